@@ -1,0 +1,35 @@
+# One truth for commands: people, README and CI use these lines.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lock clean
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: .venv/run.installed ## start NanoBanana on http://127.0.0.1:8000, with a PostgreSQL of its own
+	@exec $(BIN)/nanobanana serve
+
+test: .venv/dev.installed ## run the whole suite on a real PostgreSQL, with coverage
+	cd backend && rm -rf .coverage && ../$(BIN)/coverage run -m pytest && ../$(BIN)/coverage combine -q && ../$(BIN)/coverage report
+
+check: .venv/dev.installed ## style, types, import contracts, schema equal to the models
+	cd backend && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports && ../$(BIN)/pytest -q tests/test_schema.py
+
+lock: .venv/dev.installed ## resolve the dependencies anew into the hash-pinned requirements
+	cd backend && PATH="../$(BIN):$$PATH" ../scripts/lock.sh
+
+clean: ## remove the environment and the caches, never the data
+	rm -rf .venv backend/.coverage backend/.mypy_cache backend/.ruff_cache
+
+.venv/run.installed: backend/requirements.txt backend/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "NanoBanana needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r backend/requirements.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable backend
+	@touch $@
+
+.venv/dev.installed: .venv/run.installed backend/requirements-dev.txt
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r backend/requirements-dev.txt
+	@touch $@

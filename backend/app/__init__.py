@@ -1,0 +1,1 @@
+"""NanoBanana: an image-generation API platform that anyone can run."""

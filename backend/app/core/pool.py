@@ -1,0 +1,54 @@
+"""Threads for work that would block the event loop: few of them, of low priority, with a bounded queue."""
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self, TypeVar
+
+from app.core.errors import Unavailable
+
+_NICENESS = 10
+
+Result = TypeVar("Result")
+
+
+class BoundedPool:
+    """Runs functions in threads. What finds the queue full is refused at once and never runs.
+
+    The threads give way to the event loop, so a storm of hashes or drawings slows itself and nothing else.
+    """
+
+    def __init__(self, *, threads: int, queue_max: int, name: str) -> None:
+        self._room = threads + queue_max
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=_give_way)
+
+    @classmethod
+    def for_cores_left(cls, *, processes: int, queue_max: int, name: str) -> Self:
+        """A pool whose threads, over all the processes of this machine, leave one core to the event loops."""
+        return cls(threads=max(1, ((os.cpu_count() or 1) - 1) // processes), queue_max=queue_max, name=name)
+
+    async def run(self, function: Callable[[], Result]) -> Result:
+        """The function's result. Raises Unavailable when the threads are busy and the queue is full."""
+        if self._room == 0:
+            raise Unavailable(retry_after_seconds=1)
+        self._room -= 1
+        # The place is given back when the work has ended, even if nobody waits for it any more.
+        future = self._executor.submit(function)
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Lets running work end, and drops what waits."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _leave(self) -> None:
+        self._room += 1
+
+
+def _give_way() -> None:
+    if sys.platform == "linux":  # elsewhere a priority belongs to the process, not to the thread
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -1,0 +1,151 @@
+"""Passwords, login tokens, API keys and identifiers: pure functions, no clock and no I/O of their own."""
+
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Literal
+
+import jwt
+from pwdlib import PasswordHash
+from pwdlib.exceptions import UnknownHashError
+from pwdlib.hashers.argon2 import Argon2Hasher
+
+KeyEnvironment = Literal["live", "test"]
+
+KEY_PREFIX_LENGTH = 16
+_KEY = re.compile(r"nb_(live|test)_[0-9a-f]{32}", re.ASCII)
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base32: sorts like the number it stands for
+_RANDOM_CHARACTERS = 20  # of 5 bits each
+_TIME_CHARACTERS = 10
+
+_SESSION_TYPE = "nb-session+jwt"
+_ISSUER = "nanobanana"
+_CLAIMS = ("iss", "aud", "sub", "iat", "exp", "jti")
+_LIFETIME_SECONDS_MAX = 3600
+_CLOCK_SKEW_SECONDS = 60
+
+# OWASP's floor for argon2id: 19 MiB, two passes, one lane.
+_hasher = PasswordHash((Argon2Hasher(memory_cost=19_456, time_cost=2, parallelism=1),))
+
+UNKNOWN_ACCOUNT_HASH = (
+    "$argon2id$v=19$m=19456,t=2,p=1$dGhlcmUgaXMgbm8gdXNlcg$QIcsA9I6IH7mlBlwCl5rdmXGfYgxXAFLfyUqGu3qGRY"
+)
+"""Checked where an account is unknown, so that both answers cost one hash. Nobody has its password."""
+
+
+def hash_password(password: str) -> str:
+    """An argon2id hash of the UTF-8 bytes of `password`, with a salt of its own. About 25 ms of one core."""
+    return _hasher.hash(password)
+
+
+def verify_password(password: str, password_hash: str) -> tuple[bool, str | None]:
+    """Whether the password is the one behind the hash; and a new hash where the old one's cost is out of date.
+
+    A hash that cannot be read matches nothing.
+    """
+    try:
+        return _hasher.verify_and_update(password, password_hash)
+    except UnknownHashError:
+        return False, None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKey:
+    """What login tokens are signed and checked with: a key derived from SECRET_KEY for this one purpose."""
+
+    _key: bytes
+
+    @classmethod
+    def derive(cls, secret: bytes) -> "TokenKey":
+        return cls(hmac.digest(secret, _SESSION_TYPE.encode(), "sha256"))
+
+    def issue(self, subject: str, *, now: float, lifetime_seconds: int) -> str:
+        """A login token for an account id, good for `lifetime_seconds` (at most 3,600) from `now`."""
+        claims = {
+            "iss": _ISSUER,
+            "aud": _ISSUER,
+            "sub": subject,
+            "iat": int(now),
+            "exp": int(now) + min(lifetime_seconds, _LIFETIME_SECONDS_MAX),
+            "jti": secrets.token_urlsafe(16),
+        }
+        return jwt.encode(claims, self._key, algorithm="HS256", headers={"typ": _SESSION_TYPE})
+
+    def read(self, token: str, *, now: float) -> str | None:
+        """The account id of a token that this key signed and whose time has not run out; else None, for any input."""
+        try:
+            return _subject(jwt.decode_complete(token, self._key, **_DECODING), now=now)
+        except (jwt.InvalidTokenError, ValueError, OverflowError, RecursionError, TypeError):
+            return None
+
+
+# The times are checked here against the caller's clock, and not by the library against its own.
+_DECODING: dict[str, Any] = {
+    "algorithms": ["HS256"],
+    "audience": _ISSUER,
+    "issuer": _ISSUER,
+    "options": {
+        "require": list(_CLAIMS),
+        "verify_exp": False,
+        "verify_iat": False,
+        "verify_nbf": False,
+        "strict_aud": True,
+    },
+}
+
+
+def _subject(decoded: dict[str, Any], *, now: float) -> str | None:
+    header, claims = decoded["header"], decoded["payload"]
+    issued, expires, subject = claims["iat"], claims["exp"], claims["sub"]
+    sound = (
+        header.get("typ") == _SESSION_TYPE
+        and "crit" not in header
+        and type(issued) is int
+        and type(expires) is int
+        and issued <= now + _CLOCK_SKEW_SECONDS  # another machine's clock may be a little ahead
+        and now < expires <= issued + _LIFETIME_SECONDS_MAX
+        and isinstance(subject, str)
+    )
+    return subject if sound else None
+
+
+def new_api_key(environment: KeyEnvironment) -> str:
+    """`nb_live_` or `nb_test_` and 32 lower-case hex characters: 128 random bits of the system's generator."""
+    return f"nb_{environment}_{secrets.token_hex(16)}"
+
+
+def hash_api_key(key: str) -> bytes | None:
+    """The 32 bytes that a key is stored and looked up by; None for anything that is not shaped like a key."""
+    return sha256(key.encode()).digest() if _KEY.fullmatch(key) else None
+
+
+def new_id(prefix: str) -> str:
+    """`prefix_` and 100 random bits in lower-case base32."""
+    return f"{prefix}_{_random_characters()}"
+
+
+def new_timed_id(prefix: str, *, now: float) -> str:
+    """As `new_id`, with the milliseconds of `now` in front, so that ids sort by the time they were made at."""
+    milliseconds = int(now * 1000)
+    time = "".join(_ALPHABET[milliseconds >> shift & 31] for shift in range(5 * _TIME_CHARACTERS - 5, -1, -5))
+    return f"{prefix}_{time}{_random_characters()}"
+
+
+def is_id(prefix: str, text: str) -> bool:
+    """Whether the text is shaped like an id of this kind. What is not has no need to be looked up."""
+    body = text.removeprefix(f"{prefix}_")
+    length = len(body)
+    return (
+        body != text and length in {_RANDOM_CHARACTERS, _RANDOM_CHARACTERS + _TIME_CHARACTERS} and set(body) <= _LETTERS
+    )
+
+
+_LETTERS = frozenset(_ALPHABET)
+
+
+def _random_characters() -> str:
+    bits = secrets.randbits(5 * _RANDOM_CHARACTERS)
+    return "".join(_ALPHABET[bits >> shift & 31] for shift in range(0, 5 * _RANDOM_CHARACTERS, 5))

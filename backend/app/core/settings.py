@@ -1,0 +1,250 @@
+"""Every setting of the program, described once, checked before anything starts."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+ROOT = Path(__file__).resolve().parents[3]
+"""The folder of the checkout: `.env` and a relative `DATA_DIR` are found from here."""
+
+SECRET_BYTES_MIN = 32
+SECRET_CHARACTERS_MIN = 10  # different ones: what is typed by leaning on a key has fewer
+_KNOWN_SECRET_WORDS = ("secret", "change", "example", "insecure", "password", "default")
+_KNOWN_SECRETS = {"09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"}  # FastAPI's tutorial
+
+Environment = Literal["development", "production"]
+LimitText = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,6}/(second|minute|hour|day)$")]
+Network = IPv4Network | IPv6Network
+
+
+class ConfigurationError(Exception):
+    """The settings cannot be used. Its text says which and why, and never holds a value."""
+
+
+class Settings(BaseModel):
+    """The settings of one program run. Frozen; passed to whoever needs them, never a global."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+    environment: Environment = Field(
+        default="development",
+        description="`production` refuses to start without a SECRET_KEY of its own.",
+    )
+    secret_key: SecretStr | None = Field(
+        default=None,
+        description="Signs login tokens; at least 32 bytes. In development one is made and kept in DATA_DIR.",
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="`postgresql+asyncpg://user:password@host/name`. Without it, a PostgreSQL of our own is started.",
+    )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="`redis://host:6379`. Kept for shared limits; until they come, each process limits by itself.",
+    )
+    data_dir: Path = Field(
+        default=Path(".data"),
+        description="Where the embedded PostgreSQL and the development secret live.",
+    )
+    host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
+    port: int = Field(default=8000, ge=1, le=65535, description="The TCP port to listen on.")
+    workers: int = Field(default=1, ge=1, le=256, description="How many server processes share the port.")
+    public_url: str = Field(
+        default="",
+        description="What every URL in an answer begins with. By default `http://HOST:PORT`.",
+    )
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
+        default=(),
+        description="Networks, comma-separated, whose `X-Forwarded-For` is believed. By default nobody's.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="The least level that is logged."
+    )
+    login_token_minutes: int = Field(default=60, ge=1, le=60, description="How long a login token is good for.")
+    password_bytes_min: int = Field(
+        default=8, ge=8, le=1024, description="The shortest password that can be chosen, in bytes as UTF-8."
+    )
+    hash_queue_max: int = Field(
+        default=64, ge=1, le=100_000, description="Password hashes that may wait in one process; beyond it, 503."
+    )
+    drawing_queue_max: int = Field(
+        default=64, ge=1, le=100_000, description="Pictures that may wait to be drawn in one process; beyond it, 503."
+    )
+    database_pool_size: int = Field(
+        default=10, ge=1, le=1000, description="The most database connections that one process holds."
+    )
+    keys_per_account_max: int = Field(
+        default=100, ge=1, le=10_000, description="Unrevoked keys that an account may have, both environments together."
+    )
+    generate_limit_mode: Literal["observe", "enforce"] = Field(
+        default="observe", description="`observe` tells the generate limit in headers; `enforce` also refuses."
+    )
+    generate_limit_per_key: LimitText = Field(default="600/minute", description="Pictures per key.")
+    register_limit_per_ip: LimitText = Field(default="30/hour", description="Sign-ups per address (IPv6: per /64).")
+    login_limit_per_ip: LimitText = Field(default="30/minute", description="Logins per address (IPv6: per /64).")
+    login_limit_per_account: LimitText = Field(
+        default="10/minute", description="Failed logins per account from one address."
+    )
+    login_limit_per_account_anywhere: LimitText = Field(
+        default="1000/hour",
+        description="Failed logins per account from all addresses together: wide, so that strangers lock nobody out.",
+    )
+
+    @field_validator("secret_key", "database_url", "redis_url", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _secret_is_strong(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            secret = value.get_secret_value()
+            if len(secret.encode()) < SECRET_BYTES_MIN:
+                raise ValueError(f"is shorter than {SECRET_BYTES_MIN} bytes. {_HOW_TO_MAKE_ONE}")
+            known = secret in _KNOWN_SECRETS or any(word in secret.lower() for word in _KNOWN_SECRET_WORDS)
+            if known or len(set(secret)) < SECRET_CHARACTERS_MIN:
+                raise ValueError(f"is one that others know or can guess. {_HOW_TO_MAKE_ONE}")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _one_driver(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        scheme, separator, rest = value.get_secret_value().partition("://")
+        if not separator or scheme not in {"postgres", "postgresql", "postgresql+asyncpg"}:
+            raise ValueError("must begin with postgresql+asyncpg://")
+        return SecretStr(f"postgresql+asyncpg://{rest}")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("must begin with redis:// or rediss://")
+        return value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _from_the_root(cls, value: Path) -> Path:
+        return ROOT / value.expanduser()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _public_url_from_the_address(cls, values: dict[str, object]) -> dict[str, object]:
+        if values.get("public_url"):
+            return values
+        host = str(values.get("host", cls.model_fields["host"].default))
+        port = values.get("port", cls.model_fields["port"].default)
+        if _is_every_address(host):
+            host = "localhost"
+        return {**values, "public_url": f"http://{f'[{host}]' if ':' in host else host}:{port}"}
+
+    @field_validator("public_url")
+    @classmethod
+    def _an_origin(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if (
+            parts.scheme not in {"http", "https"}
+            or not parts.hostname
+            or parts.query
+            or parts.fragment
+            or parts.username
+        ):
+            raise ValueError("must look like https://images.example.com")
+        return value.rstrip("/")
+
+    def __repr__(self) -> str:
+        return "Settings(...)"
+
+    @property
+    def signing_secret(self) -> bytes:
+        """The secret that login tokens are signed with.
+
+        Raises ConfigurationError where there is none: the program never runs on a secret that somebody else could know.
+        """
+        if self.secret_key is None:
+            raise ConfigurationError(f"SECRET_KEY is missing. {_HOW_TO_MAKE_ONE}")
+        return self.secret_key.get_secret_value().encode()
+
+    def with_secret(self) -> Self:
+        """These settings with a secret to sign with: the given one, in development else the one kept in DATA_DIR.
+
+        Raises ConfigurationError in production without SECRET_KEY.
+        """
+        if self.secret_key is None and self.environment == "development":
+            return self.model_copy(update={"secret_key": SecretStr(_kept_secret(self.data_dir / "secret_key"))})
+        _ = self.signing_secret
+        return self
+
+
+def load_settings() -> Settings:
+    """The settings of the process environment and of `.env` in the root; the environment wins.
+
+    Raises ConfigurationError with one line per setting that cannot be used.
+    """
+    try:
+        given = _Given()
+        return Settings(**{name: getattr(given, name) for name in given.model_fields_set})
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_sentences(error))) from None
+    except SettingsError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+_HOW_TO_MAKE_ONE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+
+
+class _Given(Settings, BaseSettings):
+    model_config = SettingsConfigDict(env_file=ROOT / ".env", env_file_encoding="utf-8", extra="forbid")
+
+
+def _is_every_address(host: str) -> bool:
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _sentences(error: ValidationError) -> Mapping[str, None]:
+    sentences: dict[str, None] = {}
+    for problem in error.errors(include_input=False, include_url=False, include_context=False):
+        name = str(problem["loc"][0]).upper() if problem["loc"] else "SETTINGS"
+        if problem["type"] == "extra_forbidden":
+            sentences[f"{name} is set in .env, but there is no such setting; .env.example lists them all."] = None
+        else:
+            sentences[f"{name} {problem['msg'].removeprefix('Value error, ')}"] = None
+    return sentences
+
+
+def _kept_secret(path: Path) -> str:
+    """The secret in the file, made with mode 0600 by whoever comes first."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_urlsafe(48))
+    return path.read_text()

@@ -1,0 +1,90 @@
+"""The one door through which JSON comes in.
+
+FastAPI reads a body before it runs any dependency, so it would answer 400 or 422 to somebody who has no business here.
+As a dependency of its own the body is read after authentication and limits, in the order that the contract names.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from fastapi import Depends, Request, params
+from pydantic import ValidationError
+
+from app.core.errors import Invalid, InvalidRequest, UnsupportedMedia, field_errors
+from app.core.schemas import Body
+
+_DIGITS_MAX = 300  # a longer number is beyond a double, as 1e999 is
+
+
+@dataclass(frozen=True)
+class JSONBody:
+    """A dependency: the request's body as the given schema.
+
+    Raises UnsupportedMedia unless it is declared as JSON in UTF-8, InvalidRequest unless it is one well-formed JSON
+    text without duplicate keys or numbers beyond a double, and Invalid with the places that break the schema.
+    """
+
+    schema: type[Body]
+
+    async def __call__(self, request: Request) -> Body:
+        _check_media_type(request.headers.get("content-type", ""))
+        value = _parse(await request.body())
+        try:
+            return self.schema.model_validate(value)
+        except ValidationError as error:
+            found = error.errors(include_input=False, include_url=False, include_context=False)
+            raise Invalid(field_errors(found, known=list(self.schema.model_fields))) from None
+
+
+def json_body(schema: type[Body]) -> params.Depends:
+    """For signatures: `order: Annotated[GenerationCreate, json_body(GenerationCreate)]`."""
+    dependency: params.Depends = Depends(JSONBody(schema))
+    return dependency
+
+
+def _check_media_type(value: str) -> None:
+    media_type, *parameters = (part.strip().lower() for part in value.split(";"))
+    if media_type != "application/json" or any(
+        parameter.replace('"', "") != "charset=utf-8" for parameter in parameters if parameter
+    ):
+        raise UnsupportedMedia
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return _decoder.decode(body.decode("utf-8"))
+    except (ValueError, RecursionError):  # its text quotes the body
+        raise InvalidRequest("The body is not one JSON text in UTF-8") from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise InvalidRequest("The body has the same key twice in one object")
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in {float("inf"), float("-inf")}:
+        _refuse_number(text)
+    return number
+
+
+def _bounded_integer(text: str) -> int:
+    if len(text) > _DIGITS_MAX:
+        _refuse_number(text)
+    return int(text)
+
+
+def _refuse_number(_text: str) -> NoReturn:
+    raise InvalidRequest("The body has a number that is out of range or not one of JSON")
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_without_duplicates,
+    parse_float=_finite,
+    parse_int=_bounded_integer,
+    parse_constant=_refuse_number,
+)

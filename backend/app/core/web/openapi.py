@@ -1,0 +1,114 @@
+"""Makes the OpenAPI document say what the wire contract says of bodies and problems."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from app.core.errors import (
+    PROBLEM_MEDIA_TYPE,
+    ApiError,
+    InternalError,
+    Invalid,
+    InvalidRequest,
+    TooLarge,
+    Unavailable,
+    UnsupportedMedia,
+)
+from app.core.web.body import JSONBody
+
+_REF = "#/components/schemas/{model}"
+
+
+def problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that answers these errors, besides the ones that every route can answer."""
+    by_status: defaultdict[int, list[type[ApiError]]] = defaultdict(list)
+    every: tuple[type[ApiError], ...] = (*errors, InvalidRequest, TooLarge, InternalError, Unavailable)
+    for error in every:
+        if error not in by_status[error.status]:
+            by_status[error.status].append(error)
+    return {status: _problem(of_status) for status, of_status in sorted(by_status.items())}
+
+
+BODY_PROBLEMS = (UnsupportedMedia, Invalid)
+"""What a route that takes a body can answer because of it."""
+
+
+class DocumentedApp(FastAPI):
+    """An app whose OpenAPI document is complete."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = _document(self)
+        return self.openapi_schema
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    schema = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+    )
+    schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Problem"] = _PROBLEM
+    for context in iter_route_contexts(app.routes):
+        if isinstance(context.original_route, APIRoute) and context.include_in_schema:
+            for body in _bodies(context.dependant):
+                definition = body.schema.model_json_schema(ref_template=_REF)
+                schemas.update(definition.pop("$defs", {}))
+                schemas[body.schema.__name__] = definition
+                for method in context.methods or ():
+                    schema["paths"][context.path_format][method.lower()]["requestBody"] = _request_body(body)
+    return schema
+
+
+def _bodies(dependant: Dependant) -> Iterator[JSONBody]:
+    if isinstance(dependant.call, JSONBody):
+        yield dependant.call
+    for dependency in dependant.dependencies:
+        yield from _bodies(dependency)
+
+
+def _request_body(body: JSONBody) -> dict[str, Any]:
+    reference = {"$ref": _REF.format(model=body.schema.__name__)}
+    return {"required": True, "content": {"application/json": {"schema": reference}}}
+
+
+def _problem(errors: list[type[ApiError]]) -> dict[str, Any]:
+    return {
+        "description": "; ".join(f"`{error.code}`: {error.detail}" for error in errors),
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}},
+    }
+
+
+_PROBLEM = {
+    "title": "Problem",
+    "description": "An error, as RFC 9457 describes it.",
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code", "request_id"],
+    "properties": {
+        "type": {"type": "string", "const": "about:blank"},
+        "title": {"type": "string", "description": "The status in words."},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What went wrong, for a human."},
+        "code": {"type": "string", "description": "What went wrong, for a program. Stable."},
+        "request_id": {"type": "string", "description": "Names this request in the operator's log."},
+        "errors": {
+            "type": "array",
+            "maxItems": 20,
+            "description": "The places that are not as they must be (422 only).",
+            "items": {
+                "type": "object",
+                "required": ["detail"],
+                "properties": {
+                    "pointer": {"type": "string", "description": "A JSON Pointer into the body."},
+                    "parameter": {"type": "string", "description": "A parameter of the query."},
+                    "detail": {"type": "string"},
+                },
+            },
+        },
+    },
+}

@@ -1,0 +1,1 @@
+"""What the platform does, one folder each, always with the same files: api, schemas, service, dependencies."""

@@ -1,0 +1,57 @@
+"""What generations offer to routes: a caller within its limit, and the picture that a URL names."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.core.settings import Settings
+from app.features.generate.service import Studio, find_delivered
+from app.features.keys import service as keys
+from app.features.keys.dependencies import Caller
+from app.models import Generation
+from app.ratelimit import Charge, Limit, Limiter
+from app.ratelimit.headers import enforce, tell
+
+
+@dataclass(frozen=True)
+class GenerateLimit:
+    """How often a key may generate, and whether that is only told or also held."""
+
+    limiter: Limiter
+    per_key: Limit
+    enforced: bool
+
+    @classmethod
+    def of(cls, settings: Settings, limiter: Limiter) -> "GenerateLimit":
+        enforced = settings.generate_limit_mode == "enforce"
+        return cls(limiter, Limit.parse(settings.generate_limit_per_key), enforced)
+
+
+def _studio(request: Request) -> Studio:
+    studio: Studio = request.app.state.studio
+    return studio
+
+
+CurrentStudio = Annotated[Studio, Depends(_studio)]
+
+
+async def _limited_caller(request: Request, caller: Caller) -> keys.Caller:
+    limit: GenerateLimit = request.app.state.generate_limit
+    decisions = await limit.limiter.take([Charge("key", caller.key_id, limit.per_key)])
+    tell(request, decisions)
+    if limit.enforced:
+        enforce(decisions)
+    return caller
+
+
+LimitedCaller = Annotated[keys.Caller, Depends(_limited_caller)]
+"""A caller with an active key who is within the generate limit; the limit is told in the answer's headers."""
+
+
+async def _delivered(studio: CurrentStudio, generation_id: str) -> Generation:
+    return await find_delivered(studio, generation_id=generation_id)
+
+
+DeliveredGeneration = Annotated[Generation, Depends(_delivered)]
+"""The generation that the path names, if its picture may be looked at."""

@@ -1,0 +1,122 @@
+"""What happens to API keys."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import Conflict, NotFound, Unauthorized
+from app.core.security import KEY_PREFIX_LENGTH, KeyEnvironment, hash_api_key, is_id, new_api_key, new_id
+from app.core.web.pages import Cursor
+from app.models import ApiKey, User
+
+
+class KeyNotFound(NotFound):
+    code, detail = "key_not_found", "There is no such key"
+
+
+class KeyLimitReached(Conflict):
+    code, detail = "key_limit_reached", "The account has as many keys as it may have; revoke one first"
+
+
+class InvalidApiKey(Unauthorized):
+    code, detail = "invalid_api_key", "Invalid API key"
+
+
+@dataclass(frozen=True)
+class CreatedKey:
+    """A new key, with the raw text that is kept nowhere."""
+
+    id: str
+    name: str
+    environment: KeyEnvironment
+    prefix: str
+    created_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever sent an API key that was active when it was looked up."""
+
+    key_id: str
+    user_id: str
+    environment: KeyEnvironment
+
+
+async def create(
+    session: AsyncSession, *, user_id: str, name: str, environment: KeyEnvironment, keys_max: int
+) -> CreatedKey:
+    """A new key for the account. The account's row is locked while its keys are counted, so that the cap holds
+    however many are created at once.
+
+    Raises KeyLimitReached at `keys_max` unrevoked keys.
+    """
+    owner = select(User.id).where(User.id == user_id).with_for_update(key_share=True)
+    await session.execute(owner)
+    count = select(func.count()).where(ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None))
+    if (await session.scalar(count) or 0) >= keys_max:
+        raise KeyLimitReached
+    raw = new_api_key(environment)
+    key = ApiKey(
+        id=new_id("key"),
+        user_id=user_id,
+        name=name,
+        environment=environment,
+        prefix=raw[:KEY_PREFIX_LENGTH],
+        key_hash=hash_api_key(raw),
+    )
+    session.add(key)
+    await session.flush()
+    await session.refresh(key)
+    return CreatedKey(key=raw, **{name: getattr(key, name) for name in _SHOWN})
+
+
+async def find_all(
+    session: AsyncSession, *, user_id: str, include_revoked: bool, after: Cursor | None, limit: int
+) -> Sequence[ApiKey]:
+    """The account's own keys, newest first, at most `limit`, from behind `after`."""
+    statement = select(ApiKey).where(ApiKey.user_id == user_id)
+    if not include_revoked:
+        statement = statement.where(ApiKey.revoked_at.is_(None))
+    if after is not None:
+        statement = statement.where(tuple_(ApiKey.created_at, ApiKey.id) < tuple_(after.created_at, after.id))
+    newest_first = statement.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(limit)
+    return (await session.scalars(newest_first)).all()
+
+
+async def revoke(session: AsyncSession, *, user_id: str, key_id: str) -> None:
+    """Stops the key for good. Once the transaction has committed, no generation is recorded under it any more.
+
+    Raises KeyNotFound for a key that is revoked already, is another account's or never was.
+    """
+    if not is_id("key", key_id):
+        raise KeyNotFound
+    mine = ApiKey.id == key_id, ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None)
+    key = await session.scalar(select(ApiKey).where(*mine).with_for_update(key_share=True))
+    if key is None:
+        raise KeyNotFound
+    # The wall clock, read under the lock, and not the transaction's start: no generation is younger than this.
+    key.revoked_at = await session.scalar(select(func.clock_timestamp()))
+
+
+async def authenticate(session: AsyncSession, *, raw: str) -> Caller:
+    """Who the key belongs to. Raises InvalidApiKey for what is no key, is unknown, or is not active."""
+    key_hash = hash_api_key(raw)
+    if key_hash is None:
+        raise InvalidApiKey
+    statement = select(ApiKey.id, ApiKey.user_id, ApiKey.environment).where(ApiKey.key_hash == key_hash, *ACTIVE)
+    row = (await session.execute(statement)).one_or_none()
+    if row is None:
+        raise InvalidApiKey
+    return Caller(key_id=row.id, user_id=row.user_id, environment=row.environment)
+
+
+ACTIVE = ApiKey.revoked_at.is_(None), ApiKey.is_suspended.is_(False)
+"""What a key must be for anything to happen in its name."""
+
+_SHOWN = ("id", "name", "environment", "prefix", "created_at", "last_used_at", "revoked_at")

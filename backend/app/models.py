@@ -1,0 +1,106 @@
+"""The whole schema on one page. Rows of keys, usage and generations are never deleted."""
+
+from datetime import date, datetime
+from typing import Literal
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    false,
+    func,
+    true,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.core.security import KeyEnvironment
+
+GenerationStatus = Literal["processing", "delivered", "failed", "lost"]
+
+_time = DateTime(timezone=True)
+_id = Text(collation="C")  # compared byte by byte: ids that begin with their time stay in the order of time
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "pk": "%(table_name)s_pkey",
+            "fk": "%(table_name)s_%(column_0_name)s_fkey",
+            "uq": "%(table_name)s_%(column_0_name)s_key",
+            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+        }
+    )
+
+
+class User(Base):
+    """An account. The email is stored in its canonical form, and the unique index on it is the only arbiter."""
+
+    __tablename__ = "users"
+    __table_args__ = (UniqueConstraint("email"), CheckConstraint("email = lower(email)", name="email"))
+
+    id: Mapped[str] = mapped_column(_id, primary_key=True)
+    email: Mapped[str] = mapped_column(Text)
+    password_hash: Mapped[str] = mapped_column(Text)
+    is_active: Mapped[bool] = mapped_column(server_default=true())
+    created_at: Mapped[datetime] = mapped_column(_time, server_default=func.now())
+
+
+class ApiKey(Base):
+    """A key. Whatever stops it is a column of this row, so that one row lock decides whether it is active."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        UniqueConstraint("key_hash"),
+        CheckConstraint("environment in ('live', 'test')", name="environment"),
+        CheckConstraint("octet_length(key_hash) = 32", name="key_hash"),
+        Index("api_keys_of_user_idx", "user_id", "created_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(_id, primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    name: Mapped[str] = mapped_column(Text)
+    environment: Mapped[KeyEnvironment] = mapped_column(Text)
+    prefix: Mapped[str] = mapped_column(Text)
+    key_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(_time, server_default=func.now())
+    last_used_at: Mapped[datetime | None] = mapped_column(_time)
+    revoked_at: Mapped[datetime | None] = mapped_column(_time)
+    is_suspended: Mapped[bool] = mapped_column(server_default=false())
+    """The account's `is_active`, the other way round, kept here by the transaction that changes it."""
+
+
+class Generation(Base):
+    """One picture that was asked for: what a repeated answer and the drawing of the picture need."""
+
+    __tablename__ = "generations"
+    __table_args__ = (
+        CheckConstraint("status in ('processing', 'delivered', 'failed', 'lost')", name="status"),
+        CheckConstraint("(status = 'delivered') = (delivered_at is not null)", name="delivered_at"),
+    )
+
+    id: Mapped[str] = mapped_column(_id, primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    prompt: Mapped[str] = mapped_column(Text)
+    size: Mapped[str] = mapped_column(Text)
+    provider: Mapped[str] = mapped_column(Text)
+    status: Mapped[GenerationStatus] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(_time, server_default=func.now())
+    delivered_at: Mapped[datetime | None] = mapped_column(_time)
+
+
+class Usage(Base):
+    """How many pictures a key delivered on one UTC day: always the count of its delivered generations."""
+
+    __tablename__ = "usage"
+    __table_args__ = (CheckConstraint("pictures >= 0", name="pictures"),)
+
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"), primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    pictures: Mapped[int] = mapped_column(BigInteger)

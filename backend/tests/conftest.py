@@ -1,0 +1,105 @@
+"""What every test stands on: a migrated PostgreSQL, the real application on a loopback socket, accounts made by HTTP."""
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import asyncpg
+import httpx2
+import pytest
+from app.core import migrations
+from app.core.embedded import embedded_postgres
+from app.core.settings import Settings
+from pydantic import SecretStr
+from sqlalchemy.engine import make_url
+from tests.harness import Account, fresh_database, running, sign_up
+
+SECRET = secrets.token_urlsafe(48)
+WIDE_OPEN = "1000000/second"
+
+Start = Callable[..., Awaitable[httpx2.AsyncClient]]
+SignUp = Callable[..., Awaitable[Account]]
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server: TEST_DATABASE_URL, or one of our own for the length of the run."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    with embedded_postgres(tmp_path_factory.mktemp("data")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def database_url(server_url: str) -> Iterator[str]:
+    """A database of this run's own, migrated by Alembic, dropped at the end."""
+    with fresh_database(server_url) as url:
+        migrations.upgrade(url)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def settings(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings under which no limit is met by accident."""
+    return Settings(
+        secret_key=SecretStr(SECRET),
+        database_url=SecretStr(database_url),
+        data_dir=tmp_path_factory.mktemp("settings"),
+        public_url="https://pictures.test",
+        generate_limit_per_key=WIDE_OPEN,
+        register_limit_per_ip=WIDE_OPEN,
+        login_limit_per_ip=WIDE_OPEN,
+        login_limit_per_account=WIDE_OPEN,
+        login_limit_per_account_anywhere=WIDE_OPEN,
+        hash_queue_max=1000,
+    )
+
+
+@pytest.fixture(scope="session")
+async def client(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of the whole application, over a socket, with every middleware on."""
+    async with running(settings) as client:
+        yield client
+
+
+@pytest.fixture
+async def start(settings: Settings) -> AsyncIterator[Start]:
+    """Starts the application again, with other settings, for one test: `client = await start(workers=2)`."""
+    async with AsyncExitStack() as stack:
+
+        async def start_with(**changes: object) -> httpx2.AsyncClient:
+            changed = Settings(**{**settings.model_dump(), **changes})
+            return await stack.enter_async_context(running(changed))
+
+        yield start_with
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the test's own, to look at what is stored."""
+    url = make_url(database_url).set(drivername="postgresql")
+    connection = await asyncpg.connect(url.render_as_string(hide_password=False))
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def account(client: httpx2.AsyncClient) -> Account:
+    """A new account, logged in."""
+    return await sign_up(client)
+
+
+@pytest.fixture
+async def other_account(client: httpx2.AsyncClient) -> Account:
+    """A second account, a stranger to the first."""
+    return await sign_up(client)
+
+
+@pytest.fixture
+def backend() -> Path:
+    """The folder that holds app/ and alembic/."""
+    return Path(__file__).parents[1]
