@@ -1,30 +1,26 @@
-"""The command line: `nanobanana serve`, `nanobanana migrate`."""
+"""The command line: `nanobanana serve`, `nanobanana migrate`, `nanobanana accounts`."""
 
 import asyncio
-import signal
-import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import FrameType
+from typing import TypeVar
 
 import click
-import uvicorn
 from asyncpg import PostgresError
-from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from uvicorn.supervisors import Multiprocess
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app import server
 from app.core import migrations
 from app.core.db import create_engine
-from app.core.embedded import EmbeddedPostgresError, embedded_postgres
-from app.core.logs import configure_logging
+from app.core.embedded import EmbeddedPostgresError, embedded_postgres, running_url
 from app.core.settings import ConfigurationError, Settings, load_settings
-from app.main import create_app
+from app.features.keys.service import set_account_active
 
-_GRACE_SECONDS = 30  # longer than any request may take
+Result = TypeVar("Result")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,13 +39,13 @@ def serve() -> None:
     Without DATABASE_URL it starts a PostgreSQL of its own, with its data in DATA_DIR, migrates it, and stops it at the
     end. With DATABASE_URL it uses that one, and refuses to start where `nanobanana migrate` has not been run.
     """
-    with _sentences_for_errors(), _signals_as_exits(), ExitStack() as stack:
+    with _sentences_for_errors(), server.signals_as_exits(), ExitStack() as stack:
         settings = load_settings().with_secret()
-        listener = stack.enter_context(_listener(settings))
+        listener = stack.enter_context(server.listening(settings))
         settings = _with_database(settings, stack)
         _warn(settings)
-        click.echo(_welcome(settings))
-        _run(settings, listener)
+        click.echo(server.welcome(settings))
+        server.run(settings, listener)
 
 
 @main.command()
@@ -69,26 +65,58 @@ def migrate() -> None:
         click.echo("The database's schema is up to date.")
 
 
+@main.group()
+def accounts() -> None:
+    """Disable and enable accounts."""
+
+
+@accounts.command()
+@click.argument("email")
+def disable(email: str) -> None:
+    """Stop the account EMAIL: its login tokens and all its keys are refused at once."""
+    _set_active(email, active=False)
+
+
+@accounts.command()
+@click.argument("email")
+def enable(email: str) -> None:
+    """Let the account EMAIL work again, with the keys that it had."""
+    _set_active(email, active=True)
+
+
+def _set_active(email: str, *, active: bool) -> None:
+    with _sentences_for_errors():
+        settings = load_settings()
+        given = settings.database_url
+        url = given.get_secret_value() if given else running_url(settings.data_dir)
+        if not asyncio.run(_in_transaction(url, partial(set_account_active, email=email, active=active))):
+            raise ConfigurationError("There is no account with that email.")
+        click.echo(f"The account is {'enabled' if active else 'disabled'}.")
+
+
 def _with_database(settings: Settings, stack: ExitStack) -> Settings:
-    if settings.database_url is not None:
-        asyncio.run(_check_schema(settings.database_url.get_secret_value()))
-        return settings
-    url = stack.enter_context(embedded_postgres(settings.data_dir))
-    _migrate(url)
-    return settings.model_copy(update={"database_url": SecretStr(url)})
+    if settings.database_url is None:
+        url = stack.enter_context(embedded_postgres(settings.data_dir))
+        _migrate(url)
+        return settings.model_copy(update={"database_url": SecretStr(url)})
+    if asyncio.run(_in_transaction(settings.database_url.get_secret_value(), _schema_state)) == "behind":
+        raise ConfigurationError("The database's schema is behind this version. Run: nanobanana migrate")
+    return settings
 
 
-async def _check_schema(database_url: str) -> None:
+async def _schema_state(session: AsyncSession) -> migrations.SchemaState:
+    return await migrations.schema_state(await session.connection())
+
+
+async def _in_transaction(database_url: str, action: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
     engine = create_engine(database_url, pool_size=1)
     try:
-        async with engine.connect() as connection:
-            state = await migrations.schema_state(connection)
+        async with async_sessionmaker(engine).begin() as session:
+            return await action(session)
     except (SQLAlchemyError, PostgresError, OSError, TimeoutError) as error:
         raise ConfigurationError(_why_unreachable(error)) from None
     finally:
         await engine.dispose()
-    if state == "behind":
-        raise ConfigurationError("The database's schema is behind this version. Run: nanobanana migrate")
 
 
 def _why_unreachable(error: Exception) -> str:
@@ -112,52 +140,6 @@ def _migrate(database_url: str) -> None:
 
 
 @contextmanager
-def _listener(settings: Settings) -> Iterator[socket.socket]:
-    """The listening socket, taken before anything else is started: a port in use is told at once."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise ConfigurationError(
-            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another with HOST and PORT."
-        ) from None
-    with listener:
-        yield listener
-
-
-def _run(settings: Settings, listener: socket.socket) -> None:
-    config = uvicorn.Config(
-        partial(_worker_app, settings),
-        factory=True,
-        workers=settings.workers,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # it would believe whatever a client on this machine claims
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    configure_logging(settings.log_level)
-    listener.listen(config.backlog)
-    if settings.workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
-    else:
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-def _worker_app(settings: Settings) -> FastAPI:
-    configure_logging(settings.log_level)
-    return create_app(settings)
-
-
-@contextmanager
 def _sentences_for_errors() -> Iterator[None]:
     try:
         yield
@@ -166,53 +148,11 @@ def _sentences_for_errors() -> Iterator[None]:
         sys.exit(1)
 
 
-@contextmanager
-def _signals_as_exits() -> Iterator[None]:
-    """SIGTERM and Ctrl-C unwind the stack, so that whatever was started is stopped.
-
-    The server raises the signal that ended it once more after its own clean-up; by default that would end this process
-    on the spot, past every `finally`.
-    """
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _warn(settings: Settings) -> None:
     if settings.workers > 1:
         click.echo("Limits are kept by each worker for itself: together they allow WORKERS times as much.", err=True)
     if settings.redis_url is not None:
         click.echo("REDIS_URL is set, but nothing is kept in Redis yet: limits live in each process.", err=True)
-
-
-def _welcome(settings: Settings) -> str:
-    url = settings.public_url
-    as_json = "-H 'Content-Type: application/json'"
-    account = """-d '{"email":"you@example.com","password":"a long password"}'"""
-    log_in = f"curl -s {url}/v1/auth/login {as_json} {account} {_pick('access_token')}"
-    create_key = f"""curl -s {url}/v1/keys -H "Authorization: Bearer $({log_in})" {as_json} -d '{{"name":"first"}}'"""
-    return f"""
-  NanoBanana is at {url}   (reference: {url}/docs, stop: Ctrl-C)
-
-  Your first picture, in three lines for another terminal:
-
-curl -s {url}/v1/auth/register {as_json} {account}
-KEY=$({create_key} {_pick("key")})
-curl -s {url}/v1/generate -H "Authorization: Bearer $KEY" {as_json} -d '{{"prompt":"A cute banana"}}'
-
-  The "url" of the last answer is the picture.
-"""
-
-
-def _pick(field: str) -> str:
-    return f"""| sed 's/.*"{field}":"\\([^"]*\\)".*/\\1/'"""
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """The platform as a test uses it: a running application, and people who use it by HTTP."""
 
 import asyncio
+import json
 import secrets
 import socket
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import asyncpg
@@ -20,6 +23,16 @@ PASSWORD = "correct horse battery staple"
 JSON = dict[str, Any]
 
 
+@dataclass
+class Clock:
+    """A time that stands still until a test moves it."""
+
+    now: float
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -27,13 +40,14 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
+async def running(settings: Settings, *, clock: Callable[[], float] = time.time) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the application, served on a free loopback port as `nanobanana serve` does it."""
-    with socket.socket() as listener:
+    # With the protocol named, asyncio turns Nagle's algorithm off: without, every answer waits 40 ms.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(2048)
         config = uvicorn.Config(
-            create_app(settings),
+            create_app(settings, clock=clock),
             http="httptools",
             ws="none",
             lifespan="on",
@@ -56,16 +70,21 @@ async def running(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
 def fresh_database(server_url: str) -> Iterator[str]:
     """An empty database on the server, dropped at the end."""
     name = f"nanobanana_test_{secrets.token_hex(6)}"
-    asyncio.run(_execute(server_url, f"create database {name}"))
+    on_server(server_url, f"create database {name}")
     yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
-    asyncio.run(_execute(server_url, f"drop database {name} with (force)"))
+    on_server(server_url, f"drop database {name} with (force)")
 
 
-async def _execute(server_url: str, statement: str) -> None:
-    url = make_url(server_url).set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = await asyncpg.connect(url)
-    await connection.execute(statement)
-    await connection.close()
+def on_server(database_url: str, statement: str) -> None:
+    """Runs one statement, from outside any event loop."""
+
+    async def run() -> None:
+        url = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+        connection = await asyncpg.connect(url)
+        await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(run())
 
 
 @dataclass(frozen=True)
@@ -109,6 +128,11 @@ def new_email() -> str:
     return f"{secrets.token_hex(8)}@example.com"
 
 
+async def register(client: httpx2.AsyncClient, **fields: object) -> httpx2.Response:
+    """Registers a new address with a good password, unless `fields` say otherwise."""
+    return await post(client, "/v1/auth/register", {"email": new_email(), "password": PASSWORD, **fields})
+
+
 async def sign_up(client: httpx2.AsyncClient, *, email: str | None = None, password: str = PASSWORD) -> Account:
     """Registers and logs in."""
     credentials = {"email": email or new_email(), "password": password}
@@ -128,3 +152,36 @@ def without_request_id(answer: httpx2.Response) -> JSON:
     """A problem document, less the member that differs every time."""
     body: JSON = answer.json()
     return {name: value for name, value in body.items() if name != "request_id"}
+
+
+def as_seen(answer: httpx2.Response) -> tuple[int, dict[str, str], bytes]:
+    """All that a caller can tell two answers apart by: status, headers and bytes, less what differs every time."""
+    headers = {name: value for name, value in answer.headers.items() if name not in {"date", "x-request-id"}}
+    return answer.status_code, headers, answer.content.replace(answer.headers["x-request-id"].encode(), b"req_")
+
+
+async def post(
+    client: httpx2.AsyncClient, path: str, body: object, *, headers: Mapping[str, str] | None = None
+) -> httpx2.Response:
+    """Posts JSON in ASCII, which can hold what UTF-8 cannot: lone surrogates."""
+    content_type = {"Content-Type": "application/json"}
+    return await client.post(path, content=json.dumps(body), headers={**content_type, **(headers or {})})
+
+
+async def until_waited_for(database: asyncpg.Connection, *, holder: int | None = None) -> None:
+    """Returns once somebody waits for a lock of the transaction of this connection, or of the backend `holder`."""
+    waiting = "select count(*) from pg_stat_activity where coalesce($1, pg_backend_pid()) = any(pg_blocking_pids(pid))"
+    for _ in range(500):
+        await database.execute("select pg_stat_clear_snapshot()")  # within a transaction the view stands still
+        if await database.fetchval(waiting, holder):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nobody waits")
+
+
+async def everything_stored(database: asyncpg.Connection) -> str:
+    """Every row of every table, as a dump shows it."""
+    dump = BytesIO()
+    for (table,) in await database.fetch("select tablename from pg_tables where schemaname = 'public'"):
+        await database.copy_from_table(table, output=dump)
+    return dump.getvalue().decode()

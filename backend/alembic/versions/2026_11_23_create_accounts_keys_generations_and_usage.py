@@ -22,7 +22,7 @@ def upgrade() -> None:
         sa.Column("created_at", _time, server_default=sa.func.now(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="users_pkey"),
         sa.UniqueConstraint("email", name="users_email_key"),
-        sa.CheckConstraint("email = lower(email)", name="users_email_check"),
+        sa.CheckConstraint("email = lower(email)", name=op.f("users_email_check")),
     )
     op.create_table(
         "api_keys",
@@ -39,8 +39,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="api_keys_pkey"),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="api_keys_user_id_fkey"),
         sa.UniqueConstraint("key_hash", name="api_keys_key_hash_key"),
-        sa.CheckConstraint("environment in ('live', 'test')", name="api_keys_environment_check"),
-        sa.CheckConstraint("octet_length(key_hash) = 32", name="api_keys_key_hash_check"),
+        sa.CheckConstraint("environment in ('live', 'test')", name=op.f("api_keys_environment_check")),
+        sa.CheckConstraint("octet_length(key_hash) = 32", name=op.f("api_keys_key_hash_check")),
     )
     op.create_index("api_keys_of_user_idx", "api_keys", ["user_id", "created_at", "id"])
     op.create_table(
@@ -55,9 +55,11 @@ def upgrade() -> None:
         sa.Column("delivered_at", _time),
         sa.PrimaryKeyConstraint("id", name="generations_pkey"),
         sa.ForeignKeyConstraint(["key_id"], ["api_keys.id"], name="generations_key_id_fkey"),
-        sa.CheckConstraint("status in ('processing', 'delivered', 'failed', 'lost')", name="generations_status_check"),
         sa.CheckConstraint(
-            "(status = 'delivered') = (delivered_at is not null)", name="generations_delivered_at_check"
+            "status in ('processing', 'delivered', 'failed', 'lost')", name=op.f("generations_status_check")
+        ),
+        sa.CheckConstraint(
+            "(status = 'delivered') = (delivered_at is not null)", name=op.f("generations_delivered_at_check")
         ),
     )
     op.create_table(
@@ -67,7 +69,7 @@ def upgrade() -> None:
         sa.Column("pictures", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("key_id", "day", name="usage_pkey"),
         sa.ForeignKeyConstraint(["key_id"], ["api_keys.id"], name="usage_key_id_fkey"),
-        sa.CheckConstraint("pictures >= 0", name="usage_pictures_check"),
+        sa.CheckConstraint("pictures >= 0", name=op.f("usage_pictures_check")),
     )
 
 

@@ -75,6 +75,8 @@ _MEANING: dict[str, Literal["unavailable", "data"]] = {
     "08": "unavailable",  # connection
     "22": "data",
     "25": "unavailable",  # read-only after a failover, or a transaction that was idle for too long
+    "28": "unavailable",  # our credentials are not good any more
+    "3D": "unavailable",  # the database is gone, perhaps to be restored
     "40": "unavailable",  # deadlock, serialisation failure
     "53": "unavailable",  # no memory, disk full, too many connections
     "55": "unavailable",  # lock not to be had in time

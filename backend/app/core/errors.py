@@ -225,4 +225,7 @@ def _allowed_methods(request: Request) -> list[str]:
     """Every method that the path takes. The framework names those of the first route that has the path."""
     contexts = iter_route_contexts(request.app.routes)
     routes = [context for context in contexts if context.path_regex.match(request.url.path)]
-    return sorted({method for route in routes for method in route.methods or ()})
+    return sorted({method for route in routes for method in route.methods or _OF_A_FOLDER})
+
+
+_OF_A_FOLDER = ("GET", "HEAD")  # a mounted folder of files names no methods

@@ -51,4 +51,7 @@ class BoundedPool:
 
 def _give_way() -> None:
     if sys.platform == "linux":  # elsewhere a priority belongs to the process, not to the thread
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        thread = threading.get_native_id()
+        # A process that is nicer already stays so: only root may take that back, and anybody else's threads would fail.
+        niceness = max(_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)

@@ -21,6 +21,8 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base32: sorts like
 _RANDOM_CHARACTERS = 20  # of 5 bits each
 _TIME_CHARACTERS = 10
 
+# Without the padding that the library would take as well, so that a token has one spelling.
+_TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _SESSION_TYPE = "nb-session+jwt"
 _ISSUER = "nanobanana"
 _CLAIMS = ("iss", "aud", "sub", "iat", "exp", "jti")
@@ -76,6 +78,8 @@ class TokenKey:
 
     def read(self, token: str, *, now: float) -> str | None:
         """The account id of a token that this key signed and whose time has not run out; else None, for any input."""
+        if not _TOKEN.fullmatch(token):
+            return None
         try:
             return _subject(jwt.decode_complete(token, self._key, **_DECODING), now=now)
         except (jwt.InvalidTokenError, ValueError, OverflowError, RecursionError, TypeError):

@@ -21,7 +21,8 @@ class StubProvider:
     def refusal(self, size: Size) -> str | None:
         if SIDE_MIN <= size.width <= SIDE_MAX and SIDE_MIN <= size.height <= SIDE_MAX:
             return None
-        return f"Each side must be {SIDE_MIN} to {SIDE_MAX} pixels: 64x64 to 2048x2048"
+        least, most = Size(SIDE_MIN, SIDE_MIN), Size(SIDE_MAX, SIDE_MAX)
+        return f"Must be WIDTHxHEIGHT, each side {SIDE_MIN} to {SIDE_MAX} pixels: {least} to {most}"
 
     async def draw(self, order: Order) -> Picture:
         draw = partial(draw_png, order.prompt, width=order.size.width, height=order.size.height)

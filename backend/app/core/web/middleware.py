@@ -6,9 +6,10 @@ from collections.abc import Mapping
 import structlog
 from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import InvalidRequest, TooLarge, answer
+from app.core.errors import InvalidRequest, NotFound, TooLarge, answer
 from app.core.logs import logger
 from app.core.security import new_id
 
@@ -45,6 +46,8 @@ class Envelope:
         with structlog.contextvars.bound_contextvars(request_id=request.state.request_id):
             try:
                 await self._app(scope, receive, send_with_headers)
+            except ClientDisconnect:
+                pass  # it left before its body had come: there is nobody to answer
             except Exception as exception:
                 if status:
                     raise  # half an answer has left: only the connection's end can still tell
@@ -55,7 +58,7 @@ class Envelope:
 
 
 class Gate:
-    """Refuses what no route should see: a body over 64 KiB, before it is read, and ambiguous headers."""
+    """Refuses what no route should see: a body over 64 KiB, before it is read, ambiguous headers and odd paths."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -70,6 +73,8 @@ class Gate:
         for name in ("authorization", "content-type"):
             if len(headers.getlist(name)) > 1:
                 raise InvalidRequest(f"More than one {name.title()} header")
+        if not scope["path"].isprintable():
+            raise NotFound  # the router would take /v1/keys%0A for /v1/keys
         await self._app(scope, _bounded(receive), send)
 
 

@@ -62,7 +62,18 @@ def _document(app: FastAPI) -> dict[str, Any]:
                 schemas[body.schema.__name__] = definition
                 for method in context.methods or ():
                     schema["paths"][context.path_format][method.lower()]["requestBody"] = _request_body(body)
+    _forget_the_frameworks_422(schema)
     return schema
+
+
+def _forget_the_frameworks_422(schema: dict[str, Any]) -> None:
+    """FastAPI documents a 422 of its own shape wherever there is a parameter. Such an answer is never given."""
+    for path in schema["paths"].values():
+        for operation in path.values():
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]
+    for model in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(model, None)
 
 
 def _bodies(dependant: Dependant) -> Iterator[JSONBody]:

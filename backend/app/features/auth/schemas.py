@@ -15,7 +15,9 @@ def _canonical(email: str) -> str:
     """Lower case, the domain as IDNA: one spelling for each account. No name is looked up."""
     try:
         # test_environment only lets .test domains through; they are as good a name as any other here.
-        parsed = validate_email(email, check_deliverability=False, allow_smtputf8=False, test_environment=True)
+        parsed = validate_email(
+            email, strict=True, check_deliverability=False, allow_smtputf8=False, test_environment=True
+        )
     except EmailNotValidError:
         parsed = None
     canonical = (parsed.ascii_email or "").lower() if parsed else ""

@@ -17,26 +17,19 @@ def _not_blank(prompt: str) -> str:
     return prompt
 
 
-def _shaped_like_a_size(text: str) -> str:
-    if not _SIZE.fullmatch(text):
-        raise ValueError("must be WIDTHxHEIGHT in pixels, such as 1024x1024")
-    return text
-
-
 class GenerationCreate(Body):
     """A picture to be made."""
 
     prompt: Annotated[
         Text, Field(min_length=1, max_length=4000, examples=["A cute banana"]), AfterValidator(_not_blank)
     ]
-    size: Annotated[Text, Field(max_length=11, examples=["1024x1024"]), AfterValidator(_shaped_like_a_size)] = (
-        "1024x1024"
-    )
+    size: Annotated[Text, Field(examples=["1024x1024"])] = "1024x1024"
 
     @property
     def pixels(self) -> Size:
-        width, _, height = self.size.partition("x")
-        return Size(int(width), int(height))
+        """The size; 0x0 for what is none, which every provider refuses with the list of what is possible."""
+        match = _SIZE.fullmatch(self.size)
+        return Size(int(match[1]), int(match[2])) if match else Size(0, 0)
 
 
 class GenerationPublic(Answer):

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.errors import Conflict, NotFound, Unauthorized
 from app.core.security import KEY_PREFIX_LENGTH, KeyEnvironment, hash_api_key, is_id, new_api_key, new_id
 from app.core.web.pages import Cursor
+from app.features.auth.service import InvalidToken
 from app.models import ApiKey, User
 
 
@@ -54,10 +55,11 @@ async def create(
     """A new key for the account. The account's row is locked while its keys are counted, so that the cap holds
     however many are created at once.
 
-    Raises KeyLimitReached at `keys_max` unrevoked keys.
+    Raises KeyLimitReached at `keys_max` unrevoked keys, and InvalidToken if the account was disabled meanwhile.
     """
-    owner = select(User.id).where(User.id == user_id).with_for_update(key_share=True)
-    await session.execute(owner)
+    owner = select(User.id).where(User.id == user_id, User.is_active).with_for_update(key_share=True)
+    if await session.scalar(owner) is None:
+        raise InvalidToken
     count = select(func.count()).where(ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None))
     if (await session.scalar(count) or 0) >= keys_max:
         raise KeyLimitReached
@@ -114,6 +116,22 @@ async def authenticate(session: AsyncSession, *, raw: str) -> Caller:
     if row is None:
         raise InvalidApiKey
     return Caller(key_id=row.id, user_id=row.user_id, environment=row.environment)
+
+
+async def set_account_active(session: AsyncSession, *, email: str, active: bool) -> bool:
+    """Disables an account, its logins and all its keys, or enables them again; False if there is no such account.
+
+    The account's row is locked first, so that no key is made meanwhile, then its keys in order of id: whoever locks
+    several keys does so in that order, and nobody waits in a circle.
+    """
+    user = await session.scalar(select(User).where(User.email == email.lower()).with_for_update(key_share=True))
+    if user is None:
+        return False
+    user.is_active = active
+    keys = select(ApiKey).where(ApiKey.user_id == user.id).order_by(ApiKey.id).with_for_update(key_share=True)
+    for key in await session.scalars(keys):
+        key.is_suspended = not active
+    return True
 
 
 ACTIVE = ApiKey.revoked_at.is_(None), ApiKey.is_suspended.is_(False)

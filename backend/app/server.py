@@ -1,0 +1,120 @@
+"""The running server: its socket, its signals, its workers, and what it says when it starts."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.process import BaseProcess
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
+
+from app.core.logs import configure_logging
+from app.core.settings import ConfigurationError, Settings
+from app.main import create_app
+
+_GRACE_SECONDS = 30  # longer than any request may take
+
+
+@contextmanager
+def listening(settings: Settings) -> Iterator[socket.socket]:
+    """The listening socket, taken before anything else is started: a port in use is told at once."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another with HOST and PORT."
+        ) from None
+    with listener:
+        yield listener
+
+
+@contextmanager
+def signals_as_exits() -> Iterator[None]:
+    """SIGTERM and Ctrl-C unwind the stack, so that whatever was started is stopped.
+
+    The server raises the signal that ended it once more after its own clean-up; by default that would end this process
+    on the spot, past every `finally`.
+    """
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run(settings: Settings, listener: socket.socket) -> None:
+    config = uvicorn.Config(
+        partial(_worker_app, settings),
+        factory=True,
+        workers=settings.workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # it would believe whatever a client on this machine claims
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    configure_logging(settings.log_level)
+    listener.listen(config.backlog)
+    if settings.workers > 1:
+        Multiprocess(config, sockets=[listener]).run()
+    else:
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def welcome(settings: Settings) -> str:
+    url = settings.public_url
+    as_json = "-H 'Content-Type: application/json'"
+    account = """-d '{"email":"you@example.com","password":"a long password"}'"""
+    log_in = f"curl -s {url}/v1/auth/login {as_json} {account} {_pick('access_token')}"
+    create_key = f"""curl -s {url}/v1/keys -H "Authorization: Bearer $({log_in})" {as_json} -d '{{"name":"first"}}'"""
+    return f"""
+  NanoBanana is at {url}   (reference: {url}/docs, stop: Ctrl-C)
+
+  Your first picture, in three lines for another terminal:
+
+curl -s {url}/v1/auth/register {as_json} {account}
+KEY=$({create_key} {_pick("key")})
+curl -s {url}/v1/generate -H "Authorization: Bearer $KEY" {as_json} -d '{{"prompt":"A cute banana"}}'
+
+  The "url" of the last answer is the picture.
+"""
+
+
+def _worker_app(settings: Settings) -> FastAPI:
+    configure_logging(settings.log_level)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    return create_app(settings)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """A worker whose parent was killed would keep the port, and nobody would restart it."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _pick(field: str) -> str:
+    return f"""| sed 's/.*"{field}":"\\([^"]*\\)".*/\\1/'"""

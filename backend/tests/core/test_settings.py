@@ -1,0 +1,136 @@
+"""Settings are refused with a sentence, or are safe to run on."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from app.core import settings as module
+from app.core.settings import ConfigurationError, Settings, load_settings
+
+GOOD_SECRET = "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9fAeYi4tKx1u"
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setitem(module.__dict__["_Given"].model_config, "env_file", tmp_path / ".env")
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings().with_secret()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "k" * 31,
+        "change-me-change-me-change-me-change-me",
+        "your-secret-key-goes-here-0123456789ab",
+        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+        "a" * 64,
+    ],
+)
+@pytest.mark.parametrize("environment", ["development", "production"])
+def test_a_short_or_well_known_secret_is_refused_without_being_repeated(
+    monkeypatch: pytest.MonkeyPatch, secret: str, environment: str
+) -> None:
+    sentence = refusal(monkeypatch, SECRET_KEY=secret, ENVIRONMENT=environment)
+    assert sentence.startswith("SECRET_KEY is ")
+    assert secret not in sentence
+
+
+@pytest.mark.parametrize("secret", ["", None])
+def test_production_does_not_start_without_a_secret(monkeypatch: pytest.MonkeyPatch, secret: str | None) -> None:
+    given = {} if secret is None else {"SECRET_KEY": secret}
+    assert refusal(monkeypatch, ENVIRONMENT="production", **given).startswith("SECRET_KEY is missing.")
+
+
+def test_development_makes_a_secret_and_keeps_it_for_its_owner_alone(tmp_path: Path) -> None:
+    first, second = load_settings().with_secret(), load_settings().with_secret()
+    kept = tmp_path / ".data" / "secret_key"
+    assert first.signing_secret == second.signing_secret == kept.read_bytes()
+    assert len(kept.read_bytes()) >= 32
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "http"),
+        ("PORT", "0"),
+        ("WORKERS", "-1"),
+        ("ENVIRONMENT", "staging"),
+        ("LOG_LEVEL", "debug"),
+        ("DATABASE_URL", "mysql://root:hunter2hunter2@db/nb"),
+        ("REDIS_URL", "http://:hunter2hunter2@redis"),
+        ("PUBLIC_URL", "images.example.com"),
+        ("PUBLIC_URL", "https://images.example.com/?a=1"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8, everyone"),
+        ("GENERATE_LIMIT_PER_KEY", "600"),
+        ("GENERATE_LIMIT_PER_KEY", "0/minute"),
+        ("GENERATE_LIMIT_PER_KEY", "600/fortnight"),
+        ("GENERATE_LIMIT_MODE", "off"),
+        ("LOGIN_TOKEN_MINUTES", "61"),
+        ("PASSWORD_BYTES_MIN", "7"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named_and_its_value_is_not(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    sentence = refusal(monkeypatch, **{name: value})
+    assert sentence.startswith(name)
+    assert "hunter2" not in sentence
+    assert "\n" not in sentence
+
+
+def test_a_name_in_the_env_file_that_is_no_setting_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("GENERATE_LIMIT_MOD=enforce\n")
+    with pytest.raises(ConfigurationError, match=r"GENERATE_LIMIT_MOD is set in \.env"):
+        load_settings()
+
+
+def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=9000\nHOST=10.0.0.1\n")
+    monkeypatch.setenv("PORT", "9001")
+    settings = load_settings()
+    assert (settings.port, settings.host, settings.public_url) == (9001, "10.0.0.1", "http://10.0.0.1:9001")
+
+
+@pytest.mark.parametrize(
+    ("environment", "public_url"),
+    [
+        ({}, "http://127.0.0.1:8000"),
+        ({"HOST": "::1", "PORT": "80"}, "http://[::1]:80"),
+        ({"HOST": "::"}, "http://localhost:8000"),
+        ({"PUBLIC_URL": "https://images.example.com/"}, "https://images.example.com"),
+        ({"PUBLIC_URL": ""}, "http://127.0.0.1:8000"),
+    ],
+)
+def test_urls_begin_with_what_the_operator_says(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], public_url: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().public_url == public_url
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
+def test_every_usual_spelling_of_a_postgresql_url_is_understood(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"{scheme}://localhost/nanobanana")
+    url = load_settings().database_url
+    assert url is not None
+    assert url.get_secret_value() == "postgresql+asyncpg://localhost/nanobanana"
+
+
+def test_settings_do_not_change_and_do_not_show_themselves() -> None:
+    settings = Settings.model_validate({"secret_key": GOOD_SECRET, "database_url": "postgresql://u:hunter2@h/n"})
+    with pytest.raises(ValueError, match="frozen"):
+        settings.__setattr__("port", 1)
+    assert GOOD_SECRET not in f"{settings!r} {settings}"
+    assert "hunter2" not in f"{settings!r} {settings}"

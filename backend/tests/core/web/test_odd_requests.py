@@ -1,0 +1,112 @@
+"""Requests that nobody sends by accident: odd paths, borrowed hosts, hidden methods, credentials in odd places."""
+
+import asyncio
+
+import httpx2
+import pytest
+import structlog
+from tests.harness import Account, generate
+from tests.problems import REALM, check_problem
+from tests.raw_http import JSON_TYPE, head, leave_after, send_raw
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/nothing",
+        "/v1",
+        "/",
+        "//v1/keys",
+        "/v1//keys",
+        "/v1/keys/",
+        "/v1/generate/",
+        "/health/",
+        "/V1/keys",
+        "/v1/keys%0a",
+        "/v1/keys%00",
+        "/v1/keys/a/b",
+        "/v1/keys%2F",
+        "/docs/assets/nothing.js",
+        "/docs/assets/..%2f__init__.py",
+        "/docs/assets/%00",
+        f"/{'a' * 60_000}",
+    ],
+    ids=lambda target: target[:40],
+)
+async def test_an_unknown_path_is_a_404_and_never_a_redirect(
+    client: httpx2.AsyncClient, account: Account, target: str
+) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        answer = await send_raw(client, head(method, target, account.headers.items()))
+        if method != "GET" and target.startswith("/docs/assets"):
+            check_problem(answer, 405 if target != "/docs/assets/%00" else 404, answer.json()["code"])
+        else:
+            check_problem(answer, 404, "not_found")
+        assert "location" not in answer.headers
+
+
+async def test_a_path_of_70_kb_is_refused_by_the_parser(client: httpx2.AsyncClient) -> None:
+    answer = await send_raw(client, head("GET", f"/{'a' * 70_000}"))
+    assert answer.status_code == 400
+    assert answer.headers["connection"] == "close"
+    assert "aaa" not in answer.text
+
+
+async def test_the_host_that_a_caller_names_never_comes_back(client: httpx2.AsyncClient, account: Account) -> None:
+    key = await account.create_key()
+    await account.create_key()
+    named = {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"}
+    for method, path, headers, body in [
+        ("GET", "/v1/keys?limit=1", account.headers, None),
+        ("GET", "/v1/keys/", account.headers, None),
+        ("POST", "/v1/generate", key.headers, {"prompt": "A cute banana"}),
+        ("GET", "/docs", {}, None),
+        ("GET", "/openapi.json", {}, None),
+        ("PUT", "/health", {}, None),
+    ]:
+        answer = await client.request(method, path, headers={**headers, **named}, json=body)
+        assert "evil" not in answer.text
+        assert "evil" not in str(answer.headers.multi_items())
+
+
+async def test_a_method_is_what_the_request_line_says(client: httpx2.AsyncClient, account: Account) -> None:
+    key = await account.create_key()
+    for name in ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"):
+        answer = await client.post(f"/v1/keys/{key.id}", headers={**account.headers, name: "DELETE"})
+        check_problem(answer, 405, "method_not_allowed")
+    answer = await client.post(f"/v1/keys/{key.id}?_method=DELETE", headers=account.headers)
+    check_problem(answer, 405, "method_not_allowed")
+    assert (await generate(client, key)).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["token", "access_token", "authorization", "api_key", "key"])
+async def test_a_credential_in_the_query_or_a_cookie_is_none(
+    client: httpx2.AsyncClient, account: Account, name: str
+) -> None:
+    key = await account.create_key()
+    for method, path, secret in [("GET", "/v1/auth/me", account.token), ("POST", "/v1/generate", key.raw)]:
+        answer = await client.request(method, path, params={name: secret}, headers={"Cookie": f"{name}={secret}"})
+        check_problem(answer, 401, answer.json()["code"])
+        assert answer.headers["www-authenticate"] == REALM
+
+
+@pytest.mark.parametrize("first", ["good", "bad"])
+async def test_two_authorization_headers_are_a_400_in_either_order_and_if_equal(
+    client: httpx2.AsyncClient, account: Account, first: str
+) -> None:
+    good, bad = f"Bearer {account.token}", "Bearer wrong"
+    for values in [(good, bad) if first == "good" else (bad, good), (good, good)]:
+        answer = await send_raw(client, head("GET", "/v1/auth/me", [("Authorization", value) for value in values]))
+        check_problem(answer, 400, "invalid_request")
+
+
+async def test_a_caller_who_leaves_before_the_body_has_come_is_no_failure_of_ours(client: httpx2.AsyncClient) -> None:
+    def about_it() -> list[tuple[str, int]]:
+        return [(line["event"], line["status"]) for line in lines if line.get("route") != "/health"]
+
+    with structlog.testing.capture_logs() as lines:
+        await leave_after(client, head("POST", "/v1/auth/login", [JSON_TYPE, ("Content-Length", "10")]) + b"{")
+        async with asyncio.timeout(10):
+            while not about_it():
+                await client.get("/health")
+    assert about_it() == [("request", 0)]

@@ -1,0 +1,122 @@
+"""Guessing at passwords: how often, from where, and that it locks nobody out."""
+
+import asyncio
+from collections import Counter
+
+import argon2
+import httpx2
+import pytest
+from tests.conftest import Start
+from tests.harness import PASSWORD, Account, Clock, as_seen, new_email, sign_up
+
+STRANGER, OWNER = "203.0.113.7", "198.51.100.9"
+
+
+async def _log_in(
+    client: httpx2.AsyncClient, email: str, password: str = "a wrong guess", *, address: str = ""
+) -> httpx2.Response:
+    headers = {"X-Forwarded-For": address} if address else {}
+    return await client.post("/v1/auth/login", json={"email": email, "password": password}, headers=headers)
+
+
+async def test_logins_are_limited_by_address_to_whatever_account_and_whether_right_or_wrong(
+    start: Start, account: Account, limit_clock: Clock, hashed: list[tuple[str, argon2.Parameters]]
+) -> None:
+    client = await start(login_limit_per_ip="3/hour")
+    answers = [
+        await _log_in(client, account.email, PASSWORD),
+        await _log_in(client, new_email()),
+        await _log_in(client, "nobody"),
+        await _log_in(client, account.email, PASSWORD),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 401, 422, 429]
+    told = [(each.headers["ratelimit"], each.headers["x-ratelimit-remaining-requests"]) for each in answers]
+    assert told == [
+        ('"login-ip";r=2;t=1200', "2"),
+        ('"login-ip";r=1;t=2400', "1"),
+        ('"login-ip";r=0;t=3600', "0"),
+        ('"login-ip";r=0;t=3600', "0"),
+    ]
+    assert {each.headers["ratelimit-policy"] for each in answers} == {'"login-ip";q=3;w=3600'}
+    assert (answers[3].json()["detail"], answers[3].headers["retry-after"]) == ("Rate limit exceeded", "1200")
+    assert len(hashed) == 2, "a refused login costs no hash"
+    limit_clock.now += 1199
+    assert (await _log_in(client, account.email, PASSWORD)).status_code == 429
+    limit_clock.now += 1
+    assert (await _log_in(client, account.email, PASSWORD)).status_code == 200
+
+
+async def test_claimed_addresses_are_not_believed_without_a_trusted_proxy(start: Start) -> None:
+    client = await start(login_limit_per_ip="3/hour")
+    answers = [await _log_in(client, new_email(), address=f"203.0.113.{n}") for n in range(12)]
+    assert Counter(answer.status_code for answer in answers) == {401: 3, 429: 9}
+
+
+async def test_failed_logins_are_limited_by_account_and_address(
+    start: Start, account: Account, other_account: Account, limit_clock: Clock
+) -> None:
+    client = await start(login_limit_per_account="3/hour")
+    assert [(await _log_in(client, account.email)).status_code for _ in range(3)] == [401, 401, 401]
+    answers = [await _log_in(client, account.email.upper()), await _log_in(client, account.email, PASSWORD)]
+    assert [(each.status_code, each.headers["retry-after"]) for each in answers] == [(429, "1200")] * 2
+    assert answers[0].json()["detail"] == "Rate limit exceeded"
+    assert (await _log_in(client, other_account.email, PASSWORD)).status_code == 200
+    limit_clock.now += 1200
+    assert (await _log_in(client, account.email, PASSWORD)).status_code == 200
+
+
+async def test_a_stranger_who_guesses_elsewhere_does_not_lock_the_owner_out(start: Start, account: Account) -> None:
+    client = await start(trusted_proxies="127.0.0.0/8", login_limit_per_account="3/hour")
+    answers = [await _log_in(client, account.email, address=STRANGER) for _ in range(9)]
+    assert [answer.status_code for answer in answers] == [401] * 3 + [429] * 6
+    assert (await _log_in(client, account.email, PASSWORD, address=OWNER)).status_code == 200
+
+
+async def test_guesses_from_many_addresses_are_limited_alike_whether_the_account_exists_or_not(
+    start: Start, account: Account, limit_clock: Clock
+) -> None:
+    client = await start(trusted_proxies="127.0.0.0/8", login_limit_per_account_anywhere="5/hour")
+    known, unknown = [
+        [as_seen(await _log_in(client, email, address=f"{network}.{n}")) for n in range(7)]
+        for email, network in ((account.email, "203.0.113"), (new_email(), "198.51.100"))
+    ]
+    assert [status for status, _, _ in known] == [401] * 5 + [429] * 2
+    assert known == unknown
+    limit_clock.now += 720
+    assert (await _log_in(client, account.email, PASSWORD, address="192.0.2.1")).status_code == 200
+
+
+async def test_a_refused_guess_takes_nothing_from_the_other_bucket(start: Start, account: Account) -> None:
+    client = await start(
+        trusted_proxies="127.0.0.0/8", login_limit_per_account="1/day", login_limit_per_account_anywhere="2/day"
+    )
+    answers = [await _log_in(client, account.email, address=STRANGER) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [401, 429, 429, 429]
+    assert (await _log_in(client, account.email, address=OWNER)).status_code == 401
+
+
+@pytest.mark.parametrize("limit", ["login_limit_per_account", "login_limit_per_account_anywhere"])
+async def test_right_passwords_do_not_use_up_the_guesses(start: Start, account: Account, limit: str) -> None:
+    client = await start(**{limit: "2/day"})
+    rights = [(await _log_in(client, account.email, PASSWORD)).status_code for _ in range(4)]
+    assert rights == [200] * 4
+    wrongs = [(await _log_in(client, account.email)).status_code for _ in range(3)]
+    assert wrongs == [401, 401, 429]
+
+
+@pytest.mark.parametrize("limit", ["login_limit_per_account", "login_limit_per_account_anywhere"])
+async def test_parallel_guesses_are_no_more_than_the_limit(
+    start: Start, limit: str, hashed: list[tuple[str, argon2.Parameters]]
+) -> None:
+    client = await start(**{limit: "5/day"})
+    account = await sign_up(client)
+    hashed.clear()
+    answers = await asyncio.gather(*(_log_in(client, account.email, f"guess {n:04}") for n in range(60)))
+    assert Counter(answer.status_code for answer in answers) == {401: 5, 429: 55}
+    assert len(hashed) == 5
+
+
+async def test_parallel_logins_from_one_address_are_no_more_than_the_limit(start: Start) -> None:
+    client = await start(login_limit_per_ip="5/day")
+    answers = await asyncio.gather(*(_log_in(client, new_email()) for _ in range(60)))
+    assert Counter(answer.status_code for answer in answers) == {401: 5, 429: 55}

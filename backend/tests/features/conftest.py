@@ -1,0 +1,24 @@
+"""What tests of several features share."""
+
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import structlog
+from tests.harness import Clock
+
+
+@pytest.fixture
+def limit_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time by which every application that is started from now on counts its limits."""
+    clock = Clock(1_000_000)
+    monkeypatch.setattr("app.main.time", SimpleNamespace(time=time.time, monotonic=clock))
+    return clock
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Keeps log lines from the console, where painting a single traceback takes seconds."""
+    with structlog.testing.capture_logs():
+        yield

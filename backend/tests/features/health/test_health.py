@@ -1,0 +1,113 @@
+"""Health: that the process lives, and whether it can serve, told without waiting for a database that hangs."""
+
+import asyncio
+import secrets
+import socket
+from collections.abc import AsyncIterator
+
+import asyncpg
+import httpx2
+import pytest
+from app.core import migrations
+from tests.conftest import Start
+from tests.harness import as_seen, fresh_database, on_server, without_request_id
+
+
+async def _assert_unready(client: httpx2.AsyncClient, detail: str) -> None:
+    answer = await client.get("/ready")
+    problem = without_request_id(answer)
+    assert (answer.status_code, problem["code"]) == (503, "unavailable")
+    assert problem["detail"].startswith(detail)
+    assert answer.headers["retry-after"] == "1"
+    head = await client.head("/ready")
+    assert (head.status_code, head.content) == (503, b"")
+    assert (await client.get("/health")).status_code == 200
+
+
+@pytest.mark.parametrize(("path", "body"), [("/health", {"status": "ok"}), ("/ready", {"status": "ready"})])
+async def test_a_process_that_can_serve_says_so(client: httpx2.AsyncClient, path: str, body: dict[str, str]) -> None:
+    answer = await client.get(path)
+    assert (answer.status_code, answer.json()) == (200, body)
+    assert answer.headers["cache-control"] == "no-store"
+    status, headers, content = as_seen(await client.head(path))
+    assert (status, headers, content) == (200, as_seen(answer)[1], b"")
+
+
+async def test_health_needs_no_credentials_and_minds_none(client: httpx2.AsyncClient) -> None:
+    for path in ("/health", "/ready"):
+        assert (await client.get(path, headers={"Authorization": "Bearer nothing"})).status_code == 200
+
+
+async def test_a_database_that_cannot_be_reached_is_told(start: Start) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens: connections are refused
+        url = f"postgresql://nobody:{secrets.token_hex(8)}@127.0.0.1:{taken.getsockname()[1]}/nothing"
+        client = await start(database_url=url)
+        await _assert_unready(client, "The database cannot be reached")
+
+
+async def test_a_database_that_does_not_exist_is_told(start: Start, database_url: str) -> None:
+    url = database_url.replace("nanobanana_test_", "nanobanana_missing_")
+    assert url != database_url
+    await _assert_unready(await start(database_url=url), "The database cannot be reached")
+
+
+async def test_a_schema_that_is_behind_is_told(start: Start, empty_database: str) -> None:
+    client = await start(database_url=empty_database)
+    await _assert_unready(client, "The database's schema is behind this program")
+
+
+async def test_a_migration_makes_a_running_process_ready_and_a_newer_schema_keeps_it_so(
+    start: Start, empty_database: str
+) -> None:
+    client = await start(database_url=empty_database)
+    assert (await client.get("/ready")).status_code == 503
+    await asyncio.to_thread(migrations.upgrade, empty_database)
+    assert (await client.get("/ready")).status_code == 200
+    newer = "update alembic_version set version_num = 'from_the_future'"
+    await asyncio.to_thread(on_server, empty_database, newer)
+    assert (await client.get("/ready")).status_code == 200
+
+
+async def test_a_process_is_ready_again_when_its_connections_were_cut(
+    start: Start, database: asyncpg.Connection, empty_database: str
+) -> None:
+    await asyncio.to_thread(migrations.upgrade, empty_database)
+    client = await start(database_url=empty_database)
+    assert (await client.get("/ready")).status_code == 200
+    name = empty_database.rpartition("/")[2].partition("?")[0]
+    cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = $1"
+    assert await database.fetchval(cut, name) == 1
+    assert (await client.get("/ready")).status_code == 200
+
+
+async def test_a_database_that_hangs_is_told_without_waiting_for_the_driver(start: Start, hanging: str) -> None:
+    client = await start(database_url=hanging)
+    # The driver's own time-out would be told as a database that cannot be reached.
+    await _assert_unready(client, "The database does not answer")
+    answers = await asyncio.gather(*(client.get(path) for path in ["/ready", "/health"] * 20))
+    assert [answer.status_code for answer in answers] == [503, 200] * 20
+
+
+@pytest.fixture
+async def empty_database(server_url: str) -> AsyncIterator[str]:
+    """A database without any table, for one test."""
+    made = fresh_database(server_url)
+    url = await asyncio.to_thread(made.__enter__)
+    yield url
+    await asyncio.to_thread(made.__exit__, None, None, None)
+
+
+@pytest.fixture
+async def hanging() -> AsyncIterator[str]:
+    """The URL of a database server that takes connections and never says anything."""
+    over = asyncio.Event()
+
+    async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"postgresql://nobody:{secrets.token_hex(8)}@127.0.0.1:{port}/nothing"
+        over.set()

@@ -1,0 +1,99 @@
+"""Two accounts: whatever belongs to one does not exist for the other."""
+
+import re
+
+import asyncpg
+import httpx2
+import pytest
+from tests.harness import JSON, Account, Key, as_seen, generate
+
+UNKNOWN = {"key": f"key_{'0' * 20}", "generation": f"gen_{'0' * 30}"}
+
+PRIVATE = [("delete", "/v1/keys/{key_id}")]
+"""Every operation that names a thing of an account. A new one belongs here."""
+
+CAPABILITY_URLS = [("get", "/v1/images/{generation_id}.png")]
+"""Operations whose id is itself the permission."""
+
+
+@pytest.fixture
+async def key(other_account: Account) -> Key:
+    """A key of somebody else."""
+    return await other_account.create_key()
+
+
+async def _call(account: Account, method: str, path: str, ids: dict[str, str]) -> httpx2.Response:
+    target = re.sub(r"\{(\w+)_id\}", lambda match: ids[match[1]], path)
+    return await account.client.request(method, target, headers=account.headers)
+
+
+async def test_every_operation_with_an_id_is_tried_here(client: httpx2.AsyncClient) -> None:
+    paths: JSON = (await client.get("/openapi.json")).json()["paths"]
+    with_id = [(method, path) for path, methods in paths.items() if "{" in path for method in methods]
+    assert sorted(with_id) == sorted(PRIVATE + CAPABILITY_URLS)
+
+
+@pytest.mark.parametrize(("method", "path"), PRIVATE)
+async def test_what_belongs_to_somebody_else_is_404_byte_for_byte_like_what_never_was(
+    account: Account, key: Key, method: str, path: str
+) -> None:
+    foreign = {"key": key.id, "generation": (await generate(account.client, key)).json()["id"]}
+    seen = [as_seen(await _call(account, method, path, ids)) for ids in (foreign, UNKNOWN, foreign)]
+    assert seen[0][0] == 404
+    assert seen == [seen[0]] * 3
+
+
+async def test_nobody_revokes_somebody_elses_key(
+    client: httpx2.AsyncClient, account: Account, other_account: Account, key: Key
+) -> None:
+    assert (await _call(account, "delete", "/v1/keys/{key_id}", {"key": key.id})).status_code == 404
+    assert (await generate(client, key)).status_code == 200
+    await other_account.revoke_key(key)
+    revoked = await _call(account, "delete", "/v1/keys/{key_id}", {"key": key.id})
+    assert as_seen(revoked) == as_seen(await _call(account, "delete", "/v1/keys/{key_id}", UNKNOWN))
+
+
+@pytest.mark.parametrize("query", ["", "?include_revoked=true", "?limit=100"])
+async def test_a_list_holds_nothing_of_somebody_else(
+    account: Account, other_account: Account, key: Key, query: str
+) -> None:
+    mine, revoked = await account.create_key(), await other_account.create_key()
+    await other_account.revoke_key(revoked)
+    listed = (await account.client.get(f"/v1/keys{query}", headers=account.headers)).json()
+    assert [each["id"] for each in listed] == [mine.id]
+    assert key.id not in str(listed)
+
+
+async def test_somebody_elses_cursor_leads_to_ones_own_keys_only(account: Account, other_account: Account) -> None:
+    mine = await account.create_key()
+    for _ in range(3):
+        await other_account.create_key()
+    page = await account.client.get("/v1/keys?limit=1", headers=other_account.headers)
+    query = page.links["next"]["url"].partition("?")[2]
+    listed = (await account.client.get(f"/v1/keys?{query}", headers=account.headers)).json()
+    assert [each["id"] for each in listed] == [mine.id]
+
+
+async def test_each_token_shows_its_own_account(account: Account, other_account: Account) -> None:
+    for each in (account, other_account):
+        shown = (await each.client.get("/v1/auth/me", headers=each.headers)).json()
+        assert (shown["id"], shown["email"]) == (each.id, each.email)
+
+
+async def test_a_key_is_used_in_the_name_of_its_own_account_only(
+    client: httpx2.AsyncClient, account: Account, key: Key, database: asyncpg.Connection
+) -> None:
+    mine = await account.create_key()
+    generated = (await generate(client, mine)).json()["id"]
+    assert await database.fetchval("select key_id from generations where id = $1", generated) == mine.id
+    assert await database.fetchval("select last_used_at from api_keys where id = $1", key.id) is None
+    assert await database.fetchval("select count(*) from usage where key_id = $1", key.id) == 0
+
+
+async def test_disabling_one_account_leaves_the_other_alone(
+    client: httpx2.AsyncClient, account: Account, other_account: Account, key: Key, database: asyncpg.Connection
+) -> None:
+    await database.execute("update users set is_active = false where id = $1", account.id)
+    assert (await client.get("/v1/keys", headers=account.headers)).status_code == 401
+    assert (await client.get("/v1/keys", headers=other_account.headers)).status_code == 200
+    assert (await generate(client, key)).status_code == 200

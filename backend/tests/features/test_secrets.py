@@ -1,0 +1,230 @@
+"""Secrets stay secret: through every route, every error and a fault, on a server of its own that logs at DEBUG."""
+
+import asyncio
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx2
+import pytest
+from sqlalchemy.engine import make_url
+from tests.harness import JSON, everything_stored
+
+OPERATIONS_WITHOUT_ERRORS = {("GET", "/health"), ("GET", "/ready")}
+
+
+def _canary(name: str) -> str:
+    return f"canary-{name}-{secrets.token_hex(12)}"
+
+
+@dataclass
+class Caller:
+    """Somebody whose every word is a canary, and all the answers that were got."""
+
+    client: httpx2.AsyncClient
+    email: str = field(default_factory=lambda: f"{_canary('email')}@example.com")
+    password: str = field(default_factory=lambda: _canary("password"))
+    wrong_password: str = field(default_factory=lambda: _canary("wrong"))
+    name: str = field(default_factory=lambda: _canary("name"))
+    prompt: str = field(default_factory=lambda: _canary("prompt"))
+    other: str = field(default_factory=lambda: _canary("other"))
+    token: str = ""
+    keys: list[str] = field(default_factory=list)
+    answers: list[httpx2.Response] = field(default_factory=list)
+
+    async def call(self, method: str, path: str, credential: str = "", **request: Any) -> httpx2.Response:
+        """Sends and keeps the answer. `credential` is a token or a key."""
+        headers = {"Authorization": f"Bearer {credential}"} if credential else {}
+        answer = await self.client.request(method, path, **{"headers": headers, **request})
+        self.answers.append(answer)
+        return answer
+
+    async def create_key(self) -> JSON:
+        made: JSON = (await self.call("POST", "/v1/keys", self.token, json={"name": self.name})).json()
+        self.keys.append(made["key"])
+        return made
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        return {"email": self.email, "password": self.password}
+
+    @property
+    def never_stored(self) -> set[str]:
+        return {
+            self.password,
+            self.wrong_password,
+            self.other,
+            *self.token.split(".")[1:],
+            *(k[16:] for k in self.keys),
+        }
+
+    @property
+    def never_told(self) -> set[str]:
+        return self.never_stored | {self.email, self.name, self.prompt}
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that runs, what it was told in secret, and where it writes."""
+
+    url: str
+    secrets: set[str]
+    log: Path
+    stop: Callable[[], None]
+
+
+@pytest.fixture
+def served(database_url: str, backend: Path, tmp_path: Path) -> Iterator[Served]:
+    """`nanobanana serve` at LOG_LEVEL=DEBUG, as an operator starts it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    secret, log = secrets.token_urlsafe(48), tmp_path / "log"
+    settings = {"DATABASE_URL": database_url, "SECRET_KEY": secret, "HOST": "127.0.0.1", "PORT": str(port)}
+    environment = {**os.environ, **settings, "LOG_LEVEL": "DEBUG", "DATA_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "app.cli", "serve"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=backend, env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+    def stop() -> None:
+        process.terminate()
+        process.wait(30)
+
+    try:
+        yield Served(f"http://127.0.0.1:{port}", {secret, make_url(database_url).password or secret}, log, stop)
+    finally:
+        process.kill()
+        process.wait(30)
+
+
+async def _until_ready(client: httpx2.AsyncClient) -> None:
+    for _ in range(300):
+        try:
+            if (await client.get("/ready")).status_code == 200:
+                return
+        except httpx2.TransportError:
+            await asyncio.sleep(0.1)
+    raise AssertionError("the server did not become ready")
+
+
+async def _use_accounts(caller: Caller) -> None:
+    both, json_type = caller.credentials, {"Content-Type": "application/json"}
+    for path in ("/v1/auth/register", "/v1/auth/login"):
+        await caller.call("POST", path, json=both)
+        await caller.call("POST", path, json={**both, caller.other: 1})
+        await caller.call("POST", path, json={**both, "email": caller.other})
+        await caller.call("POST", path, json={**both, "password": caller.password * 99})
+        await caller.call("POST", path, content=json.dumps(both))
+        await caller.call("POST", path, content=json.dumps(both)[:-1], headers=json_type)
+        await caller.call(
+            "POST", path, content=json.dumps(both)[:-1] + f',"password":"{caller.other}"}}', headers=json_type
+        )
+        await caller.call("POST", path, json={**both, "password": f"{caller.password}\0"})
+    await caller.call("POST", "/v1/auth/register", json=both)
+    await caller.call("POST", "/v1/auth/login", json={**both, "password": caller.wrong_password})
+    await caller.call("POST", "/v1/auth/login", json={**both, "email": f"{caller.other}@example.com"})
+    caller.token = (await caller.call("POST", "/v1/auth/login", json=both)).json()["access_token"]
+    await caller.call("GET", "/v1/auth/me", caller.token)
+    await caller.call("GET", "/v1/auth/me", f"{caller.token}{caller.other}")
+    await caller.call("GET", f"/v1/auth/me?access_token={caller.token}")
+    await caller.call("GET", "/v1/auth/me", headers=[("Authorization", f"Bearer {caller.token}")] * 2)
+
+
+async def _use_keys(caller: Caller) -> None:
+    made = await caller.create_key()
+    await caller.call("POST", "/v1/keys", caller.token, json={"name": caller.name * 9})
+    await caller.call("POST", "/v1/keys", caller.token, json={"name": caller.name, "environment": caller.other})
+    await caller.call("POST", "/v1/keys", made["key"], json={"name": caller.name})
+    await caller.call("GET", "/v1/keys", caller.token)
+    await caller.call("GET", f"/v1/keys?cursor={caller.other}&{caller.other}=1", caller.token)
+    await caller.call("DELETE", f"/v1/keys/{made['id']}", caller.token)
+    await caller.call("DELETE", f"/v1/keys/{made['id']}", caller.token)
+    await caller.call("DELETE", f"/v1/keys/{made['key']}", caller.token)
+
+
+async def _use_generate(caller: Caller) -> str:
+    order, [revoked] = {"prompt": caller.prompt}, caller.keys
+    key = (await caller.create_key())["key"]
+    await caller.call("POST", "/v1/generate", key, json={**order, "size": caller.other})
+    await caller.call("POST", "/v1/generate", key, json={"prompt": caller.prompt * 99 + " " * 4000})
+    await caller.call("POST", "/v1/generate", key, content=json.dumps(order))
+    for wrong in (revoked, key.upper(), f"{key}0", caller.token):
+        await caller.call("POST", "/v1/generate", wrong, json=order)
+    await caller.call("POST", f"/v1/generate?key={key}", json=order, headers={"X-Api-Key": key})
+    url: str = (await caller.call("POST", "/v1/generate", key, json=order)).json()["url"]
+    await caller.call("GET", url)
+    await caller.call("GET", f"{url}?key={key}", key)
+    await caller.call("GET", f"/v1/images/{caller.other}.png", key)
+    return url
+
+
+async def _use_the_rest(caller: Caller) -> None:
+    for path in ("/health", "/ready", "/docs", "/openapi.json"):
+        await caller.call("GET", f"{path}?token={caller.token}", caller.token)
+    await caller.call("GET", f"/{caller.other}/{caller.token}")
+    await caller.call("PUT", f"/v1/auth/login?{caller.other}", json=caller.credentials)
+    await caller.call(caller.other.upper(), "/v1/keys", caller.token)
+    await caller.call("POST", "/v1/auth/login", content=json.dumps(caller.credentials) * 999)
+
+
+async def _meet_a_fault(caller: Caller, database: asyncpg.Connection, url: str) -> None:
+    order, key = {"prompt": caller.prompt}, caller.keys[-1]
+    async with database.transaction():
+        await database.execute("lock table users, api_keys, generations, usage in access exclusive mode")
+        answers = await asyncio.gather(
+            caller.call("POST", "/v1/auth/register", json={**caller.credentials, "email": f"{caller.other}@a.test"}),
+            caller.call("POST", "/v1/auth/login", json=caller.credentials),
+            caller.call("GET", "/v1/auth/me", caller.token),
+            caller.call("GET", "/v1/keys", caller.token),
+            caller.call("POST", "/v1/keys", caller.token, json={"name": caller.name}),
+            caller.call("POST", "/v1/generate", key, json=order),
+            caller.call("GET", url),
+        )
+    assert [answer.status_code for answer in answers] == [503] * 7
+
+
+def _found(canaries: set[str], text: str) -> set[str]:
+    lower = text.lower()
+    return {canary for canary in canaries if canary.lower() in lower}
+
+
+def _seen_by_the_log(log: str) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    requests = [line for line in lines if line["event"] == "request"]
+    assert {"exception", "sqlstate"} <= {key for line in lines for key in (*line, *line.get("exception", ()))}
+    succeeded = {(line["method"], line["route"]) for line in requests if 200 <= line["status"] < 300}
+    failed = {(line["method"], line["route"]) for line in requests if line["status"] >= 400}
+    return succeeded, failed
+
+
+async def test_no_secret_is_found_in_logs_errors_or_the_database(served: Served, database: asyncpg.Connection) -> None:
+    async with httpx2.AsyncClient(base_url=served.url, timeout=30) as client:
+        await _until_ready(client)
+        caller = Caller(client)
+        await _use_accounts(caller)
+        await _use_keys(caller)
+        url = await _use_generate(caller)
+        await _use_the_rest(caller)
+        await _meet_a_fault(caller, database, url)
+        paths: JSON = (await client.get("/openapi.json")).json()["paths"]
+    served.stop()
+    errors = [answer for answer in caller.answers if answer.status_code >= 400]
+    assert not [each for each in errors if _found(caller.never_told, f"{each.headers}{each.text}")]
+    assert not [each for each in caller.answers if _found({caller.password, *served.secrets}, each.text)]
+    log = await asyncio.to_thread(served.log.read_text)
+    assert _found(caller.never_told | served.secrets, log) == set()
+    stored = await everything_stored(database)
+    assert _found(caller.never_told, stored) == {caller.email, caller.name, caller.prompt}
+    # Every operation was there, as a success and as an error, or nothing was shown.
+    operations = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    succeeded, failed = _seen_by_the_log(log)
+    assert operations <= succeeded
+    assert operations - OPERATIONS_WITHOUT_ERRORS <= failed

@@ -1,0 +1,52 @@
+"""HTTP as bytes, for what no client library would send."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import httpx2
+
+_SECONDS_MAX = 20
+Headers = Iterable[tuple[str, str]]
+
+JSON_TYPE = ("Content-Type", "application/json")
+
+
+def head(method: str, target: str, headers: Headers = ()) -> bytes:
+    """A request as far as its empty line. Names may come twice."""
+    lines = [f"{method} {target} HTTP/1.1", "Host: pictures.test", *(f"{name}: {value}" for name, value in headers)]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def chunk(data: bytes) -> bytes:
+    """One piece of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def send_raw(client: httpx2.AsyncClient, request: bytes, *more: bytes) -> httpx2.Response:
+    """The answer to these very bytes. The connection stays half open: nothing tells the server that no more comes."""
+    async with asyncio.timeout(_SECONDS_MAX), _connected(client) as (reader, writer):
+        for part in (request, *more):
+            writer.write(part)
+            await writer.drain()
+        status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
+        headers = httpx2.Headers([(name, value) for name, _, value in (line.partition(": ") for line in lines)])
+        content = await reader.readexactly(int(headers.get("content-length", "0")))
+    return httpx2.Response(int(status_line.split()[1]), headers=headers, content=content)
+
+
+async def leave_after(client: httpx2.AsyncClient, request: bytes) -> None:
+    """Sends these bytes and hangs up."""
+    async with asyncio.timeout(_SECONDS_MAX), _connected(client) as (_, writer):
+        writer.write(request)
+        await writer.drain()
+
+
+@asynccontextmanager
+async def _connected(client: httpx2.AsyncClient) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        await writer.wait_closed()

@@ -1,0 +1,194 @@
+"""`nanobanana` as its operator meets it: another process, its words, its exit."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+
+import httpx2
+import pytest
+from PIL import Image
+from tests.harness import fresh_database, on_server
+
+SECRET = "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9fAeYi4tKx1u"
+WAIT_SECONDS = 60
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def environment(data_dir: Path, **settings: str) -> dict[str, str]:
+    """An environment that holds these settings and none of the person who runs the tests."""
+    kept = ("PATH", "HOME", "TMPDIR", "COVERAGE_PROCESS_CONFIG")
+    inherited = {name: os.environ[name] for name in kept if name in os.environ}
+    return {**inherited, "DATA_DIR": str(data_dir), "PORT": str(free_port()), **settings}
+
+
+def nanobanana(data_dir: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", *arguments],
+        env=environment(data_dir, **settings),
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=False,
+    )
+
+
+@contextmanager
+def serving(data_dir: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server that has said where it is; and everything it said until then."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "serve"],
+        env=environment(data_dir, **settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "is the picture" in line:
+            break
+    try:
+        yield process, said
+    finally:
+        process.terminate()
+        process.communicate(timeout=WAIT_SECONDS)
+
+
+def processes_of(data_dir: Path) -> list[str]:
+    """The names of all running processes that were started with this DATA_DIR, or work in it."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            at_home = (folder / "cwd").resolve().is_relative_to(data_dir)
+            if at_home or f"DATA_DIR={data_dir}\0".encode() in (folder / "environ").read_bytes():
+                found.append((folder / "comm").read_text().strip())
+    return found
+
+
+def test_help_tells_a_newcomer_what_there_is(tmp_path: Path) -> None:
+    said = nanobanana(tmp_path, "--help").stdout
+    for word in ("serve", "migrate", ".env.example", "image-generation"):
+        assert word in said
+
+
+@pytest.mark.parametrize("secret", ["", "tiny-key", "change-me-change-me-change-me-change-me"])
+def test_production_ends_with_one_sentence_and_no_secret_in_it(tmp_path: Path, secret: str) -> None:
+    done = nanobanana(tmp_path / "data", "serve", ENVIRONMENT="production", SECRET_KEY=secret)
+    assert done.returncode == 1
+    assert done.stderr.startswith("nanobanana: SECRET_KEY is ")
+    assert done.stderr.count("\n") == 1
+    assert not secret or secret not in done.stderr
+    assert not (tmp_path / "data").exists(), "nothing was started or made"
+
+
+def test_a_port_in_use_is_told_before_anything_is_started(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = nanobanana(tmp_path / "data", "serve", PORT=str(port))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"nanobanana: Cannot listen on 127.0.0.1:{port}")
+    assert not (tmp_path / "data" / "postgres").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("postgresql+asyncpg://u:hunter2@127.0.0.1:1/n", "cannot be reached"),
+        ("postgresql+asyncpg://u:hunter2@no-such-host.invalid/n", "cannot be reached"),
+        ("mysql://u:hunter2@127.0.0.1/n", "must begin with postgresql+asyncpg://"),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path: Path, command: str, url: str, sentence: str) -> None:
+    done = nanobanana(tmp_path, command, DATABASE_URL=url)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "hunter2" not in done.stderr
+
+
+def test_a_schema_that_is_behind_is_refused_until_it_is_migrated(tmp_path: Path, server_url: str) -> None:
+    with fresh_database(server_url) as url:
+        refused = nanobanana(tmp_path, "serve", DATABASE_URL=url)
+        assert refused.returncode == 1
+        assert refused.stderr.endswith("Run: nanobanana migrate\n")
+        for _ in range(2):
+            assert nanobanana(tmp_path, "migrate", DATABASE_URL=url).returncode == 0
+        with serving(tmp_path, DATABASE_URL=url, SECRET_KEY=SECRET, ENVIRONMENT="production") as (process, _):
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(WAIT_SECONDS) == 128 + signal.SIGTERM
+
+
+def test_a_failed_migration_ends_with_a_sentence_and_changes_nothing(tmp_path: Path, server_url: str) -> None:
+    with fresh_database(server_url) as url:
+        on_server(url, "create table usage ()")
+        done = nanobanana(tmp_path, "migrate", DATABASE_URL=url)
+        assert done.returncode == 1
+        assert done.stderr.startswith("nanobanana: The migration failed, and nothing was changed")
+        on_server(url, "create table users ()")  # would fail if the migration had left it behind
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
+def test_the_first_lines_lead_to_a_picture_and_a_signal_stops_everything(
+    tmp_path: Path, number: signal.Signals, workers: str
+) -> None:
+    with serving(tmp_path, WORKERS=workers) as (process, said):
+        lines = [line for line in said.splitlines() if line.startswith(("curl ", "KEY="))]
+        assert len(lines) == 3
+        shell = subprocess.run(["bash", "-euc", "\n".join(lines)], capture_output=True, text=True, check=True)
+        url = shell.stdout.rpartition('"url":"')[2].partition('"')[0]
+        with Image.open(BytesIO(httpx2.get(url).content)) as picture:
+            assert (picture.format, picture.size) == ("PNG", (1024, 1024))
+        assert "postgres" in processes_of(tmp_path)
+        process.send_signal(number)
+        process.wait(WAIT_SECONDS)
+    assert processes_of(tmp_path) == []
+
+
+def test_workers_end_with_a_killed_parent_and_the_next_start_takes_over(tmp_path: Path, server_url: str) -> None:
+    with fresh_database(server_url) as url:
+        nanobanana(tmp_path, "migrate", DATABASE_URL=url)
+        port = str(free_port())
+        for _ in range(2):
+            with serving(tmp_path, DATABASE_URL=url, WORKERS="2", PORT=port) as (process, _):
+                assert httpx2.get(f"http://127.0.0.1:{port}/ready").status_code == 200
+                process.kill()
+                process.communicate(timeout=WAIT_SECONDS)  # ends when the last worker has closed its standard output
+            assert processes_of(tmp_path) == []
+
+
+def test_a_disabled_account_is_stopped_at_once_and_an_enabled_one_has_its_keys_again(tmp_path: Path) -> None:
+    with serving(tmp_path) as (_, said):
+        lines = [line for line in said.splitlines() if line.startswith(("curl ", "KEY="))]
+        url = lines[0].split()[2].removesuffix("/v1/auth/register")
+        shell = subprocess.run(
+            ["bash", "-euc", "\n".join([*lines, "echo", "echo $KEY"])], capture_output=True, text=True, check=True
+        )
+        key = {"Authorization": f"Bearer {shell.stdout.split()[-1]}"}
+
+        def generate() -> int:
+            return httpx2.post(f"{url}/v1/generate", json={"prompt": "A cute banana"}, headers=key).status_code
+
+        assert generate() == 200
+        assert nanobanana(tmp_path, "accounts", "disable", "YOU@example.com").returncode == 0
+        assert generate() == 401
+        assert nanobanana(tmp_path, "accounts", "enable", "you@example.com").returncode == 0
+        assert generate() == 200
+        stranger = nanobanana(tmp_path, "accounts", "disable", "stranger@example.com")
+        assert (stranger.returncode, stranger.stderr) == (1, "nanobanana: There is no account with that email.\n")
+    assert "no PostgreSQL of ours runs" in nanobanana(tmp_path, "accounts", "enable", "you@example.com").stderr
