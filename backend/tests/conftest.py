@@ -1,4 +1,4 @@
-"""What every test stands on: a migrated PostgreSQL, the real application on a loopback socket, accounts made by HTTP."""
+"""What every test stands on: a migrated PostgreSQL, the whole application on a loopback socket, accounts by HTTP."""
 
 import os
 import secrets

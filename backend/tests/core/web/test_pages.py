@@ -13,6 +13,7 @@ from tests.harness import Account, Key, sign_up
 
 PUBLIC_URL = "https://pictures.test"
 KEYS = 7
+PAGES_MAX = 30
 
 WRONG_LIMITS = ["0", "-1", "101", "1_0", "+1", "%201", "1%20", "1.0", "1e1", "0x1", "%EF%BC%91", "%D9%A1", "%C2%B2"]
 WRONG_LIMITS += ["", "null", "NaN", "9" * 9, "9" * 30, "9" * 5000, "1%00", "limit", "true", "[1]"]
@@ -110,10 +111,12 @@ def next_url(answer: httpx2.Response) -> str | None:
 async def walk(account: Account, query: str) -> AsyncIterator[list[str]]:
     """The pages from the first to the last."""
     url: str | None = f"/v1/keys?{query}"
-    while url:
-        answer = await account.client.get(url, headers=account.headers)
-        url = next_url(answer)
-        yield names(answer)
+    for _ in range(PAGES_MAX):
+        if url:
+            answer = await account.client.get(url, headers=account.headers)
+            url = next_url(answer)
+            yield names(answer)
+    assert url is None, "the links go on and on"
 
 
 @pytest.mark.parametrize("limit", WRONG_LIMITS, ids=lambda limit: limit[:12])
