@@ -1,5 +1,6 @@
 """What every test stands on: a migrated PostgreSQL, the whole application on a loopback socket, accounts by HTTP."""
 
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -11,6 +12,7 @@ import httpx2
 import pytest
 from app.core import migrations
 from app.core.embedded import embedded_postgres
+from app.core.logs import configure_logging
 from app.core.settings import Settings
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
@@ -21,6 +23,18 @@ WIDE_OPEN = "1000000/second"
 
 Start = Callable[..., Awaitable[httpx2.AsyncClient]]
 SignUp = Callable[..., Awaitable[Account]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logging_as_in_production() -> Iterator[None]:
+    """The program's own writer of logs, with its lines thrown away."""
+    configure_logging("INFO")
+    [handler] = logging.root.handlers[-1:]
+    assert isinstance(handler, logging.StreamHandler)
+    with Path(os.devnull).open("w") as nowhere:
+        handler.setStream(nowhere)
+        yield
+        logging.root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

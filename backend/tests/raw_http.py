@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx2
 
@@ -49,4 +49,5 @@ async def _connected(client: httpx2.AsyncClient) -> AsyncIterator[tuple[asyncio.
         yield reader, writer
     finally:
         writer.close()
-        await writer.wait_closed()
+        with suppress(ConnectionError):  # the server may have hung up first
+            await writer.wait_closed()

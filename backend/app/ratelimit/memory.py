@@ -18,7 +18,7 @@ class MemoryLimiter:
 
     async def take(self, charges: Sequence[Charge]) -> Sequence[Decision]:
         # No await between reading and writing: on one event loop that is what makes a decision atomic.
-        now = int(self._clock() * MICROSECONDS)
+        now = round(self._clock() * MICROSECONDS)
         verdicts = [decide(charge, full_at=self._full_at.get(_bucket(charge)), now=now) for charge in charges]
         if all(decision.allowed for _, decision in verdicts):
             for charge, (full_at, _) in zip(charges, verdicts, strict=True):

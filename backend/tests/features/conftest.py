@@ -1,5 +1,6 @@
 """What tests of several features share."""
 
+import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -22,3 +23,11 @@ def quiet() -> Iterator[None]:
     """Keeps log lines from the console, where painting a single traceback takes seconds."""
     with structlog.testing.capture_logs():
         yield
+
+
+@pytest.fixture
+def free() -> Iterator[threading.Event]:
+    """What blocked work waits for. Set at the end, whatever happens, so that no thread is left behind."""
+    free = threading.Event()
+    yield free
+    free.set()

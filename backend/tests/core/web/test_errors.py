@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import structlog
 from app.core.settings import Settings
 from app.main import create_app
 from fastapi.routing import iter_route_contexts
@@ -194,7 +195,9 @@ async def test_an_exception_is_a_500_that_tells_nothing(
         raise RuntimeError(canary)
 
     monkeypatch.setattr("app.features.keys.service.create", fail)
-    answer = await client.post("/v1/keys", json={"name": "a"}, headers=account.headers)
+    with structlog.testing.capture_logs() as lines:
+        answer = await client.post("/v1/keys", json={"name": "a"}, headers=account.headers)
+    assert [line["event"] for line in lines] == ["request_failed", "request"]
     check_problem(answer, 500, "internal_error")
     assert canary not in answer.text
     assert canary not in str(answer.headers)

@@ -52,6 +52,26 @@ async def test_a_path_of_70_kb_is_refused_by_the_parser(client: httpx2.AsyncClie
     assert "aaa" not in answer.text
 
 
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [("Content-Length", "2"), ("Transfer-Encoding", "chunked")],
+        [("Transfer-Encoding", "chunked"), ("Content-Length", "2")],
+        [("Content-Length", "2"), ("Content-Length", "3")],
+        [("Content-Length", "2"), ("Content-Length", "2")],
+        [("Content-Length", "+2")],
+        [("Content-Length", "9" * 30)],
+        [("Transfer-Encoding", "gzip")],
+        [("Transfer-Encoding", "chunked, gzip")],
+    ],
+)
+async def test_a_body_whose_length_is_in_doubt_is_refused_and_the_connection_closed(
+    client: httpx2.AsyncClient, lengths: list[tuple[str, str]]
+) -> None:
+    answer = await send_raw(client, head("POST", "/v1/auth/login", [JSON_TYPE, *lengths]), b"{}")
+    assert (answer.status_code, answer.headers["connection"]) == (400, "close")
+
+
 async def test_the_host_that_a_caller_names_never_comes_back(client: httpx2.AsyncClient, account: Account) -> None:
     key = await account.create_key()
     await account.create_key()

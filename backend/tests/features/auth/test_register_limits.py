@@ -47,10 +47,8 @@ async def test_who_comes_while_the_address_is_being_registered_waits_for_the_out
 
 
 async def test_what_finds_the_hash_queue_full_is_503_and_nothing_is_registered(
-    start: Start, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    start: Start, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, free: threading.Event
 ) -> None:
-    free = threading.Event()
-
     def hash_when_free(password: str) -> str:
         assert free.wait(30)
         return hash_password(password)
@@ -59,7 +57,8 @@ async def test_what_finds_the_hash_queue_full_is_503_and_nothing_is_registered(
     client, before = await start(hash_queue_max=1), await _count(database)
     room = max(1, (os.cpu_count() or 1) - 1) + 1  # one in each thread, and one that waits
     calls = [asyncio.ensure_future(register(client)) for _ in range(room + 3)]
-    refused = [await each for _, each in zip(range(3), asyncio.as_completed(calls), strict=False)]
+    async with asyncio.timeout(10):
+        refused = [await each for _, each in zip(range(3), asyncio.as_completed(calls), strict=False)]
     assert [(answer.status_code, answer.json()["code"]) for answer in refused] == [(503, "unavailable")] * 3
     assert {answer.headers["retry-after"] for answer in refused} == {"1"}
     assert await _count(database) == before

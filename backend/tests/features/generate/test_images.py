@@ -167,10 +167,8 @@ async def test_the_picture_of_a_revoked_key_is_still_shown(
 
 
 async def test_what_finds_the_drawing_queue_full_is_503_and_who_waits_gets_the_picture(
-    start: Start, key: Key, monkeypatch: pytest.MonkeyPatch
+    start: Start, key: Key, monkeypatch: pytest.MonkeyPatch, free: threading.Event
 ) -> None:
-    free = threading.Event()
-
     def draw_when_free(prompt: str, *, width: int, height: int) -> bytes:
         assert free.wait(30)
         return draw_png(prompt, width=width, height=height)
@@ -180,7 +178,8 @@ async def test_what_finds_the_drawing_queue_full_is_503_and_who_waits_gets_the_p
     path = await _path(client, key, size="2048x2048")
     room = max(1, (os.cpu_count() or 1) - 1) + 1  # one in each thread, and one that waits
     calls = [asyncio.ensure_future(client.get(path)) for _ in range(room + 3)]
-    refused = [await each for _, each in zip(range(3), asyncio.as_completed(calls), strict=False)]
+    async with asyncio.timeout(10):
+        refused = [await each for _, each in zip(range(3), asyncio.as_completed(calls), strict=False)]
     assert [(answer.status_code, answer.json()["code"]) for answer in refused] == [(503, "unavailable")] * 3
     assert {answer.headers["retry-after"] for answer in refused} == {"1"}
     assert (await client.get("/health")).status_code == 200
