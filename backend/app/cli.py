@@ -39,13 +39,13 @@ def serve() -> None:
     Without DATABASE_URL it starts a PostgreSQL of its own, with its data in DATA_DIR, migrates it, and stops it at the
     end. With DATABASE_URL it uses that one, and refuses to start where `nanobanana migrate` has not been run.
     """
-    with _sentences_for_errors(), server.signals_as_exits(), ExitStack() as stack:
+    with _sentences_for_errors(), server.signals_as_exits() as stop, ExitStack() as stack:
         settings = load_settings().with_secret()
         listener = stack.enter_context(server.listening(settings))
         settings = _with_database(settings, stack)
         _warn(settings)
         click.echo(server.welcome(settings))
-        server.run(settings, listener)
+        server.run(settings, listener, stop)
 
 
 @main.command()

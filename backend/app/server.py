@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -41,26 +42,40 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
         yield listener
 
 
+@dataclass
+class Stop:
+    """The signal that asked for the end, if one has."""
+
+    number: int | None = None
+
+
 @contextmanager
-def signals_as_exits() -> Iterator[None]:
+def signals_as_exits() -> Iterator[Stop]:
     """SIGTERM and Ctrl-C unwind the stack, so that whatever was started is stopped.
 
     The server raises the signal that ended it once more after its own clean-up; by default that would end this process
     on the spot, past every `finally`.
     """
+    stop = Stop()
 
     def leave(number: int, _frame: FrameType | None) -> None:
+        # What is raised here is lost if it comes in the middle of a callback of the import system, say; so it is also
+        # written down, and whoever runs for long looks.
+        stop.number = number
         sys.exit(128 + number)
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield stop
+        if stop.number is not None:
+            sys.exit(128 + stop.number)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def run(settings: Settings, listener: socket.socket) -> None:
+def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
+    """Serves until a signal comes."""
     config = uvicorn.Config(
         partial(_worker_app, settings),
         factory=True,
@@ -78,9 +93,23 @@ def run(settings: Settings, listener: socket.socket) -> None:
     configure_logging(settings.log_level)
     listener.listen(config.backlog)
     if settings.workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
+        supervisor = Multiprocess(config, sockets=[listener])  # takes over the signals
+        if stop.number is None:
+            supervisor.run()
     else:
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, stop).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """A server that looks, once signals have become its own, whether one came before."""
+
+    def __init__(self, config: uvicorn.Config, stop: Stop) -> None:
+        super().__init__(config)
+        self._stop = stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.should_exit = self.should_exit or self._stop.number is not None
 
 
 def welcome(settings: Settings) -> str:

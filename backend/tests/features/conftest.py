@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
-import structlog
 from tests.harness import Clock
 
 
@@ -16,13 +15,6 @@ def limit_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock(1_000_000)
     monkeypatch.setattr("app.main.time", SimpleNamespace(time=time.time, monotonic=clock))
     return clock
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Keeps log lines from the console, where painting a single traceback takes seconds."""
-    with structlog.testing.capture_logs():
-        yield
 
 
 @pytest.fixture

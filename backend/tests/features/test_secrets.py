@@ -191,6 +191,23 @@ async def _meet_a_fault(caller: Caller, database: asyncpg.Connection, url: str) 
     assert [answer.status_code for answer in answers] == [503] * 7
 
 
+async def _meet_an_error_that_quotes_the_row(caller: Caller, database: asyncpg.Connection) -> None:
+    order = {"prompt": caller.prompt}
+    await database.execute("alter table users add constraint quoting check (email not like 'canary-%') not valid")
+    await database.execute("alter table generations add constraint quoting check (prompt::int is null) not valid")
+    try:
+        answers = [
+            await caller.call(
+                "POST", "/v1/auth/register", json={**caller.credentials, "email": f"{caller.other}@b.test"}
+            ),
+            await caller.call("POST", "/v1/generate", caller.keys[-1], json=order),
+        ]
+    finally:
+        await database.execute("alter table users drop constraint quoting")
+        await database.execute("alter table generations drop constraint quoting")
+    assert [answer.status_code for answer in answers] == [500, 422]
+
+
 def _found(canaries: set[str], text: str) -> set[str]:
     lower = text.lower()
     return {canary for canary in canaries if canary.lower() in lower}
@@ -214,6 +231,7 @@ async def test_no_secret_is_found_in_logs_errors_or_the_database(served: Served,
         url = await _use_generate(caller)
         await _use_the_rest(caller)
         await _meet_a_fault(caller, database, url)
+        await _meet_an_error_that_quotes_the_row(caller, database)
         paths: JSON = (await client.get("/openapi.json")).json()["paths"]
     served.stop()
     errors = [answer for answer in caller.answers if answer.status_code >= 400]
