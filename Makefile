@@ -3,19 +3,28 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lock clean
+.PHONY: help run test check bench bench-scale lock clean
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/run.installed ## start NanoBanana on http://127.0.0.1:8000, with a PostgreSQL of its own
 	@exec $(BIN)/nanobanana serve
 
 test: .venv/dev.installed ## run the whole suite on a real PostgreSQL, with coverage
-	cd backend && rm -rf .coverage && ../$(BIN)/coverage run -m pytest && ../$(BIN)/coverage combine -q && ../$(BIN)/coverage report
+	cd backend && rm -rf .coverage && ../$(BIN)/coverage run -m pytest && ../$(BIN)/coverage report
 
 check: .venv/dev.installed ## style, types, import contracts, schema equal to the models
 	cd backend && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports && ../$(BIN)/pytest -q tests/test_schema.py
+
+bench: .venv/dev.installed ## generate against the bare FastAPI route and the tutorial way (needs wrk)
+	cd backend && ../$(BIN)/python -m benchmarks.bench
+
+bench-scale: .venv/dev.installed ## what a request costs with a million keys and ten million rows (needs wrk)
+	cd backend && ../$(BIN)/python -m benchmarks.scale
+
+chaos: .venv/dev.installed ## break workers, connections and PostgreSQL under traffic, for minutes
+	cd backend && CHAOS=long ../$(BIN)/pytest -q -s tests/chaos
 
 lock: .venv/dev.installed ## resolve the dependencies anew into the hash-pinned requirements
 	cd backend && PATH="../$(BIN):$$PATH" ../scripts/lock.sh

@@ -1,4 +1,4 @@
-"""The command line: `nanobanana serve`, `nanobanana migrate`, `nanobanana accounts`."""
+"""The command line: `nanobanana serve | migrate | accounts | usage`."""
 
 import asyncio
 import sys
@@ -10,6 +10,7 @@ from typing import TypeVar
 import click
 from asyncpg import PostgresError
 from pydantic import SecretStr
+from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -19,6 +20,7 @@ from app.core.db import create_engine
 from app.core.embedded import EmbeddedPostgresError, embedded_postgres, running_url
 from app.core.settings import ConfigurationError, Settings, load_settings
 from app.features.keys.service import set_account_active
+from app.features.usage.service import find_days, find_differences
 
 Result = TypeVar("Result")
 
@@ -86,12 +88,36 @@ def enable(email: str) -> None:
 
 def _set_active(email: str, *, active: bool) -> None:
     with _sentences_for_errors():
-        settings = load_settings()
-        given = settings.database_url
-        url = given.get_secret_value() if given else running_url(settings.data_dir)
-        if not asyncio.run(_in_transaction(url, partial(set_account_active, email=email, active=active))):
+        if not _run_on_database(partial(set_account_active, email=email, active=active)):
             raise ConfigurationError("There is no account with that email.")
         click.echo(f"The account is {'enabled' if active else 'disabled'}.")
+
+
+@main.group()
+def usage() -> None:
+    """Look after what was counted."""
+
+
+@usage.command()
+def reconcile() -> None:
+    """Prove that usage equals the ledger: for every key and UTC day, the counter and the delivered generations.
+
+    It reads day by day and holds nothing up. Ends with 1, and says where, if there is a difference.
+    """
+    with _sentences_for_errors():
+        days = _run_on_database(find_days)
+        differences = [each for day in days for each in _run_on_database(partial(find_differences, day=day))]
+        for each in differences:
+            click.echo(f"{each.date} {each.key_id}: counted {each.counted}, recorded {each.recorded}")
+        click.echo(f"{len(days)} days compared, {len(differences)} differences.")
+        sys.exit(1 if differences else 0)
+
+
+def _run_on_database(action: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
+    """In a transaction on the database of DATABASE_URL, or on that of the server that runs on DATA_DIR."""
+    settings = load_settings()
+    given = settings.database_url
+    return asyncio.run(_in_transaction(given.get_secret_value() if given else running_url(settings.data_dir), action))
 
 
 def _with_database(settings: Settings, stack: ExitStack) -> Settings:
@@ -99,13 +125,18 @@ def _with_database(settings: Settings, stack: ExitStack) -> Settings:
         url = stack.enter_context(embedded_postgres(settings.data_dir))
         _migrate(url)
         return settings.model_copy(update={"database_url": SecretStr(url)})
-    if asyncio.run(_in_transaction(settings.database_url.get_secret_value(), _schema_state)) == "behind":
-        raise ConfigurationError("The database's schema is behind this version. Run: nanobanana migrate")
+    asyncio.run(_in_transaction(settings.database_url.get_secret_value(), _check_database))
     return settings
 
 
-async def _schema_state(session: AsyncSession) -> migrations.SchemaState:
-    return await migrations.schema_state(await session.connection())
+async def _check_database(session: AsyncSession) -> None:
+    for setting in ("fsync", "full_page_writes"):
+        if await session.scalar(select(func.current_setting(setting))) != "on":
+            raise ConfigurationError(
+                f"The database runs with {setting}=off: what it calls written may be lost. Turn it on."
+            )
+    if await migrations.schema_state(await session.connection()) == "behind":
+        raise ConfigurationError("The database's schema is behind this version. Run: nanobanana migrate")
 
 
 async def _in_transaction(database_url: str, action: Callable[[AsyncSession], Awaitable[Result]]) -> Result:

@@ -3,20 +3,18 @@
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import async_sessionmaker
-from starlette.exceptions import HTTPException
 
-from app.core.db import create_engine
-from app.core.errors import ApiError, answer
+from app.core.db import connect_for_writing, create_engine
 from app.core.pool import BoundedPool
 from app.core.security import TokenKey
 from app.core.settings import ConfigurationError, Settings
-from app.core.web.middleware import Envelope, Gate
-from app.core.web.openapi import DocumentedApp
+from app.core.web.app import App
+from app.core.web.openapi import operation_id
 from app.core.web.reference import add_reference
 from app.features.auth import api as auth
 from app.features.auth.dependencies import SignInLimits
@@ -26,6 +24,10 @@ from app.features.generate.dependencies import GenerateLimit
 from app.features.generate.service import Studio
 from app.features.health import api as health
 from app.features.keys import api as keys
+from app.features.keys.cache import CallerCache
+from app.features.usage import api as usage
+from app.features.usage.ledger import Ledger
+from app.features.usage.ledger.writer import Writer
 from app.providers.stub import StubProvider
 from app.ratelimit.memory import MemoryLimiter
 
@@ -45,47 +47,56 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = create_engine(database_url, pool_size=settings.database_pool_size)
-        sessions = async_sessionmaker(engine, expire_on_commit=False)
-        hashing = BoundedPool.for_cores_left(processes=settings.workers, queue_max=settings.hash_queue_max, name="hash")
-        drawing = BoundedPool.for_cores_left(
-            processes=settings.workers, queue_max=settings.drawing_queue_max, name="draw"
-        )
-        limiter = MemoryLimiter(clock=time.monotonic)
-        stub = StubProvider(drawing)
-        app.state.engine, app.state.sessions = engine, sessions
-        app.state.accounts = Accounts(
-            sessions, hashing, token_key, settings.login_token_minutes * 60, settings.password_bytes_min, clock
-        )
-        app.state.sign_in_limits = SignInLimits.of(settings, limiter)
-        app.state.generate_limit = GenerateLimit.of(settings, limiter)
-        app.state.studio = Studio(sessions, {"live": stub, "test": stub}, settings.public_url, clock)
-        try:
+        async with _opened(settings, database_url, token_key, clock) as parts:
+            for name, part in parts.items():
+                setattr(app.state, name, part)
             yield
-        finally:
-            hashing.close()
-            drawing.close()
-            await engine.dispose()
 
-    app = DocumentedApp(
+    app = App(
         title="NanoBanana",
         version="0.1.0",
         description=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        generate_unique_id_function=_operation_id,
-        exception_handlers=dict.fromkeys((ApiError, HTTPException, RequestValidationError), answer),
+        generate_unique_id_function=operation_id,
         lifespan=lifespan,
     )
     app.state.settings = settings
-    app.add_middleware(Gate)
-    app.add_middleware(Envelope)
-    for feature in (auth, keys, generate, health):
-        app.include_router(feature.router)
+    # Among the app's own routes and not included: inclusion would match its path twice more on every call.
+    app.router.routes.extend(generate.lean.routes)
+    for router in (auth.router, keys.router, generate.router, usage.router, health.router):
+        app.include_router(router)
     add_reference(app)
     return app
 
 
-def _operation_id(route: APIRoute) -> str:
-    return route.name
+@asynccontextmanager
+async def _opened(
+    settings: Settings, database_url: str, token_key: TokenKey, clock: Callable[[], float]
+) -> AsyncIterator[dict[str, Any]]:
+    """Everything that dependencies find in `app.state`, open; closed at the end, the ledger first."""
+    engine = create_engine(database_url, pool_size=settings.database_pool_size)
+    sessions = async_sessionmaker(engine, expire_on_commit=False)
+    hashing = BoundedPool.for_cores_left(processes=settings.workers, queue_max=settings.hash_queue_max, name="hash")
+    drawing = BoundedPool.for_cores_left(processes=settings.workers, queue_max=settings.drawing_queue_max, name="draw")
+    writer = Writer(partial(connect_for_writing, database_url))
+    ledger = Ledger(writer, queue_max=settings.record_queue_max, deadline_seconds=settings.record_deadline_seconds)
+    limiter, stub = MemoryLimiter(clock=time.monotonic), StubProvider(drawing)
+    token_seconds = settings.login_token_minutes * 60
+    ledger.open()
+    try:
+        yield {
+            "engine": engine,
+            "sessions": sessions,
+            "accounts": Accounts(sessions, hashing, token_key, token_seconds, settings.password_bytes_min, clock),
+            "sign_in_limits": SignInLimits.of(settings, limiter),
+            "generate_limit": GenerateLimit.of(settings, limiter),
+            "callers": CallerCache(),
+            "studio": Studio(sessions, ledger, {"live": stub, "test": stub}, settings.public_url, clock),
+        }
+    finally:
+        await ledger.close()
+        hashing.close()
+        drawing.close()
+        await engine.dispose()

@@ -83,6 +83,7 @@ class Generation(Base):
     __table_args__ = (
         CheckConstraint("status in ('processing', 'delivered', 'failed', 'lost')", name="status"),
         CheckConstraint("(status = 'delivered') = (delivered_at is not null)", name="delivered_at"),
+        Index("generations_of_key_idx", "key_id", "id"),
     )
 
     id: Mapped[str] = mapped_column(_id, primary_key=True)
@@ -93,6 +94,24 @@ class Generation(Base):
     status: Mapped[GenerationStatus] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(_time, server_default=func.now())
     delivered_at: Mapped[datetime | None] = mapped_column(_time)
+
+
+class Claim(Base):
+    """An idempotency key that was used, and for what. Free again after a day.
+
+    `scope` is the SHA-256 of account, environment, route and key; `fingerprint` that of the request.
+    """
+
+    __tablename__ = "claims"
+    __table_args__ = (
+        CheckConstraint("octet_length(scope) = 32", name="scope"),
+        CheckConstraint("octet_length(fingerprint) = 32", name="fingerprint"),
+    )
+
+    scope: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    generation_id: Mapped[str] = mapped_column(_id)
+    created_at: Mapped[datetime] = mapped_column(_time, server_default=func.now(), index=True)
 
 
 class Usage(Base):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from app.core.embedded import embedded_postgres
 from PIL import Image
 from tests.harness import fresh_database, on_server
 
@@ -28,7 +29,7 @@ def free_port() -> int:
 
 def environment(data_dir: Path, **settings: str) -> dict[str, str]:
     """An environment that holds these settings and none of the person who runs the tests."""
-    kept = ("PATH", "HOME", "TMPDIR", "COVERAGE_PROCESS_CONFIG")
+    kept = ("PATH", "HOME", "TMPDIR")
     inherited = {name: os.environ[name] for name in kept if name in os.environ}
     return {**inherited, "DATA_DIR": str(data_dir), "PORT": str(free_port()), **settings}
 
@@ -132,6 +133,15 @@ def test_a_schema_that_is_behind_is_refused_until_it_is_migrated(tmp_path: Path,
         with serving(tmp_path, DATABASE_URL=url, SECRET_KEY=SECRET, ENVIRONMENT="production") as (process, _):
             process.send_signal(signal.SIGTERM)
             assert process.wait(WAIT_SECONDS) == 128 + signal.SIGTERM
+
+
+def test_a_database_that_may_forget_is_refused(tmp_path: Path) -> None:
+    with embedded_postgres(tmp_path / "server") as url:
+        on_server(url, "alter system set fsync = off")
+        on_server(url, "select pg_reload_conf()")
+        refused = nanobanana(tmp_path, "serve", DATABASE_URL=url)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("nanobanana: The database runs with fsync=off")
 
 
 def test_a_failed_migration_ends_with_a_sentence_and_changes_nothing(tmp_path: Path, server_url: str) -> None:

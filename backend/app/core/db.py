@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import asyncpg
 from fastapi import Depends, Request
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -35,15 +36,26 @@ def create_engine(url: str, *, pool_size: int) -> AsyncEngine:
     )
 
 
+async def connect_for_writing(url: str) -> asyncpg.Connection:
+    """A connection outside the pool, for statements whose commit is somebody's answer.
+
+    What the promises rest on is set here and not left to the server's defaults; a statement whose client is gone ends.
+    """
+    parsed = make_url(url)
+    _, options = parsed.get_dialect()().create_connect_args(parsed)
+    settings = {
+        **_SERVER_SETTINGS,
+        "statement_timeout": "3s",
+        "lock_timeout": "1s",
+        "client_connection_check_interval": "500ms",
+    }
+    return await asyncpg.connect(**{**options, "timeout": _CONNECT_SECONDS, "server_settings": settings})
+
+
 async def _session(request: Request) -> AsyncIterator[AsyncSession]:
     sessions: async_sessionmaker[AsyncSession] = request.app.state.sessions
     async with sessions.begin() as session:
         yield session
-
-
-def _sessions(request: Request) -> async_sessionmaker[AsyncSession]:
-    sessions: async_sessionmaker[AsyncSession] = request.app.state.sessions
-    return sessions
 
 
 # scope="function": by default the exit of a dependency runs after the answer has left, and a commit that fails there
@@ -52,9 +64,7 @@ Session = Annotated[AsyncSession, Depends(_session, scope="function")]
 """One transaction around the route, committed before the answer leaves."""
 
 SessionMaker = async_sessionmaker[AsyncSession]
-
-Sessions = Annotated[SessionMaker, Depends(_sessions)]
-"""The session maker, for short transactions around something slow."""
+"""For short transactions around something slow."""
 
 
 def trouble(exception: Exception) -> Literal["unavailable", "data"] | None:

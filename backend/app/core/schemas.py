@@ -54,7 +54,11 @@ Text = Annotated[str, AfterValidator(_storable)]
 QueryInt = Annotated[int, BeforeValidator(_whole_number)]
 QueryBool = Annotated[bool, BeforeValidator(_true_or_false)]
 
-Time = Annotated[
-    datetime, PlainSerializer(lambda at: at.astimezone(UTC).isoformat().replace("+00:00", "Z"), return_type=str)
-]
+
+def format_time(at: datetime) -> str:
+    """RFC 3339 in UTC, ending in `Z`."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+Time = Annotated[datetime, PlainSerializer(format_time, return_type=str)]
 """RFC 3339 in UTC, ending in `Z`."""

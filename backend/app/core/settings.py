@@ -89,6 +89,12 @@ class Settings(BaseModel):
     database_pool_size: int = Field(
         default=10, ge=1, le=1000, description="The most database connections that one process holds."
     )
+    record_queue_max: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="Generations that may wait to be recorded; beyond it, 503."
+    )
+    record_deadline_seconds: float = Field(
+        default=5, ge=1, le=60, description="How long a generation may take to be recorded; after that, 503."
+    )
     keys_per_account_max: int = Field(
         default=100, ge=1, le=10_000, description="Unrevoked keys that an account may have, both environments together."
     )

@@ -7,14 +7,15 @@ times are whole microseconds, so that every source, in this process or in a scri
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from functools import cached_property
+from typing import NamedTuple, Protocol, Self
 
 MICROSECONDS = 1_000_000
 _WINDOW_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _LIMIT = re.compile(r"([1-9][0-9]{0,6})/(second|minute|hour|day)", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limit:
     """`count` at once, refilled evenly over `window_seconds`."""
 
@@ -29,14 +30,18 @@ class Limit:
             raise ValueError("must look like 600/minute (per second, minute, hour or day)")
         return cls(int(match[1]), _WINDOW_SECONDS[match[2]])
 
-    @property
+    @cached_property
     def interval(self) -> int:
         """Microseconds in which one unit comes back, rounded up: never more than the limit says."""
         return -(-self.window_seconds * MICROSECONDS // self.count)
 
+    @cached_property
+    def depth(self) -> int:
+        """Microseconds in which an empty bucket is full again."""
+        return self.count * self.interval
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+
+class Charge(NamedTuple):
     """One unit to be taken from the bucket `name` of the caller `who`."""
 
     name: str
@@ -44,8 +49,7 @@ class Charge:
     limit: Limit
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What a limiter answers about one charge.
 
     `remaining` units could be taken now; in `reset_seconds` the bucket is full again; after `retry_after_seconds` the
@@ -79,17 +83,16 @@ def decide(charge: Charge, *, full_at: int | None, now: int) -> tuple[int, Decis
     interval; a bucket of N can be at most N intervals from full.
     """
     limit = charge.limit
-    depth = limit.count * limit.interval
     before = max(full_at or 0, now)
     after = before + limit.interval
-    missing = after - now - depth
+    missing = after - now - limit.depth
     allowed = missing <= 0
     level = after if allowed else before
     return after, Decision(
         name=charge.name,
         limit=limit,
         allowed=allowed,
-        remaining=max(0, (depth - (level - now)) // limit.interval),
+        remaining=max(0, (limit.depth - (level - now)) // limit.interval),
         reset_seconds=(level - now) / MICROSECONDS,
         retry_after_seconds=0 if allowed else missing / MICROSECONDS,
     )

@@ -12,7 +12,7 @@ from app.ratelimit import Decision
 
 def tell(request: Request, decisions: Sequence[Decision]) -> None:
     """Puts the limits on the answer: every one in `RateLimit`, the tightest in the headers that OpenAI clients read."""
-    tightest = min(decisions, key=lambda decision: decision.remaining)
+    tightest = decisions[0] if len(decisions) == 1 else min(decisions, key=lambda decision: decision.remaining)
     add_answer_headers(
         request,
         {

@@ -5,7 +5,10 @@ import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
+import asyncpg
 import pytest
+from app.core.db import connect_for_writing
+from app.features.usage.ledger.writer import Connect
 from tests.harness import Clock
 
 
@@ -23,3 +26,17 @@ def free() -> Iterator[threading.Event]:
     free = threading.Event()
     yield free
     free.set()
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Connect:
+    """Connections, in every application that is started from now on, that wait for a lock while a test holds it."""
+
+    async def connect(url: str = database_url) -> asyncpg.Connection:
+        connection = await connect_for_writing(url)
+        await connection.execute("set lock_timeout = '30s'; set statement_timeout = '30s'")
+        return connection
+
+    monkeypatch.setattr("app.main.connect_for_writing", connect)
+    monkeypatch.setattr("app.features.usage.ledger.writer._ANSWER_SECONDS", 30)
+    return connect

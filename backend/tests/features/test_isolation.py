@@ -9,8 +9,16 @@ from tests.harness import JSON, Account, Key, as_seen, generate
 
 UNKNOWN = {"key": f"key_{'0' * 20}", "generation": f"gen_{'0' * 30}"}
 
-PRIVATE = [("delete", "/v1/keys/{key_id}")]
+PRIVATE = [
+    ("delete", "/v1/keys/{key_id}"),
+    ("get", "/v1/generations/{generation_id}"),
+]
 """Every operation that names a thing of an account. A new one belongs here."""
+
+PRIVATE_QUERIES = [("get", "/v1/usage?key_id={key_id}")]
+"""Every operation whose query names one."""
+
+WITH_A_KEY = {"/v1/generations/{generation_id}"}
 
 CAPABILITY_URLS = [("get", "/v1/images/{generation_id}.png")]
 """Operations whose id is itself the permission."""
@@ -23,8 +31,10 @@ async def key(other_account: Account) -> Key:
 
 
 async def _call(account: Account, method: str, path: str, ids: dict[str, str]) -> httpx2.Response:
+    """As the account, with its login token or with a key of its own, whichever the operation takes."""
     target = re.sub(r"\{(\w+)_id\}", lambda match: ids[match[1]], path)
-    return await account.client.request(method, target, headers=account.headers)
+    headers = (await account.create_key()).headers if path in WITH_A_KEY else account.headers
+    return await account.client.request(method, target, headers=headers)
 
 
 async def test_every_operation_with_an_id_is_tried_here(client: httpx2.AsyncClient) -> None:
@@ -33,7 +43,19 @@ async def test_every_operation_with_an_id_is_tried_here(client: httpx2.AsyncClie
     assert sorted(with_id) == sorted(PRIVATE + CAPABILITY_URLS)
 
 
-@pytest.mark.parametrize(("method", "path"), PRIVATE)
+async def test_every_query_with_an_id_is_tried_here(client: httpx2.AsyncClient) -> None:
+    paths: JSON = (await client.get("/openapi.json")).json()["paths"]
+    named = [
+        (method, f"{path}?{parameter['name']}={{{parameter['name']}}}")
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+        for parameter in operation.get("parameters", ())
+        if parameter["in"] == "query" and parameter["name"].endswith("_id")
+    ]
+    assert sorted(named) == sorted(PRIVATE_QUERIES)
+
+
+@pytest.mark.parametrize(("method", "path"), PRIVATE + PRIVATE_QUERIES)
 async def test_what_belongs_to_somebody_else_is_404_byte_for_byte_like_what_never_was(
     account: Account, key: Key, method: str, path: str
 ) -> None:
@@ -62,6 +84,19 @@ async def test_a_list_holds_nothing_of_somebody_else(
     listed = (await account.client.get(f"/v1/keys{query}", headers=account.headers)).json()
     assert [each["id"] for each in listed] == [mine.id]
     assert key.id not in str(listed)
+
+
+async def test_usage_and_generations_hold_nothing_of_somebody_else(
+    client: httpx2.AsyncClient, account: Account, key: Key
+) -> None:
+    mine = await account.create_key()
+    theirs = (await generate(client, key)).json()["id"]
+    assert (await client.get("/v1/usage", headers=account.headers)).json() == []
+    assert (await client.get("/v1/generations", headers=mine.headers)).json() == []
+    made = (await generate(client, mine)).json()["id"]
+    assert [row["key_id"] for row in (await client.get("/v1/usage", headers=account.headers)).json()] == [mine.id]
+    assert [row["id"] for row in (await client.get("/v1/generations", headers=mine.headers)).json()] == [made]
+    assert theirs not in (await client.get("/v1/generations?limit=100", headers=mine.headers)).text
 
 
 async def test_somebody_elses_cursor_leads_to_ones_own_keys_only(account: Account, other_account: Account) -> None:

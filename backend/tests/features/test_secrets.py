@@ -36,6 +36,7 @@ class Caller:
     name: str = field(default_factory=lambda: _canary("name"))
     prompt: str = field(default_factory=lambda: _canary("prompt"))
     other: str = field(default_factory=lambda: _canary("other"))
+    idempotency_key: str = field(default_factory=lambda: _canary("idempotency"))
     token: str = ""
     keys: list[str] = field(default_factory=list)
     answers: list[httpx2.Response] = field(default_factory=list)
@@ -62,6 +63,7 @@ class Caller:
             self.password,
             self.wrong_password,
             self.other,
+            self.idempotency_key,
             *self.token.split(".")[1:],
             *(k[16:] for k in self.keys),
         }
@@ -166,6 +168,23 @@ async def _use_generate(caller: Caller) -> str:
     return url
 
 
+async def _look_back(caller: Caller) -> None:
+    key, idempotent = caller.keys[-1], {"Idempotency-Key": caller.idempotency_key}
+    for order in ({"prompt": caller.prompt}, {"prompt": caller.prompt}, {"prompt": caller.prompt, "size": "64x64"}):
+        answer = await caller.call(
+            "POST", "/v1/generate", json=order, headers={**idempotent, "Authorization": f"Bearer {key}"}
+        )
+    assert answer.json()["code"] == "idempotency_key_reused"
+    await caller.call("POST", "/v1/generate", key, json={}, headers={"Idempotency-Key": f"{caller.other} b"})
+    made = (await caller.call("GET", "/v1/generations", key)).json()[0]["id"]
+    await caller.call("GET", f"/v1/generations/{made}", key)
+    await caller.call("GET", f"/v1/generations/{caller.other}", key)
+    await caller.call("GET", f"/v1/generations?cursor={caller.other}&{caller.other}=1", key)
+    await caller.call("GET", "/v1/usage", caller.token)
+    await caller.call("GET", f"/v1/usage?key_id={caller.other}", caller.token)
+    await caller.call("GET", f"/v1/usage?from={caller.other}&to={caller.other}&{caller.other}=1", caller.token)
+
+
 async def _use_the_rest(caller: Caller) -> None:
     for path in ("/health", "/ready", "/docs", "/openapi.json"):
         await caller.call("GET", f"{path}?token={caller.token}", caller.token)
@@ -229,6 +248,7 @@ async def test_no_secret_is_found_in_logs_errors_or_the_database(served: Served,
         await _use_accounts(caller)
         await _use_keys(caller)
         url = await _use_generate(caller)
+        await _look_back(caller)
         await _use_the_rest(caller)
         await _meet_a_fault(caller, database, url)
         await _meet_an_error_that_quotes_the_row(caller, database)

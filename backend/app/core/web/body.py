@@ -6,30 +6,34 @@ As a dependency of its own the body is read after authentication and limits, in 
 
 import json
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
 from fastapi import Depends, Request, params
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from app.core.errors import Invalid, InvalidRequest, UnsupportedMedia, field_errors
 from app.core.schemas import Body
+
+Schema = TypeVar("Schema", bound=Body)
 
 _DIGITS_MAX = 300  # a longer number is beyond a double, as 1e999 is
 
 
 @dataclass(frozen=True)
-class JSONBody:
+class JSONBody(Generic[Schema]):
     """A dependency: the request's body as the given schema.
 
     Raises UnsupportedMedia unless it is declared as JSON in UTF-8, InvalidRequest unless it is one well-formed JSON
     text without duplicate keys or numbers beyond a double, and Invalid with the places that break the schema.
     """
 
-    schema: type[Body]
+    schema: type[Schema]
 
-    async def __call__(self, request: Request) -> Body:
+    async def __call__(self, request: Request) -> Schema:
         _check_media_type(request.headers.get("content-type", ""))
-        value = _parse(await request.body())
+        value = _parse(await _read(request.receive))
         try:
             return self.schema.model_validate(value)
         except ValidationError as error:
@@ -49,6 +53,17 @@ def _check_media_type(value: str) -> None:
         parameter.replace('"', "") != "charset=utf-8" for parameter in parameters if parameter
     ):
         raise UnsupportedMedia
+
+
+async def _read(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += bytes(message.get("body", b""))
+        if not message.get("more_body", False):
+            return body
 
 
 def _parse(body: bytes) -> Any:

@@ -1,16 +1,15 @@
 """What every request passes first and every answer passes last. Pure ASGI."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-import structlog
 from fastapi import Request
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.errors import InvalidRequest, NotFound, TooLarge, answer
-from app.core.logs import logger
+from app.core.logs import current_request_id, log_request
 from app.core.security import new_id
 
 BODY_BYTES_MAX = 64 * 1024
@@ -30,9 +29,9 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = Request(scope, receive)
-        request.state.request_id = new_id("req")
-        request.state.answer_headers = {}
+        state = scope.setdefault("state", {})
+        request_id = state["request_id"] = new_id("req")
+        state["answer_headers"] = {}
         status = 0
         started = time.perf_counter()
 
@@ -40,21 +39,21 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _add_headers(MutableHeaders(scope=message), request)
+                message["headers"] = _with_common_headers(message["headers"], state)
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request.state.request_id):
-            try:
-                await self._app(scope, receive, send_with_headers)
-            except ClientDisconnect:
-                pass  # it left before its body had come: there is nobody to answer
-            except Exception as exception:
-                if status:
-                    raise  # half an answer has left: only the connection's end can still tell
-                await (await answer(request, exception))(scope, receive, send_with_headers)
-            finally:
-                milliseconds = round((time.perf_counter() - started) * 1000, 2)
-                logger.info("request", method=_method(scope), route=_route(scope), status=status, ms=milliseconds)
+        current_request_id.set(request_id)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            pass  # it left before its body had come: there is nobody to answer
+        except Exception as exception:
+            if status:
+                raise  # half an answer has left: only the connection's end can still tell
+            await (await answer(Request(scope, receive), exception))(scope, receive, send_with_headers)
+        finally:
+            seconds = time.perf_counter() - started
+            log_request(request_id, method=_method(scope), route=_route(scope), status=status, seconds=seconds)
 
 
 class Gate:
@@ -67,15 +66,18 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        if int(headers.get("content-length", "0")) > BODY_BYTES_MAX:  # the HTTP parser has seen that it is a number
+        credentials, media_types, length = 0, 0, None
+        for name, value in scope["headers"]:
+            credentials += name == b"authorization"
+            media_types += name == b"content-type"
+            length = int(value) if name == b"content-length" else length  # the HTTP parser has seen that it is a number
+        if length is not None and length > BODY_BYTES_MAX:
             raise TooLarge
-        for name in ("authorization", "content-type"):
-            if len(headers.getlist(name)) > 1:
-                raise InvalidRequest(f"More than one {name.title()} header")
+        if credentials > 1 or media_types > 1:
+            raise InvalidRequest(f"More than one {'Authorization' if credentials > 1 else 'Content-Type'} header")
         if not scope["path"].isprintable():
             raise NotFound  # the router would take /v1/keys%0A for /v1/keys
-        await self._app(scope, _bounded(receive), send)
+        await self._app(scope, receive if length is not None else _bounded(receive), send)
 
 
 def add_answer_headers(request: Request, headers: Mapping[str, str]) -> None:
@@ -98,12 +100,15 @@ def _bounded(receive: Receive) -> Receive:
     return receive_within_bound
 
 
-def _add_headers(headers: MutableHeaders, request: Request) -> None:
-    headers["X-Request-ID"] = request.state.request_id
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers.setdefault("Cache-Control", "no-store")
-    for name, value in request.state.answer_headers.items():
-        headers[name] = value
+def _with_common_headers(headers: Iterable[tuple[bytes, bytes]], state: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+    """Written as bytes, since every answer passes here."""
+    given = list(headers)
+    given.append((b"x-request-id", state["request_id"].encode()))
+    given.append((b"x-content-type-options", b"nosniff"))
+    if not any(name == b"cache-control" for name, _ in given):
+        given.append((b"cache-control", b"no-store"))
+    given += [(name.lower().encode(), value.encode("latin-1")) for name, value in state["answer_headers"].items()]
+    return given
 
 
 def _route(scope: Scope) -> str:

@@ -19,6 +19,7 @@ from app.core.errors import (
     Unavailable,
     UnsupportedMedia,
 )
+from app.core.schemas import Body
 from app.core.web.body import JSONBody
 
 _REF = "#/components/schemas/{model}"
@@ -38,17 +39,13 @@ BODY_PROBLEMS = (UnsupportedMedia, Invalid)
 """What a route that takes a body can answer because of it."""
 
 
-class DocumentedApp(FastAPI):
-    """An app whose OpenAPI document is complete."""
-
-    def openapi(self) -> dict[str, Any]:
-        """The document, made once."""
-        if self.openapi_schema is None:
-            self.openapi_schema = _document(self)
-        return self.openapi_schema
+def operation_id(route: APIRoute) -> str:
+    """The name of the route's function: a sentence."""
+    return route.name
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def document(app: FastAPI) -> dict[str, Any]:
+    """The app's OpenAPI document, complete."""
     schema = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
     )
@@ -76,14 +73,14 @@ def _forget_the_frameworks_422(schema: dict[str, Any]) -> None:
         schema["components"]["schemas"].pop(model, None)
 
 
-def _bodies(dependant: Dependant) -> Iterator[JSONBody]:
+def _bodies(dependant: Dependant) -> Iterator[JSONBody[Body]]:
     if isinstance(dependant.call, JSONBody):
         yield dependant.call
     for dependency in dependant.dependencies:
         yield from _bodies(dependency)
 
 
-def _request_body(body: JSONBody) -> dict[str, Any]:
+def _request_body(body: JSONBody[Body]) -> dict[str, Any]:
     reference = {"$ref": _REF.format(model=body.schema.__name__)}
     return {"required": True, "content": {"application/json": {"schema": reference}}}
 

@@ -81,7 +81,8 @@ def one_page(request: Request, rows: Sequence[Row], *, query: PageQuery) -> Sequ
     page = rows[: query.limit]
     if len(rows) > query.limit:
         settings: Settings = request.app.state.settings
-        parameters = {name: str(value).lower() for name, value in query if name in query.model_fields_set}
+        given = query.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        parameters = {name: value if isinstance(value, str) else str(value).lower() for name, value in given.items()}
         parameters["cursor"] = str(Cursor(page[-1].created_at, page[-1].id))
         url = f"{settings.public_url}{request.url.path}?{urlencode(parameters)}"
         add_answer_headers(request, {"Link": f'<{url}>; rel="next"'})

@@ -2,32 +2,79 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from app.core.errors import RateLimited
-from app.core.web.body import json_body
+from app.core.db import Session
+from app.core.errors import Invalid, RateLimited
+from app.core.web.body import JSONBody, json_body
 from app.core.web.immutable import immutable
-from app.core.web.openapi import BODY_PROBLEMS, problems
+from app.core.web.lean import LeanJSON, LeanRoute
+from app.core.web.middleware import add_answer_headers
+from app.core.web.openapi import BODY_PROBLEMS, operation_id, problems
+from app.core.web.pages import PageQuery, one_page
 from app.features.generate import service
-from app.features.generate.dependencies import CurrentStudio, DeliveredGeneration, LimitedCaller
-from app.features.generate.schemas import GenerationCreate, GenerationPublic
+from app.features.generate.dependencies import CurrentStudio, DeliveredGeneration, limited_caller, read_idempotency_key
+from app.features.generate.schemas import GenerationCreate, GenerationListed, GenerationPublic
+from app.features.keys.dependencies import Caller, bearer
 from app.features.keys.service import InvalidApiKey
+from app.features.usage.ledger.entries import IdempotencyKeyReused, OutcomeUnknown
 
 router = APIRouter(prefix="/v1", tags=["Generate"])
+lean = APIRouter(prefix="/v1", tags=["Generate"], route_class=LeanRoute, generate_unique_id_function=operation_id)
 
 
-@router.post("/generate", responses=problems(InvalidApiKey, RateLimited, *BODY_PROBLEMS))
-async def generate(
-    caller: LimitedCaller,
-    order: Annotated[GenerationCreate, json_body(GenerationCreate)],
-    studio: CurrentStudio,
-) -> GenerationPublic:
+@lean.post(
+    "/generate",
+    response_model=GenerationPublic,
+    dependencies=[Depends(bearer), json_body(GenerationCreate)],
+    responses=problems(InvalidApiKey, RateLimited, IdempotencyKeyReused, OutcomeUnknown, *BODY_PROBLEMS),
+)
+async def generate(request: Request) -> LeanJSON:
     """Make a picture from a prompt.
 
-    `size` is honoured exactly or refused. A 200 is recorded and counted before it is sent.
+    `size` is honoured exactly or refused. A 200 is recorded and counted before it is sent. With an `Idempotency-Key` a
+    retry within a day gets the same picture again, which is not counted twice.
     """
-    return GenerationPublic.model_validate(
-        await service.generate(studio, caller=caller, prompt=order.prompt, size=order.pixels)
+    idempotency_key = read_idempotency_key(request)
+    caller = await limited_caller(request)
+    order = await _ORDER(request)
+    return _answer(
+        request,
+        await service.generate(
+            request.app.state.studio,
+            caller=caller,
+            prompt=order.prompt,
+            size=order.pixels,
+            idempotency_key=idempotency_key,
+        ),
+    )
+
+
+_ORDER = JSONBody(GenerationCreate)
+
+
+def _answer(request: Request, delivered: service.Delivered) -> LeanJSON:
+    if delivered.replayed:
+        add_answer_headers(request, {"Idempotent-Replayed": "true"})
+    return LeanJSON(GenerationPublic.write(delivered))
+
+
+@router.get("/generations", responses=problems(InvalidApiKey, Invalid))
+async def list_generations(
+    request: Request, caller: Caller, query: Annotated[PageQuery, Query()], studio: CurrentStudio, session: Session
+) -> list[GenerationListed]:
+    """List what the key's account generated in the key's environment, newest first."""
+    generations = await service.find_all(studio, session, caller=caller, after=query.after, limit=query.limit + 1)
+    return [GenerationListed.model_validate(each) for each in one_page(request, generations, query=query)]
+
+
+@router.get("/generations/{generation_id}", responses=problems(InvalidApiKey, service.GenerationNotFound))
+async def get_generation(
+    caller: Caller, generation_id: str, studio: CurrentStudio, session: Session
+) -> GenerationListed:
+    """Show one generation of the key's account and environment."""
+    return GenerationListed.model_validate(
+        await service.find_one(studio, session, caller=caller, generation_id=generation_id)
     )
 
 

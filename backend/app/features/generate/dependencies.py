@@ -1,17 +1,21 @@
 """What generations offer to routes: a caller within its limit, and the picture that a URL names."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.core.errors import InvalidRequest
 from app.core.settings import Settings
 from app.features.generate.service import Studio, find_delivered
-from app.features.keys import service as keys
-from app.features.keys.dependencies import Caller
+from app.features.keys.dependencies import recall_caller
+from app.features.keys.service import Caller
 from app.models import Generation
 from app.ratelimit import Charge, Limit, Limiter
 from app.ratelimit.headers import enforce, tell
+
+_IDEMPOTENCY_KEY = re.compile(r'"(?P<quoted>[!#-~]{1,255})"|(?P<bare>[!#-~]{1,255})', re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,12 @@ def _studio(request: Request) -> Studio:
 CurrentStudio = Annotated[Studio, Depends(_studio)]
 
 
-async def _limited_caller(request: Request, caller: Caller) -> keys.Caller:
+async def limited_caller(request: Request) -> Caller:
+    """A caller with an active key who is within the generate limit; the limit is told in the answer's headers.
+
+    Raises InvalidApiKey and RateLimited.
+    """
+    caller = await recall_caller(request)
     limit: GenerateLimit = request.app.state.generate_limit
     decisions = await limit.limiter.take([Charge("key", caller.key_id, limit.per_key)])
     tell(request, decisions)
@@ -45,8 +54,15 @@ async def _limited_caller(request: Request, caller: Caller) -> keys.Caller:
     return caller
 
 
-LimitedCaller = Annotated[keys.Caller, Depends(_limited_caller)]
-"""A caller with an active key who is within the generate limit; the limit is told in the answer's headers."""
+def read_idempotency_key(request: Request) -> str | None:
+    """The request's `Idempotency-Key`, without its quotes, if it has one. Raises InvalidRequest for a malformed one."""
+    sent = request.headers.getlist("idempotency-key")
+    if not sent:
+        return None
+    match = _IDEMPOTENCY_KEY.fullmatch(sent[0])
+    if match is None or len(sent) > 1:
+        raise InvalidRequest("Idempotency-Key must be one of 1 to 255 visible ASCII characters, bare or quoted")
+    return match["quoted"] or match["bare"]
 
 
 async def _delivered(studio: CurrentStudio, generation_id: str) -> Generation:

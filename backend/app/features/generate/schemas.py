@@ -1,11 +1,14 @@
 """The wire types of generations."""
 
 import re
-from typing import Annotated
+from datetime import datetime
+from json.encoder import encode_basestring
+from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, Field
 
-from app.core.schemas import Answer, Body, Text, Time
+from app.core.schemas import Answer, Body, Text, Time, format_time
+from app.core.security import KeyEnvironment
 from app.providers import Size
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", re.ASCII)
@@ -32,8 +35,43 @@ class GenerationCreate(Body):
         return Size(int(match[1]), int(match[2])) if match else Size(0, 0)
 
 
+class GenerationListed(Answer):
+    """A picture that was made, as its account sees it later."""
+
+    id: str = Field(examples=["gen_01kapn5vfe28fm63cjp43w44255s68"])
+    url: str
+    prompt: str
+    size: str = Field(examples=["1024x1024"])
+    environment: KeyEnvironment
+    key_id: str = Field(examples=["key_28fm63cjp43w44255s68"])
+    created_at: Time
+
+
+class Written(Protocol):
+    """What an answer is written from."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def prompt(self) -> str: ...
+
+    @property
+    def created_at(self) -> datetime: ...
+
+
 class GenerationPublic(Answer):
     """A picture that was made. Whoever has the URL can see it."""
+
+    @staticmethod
+    def write(made: Written) -> bytes:
+        """The JSON that this schema would write, without the model: the one answer that is given all the time."""
+        prompt, created_at = encode_basestring(made.prompt), format_time(made.created_at)
+        text = f'{{"id":"{made.id}","url":"{made.url}","prompt":{prompt},"created_at":"{created_at}"}}'
+        return text.encode()
 
     id: str = Field(examples=["gen_01kapn5vfe28fm63cjp43w44255s68"])
     url: str = Field(examples=["https://images.example.com/v1/images/gen_01kapn5vfe28fm63cjp43w44255s68.png"])

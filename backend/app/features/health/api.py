@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from app.core.web.openapi import problems
 from app.features.health import service
-from app.features.health.dependencies import Database
+from app.features.health.dependencies import Database, Recording
 from app.features.health.schemas import Health, Readiness
 
 router = APIRouter(tags=["Health"])
@@ -19,7 +19,7 @@ async def get_health() -> Health:
 
 @router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses=problems())
-async def get_readiness(engine: Database) -> Readiness:
+async def get_readiness(engine: Database, recording: Recording) -> Readiness:
     """Tell whether requests can be served: the database answers and its schema is not behind."""
-    await service.check_ready(engine)
+    await service.check_ready(engine, recording=recording)
     return Readiness()

@@ -11,4 +11,12 @@ def _engine(request: Request) -> AsyncEngine:
     return engine
 
 
+def _recording(request: Request) -> bool:
+    recording: bool = request.app.state.studio.ledger.alive
+    return recording
+
+
+Recording = Annotated[bool, Depends(_recording)]
+"""Whether the ledger's writer is at work."""
+
 Database = Annotated[AsyncEngine, Depends(_engine)]

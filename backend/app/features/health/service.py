@@ -11,11 +11,14 @@ from app.core.migrations import schema_state
 DATABASE_SECONDS_MAX = 0.5
 
 
-async def check_ready(engine: AsyncEngine) -> None:
-    """Returns when the database answers within half a second and has this program's schema.
+async def check_ready(engine: AsyncEngine, *, recording: bool) -> None:
+    """Returns when generations are being recorded, and the database answers within half a second and has this
+    program's schema.
 
     Raises Unavailable, with the reason, when it does not, and never takes much longer to say so.
     """
+    if not recording:
+        raise Unavailable("Generations are not being recorded; restart this process")
     task = asyncio.create_task(_check_schema(engine))
     # A driver may take seconds to give up on a server that hangs; the answer does not wait for that.
     done, _ = await asyncio.wait({task}, timeout=DATABASE_SECONDS_MAX)

@@ -106,16 +106,11 @@ async def revoke(session: AsyncSession, *, user_id: str, key_id: str) -> None:
     key.revoked_at = await session.scalar(select(func.clock_timestamp()))
 
 
-async def authenticate(session: AsyncSession, *, raw: str) -> Caller:
-    """Who the key belongs to. Raises InvalidApiKey for what is no key, is unknown, or is not active."""
-    key_hash = hash_api_key(raw)
-    if key_hash is None:
-        raise InvalidApiKey
+async def find_caller(session: AsyncSession, *, key_hash: bytes) -> Caller | None:
+    """Who has the active key with this hash, if anybody."""
     statement = select(ApiKey.id, ApiKey.user_id, ApiKey.environment).where(ApiKey.key_hash == key_hash, *ACTIVE)
     row = (await session.execute(statement)).one_or_none()
-    if row is None:
-        raise InvalidApiKey
-    return Caller(key_id=row.id, user_id=row.user_id, environment=row.environment)
+    return Caller(key_id=row.id, user_id=row.user_id, environment=row.environment) if row else None
 
 
 async def set_account_active(session: AsyncSession, *, email: str, active: bool) -> bool:

@@ -1,39 +1,121 @@
-"""What is recorded of a generation."""
+"""What was used, and the proof that it was counted right."""
 
-from sqlalchemy import Date, Update, cast, func, select, update
-from sqlalchemy.dialects.postgresql import Insert, insert
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from sqlalchemy import func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.features.keys.service import ACTIVE, InvalidApiKey
+from app.core.errors import Invalid
+from app.core.security import KeyEnvironment, is_id, time_prefix
+from app.core.web.pages import Cursor
+from app.features.keys.service import KeyNotFound
 from app.models import ApiKey, Generation, Usage
 
+DAYS_DEFAULT = 30
+_DAY = timedelta(days=1)
 
-async def record_delivered(session: AsyncSession, generation: Generation) -> None:
-    """Writes a delivered generation, counts it on its UTC day, and moves the key's `last_used_at`: all in this
-    transaction or nothing. `created_at` and `delivered_at` are the transaction's time, on the database's clock.
 
-    The key's row is locked first and decides: a key that was revoked before gets nothing recorded and raises
-    InvalidApiKey; a revocation that comes now waits, and is younger than this generation.
+@dataclass(frozen=True)
+class DayOfKey:
+    """What one key delivered on one UTC day."""
+
+    date: date
+    key_id: str
+    environment: KeyEnvironment
+    images: int
+
+    @property
+    def id(self) -> str:
+        return self.key_id
+
+    @property
+    def created_at(self) -> datetime:
+        return datetime(self.date.year, self.date.month, self.date.day, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A day of a key on which the counter and the ledger do not agree."""
+
+    date: date
+    key_id: str
+    counted: int
+    recorded: int
+
+
+async def find_usage(
+    session: AsyncSession,
+    *,
+    user_id: str,
+    first: date | None,
+    last: date | None,
+    key_id: str | None,
+    after: Cursor | None,
+    limit: int,
+    today: date,
+) -> Sequence[DayOfKey]:
+    """The account's usage from `first` to `last`, both included, newest first: at most `limit` rows, behind `after`.
+
+    Raises Invalid for days in the wrong order, and KeyNotFound for a key that is not the account's.
     """
-    key = select(ApiKey.id).where(ApiKey.id == generation.key_id, *ACTIVE).with_for_update(key_share=True)
-    if await session.scalar(key) is None:
-        raise InvalidApiKey
-    generation.status = "delivered"
-    generation.delivered_at = func.now()
-    session.add(generation)
-    await session.flush()
-    await session.execute(_count_one(generation.key_id))
-    await session.execute(_mark_used(generation.key_id))
-
-
-def _count_one(key_id: str) -> Insert:
-    # now() is the transaction's time, the very value that delivered_at has just been given.
-    today = cast(func.timezone("UTC", func.now()), Date)
-    one = insert(Usage).values(key_id=key_id, day=today, pictures=1)
-    return one.on_conflict_do_update(
-        index_elements=[Usage.key_id, Usage.day], set_={"pictures": Usage.pictures + one.excluded.pictures}
+    last = last or today
+    others = _DAY * (DAYS_DEFAULT - 1)
+    first = first or max(date.min + others, last) - others
+    if first > last:
+        raise Invalid([{"parameter": "from", "detail": "Must not be after `to`"}])
+    if key_id is not None:
+        await _check_owner(session, user_id=user_id, key_id=key_id)
+    statement = (
+        select(Usage.day, Usage.key_id, ApiKey.environment, Usage.pictures)
+        .join(ApiKey, ApiKey.id == Usage.key_id)
+        .where(ApiKey.user_id == user_id, Usage.day.between(first, last))
     )
+    if key_id is not None:
+        statement = statement.where(Usage.key_id == key_id)
+    if after is not None:
+        statement = statement.where(tuple_(Usage.day, Usage.key_id) < tuple_(after.created_at.date(), after.id))
+    newest_first = statement.order_by(Usage.day.desc(), Usage.key_id.desc()).limit(limit)
+    return [DayOfKey(*row) for row in await session.execute(newest_first)]
 
 
-def _mark_used(key_id: str) -> Update:
-    return update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=func.greatest(ApiKey.last_used_at, func.now()))
+async def _check_owner(session: AsyncSession, *, user_id: str, key_id: str) -> None:
+    mine = select(ApiKey.id).where(ApiKey.id == key_id, ApiKey.user_id == user_id)
+    if not is_id("key", key_id) or await session.scalar(mine) is None:
+        raise KeyNotFound
+
+
+async def find_days(session: AsyncSession) -> Sequence[date]:
+    """Every day from the first to the last on which anything was counted or delivered."""
+    counted = (await session.execute(select(func.min(Usage.day), func.max(Usage.day)))).one()
+    ends = select(Generation.delivered_at).where(Generation.delivered_at.is_not(None)).limit(1)
+    oldest = await session.scalar(ends.order_by(Generation.id))
+    newest = await session.scalar(ends.order_by(Generation.id.desc()))
+    known = [day for day in (*counted, *(at.date() for at in (oldest, newest) if at is not None)) if day is not None]
+    if not known:
+        return []
+    return [min(known) + _DAY * n for n in range((max(known) - min(known)).days + 1)]
+
+
+async def find_differences(session: AsyncSession, *, day: date) -> Sequence[Difference]:
+    """Where `usage == count(ledger)` does not hold on this day. One statement, one snapshot, whatever is going on."""
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    # Ids begin with the time of the machine that made them: a day's margin is more than any clock is off.
+    bounds = {"low": time_prefix("gen", midnight - _DAY), "high": time_prefix("gen", midnight + 2 * _DAY)}
+    rows = await session.execute(text(_DIFFERENCES), {"day": day, **bounds})
+    return [Difference(day, *row) for row in rows]
+
+
+_DIFFERENCES = """
+with recorded as (
+  select key_id, count(*) as pictures from generations
+  where id >= :low and id < :high and status = 'delivered' and (delivered_at at time zone 'UTC')::date = :day
+  group by key_id
+), counted as (
+  select key_id, pictures from usage where day = :day
+)
+select key_id, coalesce(c.pictures, 0), coalesce(r.pictures, 0)
+from counted c full join recorded r using (key_id)
+where c.pictures is distinct from r.pictures order by key_id
+"""

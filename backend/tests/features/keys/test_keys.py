@@ -190,19 +190,27 @@ async def test_a_revoked_key_is_refused_at_once(client: httpx2.AsyncClient, acco
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_api_key")
     assert answer.json()["detail"] == "Invalid API key"
     assert answer.headers["www-authenticate"] == 'Bearer realm="nanobanana", error="invalid_token"'
-    assert "ratelimit" not in answer.headers
-    assert as_seen(await generate(client, key, size="0x0")) == as_seen(answer), "before the body is looked at"
     assert (await generate(client, other)).status_code == 200
 
 
-async def test_a_suspended_key_is_refused_at_once(
+async def test_a_key_that_was_revoked_before_it_was_used_is_refused_like_an_unknown_one(
+    client: httpx2.AsyncClient, account: Account
+) -> None:
+    key = await account.create_key()
+    await account.revoke_key(key)
+    unknown = as_seen(await generate(client, Key("", "nb_live_" + "0" * 32)))
+    assert as_seen(await generate(client, key)) == unknown
+    assert as_seen(await generate(client, key, size="0x0")) == unknown, "before the body is looked at"
+    assert "ratelimit" not in unknown[1]
+
+
+async def test_a_suspended_key_is_refused_before_its_body_is_looked_at(
     client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection
 ) -> None:
     key = await account.create_key()
     await database.execute("update api_keys set is_suspended = true where id = $1", key.id)
-    assert (await generate(client, key, size="0x0")).status_code == 401
-    await database.execute("update api_keys set is_suspended = false where id = $1", key.id)
-    assert (await generate(client, key)).status_code == 200
+    answer = await generate(client, key, size="0x0")
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_api_key")
 
 
 async def test_no_key_is_made_for_an_account_that_is_disabled_meanwhile(

@@ -1,61 +1,52 @@
 """What is recorded of a generation: exactly what was delivered, and nothing of what was refused."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import date, timedelta
+from functools import partial
+from itertools import pairwise
 
 import asyncpg
 import httpx2
 import pytest
-from app.core.db import SessionMaker, create_engine
-from app.core.security import new_timed_id
-from app.features.keys.service import InvalidApiKey, revoke
-from app.features.usage.service import record_delivered
-from app.models import Generation
+from app.core.db import connect_for_writing, create_engine
+from app.features.keys.service import revoke, set_account_active
+from app.features.usage.ledger import Ledger
+from app.features.usage.ledger.entries import Recorded
+from app.features.usage.ledger.writer import Writer
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import async_sessionmaker
-from tests.harness import Account, Key, generate, until_waited_for
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from tests.features.usage.recorded import (
+    assert_nothing_recorded,
+    ids,
+    locked,
+    new_entry,
+    outcomes,
+    total,
+    until_waiting,
+    usage,
+)
+from tests.harness import Account, Key, generate
 
-_LEDGER = """
-    select (delivered_at at time zone 'UTC')::date as day, count(*) as pictures from generations
-    where key_id = $1 and status = 'delivered' group by 1 order by 1
+_LAST_USED_AT = "select last_used_at from api_keys where id = $1"
+_MOVE_LAST_USED_AT = "update api_keys set last_used_at = now() + $2 where id = $1 returning last_used_at"
+_FULL_COUNTERS = """
+    insert into usage select $1, (now() at time zone 'UTC')::date + n, 9223372036854775807 from generate_series(0, 1) n
 """
 _REVOKED_AFTERWARDS = """
     select revoked_at > delivered_at from api_keys k join generations g on g.key_id = k.id where k.id = $1
 """
-_USAGE = "select day, pictures from usage where key_id = $1 order by day"
+
+Stop = Callable[[AsyncSession, Account, Key], Awaitable[object]]
 
 
 @pytest.fixture
-async def key(account: Account) -> Key:
-    """A key that nobody has used."""
-    return await account.create_key()
-
-
-@pytest.fixture
-async def sessions(database_url: str) -> AsyncIterator[SessionMaker]:
-    """The session maker that the program itself uses."""
-    engine = create_engine(database_url, pool_size=2)
-    yield async_sessionmaker(engine, expire_on_commit=False)
+async def session(database_url: str) -> AsyncIterator[AsyncSession]:
+    """A transaction of the program's own."""
+    engine = create_engine(database_url, pool_size=1)
+    async with async_sessionmaker(engine)() as session:
+        yield session
     await engine.dispose()
-
-
-def _generation(key: Key) -> Generation:
-    return Generation(id=new_timed_id("gen", now=0), key_id=key.id, prompt="a", size="64x64", provider="stub")
-
-
-async def _usage(database: asyncpg.Connection, key: Key) -> dict[date, int]:
-    usage, ledger = [
-        {row["day"]: row["pictures"] for row in await database.fetch(query, key.id)} for query in (_USAGE, _LEDGER)
-    ]
-    assert usage == ledger
-    return usage
-
-
-async def _assert_nothing_recorded(database: asyncpg.Connection, key: Key) -> None:
-    assert await _usage(database, key) == {}
-    assert await database.fetchval("select last_used_at from api_keys where id = $1", key.id) is None
 
 
 @pytest.mark.parametrize("environment", ["live", "test"])
@@ -65,63 +56,85 @@ async def test_every_delivered_picture_counts_one_on_its_day(
     key = await account.create_key(environment=environment)
     for count in (1, 2, 3):
         assert (await generate(client, key)).status_code == 200
-        assert sum((await _usage(database, key)).values()) == count
+        assert await total(database, key) == count
 
 
-async def test_parallel_calls_are_all_counted(
-    client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
+async def test_parallel_calls_of_several_keys_are_all_counted_each_for_its_own(
+    client: httpx2.AsyncClient, account: Account, other_account: Account, database: asyncpg.Connection
 ) -> None:
-    answers = await asyncio.gather(*(generate(client, key) for _ in range(50)))
+    keys = [await account.create_key(), await account.create_key(), await other_account.create_key()]
+    answers = await asyncio.gather(*(generate(client, keys[n % 3]) for n in range(50)))
     assert [answer.status_code for answer in answers] == [200] * 50
-    ids = {row["id"] for row in await database.fetch("select id from generations where key_id = $1", key.id)}
-    assert ids == {answer.json()["id"] for answer in answers}
-    assert sum((await _usage(database, key)).values()) == 50
+    for n, key in enumerate(keys):
+        assert await ids(database, key) == {answer.json()["id"] for answer in answers[n::3]}
+        assert await total(database, key) == len(answers[n::3])
 
 
 async def test_a_key_counts_only_its_own(
     client: httpx2.AsyncClient, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     await generate(client, await account.create_key())
-    await _assert_nothing_recorded(database, key)
+    await assert_nothing_recorded(database, key)
 
 
 async def test_another_days_count_stays_as_it_was(
     client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
 ) -> None:
-    today: date = await database.fetchval("select (now() at time zone 'UTC')::date")
-    yesterday = today - timedelta(days=1)
+    yesterday: date = await database.fetchval("select (now() at time zone 'UTC')::date - 1")
     await database.execute("insert into usage values ($1, $2, 7)", key.id, yesterday)
     assert (await generate(client, key)).status_code == 200
-    rows = await database.fetch(_USAGE, key.id)
+    rows = await database.fetch("select day, pictures from usage where key_id = $1 order by day", key.id)
     assert tuple(rows[0]) == (yesterday, 7)
     assert [row["pictures"] for row in rows[1:]] == [1]
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Niue"])
 async def test_days_are_utc_days_wherever_the_database_lives(
-    sessions: SessionMaker, key: Key, database: asyncpg.Connection, zone: str
+    database_url: str, key: Key, database: asyncpg.Connection, zone: str
 ) -> None:
     # 14 hours ahead of UTC and 11 behind: at any time, one of the two has another date than UTC.
-    async with sessions.begin() as session:
-        await session.execute(text(f"set local timezone to '{zone}'"))
-        await record_delivered(session, _generation(key))
-    assert sum((await _usage(database, key)).values()) == 1
+    async def connect() -> asyncpg.Connection:
+        connection = await connect_for_writing(database_url)
+        await connection.execute(f"set timezone to '{zone}'")
+        return connection
+
+    ledger = Ledger(Writer(connect), queue_max=1, deadline_seconds=60)
+    ledger.open()
+    await ledger.record(new_entry(key))
+    await ledger.close()
+    assert await total(database, key) == 1
 
 
-async def test_last_used_at_moves_forward_and_never_back(
+async def test_last_used_at_is_the_time_of_the_generation(
     client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
 ) -> None:
-    last_used_at = "select last_used_at from api_keys where id = $1"
-    times = []
     for _ in range(2):
         created_at = (await generate(client, key)).json()["created_at"]
-        times.append(await database.fetchval(last_used_at, key.id))
-        assert times[-1].isoformat().replace("+00:00", "Z") == created_at
-    assert times[0] < times[1]
-    later = times[1] + timedelta(days=1)
-    await database.execute("update api_keys set last_used_at = $1 where id = $2", later, key.id)
+        last_used_at = await database.fetchval(_LAST_USED_AT, key.id)
+        assert last_used_at.isoformat().replace("+00:00", "Z") == created_at
+        await database.execute(_MOVE_LAST_USED_AT, key.id, -timedelta(hours=1))
+
+
+async def test_last_used_at_moves_at_most_once_a_second(
+    client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
+) -> None:
+    times = []
+    for _ in range(20):
+        assert (await generate(client, key)).status_code == 200
+        times.append(await database.fetchval(_LAST_USED_AT, key.id))
+    moves = sorted(set(times))
+    assert times == sorted(times)
+    assert all(after - before > timedelta(seconds=1) for before, after in pairwise(moves))
+
+
+async def test_last_used_at_never_moves_back(
+    client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
+) -> None:
+    later = await database.fetchval(
+        "update api_keys set last_used_at = now() + interval '1 day' returning last_used_at"
+    )
     assert (await generate(client, key)).status_code == 200
-    assert await database.fetchval(last_used_at, key.id) == later
+    assert await database.fetchval(_LAST_USED_AT, key.id) == later
 
 
 async def test_what_is_refused_is_not_recorded(
@@ -133,68 +146,105 @@ async def test_what_is_refused_is_not_recorded(
     assert (await generate(client, Key(key.id, key.raw[:-1]))).status_code == 401
     await account.revoke_key(key)
     assert (await generate(client, key)).status_code == 401
-    await _assert_nothing_recorded(database, key)
+    await assert_nothing_recorded(database, key)
 
 
-@pytest.mark.parametrize(
-    "stop",
-    [
-        "update api_keys set revoked_at = clock_timestamp() where id = $1",
-        "update api_keys set is_suspended = true where id = $1",
-    ],
-)
-async def test_a_key_that_is_stopped_after_admission_is_401_and_nothing_is_recorded(
-    client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection, stop: str
+async def _revoke(session: AsyncSession, account: Account, key: Key) -> None:
+    await revoke(session, user_id=account.id, key_id=key.id)
+
+
+async def _disable(session: AsyncSession, account: Account, _: Key) -> None:
+    assert await set_account_active(session, email=account.email, active=False)
+
+
+@pytest.mark.parametrize("stop", [_revoke, _disable], ids=["revoked", "suspended"])
+async def test_a_key_that_is_stopped_while_its_call_waits_is_401_and_nothing_is_recorded(
+    patient: httpx2.AsyncClient,
+    account: Account,
+    key: Key,
+    session: AsyncSession,
+    database: asyncpg.Connection,
+    *,
+    stop: Stop,
 ) -> None:
-    async with database.transaction():
-        await database.execute(stop, key.id)
-        call = asyncio.ensure_future(generate(client, key))
-        await until_waited_for(database)  # admitted: it has seen the key as it was, and comes to record
+    async with locked(database, key):
+        stopping = asyncio.ensure_future(stop(session, account, key))
+        await until_waiting(database)
+        call = asyncio.ensure_future(generate(patient, key))
+        await until_waiting(database, 2)  # admitted: it has seen the key as it was, and comes to record
+    await stopping
+    await until_waiting(database)
+    await session.commit()
     answer = await call
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_api_key")
-    await _assert_nothing_recorded(database, key)
+    await assert_nothing_recorded(database, key)
 
 
 async def test_a_revocation_waits_for_what_is_being_recorded_and_is_younger(
-    account: Account, sessions: SessionMaker, key: Key, database: asyncpg.Connection
+    account: Account, ledger: Ledger, key: Key, session: AsyncSession, database: asyncpg.Connection
 ) -> None:
-    async with sessions.begin() as session:
-        await record_delivered(session, _generation(key))
-        revocation = asyncio.ensure_future(account.revoke_key(key))
-        await until_waited_for(database, holder=await session.scalar(text("select pg_backend_pid()")))
-    await revocation
+    # Whoever adds to the same counter waits, with the key's row locked.
+    await session.execute(text("insert into usage values (:key, (now() at time zone 'UTC')::date, 0)"), {"key": key.id})
+    recording = asyncio.ensure_future(ledger.record(new_entry(key)))
+    await until_waiting(database)
+    revocation = asyncio.ensure_future(account.revoke_key(key))
+    await until_waiting(database, 2)
+    await session.rollback()
+    await asyncio.gather(recording, revocation)
     assert await database.fetchval(_REVOKED_AFTERWARDS, key.id)
-    assert sum((await _usage(database, key)).values()) == 1
+    assert await total(database, key) == 1
 
 
 async def test_no_generation_is_younger_than_a_revocation_that_began_before_it(
-    account: Account, sessions: SessionMaker, key: Key, database: asyncpg.Connection
+    account: Account, ledger: Ledger, key: Key, session: AsyncSession, database: asyncpg.Connection
 ) -> None:
-    async with sessions.begin() as revoking:
-        await revoking.execute(text("select now()"))
-        async with sessions.begin() as recording:
-            await record_delivered(recording, _generation(key))
-        await revoke(revoking, user_id=account.id, key_id=key.id)
+    await session.execute(text("select now()"))
+    await ledger.record(new_entry(key))
+    await revoke(session, user_id=account.id, key_id=key.id)
+    await session.commit()
     assert await database.fetchval(_REVOKED_AFTERWARDS, key.id)
 
 
-async def test_the_service_records_nothing_for_a_revoked_key(
-    account: Account, sessions: SessionMaker, key: Key, database: asyncpg.Connection
-) -> None:
-    await account.revoke_key(key)
-    with pytest.raises(InvalidApiKey):
-        async with sessions.begin() as session:
-            await record_delivered(session, _generation(key))
-    await _assert_nothing_recorded(database, key)
-
-
 async def test_ledger_counter_and_key_are_written_together_or_not_at_all(
-    sessions: SessionMaker, key: Key, database: asyncpg.Connection
+    client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
 ) -> None:
-    full = "insert into usage values ($1, (now() at time zone 'UTC')::date, 9223372036854775807)"
-    await database.execute(full, key.id)
-    with pytest.raises(DBAPIError):
-        async with sessions.begin() as session:
-            await record_delivered(session, _generation(key))
+    await database.execute(_FULL_COUNTERS, key.id)
+    assert (await generate(client, key)).status_code == 422
     await database.execute("delete from usage where key_id = $1", key.id)
-    await _assert_nothing_recorded(database, key)
+    await assert_nothing_recorded(database, key)
+
+
+async def test_one_commit_records_many_and_each_caller_is_told_of_its_own(
+    ledger: Ledger, account: Account, key: Key, database: asyncpg.Connection
+) -> None:
+    other = await account.create_key()
+    entries = [new_entry(each) for each in (key, other) * 20]
+    async with locked(database, key):
+        first = asyncio.ensure_future(ledger.record(new_entry(key)))
+        await until_waiting(database)
+        rest = asyncio.ensure_future(outcomes(ledger, *entries))
+    assert isinstance(await first, Recorded)
+    told = [each for each in await rest if isinstance(each, Recorded)]
+    assert [each.id for each in told] == [each.id for each in entries]
+    assert len({each.created_at for each in told}) == 1, "the time of the one transaction"
+    assert (await total(database, key), await total(database, other)) == (21, 20)
+
+
+async def test_usage_is_exact_with_several_processes_on_one_key(
+    database_url: str, account: Account, key: Key, database: asyncpg.Connection
+) -> None:
+    other = await account.create_key()
+    ledgers = [
+        Ledger(Writer(partial(connect_for_writing, database_url)), queue_max=1000, deadline_seconds=60)
+        for _ in range(4)
+    ]
+    for ledger in ledgers:
+        ledger.open()
+    done = await asyncio.gather(
+        *(ledgers[n % 4].record(new_entry((key, other)[n % 3 == 0])) for n in range(400)), return_exceptions=True
+    )
+    for ledger in ledgers:
+        await ledger.close()
+    assert [each for each in done if not isinstance(each, Recorded)] == []
+    assert await total(database, key) + await total(database, other) == 400
+    assert await usage(database, key)

@@ -1,0 +1,42 @@
+"""Who called a moment ago: a hint that saves a SELECT, and never decides."""
+
+import time
+from collections.abc import Callable
+
+from app.features.keys.service import Caller, InvalidApiKey
+
+ENTRIES_MAX = 100_000
+KNOWN_SECONDS = 10.0
+UNKNOWN_SECONDS = 1.0
+
+_NOTHING: tuple[Caller | None, float] = (None, 0.0)
+
+
+class CallerCache:
+    """Callers by the SHA-256 of their key, also that there is none. Bounded in number and time.
+
+    What it says may be out of date by `KNOWN_SECONDS`: whoever acts on it lets the database decide in the same
+    statement, as the ledger does.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, entries_max: int = ENTRIES_MAX) -> None:
+        self._clock = clock
+        self._entries_max = entries_max
+        self._entries: dict[bytes, tuple[Caller | None, float]] = {}
+
+    def get(self, key_hash: bytes) -> Caller | None:
+        """Who has this key, if that is remembered. Raises InvalidApiKey where it is remembered that nobody has."""
+        caller, good_until = self._entries.get(key_hash, _NOTHING)
+        if good_until <= self._clock():
+            return None
+        if caller is None:
+            raise InvalidApiKey
+        return caller
+
+    def put(self, key_hash: bytes, caller: Caller | None) -> None:
+        """Remembers who has this key; None for nobody, more briefly."""
+        self._entries.pop(key_hash, None)
+        while len(self._entries) >= self._entries_max:
+            del self._entries[next(iter(self._entries))]
+        seconds = UNKNOWN_SECONDS if caller is None else KNOWN_SECONDS
+        self._entries[key_hash] = caller, self._clock() + seconds

@@ -1,0 +1,146 @@
+"""Who called is remembered for a moment, which saves a question and never decides one."""
+
+import asyncio
+
+import asyncpg
+import httpx2
+import pytest
+from app.features.keys.cache import KNOWN_SECONDS, UNKNOWN_SECONDS, CallerCache
+from app.features.keys.service import Caller, InvalidApiKey
+from tests.conftest import Start
+from tests.harness import Account, Clock, Key, as_seen, generate
+
+ADA = Caller(key_id="key_ada", user_id="usr_ada", environment="live")
+BEN = Caller(key_id="key_ben", user_id="usr_ben", environment="test")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(1000)
+
+
+@pytest.fixture
+def cache(clock: Clock) -> CallerCache:
+    return CallerCache(clock=clock, entries_max=3)
+
+
+def test_nobody_is_known_at_first(cache: CallerCache) -> None:
+    assert cache.get(b"a") is None
+
+
+def test_each_caller_is_remembered_under_their_own_key(cache: CallerCache) -> None:
+    cache.put(b"a", ADA)
+    cache.put(b"b", BEN)
+    assert (cache.get(b"a"), cache.get(b"b"), cache.get(b"c")) == (ADA, BEN, None)
+
+
+def test_a_caller_is_forgotten_after_a_while_however_often_they_call(cache: CallerCache, clock: Clock) -> None:
+    cache.put(b"a", ADA)
+    clock.now += KNOWN_SECONDS - 0.001
+    assert cache.get(b"a") == ADA
+    clock.now += 0.001
+    assert cache.get(b"a") is None
+
+
+def test_that_nobody_has_a_key_is_remembered_more_briefly(cache: CallerCache, clock: Clock) -> None:
+    assert UNKNOWN_SECONDS < KNOWN_SECONDS
+    cache.put(b"a", None)
+    clock.now += UNKNOWN_SECONDS - 0.001
+    with pytest.raises(InvalidApiKey):
+        cache.get(b"a")
+    clock.now += 0.001
+    assert cache.get(b"a") is None
+
+
+def test_what_is_learned_later_replaces_what_was_known(cache: CallerCache, clock: Clock) -> None:
+    cache.put(b"a", None)
+    cache.put(b"a", ADA)
+    assert cache.get(b"a") == ADA
+    clock.now += KNOWN_SECONDS - 1
+    cache.put(b"a", ADA)
+    clock.now += KNOWN_SECONDS - 1
+    assert cache.get(b"a") == ADA
+    cache.put(b"a", None)
+    with pytest.raises(InvalidApiKey):
+        cache.get(b"a")
+
+
+def test_no_more_are_remembered_than_may_be_and_the_oldest_goes_first(cache: CallerCache) -> None:
+    for key_hash in (b"a", b"b", b"c"):
+        cache.put(key_hash, ADA)
+    cache.put(b"a", BEN)  # replaced: now the youngest, and no fourth
+    assert [cache.get(each) for each in (b"a", b"b", b"c")] == [BEN, ADA, ADA]
+    cache.put(b"d", None)
+    assert [cache.get(each) for each in (b"a", b"b", b"c")] == [BEN, None, ADA]
+    for number in range(100):
+        cache.put(number.to_bytes(), None)
+    assert [cache.get(each) for each in (b"x", b"y", b"z")] == [None, None, None]
+
+
+async def _make_known(client: httpx2.AsyncClient, key: Key) -> None:
+    for _ in range(3):
+        assert (await generate(client, key)).status_code == 200
+
+
+async def test_a_revoked_key_is_refused_at_once_by_every_process_that_knew_it(
+    client: httpx2.AsyncClient, start: Start, account: Account, database: asyncpg.Connection
+) -> None:
+    key, processes = await account.create_key(), [client, await start()]
+    for process in processes:
+        await _make_known(process, key)
+    await account.revoke_key(key)
+    answers = await asyncio.gather(*(generate(processes[n % 2], key) for n in range(20)))
+    unknown = await generate(client, Key("", "nb_live_" + "0" * 32))
+    assert unknown.status_code == 401
+    assert {as_seen(answer)[0] for answer in answers} == {401}
+    assert {as_seen(answer)[2] for answer in answers} == {as_seen(unknown)[2]}
+    assert await database.fetchval("select count(*) from generations where key_id = $1", key.id) == 6
+
+
+async def test_calls_that_run_while_a_key_is_revoked_are_never_younger_than_the_revocation(
+    client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection
+) -> None:
+    key = await account.create_key()
+    await _make_known(client, key)
+    calls = [asyncio.ensure_future(generate(client, key)) for _ in range(50)]
+    await account.revoke_key(key)
+    after = [await generate(client, key) for _ in range(5)]
+    assert {answer.status_code for answer in after} == {401}
+    delivered = [answer for answer in await asyncio.gather(*calls) if answer.status_code == 200]
+    younger = """
+        select count(*) filter (where delivered_at > revoked_at) as younger, count(*)
+        from generations g join api_keys k on k.id = g.key_id where k.id = $1
+    """
+    assert tuple(await database.fetchrow(younger, key.id) or ()) == (0, 3 + len(delivered))
+
+
+async def test_a_suspended_key_is_refused_at_once_and_works_at_once_again(
+    client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection
+) -> None:
+    key = await account.create_key()
+    await _make_known(client, key)
+    suspend = "update api_keys set is_suspended = $2 where id = $1"
+    for suspended, status in ((True, 401), (False, 200), (True, 401)):
+        await database.execute(suspend, key.id, suspended)
+        assert (await generate(client, key)).status_code == status
+
+
+async def test_a_new_key_works_at_once_after_unknown_ones_were_tried(
+    client: httpx2.AsyncClient, account: Account
+) -> None:
+    unknown = Key("", "nb_live_" + "f" * 32)
+    assert [(await generate(client, unknown)).status_code for _ in range(3)] == [401] * 3
+    key = await account.create_key()
+    assert (await generate(client, key)).status_code == 200
+    assert (await generate(client, unknown)).status_code == 401
+
+
+async def test_a_known_key_is_not_good_for_anything_else_once_it_is_revoked(
+    client: httpx2.AsyncClient, account: Account
+) -> None:
+    key = await account.create_key()
+    await _make_known(client, key)
+    await account.revoke_key(key)
+    for body in ({"size": "0x0"}, {"prompt": ""}, {}):
+        assert (await generate(client, key, **body)).status_code in {401, 422}
+    assert (await client.get("/v1/generations", headers=key.headers)).status_code == 401

@@ -1,0 +1,137 @@
+"""What stands in the ledger and in the counters, and ways to hold up or cut off whoever writes there."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import date
+
+import asyncpg
+from app.core.security import new_timed_id
+from app.features.usage.ledger import Ledger
+from app.features.usage.ledger.entries import Entry, Recorded
+from sqlalchemy.engine import make_url
+from tests.harness import Key
+
+_LEDGER = """
+    select (delivered_at at time zone 'UTC')::date as day, count(*) as pictures from generations
+    where key_id = $1 and status = 'delivered' group by 1 order by 1
+"""
+_USAGE = "select day, pictures from usage where key_id = $1 order by day"
+
+
+async def usage(database: asyncpg.Connection, key: Key) -> dict[date, int]:
+    """What is counted for the key, day by day, which is what was delivered under it."""
+    counted, recorded = [
+        {row["day"]: row["pictures"] for row in await database.fetch(query, key.id)} for query in (_USAGE, _LEDGER)
+    ]
+    assert counted == recorded
+    return counted
+
+
+async def total(database: asyncpg.Connection, key: Key) -> int:
+    """How many pictures are counted for the key, which is how many were delivered under it."""
+    return sum((await usage(database, key)).values())
+
+
+async def ids(database: asyncpg.Connection, key: Key) -> set[str]:
+    """The ids of the key's generations."""
+    return {row["id"] for row in await database.fetch("select id from generations where key_id = $1", key.id)}
+
+
+async def assert_nothing_recorded(database: asyncpg.Connection, key: Key) -> None:
+    assert await usage(database, key) == {}
+    assert await ids(database, key) == set()
+    assert await database.fetchval("select last_used_at from api_keys where id = $1", key.id) is None
+
+
+@asynccontextmanager
+async def locked(database: asyncpg.Connection, key: Key) -> AsyncIterator[None]:
+    """The key's row is held by this connection: whoever records for the key waits."""
+    async with database.transaction():
+        await database.execute("select from api_keys where id = $1 for no key update", key.id)
+        yield
+
+
+async def until_waiting(database: asyncpg.Connection, count: int = 1) -> None:
+    """Returns once that many transactions of this database wait for others."""
+    waiting = """
+        select count(distinct l.pid) from pg_locks l join pg_stat_activity a using (pid)
+        where not l.granted and a.datname = current_database()
+    """
+    for _ in range(500):
+        await database.execute("select pg_stat_clear_snapshot()")  # within a transaction the view stands still
+        if await database.fetchval(waiting) == count:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("they do not wait")
+
+
+def new_entry(key: Key, *, prompt: str = "A cute banana", now: float = 0) -> Entry:
+    """A generation to be recorded."""
+    return Entry(new_timed_id("gen", now=now), key.id, prompt, "64x64", "stub")
+
+
+async def outcomes(ledger: Ledger, *entries: Entry) -> list[Recorded | BaseException]:
+    """What becomes of entries that are handed over at once, before any of them is written."""
+    return await asyncio.gather(*(ledger.record(entry) for entry in entries), return_exceptions=True)
+
+
+class Line:
+    """A loopback port that leads to the database, and loses answers when it is told to."""
+
+    def __init__(self, database_url: str) -> None:
+        self._to = make_url(database_url)
+        self._deaf = False
+        self.cut = asyncio.Event()
+        self.mended = asyncio.Event()
+        self.mended.set()
+        self.url = ""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Leads to the database. Connections that come while the line is broken wait."""
+        tasks: set[asyncio.Task[None]] = set()
+
+        def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            tasks.add(asyncio.create_task(self._lead(reader, writer)))
+
+        server = await asyncio.start_server(lead, "127.0.0.1", 0)
+        way = self._to.set(host="127.0.0.1", port=server.sockets[0].getsockname()[1], query={"ssl": "disable"})
+        self.url = way.render_as_string(hide_password=False)
+        async with server:
+            yield
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def lose_the_next_answer(self) -> None:
+        """What the database says next never arrives; the connection ends instead, and the line stays broken."""
+        self._deaf = True
+        self.mended.clear()
+
+    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self.mended.wait()
+        folder, port = self._to.query.get("host"), self._to.port or 5432
+        if folder:
+            there = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
+        else:
+            there = await asyncio.open_connection(self._to.host, port)
+        to_there = asyncio.create_task(self._pour(reader, there[1]))
+        try:
+            await self._pour(there[0], writer, answers=True)
+        finally:
+            to_there.cancel()
+            for each in (writer, there[1]):
+                each.close()
+                with suppress(ConnectionError):
+                    await each.wait_closed()
+
+    async def _pour(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool = False) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                if answers and self._deaf:
+                    self._deaf = False
+                    self.cut.set()
+                    return
+                writer.write(data)
+                await writer.drain()

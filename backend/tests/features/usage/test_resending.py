@@ -1,0 +1,143 @@
+"""What was sent and not answered is sent again: it is recorded once, and nobody guesses that it was not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from hashlib import sha256
+
+import asyncpg
+import httpx2
+import pytest
+import structlog
+from app.core.db import connect_for_writing
+from app.features.keys.service import InvalidApiKey
+from app.features.usage.ledger import Ledger
+from app.features.usage.ledger.entries import Entry, OutcomeUnknown, Recorded
+from app.features.usage.ledger.writer import Writer
+from structlog.types import EventDict
+from tests.conftest import Start
+from tests.features.usage.recorded import (
+    Line,
+    assert_nothing_recorded,
+    ids,
+    locked,
+    new_entry,
+    outcomes,
+    total,
+    until_waiting,
+)
+from tests.harness import Account, Key, generate
+
+
+@pytest.fixture
+async def line(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
+    """What the ledger of every application that is started from now on reaches the database by."""
+    line = Line(database_url)
+    monkeypatch.setattr("app.main.connect_for_writing", lambda _: connect_for_writing(line.url))
+    async with line.open():
+        yield line
+
+
+def _sent_before(entry: Entry) -> Entry:
+    """As after a connection that was lost: nobody has told what became of it."""
+    entry.sent = True
+    return entry
+
+
+async def _until_refused(lines: Sequence[EventDict], *, times: int) -> None:
+    for _ in range(1000):
+        if len([line for line in lines if line["event"] == "ledger_refused"]) >= times:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nothing was refused")
+
+
+async def test_a_connection_that_ends_while_its_statement_waits_is_replaced_and_nobody_notices(
+    patient: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
+) -> None:
+    waiting = "select pid from pg_locks where not granted and $1 = any(pg_blocking_pids(pid))"
+    async with locked(database, key):
+        call = asyncio.ensure_future(generate(patient, key))
+        await until_waiting(database)
+        await database.execute(f"select pg_terminate_backend(({waiting}))", database.get_server_pid())
+        await until_waiting(database, 0)
+        await until_waiting(database)
+    assert (await call).status_code == 200
+    assert await total(database, key) == 1
+
+
+@pytest.mark.parametrize("revoked", [False, True], ids=["active", "revoked meanwhile"])
+async def test_a_commit_whose_answer_is_lost_is_told_once_the_database_is_back_and_counts_once(
+    start: Start, account: Account, key: Key, database: asyncpg.Connection, line: Line, *, revoked: bool
+) -> None:
+    client = await start(record_deadline_seconds=60)
+    earlier = [await generate(client, key) for _ in range(2)]  # the second comes behind whatever follows the first
+    line.lose_the_next_answer()
+    call = asyncio.ensure_future(generate(client, key))
+    await line.cut.wait()
+    assert await total(database, key) == 3
+    if revoked:
+        await account.revoke_key(key)
+    line.mended.set()
+    assert (await call).status_code == 200
+    assert await ids(database, key) == {answer.json()["id"] for answer in (*earlier, await call)}
+    assert await total(database, key) == 3
+
+
+async def test_what_was_recorded_before_the_connection_was_lost_is_found_again(
+    ledger: Ledger, account: Account, key: Key, database: asyncpg.Connection
+) -> None:
+    entries = [new_entry(key) for _ in range(3)]
+    first = await outcomes(ledger, *entries)
+    await account.revoke_key(key)
+    again = [Entry(*entry.row, sent=True) for entry in entries]
+    assert await outcomes(ledger, *again) == first
+    assert await total(database, key) == 3
+
+
+async def test_what_was_not_recorded_before_its_key_was_revoked_is_refused(
+    ledger: Ledger, account: Account, key: Key, database: asyncpg.Connection
+) -> None:
+    await account.revoke_key(key)
+    [told] = await outcomes(ledger, _sent_before(new_entry(key)))
+    assert isinstance(told, InvalidApiKey)
+    await assert_nothing_recorded(database, key)
+
+
+async def test_a_revoked_key_gets_nobody_elses_answer_by_what_it_sent_before(
+    ledger: Ledger, account: Account, key: Key, database: asyncpg.Connection
+) -> None:
+    first, second = new_entry(await account.create_key()), _sent_before(new_entry(key))
+    for entry in (first, second):
+        entry.scope, entry.fingerprint = sha256(key.raw.encode()).digest(), bytes(32)
+    await ledger.record(first)
+    await account.revoke_key(key)
+    [told] = await outcomes(ledger, second)
+    assert isinstance(told, InvalidApiKey)
+    await assert_nothing_recorded(database, key)
+
+
+async def test_what_may_have_been_recorded_is_not_refused_because_its_key_is_held(
+    database_url: str, key: Key, database: asyncpg.Connection
+) -> None:
+    ledger = Ledger(Writer(partial(connect_for_writing, database_url)), queue_max=10, deadline_seconds=60)
+    ledger.open()
+    with structlog.testing.capture_logs() as lines:
+        async with locked(database, key):
+            recording = asyncio.ensure_future(ledger.record(_sent_before(new_entry(key))))
+            await _until_refused(lines, times=2)
+            assert not recording.done()
+    assert isinstance(await recording, Recorded)
+    await ledger.close()
+    assert await total(database, key) == 1
+
+
+async def test_what_may_have_been_recorded_is_not_refused_for_what_it_holds(
+    database_url: str, key: Key, database: asyncpg.Connection
+) -> None:
+    ledger = Ledger(Writer(partial(connect_for_writing, database_url)), queue_max=10, deadline_seconds=1)
+    ledger.open()
+    [told] = await outcomes(ledger, _sent_before(new_entry(key, prompt="\0")))
+    await ledger.close()
+    assert isinstance(told, OutcomeUnknown)
+    assert await ids(database, key) == set()

@@ -1,0 +1,156 @@
+"""`nanobanana usage reconcile`: the proof that what is counted is what was recorded, and where it is not."""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+from app.core import migrations
+from app.core.settings import Settings
+from sqlalchemy.engine import make_url
+from tests.harness import Account, Key, fresh_database, generate, running, sign_up
+from tests.test_cli import nanobanana
+
+COUNT = """
+    insert into usage select key_id, (delivered_at at time zone 'UTC')::date, count(*) from generations group by 1, 2
+"""
+MOVE_TO_YESTERDAY = """
+    update generations set delivered_at = delivered_at - interval '1 day' where key_id = $1
+    returning (delivered_at at time zone 'UTC')::date::text
+"""
+MOVE_WITHIN_THE_DAY = """
+    update generations set delivered_at = ((delivered_at at time zone 'UTC')::date + $2::interval) at time zone 'UTC'
+    where id = $1
+"""
+REMOVE_ONE = "delete from generations where id = (select max(id) from generations where key_id = $1)"
+
+
+@dataclass(frozen=True)
+class Used:
+    """A database of its own that was used, and a connection to alter it by."""
+
+    url: str
+    database: asyncpg.Connection
+    account: Account
+    keys: list[Key]
+
+    async def reconcile(self, folder: Path) -> subprocess.CompletedProcess[str]:
+        return await asyncio.to_thread(nanobanana, folder, "usage", "reconcile", DATABASE_URL=self.url)
+
+    async def check_differences(self, folder: Path, days: int, *lines: str) -> None:
+        done = await self.reconcile(folder)
+        assert (done.returncode, done.stderr) == (1 if lines else 0, "")
+        assert done.stdout.splitlines() == [*lines, f"{days} days compared, {len(lines)} differences."]
+
+    async def day(self) -> str:
+        day: str = await self.database.fetchval("select max(day)::text from usage")
+        return day
+
+
+@pytest.fixture
+async def empty(server_url: str, settings: Settings) -> AsyncIterator[Settings]:
+    """Settings that lead to a migrated database which nobody has used."""
+    made = fresh_database(server_url)
+    url = await asyncio.to_thread(made.__enter__)
+    await asyncio.to_thread(migrations.upgrade, url)
+    yield Settings(**{**settings.model_dump(), "database_url": url})
+    await asyncio.to_thread(made.__exit__, None, None, None)
+
+
+@pytest.fixture
+async def used(empty: Settings) -> AsyncIterator[Used]:
+    """Two keys that made three and two pictures, all on one day."""
+    assert empty.database_url
+    url = empty.database_url.get_secret_value()
+    connectable = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    database = await asyncpg.connect(connectable)
+    async with running(empty) as client:
+        account = await sign_up(client)
+        keys = sorted([await account.create_key(), await account.create_key()], key=lambda key: key.id)
+        for key in (keys[0], keys[1], keys[0], keys[1], keys[0]):
+            assert (await generate(client, key)).status_code == 200
+        await _on_one_day(database)
+        yield Used(url, database, account, keys)
+    await database.close()
+
+
+async def _on_one_day(database: asyncpg.Connection) -> None:
+    """Whatever the time is: as if midnight had not come in between."""
+    await database.execute("update generations set delivered_at = (select min(delivered_at) from generations)")
+    await database.execute("delete from usage")
+    await database.execute(COUNT)
+
+
+async def test_a_database_that_nobody_has_used_has_no_differences(empty: Settings, tmp_path: Path) -> None:
+    assert empty.database_url
+    url = empty.database_url.get_secret_value()
+    done = await asyncio.to_thread(nanobanana, tmp_path, "usage", "reconcile", DATABASE_URL=url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 days compared, 0 differences.\n", "")
+
+
+async def test_a_used_database_has_no_differences_and_is_left_as_it_was(used: Used, tmp_path: Path) -> None:
+    before = await used.database.fetch("select * from usage order by key_id")
+    await used.check_differences(tmp_path, 1)
+    assert await used.database.fetch("select * from usage order by key_id") == before
+
+
+async def test_what_is_not_delivered_is_not_looked_for(used: Used, tmp_path: Path) -> None:
+    insert = "insert into generations (id, key_id, prompt, size, provider, status) values ($1, $2, 'a', 'b', 'c', $3)"
+    for number, status in enumerate(("processing", "failed", "lost")):
+        await used.database.execute(insert, f"gen_{number}", used.keys[0].id, status)
+    await used.check_differences(tmp_path, 1)
+
+
+@pytest.mark.parametrize("counted", [2, 4, 9_223_372_036_854_775_807])
+async def test_a_counter_that_was_changed_is_reported_with_its_key_and_day(
+    used: Used, tmp_path: Path, counted: int
+) -> None:
+    key_id, day = used.keys[0].id, await used.day()
+    await used.database.execute("update usage set pictures = $2 where key_id = $1", key_id, counted)
+    await used.check_differences(tmp_path, 1, f"{day} {key_id}: counted {counted}, recorded 3")
+
+
+async def test_counters_that_are_missing_are_reported_with_their_keys_and_day(used: Used, tmp_path: Path) -> None:
+    day = await used.day()
+    await used.database.execute("delete from usage")
+    lines = [f"{day} {key.id}: counted 0, recorded {pictures}" for key, pictures in zip(used.keys, (3, 2), strict=True)]
+    await used.check_differences(tmp_path, 1, *lines)
+
+
+async def test_a_counter_for_what_was_never_recorded_is_reported(used: Used, tmp_path: Path) -> None:
+    key_id = used.keys[1].id
+    insert = "insert into usage select $1, max(day) - 2, 7 from usage returning day::text"
+    day = await used.database.fetchval(insert, key_id)
+    await used.check_differences(tmp_path, 3, f"{day} {key_id}: counted 7, recorded 0")
+
+
+async def test_a_generation_that_was_removed_or_moved_to_another_day_is_reported(used: Used, tmp_path: Path) -> None:
+    [first, second], day = used.keys, await used.day()
+    await used.database.execute(REMOVE_ONE, first.id)
+    yesterday = (await used.database.fetch(MOVE_TO_YESTERDAY, second.id))[0][0]
+    await used.check_differences(
+        tmp_path,
+        2,
+        f"{yesterday} {second.id}: counted 0, recorded 2",
+        *sorted([f"{day} {first.id}: counted 3, recorded 2", f"{day} {second.id}: counted 2, recorded 0"]),
+    )
+
+
+async def test_days_are_compared_as_utc_days(used: Used, tmp_path: Path) -> None:
+    ids = [row["id"] for row in await used.database.fetch("select id from generations order by key_id")]
+    almost_tomorrow = timedelta(days=1, microseconds=-1)
+    times = timedelta(0), timedelta(microseconds=1), timedelta(hours=12), timedelta(hours=23), almost_tomorrow
+    for generation_id, time in zip(ids, times, strict=True):
+        await used.database.execute(MOVE_WITHIN_THE_DAY, generation_id, time)
+    await used.check_differences(tmp_path, 1)
+
+
+async def test_a_database_that_cannot_be_reached_is_one_sentence(tmp_path: Path) -> None:
+    url = "postgresql+asyncpg://u:hunter2@127.0.0.1:1/n"
+    done = await asyncio.to_thread(nanobanana, tmp_path, "usage", "reconcile", DATABASE_URL=url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("nanobanana: The database of DATABASE_URL cannot be reached")
