@@ -1,0 +1,72 @@
+"""A PostgreSQL of the tests' own, which can be stopped in the middle of everything and started again."""
+
+import asyncio
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import unquote
+
+import asyncpg
+from app.core import migrations
+from app.core.embedded import embedded_postgres
+from app.core.processes import end, started_at
+from sqlalchemy.engine import URL, make_url
+
+_STOP_SECONDS = 10.0
+_WITH_SQLSTATES = "alter system set log_line_prefix = '%m [%p] %e '"
+
+
+class Cluster:
+    """A migrated database on a server that keeps its data and its log from start to start."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running = ExitStack()
+        self._url = make_url("postgresql://")
+
+    async def prepare(self) -> None:
+        """Starts it for the first time, makes the schema and has it write sqlstates to its log."""
+        await self.start()
+        await asyncio.to_thread(migrations.upgrade, self._url.render_as_string(hide_password=False))
+        connection = await self.connect()
+        await connection.execute(_WITH_SQLSTATES)
+        await connection.close()
+        await self.stop()
+        await self.start()
+
+    async def start(self) -> None:
+        self._url = make_url(await asyncio.to_thread(self._start))
+
+    def _start(self) -> str:
+        return self._running.enter_context(embedded_postgres(self._folder))
+
+    async def stop(self) -> None:
+        """Stops it as its operator would."""
+        await asyncio.to_thread(self._running.close)
+
+    async def stop_at_once(self) -> None:
+        """Stops it as a power cut would: no checkpoint, no farewell. What was committed is in its log, or lost."""
+        pid, started, _ = (self._folder / "postgres.state").read_text().split("\n")
+        await asyncio.to_thread(end, int(pid), started, [(signal.SIGQUIT, _STOP_SECONDS)])
+        assert started_at(int(pid)) != started, "the server has not stopped"
+        await self.stop()
+
+    @property
+    def socket(self) -> str:
+        """The Unix socket that it listens on, another one after every start."""
+        return f"{unquote(str(self._url.query['host']))}/.s.PGSQL.5432"
+
+    def url_through(self, port: int) -> str:
+        """Its URL for somebody who reaches it through this loopback port."""
+        way: URL = self._url.set(host="127.0.0.1", port=port, query={"ssl": "disable"})
+        return way.render_as_string(hide_password=False)
+
+    async def connect(self) -> asyncpg.Connection:
+        """A connection that no fault on the way meets."""
+        return await asyncpg.connect(self._url.set(drivername="postgresql").render_as_string(hide_password=False))
+
+    def deadlocks(self) -> int:
+        """How many deadlocks it has written to its log so far."""
+        log = (self._folder / "postgres.log").read_text(errors="replace")
+        assert " 00000 " in log, "the log holds no sqlstates"
+        return log.count(" 40P01 ")

@@ -1,0 +1,64 @@
+"""What the fault tests stand on: a PostgreSQL of their own, a way to it that breaks, and four workers behind it."""
+
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+from tests.chaos.cluster import Cluster
+from tests.chaos.fleet import Fleet, serving
+from tests.chaos.ground import Ground
+from tests.chaos.load import Call
+from tests.chaos.proxy import Proxy
+from tests.chaos.schedule import Schedule
+from tests.harness import sign_up
+
+DEADLINE_SECONDS = 2
+
+
+@pytest.fixture(autouse=True)
+def schedule(request: pytest.FixtureRequest) -> Schedule:
+    """The schedule of this test. It is printed, and CHAOS_SEED repeats it."""
+    seed = os.environ.get("CHAOS_SEED") or secrets.token_hex(4)
+    sys.stdout.write(f"\n{request.node.name}: CHAOS_SEED={seed}\n")
+    return Schedule(seed)
+
+
+@pytest.fixture
+def journal() -> list[Call]:
+    """What callers were told in this test."""
+    return []
+
+
+@pytest.fixture(scope="session")
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("chaos") / "data")
+    await cluster.prepare()
+    yield cluster
+    await cluster.stop()
+
+
+@pytest.fixture(scope="session")
+async def proxy(cluster: Cluster) -> AsyncIterator[Proxy]:
+    proxy = Proxy(lambda: cluster.socket)
+    async with proxy.listening():
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+async def fleet(cluster: Cluster, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
+    """Four workers, shared by the tests that do not end them."""
+    url, folder = cluster.url_through(proxy.port), tmp_path_factory.mktemp("fleet")
+    async with serving(url, folder, RECORD_DEADLINE_SECONDS=str(DEADLINE_SECONDS)) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+async def ground(cluster: Cluster, proxy: Proxy, fleet: Fleet) -> AsyncIterator[Ground]:
+    """The shared workers with everything in order, before and after the test."""
+    proxy.open()
+    async with httpx2.AsyncClient(base_url=fleet.url, timeout=30) as client:
+        yield Ground(cluster, proxy, fleet, await sign_up(client))
+    proxy.open()

@@ -1,0 +1,182 @@
+"""Callers who write down what became of every call."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tests.chaos.fleet import Fleet
+from tests.harness import Key
+
+Outcome = Literal["ok", "fail", "unknown"]
+
+_CALL_SECONDS = 20  # far beyond every deadline of the server: whoever meets it has met a hang
+_SPREAD_SECONDS = 30
+_CALLS_OF_LINE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What its caller knows: ok (a whole 2xx, with its id), fail (a definite refusal) or unknown.
+
+    `code` is that of the refusal, or how the answer went missing: "timeout", "reset" before its first byte, or "cut"
+    behind it. The prompt is the call's name: a call and its retries have one, and nobody else has it.
+    """
+
+    key_id: str
+    prompt: str
+    outcome: Outcome
+    id: str | None = None
+    status: int = 0
+    code: str = ""
+    replayed: bool = False
+    created_at: str = ""
+
+
+class Line:
+    """One HTTP connection, opened when it is needed and kept. Every call goes to the journal."""
+
+    def __init__(self, port: int, journal: list[Call]) -> None:
+        self._server = port
+        self._journal = journal
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._begun = False
+
+    async def connect(self) -> int:
+        """The port that it calls from."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._server)
+        port: int = self._streams[1].get_extra_info("sockname")[1]
+        return port
+
+    async def ask(self, key: Key, prompt: str, *, idempotency_key: str | None = None) -> Call:
+        """Asks for a picture."""
+        call = await self._call(key, prompt, idempotency_key)
+        self._journal.append(call)
+        return call
+
+    async def _call(self, key: Key, prompt: str, idempotency_key: str | None) -> Call:
+        self._begun = False
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                await self.connect()
+                return _told(key, prompt, *await self._exchange(_request(key, prompt, idempotency_key)))
+        except ConnectionRefusedError:
+            return Call(key.id, prompt, "fail", code="refused")  # nobody was there to hear it
+        except (OSError, EOFError, TimeoutError) as error:
+            self.close()
+            timeout = isinstance(error, TimeoutError)
+            return Call(key.id, prompt, "unknown", code="timeout" if timeout else "cut" if self._begun else "reset")
+
+    async def _exchange(self, request: bytes) -> tuple[int, bytes, bytes]:
+        assert self._streams is not None
+        reader, writer = self._streams
+        writer.write(request)
+        await writer.drain()
+        first = await reader.readexactly(1)
+        self._begun = True
+        head = first + await reader.readuntil(b"\r\n\r\n")
+        fields = head.lower()
+        length = int(fields.partition(b"content-length:")[2].partition(b"\r\n")[0])
+        body = await reader.readexactly(length)
+        if b"connection: close" in fields:
+            self.close()
+        return int(head.split(b" ", 2)[1]), fields, body
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+            self._streams = None
+
+
+def _request(key: Key, prompt: str, idempotency_key: str | None) -> bytes:
+    body = json.dumps({"prompt": prompt}).encode()
+    extra = f"Idempotency-Key: {idempotency_key}\r\n" if idempotency_key else ""
+    head = (
+        f"POST /v1/generate HTTP/1.1\r\nHost: pictures.test\r\nContent-Type: application/json\r\n{extra}"
+        f"Authorization: Bearer {key.raw}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def _told(key: Key, prompt: str, status: int, fields: bytes, body: bytes) -> Call:
+    answer: dict[str, Any] = json.loads(body)
+    if status == 200:
+        replayed = b"idempotent-replayed: true" in fields
+        return Call(key.id, prompt, "ok", answer["id"], status, "", replayed, answer["created_at"])
+    outcome: Outcome = "unknown" if answer["code"] == "outcome_unknown" else "fail"
+    return Call(key.id, prompt, outcome, None, status, answer["code"])
+
+
+@asynccontextmanager
+async def lines_to_every_worker(fleet: Fleet, journal: list[Call], *, each: int) -> AsyncIterator[list[list[Line]]]:
+    """For each worker, this many lines that it has accepted."""
+    lines: list[Line] = []
+    found: dict[int, list[Line]] = {}
+    try:
+        async with asyncio.timeout(_SPREAD_SECONDS):
+            while len(found) < len(fleet.workers()) or min(map(len, found.values())) < each:
+                lines += [Line(fleet.port, journal) for _ in range(4 * each)]
+                ports = [await line.connect() for line in lines]
+                await asyncio.sleep(0.05)
+                holders = fleet.holders()
+                found = {}
+                for port, line in zip(ports, lines, strict=True):
+                    if port in holders:
+                        found.setdefault(holders[port], []).append(line)
+        yield [several[:each] for several in found.values()]
+    finally:
+        for line in lines:
+            line.close()
+
+
+class Traffic:
+    """Callers without pause: every client has a key and several lines.
+
+    Every fourth call has an Idempotency-Key, and is sent again until it is ok.
+    """
+
+    def __init__(self, port: int, journal: list[Call], keys: Sequence[Key], *, lines: int) -> None:
+        self._lines = [(Line(port, journal), key, f"{key.id} {n}") for key in keys for n in range(lines)]
+        self._flowing = True
+
+    @property
+    def width(self) -> int:
+        """How many calls can be on their way at a time."""
+        return len(self._lines)
+
+    @asynccontextmanager
+    async def flowing(self) -> AsyncIterator[None]:
+        """At the end every caller has brought its last call to an end."""
+        callers = [asyncio.create_task(self._call_on(*each)) for each in self._lines]
+        try:
+            yield
+        finally:
+            self._flowing = False
+            await asyncio.gather(*callers)
+
+    async def _call_on(self, line: Line, key: Key, name: str) -> None:
+        number = 0
+        while self._flowing:
+            number += 1
+            prompt = f"{name} {number}"
+            once = f"{name}-{number}".replace(" ", "-") if number % 4 == 0 else None
+            call = await line.ask(key, prompt, idempotency_key=once)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CALL_SECONDS):
+                    while once and call.outcome != "ok" and call.status not in _FINAL and call.code != "refused":
+                        await asyncio.sleep(0.05)
+                        call = await line.ask(key, prompt, idempotency_key=once)
+            if call.code == "refused":
+                return  # the server has gone
+            if call.outcome != "ok":
+                await asyncio.sleep(0.02)
+            if number % _CALLS_OF_LINE == 0:
+                line.close()  # the next may lead to another worker
+        line.close()
+
+
+_FINAL = {400, 401, 409, 422}
+"""Refusals that a retry would only get again."""

@@ -1,0 +1,105 @@
+"""Faults under traffic: nothing acknowledged is lost, nothing refused is recorded, every count is exact."""
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+from tests.chaos.ground import Ground
+from tests.chaos.load import Call, Traffic, lines_to_every_worker
+from tests.chaos.proxy import Ambush, Point
+from tests.chaos.schedule import Schedule, times
+from tests.chaos.verify import violations, watching_last_use
+from tests.harness import Key
+
+CLIENTS, LINES = 8, 3  # each client has a key, and this many connections
+RECOVERY_SECONDS = 20
+Fault = Callable[[Ground, Schedule], Awaitable[None]]
+
+
+async def kill_a_worker(ground: Ground, schedule: Schedule) -> None:
+    """One that has callers, and not the last of them."""
+    for _ in range(RECOVERY_SECONDS * 10):
+        busy = sorted(set(ground.fleet.holders().values()))
+        if len(busy) > 1:
+            ground.fleet.kill(schedule.pick(busy))
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("callers come to one worker only")
+
+
+async def stop_the_database_at_once(ground: Ground, schedule: Schedule) -> None:
+    await ground.cluster.stop_at_once()
+    await asyncio.sleep(schedule.between(0, 1))
+    await ground.cluster.start()
+
+
+async def cut_every_connection(ground: Ground, _schedule: Schedule) -> None:
+    ground.proxy.cut()
+
+
+async def cut_a_statement(ground: Ground, schedule: Schedule) -> None:
+    points: list[Point] = ["request", "answer"]
+    await spring(ground.proxy.ambush(schedule.pick(points)))
+
+
+async def spring(ambush: Ambush) -> None:
+    """Waits until a statement is held, and cuts its connection."""
+    async with asyncio.timeout(RECOVERY_SECONDS):
+        await ambush.sprung.wait()
+    ambush.cut.set()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How often something fails, and what callers may meet besides their pictures."""
+
+    fault: Fault
+    count: int
+    codes: frozenset[str] = frozenset()
+
+
+TRIALS = [
+    Trial(kill_a_worker, times(short=2, long=30), frozenset({"reset", "cut"})),
+    Trial(stop_the_database_at_once, times(short=1, long=30), frozenset({"unavailable", "outcome_unknown"})),
+    Trial(cut_every_connection, times(short=2, long=30), frozenset({"unavailable"})),
+    Trial(cut_a_statement, times(short=2, long=100)),
+]
+
+
+@pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.fault.__name__)
+async def test_whatever_fails_under_traffic_the_ledger_is_what_callers_were_told(
+    ground: Ground, schedule: Schedule, journal: list[Call], trial: Trial
+) -> None:
+    keys = await ground.keys(CLIENTS)
+    traffic = Traffic(ground.fleet.port, journal, keys, lines=LINES)
+    started = time.monotonic()
+    async with watching_last_use(ground.cluster, keys), traffic.flowing():
+        for _ in range(trial.count):
+            await asyncio.sleep(schedule.between(0.1, 0.8))
+            await trial.fault(ground, schedule)
+        await everything_works_again(ground, keys[0], journal)
+    tell(trial, journal, time.monotonic() - started)
+    assert await violations(ground.cluster, journal) == []
+    assert {call.code for call in journal} <= {"", *trial.codes}
+
+
+async def everything_works_again(ground: Ground, key: Key, journal: list[Call]) -> None:
+    """Returns once there are as many workers as before, and each has answered with a picture."""
+    await ground.fleet.whole()
+    async with lines_to_every_worker(ground.fleet, journal, each=1) as lines, asyncio.timeout(RECOVERY_SECONDS):
+        for worker, [line] in enumerate(lines):
+            tries = 0
+            while (await line.ask(key, f"afterwards {worker} {tries}")).outcome != "ok":
+                tries += 1
+                await asyncio.sleep(0.1)
+
+
+def tell(trial: Trial, journal: list[Call], seconds: float) -> None:
+    outcomes = Counter(call.outcome for call in journal)
+    codes = Counter(call.code for call in journal if call.code)
+    what = f"{trial.count} x {trial.fault.__name__}"
+    sys.stdout.write(f"{what}: {len(journal)} calls in {seconds:.0f} s, {dict(outcomes)}, {dict(codes)}\n")
