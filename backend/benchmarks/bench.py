@@ -1,0 +1,126 @@
+"""`make bench`: our generate route, the bare FastAPI route and the tutorial way, in turn, in one run."""
+
+import asyncio
+import json
+import secrets
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import asyncpg
+from benchmarks.machine import ACCOUNT, Load, Server, database, free_port, load, machine, new_key, serving, tool
+from sqlalchemy.engine import make_url
+
+NAMES = ("ours", "bare", "tutorial")
+ROUNDS = 5
+SECONDS = 6
+WARM_UP_SECONDS = 2
+LOGINS = 50
+WIDE_OPEN = "1000000/second"
+
+
+def main() -> None:
+    tool()
+    with ExitStack() as stack:
+        url = stack.enter_context(database())
+        servers = start(stack, url)
+        key = new_key(servers["ours"].url)
+        for server in servers.values():
+            load(server.url, keys=[key], seconds=WARM_UP_SECONDS)
+        rounds: defaultdict[str, list[Load]] = defaultdict(list)
+        transactions, memory = [], [servers["ours"].memory_kib]
+        tails, login_rates = [], []
+        for number in range(ROUNDS):
+            for name, server in servers.items():
+                before = asyncio.run(count_transactions(url))
+                rounds[name].append(load(server.url, keys=[key], seconds=SECONDS))
+                if name == "ours":
+                    spent = asyncio.run(count_transactions(url)) - before
+                    transactions.append(1000 * spent / rounds[name][-1].requests)
+                    memory.append(server.memory_kib)
+            quiet, crowded, logins = among_logins(servers["ours"], key)
+            tails.append(crowded.p99 / quiet.p99)
+            login_rates.append(logins.per_second)
+            print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
+    report(rounds, transactions, memory)
+    rate, tail = statistics.median(login_rates), statistics.median(tails)
+    print(f"p99 of generate among {LOGINS} logins at a time ({rate:.0f} a second), against without: {tail:.2f}")
+
+
+def among_logins(server: Server, key: str) -> tuple[Load, Load, Load]:
+    """Generate alone; then generate and logins at once: what each came to."""
+    quiet = load(server.url, keys=[key], seconds=SECONDS)
+    with ThreadPoolExecutor() as threads:
+        logins = threads.submit(
+            load,
+            server.url,
+            keys=[""],
+            seconds=SECONDS,
+            connections=LOGINS,
+            path="/v1/auth/login",
+            body=json.dumps(ACCOUNT),
+        )
+        crowded = load(server.url, keys=[key], seconds=SECONDS)
+        return quiet, crowded, logins.result()
+
+
+def start(stack: ExitStack, url: str, *, names: Sequence[str] = NAMES) -> dict[str, Server]:
+    """The servers to be compared, each in one process."""
+    ports = [free_port() for _ in range(3)]
+    uvicorn = ("uvicorn", "--no-access-log", "--log-level", "warning", "--loop", "uvloop", "--http", "httptools")
+    ours = {
+        "DATABASE_URL": url,
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "PORT": str(ports[0]),
+        "GENERATE_LIMIT_PER_KEY": WIDE_OPEN,
+        "GENERATE_LIMIT_MODE": "enforce",
+        "LOGIN_LIMIT_PER_IP": WIDE_OPEN,
+        "LOGIN_LIMIT_PER_ACCOUNT": WIDE_OPEN,
+        "LOGIN_LIMIT_PER_ACCOUNT_ANYWHERE": WIDE_OPEN,
+    }
+    bare = (*uvicorn, "benchmarks.bare:app", "--port", str(ports[1]))
+    tutorial = (*uvicorn, "benchmarks.tutorial:app", "--port", str(ports[2]))
+    ways = {
+        "ours": serving("app.cli", "serve", port=ports[0], **ours),
+        "bare": serving(*bare, port=ports[1]),
+        "tutorial": serving(*tutorial, port=ports[2], DATABASE_URL=url),
+    }
+    return {name: stack.enter_context(ways[name]) for name in names}
+
+
+async def count_transactions(url: str) -> int:
+    connection = await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False))
+    await asyncio.sleep(1.5)  # backends report what they did within a second
+    count: int = await connection.fetchval(
+        "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()"
+    )
+    await connection.close()
+    return count
+
+
+def report(rounds: Mapping[str, Sequence[Load]], transactions: Sequence[float], memory: Sequence[int]) -> None:
+    print(f"\n{machine()}\n{ROUNDS} rounds of {SECONDS} s, interleaved, 32 connections, one worker; medians\n")
+    print("| what | requests/s | of bare | p50 ms | p99 ms | p99 of bare | errors |")
+    print("|---|---|---|---|---|---|---|")
+    for name, loads in rounds.items():
+        speed = median_ratio(loads, rounds["bare"], "per_second")
+        tail = median_ratio(loads, rounds["bare"], "p99")
+        told = [statistics.median(getattr(each, field) for each in loads) for field in ("per_second", "p50", "p99")]
+        errors = sum(each.errors for each in loads)
+        print(f"| {name} | {told[0]:,.0f} | {speed:.2f} | {told[1]:.1f} | {told[2]:.1f} | {tail:.2f} | {errors} |")
+    print(f"\nours : tutorial = {median_ratio(rounds['ours'], rounds['tutorial'], 'per_second'):.1f}")
+    print(f"transactions per 1,000 requests: {statistics.median(transactions):.0f}")
+    print(f"memory of our process, KiB, after the warm-up and after each round: {', '.join(map(str, memory))}")
+
+
+def median_ratio(some: Sequence[Load], others: Sequence[Load], field: str) -> float:
+    """The median over the rounds of the ratio within each round: what drifts between rounds drifts for both."""
+    ratios: list[float] = [getattr(a, field) / getattr(b, field) for a, b in zip(some, others, strict=True)]
+    return statistics.median(ratios)
+
+
+if __name__ == "__main__":
+    main()

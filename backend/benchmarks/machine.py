@@ -1,0 +1,170 @@
+"""The parts that every benchmark starts, measures and stops: PostgreSQL, servers, load."""
+
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from app.core import migrations
+from app.core.embedded import embedded_postgres
+
+BACKEND = Path(__file__).parents[1]
+CONNECTIONS = 32
+START_SECONDS = 30
+GENERATE = '{"prompt": "A cute banana", "size": "1024x1024"}'
+ACCOUNT = {"email": "bench@example.com", "password": "correct horse battery staple"}
+
+_LOAD = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.body = '{body}'
+local keys = {{{keys}}}
+local requests = {{}}
+function init(args)
+  for n, key in ipairs(keys) do
+    wrk.headers["Authorization"] = "Bearer " .. key
+    requests[n] = wrk.format()
+  end
+end
+local turn = 0
+function request()
+  turn = turn % #requests + 1
+  return requests[turn]
+end
+done = function(summary, latency, requests)
+  local seen = summary.errors
+  local errors = seen.status + seen.connect + seen.read + seen.write + seen.timeout
+  io.stderr:write(string.format('{{"requests": %d, "microseconds": %d, "p50": %d, "p99": %d, "errors": %d}}',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), errors))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one round of load came to. Latencies in milliseconds."""
+
+    requests: int
+    seconds: float
+    p50: float
+    p99: float
+    errors: int
+
+    @property
+    def per_second(self) -> float:
+        return self.requests / self.seconds
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that listens."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def memory_kib(self) -> int:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0])
+
+
+@contextmanager
+def database() -> Iterator[str]:
+    """A migrated PostgreSQL of the benchmark's own; its URL."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, embedded_postgres(Path(folder)) as url:
+        migrations.upgrade(url)
+        yield url
+
+
+@contextmanager
+def serving(*command: str, port: int, **environment: str) -> Iterator[Server]:
+    """A server in another process, from its first answer on."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=BACKEND,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for(port, process)
+        yield Server(f"http://127.0.0.1:{port}", process)
+    finally:
+        process.terminate()
+        process.wait(START_SECONDS)
+
+
+def load(
+    url: str,
+    *,
+    keys: Sequence[str],
+    seconds: int,
+    connections: int = CONNECTIONS,
+    path: str = "/v1/generate",
+    body: str = GENERATE,
+) -> Load:
+    """POSTs the same body for some seconds, with the keys in turn."""
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(_LOAD.format(keys=", ".join(f'"{key}"' for key in keys), body=body))
+        script.flush()
+        command = [tool(), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name, f"{url}{path}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    told = json.loads(done.stderr)
+    return Load(told["requests"], told["microseconds"] / 1e6, told["p50"] / 1e3, told["p99"] / 1e3, told["errors"])
+
+
+def new_key(url: str) -> str:
+    """An account and its key, by HTTP."""
+    _post(f"{url}/v1/auth/register", ACCOUNT)
+    token = _post(f"{url}/v1/auth/login", ACCOUNT)["access_token"]
+    return _post(f"{url}/v1/keys", {"name": "bench"}, token)["key"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def tool() -> str:
+    """wrk, or an end with a sentence."""
+    path = shutil.which("wrk")
+    if path is None:
+        sys.exit("The benchmarks need wrk, a load generator: apt-get install wrk")
+    return path
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    model = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())[0]
+    python = platform.python_version()
+    return f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores of {model}, Python {python}, {platform.system()}"
+
+
+def _post(url: str, body: dict[str, str], token: str = "") -> dict[str, str]:
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+    with urlopen(Request(url, json.dumps(body).encode(), headers)) as answer:
+        found: dict[str, str] = json.load(answer)
+        return found
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    sys.exit("A server did not start")
