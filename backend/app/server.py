@@ -1,6 +1,7 @@
 """The running server: its socket, its signals, its workers, and what it says when it starts."""
 
 import gc
+import math
 import multiprocessing
 import os
 import signal
@@ -23,7 +24,7 @@ from app.core.settings import ConfigurationError, Settings
 from app.main import create_app
 
 _GC_THRESHOLDS = (20_000, 50, 100)  # full collections are rare
-_GRACE_SECONDS = 30  # longer than any request may take
+_GRACE_SECONDS = 30  # at least; longer than any request may take
 
 
 @contextmanager
@@ -90,7 +91,7 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
         access_log=False,
         proxy_headers=False,  # it would believe whatever a client on this machine claims
         server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=max(_GRACE_SECONDS, math.ceil(settings.record_deadline_seconds) + 5),
     )
     configure_logging(settings.log_level)
     listener.listen(config.backlog)
