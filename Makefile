@@ -3,16 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-scale lock clean
+.PHONY: help run test check bench bench-scale bench-limits bench-overload chaos lock clean
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/run.installed ## start NanoBanana on http://127.0.0.1:8000, with a PostgreSQL of its own
 	@exec $(BIN)/nanobanana serve
 
-test: .venv/dev.installed ## run the whole suite on a real PostgreSQL, with coverage
-	cd backend && rm -rf .coverage && ../$(BIN)/coverage run -m pytest && ../$(BIN)/coverage report
+test: .venv/dev.installed ## run the whole suite on a real PostgreSQL and Redis, with coverage
+	cd backend && rm -rf .coverage && ../$(BIN)/pytest -n 2 --cov --cov-report= && ../$(BIN)/coverage report
 
 check: .venv/dev.installed ## style, types, import contracts, schema equal to the models
 	cd backend && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports && ../$(BIN)/pytest -q tests/test_schema.py
@@ -22,6 +22,12 @@ bench: .venv/dev.installed ## generate against the bare FastAPI route and the tu
 
 bench-scale: .venv/dev.installed ## what a request costs with a million keys and ten million rows (needs wrk)
 	cd backend && ../$(BIN)/python -m benchmarks.scale
+
+bench-limits: .venv/dev.installed ## what callers feel while Redis is in trouble
+	cd backend && ../$(BIN)/python -m benchmarks.trouble
+
+bench-overload: .venv/dev.installed ## goodput, refusals and health at ten times the capacity (needs wrk)
+	cd backend && ../$(BIN)/python -m benchmarks.overload
 
 chaos: .venv/dev.installed ## break workers, connections and PostgreSQL under traffic, for minutes
 	cd backend && CHAOS=long ../$(BIN)/pytest -q -s tests/chaos

@@ -1,4 +1,4 @@
-"""The command line: `nanobanana serve | migrate | accounts | usage`."""
+"""The command line: `nanobanana serve | migrate | accounts | limits | usage`."""
 
 import asyncio
 import sys
@@ -19,8 +19,10 @@ from app.core import migrations
 from app.core.db import create_engine
 from app.core.embedded import EmbeddedPostgresError, embedded_postgres, running_url
 from app.core.settings import ConfigurationError, Settings, load_settings
+from app.features.keys import limits as key_limits
 from app.features.keys.service import set_account_active
 from app.features.usage.service import find_days, find_differences
+from app.ratelimit.redis import OutOfReach, check_redis
 
 Result = TypeVar("Result")
 
@@ -43,9 +45,9 @@ def serve() -> None:
     """
     with _sentences_for_errors(), server.signals_as_exits() as stop, ExitStack() as stack:
         settings = load_settings().with_secret()
+        _check_limits(settings)
         listener = stack.enter_context(server.listening(settings))
         settings = _with_database(settings, stack)
-        _warn(settings)
         click.echo(server.welcome(settings))
         server.run(settings, listener, stop)
 
@@ -91,6 +93,46 @@ def _set_active(email: str, *, active: bool) -> None:
         if not _run_on_database(partial(set_account_active, email=email, active=active)):
             raise ConfigurationError("There is no account with that email.")
         click.echo(f"The account is {'enabled' if active else 'disabled'}.")
+
+
+@main.group()
+def limits() -> None:
+    """Give keys and accounts limits of their own."""
+
+
+@limits.command("set")
+@click.argument("owner", metavar="KEY_ID|EMAIL")
+@click.option("--generate", help="Pictures of the key, or of all the account's keys together: 600/minute, or default.")
+@click.option("--generate-per-key", help="Pictures of each key of the account: 600/minute, or default.")
+@click.option("--concurrency", help="Generations at a time of the key, or of each key of the account: 100, or default.")
+def set_limits(owner: str, generate: str | None, generate_per_key: str | None, concurrency: str | None) -> None:
+    """Set limits of the key KEY_ID, or of the account EMAIL; what is not named stays.
+
+    A key's own limit goes before its account's, and that before the settings'. Every process knows within ten seconds.
+    """
+    with _sentences_for_errors():
+        change = {
+            "generate_limit": generate,
+            "generate_limit_per_key": generate_per_key,
+            "generate_concurrency": concurrency,
+        }
+        chosen = {name: text for name, text in change.items() if text is not None}
+        if not _run_on_database(partial(key_limits.set_limits, owner=owner, change=key_limits.read_change(chosen))):
+            raise ConfigurationError("There is no such key or account.")
+        click.echo("The limits are set.")
+
+
+@limits.command("show")
+@click.argument("email")
+def show_limits(email: str) -> None:
+    """Show what was set for the account EMAIL and for its keys."""
+    with _sentences_for_errors():
+        found = _run_on_database(partial(key_limits.find_limits, email=email))
+        if not found:
+            raise ConfigurationError("There is no account with that email.")
+        for each in found:
+            told = ", ".join(f"{name} {value or 'default'}" for name, value in each.values.items())
+            click.echo(f"{each.owner}: {told}")
 
 
 @main.group()
@@ -179,11 +221,22 @@ def _sentences_for_errors() -> Iterator[None]:
         sys.exit(1)
 
 
-def _warn(settings: Settings) -> None:
-    if settings.workers > 1:
-        click.echo("Limits are kept by each worker for itself: together they allow WORKERS times as much.", err=True)
-    if settings.redis_url is not None:
-        click.echo("REDIS_URL is set, but nothing is kept in Redis yet: limits live in each process.", err=True)
+def _check_limits(settings: Settings) -> None:
+    """Raises ConfigurationError where limits would be multiplied by the workers; warns where Redis does not answer."""
+    if settings.redis_url is None:
+        if settings.workers > 1:
+            raise ConfigurationError(
+                f"WORKERS is {settings.workers}, but each worker would hold the limits by itself. "
+                "Set REDIS_URL to a Redis that they share, or WORKERS=1."
+            )
+        return
+    try:
+        asyncio.run(check_redis(settings.redis_url.get_secret_value()))
+    except (ValueError, TypeError, AttributeError):  # an option in it that the client does not know
+        raise ConfigurationError("REDIS_URL is not a URL that the Redis client can read.") from None
+    except OutOfReach as error:
+        told = f"The Redis of REDIS_URL cannot be used ({error.reason}). Until it can, each process limits by itself."
+        click.echo(told, err=True)
 
 
 if __name__ == "__main__":

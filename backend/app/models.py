@@ -27,6 +27,10 @@ _time = DateTime(timezone=True)
 _id = Text(collation="C")  # compared byte by byte: ids that begin with their time stay in the order of time
 
 
+def _is_limit(column: str) -> str:
+    return f"{column} ~ '^[1-9][0-9]{{0,6}}/(second|minute|hour|day)$'"
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(
         naming_convention={
@@ -43,13 +47,23 @@ class User(Base):
     """An account. The email is stored in its canonical form, and the unique index on it is the only arbiter."""
 
     __tablename__ = "users"
-    __table_args__ = (UniqueConstraint("email"), CheckConstraint("email = lower(email)", name="email"))
+    __table_args__ = (
+        UniqueConstraint("email"),
+        CheckConstraint("email = lower(email)", name="email"),
+        CheckConstraint(_is_limit("generate_limit"), name="generate_limit"),
+        CheckConstraint(_is_limit("generate_limit_per_key"), name="generate_limit_per_key"),
+        CheckConstraint("generate_concurrency_per_key between 1 and 1000000", name="generate_concurrency_per_key"),
+    )
 
     id: Mapped[str] = mapped_column(_id, primary_key=True)
     email: Mapped[str] = mapped_column(Text)
     password_hash: Mapped[str] = mapped_column(Text)
     is_active: Mapped[bool] = mapped_column(server_default=true())
     created_at: Mapped[datetime] = mapped_column(_time, server_default=func.now())
+    generate_limit: Mapped[str | None] = mapped_column(Text)
+    """Instead of the settings', for all its keys together, such as `600/minute`; below, for each key of its own."""
+    generate_limit_per_key: Mapped[str | None] = mapped_column(Text)
+    generate_concurrency_per_key: Mapped[int | None]
 
 
 class ApiKey(Base):
@@ -60,6 +74,8 @@ class ApiKey(Base):
         UniqueConstraint("key_hash"),
         CheckConstraint("environment in ('live', 'test')", name="environment"),
         CheckConstraint("octet_length(key_hash) = 32", name="key_hash"),
+        CheckConstraint(_is_limit("generate_limit"), name="generate_limit"),
+        CheckConstraint("generate_concurrency between 1 and 1000000", name="generate_concurrency"),
         Index("api_keys_of_user_idx", "user_id", "created_at", "id"),
     )
 
@@ -74,6 +90,9 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None] = mapped_column(_time)
     is_suspended: Mapped[bool] = mapped_column(server_default=false())
     """The account's `is_active`, the other way round, kept here by the transaction that changes it."""
+    generate_limit: Mapped[str | None] = mapped_column(Text)
+    """Instead of the account's or the settings'; so is the next."""
+    generate_concurrency: Mapped[int | None]
 
 
 class Generation(Base):

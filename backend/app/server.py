@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
 from app.core.logs import configure_logging
+from app.core.metrics import shared_by_workers
 from app.core.settings import ConfigurationError, Settings
 from app.main import create_app
 
@@ -97,8 +98,9 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
     listener.listen(config.backlog)
     if settings.workers > 1:
         supervisor = Multiprocess(config, sockets=[listener])  # takes over the signals
-        if stop.number is None:
-            supervisor.run()
+        with shared_by_workers():
+            if stop.number is None:
+                supervisor.run()
     else:
         _Server(config, stop).run(sockets=[listener])
 

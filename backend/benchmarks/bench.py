@@ -1,4 +1,4 @@
-"""`make bench`: our generate route, the bare FastAPI route and the tutorial way, in turn, in one run."""
+"""`make bench`: our generate route, without and with Redis, the bare FastAPI route and the tutorial way, in one run."""
 
 import asyncio
 import json
@@ -6,15 +6,19 @@ import secrets
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import asyncpg
+from app.core.limit_settings import LimitSettings
 from benchmarks.machine import ACCOUNT, Load, Server, database, free_port, load, machine, new_key, serving, tool
 from sqlalchemy.engine import make_url
+from tests.redis_server import redis_server
 
-NAMES = ("ours", "bare", "tutorial")
+NAMES = ("ours", "ours on Redis", "bare", "tutorial")
 ROUNDS = 5
 SECONDS = 6
 WARM_UP_SECONDS = 2
@@ -69,26 +73,33 @@ def among_logins(server: Server, key: str) -> tuple[Load, Load, Load]:
 
 def start(stack: ExitStack, url: str, *, names: Sequence[str] = NAMES) -> dict[str, Server]:
     """The servers to be compared, each in one process."""
-    ports = [free_port() for _ in range(3)]
+    ports = dict(zip(NAMES, [free_port() for _ in NAMES], strict=True))
     uvicorn = ("uvicorn", "--no-access-log", "--log-level", "warning", "--loop", "uvloop", "--http", "httptools")
     ours = {
         "DATABASE_URL": url,
         "SECRET_KEY": secrets.token_urlsafe(48),
-        "PORT": str(ports[0]),
-        "GENERATE_LIMIT_PER_KEY": WIDE_OPEN,
-        "GENERATE_LIMIT_MODE": "enforce",
-        "LOGIN_LIMIT_PER_IP": WIDE_OPEN,
-        "LOGIN_LIMIT_PER_ACCOUNT": WIDE_OPEN,
-        "LOGIN_LIMIT_PER_ACCOUNT_ANYWHERE": WIDE_OPEN,
+        "GENERATE_CONCURRENCY_PER_KEY": "1000000",
+        **{name.upper(): WIDE_OPEN for name in LimitSettings.model_fields if "_limit_" in name and "_mode" not in name},
     }
-    bare = (*uvicorn, "benchmarks.bare:app", "--port", str(ports[1]))
-    tutorial = (*uvicorn, "benchmarks.tutorial:app", "--port", str(ports[2]))
+
+    def serve(name: str, **settings: str) -> Callable[[], AbstractContextManager[Server]]:
+        return lambda: serving("app.cli", "serve", port=ports[name], PORT=str(ports[name]), **ours, **settings)
+
+    def run(name: str, app: str, **settings: str) -> Callable[[], AbstractContextManager[Server]]:
+        return lambda: serving(*uvicorn, app, "--port", str(ports[name]), port=ports[name], **settings)
+
     ways = {
-        "ours": serving("app.cli", "serve", port=ports[0], **ours),
-        "bare": serving(*bare, port=ports[1]),
-        "tutorial": serving(*tutorial, port=ports[2], DATABASE_URL=url),
+        "ours": serve("ours"),
+        "ours on Redis": serve("ours on Redis", REDIS_URL=_redis_url(stack) if "ours on Redis" in names else ""),
+        "bare": run("bare", "benchmarks.bare:app"),
+        "tutorial": run("tutorial", "benchmarks.tutorial:app", DATABASE_URL=url),
     }
-    return {name: stack.enter_context(ways[name]) for name in names}
+    return {name: stack.enter_context(ways[name]()) for name in names}
+
+
+def _redis_url(stack: ExitStack) -> str:
+    folder = stack.enter_context(TemporaryDirectory(prefix="bench-redis-"))
+    return stack.enter_context(redis_server(Path(folder))).url
 
 
 async def count_transactions(url: str) -> int:
@@ -111,7 +122,8 @@ def report(rounds: Mapping[str, Sequence[Load]], transactions: Sequence[float], 
         told = [statistics.median(getattr(each, field) for each in loads) for field in ("per_second", "p50", "p99")]
         errors = sum(each.errors for each in loads)
         print(f"| {name} | {told[0]:,.0f} | {speed:.2f} | {told[1]:.1f} | {told[2]:.1f} | {tail:.2f} | {errors} |")
-    print(f"\nours : tutorial = {median_ratio(rounds['ours'], rounds['tutorial'], 'per_second'):.1f}")
+    print(f"\nours on Redis : ours = {median_ratio(rounds['ours on Redis'], rounds['ours'], 'per_second'):.2f}")
+    print(f"ours : tutorial = {median_ratio(rounds['ours'], rounds['tutorial'], 'per_second'):.1f}")
     print(f"transactions per 1,000 requests: {statistics.median(transactions):.0f}")
     print(f"memory of our process, KiB, after the warm-up and after each round: {', '.join(map(str, memory))}")
 

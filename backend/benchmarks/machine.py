@@ -14,16 +14,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.request import Request, urlopen
 
 from app.core import migrations
 from app.core.embedded import embedded_postgres
+from app.core.limit_settings import LimitSettings
 
 BACKEND = Path(__file__).parents[1]
 CONNECTIONS = 32
 START_SECONDS = 30
+_ANSWER_SECONDS_MAX = 30
 GENERATE = '{"prompt": "A cute banana", "size": "1024x1024"}'
 ACCOUNT = {"email": "bench@example.com", "password": "correct horse battery staple"}
+WIDE_OPEN = {
+    **{name.upper(): "1000000/second" for name in LimitSettings.model_fields if re.search("_limit_(?!mode)", name)},
+    "GENERATE_CONCURRENCY_PER_KEY": "1000000",
+}
+"""Settings under which no limit is met by accident."""
 
 _LOAD = """
 wrk.method = "POST"
@@ -44,10 +52,12 @@ function request()
 end
 done = function(summary, latency, requests)
   local seen = summary.errors
-  local errors = seen.status + seen.connect + seen.read + seen.write + seen.timeout
-  io.stderr:write(string.format('{{"requests": %d, "microseconds": %d, "p50": %d, "p99": %d, "errors": %d}}',
-    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), errors))
+  local lost = seen.connect + seen.read + seen.write + seen.timeout
+  io.stderr:write(string.format(
+    '{{"requests": %d, "microseconds": %d, "p50": %d, "p99": %d, "refused": %d, "lost": %d}}',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), seen.status, lost))
 end
+{more}
 """
 
 
@@ -59,11 +69,20 @@ class Load:
     seconds: float
     p50: float
     p99: float
-    errors: int
+    refused: int
+    lost: int
+
+    @property
+    def errors(self) -> int:
+        return self.refused + self.lost
 
     @property
     def per_second(self) -> float:
         return self.requests / self.seconds
+
+    @property
+    def good_per_second(self) -> float:
+        return (self.requests - self.refused) / self.seconds
 
 
 @dataclass(frozen=True)
@@ -77,6 +96,11 @@ class Server:
     def memory_kib(self) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.findall(r"VmRSS:\s+(\d+)", status)[0])
+
+    @property
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -113,22 +137,38 @@ def load(
     connections: int = CONNECTIONS,
     path: str = "/v1/generate",
     body: str = GENERATE,
+    more: str = "",
 ) -> Load:
-    """POSTs the same body for some seconds, with the keys in turn."""
+    """POSTs the same body for some seconds, with the keys in turn. `more` is added to wrk's script."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_LOAD.format(keys=", ".join(f'"{key}"' for key in keys), body=body))
+        script.write(_LOAD.format(keys=", ".join(f'"{key}"' for key in keys), body=body, more=more))
         script.flush()
-        command = [tool(), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name, f"{url}{path}"]
+        limits = (f"-c{connections}", f"-d{seconds}s", "--timeout", f"{_ANSWER_SECONDS_MAX}s")
+        command = [tool(), "-t1", *limits, "-s", script.name, f"{url}{path}"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     told = json.loads(done.stderr)
-    return Load(told["requests"], told["microseconds"] / 1e6, told["p50"] / 1e3, told["p99"] / 1e3, told["errors"])
+    latencies = (told["p50"] / 1e3, told["p99"] / 1e3)
+    return Load(told["requests"], told["microseconds"] / 1e6, *latencies, told["refused"], told["lost"])
+
+
+class Key(NamedTuple):
+    """An API key as its owner got it."""
+
+    id: str
+    raw: str
+
+
+def new_keys(url: str, count: int) -> list[Key]:
+    """An account's keys, by HTTP."""
+    _post(f"{url}/v1/auth/register", ACCOUNT)
+    token = _post(f"{url}/v1/auth/login", ACCOUNT)["access_token"]
+    created = [_post(f"{url}/v1/keys", {"name": "bench"}, token) for _ in range(count)]
+    return [Key(each["id"], each["key"]) for each in created]
 
 
 def new_key(url: str) -> str:
     """An account and its key, by HTTP."""
-    _post(f"{url}/v1/auth/register", ACCOUNT)
-    token = _post(f"{url}/v1/auth/login", ACCOUNT)["access_token"]
-    return _post(f"{url}/v1/keys", {"name": "bench"}, token)["key"]
+    return new_keys(url, 1)[0].raw
 
 
 def free_port() -> int:

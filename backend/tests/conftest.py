@@ -12,14 +12,17 @@ import httpx2
 import pytest
 from app.core import migrations
 from app.core.embedded import embedded_postgres
+from app.core.limit_settings import LimitSettings
 from app.core.logs import configure_logging
 from app.core.settings import Settings
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 from tests.harness import Account, fresh_database, running, sign_up
+from tests.redis_server import RedisServer, redis_server
 
 SECRET = secrets.token_urlsafe(48)
 WIDE_OPEN = "1000000/second"
+EVERY_LIMIT = [name for name in LimitSettings.model_fields if "_limit_" in name and not name.endswith("_mode")]
 
 Start = Callable[..., Awaitable[httpx2.AsyncClient]]
 SignUp = Callable[..., Awaitable[Account]]
@@ -57,6 +60,23 @@ def database_url(server_url: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of this run's own."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """A Redis whose other contents are left alone: TEST_REDIS_URL, or the one of this run."""
+    given = os.environ.get("TEST_REDIS_URL")
+    if given:
+        return given
+    server: RedisServer = request.getfixturevalue("redis")
+    return server.url
+
+
+@pytest.fixture(scope="session")
 def settings(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings under which no limit is met by accident."""
     return Settings(
@@ -64,12 +84,9 @@ def settings(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Set
         database_url=SecretStr(database_url),
         data_dir=tmp_path_factory.mktemp("settings"),
         public_url="https://pictures.test",
-        generate_limit_per_key=WIDE_OPEN,
-        register_limit_per_ip=WIDE_OPEN,
-        login_limit_per_ip=WIDE_OPEN,
-        login_limit_per_account=WIDE_OPEN,
-        login_limit_per_account_anywhere=WIDE_OPEN,
+        generate_concurrency_per_key=1_000_000,
         hash_queue_max=1000,
+        **dict.fromkeys(EVERY_LIMIT, WIDE_OPEN),
     )
 
 

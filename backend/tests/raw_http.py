@@ -25,10 +25,16 @@ def chunk(data: bytes) -> bytes:
 
 async def send_raw(client: httpx2.AsyncClient, request: bytes, *more: bytes) -> httpx2.Response:
     """The answer to these very bytes. The connection stays half open: nothing tells the server that no more comes."""
-    async with asyncio.timeout(_SECONDS_MAX), _connected(client) as (reader, writer):
+    async with asyncio.timeout(_SECONDS_MAX), connected(client) as (reader, writer):
         for part in (request, *more):
             writer.write(part)
             await writer.drain()
+        return await read_answer(reader)
+
+
+async def read_answer(reader: asyncio.StreamReader) -> httpx2.Response:
+    """The next answer of a connection."""
+    async with asyncio.timeout(_SECONDS_MAX):
         status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
         headers = httpx2.Headers([(name, value) for name, _, value in (line.partition(": ") for line in lines)])
         content = await reader.readexactly(int(headers.get("content-length", "0")))
@@ -37,13 +43,14 @@ async def send_raw(client: httpx2.AsyncClient, request: bytes, *more: bytes) -> 
 
 async def leave_after(client: httpx2.AsyncClient, request: bytes) -> None:
     """Sends these bytes and hangs up."""
-    async with asyncio.timeout(_SECONDS_MAX), _connected(client) as (_, writer):
+    async with asyncio.timeout(_SECONDS_MAX), connected(client) as (_, writer):
         writer.write(request)
         await writer.drain()
 
 
 @asynccontextmanager
-async def _connected(client: httpx2.AsyncClient) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(client: httpx2.AsyncClient) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection of its own, closed at the end."""
     reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
     try:
         yield reader, writer

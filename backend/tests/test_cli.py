@@ -47,14 +47,15 @@ def nanobanana(data_dir: Path, *arguments: str, **settings: str) -> subprocess.C
 
 @contextmanager
 def serving(data_dir: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server that has said where it is; and everything it said until then."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "serve"],
-        env=environment(data_dir, **settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    """A server that has said where it is; and everything it said until then. Its errors go to the file `stderr`."""
+    with (data_dir / "stderr").open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", "serve"],
+            env=environment(data_dir, **settings),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
     assert process.stdout is not None
     said = ""
     for line in process.stdout:
@@ -155,14 +156,14 @@ def test_a_failed_migration_ends_with_a_sentence_and_changes_nothing(tmp_path: P
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
 def test_the_first_lines_lead_to_a_picture_and_a_signal_stops_everything(
-    tmp_path: Path, number: signal.Signals, workers: str
+    tmp_path: Path, redis_url: str, number: signal.Signals, workers: str
 ) -> None:
-    with serving(tmp_path, WORKERS=workers) as (process, said):
+    with serving(tmp_path, WORKERS=workers, REDIS_URL=redis_url) as (process, said):
         lines = [line for line in said.splitlines() if line.startswith(("curl ", "KEY="))]
         assert len(lines) == 3
         shell = subprocess.run(["bash", "-euc", "\n".join(lines)], capture_output=True, text=True, check=True)
         url = shell.stdout.rpartition('"url":"')[2].partition('"')[0]
-        with Image.open(BytesIO(httpx2.get(url).content)) as picture:
+        with Image.open(BytesIO(httpx2.get(url, timeout=WAIT_SECONDS).content)) as picture:
             assert (picture.format, picture.size) == ("PNG", (1024, 1024))
         assert "postgres" in processes_of(tmp_path)
         process.send_signal(number)
@@ -170,13 +171,15 @@ def test_the_first_lines_lead_to_a_picture_and_a_signal_stops_everything(
     assert processes_of(tmp_path) == []
 
 
-def test_workers_end_with_a_killed_parent_and_the_next_start_takes_over(tmp_path: Path, server_url: str) -> None:
+def test_workers_end_with_a_killed_parent_and_the_next_start_takes_over(
+    tmp_path: Path, server_url: str, redis_url: str
+) -> None:
     with fresh_database(server_url) as url:
         nanobanana(tmp_path, "migrate", DATABASE_URL=url)
         port = str(free_port())
         for _ in range(2):
-            with serving(tmp_path, DATABASE_URL=url, WORKERS="2", PORT=port) as (process, _):
-                assert httpx2.get(f"http://127.0.0.1:{port}/ready").status_code == 200
+            with serving(tmp_path, DATABASE_URL=url, REDIS_URL=redis_url, WORKERS="2", PORT=port) as (process, _):
+                assert httpx2.get(f"http://127.0.0.1:{port}/ready", timeout=WAIT_SECONDS).status_code == 200
                 process.kill()
                 process.communicate(timeout=WAIT_SECONDS)  # ends when the last worker has closed its standard output
             assert processes_of(tmp_path) == []

@@ -8,6 +8,8 @@ import httpx2
 import pytest
 import schemathesis
 from schemathesis.engine import events, from_schema
+from tests.conftest import Start
+from tests.features.scraped import METRICS_TOKEN
 from tests.harness import JSON, sign_up
 
 SEED = 20261122
@@ -26,7 +28,11 @@ async def credentials(client: httpx2.AsyncClient) -> JSON:
     """A credential for each security scheme of the document."""
     account = await sign_up(client)
     key = await account.create_key()
-    return {"Login token": {"bearer": account.token}, "API key": {"bearer": key.raw}}
+    return {
+        "Login token": {"bearer": account.token},
+        "API key": {"bearer": key.raw},
+        "Metrics token": {"bearer": METRICS_TOKEN},
+    }
 
 
 def configuration(client: httpx2.AsyncClient, schemes: JSON) -> schemathesis.Config:
@@ -71,9 +77,8 @@ def note(recorder: Any, findings: Findings) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["with credentials", "without credentials"])
-async def test_nothing_that_can_be_sent_is_a_5xx_or_gets_an_undocumented_answer(
-    client: httpx2.AsyncClient, *, known: bool
-) -> None:
+async def test_nothing_that_can_be_sent_is_a_5xx_or_gets_an_undocumented_answer(start: Start, *, known: bool) -> None:
+    client = await start(metrics_token=METRICS_TOKEN)
     document = (await client.get("/openapi.json")).json()
     config = configuration(client, await credentials(client) if known else {})
     findings = await asyncio.to_thread(fuzz, document, config)

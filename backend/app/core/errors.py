@@ -5,13 +5,16 @@
       Unauthorized      401  no credential, or one that is not good
       NotFound          404  it does not exist, or belongs to somebody else
       MethodNotAllowed  405
+      RequestTimeout    408  the body did not come
       Conflict          409  it clashes with what is there
       TooLarge          413
       UnsupportedMedia  415
       Invalid           422  readable, but a field is not as it must be
-      RateLimited       429
+      RateLimited       429  too often
+        ConcurrencyLimited   too much at a time
       InternalError     500  a bug of ours
       Unavailable       503  the database or a queue cannot take it now
+        Overloaded           this process has as much to do as it may
 
 A feature's own error is a two-line subclass in its service. What an error says never holds anything the caller sent.
 """
@@ -94,6 +97,15 @@ class MethodNotAllowed(ApiError):
         return {"Allow": self._allowed}
 
 
+class RequestTimeout(ApiError):
+    status, title, code = 408, "Request Timeout", "request_timeout"
+    detail = "The body did not arrive in time"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Connection": "close"}
+
+
 class Conflict(ApiError):
     status, title, code = 409, "Conflict", "conflict"
     detail = "That clashes with what is there"
@@ -135,6 +147,10 @@ class RateLimited(ApiError):
         return {"Retry-After": str(self._retry_after_seconds)}
 
 
+class ConcurrencyLimited(RateLimited):
+    code, detail = "concurrency_limit_exceeded", "Too many generations of this key are running"
+
+
 class InternalError(ApiError):
     status, title, code = 500, "Internal Server Error", "internal_error"
     detail = "Something went wrong on our side"
@@ -153,10 +169,14 @@ class Unavailable(ApiError):
         return {"Retry-After": str(self._retry_after_seconds)}
 
 
+class Overloaded(Unavailable):
+    code, detail = "overloaded", "The service has too much to do; try again"
+
+
 async def answer(request: Request, exception: Exception) -> JSONResponse:
     """The problem document for whatever was raised; what is unknown is a 500 and a log line, never a detail."""
     error = _as_api_error(request, exception)
-    if error.status >= InternalError.status:
+    if error.status >= InternalError.status and not isinstance(error, Overloaded):  # a metric counts those
         logger.error("request_failed", code=error.code, exc_info=exception)
     return JSONResponse(
         {

@@ -1,6 +1,7 @@
 """Every setting of the program, described once, checked before anything starts."""
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -9,16 +10,16 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     SecretStr,
-    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from app.core.limit_settings import LimitSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 """The folder of the checkout: `.env` and a relative `DATA_DIR` are found from here."""
@@ -28,8 +29,9 @@ SECRET_CHARACTERS_MIN = 10  # different ones: what is typed by leaning on a key 
 _KNOWN_SECRET_WORDS = ("secret", "change", "example", "insecure", "password", "default")
 _KNOWN_SECRETS = {"09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"}  # FastAPI's tutorial
 
+_REDIS_SCHEMES = {"redis", "rediss", "redis+cluster", "rediss+cluster", "unix"}
+
 Environment = Literal["development", "production"]
-LimitText = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,6}/(second|minute|hour|day)$")]
 Network = IPv4Network | IPv6Network
 
 
@@ -37,7 +39,7 @@ class ConfigurationError(Exception):
     """The settings cannot be used. Its text says which and why, and never holds a value."""
 
 
-class Settings(BaseModel):
+class Settings(LimitSettings):
     """The settings of one program run. Frozen; passed to whoever needs them, never a global."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
@@ -56,7 +58,7 @@ class Settings(BaseModel):
     )
     redis_url: SecretStr | None = Field(
         default=None,
-        description="`redis://host:6379`. Kept for shared limits; until they come, each process limits by itself.",
+        description="`redis://host:6379` or `redis+cluster://`. Limits that processes share; needed for several.",
     )
     data_dir: Path = Field(
         default=Path(".data"),
@@ -98,21 +100,12 @@ class Settings(BaseModel):
     keys_per_account_max: int = Field(
         default=100, ge=1, le=10_000, description="Unrevoked keys that an account may have, both environments together."
     )
-    generate_limit_mode: Literal["observe", "enforce"] = Field(
-        default="observe", description="`observe` tells the generate limit in headers; `enforce` also refuses."
-    )
-    generate_limit_per_key: LimitText = Field(default="600/minute", description="Pictures per key.")
-    register_limit_per_ip: LimitText = Field(default="30/hour", description="Sign-ups per address (IPv6: per /64).")
-    login_limit_per_ip: LimitText = Field(default="30/minute", description="Logins per address (IPv6: per /64).")
-    login_limit_per_account: LimitText = Field(
-        default="10/minute", description="Failed logins per account from one address."
-    )
-    login_limit_per_account_anywhere: LimitText = Field(
-        default="1000/hour",
-        description="Failed logins per account from all addresses together: wide, so that strangers lock nobody out.",
+    metrics_token: SecretStr | None = Field(
+        default=None,
+        description="What Prometheus sends as bearer token for `/metrics`. Without it, there is no such page.",
     )
 
-    @field_validator("secret_key", "database_url", "redis_url", mode="before")
+    @field_validator("secret_key", "database_url", "redis_url", "metrics_token", "limit_processes", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -139,11 +132,24 @@ class Settings(BaseModel):
             raise ValueError("must begin with postgresql+asyncpg://")
         return SecretStr(f"postgresql+asyncpg://{rest}")
 
+    @field_validator("metrics_token")
+    @classmethod
+    def _can_be_sent(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+            raise ValueError("must be visible ASCII characters, without spaces")
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError("must begin with redis:// or rediss://")
+        if value is not None:
+            parts = urlsplit(value.get_secret_value())
+            if parts.scheme not in _REDIS_SCHEMES:
+                raise ValueError("must begin with redis:// or rediss://, or for a cluster with redis+cluster://")
+            try:
+                _ = parts.port
+            except ValueError:
+                raise ValueError("has a port that is no number") from None
         return value
 
     @field_validator("trusted_proxies", mode="before")
@@ -185,6 +191,11 @@ class Settings(BaseModel):
         ):
             raise ValueError("must look like https://images.example.com")
         return value.rstrip("/")
+
+    @property
+    def processes(self) -> int:
+        """How many processes share the limits, over all machines."""
+        return self.limit_processes or self.workers
 
     def __repr__(self) -> str:
         return "Settings(...)"

@@ -49,6 +49,18 @@ class Charge(NamedTuple):
     limit: Limit
 
 
+class Lease(NamedTuple):
+    """One of the `places` for things that `who` may have running at a time, known by its `id`.
+
+    It lasts until it is ended, and no longer than `seconds`: whoever dies with a lease leaks none.
+    """
+
+    who: str
+    places: int
+    seconds: int
+    id: str
+
+
 class Decision(NamedTuple):
     """What a limiter answers about one charge.
 
@@ -64,35 +76,67 @@ class Decision(NamedTuple):
     retry_after_seconds: float
 
 
-class Limiter(Protocol):
-    """Where buckets are kept."""
+class Taken(NamedTuple):
+    """What became of an attempt to take: everything that was asked for where `allowed`, else nothing at all."""
 
-    async def take(self, charges: Sequence[Charge]) -> Sequence[Decision]:
-        """Takes one unit for each charge, or none at all where one of them is refused. In the order of the charges."""
+    allowed: bool
+    decisions: Sequence[Decision]
+    """One for each charge, in their order. A charge that had room is `allowed` even where another one had none."""
+    crowded: bool
+    """As many leases as there may be are running."""
+
+
+class Limiter(Protocol):
+    """Where buckets and leases are kept.
+
+    A bucket or a lease belongs to a `group`, in which it is unique; what is taken at once lives in one group.
+    """
+
+    async def take(self, charges: Sequence[Charge], *, group: str, lease: Lease | None = None) -> Taken:
+        """Takes one unit for each charge, and the lease if there is one; or, if any of them is refused, none of it."""
         ...
 
-    async def give_back(self, charges: Sequence[Charge]) -> None:
+    async def give_back(self, charges: Sequence[Charge], *, group: str) -> None:
         """Returns units that were taken and, as it turned out, should not have been."""
         ...
 
+    def end(self, lease: Lease, *, group: str) -> None:
+        """Ends a lease. One that was never taken, or has ended, changes nothing."""
+        ...
 
-def decide(charge: Charge, *, full_at: int | None, now: int) -> tuple[int, Decision]:
-    """GCRA: the bucket's next `full_at` if the unit is taken, and the decision. Microseconds.
 
-    A bucket nobody has drawn from is full now. Taking a unit puts the time at which it is full again off by one
-    interval; a bucket of N can be at most N intervals from full.
+def level(full_at: int, limit: Limit, *, now: int) -> int:
+    """When a bucket that was left to be full at `full_at` is full: not before now, and not after an empty one would be.
+
+    The second bound holds where the limit has become wider meanwhile, or the clock has gone back: neither makes anybody
+    wait longer than for an empty bucket.
     """
+    return min(max(full_at, now), now + limit.depth)
+
+
+def decide(charges: Sequence[Charge], *, levels: Sequence[int], now: int, crowded: bool = False) -> Taken:
+    """GCRA over buckets at these levels: taken are all units or none. Microseconds.
+
+    Taking a unit puts the time at which a bucket is full off by one interval; a bucket of N can be at most N intervals
+    from full.
+    """
+    allowed = not crowded
+    for charge, at in zip(charges, levels, strict=True):
+        if at + charge.limit.interval - now > charge.limit.depth:
+            allowed = False
+    decisions = [_decision(charge, at=at, now=now, taken=allowed) for charge, at in zip(charges, levels, strict=True)]
+    return Taken(allowed, decisions, crowded)
+
+
+def _decision(charge: Charge, *, at: int, now: int, taken: bool) -> Decision:
     limit = charge.limit
-    before = max(full_at or 0, now)
-    after = before + limit.interval
-    missing = after - now - limit.depth
-    allowed = missing <= 0
-    level = after if allowed else before
-    return after, Decision(
-        name=charge.name,
-        limit=limit,
-        allowed=allowed,
-        remaining=max(0, (limit.depth - (level - now)) // limit.interval),
-        reset_seconds=(level - now) / MICROSECONDS,
-        retry_after_seconds=0 if allowed else missing / MICROSECONDS,
+    missing = at + limit.interval - now - limit.depth
+    away = at - now + (limit.interval if taken else 0)
+    return Decision(
+        charge.name,
+        limit,
+        missing <= 0,
+        (limit.depth - away) // limit.interval,
+        away / MICROSECONDS,
+        max(missing, 0) / MICROSECONDS,
     )

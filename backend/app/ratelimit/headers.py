@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from fastapi import Request
 
-from app.core.errors import RateLimited
+from app.core.errors import ConcurrencyLimited, RateLimited
+from app.core.metrics import Metrics
 from app.core.web.middleware import add_answer_headers
-from app.ratelimit import Decision
+from app.ratelimit import Decision, Taken
+
+Mode = Literal["observe", "enforce"]
 
 
 def tell(request: Request, decisions: Sequence[Decision]) -> None:
@@ -31,7 +35,19 @@ def tell(request: Request, decisions: Sequence[Decision]) -> None:
     )
 
 
-def enforce(decisions: Sequence[Decision]) -> None:
-    """Raises RateLimited where one of the limits refuses, with the wait after which all of them allow."""
-    if not all(decision.allowed for decision in decisions):
-        raise RateLimited(retry_after_seconds=math.ceil(max(each.retry_after_seconds for each in decisions)))
+def enforce(request: Request, taken: Taken, *, mode: Mode = "enforce") -> None:
+    """Counts what a limit refused, and raises it unless the mode is to observe.
+
+    Raises RateLimited, with the wait after which all limits allow, or ConcurrencyLimited where only too much runs.
+    """
+    if taken.allowed:
+        return
+    refusals = [decision for decision in taken.decisions if not decision.allowed]
+    metrics: Metrics = request.app.state.metrics
+    for name in [decision.name for decision in refusals] + ["concurrency"] * taken.crowded:
+        metrics.limit_refusals.labels(name, mode).inc()
+    if mode == "observe":
+        return
+    if not refusals:
+        raise ConcurrencyLimited(retry_after_seconds=1)
+    raise RateLimited(retry_after_seconds=math.ceil(max(each.retry_after_seconds for each in refusals)))

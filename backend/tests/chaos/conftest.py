@@ -1,21 +1,33 @@
-"""What the fault tests stand on: a PostgreSQL of their own, a way to it that breaks, and four workers behind it."""
+"""What the fault tests stand on: a PostgreSQL of their own, a way to it that breaks, a Redis of their own, and four
+workers.
+"""
 
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
 
 import httpx2
 import pytest
 from tests.chaos.cluster import Cluster
-from tests.chaos.fleet import Fleet, serving
+from tests.chaos.fleet import Fleet, Serve, serving
 from tests.chaos.ground import Ground
 from tests.chaos.load import Call
 from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import Schedule
 from tests.harness import sign_up
+from tests.redis_server import RedisServer, redis_server
 
 DEADLINE_SECONDS = 2
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of them run in one process: each starts servers of many processes."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.xdist_group("chaos"))
 
 
 @pytest.fixture(autouse=True)
@@ -48,17 +60,32 @@ async def proxy(cluster: Cluster) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture(scope="session")
-async def fleet(cluster: Cluster, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that nobody else minds losing."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def serve(cluster: Cluster, proxy: Proxy, own_redis: RedisServer, tmp_path: Path) -> Serve:
+    """Starts another server: `async with serve(workers=2) as fleet`."""
+    return partial(serving, cluster.url_through(proxy.port), own_redis.url, tmp_path)
+
+
+@pytest.fixture(scope="session")
+async def fleet(
+    cluster: Cluster, proxy: Proxy, own_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Fleet]:
     """Four workers, shared by the tests that do not end them."""
     url, folder = cluster.url_through(proxy.port), tmp_path_factory.mktemp("fleet")
-    async with serving(url, folder, RECORD_DEADLINE_SECONDS=str(DEADLINE_SECONDS)) as fleet:
+    async with serving(url, own_redis.url, folder, RECORD_DEADLINE_SECONDS=str(DEADLINE_SECONDS)) as fleet:
         yield fleet
 
 
 @pytest.fixture
-async def ground(cluster: Cluster, proxy: Proxy, fleet: Fleet) -> AsyncIterator[Ground]:
+async def ground(cluster: Cluster, proxy: Proxy, own_redis: RedisServer, fleet: Fleet) -> AsyncIterator[Ground]:
     """The shared workers with everything in order, before and after the test."""
     proxy.open()
     async with httpx2.AsyncClient(base_url=fleet.url, timeout=30) as client:
-        yield Ground(cluster, proxy, fleet, await sign_up(client))
+        yield Ground(cluster, proxy, own_redis, fleet, await sign_up(client))
     proxy.open()

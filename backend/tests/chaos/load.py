@@ -2,13 +2,13 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
-from tests.chaos.fleet import Fleet
-from tests.harness import Key
+from tests.chaos.workers import Workers
 
 Outcome = Literal["ok", "fail", "unknown"]
 
@@ -17,12 +17,23 @@ _SPREAD_SECONDS = 30
 _CALLS_OF_LINE = 50
 
 
+class Key(Protocol):
+    """An API key as its owner got it."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def raw(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """What its caller knows: ok (a whole 2xx, with its id), fail (a definite refusal) or unknown.
 
     `code` is that of the refusal, or how the answer went missing: "timeout", "reset" before its first byte, or "cut"
-    behind it. The prompt is the call's name: a call and its retries have one, and nobody else has it.
+    behind it. The prompt is the call's name: a call and its retries have one, and nobody else has it. `sent` and
+    `received` enclose whatever the server did, on the clock that all processes of a machine share.
     """
 
     key_id: str
@@ -33,6 +44,9 @@ class Call:
     code: str = ""
     replayed: bool = False
     created_at: str = ""
+    retry_after: int = 0
+    sent: float = 0
+    received: float = 0
 
 
 class Line:
@@ -51,18 +65,23 @@ class Line:
         port: int = self._streams[1].get_extra_info("sockname")[1]
         return port
 
-    async def ask(self, key: Key, prompt: str, *, idempotency_key: str | None = None) -> Call:
-        """Asks for a picture."""
-        call = await self._call(key, prompt, idempotency_key)
+    async def ask(
+        self, key: Key, prompt: str, *, idempotency_key: str | None = None, body_after: asyncio.Event | None = None
+    ) -> Call:
+        """Asks for a picture. The body of the request may be made to wait for something."""
+        sent = time.monotonic()
+        call = await self._call(key, prompt, idempotency_key, body_after)
+        call = replace(call, sent=sent, received=time.monotonic())
         self._journal.append(call)
         return call
 
-    async def _call(self, key: Key, prompt: str, idempotency_key: str | None) -> Call:
+    async def _call(self, key: Key, prompt: str, idempotency_key: str | None, body_after: asyncio.Event | None) -> Call:
         self._begun = False
         try:
             async with asyncio.timeout(_CALL_SECONDS):
                 await self.connect()
-                return _told(key, prompt, *await self._exchange(_request(key, prompt, idempotency_key)))
+                async with self._sending(*_request(key, prompt, idempotency_key), body_after) as reader:
+                    return _told(key, prompt, *await self._answer(reader))
         except ConnectionRefusedError:
             return Call(key.id, prompt, "fail", code="refused")  # nobody was there to hear it
         except (OSError, EOFError, TimeoutError) as error:
@@ -70,16 +89,31 @@ class Line:
             timeout = isinstance(error, TimeoutError)
             return Call(key.id, prompt, "unknown", code="timeout" if timeout else "cut" if self._begun else "reset")
 
-    async def _exchange(self, request: bytes) -> tuple[int, bytes, bytes]:
+    @asynccontextmanager
+    async def _sending(
+        self, head: bytes, body: bytes, after: asyncio.Event | None
+    ) -> AsyncIterator[asyncio.StreamReader]:
         assert self._streams is not None
         reader, writer = self._streams
-        writer.write(request)
-        await writer.drain()
+        if after is None:
+            writer.write(head + body)
+            await writer.drain()
+            yield reader
+            return
+        writer.write(head)
+        sender = asyncio.create_task(_write_after(after, writer, body))
+        try:
+            yield reader
+        finally:
+            if sender.cancel():
+                self.close()  # it still owes a body
+
+    async def _answer(self, reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
         first = await reader.readexactly(1)
         self._begun = True
         head = first + await reader.readuntil(b"\r\n\r\n")
         fields = head.lower()
-        length = int(fields.partition(b"content-length:")[2].partition(b"\r\n")[0])
+        length = int(_field(fields, b"content-length"))
         body = await reader.readexactly(length)
         if b"connection: close" in fields:
             self.close()
@@ -91,14 +125,20 @@ class Line:
             self._streams = None
 
 
-def _request(key: Key, prompt: str, idempotency_key: str | None) -> bytes:
+async def _write_after(event: asyncio.Event, writer: asyncio.StreamWriter, data: bytes) -> None:
+    await event.wait()
+    writer.write(data)
+
+
+def _request(key: Key, prompt: str, idempotency_key: str | None) -> tuple[bytes, bytes]:
+    """Head and body."""
     body = json.dumps({"prompt": prompt}).encode()
     extra = f"Idempotency-Key: {idempotency_key}\r\n" if idempotency_key else ""
     head = (
         f"POST /v1/generate HTTP/1.1\r\nHost: pictures.test\r\nContent-Type: application/json\r\n{extra}"
         f"Authorization: Bearer {key.raw}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    return head.encode() + body
+    return head.encode(), body
 
 
 def _told(key: Key, prompt: str, status: int, fields: bytes, body: bytes) -> Call:
@@ -107,11 +147,16 @@ def _told(key: Key, prompt: str, status: int, fields: bytes, body: bytes) -> Cal
         replayed = b"idempotent-replayed: true" in fields
         return Call(key.id, prompt, "ok", answer["id"], status, "", replayed, answer["created_at"])
     outcome: Outcome = "unknown" if answer["code"] == "outcome_unknown" else "fail"
-    return Call(key.id, prompt, outcome, None, status, answer["code"])
+    retry_after = int(_field(fields, b"retry-after") or 0)
+    return Call(key.id, prompt, outcome, None, status, answer["code"], retry_after=retry_after)
+
+
+def _field(fields: bytes, name: bytes) -> bytes:
+    return fields.partition(b"\r\n" + name + b":")[2].partition(b"\r\n")[0]
 
 
 @asynccontextmanager
-async def lines_to_every_worker(fleet: Fleet, journal: list[Call], *, each: int) -> AsyncIterator[list[list[Line]]]:
+async def lines_to_every_worker(fleet: Workers, journal: list[Call], *, each: int) -> AsyncIterator[list[list[Line]]]:
     """For each worker, this many lines that it has accepted."""
     lines: list[Line] = []
     found: dict[int, list[Line]] = {}
@@ -133,13 +178,16 @@ async def lines_to_every_worker(fleet: Fleet, journal: list[Call], *, each: int)
 
 
 class Traffic:
-    """Callers without pause: every client has a key and several lines.
+    """Callers without pause, unless they are given one: every client has a key and several lines.
 
     Every fourth call has an Idempotency-Key, and is sent again until it is ok.
     """
 
-    def __init__(self, port: int, journal: list[Call], keys: Sequence[Key], *, lines: int) -> None:
+    def __init__(
+        self, port: int, journal: list[Call], keys: Sequence[Key], *, lines: int, pause_seconds: float = 0
+    ) -> None:
         self._lines = [(Line(port, journal), key, f"{key.id} {n}") for key in keys for n in range(lines)]
+        self._pause_seconds = pause_seconds
         self._flowing = True
 
     @property
@@ -171,8 +219,8 @@ class Traffic:
                         call = await line.ask(key, prompt, idempotency_key=once)
             if call.code == "refused":
                 return  # the server has gone
-            if call.outcome != "ok":
-                await asyncio.sleep(0.02)
+            if call.outcome != "ok" or self._pause_seconds:
+                await asyncio.sleep(self._pause_seconds or 0.02)
             if number % _CALLS_OF_LINE == 0:
                 line.close()  # the next may lead to another worker
         line.close()

@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx2
 import pytest
 from tests.chaos.cluster import Cluster
-from tests.chaos.fleet import Fleet, serving
+from tests.chaos.fleet import Fleet, Serve
 from tests.chaos.ground import Ground
 from tests.chaos.load import Call, Line
 from tests.chaos.proxy import Ambush, Point, Proxy
@@ -73,10 +72,10 @@ async def test_a_connection_cut_around_the_commit_is_a_200_that_counts_once(
 
 @pytest.mark.parametrize("mutant", ["lost-is-refused", "missing-is-revoked"])
 async def test_a_writer_that_takes_doubt_for_a_refusal_is_caught(
-    cluster: Cluster, proxy: Proxy, journal: list[Call], tmp_path: Path, mutant: str
+    cluster: Cluster, proxy: Proxy, serve: Serve, journal: list[Call], mutant: str
 ) -> None:
     program = ("-m", "tests.chaos.mutants", mutant, "serve")
-    async with serving(cluster.url_through(proxy.port), tmp_path, program=program, workers=1) as fleet:
+    async with serve(program=program, workers=1) as fleet:
         await cut_once(fleet, proxy, cluster, "answer", journal)
     assert any("a refused call is in the ledger" in each for each in await violations(cluster, journal))
 

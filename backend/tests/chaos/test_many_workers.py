@@ -28,7 +28,7 @@ async def test_one_idempotency_key_a_hundred_times_at_once_over_all_workers_is_o
 async def test_no_worker_takes_a_key_after_one_of_them_has_revoked_it(
     ground: Ground, schedule: Schedule, journal: list[Call]
 ) -> None:
-    for n in range(times(short=2, long=20)):
+    for n in range(times(short=1, long=20)):
         [key] = await ground.keys(1)
         async with lines_to_every_worker(ground.fleet, journal, each=25) as lines:
             assert len(lines) == 4

@@ -2,28 +2,26 @@
 
 import asyncio
 import signal
-from pathlib import Path
 
 import httpx2
 from tests.chaos.cluster import Cluster
-from tests.chaos.fleet import serving
+from tests.chaos.fleet import Serve
 from tests.chaos.load import Call, Traffic
-from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import Schedule, times
 from tests.chaos.verify import violations
 from tests.harness import sign_up
 
 
 async def test_a_server_that_is_told_to_stop_answers_all_it_has_accepted_and_ends(
-    cluster: Cluster, proxy: Proxy, schedule: Schedule, journal: list[Call], tmp_path: Path
+    cluster: Cluster, serve: Serve, schedule: Schedule, journal: list[Call]
 ) -> None:
     for _ in range(times(short=1, long=10)):
-        async with serving(cluster.url_through(proxy.port), tmp_path, workers=times(short=2, long=4)) as fleet:
+        async with serve(workers=times(short=2, long=4)) as fleet:
             async with httpx2.AsyncClient(base_url=fleet.url, timeout=30) as client:
                 account = await sign_up(client)
                 keys = [await account.create_key() for _ in range(2)]
             async with Traffic(fleet.port, journal, keys, lines=12).flowing():
-                await asyncio.sleep(schedule.between(0.5, 1.5))
+                await asyncio.sleep(schedule.between(0.3, 0.8))
                 assert await fleet.stop() in {0, 128 + signal.SIGTERM}
     assert await violations(cluster, journal) == []
     # A connection that is idle at that moment may be closed under a request on its way: that one was never accepted.

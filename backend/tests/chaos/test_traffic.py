@@ -17,6 +17,7 @@ from tests.harness import Key
 
 CLIENTS, LINES = 8, 3  # each client has a key, and this many connections
 RECOVERY_SECONDS = 20
+PAUSE_SECONDS_MAX = times(short=4, long=10) / 10
 Fault = Callable[[Ground, Schedule], Awaitable[None]]
 
 
@@ -33,7 +34,7 @@ async def kill_a_worker(ground: Ground, schedule: Schedule) -> None:
 
 async def stop_the_database_at_once(ground: Ground, schedule: Schedule) -> None:
     await ground.cluster.stop_at_once()
-    await asyncio.sleep(schedule.between(0, 1))
+    await asyncio.sleep(schedule.between(0, PAUSE_SECONDS_MAX))
     await ground.cluster.start()
 
 
@@ -63,7 +64,7 @@ class Trial:
 
 
 TRIALS = [
-    Trial(kill_a_worker, times(short=2, long=30), frozenset({"reset", "cut"})),
+    Trial(kill_a_worker, times(short=1, long=30), frozenset({"reset", "cut"})),
     Trial(stop_the_database_at_once, times(short=1, long=30), frozenset({"unavailable", "outcome_unknown"})),
     Trial(cut_every_connection, times(short=2, long=30), frozenset({"unavailable"})),
     Trial(cut_a_statement, times(short=2, long=100)),
@@ -79,7 +80,7 @@ async def test_whatever_fails_under_traffic_the_ledger_is_what_callers_were_told
     started = time.monotonic()
     async with watching_last_use(ground.cluster, keys), traffic.flowing():
         for _ in range(trial.count):
-            await asyncio.sleep(schedule.between(0.1, 0.8))
+            await asyncio.sleep(schedule.between(0.1, PAUSE_SECONDS_MAX))
             await trial.fault(ground, schedule)
         await everything_works_again(ground, keys[0], journal)
     tell(trial, journal, time.monotonic() - started)

@@ -3,7 +3,7 @@
 import pytest
 from tests.chaos.ground import Ground
 from tests.chaos.load import Call, Line
-from tests.chaos.verify import violations
+from tests.chaos.verify import excesses, violations
 
 _TWIN = """
     insert into generations (id, key_id, prompt, size, provider, status, delivered_at)
@@ -33,3 +33,10 @@ async def test_a_broken_promise_is_found(ground: Ground, journal: list[Call], da
     await connection.execute(damage, key.id)
     await connection.close()
     assert said in "; ".join(await violations(ground.cluster, journal))
+
+
+def test_a_span_of_time_in_which_too_many_passed_is_found() -> None:
+    evenly = [Call("key", f"{n}", "ok", sent=n, received=n + 0.5) for n in range(10)]
+    assert excesses(evenly, burst=1, per_second=1) == []
+    one_more = Call("key", "one more", "ok", sent=4.1, received=4.4)
+    assert "2 passed in 0.500 s" in excesses([*evenly, one_more], burst=1, per_second=1)

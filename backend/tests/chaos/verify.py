@@ -87,6 +87,20 @@ def _outcomes(tries: Sequence[Call]) -> set[str]:
     return {call.outcome for call in tries}
 
 
+def excesses(passed: Iterable[Call], *, burst: int, per_second: float) -> list[str]:
+    """The spans of time in which more calls passed than a limit allows, as sentences.
+
+    What was sent and answered within a span was decided within it, whoever decided.
+    """
+    spans = sorted((call.sent, call.received) for call in passed)
+    found = []
+    for first, (begin, _) in enumerate(spans):
+        for count, end in enumerate(sorted(received for _, received in spans[first:]), start=1):
+            if count > burst + per_second * (end - begin):
+                found.append(f"{count} passed in {end - begin:.3f} s")
+    return found
+
+
 @asynccontextmanager
 async def watching_last_use(cluster: Cluster, keys: Sequence[Key]) -> AsyncIterator[None]:
     """Looks at `last_used_at` all the time, across stops of the database; fails if it ever goes back."""

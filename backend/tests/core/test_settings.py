@@ -69,6 +69,16 @@ def test_development_makes_a_secret_and_keeps_it_for_its_owner_alone(tmp_path: P
         ("LOG_LEVEL", "debug"),
         ("DATABASE_URL", "mysql://root:hunter2hunter2@db/nb"),
         ("REDIS_URL", "http://:hunter2hunter2@redis"),
+        ("REDIS_URL", "redis://:hunter2hunter2@redis:port"),
+        ("REDIS_URL", "redis://:hunter2hunter2@[::1"),
+        ("REDIS_URL", "hunter2hunter2"),
+        ("REDIS_TIMEOUT_MS", "9"),
+        ("REQUESTS_MAX", "0"),
+        ("LIMIT_PROCESSES", "0"),
+        ("GENERATE_CONCURRENCY_PER_KEY", "0"),
+        ("GENERATE_LIMIT_PER_ACCOUNT", "1e3/hour"),
+        ("UNKNOWN_KEY_LIMIT_PER_IP", "60/minute\n"),
+        ("LOGIN_LIMIT_GLOBAL", "10000000/second"),
         ("PUBLIC_URL", "images.example.com"),
         ("PUBLIC_URL", "https://images.example.com/?a=1"),
         ("TRUSTED_PROXIES", "10.0.0.0/8, everyone"),
@@ -87,6 +97,18 @@ def test_a_setting_that_cannot_be_used_is_named_and_its_value_is_not(
     assert sentence.startswith(name)
     assert "hunter2" not in sentence
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("environment", "processes"),
+    [({}, 1), ({"WORKERS": "4"}, 4), ({"WORKERS": "4", "LIMIT_PROCESSES": "12"}, 12), ({"LIMIT_PROCESSES": ""}, 1)],
+)
+def test_limits_are_shared_by_the_workers_unless_there_are_more_machines(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], processes: int
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().processes == processes
 
 
 def test_a_name_in_the_env_file_that_is_no_setting_is_refused(tmp_path: Path) -> None:

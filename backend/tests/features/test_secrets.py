@@ -79,6 +79,7 @@ class Served:
 
     url: str
     secrets: set[str]
+    metrics_token: str
     log: Path
     stop: Callable[[], None]
 
@@ -89,9 +90,10 @@ def served(database_url: str, backend: Path, tmp_path: Path) -> Iterator[Served]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    secret, log = secrets.token_urlsafe(48), tmp_path / "log"
+    secret, metrics_token, log = secrets.token_urlsafe(48), _canary("metrics"), tmp_path / "log"
     settings = {"DATABASE_URL": database_url, "SECRET_KEY": secret, "HOST": "127.0.0.1", "PORT": str(port)}
-    environment = {**os.environ, **settings, "LOG_LEVEL": "DEBUG", "DATA_DIR": str(tmp_path)}
+    more = {"METRICS_TOKEN": metrics_token, "LOG_LEVEL": "DEBUG", "DATA_DIR": str(tmp_path)}
+    environment = {**os.environ, **settings, **more}
     command = [sys.executable, "-m", "app.cli", "serve"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=backend, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -101,7 +103,8 @@ def served(database_url: str, backend: Path, tmp_path: Path) -> Iterator[Served]
         process.wait(30)
 
     try:
-        yield Served(f"http://127.0.0.1:{port}", {secret, make_url(database_url).password or secret}, log, stop)
+        known = {secret, metrics_token, make_url(database_url).password or secret}
+        yield Served(f"http://127.0.0.1:{port}", known, metrics_token, log, stop)
     finally:
         process.kill()
         process.wait(30)
@@ -185,7 +188,9 @@ async def _look_back(caller: Caller) -> None:
     await caller.call("GET", f"/v1/usage?from={caller.other}&to={caller.other}&{caller.other}=1", caller.token)
 
 
-async def _use_the_rest(caller: Caller) -> None:
+async def _use_the_rest(caller: Caller, metrics_token: str) -> None:
+    for credential in ("", caller.token, caller.keys[-1], metrics_token):
+        await caller.call("GET", "/metrics", credential)
     for path in ("/health", "/ready", "/docs", "/openapi.json"):
         await caller.call("GET", f"{path}?token={caller.token}", caller.token)
     await caller.call("GET", f"/{caller.other}/{caller.token}")
@@ -249,7 +254,7 @@ async def test_no_secret_is_found_in_logs_errors_or_the_database(served: Served,
         await _use_keys(caller)
         url = await _use_generate(caller)
         await _look_back(caller)
-        await _use_the_rest(caller)
+        await _use_the_rest(caller, served.metrics_token)
         await _meet_a_fault(caller, database, url)
         await _meet_an_error_that_quotes_the_row(caller, database)
         paths: JSON = (await client.get("/openapi.json")).json()["paths"]

@@ -4,6 +4,7 @@ FastAPI reads a body before it runs any dependency, so it would answer 400 or 42
 As a dependency of its own the body is read after authentication and limits, in the order that the contract names.
 """
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
@@ -13,10 +14,13 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from app.core.errors import Invalid, InvalidRequest, UnsupportedMedia, field_errors
+from app.core.errors import Invalid, InvalidRequest, RequestTimeout, UnsupportedMedia, field_errors
 from app.core.schemas import Body
 
 Schema = TypeVar("Schema", bound=Body)
+
+BODY_SECONDS_MAX = 10
+"""In which a body must have come: a request that never does would take a place from those at work."""
 
 _DIGITS_MAX = 300  # a longer number is beyond a double, as 1e999 is
 
@@ -25,8 +29,9 @@ _DIGITS_MAX = 300  # a longer number is beyond a double, as 1e999 is
 class JSONBody(Generic[Schema]):
     """A dependency: the request's body as the given schema.
 
-    Raises UnsupportedMedia unless it is declared as JSON in UTF-8, InvalidRequest unless it is one well-formed JSON
-    text without duplicate keys or numbers beyond a double, and Invalid with the places that break the schema.
+    Raises RequestTimeout unless it comes within BODY_SECONDS_MAX, UnsupportedMedia unless it is declared as JSON in
+    UTF-8, InvalidRequest unless it is one well-formed JSON text without duplicate keys or numbers beyond a double, and
+    Invalid with the places that break the schema.
     """
 
     schema: type[Schema]
@@ -56,6 +61,14 @@ def _check_media_type(value: str) -> None:
 
 
 async def _read(receive: Receive) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            return await _read_all(receive)
+    except TimeoutError:
+        raise RequestTimeout from None
+
+
+async def _read_all(receive: Receive) -> bytes:
     body = b""
     while True:
         message = await receive()

@@ -8,8 +8,9 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import InvalidRequest, NotFound, TooLarge, answer
+from app.core.errors import InvalidRequest, NotFound, Overloaded, TooLarge, answer
 from app.core.logs import current_request_id, log_request
+from app.core.metrics import Metrics
 from app.core.security import new_id
 
 BODY_BYTES_MAX = 64 * 1024
@@ -20,10 +21,15 @@ class Envelope:
 
     It stands outside everything, so no exception leaves as anything but a problem document. The access line names the
     route and not the path: a picture's path is a secret.
+
+    At most `requests_max` requests are at work; one more is refused at once. A request is at work until its answer
+    begins: how slowly a caller reads is not for others to wait for. Health is always answered.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, requests_max: int, metrics: Metrics) -> None:
         self._app = app
+        self._room = requests_max
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -33,18 +39,21 @@ class Envelope:
         request_id = state["request_id"] = new_id("req")
         state["answer_headers"] = {}
         status = 0
+        place = scope["path"] not in _ALWAYS_ANSWERED
         started = time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                self._room += place
                 message["headers"] = _with_common_headers(message["headers"], state)
             await send(message)
 
         current_request_id.set(request_id)
+        self._room -= place
         try:
-            await self._app(scope, receive, send_with_headers)
+            await self._admitted(place)(scope, receive, send_with_headers)
         except ClientDisconnect:
             pass  # it left before its body had come: there is nobody to answer
         except Exception as exception:
@@ -52,8 +61,17 @@ class Envelope:
                 raise  # half an answer has left: only the connection's end can still tell
             await (await answer(Request(scope, receive), exception))(scope, receive, send_with_headers)
         finally:
+            if not status:
+                self._room += place
             seconds = time.perf_counter() - started
             log_request(request_id, method=_method(scope), route=_route(scope), status=status, seconds=seconds)
+
+    def _admitted(self, place: bool) -> ASGIApp:
+        """What is inside, where there is room for one more, or no place is taken."""
+        if place and self._room < 0:
+            self._metrics.overload_refusals.inc()
+            raise Overloaded
+        return self._app
 
 
 class Gate:
@@ -119,4 +137,5 @@ def _method(scope: Scope) -> str:
     return scope["method"] if scope["method"] in _METHODS else "other"
 
 
+_ALWAYS_ANSWERED = {"/health", "/ready", "/metrics"}
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}

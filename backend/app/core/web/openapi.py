@@ -15,6 +15,8 @@ from app.core.errors import (
     InternalError,
     Invalid,
     InvalidRequest,
+    Overloaded,
+    RequestTimeout,
     TooLarge,
     Unavailable,
     UnsupportedMedia,
@@ -28,14 +30,14 @@ _REF = "#/components/schemas/{model}"
 def problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that answers these errors, besides the ones that every route can answer."""
     by_status: defaultdict[int, list[type[ApiError]]] = defaultdict(list)
-    every: tuple[type[ApiError], ...] = (*errors, InvalidRequest, TooLarge, InternalError, Unavailable)
+    every: tuple[type[ApiError], ...] = (*errors, InvalidRequest, TooLarge, InternalError, Unavailable, Overloaded)
     for error in every:
         if error not in by_status[error.status]:
             by_status[error.status].append(error)
     return {status: _problem(of_status) for status, of_status in sorted(by_status.items())}
 
 
-BODY_PROBLEMS = (UnsupportedMedia, Invalid)
+BODY_PROBLEMS = (RequestTimeout, UnsupportedMedia, Invalid)
 """What a route that takes a body can answer because of it."""
 
 

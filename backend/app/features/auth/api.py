@@ -1,21 +1,19 @@
 """Accounts over HTTP."""
 
-from typing import Annotated
-
 from fastapi import APIRouter, Depends
 
 from app.core.errors import RateLimited
-from app.core.web.body import json_body
 from app.core.web.openapi import BODY_PROBLEMS, problems
 from app.features.auth import service
 from app.features.auth.dependencies import (
     CurrentAccounts,
     CurrentUser,
     GuardedCredentials,
+    NewCredentials,
     limit_logins,
     limit_sign_ups,
 )
-from app.features.auth.schemas import AccountPublic, Credentials, LoginToken
+from app.features.auth.schemas import AccountPublic, LoginToken
 
 router = APIRouter(prefix="/v1/auth", tags=["Accounts"])
 
@@ -26,7 +24,7 @@ router = APIRouter(prefix="/v1/auth", tags=["Accounts"])
     dependencies=[Depends(limit_sign_ups)],
     responses=problems(service.EmailAlreadyRegistered, RateLimited, *BODY_PROBLEMS),
 )
-async def register(accounts: CurrentAccounts, new: Annotated[Credentials, json_body(Credentials)]) -> AccountPublic:
+async def register(accounts: CurrentAccounts, new: NewCredentials) -> AccountPublic:
     """Create an account.
 
     The email is compared in lower case; the password is 8 to 1,024 bytes, taken exactly as it is sent.

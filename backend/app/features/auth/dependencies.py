@@ -1,6 +1,6 @@
 """What accounts offer to routes: who is logged in, and the limits on those who are not yet."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.core.db import Session
 from app.core.settings import Settings
-from app.core.web.address import client_network
+from app.core.web.address import Origin, origin_of
 from app.core.web.body import json_body
 from app.features.auth.schemas import Credentials
 from app.features.auth.service import Accounts, InvalidCredentials, InvalidToken, authenticate
@@ -25,24 +25,57 @@ _bearer = HTTPBearer(
 )
 
 
+_GROUP = "sign-in"  # of the limiter: all that is decided before anybody has shown who they are
+
+
+@dataclass(frozen=True)
+class OriginLimits:
+    """How often something may be tried from one address, from one network, and from everywhere together."""
+
+    name: str
+    per_ip: Limit
+    per_network: Limit
+    everywhere: Limit
+
+    def charges(self, origin: Origin) -> Sequence[Charge]:
+        return [
+            Charge(f"{self.name}-ip", origin.host, self.per_ip),
+            Charge(f"{self.name}-network", origin.network, self.per_network),
+            Charge(f"{self.name}-global", "everybody", self.everywhere),
+        ]
+
+
 @dataclass(frozen=True)
 class SignInLimits:
-    """How often an address may sign up or log in, and how often an account may be guessed at."""
+    """How often one may sign up or log in, and how often an account may be guessed at."""
 
     limiter: Limiter
-    register_per_ip: Limit
-    login_per_ip: Limit
+    register: OriginLimits
+    register_per_account: Limit
+    login: OriginLimits
     login_per_account: Limit
     login_per_account_anywhere: Limit
 
     @classmethod
     def of(cls, settings: Settings, limiter: Limiter) -> "SignInLimits":
+        parse = Limit.parse
         return cls(
             limiter,
-            Limit.parse(settings.register_limit_per_ip),
-            Limit.parse(settings.login_limit_per_ip),
-            Limit.parse(settings.login_limit_per_account),
-            Limit.parse(settings.login_limit_per_account_anywhere),
+            OriginLimits(
+                "register",
+                parse(settings.register_limit_per_ip),
+                parse(settings.register_limit_per_network),
+                parse(settings.register_limit_global),
+            ),
+            parse(settings.register_limit_per_account),
+            OriginLimits(
+                "login",
+                parse(settings.login_limit_per_ip),
+                parse(settings.login_limit_per_network),
+                parse(settings.login_limit_global),
+            ),
+            parse(settings.login_limit_per_account),
+            parse(settings.login_limit_per_account_anywhere),
         )
 
 
@@ -56,50 +89,59 @@ def _sign_in_limits(request: Request) -> SignInLimits:
     return limits
 
 
-def _caller_network(request: Request) -> str:
-    settings: Settings = request.app.state.settings
-    return client_network(request, trusted=settings.trusted_proxies)
-
-
 CurrentAccounts = Annotated[Accounts, Depends(_accounts)]
 _Limits = Annotated[SignInLimits, Depends(_sign_in_limits)]
-_Network = Annotated[str, Depends(_caller_network)]
+_Origin = Annotated[Origin, Depends(origin_of)]
 _SentToken = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-async def limit_sign_ups(request: Request, limits: _Limits, network: _Network) -> None:
-    """Raises RateLimited when this address has signed up too often."""
-    decisions = await limits.limiter.take([Charge("register-ip", network, limits.register_per_ip)])
-    tell(request, decisions)
-    enforce(decisions)
+async def limit_sign_ups(request: Request, limits: _Limits, origin: _Origin) -> None:
+    """Raises RateLimited when this address, its network or everybody together has signed up too often."""
+    await _take(request, limits, limits.register.charges(origin))
 
 
-async def limit_logins(request: Request, limits: _Limits, network: _Network) -> None:
-    """Raises RateLimited when this address has tried to log in too often, to whatever account."""
-    decisions = await limits.limiter.take([Charge("login-ip", network, limits.login_per_ip)])
-    tell(request, decisions)
-    enforce(decisions)
+async def limit_logins(request: Request, limits: _Limits, origin: _Origin) -> None:
+    """Raises RateLimited when this address, its network or everybody together has tried to log in too often."""
+    await _take(request, limits, limits.login.charges(origin))
+
+
+async def _take(request: Request, limits: SignInLimits, charges: Sequence[Charge]) -> None:
+    taken = await limits.limiter.take(charges, group=_GROUP)
+    tell(request, taken.decisions[:1])  # the caller's own address: how busy others are is not for everybody
+    enforce(request, taken)
+
+
+async def _new_credentials(
+    request: Request, limits: _Limits, credentials: Annotated[Credentials, json_body(Credentials)]
+) -> Credentials:
+    charge = Charge("register-account", credentials.email, limits.register_per_account)
+    enforce(request, await limits.limiter.take([charge], group=_GROUP))
+    return credentials
+
+
+NewCredentials = Annotated[Credentials, Depends(_new_credentials)]
+"""Credentials to sign up with. Whether they are good or not, the email counts."""
 
 
 async def _guarded_credentials(
-    limits: _Limits, network: _Network, credentials: Annotated[Credentials, json_body(Credentials)]
+    request: Request, limits: _Limits, origin: _Origin, credentials: Annotated[Credentials, json_body(Credentials)]
 ) -> AsyncIterator[Credentials]:
     # Taken before the password is checked and given back unless it was wrong: a check first and a count afterwards
     # would let a hundred guesses through that come at once.
     email = credentials.email
     charges = [
-        Charge("login-account", f"{network} {email}", limits.login_per_account),
+        Charge("login-account", f"{origin.host} {email}", limits.login_per_account),
         Charge("login-account-anywhere", email, limits.login_per_account_anywhere),
     ]
-    enforce(await limits.limiter.take(charges))
+    enforce(request, await limits.limiter.take(charges, group=_GROUP))
     try:
         yield credentials
     except InvalidCredentials:
         raise
     except BaseException:
-        await limits.limiter.give_back(charges)
+        await limits.limiter.give_back(charges, group=_GROUP)
         raise
-    await limits.limiter.give_back(charges)
+    await limits.limiter.give_back(charges, group=_GROUP)
 
 
 GuardedCredentials = Annotated[Credentials, Depends(_guarded_credentials, scope="function")]

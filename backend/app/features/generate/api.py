@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.core.db import Session
-from app.core.errors import Invalid, RateLimited
+from app.core.errors import ConcurrencyLimited, Invalid, RateLimited
 from app.core.web.body import JSONBody, json_body
 from app.core.web.immutable import immutable
 from app.core.web.lean import LeanJSON, LeanRoute
@@ -13,7 +13,13 @@ from app.core.web.middleware import add_answer_headers
 from app.core.web.openapi import BODY_PROBLEMS, operation_id, problems
 from app.core.web.pages import PageQuery, one_page
 from app.features.generate import service
-from app.features.generate.dependencies import CurrentStudio, DeliveredGeneration, limited_caller, read_idempotency_key
+from app.features.generate.dependencies import (
+    IDEMPOTENCY_KEY,
+    CurrentStudio,
+    DeliveredGeneration,
+    admitted_caller,
+    read_idempotency_key,
+)
 from app.features.generate.schemas import GenerationCreate, GenerationListed, GenerationPublic
 from app.features.keys.dependencies import Caller, bearer
 from app.features.keys.service import InvalidApiKey
@@ -27,7 +33,10 @@ lean = APIRouter(prefix="/v1", tags=["Generate"], route_class=LeanRoute, generat
     "/generate",
     response_model=GenerationPublic,
     dependencies=[Depends(bearer), json_body(GenerationCreate)],
-    responses=problems(InvalidApiKey, RateLimited, IdempotencyKeyReused, OutcomeUnknown, *BODY_PROBLEMS),
+    responses=problems(
+        InvalidApiKey, RateLimited, ConcurrencyLimited, IdempotencyKeyReused, OutcomeUnknown, *BODY_PROBLEMS
+    ),
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
 async def generate(request: Request) -> LeanJSON:
     """Make a picture from a prompt.
@@ -36,18 +45,16 @@ async def generate(request: Request) -> LeanJSON:
     retry within a day gets the same picture again, which is not counted twice.
     """
     idempotency_key = read_idempotency_key(request)
-    caller = await limited_caller(request)
-    order = await _ORDER(request)
-    return _answer(
-        request,
-        await service.generate(
+    async with admitted_caller(request) as caller:
+        order = await _ORDER(request)
+        delivered = await service.generate(
             request.app.state.studio,
             caller=caller,
             prompt=order.prompt,
             size=order.pixels,
             idempotency_key=idempotency_key,
-        ),
-    )
+        )
+    return _answer(request, delivered)
 
 
 _ORDER = JSONBody(GenerationCreate)
@@ -59,7 +66,7 @@ def _answer(request: Request, delivered: service.Delivered) -> LeanJSON:
     return LeanJSON(GenerationPublic.write(delivered))
 
 
-@router.get("/generations", responses=problems(InvalidApiKey, Invalid))
+@router.get("/generations", responses=problems(InvalidApiKey, RateLimited, Invalid))
 async def list_generations(
     request: Request, caller: Caller, query: Annotated[PageQuery, Query()], studio: CurrentStudio, session: Session
 ) -> list[GenerationListed]:
@@ -68,7 +75,7 @@ async def list_generations(
     return [GenerationListed.model_validate(each) for each in one_page(request, generations, query=query)]
 
 
-@router.get("/generations/{generation_id}", responses=problems(InvalidApiKey, service.GenerationNotFound))
+@router.get("/generations/{generation_id}", responses=problems(InvalidApiKey, RateLimited, service.GenerationNotFound))
 async def get_generation(
     caller: Caller, generation_id: str, studio: CurrentStudio, session: Session
 ) -> GenerationListed:

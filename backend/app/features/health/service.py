@@ -1,14 +1,20 @@
 """Whether this process can serve."""
 
 import asyncio
+import secrets
 
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.db import trouble
-from app.core.errors import Unavailable
+from app.core.errors import NotFound, Unauthorized, Unavailable
 from app.core.migrations import schema_state
 
 DATABASE_SECONDS_MAX = 0.5
+
+
+class InvalidMetricsToken(Unauthorized):
+    code, detail = "invalid_metrics_token", "Invalid metrics token"
 
 
 async def check_ready(engine: AsyncEngine, *, recording: bool) -> None:
@@ -38,3 +44,11 @@ async def _check_schema(engine: AsyncEngine) -> None:
         raise Unavailable("The database cannot be reached") from None
     if state == "behind":
         raise Unavailable("The database's schema is behind this program; run: nanobanana migrate")
+
+
+def check_metrics_token(token: SecretStr | None, *, sent: str | None) -> None:
+    """Raises NotFound where there is no token to know, and InvalidMetricsToken where another one or none was sent."""
+    if token is None:
+        raise NotFound
+    if sent is None or not secrets.compare_digest(sent.encode(), token.get_secret_value().encode()):
+        raise InvalidMetricsToken(credential_sent=sent is not None)

@@ -1,14 +1,19 @@
 """What keys offer to routes: who is calling."""
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, NoReturn
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from app.core.db import Session
 from app.core.security import hash_api_key
+from app.core.settings import Settings
+from app.core.web.address import origin_of
 from app.features.keys import service
 from app.features.keys.cache import CallerCache
+from app.ratelimit import Charge, Limit, Limiter
+from app.ratelimit.headers import enforce
 
 bearer = HTTPBearer(
     scheme_name="API key",
@@ -18,44 +23,59 @@ bearer = HTTPBearer(
 )
 
 
+@dataclass(frozen=True)
+class UnknownKeyLimit:
+    """How often an address may call with keys that nobody has. A good key is never refused by it."""
+
+    limiter: Limiter
+    per_ip: Limit
+
+    @classmethod
+    def of(cls, settings: Settings, limiter: Limiter) -> "UnknownKeyLimit":
+        return cls(limiter, Limit.parse(settings.unknown_key_limit_per_ip))
+
+
 async def recall_caller(request: Request) -> service.Caller:
     """Whoever sent an API key that was active a moment ago. For the ledger, which asks the key's row again.
 
-    Raises InvalidApiKey.
+    Raises InvalidApiKey, or RateLimited where that was the answer too often.
     """
-    key_hash = _sent_key_hash(request)
+    key_hash = await _sent_key_hash(request)
     cache: CallerCache = request.app.state.callers
-    caller = cache.get(key_hash)
+    try:
+        caller = cache.get(key_hash)
+    except service.InvalidApiKey:
+        return await _refuse(request)
     if caller is None:
         async with request.app.state.sessions.begin() as session:
             caller = await service.find_caller(session, key_hash=key_hash)
         cache.put(key_hash, caller)
-    if caller is None:
-        raise service.InvalidApiKey
-    return caller
+    return caller or await _refuse(request)
 
 
 async def _caller(
     request: Request, session: Session, _documented: Annotated[object, Depends(bearer)]
 ) -> service.Caller:
-    caller = await service.find_caller(session, key_hash=_sent_key_hash(request))
-    if caller is None:
-        raise service.InvalidApiKey
-    return caller
+    caller = await service.find_caller(session, key_hash=await _sent_key_hash(request))
+    return caller or await _refuse(request)
 
 
 Caller = Annotated[service.Caller, Depends(_caller)]
 """Whoever sent an API key that the database says is active now."""
 
 
-def _sent_key_hash(request: Request) -> bytes:
+async def _sent_key_hash(request: Request) -> bytes:
     scheme, _, raw = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not raw:
         raise service.InvalidApiKey(credential_sent=False)
-    key_hash = hash_api_key(raw.strip(" "))
-    if key_hash is None:
-        raise service.InvalidApiKey
-    return key_hash
+    return hash_api_key(raw.strip(" ")) or await _refuse(request)
+
+
+async def _refuse(request: Request) -> NoReturn:
+    limit: UnknownKeyLimit = request.app.state.unknown_key_limit
+    charge = Charge("unknown-key-ip", origin_of(request).host, limit.per_ip)
+    enforce(request, await limit.limiter.take([charge], group="sign-in"))
+    raise service.InvalidApiKey
 
 
 def _keys_max(request: Request) -> int:

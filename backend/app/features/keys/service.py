@@ -12,6 +12,7 @@ from app.core.security import KEY_PREFIX_LENGTH, KeyEnvironment, hash_api_key, i
 from app.core.web.pages import Cursor
 from app.features.auth.service import InvalidToken
 from app.models import ApiKey, User
+from app.ratelimit import Limit
 
 
 class KeyNotFound(NotFound):
@@ -47,6 +48,10 @@ class Caller:
     key_id: str
     user_id: str
     environment: KeyEnvironment
+    limit: Limit | None = None
+    """Pictures of this key, and below of all the account's keys and at a time; None for what the settings say."""
+    account_limit: Limit | None = None
+    concurrency: int | None = None
 
 
 async def create(
@@ -107,10 +112,16 @@ async def revoke(session: AsyncSession, *, user_id: str, key_id: str) -> None:
 
 
 async def find_caller(session: AsyncSession, *, key_hash: bytes) -> Caller | None:
-    """Who has the active key with this hash, if anybody."""
-    statement = select(ApiKey.id, ApiKey.user_id, ApiKey.environment).where(ApiKey.key_hash == key_hash, *ACTIVE)
-    row = (await session.execute(statement)).one_or_none()
-    return Caller(key_id=row.id, user_id=row.user_id, environment=row.environment) if row else None
+    """Who has the active key with this hash, if anybody, and which limits they were given."""
+    found = (await session.execute(_CALLER.where(ApiKey.key_hash == key_hash, *ACTIVE))).one_or_none()
+    if found is None:
+        return None
+    key_id, user_id, environment, limit, account_limit, concurrency = found
+    return Caller(key_id, user_id, environment, _limit(limit), _limit(account_limit), concurrency)
+
+
+def _limit(text: str | None) -> Limit | None:
+    return None if text is None else Limit.parse(text)
 
 
 async def set_account_active(session: AsyncSession, *, email: str, active: bool) -> bool:
@@ -131,5 +142,14 @@ async def set_account_active(session: AsyncSession, *, email: str, active: bool)
 
 ACTIVE = ApiKey.revoked_at.is_(None), ApiKey.is_suspended.is_(False)
 """What a key must be for anything to happen in its name."""
+
+_CALLER = select(
+    ApiKey.id,
+    ApiKey.user_id,
+    ApiKey.environment,
+    func.coalesce(ApiKey.generate_limit, User.generate_limit_per_key),
+    User.generate_limit,
+    func.coalesce(ApiKey.generate_concurrency, User.generate_concurrency_per_key),
+).join(User, User.id == ApiKey.user_id)
 
 _SHOWN = ("id", "name", "environment", "prefix", "created_at", "last_used_at", "revoked_at")

@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 import httpx2
 import pytest
 from app.core.settings import Settings
-from app.core.web.address import behind_proxies, network_of
+from app.core.web.address import behind_proxies, places_of
 from tests.conftest import Start
 from tests.harness import new_email
 
@@ -133,4 +133,4 @@ def test_hops_are_followed_from_the_right_as_far_as_they_are_trusted(
     ],
 )
 def test_a_network_is_one_ipv4_address_or_one_64(address: str, network: str) -> None:
-    assert network_of(ip_address(address)) == network
+    assert places_of(ip_address(address)).host == network

@@ -11,6 +11,7 @@ from app.core.settings import Settings
 from app.main import create_app
 from fastapi.routing import iter_route_contexts
 from tests.conftest import Start
+from tests.features.scraped import METRICS_TOKEN
 from tests.harness import Account, generate, sign_up
 from tests.problems import REALM, check_problem
 from tests.raw_http import JSON_TYPE, head, send_raw
@@ -89,10 +90,11 @@ async def test_every_route_refuses_a_large_body_and_two_credentials_with_a_probl
 
 
 async def test_every_closed_route_asks_for_a_credential_and_says_if_one_was_wrong(
-    client: httpx2.AsyncClient, operations: dict[Route, dict[str, Any]], credentials: dict[str, dict[str, str]]
+    start: Start, operations: dict[Route, dict[str, Any]], credentials: dict[str, dict[str, str]]
 ) -> None:
-    codes = {"Login token": "invalid_token", "API key": "invalid_api_key"}
-    swapped = {"Login token": credentials["API key"], "API key": credentials["Login token"]}
+    client = await start(metrics_token=METRICS_TOKEN)
+    codes = {"Login token": "invalid_token", "API key": "invalid_api_key", "Metrics token": "invalid_metrics_token"}
+    swapped = dict.fromkeys(codes, credentials["Login token"]) | {"Login token": credentials["API key"]}
     closed = {route: scheme_of(operation) for route, operation in operations.items() if scheme_of(operation)}
     assert set(closed.values()) == set(codes)
     for (method, path), scheme in closed.items():

@@ -10,11 +10,11 @@ import pytest
 from app.core.settings import Settings
 from app.main import create_app
 from fastapi.routing import APIRoute, iter_route_contexts
-from tests.harness import JSON
+from tests.harness import JSON, Account
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 OF_EVERY_ROUTE = {"400", "413", "500", "503"}
-OF_EVERY_BODY = {"415", "422"}
+OF_EVERY_BODY = {"408", "415", "422"}
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,7 @@ def test_every_error_of_every_operation_is_a_problem(operations: list[JSON]) -> 
         assert all(re.match(r"`\w+`: ", answer["description"]) for answer in errors.values())
         assert set(errors) >= OF_EVERY_BODY or "requestBody" not in operation
         assert ("401" in errors) or not operation.get("security")
+        assert ("429" in errors) or {"API key": []} not in operation.get("security", []), "bad keys are limited"
         in_query = [each for each in operation.get("parameters", []) if each["in"] == "query"]
         assert "422" in errors or not in_query
 
@@ -91,14 +92,41 @@ def test_every_body_is_described_and_admits_no_other_fields(document: JSON, oper
         assert schema["properties"]
 
 
+def test_the_idempotency_key_is_an_optional_header_of_generate_alone(document: JSON) -> None:
+    [(place, header)] = [
+        (f"{method} {path}", each)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        for each in operation.get("parameters", [])
+        if each["in"] == "header"
+    ]
+    assert (place, header["name"], header["schema"]["type"]) == ("post /v1/generate", "Idempotency-Key", "string")
+    assert not header["required"]
+    assert header["description"]
+
+
+async def test_the_idempotency_key_is_documented_as_it_is_taken(
+    client: httpx2.AsyncClient, account: Account, document: JSON
+) -> None:
+    [header] = document["paths"]["/v1/generate"]["post"]["parameters"]
+    good = ("a", "!#$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~", "a" * 255, '"quoted"', f'"{"a" * 255}"')
+    bad = ("", "a b", "\u00e9", '"', '""', '"a', 'a"', 'a"b', "a" * 256, f'"{"a" * 256}"')
+    authorization = (b"Authorization", (await account.create_key()).headers["Authorization"].encode())
+    for key in (*good, *bad):
+        headers = [authorization, (b"Idempotency-Key", key.encode("latin-1"))]
+        answer = await client.post("/v1/generate", json={}, headers=headers)
+        assert answer.status_code == (422 if key in good else 400), key
+        assert bool(re.search(header["schema"]["pattern"], key)) == (key in good), key
+
+
 def test_every_reference_leads_somewhere_and_no_schema_is_left_over(document: JSON) -> None:
     used = set(references(document))
     assert used == {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
 
 
-def test_both_credentials_are_described_as_bearer_tokens(document: JSON) -> None:
+def test_all_credentials_are_described_as_bearer_tokens(document: JSON) -> None:
     schemes = document["components"]["securitySchemes"]
-    assert set(schemes) == {"Login token", "API key"}
+    assert set(schemes) == {"Login token", "API key", "Metrics token"}
     assert all((scheme["type"], scheme["scheme"]) == ("http", "bearer") for scheme in schemes.values())
 
 

@@ -7,13 +7,20 @@ import threading
 from collections import Counter
 from itertools import product
 
+import argon2
 import asyncpg
 import httpx2
 import pytest
 from app.core.security import hash_password
 from app.features.auth import service
 from tests.conftest import Start
-from tests.harness import Clock, as_seen, new_email, register, until_waited_for
+from tests.harness import Account, Clock, as_seen, new_email, register, until_waited_for
+
+
+async def _too_short(client: httpx2.AsyncClient, email: str, address: str = "203.0.113.1") -> httpx2.Response:
+    """A sign-up that costs no hash: 422, unless a limit refuses it."""
+    body = {"email": email, "password": "short"}
+    return await client.post("/v1/auth/register", json=body, headers={"X-Forwarded-For": address})
 
 
 async def _count(database: asyncpg.Connection) -> int:
@@ -85,3 +92,38 @@ async def test_sign_ups_are_limited_by_address_whatever_they_ask_for(
     monkeypatch.undo()
     limit_clock.now += 1200
     assert (await register(client)).status_code == 201
+
+
+async def test_sign_ups_with_one_email_are_limited_in_any_letter_case_and_from_everywhere(
+    start: Start, limit_clock: Clock, hashed: list[tuple[str, argon2.Parameters]]
+) -> None:
+    client = await start(register_limit_per_account="3/hour", trusted_proxies="127.0.0.0/8")
+    email = new_email()
+    spellings = (email, email.upper(), email.title(), email.swapcase(), email)
+    answers = [await _too_short(client, each, f"203.0.{n}.1") for n, each in enumerate(spellings)]
+    assert [answer.status_code for answer in answers] == [422] * 3 + [429] * 2
+    assert {answer.headers["retry-after"] for answer in answers[3:]} == {"1200"}
+    assert {answer.headers["ratelimit"].partition(";")[0] for answer in answers} == {'"register-ip"'}
+    assert (await _too_short(client, new_email())).status_code == 422
+    limit_clock.now += 1199
+    assert (await _too_short(client, email)).status_code == 429
+    limit_clock.now += 1
+    assert [(await _too_short(client, email)).status_code for _ in range(2)] == [422, 429]
+    assert hashed == []
+
+
+async def test_the_limit_of_an_email_tells_nobody_whether_it_is_registered(
+    start: Start, account: Account, limit_clock: Clock
+) -> None:
+    client, told = await start(register_limit_per_account="2/hour", register_limit_per_ip="20/hour"), []
+    for email in (account.email, new_email()):
+        told.append([as_seen(await _too_short(client, email)) for _ in range(4)])
+        limit_clock.now += 3600
+    assert [status for status, *_ in told[0]] == [422, 422, 429, 429]
+    assert told[0] == told[1]
+
+
+async def test_parallel_sign_ups_with_one_email_are_no_more_than_its_limit(start: Start) -> None:
+    client, email = await start(register_limit_per_account="5/day"), new_email()
+    answers = await asyncio.gather(*(_too_short(client, email) for _ in range(60)))
+    assert Counter(answer.status_code for answer in answers) == {422: 5, 429: 55}

@@ -1,0 +1,54 @@
+"""What an operator's Prometheus reads: counters over all the workers of one server."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest, multiprocess
+
+from app.core.settings import ConfigurationError
+
+_SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # read by the library when it is imported
+
+
+@contextmanager
+def shared_by_workers() -> Iterator[None]:
+    """Lets the processes that are started meanwhile count together: each shows what all have counted.
+
+    Raises ConfigurationError where no temporary folder can be made.
+    """
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="nanobanana-metrics-")
+    except OSError as error:
+        raise ConfigurationError(f"No temporary folder can be made: {error.strerror}.") from None
+    with temporary as folder:
+        os.environ[_SHARED_FOLDER] = folder
+        try:
+            yield
+        finally:
+            del os.environ[_SHARED_FOLDER]
+
+
+class Metrics:
+    """The counters of this process."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.limit_refusals = self._counter(
+            "limit_refusals", "Calls that a limit refused, or in mode `observe` would have.", ["limit", "mode"]
+        )
+        self.limit_outages = self._counter("limit_outages", "How often a process lost its shared limits.")
+        self.own_decisions = self._counter("limit_own_decisions", "Calls decided by a process without shared limits.")
+        self.overload_refusals = self._counter("overload_refusals", "Requests refused because too many were at work.")
+
+    def text(self) -> bytes:
+        """All counters in Prometheus' text format."""
+        if _SHARED_FOLDER not in os.environ:
+            return generate_latest(self._registry)
+        everyone = CollectorRegistry()
+        multiprocess.MultiProcessCollector(everyone)
+        return generate_latest(everyone)
+
+    def _counter(self, name: str, meaning: str, labels: list[str] | None = None) -> Counter:
+        return Counter(name, meaning, labels or [], namespace="nanobanana", registry=self._registry)

@@ -1,0 +1,295 @@
+"""Buckets and leases in Redis: one truth for all processes and machines."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from hashlib import blake2b, sha1
+from importlib import resources
+from itertools import islice
+from typing import Any, TypeVar
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+from app.core.logs import logger
+from app.ratelimit import MICROSECONDS, Charge, Lease, Taken, decide
+
+BATCH_MAX = 500
+"""Operations that one script decides at most: a few milliseconds, in which Redis does nothing else."""
+
+_SCRIPT = resources.files("app.ratelimit").joinpath("decide.lua").read_bytes()
+_SCRIPT_SHA = sha1(_SCRIPT, usedforsecurity=False).hexdigest()  # the name by which Redis knows it
+_CLUSTER = "+cluster"
+_AS_THEY_ARE: dict[str, Any] = {
+    "retry": Retry(NoBackoff(), 0),
+    "socket_timeout": None,
+    "socket_connect_timeout": None,
+    "protocol": 2,  # with 3, and with a name for the driver, a new connection costs two more round trips
+    "driver_info": None,
+}
+_CONNECTIONS_MAX = 4  # one is used; a second while a broken one is given up
+_CONNECT_SECONDS = 1.0
+_LEFT_MAX = 100_000
+_NAMES_REMEMBERED = 65_536
+
+Result = TypeVar("Result")
+Client = Redis | RedisCluster
+Word = str | int
+Levels = tuple[int, Sequence[int], bool]
+"""The time, the level of each bucket before the units were taken, and whether as many leases as may be were running."""
+
+
+class OutOfReach(Exception):
+    """Redis did not decide: it cannot be reached, is too slow, or refuses to write. `reason` names the error."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def open_redis(url: str) -> Client:
+    """A client that never tries again by itself, and leaves it to its user how long anything may take.
+
+    `redis+cluster://` and `rediss+cluster://` name one node of a Redis Cluster; the client finds the others.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme.endswith(_CLUSTER):
+        return RedisCluster.from_url(f"{scheme.removesuffix(_CLUSTER)}://{rest}", **_AS_THEY_ARE)
+    pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
+        url, max_connections=_CONNECTIONS_MAX, **_AS_THEY_ARE
+    )
+    return Redis.from_pool(pool)
+
+
+async def check_redis(url: str) -> None:
+    """Returns if Redis answers within a second. Raises OutOfReach."""
+    client = open_redis(url)
+    try:
+        with _told_as_out_of_reach():
+            await _patiently(_CONNECT_SECONDS, client.ping())
+    finally:
+        await client.aclose()
+
+
+class RedisLimiter:
+    """A limiter whose state is in Redis and whose clock is that of Redis.
+
+    Everything that waits at the same moment is sent in one round trip, as one script for each group, which decides in
+    the order of asking. One round trip is on its way at a time; what comes meanwhile is the next.
+
+    `take` and `give_back` raise OutOfReach when Redis has not decided within `timeout_seconds`; a script that it would
+    begin with after that time does nothing. Names in Redis are keyed hashes: whoever reads them learns no address,
+    email or id. `clock`, in seconds, replaces that of Redis.
+    """
+
+    def __init__(
+        self, client: Client, *, secret: bytes, timeout_seconds: float, clock: Callable[[], float] | None = None
+    ) -> None:
+        self._client = client
+        self._secret = blake2b(secret, digest_size=32, person=b"ratelimit").digest()
+        self._timeout_seconds = timeout_seconds
+        self._clock = clock
+        self._hash = lru_cache(_NAMES_REMEMBERED)(self._hash_anew)
+        self._to_be_ended: deque[tuple[Lease, str]] = deque(maxlen=_LEFT_MAX)
+        self._waiting: list[_Batch] = []
+        self._open: dict[str, _Batch] = {}  # by group: the one of those waiting that still takes operations
+        self._exchange: asyncio.Task[None] | None = None
+        self._ahead: int | None = None  # how far the clock of Redis is ahead of ours, at most
+
+    async def take(self, charges: Sequence[Charge], *, group: str, lease: Lease | None = None) -> Taken:
+        batch = self._batch(group)
+        words: list[Word] = ["take", len(charges)]
+        for charge in charges:
+            words += self._bucket(batch, charge), charge.limit.interval, charge.limit.depth
+        if lease is None:
+            words += 0, 0, 0, ""
+        else:
+            words += self._running(batch, lease), lease.places, lease.seconds * MICROSECONDS, lease.id
+        now, levels, crowded = await batch.ask(words, levels=len(charges))
+        return decide(charges, levels=levels, now=now, crowded=crowded)
+
+    async def give_back(self, charges: Sequence[Charge], *, group: str) -> None:
+        batch = self._batch(group)
+        words: list[Word] = ["give", len(charges)]
+        for charge in charges:
+            words += self._bucket(batch, charge), charge.limit.interval
+        await batch.ask(words, levels=None)
+
+    def end(self, lease: Lease, *, group: str) -> None:
+        batch = self._batch(group)
+        batch.tell(["end", self._running(batch, lease), lease.id])
+        batch.ended.append((lease, group))
+
+    def end_later(self, lease: Lease, *, group: str) -> None:
+        """Ends a lease with the next call that Redis decides; so is what could not be ended because it did not."""
+        self._to_be_ended.append((lease, group))
+
+    async def reach(self) -> None:
+        """Returns once Redis answers, within a second, on a connection that later calls will use. Raises OutOfReach.
+
+        To connect takes more time than to decide, and no call should have to wait for it.
+        """
+        with _told_as_out_of_reach():
+            await _patiently(_CONNECT_SECONDS, self._client.ping())
+
+    async def close(self) -> None:
+        """Sends what waits, and closes the connections."""
+        if self._exchange is not None:
+            await self._exchange
+        await self._client.aclose()
+
+    def _batch(self, group: str) -> "_Batch":
+        batch = self._open.get(group)
+        if batch is None or batch.operations == BATCH_MAX:
+            batch = self._open[group] = _Batch(f"nb:{{{self._hash(group)}}}:")
+            self._waiting.append(batch)
+            if self._exchange is None or self._exchange.done():
+                self._exchange = asyncio.create_task(self._exchange_what_waits())
+        return batch
+
+    def _bucket(self, batch: "_Batch", charge: Charge) -> int:
+        return batch.key(f"{charge.name}:{self._hash(charge.who)}")
+
+    def _running(self, batch: "_Batch", lease: Lease) -> int:
+        return batch.key(f"running:{self._hash(lease.who)}")
+
+    def _hash_anew(self, identifier: str) -> str:
+        return blake2b(identifier.encode(), key=self._secret, digest_size=15).hexdigest()
+
+    async def _exchange_what_waits(self) -> None:
+        while self._waiting:
+            batches = self._next_batches()
+            try:
+                with _told_as_out_of_reach():
+                    answers = await _patiently(self._timeout_seconds, self._send(batches))
+                for batch, answer in zip(batches, answers, strict=True):
+                    if isinstance(answer, Exception) or not answer:
+                        self._fail([batch], OutOfReach(type(answer).__name__ if answer else "late"))
+                    else:
+                        batch.settle(answer)
+                        if self._to_be_ended:
+                            self._end_those_left()
+            except OutOfReach as error:
+                self._fail((*batches, *self._next_batches()), error)
+            except Exception:
+                logger.exception("limiter_failed")  # a defect of ours or the client's must not hang whoever waits
+                self._fail((*batches, *self._next_batches()), OutOfReach("defect"))
+
+    def _end_those_left(self) -> None:
+        left, self._to_be_ended = self._to_be_ended, deque(maxlen=_LEFT_MAX)
+        for lease, group in left:
+            self.end(lease, group=group)
+
+    def _fail(self, batches: "Sequence[_Batch]", error: OutOfReach) -> None:
+        """Also those that have not been sent: who waited behind a round trip that failed waits for no second one."""
+        for batch in batches:
+            self._to_be_ended += batch.ended
+            batch.fail(error)
+
+    def _next_batches(self) -> "list[_Batch]":
+        batches, self._waiting, self._open = self._waiting, [], {}
+        return batches
+
+    async def _send(self, batches: "Sequence[_Batch]") -> "Sequence[_Answer]":
+        sent = _microseconds()
+        now = "" if self._clock is None else round(self._clock() * MICROSECONDS)
+        too_late = "" if self._ahead is None else sent + self._ahead + round(self._timeout_seconds * MICROSECONDS)
+        times = (now, "" if self._clock else too_late)
+        answers = await self._evaluate("EVALSHA", _SCRIPT_SHA, batches, times)
+        unknown = [batch for batch, answer in zip(batches, answers, strict=True) if isinstance(answer, NoScriptError)]
+        if unknown:
+            again = iter(await self._evaluate("EVAL", _SCRIPT, unknown, times))
+            answers = [next(again) if isinstance(answer, NoScriptError) else answer for answer in answers]
+        known = [answer[0] for answer in answers if not isinstance(answer, Exception) and answer]
+        self._ahead = known[-1] - sent if known else None
+        return answers
+
+    async def _evaluate(
+        self, command: str, script: str | bytes, batches: "Sequence[_Batch]", times: tuple[Word, Word]
+    ) -> "Sequence[_Answer]":
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for batch in batches:
+                pipeline.execute_command(command, script, len(batch.keys), *batch.keys, *times, *batch.words)
+            answers: Sequence[_Answer] = await pipeline.execute(raise_on_error=False)
+            return answers
+
+
+class _Batch:
+    """Operations of one group that wait to be sent together, in the words of the script."""
+
+    def __init__(self, prefix: str) -> None:
+        self.operations = 0
+        self.words: list[Word] = []
+        self.keys: dict[str, int] = {}
+        self.ended: list[tuple[Lease, str]] = []
+        self._prefix = prefix
+        self._asked: list[tuple[int | None, asyncio.Future[Levels]]] = []
+
+    def key(self, name: str) -> int:
+        """The place of this key among those of the script, from 1 on."""
+        return self.keys.setdefault(self._prefix + name, len(self.keys) + 1)
+
+    def tell(self, words: Sequence[Word]) -> None:
+        """Adds an operation. All its words at once: one that cannot be written takes none of the others with it."""
+        self.operations += 1
+        self.words += words
+
+    def ask(self, words: Sequence[Word], *, levels: int | None) -> asyncio.Future[Levels]:
+        """The same, and what the script will have answered: this many levels, or None for no answer."""
+        self.tell(words)
+        future: asyncio.Future[Levels] = asyncio.get_running_loop().create_future()
+        self._asked.append((levels, future))
+        return future
+
+    def settle(self, answer: Sequence[int]) -> None:
+        """Gives everybody their part of the answer."""
+        now, rest = answer[0], iter(answer[1:])
+        for count, future in self._asked:
+            levels = list(islice(rest, count or 0))
+            crowded = count is not None and next(rest) == 1
+            if not future.done():  # its caller may have gone
+                future.set_result((now, levels, crowded))
+
+    def fail(self, error: OutOfReach) -> None:
+        """Tells everybody who still waits."""
+        for _, future in self._asked:
+            if not future.done():
+                future.set_exception(OutOfReach(error.reason))
+
+
+_Answer = list[int] | Exception  # with a cluster also that a node cannot be reached
+
+
+@contextmanager
+def _told_as_out_of_reach() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise OutOfReach(type(error).__name__) from error
+
+
+async def _patiently(seconds: float, work: Awaitable[Result]) -> Result:
+    """The result of the work. Raises TimeoutError where there is none after `seconds`, and gives it up.
+
+    The time is waited for in two halves: a process that was busy may find its timer due and the answer there, unread.
+    Then the second half reads it. A process that is busy all the time should not conclude that Redis is slow.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        for _ in range(2):
+            done, _pending = await asyncio.wait({task}, timeout=seconds / 2)
+            if done:
+                return task.result()
+    finally:
+        task.cancel()
+    raise TimeoutError
+
+
+def _microseconds() -> int:
+    return time.monotonic_ns() // 1000

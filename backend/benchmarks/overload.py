@@ -1,0 +1,188 @@
+"""`make bench-overload`: one worker at ten times its capacity: callers who hammer, and callers who wait as told."""
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from secrets import token_urlsafe
+from urllib.parse import urlsplit
+
+from app.core.settings import Settings
+from benchmarks.machine import (
+    BACKEND,
+    WIDE_OPEN,
+    Key,
+    Load,
+    Server,
+    database,
+    free_port,
+    load,
+    machine,
+    new_keys,
+    serving,
+    tool,
+)
+from tests.chaos.load import Call, Line
+
+REQUESTS_MAX: int = Settings.model_fields["requests_max"].default
+CROWD = 10 * REQUESTS_MAX
+SECONDS, PEAK_SECONDS = 30, 6
+CONNECTIONS_AT_PEAK = (32, 128, 512)
+PROBES, PROBE_PAUSE_SECONDS = 32, 0.1
+SETTLE_SECONDS = 5
+
+# wrk asks for a delay before it writes, for one connection at a time: every refusal makes one of them wait.
+_PATIENT = """
+local owed = 0
+function response(status)
+  if status == 503 then owed = owed + 1 end
+end
+function delay()
+  if owed == 0 then return 0 end
+  owed = owed - 1
+  return 1000
+end
+"""
+WAYS = {"without pause": "", "waiting a second after each 503": _PATIENT}
+
+
+@dataclass(frozen=True)
+class Probed:
+    """Milliseconds that single callers waited, by what they were answered."""
+
+    pictures: Sequence[float]
+    refusals: Sequence[float]
+    health: Sequence[float]
+    others: int
+
+
+@dataclass(frozen=True)
+class Overload:
+    """What the crowd came to, what single callers felt, and the server's share of a core.
+
+    Its memory is that before, the most meanwhile, and that afterwards.
+    """
+
+    crowd: Load
+    probed: Probed
+    cpu_share: float
+    memory_kib: Sequence[int]
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["probe"]:
+        asyncio.run(probe(sys.argv[2], Key(*sys.argv[3:5]), float(sys.argv[5])))
+        return
+    tool()
+    port = free_port()
+    with database() as url:
+        settings = {"DATABASE_URL": url, "SECRET_KEY": token_urlsafe(48), "PORT": str(port), **WIDE_OPEN}
+        with serving("app.cli", "serve", port=port, **settings) as server:
+            measure(server)
+
+
+def measure(server: Server) -> None:
+    [key] = new_keys(server.url, 1)
+    for connections in CONNECTIONS_AT_PEAK:
+        load(server.url, keys=[key.raw], seconds=2, connections=connections)
+    peaks = {
+        connections: load(server.url, keys=[key.raw], seconds=PEAK_SECONDS, connections=connections)
+        for connections in CONNECTIONS_AT_PEAK
+    }
+    peak = max(each.good_per_second for each in peaks.values())
+    print(f"\n{machine()}\nOne worker, REQUESTS_MAX={REQUESTS_MAX}, {CROWD:,} connections for {SECONDS} s\n")
+    for connections, each in peaks.items():
+        print(f"alone, {connections} connections: {each.good_per_second:,.0f} pictures/s, p99 {each.p99:.0f} ms")
+    print("\n| callers | pictures/s | of the peak | refusals/s | lost | picture ms | refusal ms | health ms |", end="")
+    print(" other answers | server's CPU | memory before, most, after MiB |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for name, script in WAYS.items():
+        print(row(name, peak, overload(server, key, script)), flush=True)
+
+
+def overload(server: Server, key: Key, script: str) -> Overload:
+    """Lets the crowd call, with single callers among them."""
+    memory = [server.memory_kib]
+    command = [sys.executable, "-m", "benchmarks.overload", "probe", server.url, *key, str(SECONDS)]
+    with ThreadPoolExecutor() as threads:
+        began, spent = time.monotonic(), server.cpu_seconds
+        crowd = threads.submit(load, server.url, keys=[key.raw], seconds=SECONDS, connections=CROWD, more=script)
+        probed = threads.submit(subprocess.run, command, cwd=BACKEND, capture_output=True, check=True)
+        most = 0
+        while not crowd.done():
+            most = max(most, server.memory_kib)
+            time.sleep(0.5)
+        share = (server.cpu_seconds - spent) / (time.monotonic() - began)
+    time.sleep(SETTLE_SECONDS)
+    memory += [most, server.memory_kib]
+    return Overload(crowd.result(), Probed(**json.loads(probed.result().stdout)), share, memory)
+
+
+async def probe(url: str, key: Key, seconds: float) -> None:
+    """Single callers, who wait as they are told, and print how long each answer took.
+
+    Their process goes before others: what it measures is the server's time and not its own.
+    """
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
+    end, journal, health = time.monotonic() + seconds, list[Call](), list[float]()
+    port = urlsplit(url).port or 0
+    callers = [generate_on(Line(port, journal), key, end) for _ in range(PROBES)]
+    await asyncio.gather(*callers, look_at_health(port, health, end))
+    waited: defaultdict[int, list[float]] = defaultdict(list)
+    for call in journal:
+        waited[call.status].append(1000 * (call.received - call.sent))
+    others = sum(len(each) for status, each in waited.items() if status not in {200, 503})
+    print(json.dumps({"pictures": waited[200], "refusals": waited[503], "health": health, "others": others}))
+
+
+async def generate_on(line: Line, key: Key, end: float) -> None:
+    while time.monotonic() < end:
+        call = await line.ask(key, "A cute banana")
+        await asyncio.sleep(max(call.retry_after, PROBE_PAUSE_SECONDS))
+
+
+async def look_at_health(port: int, waited: list[float], end: float) -> None:
+    """Each time on a connection of its own, as load balancers do."""
+    while time.monotonic() < end:
+        sent = time.monotonic()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: pictures.test\r\nConnection: close\r\n\r\n")
+        answer = await reader.read()
+        waited.append(1000 * (time.monotonic() - sent) if answer.startswith(b"HTTP/1.1 200") else float("inf"))
+        writer.close()
+        await asyncio.sleep(PROBE_PAUSE_SECONDS)
+
+
+def row(name: str, peak: float, came_to: Overload) -> str:
+    crowd, probed = came_to.crowd, came_to.probed
+    cells = [
+        name,
+        f"{crowd.good_per_second:,.0f}",
+        f"{crowd.good_per_second / peak:.2f}",
+        f"{crowd.refused / crowd.seconds:,.0f}",
+        f"{crowd.lost}",
+        *map(percentiles, (probed.pictures, probed.refusals, probed.health)),
+        f"{probed.others}",
+        f"{came_to.cpu_share:.2f}",
+        ", ".join(f"{each / 1024:.0f}" for each in came_to.memory_kib),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def percentiles(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{len(values)} of them"
+    return f"p50 {statistics.median(values):.0f}, p99 {statistics.quantiles(values, n=100)[98]:.0f} ({len(values)})"
+
+
+if __name__ == "__main__":
+    main()
