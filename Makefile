@@ -12,7 +12,8 @@ run: .venv/run.installed ## start NanoBanana on http://127.0.0.1:8000, with a Po
 	@exec $(BIN)/nanobanana serve
 
 test: .venv/dev.installed ## run the whole suite on a real PostgreSQL and Redis, with coverage
-	cd backend && rm -rf .coverage && ../$(BIN)/pytest -n 2 --cov --cov-report= && ../$(BIN)/coverage report
+	cd backend && rm -rf .coverage && ../$(BIN)/pytest -q -n 2 --cov --cov-report= --ignore=tests/chaos && ../$(BIN)/coverage report
+	cd backend && ../$(BIN)/pytest -q tests/chaos
 
 check: .venv/dev.installed ## style, types, import contracts, schema equal to the models
 	cd backend && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports && ../$(BIN)/pytest -q tests/test_schema.py

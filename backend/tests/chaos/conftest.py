@@ -23,13 +23,6 @@ from tests.redis_server import RedisServer, redis_server
 DEADLINE_SECONDS = 2
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of them run in one process: each starts servers of many processes."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("chaos"))
-
-
 @pytest.fixture(autouse=True)
 def schedule(request: pytest.FixtureRequest) -> Schedule:
     """The schedule of this test. It is printed, and CHAOS_SEED repeats it."""

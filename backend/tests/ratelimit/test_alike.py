@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.ratelimit import MICROSECONDS, Charge, Lease, Limit, Limiter, Taken
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.ratelimit.sources import REPRODUCIBLY, NewSource
 
@@ -82,7 +82,7 @@ async def one_at_a_time(steps: Sequence[Step], limiter: Limiter) -> Sequence[Tak
     return [await step.of(limiter) for step in steps]
 
 
-@settings(REPRODUCIBLY, max_examples=100)
+@REPRODUCIBLY
 @given(begin=st.sampled_from((DAY, TODAY)), moments=MOMENTS, ask=st.sampled_from((at_once, one_at_a_time)))
 def test_memory_and_redis_answer_alike(
     new_memory: NewSource,

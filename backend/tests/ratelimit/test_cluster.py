@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from hashlib import sha1
+from pathlib import Path
 
 import pytest
 from app.ratelimit import Charge, Lease, Limit, Taken
@@ -105,6 +107,22 @@ async def test_nodes_that_forgot_the_script_refuse_nobody_and_count_nobody_twice
             nodes[-1].command("SCRIPT", "FLUSH")
         taken = await asyncio.gather(*(take(limiter, group) for group in GROUPS))
         assert [each.decisions[0].remaining for each in taken] == [left] * len(GROUPS)
+
+
+async def test_nodes_may_have_clocks_that_differ(
+    clusters: list[list[RedisServer]], backend: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes, script = clusters[1], (backend / "app/ratelimit/decide.lua").read_text()
+    clock = "time[1] * 1000000 + time[2]"
+    fast = f"{clock} + (string.find(redis.call('INFO', 'server'), 'tcp_port:{nodes[1].port}') and 3600000000 or 0)"
+    assert clock in script
+    differing = script.replace(clock, fast).encode()
+    monkeypatch.setattr("app.ratelimit.redis._SCRIPT", differing)
+    monkeypatch.setattr("app.ratelimit.redis._SCRIPT_SHA", sha1(differing, usedforsecurity=False).hexdigest())
+    async with limits_at(nodes[0].url.replace("redis:", "redis+cluster:")) as limiter:
+        for _ in range(3):
+            for group in GROUPS:
+                assert (await take(limiter, f"{group}, by its clock")).allowed
 
 
 async def test_a_node_that_is_gone_is_told_as_out_of_reach(clusters: list[list[RedisServer]]) -> None:

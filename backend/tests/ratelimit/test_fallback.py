@@ -187,6 +187,19 @@ async def test_a_redis_that_comes_and_goes_gives_no_new_share_each_time(
     assert passed[1:] == [0, 0]
 
 
+async def test_whatever_is_the_first_to_meet_trouble_never_raises(
+    server: RedisServer, start: Start, trouble: Trouble, lines: list[EventDict]
+) -> None:
+    [taking, giving, ending] = await start(timeout_seconds=trouble.timeout_seconds)
+    await giving.take()
+    trouble.begin(server)
+    ending.limiter.end(Lease("key_ada", 1, 30, "none"), group=GROUP)
+    await asyncio.gather(taking.take(), giving.give_back())
+    assert (await ending.take()).allowed
+    assert events(lines) == [LEFT] * PROCESSES
+    trouble.end(server)
+
+
 async def test_what_a_process_gives_back_while_on_its_own_can_be_taken_again(server: RedisServer, start: Start) -> None:
     processes = await start()
     server.stop()
