@@ -84,8 +84,8 @@ class RedisLimiter:
     the order of asking. One round trip is on its way at a time; what comes meanwhile is the next.
 
     `take` and `give_back` raise OutOfReach when Redis has not decided within `timeout_seconds`; a script that it would
-    begin with after that time does nothing. Names in Redis are keyed hashes: whoever reads them learns no address,
-    email or id. `clock`, in seconds, replaces that of Redis.
+    begin with after that time does nothing (but for a cluster). Names in Redis are keyed hashes: whoever reads them
+    learns no address, email or id. `clock`, in seconds, replaces that of Redis.
     """
 
     def __init__(
@@ -200,7 +200,8 @@ class RedisLimiter:
         sent = _microseconds()
         now = "" if self._clock is None else round(self._clock() * MICROSECONDS)
         too_late = "" if self._ahead is None else sent + self._ahead + round(self._timeout_seconds * MICROSECONDS)
-        times = (now, "" if self._clock else too_late)
+        # The nodes of a cluster have clocks of their own, which say nothing of each other's.
+        times = (now, "" if self._clock or isinstance(self._client, RedisCluster) else too_late)
         answers = await self._evaluate("EVALSHA", _SCRIPT_SHA, batches, times)
         unknown = [batch for batch, answer in zip(batches, answers, strict=True) if isinstance(answer, NoScriptError)]
         if unknown:

@@ -4,11 +4,15 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
+import structlog
 from app.ratelimit.memory import MemoryLimiter
 from app.ratelimit.redis import RedisLimiter, open_redis
 from redis.asyncio import Redis
+from structlog.types import EventDict
+from tests.ratelimit.processes import PROCESSES, TROUBLES, Process, Start, Trouble, Watched
 from tests.ratelimit.sources import PATIENCE_SECONDS, Clock, NewLimiter, NewSource, Source
 from tests.redis_server import RedisServer, redis_server
 
@@ -84,3 +88,38 @@ async def new_limiter(server: RedisServer) -> AsyncIterator[NewLimiter]:
             return limiter
 
         yield new
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that one test may break."""
+    with redis_server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture(params=TROUBLES)
+def trouble(request: pytest.FixtureRequest) -> Trouble:
+    return TROUBLES[request.param]
+
+
+@pytest.fixture
+def lines() -> Iterator[list[EventDict]]:
+    """What is logged meanwhile."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+@pytest.fixture
+async def start(victim: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
+    """Starts processes that share what is in the Redis that may be broken, and try it often."""
+    monkeypatch.setattr("app.ratelimit.fallback.PROBE_SECONDS", 0.02)
+    async with AsyncExitStack() as stack:
+
+        async def started(*, timeout_seconds: float = PATIENCE_SECONDS) -> list[Process]:
+            processes = [Process(Watched(victim.url, timeout_seconds=timeout_seconds)) for _ in range(PROCESSES)]
+            for process in processes:
+                stack.push_async_callback(process.limiter.close)
+                await process.limiter.open()
+            return processes
+
+        yield started

@@ -1,7 +1,7 @@
 """Processes that limit together while they can, all in one event loop, and the troubles that Redis can be in."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from app.core.metrics import Metrics
@@ -70,6 +70,9 @@ class Process:
         return int(float(value))
 
 
+Start = Callable[..., Awaitable[list[Process]]]
+
+
 @dataclass(frozen=True)
 class Trouble:
     """Something that keeps Redis from deciding, and its end."""
@@ -110,3 +113,13 @@ async def until(condition: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("it never came to hold")
+
+
+async def until_left(processes: list[Process]) -> None:
+    """Once every process has noticed."""
+    await takes(processes, PROCESSES, "noticing")
+
+
+async def until_returned(lines: list[EventDict]) -> None:
+    """Once all of them share again after each outage."""
+    await until(lambda: events(lines).count(RETURNED) == events(lines).count(LEFT))
