@@ -69,6 +69,8 @@ class MemoryLimiter:
             return False
         for ended in [each for each, ends_at in running.items() if ends_at <= now]:
             del running[ended]
+        if not running:
+            del self._ends_at[group, lease.who]
         return len(running) >= places
 
     def _keep(self, bucket: _Bucket, full_at: int) -> None:
