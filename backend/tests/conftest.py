@@ -86,6 +86,7 @@ def settings(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Set
         public_url="https://pictures.test",
         generate_concurrency_per_key=1_000_000,
         hash_queue_max=1000,
+        database_pool_size=30,  # a busy machine makes nobody wait for a connection until it is a 503
         **dict.fromkeys(EVERY_LIMIT, WIDE_OPEN),
     )
 
