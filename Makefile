@@ -1,6 +1,9 @@
 # One truth for commands: people, README and CI use these lines.
 PYTHON ?= python3
 BIN := .venv/bin
+# The lock files are complete: nothing is left to resolve. Left to itself pip would look at releases that are newer than the
+# pinned ones wherever something is wanted with an extra, and fail at them.
+LOCKED := --require-hashes --no-deps
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench bench-scale bench-limits bench-overload chaos lock clean
@@ -42,10 +45,10 @@ clean: ## remove the environment and the caches, never the data
 .venv/run.installed: backend/requirements.txt backend/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "NanoBanana needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r backend/requirements.txt
+	$(BIN)/pip install -q --disable-pip-version-check $(LOCKED) -r backend/requirements.txt
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable backend
 	@touch $@
 
 .venv/dev.installed: .venv/run.installed backend/requirements-dev.txt
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r backend/requirements-dev.txt
+	$(BIN)/pip install -q --disable-pip-version-check $(LOCKED) -r backend/requirements-dev.txt
 	@touch $@
