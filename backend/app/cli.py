@@ -1,4 +1,4 @@
-"""The command line: `nanobanana serve | migrate | accounts | limits | usage`."""
+"""The command line: `nanobanana serve | migrate | check | accounts | limits | usage`."""
 
 import asyncio
 import sys
@@ -18,11 +18,15 @@ from app import server
 from app.core import migrations
 from app.core.db import create_engine
 from app.core.embedded import EmbeddedPostgresError, embedded_postgres, running_url
+from app.core.pool import BoundedPool
 from app.core.settings import ConfigurationError, Settings, load_settings
 from app.features.keys import limits as key_limits
 from app.features.keys.service import set_account_active
 from app.features.usage.service import find_days, find_differences
+from app.providers.configured import configured_provider
 from app.ratelimit.redis import OutOfReach, check_redis
+from app.storage import StoreUnavailable
+from app.storage.configured import configured_store
 
 Result = TypeVar("Result")
 
@@ -47,6 +51,7 @@ def serve() -> None:
         settings = load_settings().with_secret()
         _check_limits(settings)
         listener = stack.enter_context(server.listening(settings))
+        asyncio.run(_check_pictures(settings))
         settings = _with_database(settings, stack)
         click.echo(server.welcome(settings))
         server.run(settings, listener, stop)
@@ -67,6 +72,35 @@ def migrate() -> None:
             )
         _migrate(url.get_secret_value())
         click.echo("The database's schema is up to date.")
+
+
+@main.command()
+def check() -> None:
+    """Try everything that the settings name: the database, Redis, where pictures are kept, and who draws them.
+
+    Ends with 1, and says what is wrong, if anything cannot be used. Nothing that costs is asked for.
+    """
+    with _sentences_for_errors():
+        settings = load_settings().with_secret()
+        if settings.database_url is not None:
+            asyncio.run(_in_transaction(settings.database_url.get_secret_value(), _check_database))
+        click.echo(f"database: {'ok' if settings.database_url else 'ours, started by serve'}")
+        if settings.redis_url is not None:
+            _check_redis(settings.redis_url.get_secret_value())
+        click.echo(f"redis: {'ok' if settings.redis_url else 'none'}")
+        asyncio.run(_check_pictures(settings))
+        click.echo(f"pictures: kept ({settings.image_store}), drawn ({settings.image_provider})")
+
+
+async def _check_pictures(settings: Settings) -> None:
+    pool = BoundedPool(threads=1, queue_max=1, name="check")
+    try:
+        async with configured_store(settings) as store, configured_provider(settings, pool=pool):
+            await store.check()
+    except StoreUnavailable as error:
+        raise ConfigurationError(error.sentence) from None
+    finally:
+        pool.close()
 
 
 @main.group()
@@ -231,12 +265,22 @@ def _check_limits(settings: Settings) -> None:
             )
         return
     try:
-        asyncio.run(check_redis(settings.redis_url.get_secret_value()))
+        _check_redis(settings.redis_url.get_secret_value())
+    except _RedisOutOfReachError as error:
+        click.echo(f"{error} Until it can, each process limits by itself.", err=True)
+
+
+class _RedisOutOfReachError(ConfigurationError):
+    """Redis does not answer, which is no reason not to start."""
+
+
+def _check_redis(url: str) -> None:
+    try:
+        asyncio.run(check_redis(url))
     except (ValueError, TypeError, AttributeError):  # an option in it that the client does not know
         raise ConfigurationError("REDIS_URL is not a URL that the Redis client can read.") from None
     except OutOfReach as error:
-        told = f"The Redis of REDIS_URL cannot be used ({error.reason}). Until it can, each process limits by itself."
-        click.echo(told, err=True)
+        raise _RedisOutOfReachError(f"The Redis of REDIS_URL cannot be used ({error.reason}).") from None
 
 
 if __name__ == "__main__":

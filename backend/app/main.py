@@ -1,7 +1,8 @@
 """Puts the parts together. The only file that knows everyone."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from app.core.db import connect_for_writing, create_engine
+from app.core.db import SessionMaker, connect_for_writing, create_engine
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
-from app.core.security import TokenKey
+from app.core.security import KeyEnvironment, TokenKey
 from app.core.settings import ConfigurationError, Settings
 from app.core.web.app import App
 from app.core.web.openapi import operation_id
@@ -22,19 +23,26 @@ from app.features.auth.dependencies import SignInLimits
 from app.features.auth.service import Accounts
 from app.features.generate import api as generate
 from app.features.generate.dependencies import GenerateLimits
-from app.features.generate.service import Studio
+from app.features.generate.drawing import LEASE_MARGIN_SECONDS
+from app.features.generate.pictures import Sweeper
+from app.features.generate.studio import Studio
 from app.features.health import api as health
 from app.features.keys import api as keys
 from app.features.keys.cache import CallerCache
 from app.features.keys.dependencies import UnknownKeyLimit
+from app.features.openai import api as openai
+from app.features.openai.service import envelope
 from app.features.usage import api as usage
 from app.features.usage.ledger import Ledger
 from app.features.usage.ledger.writer import Writer
+from app.providers import Provider
+from app.providers.configured import configured_provider
 from app.providers.stub import StubProvider
 from app.ratelimit import Limiter
 from app.ratelimit.fallback import FallbackLimiter
 from app.ratelimit.memory import MemoryLimiter
 from app.ratelimit.redis import RedisLimiter, open_redis
+from app.storage.configured import configured_store
 
 _DESCRIPTION = """An image-generation API platform that anyone can run: sign up, create an API key, send a prompt, get a
 picture. Errors are `application/problem+json`, with a stable `code`."""
@@ -68,9 +76,10 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
         lifespan=lifespan,
     )
     app.state.settings, app.state.metrics = settings, Metrics()
+    app.state.error_shapes = {openai.ROUTE: envelope}
     # Among the app's own routes and not included: inclusion would match its path twice more on every call.
     app.router.routes.extend(generate.lean.routes)
-    for router in (auth.router, keys.router, generate.router, usage.router, health.router):
+    for router in (auth.router, keys.router, generate.router, openai.router, usage.router, health.router):
         app.include_router(router)
     add_reference(app)
     return app
@@ -81,7 +90,9 @@ async def _opened(
     settings: Settings, metrics: Metrics, database_url: str, token_key: TokenKey, clock: Callable[[], float]
 ) -> AsyncIterator[dict[str, Any]]:
     """Everything that dependencies find in `app.state`, open; closed at the end, the ledger first."""
-    queues = {"hash": settings.hash_queue_max, "draw": settings.drawing_queue_max}
+    # What was drawn elsewhere is paid: as much of it as can be on its way finds room to be decoded.
+    paid = 0 if settings.image_provider == "stub" else 2 * settings.provider_calls_max
+    queues = {"hash": settings.hash_queue_max, "draw": settings.drawing_queue_max + paid}
     async with AsyncExitStack() as stack:
         engine = create_engine(database_url, pool_size=settings.database_pool_size)
         stack.push_async_callback(engine.dispose)
@@ -96,7 +107,8 @@ async def _opened(
         ledger = Ledger(writer, queue_max=settings.record_queue_max, deadline_seconds=settings.record_deadline_seconds)
         ledger.open()
         stack.push_async_callback(ledger.close)
-        sessions, stub = async_sessionmaker(engine, expire_on_commit=False), StubProvider(drawing)
+        sessions = async_sessionmaker(engine, expire_on_commit=False)
+        studio = await stack.enter_async_context(_studio(settings, sessions, ledger, drawing, clock))
         token_seconds = settings.login_token_minutes * 60
         yield {
             "engine": engine,
@@ -106,8 +118,26 @@ async def _opened(
             "unknown_key_limit": UnknownKeyLimit.of(settings, limiter),
             "generate_limits": GenerateLimits.of(settings, limiter),
             "callers": CallerCache(),
-            "studio": Studio(sessions, ledger, {"live": stub, "test": stub}, settings.public_url, clock),
+            "studio": studio,
         }
+
+
+@asynccontextmanager
+async def _studio(
+    settings: Settings, sessions: SessionMaker, ledger: Ledger, drawing: BoundedPool, clock: Callable[[], float]
+) -> AsyncIterator[Studio]:
+    """Whoever draws, and wherever pictures are kept; what nobody can ask for any more is swept meanwhile."""
+    seconds = settings.generation_deadline_seconds
+    async with configured_store(settings) as store, configured_provider(settings, pool=drawing) as live:
+        providers: Mapping[KeyEnvironment, Provider] = {"live": live, "test": StubProvider(drawing, like=live)}
+        studio = Studio(sessions, ledger, providers, drawing, store, settings.public_url, seconds, clock)
+        sweeper = Sweeper(studio, seconds + LEASE_MARGIN_SECONDS, settings.image_retention_days)
+        sweeping = asyncio.create_task(sweeper.run())
+        try:
+            yield studio
+        finally:
+            sweeping.cancel()
+            await asyncio.wait({sweeping})
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from datetime import date, datetime
 from typing import Literal
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     func,
+    text,
     true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -22,6 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from app.core.security import KeyEnvironment
 
 GenerationStatus = Literal["processing", "delivered", "failed", "lost"]
+PictureFormat = Literal["png", "jpeg", "webp"]
 
 _time = DateTime(timezone=True)
 _id = Text(collation="C")  # compared byte by byte: ids that begin with their time stay in the order of time
@@ -102,7 +105,12 @@ class Generation(Base):
     __table_args__ = (
         CheckConstraint("status in ('processing', 'delivered', 'failed', 'lost')", name="status"),
         CheckConstraint("(status = 'delivered') = (delivered_at is not null)", name="delivered_at"),
+        CheckConstraint("format in ('png', 'jpeg', 'webp')", name="format"),
         Index("generations_of_key_idx", "key_id", "id"),
+        Index(
+            "generations_undelivered_idx", "id", postgresql_where=text("status <> 'delivered' and deleted_at is null")
+        ),
+        Index("generations_kept_idx", "id", postgresql_where=text("provider <> 'stub' and deleted_at is null")),
     )
 
     id: Mapped[str] = mapped_column(_id, primary_key=True)
@@ -113,10 +121,13 @@ class Generation(Base):
     status: Mapped[GenerationStatus] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(_time, server_default=func.now())
     delivered_at: Mapped[datetime | None] = mapped_column(_time)
+    format: Mapped[PictureFormat] = mapped_column(Text, server_default="png")
+    deleted_at: Mapped[datetime | None] = mapped_column(_time)
+    """When its picture was forgotten. The row stays, and counts."""
 
 
 class Claim(Base):
-    """An idempotency key that was used, and for what. Free again after a day.
+    """An idempotency key that was used, and for what. Free again after a day, or when its lease is over.
 
     `scope` is the SHA-256 of account, environment, route and key; `fingerprint` that of the request.
     """
@@ -131,6 +142,10 @@ class Claim(Base):
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
     generation_id: Mapped[str] = mapped_column(_id)
     created_at: Mapped[datetime] = mapped_column(_time, server_default=func.now(), index=True)
+    other_ids: Mapped[list[str] | None] = mapped_column(ARRAY(_id))
+    """The request's further pictures; `generation_id` is its first and names it."""
+    lease_until: Mapped[datetime | None] = mapped_column(_time)
+    """Until when its pictures may be drawn; null once they are delivered."""
 
 
 class Usage(Base):

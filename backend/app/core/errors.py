@@ -19,7 +19,7 @@
 A feature's own error is a two-line subclass in its service. What an error says never holds anything the caller sent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from fastapi import Request
@@ -58,6 +58,10 @@ class ApiError(Exception):
     def members(self) -> Mapping[str, Any]:
         """What the problem document holds beyond the members that every one has."""
         return {}
+
+
+ErrorShape = Callable[[ApiError], Mapping[str, Any]]
+"""How a route that speaks another's language writes an error."""
 
 
 class InvalidRequest(ApiError):
@@ -174,24 +178,32 @@ class Overloaded(Unavailable):
 
 
 async def answer(request: Request, exception: Exception) -> JSONResponse:
-    """The problem document for whatever was raised; what is unknown is a 500 and a log line, never a detail."""
+    """The problem document for whatever was raised; what is unknown is a 500 and a log line, never a detail.
+
+    A path in the application's `error_shapes` has errors of its own shape.
+    """
     error = _as_api_error(request, exception)
     if error.status >= InternalError.status and not isinstance(error, Overloaded):  # a metric counts those
         logger.error("request_failed", code=error.code, exc_info=exception)
+    shape: ErrorShape | None = request.app.state.error_shapes.get(request.url.path)
     return JSONResponse(
-        {
-            "type": "about:blank",
-            "title": error.title,
-            "status": error.status,
-            "detail": error.sentence,
-            "code": error.code,
-            "request_id": request.state.request_id,
-            **error.members,
-        },
+        shape(error) if shape else _problem(error, request_id=request.state.request_id),
         status_code=error.status,
         headers=dict(error.headers),
-        media_type=PROBLEM_MEDIA_TYPE,
+        media_type="application/json" if shape else PROBLEM_MEDIA_TYPE,
     )
+
+
+def _problem(error: ApiError, *, request_id: str) -> dict[str, Any]:
+    return {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.sentence,
+        "code": error.code,
+        "request_id": request_id,
+        **error.members,
+    }
 
 
 def field_errors(errors: Sequence[Mapping[str, Any]], *, known: Sequence[str] = ()) -> list[FieldError]:

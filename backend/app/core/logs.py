@@ -20,7 +20,7 @@ current_request_id: ContextVar[str | None] = ContextVar("request_id", default=No
 """The id of the request that is being answered."""
 
 _FRAMES_MAX = 30
-_QUIET_LIBRARIES = ("uvicorn", "sqlalchemy", "alembic", "asyncio", "PIL")
+_QUIET_LIBRARIES = ("uvicorn", "sqlalchemy", "alembic", "asyncio", "PIL", "httpx2", "httpcore2")
 
 
 class JSONLines(logging.StreamHandler[TextIO]):

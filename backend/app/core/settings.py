@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from app.core.limit_settings import LimitSettings
+from app.core.picture_settings import PictureSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 """The folder of the checkout: `.env` and a relative `DATA_DIR` are found from here."""
@@ -39,7 +40,7 @@ class ConfigurationError(Exception):
     """The settings cannot be used. Its text says which and why, and never holds a value."""
 
 
-class Settings(LimitSettings):
+class Settings(PictureSettings, LimitSettings):
     """The settings of one program run. Frozen; passed to whoever needs them, never a global."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)

@@ -1,7 +1,10 @@
-"""The port to whatever draws pictures, and the values that cross it."""
+"""The port to whatever draws pictures, the values that cross it, and what can go wrong behind it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
+
+from app.core.errors import ApiError, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The bytes of a picture of exactly the ordered size, and what they are."""
+    """The bytes of a picture of exactly the ordered size, and what they are: image/png, image/jpeg or image/webp."""
 
     content: bytes
     media_type: str
@@ -35,14 +38,50 @@ class Provider(Protocol):
     """Draws pictures."""
 
     name: str
+    is_deterministic: bool
+    """Whether the same order gives the same bytes every time, at no cost: then drawing can wait for whoever looks."""
 
     def refusal(self, size: Size) -> str | None:
         """Why this size cannot be drawn, as a sentence that lists what can; None where it can."""
         ...
 
-    async def draw(self, order: Order) -> Picture:
-        """The picture. The same order gives the same bytes, every time.
+    async def draw(self, order: Order, *, deadline: float) -> Picture:
+        """The picture, before `deadline` (of the event loop's clock).
 
-        Raises Unavailable when too much waits already.
+        Raises one of the errors below, or Unavailable when too much waits already. None of them holds a word of the
+        provider's.
         """
         ...
+
+
+class ContentRefused(ApiError):
+    status, title, code = 400, "Bad Request", "content_policy_violation"
+    detail = "The provider refuses to draw this prompt"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"x-should-retry": "false"}
+
+
+class NoImageReturned(ApiError):
+    status, title, code = 502, "Bad Gateway", "no_image_returned"
+    detail = "The provider returned no picture and no reason"
+
+
+class ProviderFailed(ApiError):
+    status, title, code = 502, "Bad Gateway", "provider_failed"
+    detail = "The provider failed; try again"
+
+
+class ProviderTimeout(ApiError):
+    status, title, code = 504, "Gateway Timeout", "provider_timeout"
+    detail = "The provider took too long"
+
+
+class ProviderUnavailable(Unavailable):
+    code = "provider_unavailable"
+    detail = "The provider cannot be used now"
+
+
+PROVIDER_PROBLEMS = (ContentRefused, NoImageReturned, ProviderFailed, ProviderTimeout, ProviderUnavailable)
+"""All of them."""

@@ -1,9 +1,10 @@
 """Draws on this machine, from the words of the prompt, at no cost: for test keys, and until a model is configured."""
 
+import asyncio
 from functools import partial
 
 from app.core.pool import BoundedPool
-from app.providers import Order, Picture, Size
+from app.providers import Order, Picture, Provider, ProviderTimeout, Size
 from app.providers.picture import draw_png
 
 SIDE_MIN = 64
@@ -11,19 +12,27 @@ SIDE_MAX = 2048
 
 
 class StubProvider:
-    """A provider that needs nothing but a thread."""
+    """A provider that needs nothing but a thread. It takes the sizes of `like`, which it stands in for, or its own."""
 
     name = "stub"
+    is_deterministic = True
 
-    def __init__(self, pool: BoundedPool) -> None:
+    def __init__(self, pool: BoundedPool, *, like: Provider | None = None) -> None:
         self._pool = pool
+        self._like = like
 
     def refusal(self, size: Size) -> str | None:
+        if self._like is not None:
+            return self._like.refusal(size)
         if SIDE_MIN <= size.width <= SIDE_MAX and SIDE_MIN <= size.height <= SIDE_MAX:
             return None
         least, most = Size(SIDE_MIN, SIDE_MIN), Size(SIDE_MAX, SIDE_MAX)
         return f"Must be WIDTHxHEIGHT, each side {SIDE_MIN} to {SIDE_MAX} pixels: {least} to {most}"
 
-    async def draw(self, order: Order) -> Picture:
+    async def draw(self, order: Order, *, deadline: float) -> Picture:
         draw = partial(draw_png, order.prompt, width=order.size.width, height=order.size.height)
-        return Picture(await self._pool.run(draw), "image/png")
+        try:
+            async with asyncio.timeout_at(deadline):
+                return Picture(await self._pool.run(draw), "image/png")
+        except TimeoutError:
+            raise ProviderTimeout from None

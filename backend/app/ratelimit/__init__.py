@@ -42,11 +42,17 @@ class Limit:
 
 
 class Charge(NamedTuple):
-    """One unit to be taken from the bucket `name` of the caller `who`."""
+    """Units to be taken from the bucket `name` of the caller `who`."""
 
     name: str
     who: str
     limit: Limit
+    units: int = 1
+
+    @property
+    def cost(self) -> int:
+        """Microseconds by which taking the units puts off the time at which the bucket is full."""
+        return self.units * self.limit.interval
 
 
 class Lease(NamedTuple):
@@ -93,7 +99,7 @@ class Limiter(Protocol):
     """
 
     async def take(self, charges: Sequence[Charge], *, group: str, lease: Lease | None = None) -> Taken:
-        """Takes one unit for each charge, and the lease if there is one; or, if any of them is refused, none of it."""
+        """Takes the units of each charge, and the lease if there is one; or, if any of them is refused, none of it."""
         ...
 
     async def give_back(self, charges: Sequence[Charge], *, group: str) -> None:
@@ -118,11 +124,11 @@ def decide(charges: Sequence[Charge], *, levels: Sequence[int], now: int, crowde
     """GCRA over buckets at these levels: taken are all units or none. Microseconds.
 
     Taking a unit puts the time at which a bucket is full off by one interval; a bucket of N can be at most N intervals
-    from full.
+    from full. More units than the limit counts are never there.
     """
     allowed = not crowded
     for charge, at in zip(charges, levels, strict=True):
-        if at + charge.limit.interval - now > charge.limit.depth:
+        if at + charge.cost - now > charge.limit.depth:
             allowed = False
     decisions = [_decision(charge, at=at, now=now, taken=allowed) for charge, at in zip(charges, levels, strict=True)]
     return Taken(allowed, decisions, crowded)
@@ -130,8 +136,8 @@ def decide(charges: Sequence[Charge], *, levels: Sequence[int], now: int, crowde
 
 def _decision(charge: Charge, *, at: int, now: int, taken: bool) -> Decision:
     limit = charge.limit
-    missing = at + limit.interval - now - limit.depth
-    away = at - now + (limit.interval if taken else 0)
+    missing = at + charge.cost - now - limit.depth
+    away = at - now + (charge.cost if taken else 0)
     return Decision(
         charge.name,
         limit,

@@ -3,8 +3,8 @@
 -- KEYS: buckets, each a string that holds when it is full, and sets of leases, scored with when they end.
 -- ARGV: the time, or '' for this server's own; the time after which nothing must happen any more, or '';
 --       then the operations, where a key is its place in KEYS:
---         take   number of charges, for each: bucket, interval, depth; set of leases or 0, count, duration, id
---         give   number of charges, for each: bucket, interval
+--         take   number of charges, for each: bucket, cost, depth; set of leases or 0, count, duration, id
+--         give   number of charges, for each: bucket, cost
 --         end    set of leases, id
 -- Returns: the time; for each `take` the level of each of its buckets before it, and 1 if it was crowded, else 0.
 --          Nothing if it was too late.
@@ -66,13 +66,13 @@ local operations = {}
 function operations.take()
   local allowed, after = true, {}
   for _ = 1, number() do
-    local bucket, interval, depth = number(), number(), number()
+    local bucket, cost, depth = number(), number(), number()
     local at = math.min(math.max(read(bucket), now), now + depth)
     if at < read(bucket) then
       write(bucket, at) -- even where nothing is taken: what is told of the wait is reckoned from here
     end
-    allowed = allowed and at + interval - now <= depth
-    after[bucket] = at + interval
+    allowed = allowed and at + cost - now <= depth
+    after[bucket] = at + cost
     answer[#answer + 1] = at
   end
   local leases, count, duration, id = number(), number(), number(), word()
@@ -90,8 +90,8 @@ end
 
 function operations.give()
   for _ = 1, number() do
-    local bucket, interval = number(), number()
-    write(bucket, read(bucket) - interval)
+    local bucket, cost = number(), number()
+    write(bucket, read(bucket) - cost)
   end
 end
 

@@ -38,7 +38,7 @@ class MemoryLimiter:
         taken = decide(mine, levels=levels, now=now, crowded=crowded)
         for bucket, charge, at in zip(buckets, mine, levels, strict=True):
             if taken.allowed:
-                self._keep(bucket, at + charge.limit.interval)
+                self._keep(bucket, at + charge.cost)
             elif bucket in self._full_at:
                 self._keep(bucket, min(at, self._full_at[bucket]))  # what is told of the wait is reckoned from here
         if taken.allowed and lease is not None:
@@ -50,7 +50,7 @@ class MemoryLimiter:
         for charge in charges:
             bucket = group, charge.name, charge.who
             if bucket in self._full_at:
-                self._full_at[bucket] -= _share(charge.limit, self._processes).interval
+                self._full_at[bucket] -= charge.units * _share(charge.limit, self._processes).interval
 
     def end(self, lease: Lease, *, group: str) -> None:
         running = self._ends_at.get((group, lease.who))

@@ -106,7 +106,7 @@ class RedisLimiter:
         batch = self._batch(group)
         words: list[Word] = ["take", len(charges)]
         for charge in charges:
-            words += self._bucket(batch, charge), charge.limit.interval, charge.limit.depth
+            words += self._bucket(batch, charge), charge.cost, charge.limit.depth
         if lease is None:
             words += 0, 0, 0, ""
         else:
@@ -118,7 +118,7 @@ class RedisLimiter:
         batch = self._batch(group)
         words: list[Word] = ["give", len(charges)]
         for charge in charges:
-            words += self._bucket(batch, charge), charge.limit.interval
+            words += self._bucket(batch, charge), charge.cost
         await batch.ask(words, levels=None)
 
     def end(self, lease: Lease, *, group: str) -> None:

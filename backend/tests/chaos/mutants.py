@@ -29,7 +29,7 @@ async def _missing_is_revoked(
 
 MUTANTS = {
     "lost-is-refused": ("_fetch", _lost_is_refused),
-    "missing-is-revoked": ("_settle", _missing_is_revoked),
+    "missing-is-revoked": ("_resolve", _missing_is_revoked),
 }
 
 if __name__ == "__main__":

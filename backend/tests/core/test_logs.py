@@ -89,11 +89,12 @@ async def test_a_line_names_the_route_and_never_the_path(
     key = await account.create_key()
     picture = (await generate(client, key)).json()["id"]
     for answer, route in [
-        (await client.get(f"/v1/images/{picture}.png"), "/v1/images/{generation_id}.png"),
-        (await client.head(f"/v1/images/{picture}.png"), "/v1/images/{generation_id}.png"),
-        (await client.put(f"/v1/images/{picture}.png"), "/v1/images/{generation_id}.png"),
+        (await client.get(f"/v1/images/{picture}.png"), "/v1/images/{generation_id}.{extension}"),
+        (await client.head(f"/v1/images/{picture}.png"), "/v1/images/{generation_id}.{extension}"),
+        (await client.put(f"/v1/images/{picture}.png"), "/v1/images/{generation_id}.{extension}"),
         (await client.delete(f"/v1/keys/{key.id}", headers=account.headers), "/v1/keys/{key_id}"),
-        (await client.get(f"/v1/images/{picture}.jpeg"), "unmatched"),
+        (await client.get(f"/v1/images/{picture}.jpeg"), "/v1/images/{generation_id}.{extension}"),
+        (await client.get(f"/v1/images/{picture}"), "unmatched"),
         (await client.get(f"/{picture}"), "unmatched"),
     ]:
         await settle(client)

@@ -10,6 +10,7 @@ from tests.harness import JSON, Account, Key, as_seen, generate
 UNKNOWN = {"key": f"key_{'0' * 20}", "generation": f"gen_{'0' * 30}"}
 
 PRIVATE = [
+    ("delete", "/v1/generations/{generation_id}"),
     ("delete", "/v1/keys/{key_id}"),
     ("get", "/v1/generations/{generation_id}"),
 ]
@@ -20,7 +21,7 @@ PRIVATE_QUERIES = [("get", "/v1/usage?key_id={key_id}")]
 
 WITH_A_KEY = {"/v1/generations/{generation_id}"}
 
-CAPABILITY_URLS = [("get", "/v1/images/{generation_id}.png")]
+CAPABILITY_URLS = [("get", "/v1/images/{generation_id}.{extension}")]
 """Operations whose id is itself the permission."""
 
 

@@ -183,6 +183,11 @@ async def _look_back(caller: Caller) -> None:
     await caller.call("GET", f"/v1/generations/{made}", key)
     await caller.call("GET", f"/v1/generations/{caller.other}", key)
     await caller.call("GET", f"/v1/generations?cursor={caller.other}&{caller.other}=1", key)
+    twin = {"prompt": caller.prompt, "user": caller.other, "response_format": "b64_json", "size": "64x64"}
+    for body in (twin, {**twin, "model": caller.other}, {**twin, "style": caller.other}, {caller.other: caller.other}):
+        await caller.call("POST", "/v1/images/generations", key, json=body)
+    for generation_id in (made, made, caller.other):
+        await caller.call("DELETE", f"/v1/generations/{generation_id}", key)
     await caller.call("GET", "/v1/usage", caller.token)
     await caller.call("GET", f"/v1/usage?key_id={caller.other}", caller.token)
     await caller.call("GET", f"/v1/usage?from={caller.other}&to={caller.other}&{caller.other}=1", caller.token)

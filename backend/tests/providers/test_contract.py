@@ -1,47 +1,80 @@
 """What every provider promises, whichever it is."""
 
 import asyncio
-from collections.abc import Iterator
 from io import BytesIO
 
 import pytest
 from app.core.errors import Unavailable
 from app.core.pool import BoundedPool
-from app.providers import Order, Provider, Size
+from app.providers import Order, Provider, ProviderTimeout, Size
+from app.providers.gemini import GeminiProvider
 from app.providers.stub import StubProvider
 from PIL import Image
+from tests.providers.drawing import BANANA, soon
+
+SIZES = {
+    "stub": [Size(64, 64), Size(65, 301), Size(1024, 512)],
+    "gemini": [Size(256, 256), Size(1536, 1024), Size(768, 1024), Size(720, 1280), Size(1280, 1024)],
+    "openai": [Size(1024, 1024), Size(1536, 1024), Size(1024, 1536)],
+}
 
 
-@pytest.fixture(params=[StubProvider])
-def provider(request: pytest.FixtureRequest) -> Iterator[Provider]:
-    pool = BoundedPool(threads=1, queue_max=8, name="draw")
-    yield request.param(pool)
-    pool.close()
+@pytest.fixture
+def stub(pool: BoundedPool) -> StubProvider:
+    return StubProvider(pool)
 
 
-@pytest.mark.parametrize("size", [Size(64, 64), Size(65, 301), Size(512, 256)])
-async def test_a_picture_has_exactly_the_ordered_size_and_is_what_it_says(provider: Provider, size: Size) -> None:
-    assert provider.refusal(size) is None
-    picture = await provider.draw(Order("A cute banana", size))
-    with Image.open(BytesIO(picture.content)) as opened:
-        assert opened.size == (size.width, size.height)
-        assert Image.MIME[opened.format or ""] == picture.media_type
+@pytest.fixture(params=list(SIZES))
+def provider(request: pytest.FixtureRequest) -> Provider:
+    provider: Provider = request.getfixturevalue(request.param)
+    return provider
 
 
-async def test_the_same_order_gives_the_same_bytes(provider: Provider) -> None:
-    order = Order("A cute banana", Size(128, 96))
-    first, second = await asyncio.gather(provider.draw(order), provider.draw(order))
-    assert first == second
+def test_it_is_known_by_its_name_and_says_whether_it_costs(provider: Provider) -> None:
+    assert provider.name in SIZES
+    assert provider.is_deterministic is (provider.name == "stub")
 
 
-@pytest.mark.parametrize("size", [Size(1, 1), Size(99_999, 99_999), Size(64, 99_999), Size(99_999, 64)])
+async def test_a_picture_has_exactly_the_ordered_size_and_is_what_it_says(provider: Provider) -> None:
+    for size in SIZES[provider.name]:
+        assert provider.refusal(size) is None
+        picture = await provider.draw(Order("A cute banana", size), deadline=soon())
+        with Image.open(BytesIO(picture.content)) as opened:
+            assert opened.size == (size.width, size.height)
+            assert Image.MIME[opened.format or ""] == picture.media_type
+
+
+@pytest.mark.parametrize("size", [Size(0, 0), Size(1, 1), Size(99_999, 99_999), Size(64, 99_999), Size(99_999, 64)])
 def test_a_size_that_cannot_be_drawn_is_refused_with_what_can(provider: Provider, size: Size) -> None:
     assert any(character.isdigit() for character in provider.refusal(size) or "")
 
 
+async def test_a_deadline_that_has_passed_is_a_timeout(provider: Provider) -> None:
+    with pytest.raises(ProviderTimeout) as raised:
+        await provider.draw(BANANA, deadline=asyncio.get_running_loop().time() - 1)
+    assert raised.value.sentence == "The provider took too long"
+
+
+async def test_the_same_order_gives_the_same_bytes_where_that_is_promised(stub: StubProvider) -> None:
+    order = Order("A cute banana", Size(128, 96))
+    first, second = await asyncio.gather(stub.draw(order, deadline=soon()), stub.draw(order, deadline=soon()))
+    assert first == second
+
+
+async def test_the_stub_takes_and_draws_the_sizes_of_the_provider_it_stands_in_for(
+    pool: BoundedPool, gemini: GeminiProvider
+) -> None:
+    stub, refused = StubProvider(pool, like=gemini), Size(64, 64)
+    assert stub.refusal(refused) == gemini.refusal(refused) is not None
+    picture = await stub.draw(Order("A cute banana", Size(2520, 1080)), deadline=soon())
+    with Image.open(BytesIO(picture.content)) as opened:
+        assert opened.size == (2520, 1080)
+
+
 async def test_more_orders_than_may_wait_are_refused_at_once() -> None:
     pool = BoundedPool(threads=1, queue_max=1, name="draw")
-    orders = [StubProvider(pool).draw(Order("A cute banana", Size(64, 64))) for _ in range(5)]
+    order = Order("A cute banana", Size(64, 64))
+    orders = [StubProvider(pool).draw(order, deadline=soon()) for _ in range(5)]
     outcomes = await asyncio.gather(*orders, return_exceptions=True)
     assert [isinstance(outcome, Unavailable) for outcome in outcomes] == [False, False, True, True, True]
     pool.close()

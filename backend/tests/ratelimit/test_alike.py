@@ -15,7 +15,8 @@ TODAY = 1_800_000_000 * MICROSECONDS
 
 COUNTS = st.one_of(st.integers(min_value=1, max_value=5), st.integers(min_value=1, max_value=9_999_999))
 LIMITS = st.builds(Limit, COUNTS, st.sampled_from((1, 60, 3600, 86_400)))
-CHARGES = st.builds(Charge, st.sampled_from(("key", "account")), st.sampled_from(("ada", "bob")), LIMITS)
+UNITS = st.integers(min_value=1, max_value=10)
+CHARGES = st.builds(Charge, st.sampled_from(("key", "account")), st.sampled_from(("ada", "bob")), LIMITS, UNITS)
 SEVERAL = st.lists(CHARGES, max_size=3, unique_by=lambda charge: (charge.name, charge.who))
 GROUPS = st.sampled_from(("one", "two"))
 LEASES = st.builds(

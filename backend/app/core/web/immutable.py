@@ -1,30 +1,87 @@
-"""Answers that never change: cached for ever, and not made again for whoever has them."""
+"""Answers that never change: cached for ever, not made again for whoever has them, and given in parts to who asks."""
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+
+from app.core.errors import ApiError
 
 CACHE_CONTROL = "private, max-age=31536000, immutable"
 
+_RANGE = re.compile(r"bytes=(?:(?P<first>[0-9]{1,15})-(?P<last>[0-9]{1,15})?|-(?P<suffix>[0-9]{1,15}))", re.ASCII)
 
-class Content(Protocol):
-    """Bytes and what they are."""
+
+class RangeNotSatisfiable(ApiError):
+    status, title, code = 416, "Range Not Satisfiable", "range_not_satisfiable"
+    detail = "The range begins behind the end"
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size = size
 
     @property
-    def content(self) -> bytes: ...
-
-    @property
-    def media_type(self) -> str: ...
+    def headers(self) -> Mapping[str, str]:
+        return {"Content-Range": f"bytes */{self._size}"}
 
 
-async def immutable(request: Request, *, etag: str, content: Callable[[], Awaitable[Content]]) -> Response:
-    """304 to a caller that has it already, before anything is made; else the content, to be kept for ever."""
-    headers = {"ETag": f'"{etag}"', "Cache-Control": CACHE_CONTROL}
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The bytes from `start` up to and not including `end` of something that has `size`."""
+
+    media_type: str
+    size: int
+    start: int
+    end: int
+    chunks: AsyncIterator[bytes]
+
+
+OpenPart = Callable[[int, int | None], Awaitable[Part]]
+"""Opens the bytes from the first number up to and not including the second, or to the end."""
+
+
+async def immutable(request: Request, *, etag: str, open_part: OpenPart) -> Response:
+    """304 to a caller that has it already, before anything is opened; else all of it, or the one range asked for.
+
+    Raises RangeNotSatisfiable for a range that begins behind the end. Several ranges, or a malformed one, get all.
+    """
+    headers = {"ETag": f'"{etag}"', "Cache-Control": CACHE_CONTROL, "Accept-Ranges": "bytes"}
     if _has(request, f'"{etag}"'):
         return Response(status_code=304, headers=headers)
-    made = await content()
-    return Response(made.content, media_type=made.media_type, headers=headers)
+    wanted = _wanted_range(request, f'"{etag}"')
+    if wanted is None:
+        part, status = await open_part(0, None), 200
+    else:
+        part, status = await _open_range(wanted, open_part), 206
+        headers["Content-Range"] = f"bytes {part.start}-{part.end - 1}/{part.size}"
+    headers["Content-Length"] = str(part.end - part.start)
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type=part.media_type)
+    return StreamingResponse(part.chunks, status_code=status, headers=headers, media_type=part.media_type)
+
+
+async def _open_range(wanted: re.Match[str], open_part: OpenPart) -> Part:
+    if wanted["suffix"] is None:
+        last = wanted["last"]
+        part = await open_part(int(wanted["first"]), None if last is None else int(last) + 1)
+    else:
+        size = (await open_part(0, 0)).size
+        part = await open_part(max(0, size - int(wanted["suffix"])), None)
+    if part.start >= part.size:
+        raise RangeNotSatisfiable(part.size)
+    return part
+
+
+def _wanted_range(request: Request, etag: str) -> re.Match[str] | None:
+    sent = request.headers.getlist("range")
+    if len(sent) != 1 or request.headers.get("if-range", etag) != etag:
+        return None
+    match = _RANGE.fullmatch(sent[0].replace(" ", ""))
+    if match is None or (match["last"] is not None and int(match["last"]) < int(match["first"])):
+        return None
+    return None if match["suffix"] is not None and int(match["suffix"]) == 0 else match
 
 
 def _has(request: Request, etag: str) -> bool:

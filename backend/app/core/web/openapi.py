@@ -69,7 +69,8 @@ def _forget_the_frameworks_422(schema: dict[str, Any]) -> None:
     """FastAPI documents a 422 of its own shape wherever there is a parameter. Such an answer is never given."""
     for path in schema["paths"].values():
         for operation in path.values():
-            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+            content = operation["responses"].get("422", {}).get("content", {})
+            if content.get("application/json", {}).get("schema", {}).get("$ref", "").endswith("/HTTPValidationError"):
                 del operation["responses"]["422"]
     for model in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(model, None)

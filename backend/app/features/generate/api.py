@@ -1,5 +1,6 @@
 """Generations and their pictures over HTTP."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -7,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from app.core.db import Session
 from app.core.errors import ConcurrencyLimited, Invalid, RateLimited
 from app.core.web.body import JSONBody, json_body
-from app.core.web.immutable import immutable
+from app.core.web.immutable import RangeNotSatisfiable, immutable
 from app.core.web.lean import LeanJSON, LeanRoute
 from app.core.web.middleware import add_answer_headers
 from app.core.web.openapi import BODY_PROBLEMS, operation_id, problems
@@ -20,10 +21,14 @@ from app.features.generate.dependencies import (
     admitted_caller,
     read_idempotency_key,
 )
+from app.features.generate.pictures import ImageNotFound, open_part
 from app.features.generate.schemas import GenerationCreate, GenerationListed, GenerationPublic
 from app.features.keys.dependencies import Caller, bearer
 from app.features.keys.service import InvalidApiKey
-from app.features.usage.ledger.entries import IdempotencyKeyReused, OutcomeUnknown
+from app.features.usage.ledger.entries import IdempotencyKeyInUse, IdempotencyKeyReused, OutcomeUnknown
+from app.providers import PROVIDER_PROBLEMS
+
+_IMAGES: dict[str, dict[str, str]] = {"image/png": {}, "image/jpeg": {}, "image/webp": {}}
 
 router = APIRouter(prefix="/v1", tags=["Generate"])
 lean = APIRouter(prefix="/v1", tags=["Generate"], route_class=LeanRoute, generate_unique_id_function=operation_id)
@@ -34,7 +39,15 @@ lean = APIRouter(prefix="/v1", tags=["Generate"], route_class=LeanRoute, generat
     response_model=GenerationPublic,
     dependencies=[Depends(bearer), json_body(GenerationCreate)],
     responses=problems(
-        InvalidApiKey, RateLimited, ConcurrencyLimited, IdempotencyKeyReused, OutcomeUnknown, *BODY_PROBLEMS
+        InvalidApiKey,
+        RateLimited,
+        ConcurrencyLimited,
+        IdempotencyKeyReused,
+        IdempotencyKeyInUse,
+        service.ImageDeleted,
+        OutcomeUnknown,
+        *PROVIDER_PROBLEMS,
+        *BODY_PROBLEMS,
     ),
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
@@ -50,8 +63,8 @@ async def generate(request: Request) -> LeanJSON:
         delivered = await service.generate(
             request.app.state.studio,
             caller=caller,
-            prompt=order.prompt,
-            size=order.pixels,
+            wish=order.wish,
+            route="/v1/generate",
             idempotency_key=idempotency_key,
         )
     return _answer(request, delivered)
@@ -85,16 +98,27 @@ async def get_generation(
     )
 
 
-@router.head("/images/{generation_id}.png", include_in_schema=False)
+@router.delete(
+    "/generations/{generation_id}",
+    status_code=204,
+    responses=problems(InvalidApiKey, RateLimited, service.GenerationNotFound),
+)
+async def delete_generation(caller: Caller, generation_id: str, studio: CurrentStudio) -> None:
+    """Delete a picture for good. That it was delivered stays counted."""
+    await service.delete_picture(studio, caller=caller, generation_id=generation_id)
+
+
+@router.head("/images/{generation_id}.{extension}", include_in_schema=False)
 @router.get(
-    "/images/{generation_id}.png",
+    "/images/{generation_id}.{extension}",
     response_class=Response,
     responses={
-        200: {"content": {"image/png": {}}, "description": "The picture, the same bytes every time."},
+        200: {"content": _IMAGES, "description": "The picture, the same bytes every time."},
+        206: {"content": _IMAGES, "description": "The part of it that `Range` asks for."},
         304: {"description": "The caller has it already."},
-        **problems(service.ImageNotFound),
+        **problems(ImageNotFound, RangeNotSatisfiable),
     },
 )
 async def show_image(request: Request, generation: DeliveredGeneration, studio: CurrentStudio) -> Response:
     """Show a picture. It needs no key: whoever has the URL may look."""
-    return await immutable(request, etag=generation.id, content=lambda: service.draw(studio, generation))
+    return await immutable(request, etag=generation.id, open_part=partial(open_part, studio, generation))

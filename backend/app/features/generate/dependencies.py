@@ -3,7 +3,7 @@
 import math
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -11,10 +11,11 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.core.errors import InvalidRequest
+from app.core.errors import Invalid, InvalidRequest
 from app.core.settings import Settings
 from app.core.web.body import BODY_SECONDS_MAX
-from app.features.generate.service import Studio, find_delivered
+from app.features.generate.pictures import find_delivered
+from app.features.generate.studio import Studio
 from app.features.keys.dependencies import recall_caller
 from app.features.keys.service import Caller
 from app.models import Generation
@@ -58,22 +59,32 @@ class GenerateLimits:
             Limit.parse(settings.generate_limit_per_account),
             settings.generate_concurrency_per_key,
             # Longer than any generation lives, from its body to its record.
-            math.ceil(BODY_SECONDS_MAX + settings.record_deadline_seconds) + _LEASE_MARGIN_SECONDS,
+            math.ceil(BODY_SECONDS_MAX + settings.generation_deadline_seconds + 2 * settings.record_deadline_seconds)
+            + _LEASE_MARGIN_SECONDS,
             settings.generate_limit_mode,
             (f"{process}-{number}" for number in count()),
         )
 
+    def charges(self, caller: Caller, *, units: int = 1) -> Sequence[Charge]:
+        """What pictures of this caller cost: so many units of its key's limit and of its account's."""
+        return (
+            Charge("key", caller.key_id, caller.limit or self.per_key, units),
+            Charge("account", caller.user_id, caller.account_limit or self.per_account, units),
+        )
+
+    def check_possible(self, caller: Caller, *, units: int) -> None:
+        """Raises Invalid for more pictures at once than a limit ever lets through: no wait would help."""
+        most = min(charge.limit.count for charge in self.charges(caller))
+        if units > most and self.mode == "enforce":
+            raise Invalid([{"pointer": "#/n", "detail": f"The limits let {most} through at once"}])
+
     @asynccontextmanager
     async def taken(self, caller: Caller) -> AsyncIterator[Taken]:
         """What became of taking all that one generation of the caller needs; it counts as running meanwhile."""
-        charges = (
-            Charge("key", caller.key_id, caller.limit or self.per_key),
-            Charge("account", caller.user_id, caller.account_limit or self.per_account),
-        )
         concurrency = caller.concurrency or self.concurrency_per_key
         lease = Lease(caller.key_id, concurrency, self.lease_seconds, next(self._lease_ids))
         try:
-            yield await self.limiter.take(charges, group=caller.user_id, lease=lease)
+            yield await self.limiter.take(self.charges(caller), group=caller.user_id, lease=lease)
         finally:
             self.limiter.end(lease, group=caller.user_id)
 
@@ -96,10 +107,38 @@ async def admitted_caller(request: Request) -> AsyncIterator[Caller]:
     caller = await recall_caller(request)
     limits: GenerateLimits = request.app.state.generate_limits
     async with limits.taken(caller) as taken:
-        of_key, of_account = taken.decisions
-        tell(request, [of_key, of_account] if of_account.remaining < of_key.remaining else [of_key])
+        _tell(request, taken)
         enforce(request, taken, mode=limits.mode)
         yield caller
+
+
+def _tell(request: Request, taken: Taken) -> None:
+    of_key, of_account = taken.decisions
+    tell(request, [of_key, of_account] if of_account.remaining < of_key.remaining else [of_key])
+
+
+async def _admitted_caller(request: Request) -> AsyncIterator[Caller]:
+    async with admitted_caller(request) as caller:
+        yield caller
+
+
+AdmittedCaller = Annotated[Caller, Depends(_admitted_caller, scope="function")]
+"""The same for a signature."""
+
+
+async def take_further(request: Request, caller: Caller, *, units: int) -> None:
+    """Takes what more pictures of an admitted request need. Raises Invalid for more than the limits ever let through at
+    once, and RateLimited where they do not now; then the request's first unit is given back.
+    """
+    if units == 0:
+        return
+    limits: GenerateLimits = request.app.state.generate_limits
+    limits.check_possible(caller, units=units + 1)
+    taken = await limits.limiter.take(limits.charges(caller, units=units), group=caller.user_id)
+    if not taken.allowed and limits.mode == "enforce":
+        await limits.limiter.give_back(limits.charges(caller), group=caller.user_id)
+    _tell(request, taken)
+    enforce(request, taken, mode=limits.mode)
 
 
 def read_idempotency_key(request: Request) -> str | None:
@@ -113,8 +152,11 @@ def read_idempotency_key(request: Request) -> str | None:
     return match["quoted"] or match["bare"]
 
 
-async def _delivered(studio: CurrentStudio, generation_id: str) -> Generation:
-    return await find_delivered(studio, generation_id=generation_id)
+IdempotencyKey = Annotated[str | None, Depends(read_idempotency_key)]
+
+
+async def _delivered(studio: CurrentStudio, generation_id: str, extension: str) -> Generation:
+    return await find_delivered(studio, generation_id=generation_id, picture_format=extension)
 
 
 DeliveredGeneration = Annotated[Generation, Depends(_delivered)]

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 
 from app.core.schemas import Answer, Body, Text, Time, format_time
 from app.core.security import KeyEnvironment
+from app.features.generate.studio import Wish
 from app.providers import Size
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", re.ASCII)
@@ -20,19 +21,26 @@ def _not_blank(prompt: str) -> str:
     return prompt
 
 
+def read_size(text: str) -> Size:
+    """The size; 0x0 for what is none, which every provider refuses with the list of what is possible."""
+    match = _SIZE.fullmatch(text)
+    return Size(int(match[1]), int(match[2])) if match else Size(0, 0)
+
+
+Prompt = Annotated[Text, Field(min_length=1, max_length=4000, examples=["A cute banana"]), AfterValidator(_not_blank)]
+SizeText = Annotated[Text, Field(examples=["1024x1024"])]
+
+
 class GenerationCreate(Body):
     """A picture to be made."""
 
-    prompt: Annotated[
-        Text, Field(min_length=1, max_length=4000, examples=["A cute banana"]), AfterValidator(_not_blank)
-    ]
-    size: Annotated[Text, Field(examples=["1024x1024"])] = "1024x1024"
+    prompt: Prompt
+    size: SizeText = "1024x1024"
 
     @property
-    def pixels(self) -> Size:
-        """The size; 0x0 for what is none, which every provider refuses with the list of what is possible."""
-        match = _SIZE.fullmatch(self.size)
-        return Size(int(match[1]), int(match[2])) if match else Size(0, 0)
+    def wish(self) -> Wish:
+        """What it comes to."""
+        return Wish(self.prompt, read_size(self.size))
 
 
 class GenerationListed(Answer):

@@ -1,76 +1,103 @@
 """What happens when a picture is asked for, and when it is looked at."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
-from sqlalchemy import select, true
+from sqlalchemy import func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from app.core.db import SessionMaker
-from app.core.errors import Invalid, NotFound
+from app.core.errors import ApiError, Invalid, NotFound
 from app.core.security import KeyEnvironment, is_id, new_timed_id
 from app.core.web.pages import Cursor
+from app.features.generate import drawing
+from app.features.generate.studio import Studio, Wish, name_of
 from app.features.keys.service import Caller
-from app.features.usage.ledger import Ledger
-from app.features.usage.ledger.entries import Entry
-from app.models import ApiKey, Generation
-from app.providers import Order, Picture, Provider, Size
+from app.features.usage.ledger.entries import Entry, Recorded
+from app.models import ApiKey, Generation, PictureFormat
+from app.providers import Provider
 
 
 class GenerationNotFound(NotFound):
     code, detail = "generation_not_found", "There is no such generation"
 
 
-class ImageNotFound(NotFound):
-    code, detail = "image_not_found", "There is no such image"
+class ImageDeleted(ApiError):
+    status, title, code = 410, "Gone", "image_deleted"
+    detail = "The picture of this Idempotency-Key was deleted"
 
 
-@dataclass(frozen=True)
-class Studio:
-    """The collaborators of every generation: who draws for which keys, where it is recorded, what URLs begin with."""
-
-    sessions: SessionMaker
-    ledger: Ledger
-    providers: Mapping[KeyEnvironment, Provider]
-    public_url: str
-    clock: Callable[[], float]
+SHOWN = Generation.status == "delivered", Generation.deleted_at.is_(None)
+"""What a generation must be for anybody to see it."""
 
 
 @dataclass(frozen=True)
 class Delivered:
-    """A picture that its caller was given."""
+    """Pictures that their caller was given. `id` and `url` are those of the first, which names the request."""
 
-    id: str
-    url: str
+    ids: Sequence[str]
+    urls: Sequence[str]
+    format: PictureFormat
     prompt: str
     created_at: datetime
     replayed: bool
 
+    @property
+    def id(self) -> str:
+        return self.ids[0]
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
+
 
 async def generate(
-    studio: Studio, *, caller: Caller, prompt: str, size: Size, idempotency_key: str | None = None
+    studio: Studio, *, caller: Caller, wish: Wish, route: str, idempotency_key: str | None = None
 ) -> Delivered:
-    """A delivered picture, recorded and counted, both on disk before this returns. Nothing is drawn yet: the picture is
-    a function of what is recorded, and is drawn for whoever looks at it.
+    """Delivered pictures, recorded and counted, both on disk before this returns; all of them or none.
 
-    With an idempotency key that the account used within a day for the same request in the same environment: the picture
-    that was delivered then, and nothing is counted. Raises Invalid for a size that the provider cannot draw, and what
-    `Ledger.record` raises.
+    What a deterministic provider draws is a function of what is recorded, and is drawn for whoever looks at it. Any
+    other draws now: the key is checked in the database before, the pictures are kept before they are delivered, and no
+    connection is held meanwhile.
+
+    With an idempotency key that the account used within a day for the same request on the same route in the same
+    environment: the pictures that were delivered then, and nothing is counted. Raises Invalid for a size that cannot be
+    drawn, ImageDeleted for a replay whose picture was deleted, and what `Ledger.record` and `Provider.draw` raise.
     """
-    provider = studio.providers[caller.environment]
-    refusal = provider.refusal(size)
+    refusal = studio.providers["live"].refusal(wish.size)
     if refusal is not None:
         raise Invalid([{"pointer": "#/size", "detail": refusal}])
-    entry = Entry(new_timed_id("gen", now=studio.clock()), caller.key_id, prompt, str(size), provider.name)
+    provider = studio.providers[caller.environment]
+    entry = _entry(studio, provider, caller, wish)
     if idempotency_key is not None:
-        entry.scope = _digest(caller.user_id, caller.environment, _ROUTE, idempotency_key)
-        entry.fingerprint = _digest(prompt, entry.size)
-    recorded = await studio.ledger.record(entry)
-    return Delivered(recorded.id, _url(studio, recorded.id), prompt, recorded.created_at, recorded.replayed)
+        entry.scope = _digest(caller.user_id, caller.environment, route, idempotency_key)
+        entry.fingerprint = _digest(wish.prompt, entry.size, wish.format, str(wish.count))
+    if provider.is_deterministic:
+        recorded = await studio.ledger.record(entry)
+    else:
+        recorded = await drawing.record_and_draw(studio, provider, entry, wish)
+    if recorded.replayed:
+        await _refuse_deleted(studio, recorded)
+    ids = [recorded.id, *recorded.other_ids]
+    urls = [_url(studio, each, wish.format) for each in ids]
+    return Delivered(ids, urls, wish.format, wish.prompt, recorded.created_at, recorded.replayed)
+
+
+def _entry(studio: Studio, provider: Provider, caller: Caller, wish: Wish) -> Entry:
+    first, *others = (new_timed_id("gen", now=studio.clock()) for _ in range(wish.count))
+    size = str(wish.size)
+    return Entry(first, caller.key_id, wish.prompt, size, provider.name, other_ids=others, format=wish.format)
+
+
+async def _refuse_deleted(studio: Studio, recorded: Recorded) -> None:
+    ids = [recorded.id, *recorded.other_ids]
+    async with studio.sessions.begin() as session:
+        deleted = select(Generation.id).where(Generation.id.in_(ids), Generation.deleted_at.is_not(None)).limit(1)
+        if await session.scalar(deleted) is not None:
+            raise ImageDeleted
 
 
 @dataclass(frozen=True)
@@ -81,6 +108,7 @@ class Listed:
     url: str
     prompt: str
     size: str
+    format: PictureFormat
     environment: KeyEnvironment
     key_id: str
     created_at: datetime
@@ -93,7 +121,7 @@ async def find_all(
 
     Each of the account's keys gives its newest rows from the index, so the work does not grow with the ledger.
     """
-    newest = select(Generation).where(Generation.key_id == ApiKey.id, Generation.status == "delivered")
+    newest = select(Generation).where(Generation.key_id == ApiKey.id, *SHOWN)
     if after is not None:
         newest = newest.where(Generation.id < after.id)
     newest_of_key = aliased(Generation, newest.order_by(Generation.id.desc()).limit(limit).lateral())
@@ -109,8 +137,7 @@ async def find_one(studio: Studio, session: AsyncSession, *, caller: Caller, gen
         raise GenerationNotFound
     mine = ApiKey.user_id == caller.user_id, ApiKey.environment == caller.environment
     statement = select(Generation).join(ApiKey, ApiKey.id == Generation.key_id).where(*mine)
-    delivered = Generation.id == generation_id, Generation.status == "delivered"
-    generation = await session.scalar(statement.where(*delivered))
+    generation = await session.scalar(statement.where(Generation.id == generation_id, *SHOWN))
     if generation is None:
         raise GenerationNotFound
     return _listed(studio, generation, caller)
@@ -119,39 +146,34 @@ async def find_one(studio: Studio, session: AsyncSession, *, caller: Caller, gen
 def _listed(studio: Studio, generation: Generation, caller: Caller) -> Listed:
     return Listed(
         id=generation.id,
-        url=_url(studio, generation.id),
+        url=_url(studio, generation.id, generation.format),
         prompt=generation.prompt,
         size=generation.size,
+        format=generation.format,
         environment=caller.environment,
         key_id=generation.key_id,
         created_at=generation.created_at,
     )
 
 
-def _url(studio: Studio, generation_id: str) -> str:
-    return f"{studio.public_url}/v1/images/{generation_id}.png"
+def _url(studio: Studio, generation_id: str, picture_format: str) -> str:
+    return f"{studio.public_url}/v1/images/{generation_id}.{picture_format}"
 
 
-async def find_delivered(studio: Studio, *, generation_id: str) -> Generation:
-    """The generation whose picture may be looked at. Raises ImageNotFound for any other id."""
-    if not is_id("gen", generation_id):
-        raise ImageNotFound
-    delivered = Generation.id == generation_id, Generation.status == "delivered"
+async def delete_picture(studio: Studio, *, caller: Caller, generation_id: str) -> None:
+    """Forgets the picture for good. The generation stays recorded, and counts.
+
+    Raises GenerationNotFound for what is another account's, of the other environment, deleted already, or never was.
+    """
     async with studio.sessions.begin() as session:
-        generation = await session.scalar(select(Generation).where(*delivered))
-    if generation is None:
-        raise ImageNotFound
-    return generation
-
-
-async def draw(studio: Studio, generation: Generation) -> Picture:
-    """The picture of a delivered generation, the same bytes every time. Raises Unavailable when too much waits."""
-    provider = next(each for each in studio.providers.values() if each.name == generation.provider)
-    width, _, height = generation.size.partition("x")
-    return await provider.draw(Order(generation.prompt, Size(int(width), int(height))))
-
-
-_ROUTE = "/v1/generate"
+        found = await find_one(studio, session, caller=caller, generation_id=generation_id)
+    # First the bytes: whatever happens between the two, what is told to be deleted is, and asking again helps.
+    await studio.store.delete(name_of(found.id, found.format))
+    mine = Generation.id == generation_id, Generation.deleted_at.is_(None)
+    async with studio.sessions.begin() as session:
+        statement = update(Generation).where(*mine).values(deleted_at=func.now()).returning(Generation.id)
+        if await session.scalar(statement) is None:
+            raise GenerationNotFound
 
 
 def _digest(*parts: str) -> bytes:

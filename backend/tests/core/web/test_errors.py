@@ -120,7 +120,8 @@ async def test_every_route_that_takes_a_body_refuses_a_wrong_one_with_a_problem(
         check_problem(await client.request(method, path, content=b"{}", headers=as_text), 415, "unsupported_media_type")
         check_problem(await client.request(method, path, content=b"{", headers=as_json), 400, "invalid_request")
         answer = await client.request(method, path, content=b'{"role": 1}', headers=as_json)
-        check_problem(answer, 422, "validation_error", more={"errors"})
+        more = set() if path == "/v1/images/generations" else {"errors"}
+        check_problem(answer, 422, "validation_error", more=more)
 
 
 async def test_an_unknown_key_image_and_query_are_problems(

@@ -77,7 +77,7 @@ async def test_a_process_is_ready_again_when_its_connections_were_cut(
     assert (await client.get("/ready")).status_code == 200
     name = empty_database.rpartition("/")[2].partition("?")[0]
     cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = $1"
-    assert await database.fetchval(cut, name) == 1
+    assert await database.fetchval(cut, name) >= 1
     assert (await client.get("/ready")).status_code == 200
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from app.core.errors import Unavailable
 from app.core.logs import logger
-from app.features.usage.ledger.entries import Entry, OutcomeUnknown, Recorded
+from app.features.usage.ledger.entries import Entry, OutcomeUnknown, Recorded, Settlement
 from app.features.usage.ledger.writer import Writer
 
 BATCH_MAX = 500
@@ -27,8 +27,8 @@ class Ledger:
         self._writer = writer
         self._queue_max = queue_max
         self._deadline_seconds = deadline_seconds
-        self._waiting: deque[Entry] = deque()
-        self._sent: Sequence[Entry] = ()
+        self._waiting: deque[Entry | Settlement] = deque()
+        self._sent: Sequence[Entry | Settlement] = ()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
@@ -39,15 +39,31 @@ class Ledger:
         was used before, the generation that was recorded then.
 
         Raises InvalidApiKey where the key is not active when the commit comes, IdempotencyKeyReused where the key came
-        with another request, Unavailable where it certainly was not recorded, and OutcomeUnknown where nobody can tell
-        before the deadline. Whoever hangs up meanwhile changes nothing.
+        with another request, IdempotencyKeyInUse where the first request with it is still being drawn, Unavailable
+        where it certainly was not recorded, and OutcomeUnknown where nobody can tell before the deadline. Whoever hangs
+        up meanwhile changes nothing.
         """
-        if len(self._waiting) >= self._queue_max or not self.alive:
+        if len(self._waiting) >= self._queue_max:
             raise Unavailable
-        entry.deadline = time.monotonic() + self._deadline_seconds
-        self._waiting.append(entry)
-        self._wake.set()
+        self._hand_over(entry)
         return await entry.outcome
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Ends a request that was recorded with a lease: once this returns its pictures are delivered and counted, or
+        failed and its idempotency key is free again, on disk.
+
+        Raises LeaseLostError where another request has taken over, and OutcomeUnknown where nobody can tell before the
+        deadline; what was not settled is given up when its lease is over. Takes place however much waits.
+        """
+        self._hand_over(settlement)
+        await settlement.outcome
+
+    def _hand_over(self, work: Entry | Settlement) -> None:
+        if not self.alive:
+            raise Unavailable
+        work.deadline = time.monotonic() + self._deadline_seconds
+        self._waiting.append(work)
+        self._wake.set()
 
     @property
     def alive(self) -> bool:

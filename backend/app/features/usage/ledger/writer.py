@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import asyncpg
@@ -11,8 +12,24 @@ from asyncpg.exceptions import DataError
 from app.core.errors import ApiError, Invalid, Unavailable
 from app.core.logs import logger
 from app.features.keys.service import InvalidApiKey
-from app.features.usage.ledger.entries import Entry, IdempotencyKeyReused, Recorded
-from app.features.usage.ledger.statements import DOUBTS, EXPIRE, RECORD, RECORD_SKIP, SWEEP
+from app.features.usage.ledger.entries import (
+    Entry,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    LeaseLostError,
+    Recorded,
+    Settlement,
+)
+from app.features.usage.ledger.statements import (
+    DOUBTS,
+    EXPIRE,
+    RECORD,
+    RECORD_SKIP,
+    SETTLE,
+    SETTLED,
+    SWEEP,
+    TAKE_OVER,
+)
 
 _ANSWER_SECONDS = 3.5  # the server's own statement_timeout is shorter: whoever is silent for longer is gone
 _PAUSE_SECONDS = 0.05
@@ -50,14 +67,17 @@ class Writer:
         self._connect = connect
         self._connection: asyncpg.Connection | None = None
 
-    async def write(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Settles entries by the server's verdict, and by nothing else; those without one yet come back.
+    async def write(self, work: Sequence[Entry | Settlement]) -> Sequence[Entry | Settlement]:
+        """Settles what is handed in by the server's verdict, and by nothing else; what has none yet comes back.
 
-        They are to be handed in again: an entry that was written before is then found and counts once.
+        It is to be handed in again: what was written before is then found and counts once.
         """
+        entries = [each for each in work if isinstance(each, Entry)]
+        settlements = [each for each in work if isinstance(each, Settlement)]
         with suppress(StatementRefusedError, StatementLostError, NotConnectedError):
             await self._record(entries, RECORD)
-        unsettled = [entry for entry in entries if not entry.settled]
+            await self._settle(settlements)
+        unsettled = [each for each in work if not each.settled]
         if unsettled:
             await asyncio.sleep(_PAUSE_SECONDS)
         return unsettled
@@ -82,7 +102,7 @@ class Writer:
         for entry in entries:
             entry.sent = True
         try:
-            rows = await self._fetch(connection, statement, *zip(*(entry.row for entry in entries), strict=True))
+            rows = await self._fetch(connection, statement, *_columns(entries))
         except StatementRefusedError as refusal:
             _unsend(entries, ambiguous)
             await self._after_refusal(entries, statement, refusal.sqlstate)
@@ -90,14 +110,14 @@ class Writer:
         doubts = []
         for entry, row, was_sent in zip(entries, rows, ambiguous, strict=True):
             if row["created_at"] is not None:
-                entry.succeed(Recorded(entry.id, row["created_at"]))
+                entry.succeed(Recorded(entry.id, row["created_at"], other_ids=entry.other_ids))
             elif row["active"] or was_sent:
                 doubts.append((entry, row["active"]))
             else:
                 entry.fail(_inactive(row["active"]))
         _unsend(entries, ambiguous)
         if doubts:
-            await self._settle(connection, doubts)
+            await self._resolve(connection, doubts)
 
     async def _after_refusal(self, entries: Sequence[Entry], statement: str, sqlstate: str) -> None:
         """One bad row, or one key that somebody holds, must not stop the others."""
@@ -114,30 +134,58 @@ class Writer:
             for entry in entries:
                 _refuse(entry, sqlstate)
 
-    async def _settle(self, connection: asyncpg.Connection, doubts: Sequence[tuple[Entry, bool | None]]) -> None:
+    async def _resolve(self, connection: asyncpg.Connection, doubts: Sequence[tuple[Entry, bool | None]]) -> None:
         """Finds what is there in place of entries that were not written. The order of the questions is part of it."""
         entries = [entry for entry, _ in doubts]
         found = await self._fetch(connection, DOUBTS, [each.id for each in entries], [each.scope for each in entries])
-        expired = []
+        expired, lapsed = [], []
         for (entry, active), there in zip(doubts, found, strict=True):
             if there["id"] == entry.id:
-                entry.succeed(Recorded(entry.id, there["created_at"]))
+                entry.succeed(Recorded(entry.id, there["created_at"], other_ids=entry.other_ids))
             elif active is None and entry.sent:
                 continue  # an earlier send may be the very one that holds the key
             elif not active:
                 entry.fail(_inactive(active))
             elif there["expired"]:
                 expired.append(entry.scope)
-            elif there["id"] is not None and there["fingerprint"] == entry.fingerprint:
-                entry.succeed(Recorded(there["id"], there["created_at"], replayed=True))
-            elif there["id"] is not None:
-                entry.fail(IdempotencyKeyReused())
+            elif there["id"] is not None and not _answer_from(entry, there):
+                lapsed.append(entry.scope)
         if expired:
             await self._fetch(connection, EXPIRE, expired)
+        for scope in lapsed:
+            await self._fetch(connection, TAKE_OVER, scope)
 
-    async def _fetch(self, connection: asyncpg.Connection, statement: str, *columns: Sequence[Any]) -> Rows:
+    async def _settle(self, settlements: Sequence[Settlement]) -> None:
+        """Ends requests. A refusal says that none was ended: they are handed in again until their deadlines."""
+        waiting = [each for each in settlements if not each.settled]
+        if not waiting:
+            return
+        connection = await self._connected()
+        for each in waiting:
+            each.sent = True
+        try:
+            rows = await self._fetch(connection, SETTLE, *_columns(waiting))
+        except StatementRefusedError as refusal:
+            logger.warning("settlement_refused", sqlstate=refusal.sqlstate, settlements=len(waiting))
+            middle = len(waiting) // 2
+            for half in (waiting[:middle], waiting[middle:]) if middle else ():
+                await self._settle(half)  # a key that somebody holds must not stop the others
+            return
+        doubts = [each for each, row in zip(waiting, rows, strict=True) if not row["settled"]]
+        for each, row in zip(waiting, rows, strict=True):
+            if row["settled"]:
+                each.succeed(None)
+        if doubts:
+            found = await self._fetch(connection, SETTLED, [each.id for each in doubts])
+            for each, there in zip(doubts, found, strict=True):
+                if there["status"] == ("delivered" if each.is_delivered else "failed"):
+                    each.succeed(None)  # by an earlier send
+                else:
+                    each.fail(LeaseLostError())
+
+    async def _fetch(self, connection: asyncpg.Connection, statement: str, *parameters: Any) -> Rows:
         """The rows of one statement, once its transaction has committed."""
-        running = asyncio.ensure_future(connection.fetch(statement, *columns))
+        running = asyncio.ensure_future(connection.fetch(statement, *parameters))
         running.add_done_callback(_look_at)
         await asyncio.wait({running}, timeout=_ANSWER_SECONDS)
         try:
@@ -163,6 +211,25 @@ class Writer:
                 logger.warning("ledger_not_connected", exc_info=True)
                 raise NotConnectedError from None
         return self._connection
+
+
+def _answer_from(entry: Entry, there: asyncpg.Record) -> bool:
+    """Answers by the request that has the entry's claim; False where its lease is over, and so is nobody's answer."""
+    if there["fingerprint"] != entry.fingerprint:
+        entry.fail(IdempotencyKeyReused())
+    elif there["status"] == "delivered":
+        replayed = Recorded(there["id"], there["created_at"], replayed=True, other_ids=there["other_ids"] or ())
+        entry.succeed(replayed)
+    elif there["lapsed"]:
+        return False
+    else:
+        entry.fail(IdempotencyKeyInUse())
+    return True
+
+
+def _columns(work: Sequence[Entry] | Sequence[Settlement]) -> Sequence[Sequence[Any]]:
+    """Their rows, one column after the other."""
+    return list(zip(*chain.from_iterable(each.rows for each in work), strict=True))
 
 
 def _look_at(task: "asyncio.Task[list[asyncpg.Record]]") -> None:

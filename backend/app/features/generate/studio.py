@@ -1,0 +1,43 @@
+"""What every generation is made with, and what it is asked for."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from app.core.db import SessionMaker
+from app.core.pool import BoundedPool
+from app.core.security import KeyEnvironment
+from app.features.usage.ledger import Ledger
+from app.models import PictureFormat
+from app.providers import Provider, Size
+from app.storage import Store
+
+
+@dataclass(frozen=True)
+class Studio:
+    """The collaborators of every generation: who draws for which keys, where pictures are kept and requests recorded,
+    what URLs begin with, and how long a generation may take.
+    """
+
+    sessions: SessionMaker
+    ledger: Ledger
+    providers: Mapping[KeyEnvironment, Provider]
+    converting: BoundedPool
+    store: Store
+    public_url: str
+    deadline_seconds: float
+    clock: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a caller asks for: `count` pictures of one prompt."""
+
+    prompt: str
+    size: Size
+    format: PictureFormat = "png"
+    count: int = 1
+
+
+def name_of(generation_id: str, picture_format: PictureFormat) -> str:
+    """What a picture is kept as."""
+    return f"{generation_id}.{picture_format}"

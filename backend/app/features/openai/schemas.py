@@ -1,0 +1,74 @@
+"""What OpenAI's SDK sends and expects."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from app.core.schemas import Answer, Body, Text
+from app.features.generate.schemas import Prompt, SizeText, read_size
+from app.features.generate.studio import Wish
+from app.models import PictureFormat
+from app.providers import Size
+
+DEFAULT_SIZE = Size(1024, 1024)
+IMAGES_MAX = 10
+
+_ASKS_FOR_NOTHING: dict[str, str | bool | None] = {
+    "quality": "auto",
+    "background": "auto",
+    "moderation": "auto",
+    "stream": False,
+    "style": None,
+    "output_compression": None,
+    "partial_images": None,
+}
+"""What is known to OpenAI and cannot be honoured here, with the value that asks for nothing."""
+
+
+class ImageGenerate(Body):
+    """Pictures to be made, as OpenAI's SDK asks for them. What is null counts as left out."""
+
+    prompt: Prompt
+    model: Text | None = None
+    n: Annotated[int, Field(ge=1, le=IMAGES_MAX)] | None = None
+    size: SizeText | None = None
+    response_format: Literal["url", "b64_json"] | None = None
+    output_format: PictureFormat | None = None
+    user: Text | None = None
+    safety_identifier: Text | None = None
+    quality: Any = None
+    background: Any = None
+    moderation: Any = None
+    stream: Any = None
+    style: Any = None
+    output_compression: Any = None
+    partial_images: Any = None
+
+    @property
+    def wish(self) -> Wish:
+        """What it comes to."""
+        size = DEFAULT_SIZE if self.size in {None, "auto"} else read_size(self.size or "")
+        return Wish(self.prompt, size, self.output_format or "png", self.n or 1)
+
+    @property
+    def not_to_be_honoured(self) -> str | None:
+        """The first parameter that asks for something that there is not."""
+        asked = ((name, getattr(self, name), nothing) for name, nothing in _ASKS_FOR_NOTHING.items())
+        return next((name for name, value, nothing in asked if value not in (None, nothing)), None)
+
+
+class Image(Answer):
+    """One picture: where it is, or its bytes in base64."""
+
+    url: str | None = None
+    b64_json: str | None = None
+
+
+class Images(Answer):
+    """Pictures that were made."""
+
+    created: int = Field(description="Seconds since 1970.", examples=[1_795_000_000])
+    data: Sequence[Image]
+    size: str = Field(examples=["1024x1024"])
+    output_format: PictureFormat

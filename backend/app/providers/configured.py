@@ -1,0 +1,67 @@
+"""The provider that the settings name."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from app.core.pool import BoundedPool
+from app.core.settings import ConfigurationError, Settings
+from app.providers import Provider
+from app.providers.gemini import GEMINI_SIZES, GeminiProvider, parse_frames
+from app.providers.openai import OPENAI_SIZES, OpenAIProvider, parse_sizes
+from app.providers.stub import StubProvider
+from app.providers.upstream import Bounds, Upstream
+
+
+@asynccontextmanager
+async def configured_provider(settings: Settings, *, pool: BoundedPool) -> AsyncIterator[Provider]:
+    """Who draws for live keys; its connections are closed at the end. `pool` draws, or decodes what is sent.
+
+    Raises ConfigurationError where a setting that it needs is missing or cannot be read.
+    """
+    if settings.image_provider == "stub":
+        yield StubProvider(pool)
+        return
+    seconds = settings.generation_deadline_seconds
+    upstream = Upstream(Bounds(calls_max=settings.provider_calls_max, first_byte_seconds=seconds))
+    choose = _gemini if settings.image_provider == "gemini" else _openai
+    try:
+        provider = choose(settings, upstream, pool)
+    except ValueError as error:
+        raise ConfigurationError(f"The key of IMAGE_PROVIDER cannot be used: {error}.") from None
+    try:
+        yield provider
+    finally:
+        await upstream.close()
+
+
+def _gemini(settings: Settings, upstream: Upstream, pool: BoundedPool) -> Provider:
+    if settings.gemini_api_key is None:
+        raise ConfigurationError("IMAGE_PROVIDER is gemini, but GEMINI_API_KEY is missing.")
+    try:
+        frames = parse_frames(settings.gemini_sizes or GEMINI_SIZES)
+    except ValueError as error:
+        raise ConfigurationError(f"GEMINI_SIZES cannot be read: {error}.") from None
+    return GeminiProvider(
+        upstream,
+        pool,
+        api_key=settings.gemini_api_key,
+        base_url=settings.gemini_base_url,
+        api_version=settings.gemini_api_version,
+        model=settings.gemini_model,
+        frames=frames,
+    )
+
+
+def _openai(settings: Settings, upstream: Upstream, pool: BoundedPool) -> Provider:
+    try:
+        sizes = parse_sizes(settings.openai_sizes or OPENAI_SIZES)
+    except ValueError as error:
+        raise ConfigurationError(f"OPENAI_SIZES cannot be read: {error}.") from None
+    return OpenAIProvider(
+        upstream,
+        pool,
+        api_key=settings.openai_api_key,
+        base_url=settings.openai_base_url,
+        model=settings.openai_model,
+        sizes=sizes,
+    )

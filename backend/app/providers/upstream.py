@@ -1,0 +1,221 @@
+"""Calls to a provider over HTTP: bounded in number, time and bytes, and never repeated while one may be at work."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from ssl import SSLContext
+
+import httpx2
+from pydantic import SecretStr
+
+from app.core.errors import ApiError, Unavailable
+from app.core.logs import logger
+from app.providers import Picture, ProviderFailed, ProviderTimeout, ProviderUnavailable
+
+OK = 200
+_SERVER_ERROR = 500
+_TIMED_OUT = 408  # the provider's own word for: it did not begin
+
+_ERROR_BYTES_MAX = 64 * 1024
+_SHARD_CALLS_MAX = 25
+_IDLE_CONNECTIONS_MAX, _IDLE_SECONDS = 25, 30
+_PAUSE_SECONDS_MAX = 10.0
+_UNUSABLE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What calls to one provider may take of this process."""
+
+    calls_max: int = 1000
+    """Drawings in flight, their pauses included; one more is refused at once."""
+    connect_seconds: float = 10
+    first_byte_seconds: float = 120
+    """Also the longest silence between two pieces of an answer."""
+    bytes_max: int = 64 * 1024 * 1024
+    """Of one answer."""
+    readers_max: int = 32
+    """Answers in memory at a time; the others wait in the provider's connection."""
+    tries_max: int = 3
+    pause_seconds: float = 0.5
+    """The longest pause before the second try; it doubles for each further one."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came. Of anything but a 200, at most the first 64 KiB."""
+
+    status: int
+    headers: httpx2.Headers
+    content: bytearray
+
+
+class Again(Exception):
+    """A try that failed as `error` says. The next may not: as soon as `told_seconds`, if the provider told."""
+
+    def __init__(self, error: ApiError, *, tries_max: int | None = None, told_seconds: float | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.tries_max = tries_max
+        self.told_seconds = told_seconds
+
+
+class Upstream:
+    """The way to one provider. Redirects, cookies and the environment's proxies and passwords are not followed.
+
+    What it raises holds no request, no answer and no address, not even as the cause: a request's headers are the key.
+    """
+
+    def __init__(self, bounds: Bounds, *, ssl_context: SSLContext | None = None) -> None:
+        self._bounds = bounds
+        self._room = bounds.calls_max
+        self._readers = asyncio.Semaphore(bounds.readers_max)
+        self._connections = _Connections(ssl_context or httpx2.create_ssl_context(trust_env=False))
+
+    async def draw(self, attempt: Callable[[], Awaitable[Picture]], *, deadline: float) -> Picture:
+        """What `attempt` returns, after as many tries as it asks for and the bounds allow, before `deadline`.
+
+        Raises Unavailable at once when too many are drawn already, ProviderTimeout at the deadline, and whatever error
+        `attempt` raises.
+        """
+        if self._room == 0:
+            raise Unavailable
+        self._room -= 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self.persist(attempt, deadline=deadline)
+        except TimeoutError:
+            pass  # raised below, so that it has no cause to show
+        finally:
+            self._room += 1
+        raise ProviderTimeout
+
+    async def persist(self, attempt: Callable[[], Awaitable[Picture]], *, deadline: float) -> Picture:
+        """The same without the bound on calls, for a step of one that is counted already."""
+        loop = asyncio.get_running_loop()
+        tried = 0
+        while True:
+            tried += 1
+            try:
+                return await attempt()
+            except Again as raised:
+                failed = raised
+            pause = self._pause_seconds(failed, tried)
+            if tried >= (failed.tries_max or self._bounds.tries_max) or loop.time() + pause >= deadline:
+                raise failed.error
+            await asyncio.sleep(pause)
+
+    @asynccontextmanager
+    async def exchange(self, request: httpx2.Request) -> AsyncIterator[Answer]:
+        """The answer to one request. It takes one of the places for answers in memory until the context is left.
+
+        Raises Again where the connection failed or was lost or too much came, and ProviderTimeout where the provider
+        fell silent: it may be at work, and would be paid twice.
+        """
+        bounds = self._bounds
+        silence = {"read": bounds.first_byte_seconds, "write": bounds.first_byte_seconds}
+        request.extensions = {**request.extensions, "timeout": {"connect": bounds.connect_seconds, **silence}}
+        trouble: Exception | None = None
+        async with AsyncExitStack() as held:
+            try:
+                answer = await self._read(request, held)
+            except (httpx2.ReadTimeout, httpx2.WriteTimeout):
+                trouble = ProviderTimeout()
+            except (httpx2.TransportError, _TooLarge):
+                trouble = Again(ProviderFailed())
+            if trouble is not None:
+                raise trouble
+            yield answer
+
+    async def _read(self, request: httpx2.Request, held: AsyncExitStack) -> Answer:
+        async with self._connections.send(request) as response:
+            await held.enter_async_context(self._readers)
+            succeeded, content = response.status_code == OK, bytearray()
+            most = self._bounds.bytes_max if succeeded else _ERROR_BYTES_MAX
+            async for chunk in response.aiter_raw():
+                content += chunk
+                if len(content) > most:
+                    if succeeded:
+                        raise _TooLarge
+                    break
+            return Answer(response.status_code, response.headers, content)
+
+    def _pause_seconds(self, failed: Again, tried: int) -> float:
+        # Jitter, or all who failed together come back together. Not a secret, so any generator will do.
+        longest = min(_PAUSE_SECONDS_MAX, self._bounds.pause_seconds * 2.0 ** (tried - 1))
+        return (failed.told_seconds or 0) + longest * random.SystemRandom().uniform(0.1, 1)
+
+    async def close(self) -> None:
+        """Ends what is left of its connections."""
+        await self._connections.close()
+
+
+def unusable(provider: str, *, status: int, reason: str) -> ProviderUnavailable:
+    """The error for what only the operator can mend, told in the log: our word for it, and none of the provider's."""
+    logger.error("provider_unusable", provider=provider, status=status, reason=reason)
+    return ProviderUnavailable(retry_after_seconds=_UNUSABLE_SECONDS)
+
+
+def unexpected(provider: str, *, status: int) -> Exception:
+    """What a status stands for that has no meaning of its own: worth another try where the provider is in trouble."""
+    if status >= _SERVER_ERROR or status in {OK, _TIMED_OUT}:
+        return Again(ProviderFailed())
+    logger.error("provider_refused_request", provider=provider, status=status)
+    return ProviderFailed()
+
+
+def checked_key(key: SecretStr) -> SecretStr:
+    """The key, if a header can hold it. Raises ValueError, without it."""
+    raw = key.get_secret_value()
+    if not raw.isascii() or not raw.isprintable() or " " in raw:
+        raise ValueError("A provider's key must be visible ASCII characters")
+    return key
+
+
+class _TooLarge(Exception):
+    """More than one answer may have."""
+
+
+@dataclass
+class _Shard:
+    transport: httpx2.AsyncHTTPTransport
+    calls: int = field(default=0)
+
+
+class _Connections:
+    """Connections in pools of at most 25 calls each, as many pools as it takes, all with one SSL context.
+
+    A pool looks at all its connections for every call that begins or ends: one of thousands does little else. The first
+    pool with room takes a call, so that a quiet day's calls share the same few connections.
+    """
+
+    def __init__(self, ssl_context: SSLContext) -> None:
+        self._ssl_context = ssl_context
+        self._shards: list[_Shard] = []
+
+    @asynccontextmanager
+    async def send(self, request: httpx2.Request) -> AsyncIterator[httpx2.Response]:
+        shard = next((shard for shard in self._shards if shard.calls < _SHARD_CALLS_MAX), None) or self._add()
+        shard.calls += 1
+        try:
+            response = await shard.transport.handle_async_request(request)
+            try:
+                yield response
+            finally:
+                await response.aclose()
+        finally:
+            shard.calls -= 1
+
+    def _add(self) -> _Shard:
+        limits = httpx2.Limits(
+            max_connections=None, max_keepalive_connections=_IDLE_CONNECTIONS_MAX, keepalive_expiry=_IDLE_SECONDS
+        )
+        shard = _Shard(httpx2.AsyncHTTPTransport(verify=self._ssl_context, limits=limits, trust_env=False))
+        self._shards.append(shard)
+        return shard
+
+    async def close(self) -> None:
+        for shard in self._shards:
+            await shard.transport.aclose()

@@ -1,0 +1,39 @@
+"""The store that the settings name."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from app.core.settings import ConfigurationError, Settings
+from app.storage.filesystem import FilesystemStore
+from app.storage.s3 import S3Account, S3Store
+
+FOLDER = "pictures"
+"""Where pictures are on disk, in DATA_DIR."""
+
+_NEEDED = ("s3_bucket", "s3_access_key_id", "s3_secret_access_key")
+
+
+@asynccontextmanager
+async def configured_store(settings: Settings) -> AsyncIterator[FilesystemStore | S3Store]:
+    """Where pictures are kept, open. Raises ConfigurationError where a setting is missing or cannot be used."""
+    if settings.image_store == "disk":
+        folder = FilesystemStore(settings.data_dir / FOLDER)
+        await folder.open()
+        try:
+            yield folder
+        finally:
+            await folder.close()
+        return
+    missing = [name.upper() for name in _NEEDED if not getattr(settings, name)]
+    if missing or settings.s3_secret_access_key is None:
+        raise ConfigurationError(f"IMAGE_STORE is s3, but {' and '.join(missing)} is missing.")
+    account = S3Account(
+        bucket=settings.s3_bucket,
+        access_key_id=settings.s3_access_key_id,
+        secret_access_key=settings.s3_secret_access_key.get_secret_value(),
+        endpoint=settings.s3_endpoint or None,
+        region=settings.s3_region,
+        prefix=settings.s3_prefix,
+        allow_http=settings.s3_allow_http,
+    )
+    yield S3Store(account)

@@ -1,0 +1,178 @@
+"""Pictures that cost: drawn once, kept before they are delivered, counted only then."""
+
+import asyncio
+from io import BytesIO
+
+import asyncpg
+import httpx2
+import pytest
+from PIL import Image
+from tests.conftest import Start
+from tests.features.generate.painted import PROVIDER_KEY, painted
+from tests.features.usage.recorded import total
+from tests.harness import generate
+from tests.standins import gemini
+from tests.standins.wire import Reply
+
+ONCE = {"Idempotency-Key": "once"}
+
+
+async def _ask(client: httpx2.AsyncClient, key: object, **headers: str) -> httpx2.Response:
+    sent = {**getattr(key, "headers", {}), **headers}
+    return await client.post("/v1/generate", json={"prompt": "A cute banana"}, headers=sent)
+
+
+async def _look(client: httpx2.AsyncClient, url: str, **headers: str) -> httpx2.Response:
+    return await client.get(httpx2.URL(url).path, headers=headers)
+
+
+async def test_a_live_key_gets_a_picture_of_the_provider_in_exactly_the_asked_size(
+    start: Start, database: asyncpg.Connection
+) -> None:
+    async with painted(start) as there:
+        answer = await generate(there.client, there.key, size="1536x1024")
+        assert answer.status_code == 200, answer.text
+        assert set(answer.json()) == {"id", "url", "prompt", "created_at"}
+        shown = await _look(there.client, answer.json()["url"])
+        assert (shown.status_code, shown.headers["content-type"]) == (200, "image/png")
+        assert shown.headers["x-content-type-options"] == "nosniff"
+        with Image.open(BytesIO(shown.content)) as picture:
+            assert (picture.format, picture.size) == ("PNG", (1536, 1024))
+        [seen] = there.gemini.seen
+        assert PROVIDER_KEY not in seen.target
+        assert await total(database, there.key) == 1
+
+
+async def test_a_test_key_never_reaches_the_provider_and_takes_the_same_sizes(start: Start) -> None:
+    async with painted(start) as there:
+        key = await there.account.create_key(environment="test")
+        answer = await generate(there.client, key, size="1536x1024")
+        refused = await generate(there.client, key, size="100x100")
+        assert (answer.status_code, refused.status_code) == (200, 422)
+        with Image.open(BytesIO((await _look(there.client, answer.json()["url"])).content)) as picture:
+            assert picture.size == (1536, 1024)
+        assert there.gemini.seen == []
+
+
+@pytest.mark.parametrize(
+    ("faults", "status", "code"),
+    [
+        ([gemini.blocked_prompt("SAFETY")], 400, "content_policy_violation"),
+        ([gemini.candidate("IMAGE_SAFETY")], 400, "content_policy_violation"),
+        ([gemini.candidate("PROHIBITED_CONTENT")], 400, "content_policy_violation"),
+        ([gemini.candidate("STOP", {"text": "No"})] * 2, 502, "no_image_returned"),
+        ([gemini.throttled(retry_delay="300s")], 503, "provider_unavailable"),
+        ([gemini.failed(403, "PERMISSION_DENIED")], 503, "provider_unavailable"),
+        ([gemini.html()] * 3, 502, "provider_failed"),
+        ([gemini.failed(500, "INTERNAL")] * 3, 502, "provider_failed"),
+        ([Reply(is_reset=True)] * 3, 502, "provider_failed"),
+    ],
+)
+async def test_what_the_provider_refuses_or_fails_at_is_told_and_never_counts(
+    start: Start, database: asyncpg.Connection, faults: list[Reply], status: int, code: str
+) -> None:
+    async with painted(start) as there:
+        there.gemini.faults.extend(faults)
+        refused = await _ask(there.client, there.key, **ONCE)
+        assert (refused.status_code, refused.json()["code"]) == (status, code)
+        assert "Words of the provider" not in refused.text
+        assert (refused.headers.get("x-should-retry") == "false") == (code == "content_policy_violation")
+        assert ("retry-after" in refused.headers) == (status == 503)
+        assert await total(database, there.key) == 0
+        there.gemini.faults.clear()
+        again = await _ask(there.client, there.key, **ONCE)
+        assert (again.status_code, "idempotent-replayed" in again.headers) == (200, False), "the key is free again"
+        assert await total(database, there.key) == 1
+
+
+async def test_a_provider_that_hangs_is_a_504_at_the_deadline_and_holds_no_connection(
+    start: Start, database: asyncpg.Connection
+) -> None:
+    async with painted(start, generation_deadline_seconds=1, database_pool_size=1) as there:
+        gate = asyncio.Event()
+        there.gemini.faults.extend([gemini.slow(gate)] * 20)
+        calls = [asyncio.create_task(generate(there.client, there.key)) for _ in range(20)]
+        await there.asked(20)
+        busy = "select count(*) from pg_stat_activity where datname = current_database() and state <> 'idle'"
+        assert await database.fetchval(f"{busy} and pid <> pg_backend_pid() and backend_type = 'client backend'") == 0
+        other = await there.account.create_key(environment="test")
+        assert (await generate(there.client, other)).status_code == 200
+        answers = await asyncio.gather(*calls)
+        assert {(each.status_code, each.json()["code"]) for each in answers} == {(504, "provider_timeout")}
+        assert await total(database, there.key) == 0
+        gate.set()
+
+
+async def test_the_same_request_while_it_is_drawn_is_a_conflict_and_afterwards_a_replay(start: Start) -> None:
+    async with painted(start) as there:
+        gate = asyncio.Event()
+        there.gemini.faults.append(gemini.slow(gate))
+        first = asyncio.create_task(_ask(there.client, there.key, **ONCE))
+        await there.asked()
+        meanwhile = [await _ask(there.client, there.key, **ONCE) for _ in range(3)]
+        assert {(each.status_code, each.json()["code"]) for each in meanwhile} == {(409, "idempotency_key_in_use")}
+        assert {each.headers["retry-after"] for each in meanwhile} == {"1"}
+        gate.set()
+        await first
+        there.gemini.faults.clear()
+        drawn = await _ask(there.client, there.key, **{"Idempotency-Key": "another"})
+        replay = await _ask(there.client, there.key, **{"Idempotency-Key": "another"})
+        assert replay.content == drawn.content
+        assert replay.headers["idempotent-replayed"] == "true"
+
+
+async def test_a_key_that_is_revoked_before_it_is_admitted_costs_nothing_and_one_that_is_drawn_for_is_counted(
+    start: Start, database: asyncpg.Connection
+) -> None:
+    async with painted(start) as there:
+        gate = asyncio.Event()
+        there.gemini.faults.append(Reply(gate=gate))
+        running = asyncio.create_task(generate(there.client, there.key))
+        await there.asked()
+        await there.account.revoke_key(there.key)
+        assert (await generate(there.client, there.key)).status_code == 401
+        assert len(there.gemini.seen) == 1, "the cache still knows the key, the ledger does not"
+        there.gemini.faults.clear()
+        gate.set()
+        assert (await running).status_code == 200
+        assert await total(database, there.key) == 1
+
+
+async def test_a_deleted_picture_is_gone_and_still_counted(start: Start, database: asyncpg.Connection) -> None:
+    async with painted(start) as there:
+        made = (await _ask(there.client, there.key, **ONCE)).json()
+        path = f"/v1/generations/{made['id']}"
+        stranger = await there.account.create_key(environment="test")
+        assert (await there.client.delete(path, headers=stranger.headers)).status_code == 404
+        deleted = [(await there.client.delete(path, headers=there.key.headers)).status_code for _ in range(2)]
+        assert deleted == [204, 404]
+        assert (await _look(there.client, made["url"])).status_code == 404
+        assert (await there.client.get(path, headers=there.key.headers)).status_code == 404
+        replay = await _ask(there.client, there.key, **ONCE)
+        assert (replay.status_code, replay.json()["code"]) == (410, "image_deleted")
+        assert await total(database, there.key) == 1
+
+
+@pytest.mark.parametrize("environment", ["live", "test"])
+async def test_parts_of_a_picture_can_be_asked_for(start: Start, environment: str) -> None:
+    async with painted(start) as there:
+        key = await there.account.create_key(environment=environment)
+        url = (await generate(there.client, key)).json()["url"]
+        whole = (await _look(there.client, url)).content
+        for asked, first, behind in (
+            ("bytes=0-0", 0, 1),
+            ("bytes=10-19", 10, 20),
+            ("bytes=10-", 10, len(whole)),
+            ("bytes=-7", len(whole) - 7, len(whole)),
+            ("bytes=5-999999999", 5, len(whole)),
+        ):
+            part = await _look(there.client, url, Range=asked)
+            assert (part.status_code, part.content) == (206, whole[first:behind]), asked
+            assert part.headers["content-range"] == f"bytes {first}-{behind - 1}/{len(whole)}"
+        for ignored in ("bytes=9-3", "bytes=0-1,3-4", "lines=1-2", "bytes=x-"):
+            assert (await _look(there.client, url, Range=ignored)).content == whole
+        behind_the_end = await _look(there.client, url, Range=f"bytes={len(whole)}-")
+        assert (behind_the_end.status_code, behind_the_end.json()["code"]) == (416, "range_not_satisfiable")
+        assert behind_the_end.headers["content-range"] == f"bytes */{len(whole)}"
+        head = await there.client.head(httpx2.URL(url).path)
+        assert (head.status_code, head.headers["content-length"], head.content) == (200, str(len(whole)), b"")

@@ -1,0 +1,274 @@
+"""When Gemini fails, throttles, falls silent or is too slow: what is tried again, what it may take, what is told."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from io import BytesIO
+
+import httpx2
+import pytest
+from app.core.errors import ApiError, Unavailable
+from app.core.pool import BoundedPool
+from app.providers import (
+    ContentRefused,
+    Order,
+    ProviderFailed,
+    ProviderTimeout,
+    ProviderUnavailable,
+    Size,
+)
+from app.providers.gemini import GeminiProvider
+from PIL import Image
+from tests.providers.drawing import BANANA, KEY, GeminiWithin, OpenUpstream, gemini_provider, soon
+from tests.standins.gemini import (
+    GeminiStandIn,
+    blocked_prompt,
+    drawn,
+    failed,
+    html,
+    picture_bytes,
+    slow,
+    throttled,
+)
+from tests.standins.wire import Reply, json_reply
+
+RED = Image.new("RGB", (1024, 1024), "red")
+
+
+def png(image: Image.Image) -> bytes:
+    encoded = BytesIO()
+    image.save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+FAULTS = [
+    html(),
+    html(status=502),
+    failed(500, "INTERNAL"),
+    failed(503, "UNAVAILABLE"),
+    failed(504, "DEADLINE_EXCEEDED"),
+    Reply(is_reset=True),
+    Reply(drawn(png(RED)).content, cut_after=1000),
+    Reply(b"", 200),
+    Reply(b"[" * 100_000),
+    json_reply({"candidates": "none"}),
+    json_reply({"candidates": [{"content": {"parts": [{"inlineData": {"data": "no base64!"}}]}}]}),
+    drawn(b"not a picture"),
+    drawn(png(RED)[:-100]),
+    Reply(b" " * 65536, is_endless=True),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_failure_is_tried_again_a_few_times_and_then_told(
+    gemini_within: GeminiWithin, google: GeminiStandIn, fault: Reply
+) -> None:
+    gemini = gemini_within(bytes_max=200_000)
+    google.faults.extend([fault] * 5)
+    with pytest.raises(ProviderFailed):
+        await gemini.draw(BANANA, deadline=soon())
+    assert len(google.seen) == 3
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_passing_failure_is_not_told(gemini: GeminiProvider, google: GeminiStandIn, fault: Reply) -> None:
+    google.faults.append(Reply(fault.content * 1200, is_endless=True) if fault.is_endless else fault)
+    assert (await gemini.draw(BANANA, deadline=soon())).media_type == "image/png"
+    assert len(google.seen) == 2
+
+
+async def test_nobody_listens_is_told_as_a_failure(
+    open_upstream: OpenUpstream, pool: BoundedPool, unused_tcp_port: int
+) -> None:
+    gemini = gemini_provider(open_upstream(), pool, f"http://127.0.0.1:{unused_tcp_port}")
+    with pytest.raises(ProviderFailed):
+        await gemini.draw(BANANA, deadline=soon())
+
+
+async def test_a_picture_of_another_shape_is_neither_distorted_nor_paid_for_again(
+    gemini: GeminiProvider, google: GeminiStandIn
+) -> None:
+    google.faults.extend([drawn(picture_bytes(1024, 1024))] * 3)
+    with pytest.raises(ProviderFailed):
+        await gemini.draw(Order("A cute banana", Size(1920, 1080)), deadline=soon())
+    assert len(google.seen) == 1
+
+
+async def test_a_wait_that_is_told_and_short_enough_is_waited(gemini: GeminiProvider, google: GeminiStandIn) -> None:
+    google.faults.append(throttled(retry_delay="0.01s"))
+    assert (await gemini.draw(BANANA, deadline=soon())).media_type == "image/png"
+
+
+async def test_a_wait_beyond_the_deadline_is_told_to_the_caller_at_once(
+    gemini: GeminiProvider, google: GeminiStandIn
+) -> None:
+    google.faults.append(throttled(retry_delay="41.2s"))
+    with pytest.raises(Unavailable) as raised:
+        await gemini.draw(BANANA, deadline=soon())
+    assert raised.value.headers == {"Retry-After": "42"}
+    assert len(google.seen) == 1
+
+
+@pytest.mark.parametrize("delay", [None, "0.001s", "soon", "1e9s", "-1s"])
+async def test_a_provider_that_goes_on_throttling_is_not_asked_for_ever(
+    gemini: GeminiProvider, google: GeminiStandIn, delay: str | None
+) -> None:
+    google.faults.extend([throttled(retry_delay=delay)] * 9)
+    with pytest.raises(Unavailable) as raised:
+        await gemini.draw(BANANA, deadline=soon())
+    assert int(raised.value.headers["Retry-After"]) >= 1
+    assert len(google.seen) == 3
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    [
+        throttled(retry_delay="0.01s", quota_id="GenerateRequestsPerDayPerProjectPerModel-FreeTier"),
+        failed(401, "UNAUTHENTICATED"),
+        failed(403, "PERMISSION_DENIED"),
+        failed(404, "NOT_FOUND"),
+        failed(400, "FAILED_PRECONDITION"),
+        failed(400, "INVALID_ARGUMENT", {"reason": "API_KEY_INVALID"}),
+    ],
+)
+async def test_what_only_the_operator_can_mend_is_told_and_not_tried_again(
+    gemini: GeminiProvider, google: GeminiStandIn, unusable: Reply
+) -> None:
+    google.faults.append(unusable)
+    with pytest.raises(ProviderUnavailable):
+        await gemini.draw(BANANA, deadline=soon())
+    assert len(google.seen) == 1
+
+
+async def test_a_wrong_key_and_an_unknown_model_are_the_operators_to_mend(
+    google_url: str, open_upstream: OpenUpstream, pool: BoundedPool
+) -> None:
+    for wrong in ({"key": "another"}, {"model": "gemini-0"}):
+        with pytest.raises(ProviderUnavailable):
+            await gemini_provider(open_upstream(), pool, google_url, **wrong).draw(BANANA, deadline=soon())
+
+
+@pytest.mark.parametrize("status", [400, 409, 302, 307])
+async def test_an_answer_that_another_try_would_not_change_is_final(
+    gemini: GeminiProvider, google: GeminiStandIn, status: int
+) -> None:
+    google.faults.append(Reply(b"{}", status, {"Location": "/v1/models/gemini-2.5-flash-image:generateContent"}))
+    with pytest.raises(ProviderFailed):
+        await gemini.draw(BANANA, deadline=soon())
+    assert len(google.seen) == 1
+
+
+async def test_silence_until_the_deadline_is_a_timeout(gemini: GeminiProvider, google: GeminiStandIn) -> None:
+    google.faults.append(slow(asyncio.Event()))
+    with pytest.raises(ProviderTimeout):
+        await gemini.draw(BANANA, deadline=asyncio.get_running_loop().time() + 0.05)
+
+
+@pytest.mark.parametrize("silent", [Reply(delay_seconds=60), Reply(b" ", is_stuck=True)])
+async def test_a_provider_that_falls_silent_is_not_asked_again_since_it_may_be_drawing(
+    gemini_within: GeminiWithin, google: GeminiStandIn, silent: Reply
+) -> None:
+    gemini = gemini_within(first_byte_seconds=0.05)
+    google.faults.append(silent)
+    with pytest.raises(ProviderTimeout):
+        await gemini.draw(BANANA, deadline=soon())
+    assert len(google.seen) == 1
+
+
+async def test_more_calls_than_the_bulkhead_holds_are_refused_at_once_and_places_come_back(
+    gemini_within: GeminiWithin, google: GeminiStandIn
+) -> None:
+    gemini, gate = gemini_within(calls_max=2), asyncio.Event()
+    google.faults.extend([Reply(gate=gate, content=drawn(png(RED)).content)] * 2)
+    running = [asyncio.create_task(gemini.draw(BANANA, deadline=soon())) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable) as raised:
+        await gemini.draw(BANANA, deadline=soon())
+    assert raised.value.code == "unavailable"
+    gate.set()
+    assert [(await each).content for each in running] == [png(RED)] * 2
+    assert (await gemini.draw(BANANA, deadline=soon())).media_type == "image/png"
+
+
+async def test_a_place_comes_back_from_a_call_that_failed_timed_out_or_was_given_up(
+    gemini_within: GeminiWithin, google: GeminiStandIn
+) -> None:
+    gemini, stuck = gemini_within(calls_max=1, readers_max=1), Reply(b" ", is_stuck=True)
+    google.faults.extend([blocked_prompt("SAFETY"), stuck, stuck, html()])
+    with pytest.raises(ContentRefused):
+        await gemini.draw(BANANA, deadline=soon())
+    with pytest.raises(ProviderTimeout):
+        await gemini.draw(BANANA, deadline=asyncio.get_running_loop().time() + 0.05)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(gemini.draw(BANANA, deadline=soon()), 0.05)
+    assert (await gemini.draw(BANANA, deadline=soon())).media_type == "image/png"
+
+
+async def test_only_so_many_answers_are_in_memory_at_a_time(google_url: str, open_upstream: OpenUpstream) -> None:
+    upstream = open_upstream(readers_max=2)
+    at_once = held = 0
+
+    async def hold() -> None:
+        nonlocal at_once, held
+        async with upstream.exchange(httpx2.Request("POST", google_url)):
+            held += 1
+            at_once = max(at_once, held)
+            await asyncio.sleep(0.01)
+            held -= 1
+
+    await asyncio.gather(*(hold() for _ in range(6)))
+    assert at_once == 2
+
+
+@pytest.mark.parametrize("reply", [*FAULTS[:6], failed(403, "X"), throttled(retry_delay="99s"), Reply(delay_seconds=9)])
+async def test_neither_the_key_nor_a_word_of_the_provider_is_in_an_error_or_a_log(
+    gemini_within: GeminiWithin, google: GeminiStandIn, google_url: str, lines: list[str], reply: Reply
+) -> None:
+    google.faults.extend([reply] * 2)
+    with pytest.raises(ApiError) as raised:
+        await gemini_within(first_byte_seconds=0.05, tries_max=2).draw(BANANA, deadline=soon())
+    said = "".join([*everything_in(raised.value), *lines])
+    for secret in (KEY, "canary", "Words of the provider", google_url):
+        assert secret not in said
+
+
+def everything_in(error: BaseException | None) -> Iterator[str]:
+    """What a handler that prints all it can get hold of would print, down to the causes and their requests."""
+    while error is not None:
+        yield repr(error)
+        yield repr({name: getattr(value, "__dict__", value) for name, value in vars(error).items()})
+        error = error.__cause__ or error.__context__
+
+
+class Written(logging.Handler):
+    """Keeps every line with all that belongs to it."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(f"{record.getMessage()} {vars(record)}")
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What the program logs meanwhile, at DEBUG."""
+    written: list[str] = []
+    handler, logger = Written(written), logging.getLogger("nanobanana")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield written
+    logger.removeHandler(handler)
+    logger.setLevel(before)
+
+
+async def test_the_operator_is_told_the_status_and_our_reason(
+    gemini: GeminiProvider, google: GeminiStandIn, lines: list[str]
+) -> None:
+    google.faults.append(failed(403, "PERMISSION_DENIED"))
+    with pytest.raises(ProviderUnavailable):
+        await gemini.draw(BANANA, deadline=soon())
+    [line] = lines
+    assert all(word in line for word in ("provider_unusable", "gemini", "403", "permission"))

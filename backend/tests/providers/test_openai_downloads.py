@@ -1,0 +1,248 @@
+"""Where an OpenAI-compatible endpoint says that its picture is: where we go for it, as whom, and where we will not."""
+
+import asyncio
+from collections.abc import Sequence
+
+import httpx2
+import pytest
+from app.core.pool import BoundedPool
+from app.providers import (
+    ProviderFailed,
+    ProviderTimeout,
+)
+from app.providers.openai import OpenAIProvider
+from tests.providers.drawing import BANANA, KEY, OpenAIResolving, OpenUpstream, Serve, openai_provider, soon
+from tests.standins.gemini import html, picture_bytes
+from tests.standins.openai import OpenAIStandIn, at
+from tests.standins.wire import Reply, Seen
+
+PICTURE = picture_bytes(1024, 1024)
+PUBLIC = ["93.184.216.34"]
+
+
+@pytest.mark.parametrize("path", ["/files/1024x1024.png", "/files/1024x1024.png?signature=a%2Fb%20c"])
+async def test_a_picture_at_the_endpoint_itself_is_fetched_without_the_key(
+    openai: OpenAIProvider, endpoint: OpenAIStandIn, endpoint_url: str, path: str
+) -> None:
+    endpoint.faults.append(at(f"{endpoint_url}{path}"))
+    endpoint.file_faults.append(Reply(PICTURE))
+    assert (await openai.draw(BANANA, deadline=soon())).content == PICTURE
+    fetched = endpoint.seen[-1]
+    assert fetched.target == path
+    assert KEY not in repr(fetched)
+
+
+@pytest.mark.parametrize(
+    "fault", [html(500), html(), Reply(is_reset=True), Reply(PICTURE, cut_after=99), Reply(PICTURE[:-50])]
+)
+async def test_only_the_download_is_repeated_and_never_the_drawing(
+    openai: OpenAIProvider, endpoint: OpenAIStandIn, endpoint_url: str, fault: Reply
+) -> None:
+    endpoint.faults.append(at(f"{endpoint_url}/files/1024x1024.png"))
+    endpoint.file_faults.extend([fault] * 5)
+    with pytest.raises(ProviderFailed):
+        await openai.draw(BANANA, deadline=soon())
+    assert [seen.method for seen in endpoint.seen] == ["POST", "GET", "GET", "GET"]
+
+
+async def test_a_download_has_a_bound_on_bytes(
+    endpoint: OpenAIStandIn, endpoint_url: str, open_upstream: OpenUpstream, pool: BoundedPool
+) -> None:
+    openai = openai_provider(open_upstream(bytes_max=100_000, tries_max=1), pool, endpoint_url)
+    endpoint.faults.append(at(f"{endpoint_url}/files/1024x1024.png"))
+    endpoint.file_faults.append(Reply(b" " * 10_000, is_endless=True))
+    with pytest.raises(ProviderFailed):
+        await openai.draw(BANANA, deadline=soon())
+
+
+async def test_a_download_has_the_deadline_of_its_drawing(
+    openai: OpenAIProvider, endpoint: OpenAIStandIn, endpoint_url: str
+) -> None:
+    endpoint.faults.append(at(f"{endpoint_url}/files/1024x1024.png"))
+    endpoint.file_faults.append(Reply(gate=asyncio.Event()))
+    with pytest.raises(ProviderTimeout):
+        await openai.draw(BANANA, deadline=asyncio.get_running_loop().time() + 0.2)
+
+
+async def test_a_download_that_redirects_is_not_followed(
+    openai: OpenAIProvider, endpoint: OpenAIStandIn, endpoint_url: str
+) -> None:
+    endpoint.faults.append(at(f"{endpoint_url}/files/1024x1024.png"))
+    endpoint.file_faults.append(Reply(b"", 302, {"Location": f"{endpoint_url}/files/1024x1024.png"}))
+    with pytest.raises(ProviderFailed):
+        await openai.draw(BANANA, deadline=soon())
+    assert len(endpoint.seen) == 2
+
+
+@pytest.fixture
+def internet(monkeypatch: pytest.MonkeyPatch, endpoint_url: str) -> list[httpx2.Request]:
+    """What is sent anywhere but to the endpoint. It never leaves, and is answered with a picture."""
+    sent: list[httpx2.Request] = []
+    send = httpx2.AsyncHTTPTransport.handle_async_request
+
+    async def watch(transport: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> httpx2.Response:
+        if str(request.url).startswith(f"{endpoint_url}/"):
+            return await send(transport, request)
+        sent.append(request)
+        return httpx2.Response(200, stream=httpx2.ByteStream(PICTURE))
+
+    monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", watch)
+    return sent
+
+
+async def resolve_in_public(_host: str, _port: int) -> Sequence[str]:
+    return PUBLIC
+
+
+PRIVATE = [
+    "127.0.0.1",
+    "10.1.2.3",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "0.1.2.3",
+    "224.0.0.1",
+    "255.255.255.255",
+    "::1",
+    "::",
+    "fe80::1%eth0",
+    "fd00::1",
+    "::ffff:127.0.0.1",
+    "::ffff:169.254.169.254",
+    "64:ff9b::7f00:1",
+    "2002:7f00:1::",
+    "2001:0:7f00:1::",
+    "ff02::1",
+    "not an address",
+]
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+async def test_a_name_that_leads_into_our_own_network_is_not_followed(
+    openai_resolving: OpenAIResolving, endpoint: OpenAIStandIn, internet: list[httpx2.Request], address: str
+) -> None:
+    for addresses in ([address], [*PUBLIC, address], [address, *PUBLIC]):
+
+        async def resolve(_host: str, _port: int, found: Sequence[str] = addresses) -> Sequence[str]:
+            return found
+
+        endpoint.faults.append(at("https://pictures.test/1.png"))
+        with pytest.raises(ProviderFailed):
+            await openai_resolving(resolve).draw(BANANA, deadline=soon())
+    assert internet == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://pictures.test/1.png",
+        "https://user@pictures.test/1.png",
+        "https://user:password@pictures.test/1.png",
+        "https://pictures.test:0/1.png",
+        "https://pictures.test:99999/1.png",
+        "ftp://pictures.test/1.png",
+    ],
+)
+async def test_a_public_host_is_only_visited_by_https_and_as_nobody(
+    openai_resolving: OpenAIResolving, endpoint: OpenAIStandIn, internet: list[httpx2.Request], url: str
+) -> None:
+    endpoint.faults.append(at(url))
+    with pytest.raises(ProviderFailed):
+        await openai_resolving(resolve_in_public).draw(BANANA, deadline=soon())
+    assert internet == []
+
+
+async def test_a_name_without_an_address_is_not_followed(
+    openai_resolving: OpenAIResolving, endpoint: OpenAIStandIn, internet: list[httpx2.Request]
+) -> None:
+    async def resolve(_host: str, _port: int) -> Sequence[str]:
+        return []
+
+    endpoint.faults.append(at("https://pictures.test/1.png"))
+    with pytest.raises(ProviderFailed):
+        await openai_resolving(resolve).draw(BANANA, deadline=soon())
+    assert internet == []
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:4700:4700::1111"])
+async def test_any_address_of_the_internet_may_hold_a_picture(
+    openai_resolving: OpenAIResolving, endpoint: OpenAIStandIn, internet: list[httpx2.Request], address: str
+) -> None:
+    async def resolve(_host: str, _port: int) -> Sequence[str]:
+        return [address]
+
+    endpoint.faults.append(at("https://pictures.test/1.png"))
+    assert (await openai_resolving(resolve).draw(BANANA, deadline=soon())).content == PICTURE
+    assert [request.url.host for request in internet] == [address]
+
+
+async def test_no_way_of_writing_an_address_of_ours_reaches_it(
+    openai: OpenAIProvider, endpoint: OpenAIStandIn, serve: Serve
+) -> None:
+    visits: list[Seen] = []
+
+    def trap(seen: Seen) -> Reply:
+        visits.append(seen)
+        return Reply(PICTURE)
+
+    trap_url = await serve(trap)
+    port = httpx2.URL(trap_url).port
+    hosts = [
+        "127.0.0.1",
+        "localhost",
+        "127.1",
+        "2130706433",
+        "0x7f.1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "0",
+        "user@127.1",
+    ]
+    urls = [f"{scheme}://{host}:{port}/1.png" for scheme in ("http", "https") for host in hosts]
+    odd = [
+        "file:///etc/passwd",
+        "gopher://127.0.0.1:1/",
+        "//127.0.0.1/",
+        "/files/1.png",
+        "",
+        "https://",
+        "https://\x00/",
+    ]
+    for url in [*urls, *odd, "https://127.0.0.1:99999/", "https://pictures.test:0/"]:
+        endpoint.faults.append(at(url))
+        with pytest.raises(ProviderFailed):
+            await openai.draw(BANANA, deadline=soon())
+    assert visits == []
+    assert all(seen.method == "POST" for seen in endpoint.seen)
+
+
+async def test_another_port_of_the_endpoints_host_is_not_the_endpoint(
+    endpoint: OpenAIStandIn, openai: OpenAIProvider, serve: Serve
+) -> None:
+    neighbour = OpenAIStandIn(api_key=KEY)
+    endpoint.faults.append(at(f"{await serve(neighbour.answer)}/files/1024x1024.png"))
+    with pytest.raises(ProviderFailed):
+        await openai.draw(BANANA, deadline=soon())
+    assert neighbour.seen == []
+
+
+async def test_the_connection_goes_to_the_very_address_that_was_checked(
+    openai_resolving: OpenAIResolving, endpoint: OpenAIStandIn, internet: list[httpx2.Request]
+) -> None:
+    """A name that is public when it is looked up and ours a moment later is not looked up a second time."""
+    asked: list[tuple[str, int]] = []
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        asked.append((host, port))
+        return PUBLIC
+
+    endpoint.faults.append(at("https://pictures.test:8443/1.png?signature=x"))
+    await openai_resolving(resolve).draw(BANANA, deadline=soon())
+    assert asked == [("pictures.test", 8443)]
+    [request] = internet
+    assert str(request.url) == "https://93.184.216.34:8443/1.png?signature=x"
+    assert request.headers["host"] == "pictures.test:8443"
+    assert request.extensions["sni_hostname"] == "pictures.test"
+    assert request.headers["connection"] == "close"
+    assert "authorization" not in request.headers

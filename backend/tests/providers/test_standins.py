@@ -1,0 +1,94 @@
+"""The vendors' own clients take the stand-ins for the real thing, so what passes against them means something."""
+
+import asyncio
+
+import openai
+import pytest
+from google import genai
+from google.genai import errors, types
+from tests.providers.drawing import KEY
+from tests.standins.gemini import MODEL, GeminiStandIn, blocked_prompt, candidate, drawn, picture_bytes, throttled
+from tests.standins.openai import MODEL as OPENAI_MODEL
+from tests.standins.openai import OpenAIStandIn
+from tests.standins.openai import failed as openai_failed
+
+
+def draw(url: str, *, key: str = KEY, version: str | None = None, model: str = MODEL) -> types.GenerateContentResponse:
+    """As Google's documentation draws a picture."""
+    image = types.ImageConfig(aspect_ratio="16:9", image_size="1K")
+    with genai.Client(api_key=key, http_options=types.HttpOptions(base_url=url, api_version=version)) as client:
+        return client.models.generate_content(
+            model=model,
+            contents="A cute banana",
+            config=types.GenerateContentConfig(response_modalities=["IMAGE"], image_config=image),
+        )
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta", None])
+async def test_googles_client_gets_a_picture(google_url: str, version: str | None) -> None:
+    answer = await asyncio.to_thread(draw, google_url, version=version)
+    [part, text] = answer.parts or []
+    assert part.inline_data is not None
+    assert part.inline_data.data == picture_bytes(1376, 768)
+    assert text.text == "Here it is"
+
+
+async def test_googles_client_tells_thoughts_from_the_picture(google: GeminiStandIn, google_url: str) -> None:
+    google.faults.append(drawn(picture_bytes(64, 64), thought=picture_bytes(32, 32)))
+    answer = await asyncio.to_thread(draw, google_url)
+    assert [bool(part.thought) for part in answer.parts or []] == [True, True, False, False]
+
+
+async def test_googles_client_sees_each_form_of_a_refusal(google: GeminiStandIn, google_url: str) -> None:
+    google.faults.extend([blocked_prompt("PROHIBITED_CONTENT"), candidate("SAFETY"), candidate("IMAGE_SAFETY")])
+    blocked, *finished = [await asyncio.to_thread(draw, google_url) for _ in range(3)]
+    assert blocked.prompt_feedback is not None
+    assert blocked.prompt_feedback.block_reason is types.BlockedReason.PROHIBITED_CONTENT
+    reasons = [each.finish_reason for answer in finished for each in answer.candidates or []]
+    assert reasons == [types.FinishReason.SAFETY, types.FinishReason.IMAGE_SAFETY]
+
+
+async def test_googles_client_sees_what_is_wrong(google: GeminiStandIn, google_url: str) -> None:
+    google.faults.append(throttled(retry_delay="17s"))
+    for code, status, wrong in (
+        (429, "RESOURCE_EXHAUSTED", {}),
+        (400, "INVALID_ARGUMENT", {"key": "another"}),
+        (404, "NOT_FOUND", {"model": "gemini-0"}),
+    ):
+        with pytest.raises(errors.ClientError) as raised:
+            await asyncio.to_thread(draw, google_url, **wrong)
+        assert (raised.value.code, raised.value.status) == (code, status)
+
+
+@pytest.fixture
+def openai_client(endpoint_url: str) -> openai.OpenAI:
+    return openai.OpenAI(api_key=KEY, base_url=f"{endpoint_url}/v1", max_retries=0)
+
+
+async def test_openais_client_gets_a_picture(openai_client: openai.OpenAI) -> None:
+    with openai_client as client:
+        answer = await asyncio.to_thread(
+            client.images.generate, prompt="A cute banana", model=OPENAI_MODEL, size="1536x1024"
+        )
+    [image] = answer.data or []
+    assert image.b64_json is not None
+
+
+async def test_openais_client_gets_the_address_of_a_picture(openai_client: openai.OpenAI, endpoint_url: str) -> None:
+    with openai_client as client:
+        answer = await asyncio.to_thread(
+            client.images.generate, prompt="A cute banana", model=OPENAI_MODEL, response_format="url"
+        )
+    assert [image.url for image in answer.data or []] == [f"{endpoint_url}/files/1024x1024.png"]
+
+
+async def test_openais_client_sees_what_is_wrong(openai_client: openai.OpenAI, endpoint: OpenAIStandIn) -> None:
+    endpoint.faults.append(openai_failed(400, "content_policy_violation"))
+    with openai_client as client:
+        with pytest.raises(openai.BadRequestError) as refused:
+            await asyncio.to_thread(client.images.generate, prompt="x", model=OPENAI_MODEL)
+        assert refused.value.code == "content_policy_violation"
+        with pytest.raises(openai.NotFoundError):
+            await asyncio.to_thread(client.images.generate, prompt="x", model="dall-e-9")
+        with pytest.raises(openai.AuthenticationError):
+            await asyncio.to_thread(client.with_options(api_key="another").images.generate, prompt="x")

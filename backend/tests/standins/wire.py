@@ -1,0 +1,114 @@
+"""A small HTTP/1.1 server for stand-ins: it keeps what it was sent, and can break in the ways that real ones do."""
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from ssl import SSLContext
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as it came; the names of headers in lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, or the way in which there is none."""
+
+    content: bytes = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    gate: asyncio.Event | None = None
+    """Nothing is said before it is set."""
+    delay_seconds: float = 0
+    cut_after: int | None = None
+    """So many bytes of the content, though its whole length was told, and then the end."""
+    is_reset: bool = False
+    """A reset instead of an answer."""
+    is_stuck: bool = False
+    """The content, and then nothing, though more was promised."""
+    is_endless: bool = False
+    """The content again and again, for as long as anybody listens."""
+
+
+def json_reply(body: object, *, status: int = 200, **more: Any) -> Reply:
+    return Reply(json.dumps(body).encode(), status, {"Content-Type": "application/json; charset=UTF-8"}, **more)
+
+
+@asynccontextmanager
+async def serving(answer: Callable[[Seen], Reply], *, tls: SSLContext | None = None) -> AsyncIterator[str]:
+    """The address of a server on a free loopback port that answers with `answer`."""
+    conversations: set[asyncio.Task[None]] = set()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        conversation = asyncio.current_task()
+        assert conversation is not None
+        conversations.add(conversation)
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                while await _exchange(reader, writer, answer):
+                    pass
+        except asyncio.CancelledError:
+            pass  # the server is closing, and a stream's task that ends cancelled is reported as an error
+        finally:
+            conversations.discard(conversation)
+            writer.close()
+
+    server = await asyncio.start_server(converse, "127.0.0.1", 0, ssl=tls, backlog=4096)
+    try:
+        yield f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for conversation in list(conversations):
+            conversation.cancel()
+        await asyncio.gather(*conversations, return_exceptions=True)
+
+
+async def _exchange(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Callable[[Seen], Reply]
+) -> bool:
+    """Whether the connection goes on."""
+    seen = await _read(reader)
+    reply = answer(seen)
+    if reply.gate is not None:
+        await reply.gate.wait()
+    await asyncio.sleep(reply.delay_seconds)
+    if reply.is_reset:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        return False
+    length = {} if reply.is_endless or reply.is_stuck else {"Content-Length": str(len(reply.content))}
+    lines = [
+        f"HTTP/1.1 {reply.status} Status",
+        *(f"{name}: {value}" for name, value in (reply.headers | length).items()),
+    ]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    writer.write(reply.content[: reply.cut_after])
+    await writer.drain()
+    if reply.is_stuck:
+        await reader.read()
+    while reply.is_endless:
+        writer.write(reply.content)
+        await writer.drain()
+    return reply.cut_after is None and seen.headers.get("connection", "").lower() != "close"
+
+
+async def _read(reader: asyncio.StreamReader) -> Seen:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    request_line, *lines = head.rstrip().split("\r\n")
+    method, target, _version = request_line.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return Seen(method, target, headers, await reader.readexactly(int(headers.get("content-length", 0))))

@@ -1,0 +1,263 @@
+"""What the disk adds to a store's promises: durable, private, tidy, and nobody waits for it but who asked."""
+
+import asyncio
+import errno
+import os
+import stat
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from app.core.settings import ConfigurationError
+from app.storage import StoreUnavailable
+from app.storage.filesystem import LEFTOVER_SECONDS, FilesystemStore
+
+BACKEND = Path(__file__).parents[2]
+NAME = "gen_01kapn5vfe28fm63cjp43w44255s68.png"
+PLACE = Path("68") / NAME
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "pictures"
+
+
+@pytest.fixture
+async def store(folder: Path) -> AsyncIterator[FilesystemStore]:
+    store = FilesystemStore(folder)
+    await store.open()
+    yield store
+    await store.close()
+
+
+def modes(folder: Path) -> dict[Path, int]:
+    return {path: stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.rglob("*")]}
+
+
+def run(program: str) -> "subprocess.CompletedProcess[str]":
+    """A program of its own: what it does to its limits, or to itself, it does alone."""
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=BACKEND, check=False, capture_output=True, text=True, timeout=60
+    )
+
+
+async def until_open(folder: Path, *, times: int) -> None:
+    """Returns once this process holds the picture open so many times: a thread may be letting go of it just now."""
+    for _ in range(500):
+        if times_open(folder) == times:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{times_open(folder)} times")
+
+
+def times_open(folder: Path) -> int:
+    held = [os.path.realpath(descriptor) for descriptor in Path("/proc/self/fd").iterdir()]
+    return held.count(os.path.realpath(folder / PLACE))
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+
+
+async def test_folders_and_files_are_the_owners_alone(store: FilesystemStore, folder: Path) -> None:
+    await store.put(NAME, b"content")
+    found = modes(folder)
+    assert found.pop(folder / PLACE) == 0o600
+    assert set(found.values()) == {0o700}
+    await store.check()
+    assert files(folder) == [PLACE]
+
+
+async def test_pictures_spread_over_folders_by_the_random_end_of_their_ids(
+    store: FilesystemStore, folder: Path
+) -> None:
+    ends = ["00", "01", "7z", "zz"]
+    await asyncio.gather(*(store.put(f"gen_01kapn5vfe28fm63cjp43w44255s{end}.png", b"") for end in ends))
+    assert [str(path.parent) for path in files(folder)] == ends
+
+
+async def test_a_put_returns_after_file_and_folders_are_on_the_disk(
+    store: FilesystemStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def noted_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        steps.append(f"fsync {os.path.relpath(Path(f'/proc/self/fd/{descriptor}').readlink(), folder)}")
+
+    def noted_rename(source: str, target: str, **folders: int) -> None:
+        rename(source, target, **folders)
+        steps.append("rename")
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "rename", noted_rename)
+    await store.put(NAME, b"content")
+    [root, file, renamed, shard] = steps
+    assert (root, file.rpartition("/")[0], renamed, shard) == ("fsync .", "fsync incoming", "rename", "fsync 68")
+    await store.put(NAME, b"content")
+    assert [step.partition("/")[0] for step in steps[4:]] == ["fsync incoming", "rename", "fsync 68"]
+    await store.delete(NAME)
+    assert steps[7:] == ["fsync 68"]
+
+
+async def test_a_put_killed_half_way_leaves_no_picture_and_its_rest_is_swept(folder: Path) -> None:
+    program = f"""
+import asyncio, os, pathlib
+from app.storage.filesystem import FilesystemStore
+async def main():
+    store = FilesystemStore(pathlib.Path({str(folder)!r}))
+    await store.open()
+    os.rename = lambda *a, **k: os._exit(9)
+    await store.put({NAME!r}, bytes(100_000))
+asyncio.run(main())
+"""
+    assert run(program).returncode == 9
+    [leftover] = files(folder)
+    assert leftover.parent == Path("incoming")
+    young = folder / "incoming" / "another-process-is-at-it"
+    young.touch()
+    old = time.time() - LEFTOVER_SECONDS - 60
+    os.utime(folder / leftover, (old, old))
+    store = FilesystemStore(folder)
+    await store.open()
+    assert await store.get(NAME) is None
+    assert files(folder) == [young.relative_to(folder)]
+    await store.close()
+
+
+def test_a_disk_that_is_full_half_way_is_unavailable_and_nothing_is_left(folder: Path) -> None:
+    program = f"""
+import asyncio, pathlib, resource
+from app.storage import StoreUnavailable
+from app.storage.filesystem import FilesystemStore
+async def main():
+    store = FilesystemStore(pathlib.Path({str(folder)!r}))
+    await store.open()
+    await store.put({NAME!r}, b"before")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    try:
+        await store.put({NAME!r}, bytes(2_000_000))
+    except StoreUnavailable as error:
+        print(error)
+    await store.close()
+asyncio.run(main())
+"""
+    told = run(program)
+    assert StoreUnavailable.detail in told.stdout
+    assert "EFBIG" in told.stdout + told.stderr
+    assert files(folder) == [PLACE]
+    assert (folder / PLACE).read_bytes() == b"before"
+
+
+@pytest.mark.parametrize("broken", ["write", "fsync", "rename", "open"])
+async def test_a_disk_that_fails_at_any_step_is_unavailable_and_nothing_is_left(
+    store: FilesystemStore, folder: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    await store.put(NAME.replace("01", "02"), b"")  # the folder is there
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", NAME)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, broken, full)
+        with pytest.raises(StoreUnavailable) as caught:
+            await store.put(NAME, b"content")
+    assert NAME not in str(caught.value)
+    assert NAME not in {path.name for path in files(folder)}
+    assert list((folder / "incoming").iterdir()) == []
+    await store.put(NAME, b"content")
+
+
+async def test_no_symbolic_link_is_followed(store: FilesystemStore, folder: Path, tmp_path: Path) -> None:
+    secret, elsewhere = tmp_path / "secret", tmp_path / "elsewhere"
+    secret.write_bytes(b"secret")
+    elsewhere.mkdir()
+    (folder / "68").mkdir()
+    (folder / PLACE).symlink_to(secret)
+    with pytest.raises(StoreUnavailable):
+        await store.get(NAME)
+    await store.put(NAME, b"picture")
+    await store.delete(NAME)
+    assert secret.read_bytes() == b"secret"
+    (folder / "69").symlink_to(elsewhere)
+    with pytest.raises(StoreUnavailable):
+        await store.put(NAME.replace("68", "69"), b"picture")
+    (elsewhere / NAME.replace("68", "69")).write_bytes(b"picture")
+    with pytest.raises(StoreUnavailable):
+        await store.get(NAME.replace("68", "69"))
+    with pytest.raises(StoreUnavailable):
+        await store.delete(NAME.replace("68", "69"))
+    assert len(list(elsewhere.iterdir())) == 1
+
+
+async def test_what_is_no_file_is_not_read_and_makes_nobody_wait(store: FilesystemStore, folder: Path) -> None:
+    (folder / "68").mkdir()
+    os.mkfifo(folder / PLACE)
+    with pytest.raises(StoreUnavailable):
+        await store.get(NAME)
+    (folder / PLACE).unlink()
+    (folder / PLACE).mkdir()
+    with pytest.raises(StoreUnavailable):
+        await store.get(NAME)
+
+
+async def test_a_file_that_is_cut_short_while_it_is_read_says_so(store: FilesystemStore, folder: Path) -> None:
+    await store.put(NAME, bytes(1_000_000))
+    stored = await store.get(NAME)
+    assert stored is not None
+    await anext(stored.chunks)
+    os.truncate(folder / PLACE, 300_000)
+    with pytest.raises(StoreUnavailable):
+        _ = [chunk async for chunk in stored.chunks]
+
+
+async def test_a_reader_keeps_a_file_open_until_its_end_or_until_it_is_dropped(
+    store: FilesystemStore, folder: Path
+) -> None:
+    await store.put(NAME, bytes(1_000_000))
+    never_read, begun, read = [await store.get(NAME) for _ in range(3)]
+    assert begun is not None
+    assert read is not None
+    await anext(begun.chunks)
+    await until_open(folder, times=3)
+    _ = [chunk async for chunk in read.chunks]
+    await until_open(folder, times=2)
+    del never_read, begun
+    await until_open(folder, times=0)
+
+
+async def test_a_big_picture_is_never_in_memory_as_a_whole(store: FilesystemStore) -> None:
+    await store.put(NAME, bytes(20_000_000))
+    tracemalloc.start()
+    try:
+        stored = await store.get(NAME)
+        assert stored is not None
+        assert sum([len(chunk) async for chunk in stored.chunks]) == 20_000_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+async def test_a_folder_that_cannot_be_used_is_told_to_the_operator(tmp_path: Path) -> None:
+    (tmp_path / "pictures").write_text("a file")
+    store = FilesystemStore(tmp_path / "pictures")
+    with pytest.raises(ConfigurationError, match="The folder for pictures cannot be used: File exists"):
+        await store.open()
+    await store.close()
+
+
+async def test_the_check_finds_a_disk_that_cannot_be_written(
+    store: FilesystemStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", read_only)
+    with pytest.raises(ConfigurationError, match="Read-only file system"):
+        await store.check()

@@ -1,0 +1,73 @@
+"""A disk that hangs: nobody waits but who asked, and no queue grows without end."""
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from app.storage import StoreUnavailable
+from app.storage.filesystem import FilesystemStore
+
+NAME = "gen_01kapn5vfe28fm63cjp43w44255s68.png"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "pictures"
+
+
+async def test_a_disk_that_hangs_stops_neither_the_event_loop_nor_grows_a_queue(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FilesystemStore(folder, threads=2, queue_max=3)
+    await store.open()
+    await store.put(NAME, b"content")
+    stored = await store.get(NAME)
+    assert stored is not None
+    thaw, fsync = threading.Event(), os.fsync
+
+    def hanging(descriptor: int) -> None:
+        thaw.wait()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", hanging)
+    puts = [asyncio.create_task(store.put(NAME, b"content")) for _ in range(8)]
+    reading = asyncio.ensure_future(anext(stored.chunks))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [put.done() and isinstance(put.exception(), StoreUnavailable) for put in puts] == [False] * 5 + [True] * 3
+    assert not reading.done()
+    thaw.set()
+    assert await reading == b"content"
+    await asyncio.gather(*puts[:5])
+    await store.put(NAME, b"content")
+    await store.close()
+
+
+async def test_a_caller_who_goes_away_gives_the_place_back_when_the_work_has_ended(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FilesystemStore(folder, threads=1, queue_max=0)
+    await store.open()
+    began, thaw, fsync = threading.Event(), threading.Event(), os.fsync
+
+    def hanging(descriptor: int) -> None:
+        began.set()
+        thaw.wait()
+        fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", hanging)
+        put = asyncio.create_task(store.put(NAME, b"content"))
+        await asyncio.to_thread(began.wait)
+        put.cancel()
+        await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailable):
+            await store.get(NAME)
+        thaw.set()
+        await store.close()
+    reopened = FilesystemStore(folder)
+    await reopened.open()
+    assert await reopened.get(NAME) is not None
+    await reopened.close()

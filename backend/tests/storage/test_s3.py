@@ -1,0 +1,300 @@
+"""What S3 adds to a store's promises: signed, bounded in time, and silent about keys and addresses."""
+
+import asyncio
+import json
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+
+import httpx2
+import pytest
+from app.core.logs import configure_logging
+from app.core.settings import ConfigurationError
+from app.storage import StoreUnavailable
+from app.storage.s3 import CACHE_CONTROL, S3Account, S3Store
+from tests.standins.s3 import Fault, S3Server, s3_server
+
+NAME = "gen_01kapn5vfe28fm63cjp43w44255s68.png"
+CONTENT = bytes(range(256)) * 4000
+Call = Callable[[S3Store], Awaitable[object]]
+CALLS: list[Call] = [
+    lambda store: store.put(NAME, CONTENT),
+    lambda store: store.get(NAME),
+    lambda store: store.get(NAME, start=1, end=1),
+    lambda store: store.delete(NAME),
+]
+
+
+@pytest.fixture
+def server() -> Iterator[S3Server]:
+    with s3_server("pictures") as server:
+        yield server
+
+
+@pytest.fixture
+def account(server: S3Server) -> S3Account:
+    return S3Account("pictures", server.key_id, server.secret, server.url, prefix="test/live")
+
+
+@pytest.fixture
+def store(account: S3Account) -> S3Store:
+    return S3Store(account)
+
+
+@pytest.fixture
+def log() -> Iterator[StringIO]:
+    """Everything that is logged, at DEBUG, from every library."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    configure_logging("DEBUG")
+    [handler] = logging.root.handlers
+    assert isinstance(handler, logging.StreamHandler)
+    written = StringIO()
+    handler.setStream(written)
+    yield written
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+
+
+def lines(log: StringIO) -> list[tuple[str, str]]:
+    found = [json.loads(line) for line in log.getvalue().splitlines()]
+    return [(line["operation"], line["reason"]) for line in found if line["event"] == "store_unavailable"]
+
+
+async def test_an_object_has_its_type_and_lifetime_and_lies_under_the_prefix(store: S3Store, server: S3Server) -> None:
+    await store.put(NAME, CONTENT)
+    [(key, kept)] = server.buckets["pictures"].items()
+    assert key == f"test/live/{NAME}"
+    assert (kept.headers["content-type"], kept.headers["cache-control"]) == ("image/png", CACHE_CONTROL)
+    assert [(seen.method, seen.path) for seen in server.seen] == [("PUT", f"/pictures/test/live/{NAME}")]
+
+
+async def test_a_signed_url_shows_the_picture_for_its_time_and_asks_nobody(store: S3Store, server: S3Server) -> None:
+    await store.put(NAME, CONTENT)
+    url = await store.signed_url(NAME, seconds=60)
+    assert len(server.seen) == 1
+    async with httpx2.AsyncClient() as browser:
+        shown = await browser.get(url)
+        assert (shown.content, shown.headers["content-type"]) == (CONTENT, "image/png")
+        server.clock_offset_seconds = 62
+        assert (await browser.get(url)).status_code == 403
+    with pytest.raises(ValueError, match="not the name of a picture"):
+        await store.signed_url("../secret", seconds=60)
+
+
+@pytest.mark.parametrize("fault", ["internal_error", "slow_down", "reset"])
+async def test_trouble_that_passes_is_not_noticed(store: S3Store, server: S3Server, fault: Fault) -> None:
+    await store.put(NAME, CONTENT)
+    for method in ("PUT", "GET", "DELETE"):
+        server.fail(fault, times=2, method=method)
+    await asyncio.gather(*(call(store) for call in CALLS))
+    assert len([seen for seen in server.seen if seen.status in {0, 500, 503}]) == 6
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("internal_error", "InternalError"), ("slow_down", "SlowDown"), ("reset", "no_answer"), ("hang", "timeout")],
+)
+async def test_trouble_that_stays_is_unavailable_within_the_deadline(
+    account: S3Account, server: S3Server, log: StringIO, fault: Fault, reason: str
+) -> None:
+    store = S3Store(account, deadline_seconds=0.4)
+    server.fail(fault, times=100)
+    began = time.monotonic()
+    outcomes = await asyncio.gather(*(call(store) for call in CALLS), return_exceptions=True)
+    assert time.monotonic() - began < 10  # without bounds of ours: three minutes
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 4
+    told = lines(log)
+    assert sorted(operation for operation, _ in told) == ["delete", "get", "get", "put"]
+    assert {found for _, found in told} <= {reason, "timeout"}
+    assert len(server.seen) <= 16
+    server.recover()
+    await S3Store(account).put(NAME, CONTENT)
+
+
+async def test_a_store_that_is_busy_makes_others_wait_no_longer_than_the_deadline(
+    account: S3Account, server: S3Server
+) -> None:
+    store = S3Store(account, deadline_seconds=0.4, connections_max=1)
+    server.fail("hang", times=100)
+    outcomes = await asyncio.gather(*(store.put(NAME, CONTENT) for _ in range(20)), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
+    assert len(server.seen) < 10
+
+
+async def test_an_answer_that_ends_early_is_never_taken_for_the_whole(account: S3Account, server: S3Server) -> None:
+    store = S3Store(account, deadline_seconds=1)
+    await store.put(NAME, CONTENT)
+    server.fail("cut", times=100, method="GET")
+    stored = await store.get(NAME)
+    assert stored is not None
+    with pytest.raises(StoreUnavailable):
+        _ = [chunk async for chunk in stored.chunks]
+
+
+async def test_a_picture_whose_reader_waits_longer_than_the_deadline_is_read_to_its_end(account: S3Account) -> None:
+    store = S3Store(account, deadline_seconds=1)
+    content = bytes(8_000_000)
+    await S3Store(account).put(NAME, content)
+    stored = await store.get(NAME)
+    assert stored is not None
+    size = len(await anext(stored.chunks))
+    await asyncio.sleep(1.2)
+    assert size + sum([len(chunk) async for chunk in stored.chunks]) == len(content)
+
+
+async def test_a_missing_bucket_is_trouble_and_not_a_missing_picture(account: S3Account) -> None:
+    store = S3Store(replace(account, bucket="another"))
+    for call in CALLS:
+        with pytest.raises(StoreUnavailable):
+            await call(store)
+
+
+async def test_another_servers_404_is_trouble_and_not_a_missing_picture(
+    store: S3Store, server: S3Server, log: StringIO
+) -> None:
+    server.fail("not_s3", times=4)
+    for call in CALLS:
+        with pytest.raises(StoreUnavailable):
+            await call(store)
+    assert [reason for _, reason in lines(log)] == ["404"] * 4
+    assert "WordsOfItsOwn" not in log.getvalue()
+
+
+async def test_nothing_of_keys_addresses_or_the_stores_words_gets_into_errors_and_logs(
+    account: S3Account, log: StringIO
+) -> None:
+    wrong = replace(account, secret_access_key="canary-secret")
+    store, told = S3Store(wrong), []
+    for call in (*CALLS, S3Store.check):
+        try:
+            await call(store)
+        except (StoreUnavailable, ConfigurationError) as error:
+            told += traceback.format_exception(error)
+            chain: BaseException | None = error
+            while chain is not None:
+                told += [repr(chain), repr(vars(chain))]
+                chain = chain.__context__
+    assert account.endpoint is not None
+    canaries = ["canary-secret", account.access_key_id, account.endpoint.partition("//")[2], NAME, "StringToSign"]
+    everything = "".join(told) + log.getvalue()
+    assert [canary for canary in canaries if canary in everything] == []
+    assert "canary-secret" not in repr(wrong)
+    assert lines(log) == [(operation, "SignatureDoesNotMatch") for operation in ("put", "get", "get", "delete")]
+
+
+async def test_variables_meant_for_other_programs_change_nothing(
+    account: S3Account, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = {
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_ACCESS_KEY_ID": "another",
+        "AWS_SECRET_ACCESS_KEY": "another",
+        "AWS_SESSION_TOKEN": "another",
+        "AWS_REGION": "another",
+        "AWS_BUCKET": "another",
+        "AWS_SKIP_SIGNATURE": "true",
+        "AWS_UNSIGNED_PAYLOAD": "true",
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "true",
+        "AWS_S3_EXPRESS": "true",
+        "AWS_REQUEST_PAYER": "true",
+    }
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
+    store = S3Store(account)
+    await store.put(NAME, CONTENT)
+    [seen] = server.seen
+    assert {"x-amz-security-token", "x-amz-request-payer"}.isdisjoint(seen.headers)
+    assert seen.headers["x-amz-content-sha256"] != "UNSIGNED-PAYLOAD"
+
+
+async def test_the_check_passes_and_leaves_nothing(store: S3Store, server: S3Server) -> None:
+    await store.check()
+    assert [seen.method for seen in server.seen] == ["PUT", "GET", "DELETE", "GET"]
+    assert server.buckets["pictures"] == {}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"secret_access_key": "0" * 64}, "S3_SECRET_ACCESS_KEY does not belong to S3_ACCESS_KEY_ID"),
+        ({"access_key_id": "AKIAIOSFODNN7EXAMPLE"}, "S3_ACCESS_KEY_ID is not known"),
+        ({"bucket": "another"}, "S3_BUCKET names no bucket"),
+        ({"region": "eu-west-1"}, "S3_REGION is not"),
+    ],
+)
+async def test_the_check_tells_wrong_settings_apart(account: S3Account, wrong: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence) as caught:
+        await S3Store(replace(account, **wrong)).check()
+    assert [value for value in wrong.values() if value in str(caught.value)] == []
+
+
+async def test_the_check_tells_of_a_wrong_clock(store: S3Store, server: S3Server) -> None:
+    server.clock_offset_seconds = 1000
+    with pytest.raises(ConfigurationError, match="The clock of this machine"):
+        await store.check()
+
+
+async def test_the_check_tells_an_endpoint_that_is_not_there_from_one_that_is_silent_or_failing(
+    account: S3Account, server: S3Server
+) -> None:
+    nowhere = S3Store(replace(account, endpoint="http://127.0.0.1:1"), deadline_seconds=5)
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        await nowhere.check()
+    store = S3Store(account, deadline_seconds=0.5)
+    server.fail("hang", times=100)
+    with pytest.raises(StoreUnavailable, match="does not answer in time"):
+        await store.check()
+    server.recover()
+    server.fail("internal_error", times=100)
+    with pytest.raises(StoreUnavailable, match="The S3 store fails: InternalError"):
+        await S3Store(account).check()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"endpoint": "http://s3.example.com"}, "S3_ENDPOINT must begin with https://"),
+        ({"endpoint": "http://127.0.0.1.example.com"}, "S3_ENDPOINT must begin with https://"),
+        ({"endpoint": "http://10.0.0.7:9000"}, "S3_ENDPOINT must begin with https://"),
+        ({"endpoint": "https://account.r2.cloudflarestorage.com/pictures"}, "S3_ENDPOINT must end with the host"),
+        ({"endpoint": "https://user:canary@s3.example.com"}, "S3_ENDPOINT must look like"),
+        ({"endpoint": "s3.example.com"}, "S3_ENDPOINT must look like"),
+        ({"endpoint": None}, "S3_REGION must be the one of the bucket"),
+        ({"bucket": "pictures/../other"}, "S3_BUCKET must be"),
+        ({"bucket": ""}, "S3_BUCKET must be"),
+        ({"prefix": "../other"}, "S3_PREFIX must look like"),
+        ({"prefix": "/live"}, "S3_PREFIX must look like"),
+        ({"region": ""}, "S3_REGION must"),
+        ({"region": "x@evil.example/", "endpoint": None}, "S3_REGION must"),
+        ({"access_key_id": "canary\n"}, "S3_ACCESS_KEY_ID must"),
+        ({"secret_access_key": ""}, "S3_SECRET_ACCESS_KEY must"),
+    ],
+)
+def test_an_account_that_cannot_be_meant_is_refused(account: S3Account, wrong: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence) as caught:
+        S3Store(replace(account, **wrong))
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "allow_http"),
+    [
+        ("http://localhost:9000", False),
+        ("http://[::1]:9000/", False),
+        ("http://minio:9000", True),
+        ("https://account.r2.cloudflarestorage.com", False),
+        (None, False),
+    ],
+)
+async def test_plain_http_is_for_this_machine_or_where_it_is_allowed(
+    account: S3Account, endpoint: str | None, *, allow_http: bool
+) -> None:
+    store = S3Store(replace(account, endpoint=endpoint, region="eu-west-1", allow_http=allow_http))
+    url = await store.signed_url(NAME, seconds=60)
+    begin = (endpoint or "https://s3.eu-west-1.amazonaws.com").rstrip("/")
+    assert url.startswith(f"{begin}/pictures/test/live/{NAME}?")
