@@ -29,6 +29,7 @@ from pathlib import Path
 from app.core import embedded, processes
 signal.alarm(60)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 print("begins", flush=True)
 with embedded.embedded_postgres(Path(sys.argv[1])) as url:
     print(url, flush=True)
