@@ -1,6 +1,7 @@
 """Puts the parts together. The only file that knows everyone."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,7 +32,7 @@ from app.features.keys import api as keys
 from app.features.keys.cache import CallerCache
 from app.features.keys.dependencies import UnknownKeyLimit
 from app.features.openai import api as openai
-from app.features.openai.service import envelope
+from app.features.openai.dependencies import answer_error as answer_as_openai
 from app.features.usage import api as usage
 from app.features.usage.ledger import Ledger
 from app.features.usage.ledger.writer import Writer
@@ -76,7 +77,7 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
         lifespan=lifespan,
     )
     app.state.settings, app.state.metrics = settings, Metrics()
-    app.state.error_shapes = {openai.ROUTE: envelope}
+    app.state.error_answers = ((re.compile(re.escape(openai.ROUTE)), answer_as_openai),)
     # Among the app's own routes and not included: inclusion would match its path twice more on every call.
     app.router.routes.extend(generate.lean.routes)
     for router in (auth.router, keys.router, generate.router, openai.router, usage.router, health.router):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import ColumnElement, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import Conflict, NotFound, Unauthorized
@@ -113,7 +113,20 @@ async def revoke(session: AsyncSession, *, user_id: str, key_id: str) -> None:
 
 async def find_caller(session: AsyncSession, *, key_hash: bytes) -> Caller | None:
     """Who has the active key with this hash, if anybody, and which limits they were given."""
-    found = (await session.execute(_CALLER.where(ApiKey.key_hash == key_hash, *ACTIVE))).one_or_none()
+    return await _find_caller(session, ApiKey.key_hash == key_hash)
+
+
+async def find_own_caller(session: AsyncSession, *, user_id: str, key_id: str) -> Caller:
+    """The account's own active key with this id, as if it had called. Raises KeyNotFound for any other."""
+    mine = ApiKey.id == key_id, ApiKey.user_id == user_id
+    caller = await _find_caller(session, *mine) if is_id("key", key_id) else None
+    if caller is None:
+        raise KeyNotFound
+    return caller
+
+
+async def _find_caller(session: AsyncSession, *which: ColumnElement[bool]) -> Caller | None:
+    found = (await session.execute(_CALLER.where(*which, *ACTIVE))).one_or_none()
     if found is None:
         return None
     key_id, user_id, environment, limit, account_limit, concurrency = found

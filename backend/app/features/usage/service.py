@@ -25,6 +25,7 @@ class DayOfKey:
     key_id: str
     environment: KeyEnvironment
     images: int
+    key_name: str
 
     @property
     def id(self) -> str:
@@ -68,7 +69,7 @@ async def find_usage(
     if key_id is not None:
         await _check_owner(session, user_id=user_id, key_id=key_id)
     statement = (
-        select(Usage.day, Usage.key_id, ApiKey.environment, Usage.pictures)
+        select(Usage.day, Usage.key_id, ApiKey.environment, Usage.pictures, ApiKey.name)
         .join(ApiKey, ApiKey.id == Usage.key_id)
         .where(ApiKey.user_id == user_id, Usage.day.between(first, last))
     )
