@@ -91,17 +91,17 @@ def _sign_in_limits(request: Request) -> SignInLimits:
 
 
 CurrentAccounts = Annotated[Accounts, Depends(_accounts)]
-_Limits = Annotated[SignInLimits, Depends(_sign_in_limits)]
-_Origin = Annotated[Origin, Depends(origin_of)]
+CurrentLimits = Annotated[SignInLimits, Depends(_sign_in_limits)]
+CallersOrigin = Annotated[Origin, Depends(origin_of)]
 _SentToken = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-async def limit_sign_ups(request: Request, limits: _Limits, origin: _Origin) -> None:
+async def limit_sign_ups(request: Request, limits: CurrentLimits, origin: CallersOrigin) -> None:
     """Raises RateLimited when this address, its network or everybody together has signed up too often."""
     await _take(request, limits, limits.register.charges(origin))
 
 
-async def limit_logins(request: Request, limits: _Limits, origin: _Origin) -> None:
+async def limit_logins(request: Request, limits: CurrentLimits, origin: CallersOrigin) -> None:
     """Raises RateLimited when this address, its network or everybody together has tried to log in too often."""
     await _take(request, limits, limits.login.charges(origin))
 
@@ -112,11 +112,16 @@ async def _take(request: Request, limits: SignInLimits, charges: Sequence[Charge
     enforce(request, taken)
 
 
-async def _new_credentials(
-    request: Request, limits: _Limits, credentials: Annotated[Credentials, json_body(Credentials)]
-) -> Credentials:
-    charge = Charge("register-account", credentials.email, limits.register_per_account)
+async def limit_sign_ups_of(request: Request, limits: SignInLimits, *, email: str) -> None:
+    """Raises RateLimited when this canonical email has been signed up with too often."""
+    charge = Charge("register-account", email, limits.register_per_account)
     enforce(request, await limits.limiter.take([charge], group=_GROUP))
+
+
+async def _new_credentials(
+    request: Request, limits: CurrentLimits, credentials: Annotated[Credentials, json_body(Credentials)]
+) -> Credentials:
+    await limit_sign_ups_of(request, limits, email=credentials.email)
     return credentials
 
 
@@ -149,7 +154,10 @@ async def guess(request: Request, limits: SignInLimits, origin: Origin, *, email
 
 
 async def _guarded_credentials(
-    request: Request, limits: _Limits, origin: _Origin, credentials: Annotated[Credentials, json_body(Credentials)]
+    request: Request,
+    limits: CurrentLimits,
+    origin: CallersOrigin,
+    credentials: Annotated[Credentials, json_body(Credentials)],
 ) -> AsyncIterator[Credentials]:
     async with guess(request, limits, origin, email=credentials.email):
         yield credentials
@@ -170,7 +178,7 @@ CurrentUser = Annotated[User, Depends(_current_user)]
 
 
 async def _guarded_user(
-    request: Request, limits: _Limits, origin: _Origin, accounts: CurrentAccounts, sent: _SentToken
+    request: Request, limits: CurrentLimits, origin: CallersOrigin, accounts: CurrentAccounts, sent: _SentToken
 ) -> AsyncIterator[User]:
     async with accounts.sessions.begin() as session:  # and no longer: hashes take their time
         user = await _current_user(session, accounts, sent)
