@@ -110,11 +110,13 @@ async def _opened(
         stack.push_async_callback(ledger.close)
         sessions = async_sessionmaker(engine, expire_on_commit=False)
         studio = await stack.enter_async_context(_studio(settings, sessions, ledger, drawing, clock))
-        token_seconds = settings.login_token_minutes * 60
+        token_seconds, password_bytes_min = settings.login_token_minutes * 60, settings.password_bytes_min
         yield {
             "engine": engine,
             "sessions": sessions,
-            "accounts": Accounts(sessions, hashing, token_key, token_seconds, settings.password_bytes_min, clock),
+            "accounts": Accounts(
+                sessions, hashing, token_key, token_seconds, settings.session_days, password_bytes_min, clock
+            ),
             "sign_in_limits": SignInLimits.of(settings, limiter),
             "unknown_key_limit": UnknownKeyLimit.of(settings, limiter),
             "generate_limits": GenerateLimits.of(settings, limiter),
