@@ -11,6 +11,9 @@ from typing import Any
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
+from app.console import errors as pages_of_errors
+from app.console.pages import ROUTERS as PAGES
+from app.console.site import Site
 from app.core.db import SessionMaker, connect_for_writing, create_engine
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
@@ -76,11 +79,14 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
         generate_unique_id_function=operation_id,
         lifespan=lifespan,
     )
-    app.state.settings, app.state.metrics = settings, Metrics()
-    app.state.error_answers = ((re.compile(re.escape(openai.ROUTE)), answer_as_openai),)
+    app.state.settings, app.state.metrics, app.state.site = settings, Metrics(), Site(settings)
+    app.state.error_answers = (
+        (re.compile(re.escape(openai.ROUTE)), answer_as_openai),
+        (pages_of_errors.PATHS, pages_of_errors.answer_error),
+    )
     # Among the app's own routes and not included: inclusion would match its path twice more on every call.
     app.router.routes.extend(generate.lean.routes)
-    for router in (auth.router, keys.router, generate.router, openai.router, usage.router, health.router):
+    for router in (auth.router, keys.router, generate.router, openai.router, usage.router, health.router, *PAGES):
         app.include_router(router)
     add_reference(app)
     return app

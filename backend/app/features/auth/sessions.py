@@ -13,6 +13,7 @@ from app.features.auth.service import (
     InvalidCredentials,
     check_change,
     check_credentials,
+    register,
     replace_password,
 )
 from app.models import BrowserSession, User
@@ -33,6 +34,13 @@ class OpenedSession:
 async def open_session(accounts: Accounts, *, email: str, password: str) -> OpenedSession:
     """A session for whoever has this email and password. Raises InvalidCredentials as `check_credentials` does."""
     user = await check_credentials(accounts, email=email, password=password)
+    async with accounts.sessions.begin() as session:
+        return await _open(session, user, days=accounts.session_days)
+
+
+async def sign_up(accounts: Accounts, *, email: str, password: str) -> OpenedSession:
+    """A session of a new account. Raises what `register` does."""
+    user = await register(accounts, email=email, password=password)
     async with accounts.sessions.begin() as session:
         return await _open(session, user, days=accounts.session_days)
 
