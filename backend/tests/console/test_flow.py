@@ -139,7 +139,7 @@ async def test_logging_out_everywhere_ends_every_session_and_token(stranger: Bro
 
 async def test_the_curl_line_of_the_playground_makes_the_picture(ada: Browser) -> None:
     _, raw = await ada.create_key()
-    prompt = "it's \"quoted\" $HOME `id` \\ 100%\nand goes on"
+    prompt = 'it\'s "quoted" $HOME `id` \\ 100%\nand goes on'
     page = await ada.draw(prompt)
     line = page.by_id("call-curl-code").text.replace("http://console.test", ada.origin)
     environment = {"KEY": raw, "PATH": "/usr/bin:/bin"}

@@ -36,8 +36,12 @@ async def log_out_page(visitor: Visitor, draft: Draft) -> Page:
 
 
 async def _new_credentials(
-    request: Request, limits: CurrentLimits, sent: Annotated[Credentials, form(Credentials, again=sign_up_page)]
+    request: Request,
+    limits: CurrentLimits,
+    origin: CallersOrigin,
+    sent: Annotated[Credentials, form(Credentials, again=sign_up_page)],
 ) -> Credentials:
+    await limit_sign_ups(request, limits, origin)
     await limit_sign_ups_of(request, limits, email=sent.email)
     return sent
 
@@ -48,13 +52,14 @@ async def _guarded_credentials(
     origin: CallersOrigin,
     sent: Annotated[Credentials, form(Credentials, again=log_in_page)],
 ) -> AsyncIterator[Credentials]:
+    await limit_logins(request, limits, origin)
     async with guess(request, limits, origin, email=sent.email):
         yield sent
 
 
 NewCredentials = Annotated[Credentials, Depends(_new_credentials)]
 GuardedCredentials = Annotated[Credentials, Depends(_guarded_credentials, scope="function")]
-"""As the API's, from a form: with the same limits, of which both take."""
+"""As the API's, from a form. Both take from the same limits; here they are asked once there is a form to show again."""
 
 
 @router.get("/sign-up")
@@ -63,7 +68,7 @@ async def show_sign_up(visitor: CurrentVisitor) -> Page:
     return await sign_up_page(visitor, Draft())
 
 
-@router.post("/sign-up", dependencies=[Depends(limit_sign_ups)])
+@router.post("/sign-up")
 async def sign_up(
     request: Request,
     accounts: CurrentAccounts,
@@ -79,7 +84,7 @@ async def show_log_in(visitor: CurrentVisitor) -> Page:
     return await log_in_page(visitor, Draft())
 
 
-@router.post("/log-in", dependencies=[Depends(limit_logins)])
+@router.post("/log-in")
 async def log_in(
     request: Request,
     visitor: CurrentVisitor,
