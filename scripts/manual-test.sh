@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole flow with curl, against a server that runs already: register, log in, create a key, generate, look, revoke.
+# The whole flow with curl, against a server that runs already: register, log in, create a key, generate, look, revoke, log out.
 #   scripts/manual-test.sh [URL]          # default http://127.0.0.1:8000
 # Prints each step and ends with the first one that does not answer as it should.
 set -euo pipefail
@@ -59,5 +59,14 @@ cmp -s "$WORK/body" "$WORK/picture.png" || fail "the picture changed between two
 
 call "revoke the key" 204 -X DELETE "$URL/v1/keys/$KEY_ID" -H "$TOKEN"
 post "generate with the revoked key" 401 /v1/generate '{"prompt":"A cute banana"}' -H "$KEY"
+
+post "change the password with a wrong one" 422 /v1/auth/password \
+  '{"current_password":"wrong wrong","new_password":"a banana is a berry"}' -H "$TOKEN"
+post "change the password" 200 /v1/auth/password \
+  '{"current_password":"correct horse battery staple","new_password":"a banana is a berry"}' -H "$TOKEN"
+NEW_TOKEN="Authorization: Bearer $(field access_token)"
+call "the earlier token" 401 "$URL/v1/auth/me" -H "$TOKEN"
+call "log out everywhere" 204 -X POST "$URL/v1/auth/logout-all" -H "$NEW_TOKEN"
+call "the later token" 401 "$URL/v1/auth/me" -H "$NEW_TOKEN"
 
 echo "All is well: $IMAGE was $DIMENSIONS pixels."

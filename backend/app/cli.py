@@ -111,7 +111,7 @@ def accounts() -> None:
 @accounts.command()
 @click.argument("email")
 def disable(email: str) -> None:
-    """Stop the account EMAIL: its login tokens and all its keys are refused at once."""
+    """Stop the account EMAIL: its login tokens, its sessions and all its keys are refused at once."""
     _set_active(email, active=False)
 
 

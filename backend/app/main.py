@@ -1,6 +1,7 @@
 """Puts the parts together. The only file that knows everyone."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,6 +11,9 @@ from typing import Any
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
+from app.console import errors as pages_of_errors
+from app.console.pages import ROUTERS as PAGES
+from app.console.site import Site
 from app.core.db import SessionMaker, connect_for_writing, create_engine
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
@@ -31,7 +35,7 @@ from app.features.keys import api as keys
 from app.features.keys.cache import CallerCache
 from app.features.keys.dependencies import UnknownKeyLimit
 from app.features.openai import api as openai
-from app.features.openai.service import envelope
+from app.features.openai.dependencies import answer_error as answer_as_openai
 from app.features.usage import api as usage
 from app.features.usage.ledger import Ledger
 from app.features.usage.ledger.writer import Writer
@@ -75,11 +79,14 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
         generate_unique_id_function=operation_id,
         lifespan=lifespan,
     )
-    app.state.settings, app.state.metrics = settings, Metrics()
-    app.state.error_shapes = {openai.ROUTE: envelope}
+    app.state.settings, app.state.metrics, app.state.site = settings, Metrics(), Site(settings)
+    app.state.error_answers = (
+        (re.compile(re.escape(openai.ROUTE)), answer_as_openai),
+        (pages_of_errors.PATHS, pages_of_errors.answer_error),
+    )
     # Among the app's own routes and not included: inclusion would match its path twice more on every call.
     app.router.routes.extend(generate.lean.routes)
-    for router in (auth.router, keys.router, generate.router, openai.router, usage.router, health.router):
+    for router in (auth.router, keys.router, generate.router, openai.router, usage.router, health.router, *PAGES):
         app.include_router(router)
     add_reference(app)
     return app
@@ -109,11 +116,13 @@ async def _opened(
         stack.push_async_callback(ledger.close)
         sessions = async_sessionmaker(engine, expire_on_commit=False)
         studio = await stack.enter_async_context(_studio(settings, sessions, ledger, drawing, clock))
-        token_seconds = settings.login_token_minutes * 60
+        token_seconds, password_bytes_min = settings.login_token_minutes * 60, settings.password_bytes_min
         yield {
             "engine": engine,
             "sessions": sessions,
-            "accounts": Accounts(sessions, hashing, token_key, token_seconds, settings.password_bytes_min, clock),
+            "accounts": Accounts(
+                sessions, hashing, token_key, token_seconds, settings.session_days, password_bytes_min, clock
+            ),
             "sign_in_limits": SignInLimits.of(settings, limiter),
             "unknown_key_limit": UnknownKeyLimit.of(settings, limiter),
             "generate_limits": GenerateLimits.of(settings, limiter),

@@ -67,6 +67,20 @@ class User(Base):
     """Instead of the settings', for all its keys together, such as `600/minute`; below, for each key of its own."""
     generate_limit_per_key: Mapped[str | None] = mapped_column(Text)
     generate_concurrency_per_key: Mapped[int | None]
+    token_generation: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """Goes up whenever all logins are ended, by every change of the password too. Earlier login tokens are refused."""
+
+
+class BrowserSession(Base):
+    """A login in a browser, until its time is over or somebody ends it. `token_hash` is the SHA-256 of its token."""
+
+    __tablename__ = "browser_sessions"
+    __table_args__ = (CheckConstraint("octet_length(token_hash) = 32", name="token_hash"),)
+
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(_time, server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(_time)
 
 
 class ApiKey(Base):

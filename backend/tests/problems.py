@@ -10,18 +10,16 @@ MEMBERS = {"type", "title", "status", "detail", "code", "request_id"}
 
 
 def check_problem(answer: httpx2.Response, status: int, code: str, *, more: Iterable[str] = ()) -> None:
-    """The one shape, with what each status promises besides; on the one route that has another, that."""
-    told, headers = answer.json(), answer.headers
-    if "error" in told:
+    """The one shape, with what each status promises besides; on the one route that has another, that; in the console a
+    page.
+    """
+    headers = answer.headers
+    if headers["content-type"].startswith("text/html"):
+        check_error_page(answer, status)
+    elif "error" in answer.json():
         _check_openais(answer, status, code)
     else:
-        assert (answer.status_code, told["status"], told["code"]) == (status, status, code), answer.text
-        assert headers["content-type"] == "application/problem+json"
-        assert set(told) == MEMBERS | set(more)
-        assert told["type"] == "about:blank"
-        assert told["title"]
-        assert told["detail"]
-        assert told["request_id"] == headers["x-request-id"]
+        _check_ours(answer, status, code, more)
     assert re.fullmatch(r"req_[0-9a-z]{20}", headers["x-request-id"])
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
@@ -30,6 +28,26 @@ def check_problem(answer: httpx2.Response, status: int, code: str, *, more: Iter
     assert ("retry-after" in headers) == (status in {429, 503})
     if "retry-after" in headers:
         assert int(headers["retry-after"]) >= 1
+
+
+def check_error_page(answer: httpx2.Response, status: int) -> None:
+    """An error in words, in a page as safe as every other."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert f"<code>{answer.headers['x-request-id']}</code>" in answer.text
+    assert re.search(r"<h1>\w.+\.</h1>", answer.text)
+
+
+def _check_ours(answer: httpx2.Response, status: int, code: str, more: Iterable[str]) -> None:
+    told, headers = answer.json(), answer.headers
+    assert (answer.status_code, told["status"], told["code"]) == (status, status, code), answer.text
+    assert headers["content-type"] == "application/problem+json"
+    assert set(told) == MEMBERS | set(more)
+    assert told["type"] == "about:blank"
+    assert told["title"]
+    assert told["detail"]
+    assert told["request_id"] == headers["x-request-id"]
 
 
 def _check_openais(answer: httpx2.Response, status: int, code: str) -> None:

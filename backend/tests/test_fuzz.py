@@ -1,6 +1,7 @@
 """The whole API under made-up requests, good and bad: it never fails, and always answers as documented."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import schemathesis
 from schemathesis.engine import events, from_schema
 from tests.conftest import Start
 from tests.features.scraped import METRICS_TOKEN
-from tests.harness import JSON, sign_up
+from tests.harness import sign_up
 
 SEED = 20261122
 EXAMPLES = 40  # requests that are made at random for each operation, besides the ones that its schema suggests
@@ -24,18 +25,33 @@ class Findings:
     wrong: list[str] = field(default_factory=list)
 
 
-async def credentials(client: httpx2.AsyncClient) -> JSON:
-    """A credential for each security scheme of the document."""
+async def credential(client: httpx2.AsyncClient, scheme: str) -> str:
+    """A new credential of a security scheme of the document."""
+    if scheme == "Metrics token":
+        return METRICS_TOKEN
     account = await sign_up(client)
-    key = await account.create_key()
-    return {
-        "Login token": {"bearer": account.token},
-        "API key": {"bearer": key.raw},
-        "Metrics token": {"bearer": METRICS_TOKEN},
-    }
+    return account.token if scheme == "Login token" else (await account.create_key()).raw
 
 
-def configuration(client: httpx2.AsyncClient, schemes: JSON) -> schemathesis.Config:
+def with_credentials(schema: schemathesis.BaseSchema, credential: Callable[[str], str]) -> None:
+    """Has every operation called with a credential of its scheme, and with a new one after a call that ended it."""
+
+    def scheme(case: schemathesis.Case[Any], _: schemathesis.AuthContext) -> str:
+        [scheme] = (name for each in case.operation.definition.raw.get("security", [{"": []}]) for name in each)
+        return str(scheme)
+
+    class Bearer:
+        def get(self, case: schemathesis.Case[Any], context: schemathesis.AuthContext) -> str | None:
+            needed = scheme(case, context)
+            return credential(needed) if needed else None
+
+        def set(self, case: schemathesis.Case[Any], bearer: str, _: schemathesis.AuthContext) -> None:
+            case.headers["Authorization"] = f"Bearer {bearer}"
+
+    schema.auth(cache_by_key=scheme)(Bearer)
+
+
+def configuration(client: httpx2.AsyncClient) -> schemathesis.Config:
     return schemathesis.Config.from_dict(
         {
             "seed": SEED,
@@ -46,15 +62,15 @@ def configuration(client: httpx2.AsyncClient, schemes: JSON) -> schemathesis.Con
             "phases": {"stateful": {"enabled": False}},
             # What a schema cannot say is refused too: a blank prompt, a cursor that no Link header gave.
             "checks": {"positive_data_acceptance": {"enabled": False}},
-            "auth": {"auto-signup": False} | ({"openapi": schemes} if schemes else {}),
+            "auth": {"auto-signup": False},
         }
     )
 
 
-def fuzz(document: JSON, config: schemathesis.Config) -> Findings:
+def fuzz(schema: schemathesis.BaseSchema) -> Findings:
     """Calls every operation of the document, and checks statuses, media types, schemas and headers of the answers."""
     findings = Findings()
-    for event in from_schema(schemathesis.openapi.from_dict(document, config=config)).execute():
+    for event in from_schema(schema).execute():
         if isinstance(event, events.ScenarioFinished):
             note(event.recorder, findings)
         elif isinstance(event, events.NonFatalError | events.FatalError | events.Interrupted):
@@ -80,8 +96,12 @@ def note(recorder: Any, findings: Findings) -> None:
 async def test_nothing_that_can_be_sent_is_a_5xx_or_gets_an_undocumented_answer(start: Start, *, known: bool) -> None:
     client = await start(metrics_token=METRICS_TOKEN)
     document = (await client.get("/openapi.json")).json()
-    config = configuration(client, await credentials(client) if known else {})
-    findings = await asyncio.to_thread(fuzz, document, config)
+    schema, loop = schemathesis.openapi.from_dict(document, config=configuration(client)), asyncio.get_running_loop()
+    if known:
+        with_credentials(
+            schema, lambda scheme: asyncio.run_coroutine_threadsafe(credential(client, scheme), loop).result()
+        )
+    findings = await asyncio.to_thread(fuzz, schema)
     assert findings.wrong == [], f"seed {SEED}\n\n" + "\n\n".join(findings.wrong[:10])
     operations = {
         f"{method.upper()} {path}": operation

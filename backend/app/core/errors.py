@@ -19,10 +19,11 @@
 A feature's own error is a two-line subclass in its service. What an error says never holds anything the caller sent.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
@@ -60,8 +61,11 @@ class ApiError(Exception):
         return {}
 
 
-ErrorShape = Callable[[ApiError], Mapping[str, Any]]
-"""How a route that speaks another's language writes an error."""
+ErrorAnswer = Callable[[Request, ApiError], Awaitable[Response]]
+"""How paths that speak another language than ours answer an error."""
+
+ErrorAnswers = Sequence[tuple[re.Pattern[str], ErrorAnswer]]
+"""Which paths those are."""
 
 
 class InvalidRequest(ApiError):
@@ -177,20 +181,23 @@ class Overloaded(Unavailable):
     code, detail = "overloaded", "The service has too much to do; try again"
 
 
-async def answer(request: Request, exception: Exception) -> JSONResponse:
+async def answer(request: Request, exception: Exception) -> Response:
     """The problem document for whatever was raised; what is unknown is a 500 and a log line, never a detail.
 
-    A path in the application's `error_shapes` has errors of its own shape.
+    Paths that the application's `error_answers` name are answered as it is said there.
     """
     error = _as_api_error(request, exception)
     if error.status >= InternalError.status and not isinstance(error, Overloaded):  # a metric counts those
         logger.error("request_failed", code=error.code, exc_info=exception)
-    shape: ErrorShape | None = request.app.state.error_shapes.get(request.url.path)
+    answers: ErrorAnswers = request.app.state.error_answers
+    for paths, answer_in_its_way in answers:
+        if paths.fullmatch(request.scope["path"]):
+            return await answer_in_its_way(request, error)
     return JSONResponse(
-        shape(error) if shape else _problem(error, request_id=request.state.request_id),
+        _problem(error, request_id=request.state.request_id),
         status_code=error.status,
         headers=dict(error.headers),
-        media_type="application/json" if shape else PROBLEM_MEDIA_TYPE,
+        media_type=PROBLEM_MEDIA_TYPE,
     )
 
 

@@ -1,4 +1,4 @@
-"""Passwords, login tokens, API keys and identifiers: pure functions, no clock and no I/O of their own."""
+"""Passwords, tokens, API keys and identifiers: pure functions, no clock and no I/O of their own."""
 
 import hmac
 import re
@@ -24,9 +24,11 @@ _TIME_CHARACTERS = 10
 
 # Without the padding that the library would take as well, so that a token has one spelling.
 _TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+_SESSION_TOKEN_BYTES = 32
+_SESSION_TOKEN = re.compile(r"[\w-]{43}", re.ASCII)
 _SESSION_TYPE = "nb-session+jwt"
 _ISSUER = "nanobanana"
-_CLAIMS = ("iss", "aud", "sub", "iat", "exp", "jti")
+_CLAIMS = ("iss", "aud", "sub", "gen", "iat", "exp", "jti")
 _LIFETIME_SECONDS_MAX = 3600
 _CLOCK_SKEW_SECONDS = 60
 
@@ -56,6 +58,14 @@ def verify_password(password: str, password_hash: str) -> tuple[bool, str | None
 
 
 @dataclass(frozen=True, slots=True)
+class TokenSubject:
+    """Whom a login token was issued to: an account, in the generation of its tokens that it had then."""
+
+    user_id: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class TokenKey:
     """What login tokens are signed and checked with: a key derived from SECRET_KEY for this one purpose."""
 
@@ -65,20 +75,21 @@ class TokenKey:
     def derive(cls, secret: bytes) -> "TokenKey":
         return cls(hmac.digest(secret, _SESSION_TYPE.encode(), "sha256"))
 
-    def issue(self, subject: str, *, now: float, lifetime_seconds: int) -> str:
-        """A login token for an account id, good for `lifetime_seconds` (at most 3,600) from `now`."""
+    def issue(self, subject: TokenSubject, *, now: float, lifetime_seconds: int) -> str:
+        """A login token that is good for `lifetime_seconds` (at most 3,600) from `now`."""
         claims = {
             "iss": _ISSUER,
             "aud": _ISSUER,
-            "sub": subject,
+            "sub": subject.user_id,
+            "gen": subject.generation,
             "iat": int(now),
             "exp": int(now) + min(lifetime_seconds, _LIFETIME_SECONDS_MAX),
             "jti": secrets.token_urlsafe(16),
         }
         return jwt.encode(claims, self._key, algorithm="HS256", headers={"typ": _SESSION_TYPE})
 
-    def read(self, token: str, *, now: float) -> str | None:
-        """The account id of a token that this key signed and whose time has not run out; else None, for any input."""
+    def read(self, token: str, *, now: float) -> TokenSubject | None:
+        """Whom a token is for that this key signed and whose time has not run out; None for any other input."""
         if not _TOKEN.fullmatch(token):
             return None
         try:
@@ -102,9 +113,9 @@ _DECODING: dict[str, Any] = {
 }
 
 
-def _subject(decoded: dict[str, Any], *, now: float) -> str | None:
+def _subject(decoded: dict[str, Any], *, now: float) -> TokenSubject | None:
     header, claims = decoded["header"], decoded["payload"]
-    issued, expires, subject = claims["iat"], claims["exp"], claims["sub"]
+    issued, expires, user_id, generation = claims["iat"], claims["exp"], claims["sub"], claims["gen"]
     sound = (
         header.get("typ") == _SESSION_TYPE
         and "crit" not in header
@@ -112,9 +123,20 @@ def _subject(decoded: dict[str, Any], *, now: float) -> str | None:
         and type(expires) is int
         and issued <= now + _CLOCK_SKEW_SECONDS  # another machine's clock may be a little ahead
         and now < expires <= issued + _LIFETIME_SECONDS_MAX
-        and isinstance(subject, str)
+        and isinstance(user_id, str)
+        and type(generation) is int
     )
-    return subject if sound else None
+    return TokenSubject(user_id, generation) if sound else None
+
+
+def new_session_token() -> str:
+    """43 characters of base64url: 256 random bits of the system's generator."""
+    return secrets.token_urlsafe(_SESSION_TOKEN_BYTES)
+
+
+def hash_session_token(token: str) -> bytes | None:
+    """The 32 bytes that a browser's session is stored and looked up by; None for what is not shaped like its token."""
+    return sha256(token.encode()).digest() if _SESSION_TOKEN.fullmatch(token) else None
 
 
 def new_api_key(environment: KeyEnvironment) -> str:

@@ -80,6 +80,7 @@ class Settings(PictureSettings, LimitSettings):
         default="INFO", description="The least level that is logged."
     )
     login_token_minutes: int = Field(default=60, ge=1, le=60, description="How long a login token is good for.")
+    session_days: int = Field(default=14, ge=1, le=90, description="How long a login in a browser lasts at most.")
     password_bytes_min: int = Field(
         default=8, ge=8, le=1024, description="The shortest password that can be chosen, in bytes as UTF-8."
     )

@@ -7,6 +7,7 @@ import pytest
 from app.core.security import (
     UNKNOWN_ACCOUNT_HASH,
     TokenKey,
+    TokenSubject,
     hash_api_key,
     hash_password,
     is_id,
@@ -18,6 +19,7 @@ from app.core.security import (
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 SAMPLES = 2000
+SUBJECT = TokenSubject("usr_1", 7)
 
 NO_IDS = [
     "",
@@ -136,16 +138,16 @@ def test_a_hash_that_cannot_be_read_matches_nothing(stored: str) -> None:
 def test_a_token_is_good_for_its_lifetime_and_never_for_more_than_an_hour() -> None:
     key = TokenKey.derive(b"s" * 32)
     minute, day = (
-        key.issue("usr_1", now=1000, lifetime_seconds=60),
-        key.issue("usr_1", now=1000, lifetime_seconds=86_400),
+        key.issue(SUBJECT, now=1000, lifetime_seconds=60),
+        key.issue(SUBJECT, now=1000, lifetime_seconds=86_400),
     )
-    assert [key.read(minute, now=now) for now in (940, 1000, 1059.9, 1060)] == ["usr_1", "usr_1", "usr_1", None]
-    assert [key.read(day, now=now) for now in (4599.9, 4600)] == ["usr_1", None]
+    assert [key.read(minute, now=now) for now in (940, 1000, 1059.9, 1060)] == [SUBJECT, SUBJECT, SUBJECT, None]
+    assert [key.read(day, now=now) for now in (4599.9, 4600)] == [SUBJECT, None]
     assert key.read(minute, now=939.9) is None, "a clock that is ahead by more than a minute is not believed"
 
 
 def test_another_secret_reads_nothing_and_the_secret_itself_is_not_the_key() -> None:
-    token = TokenKey.derive(b"s" * 32).issue("usr_1", now=1000, lifetime_seconds=60)
+    token = TokenKey.derive(b"s" * 32).issue(SUBJECT, now=1000, lifetime_seconds=60)
     for other in (TokenKey.derive(b"t" * 32), TokenKey(b"s" * 32)):
         assert other.read(token, now=1000) is None
 
@@ -153,7 +155,7 @@ def test_another_secret_reads_nothing_and_the_secret_itself_is_not_the_key() -> 
 def test_a_token_in_which_any_bit_is_flipped_is_none() -> None:
     key = TokenKey.derive(b"s" * 32)
     # Several tokens: which flips leave the bytes as they are depends on the last character.
-    for token in (key.issue(new_id("usr"), now=1000, lifetime_seconds=60) for _ in range(8)):
+    for token in (key.issue(TokenSubject(new_id("usr"), 7), now=1000, lifetime_seconds=60) for _ in range(8)):
         places = ((place, bit) for place in range(len(token)) for bit in range(8))
         flipped = (token[:place] + chr(ord(token[place]) ^ 1 << bit) + token[place + 1 :] for place, bit in places)
         assert not [each for each in flipped if key.read(each, now=1000)]
@@ -162,8 +164,8 @@ def test_a_token_in_which_any_bit_is_flipped_is_none() -> None:
 @pytest.mark.parametrize("more", ["=", "==", "A", "\n", " ", ".", "!!!!"], ids=ascii)
 def test_a_token_has_one_spelling_only(more: str) -> None:
     key = TokenKey.derive(b"s" * 32)
-    token = key.issue("usr_1", now=1000, lifetime_seconds=60)
-    assert key.read(token, now=1000) == "usr_1"
+    token = key.issue(SUBJECT, now=1000, lifetime_seconds=60)
+    assert key.read(token, now=1000) == SUBJECT
     assert [key.read(other, now=1000) for other in (token + more, more + token)] == [None, None]
 
 

@@ -8,69 +8,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import httpx2
 import pytest
 from sqlalchemy.engine import make_url
+from tests.features.canaries import Caller, canary
 from tests.harness import JSON, everything_stored
 
 OPERATIONS_WITHOUT_ERRORS = {("GET", "/health"), ("GET", "/ready")}
-
-
-def _canary(name: str) -> str:
-    return f"canary-{name}-{secrets.token_hex(12)}"
-
-
-@dataclass
-class Caller:
-    """Somebody whose every word is a canary, and all the answers that were got."""
-
-    client: httpx2.AsyncClient
-    email: str = field(default_factory=lambda: f"{_canary('email')}@example.com")
-    password: str = field(default_factory=lambda: _canary("password"))
-    wrong_password: str = field(default_factory=lambda: _canary("wrong"))
-    name: str = field(default_factory=lambda: _canary("name"))
-    prompt: str = field(default_factory=lambda: _canary("prompt"))
-    other: str = field(default_factory=lambda: _canary("other"))
-    idempotency_key: str = field(default_factory=lambda: _canary("idempotency"))
-    token: str = ""
-    keys: list[str] = field(default_factory=list)
-    answers: list[httpx2.Response] = field(default_factory=list)
-
-    async def call(self, method: str, path: str, credential: str = "", **request: Any) -> httpx2.Response:
-        """Sends and keeps the answer. `credential` is a token or a key."""
-        headers = {"Authorization": f"Bearer {credential}"} if credential else {}
-        answer = await self.client.request(method, path, **{"headers": headers, **request})
-        self.answers.append(answer)
-        return answer
-
-    async def create_key(self) -> JSON:
-        made: JSON = (await self.call("POST", "/v1/keys", self.token, json={"name": self.name})).json()
-        self.keys.append(made["key"])
-        return made
-
-    @property
-    def credentials(self) -> dict[str, str]:
-        return {"email": self.email, "password": self.password}
-
-    @property
-    def never_stored(self) -> set[str]:
-        return {
-            self.password,
-            self.wrong_password,
-            self.other,
-            self.idempotency_key,
-            *self.token.split(".")[1:],
-            *(k[16:] for k in self.keys),
-        }
-
-    @property
-    def never_told(self) -> set[str]:
-        return self.never_stored | {self.email, self.name, self.prompt}
 
 
 @dataclass(frozen=True)
@@ -90,7 +38,7 @@ def served(database_url: str, backend: Path, tmp_path: Path) -> Iterator[Served]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    secret, metrics_token, log = secrets.token_urlsafe(48), _canary("metrics"), tmp_path / "log"
+    secret, metrics_token, log = secrets.token_urlsafe(48), canary("metrics"), tmp_path / "log"
     settings = {"DATABASE_URL": database_url, "SECRET_KEY": secret, "HOST": "127.0.0.1", "PORT": str(port)}
     more = {"METRICS_TOKEN": metrics_token, "LOG_LEVEL": "DEBUG", "DATA_DIR": str(tmp_path)}
     environment = {**os.environ, **settings, **more}
@@ -141,6 +89,29 @@ async def _use_accounts(caller: Caller) -> None:
     await caller.call("GET", "/v1/auth/me", f"{caller.token}{caller.other}")
     await caller.call("GET", f"/v1/auth/me?access_token={caller.token}")
     await caller.call("GET", "/v1/auth/me", headers=[("Authorization", f"Bearer {caller.token}")] * 2)
+
+
+async def _end_logins(caller: Caller) -> None:
+    there = {"current_password": caller.password, "new_password": caller.new_password}
+    back = {"current_password": caller.new_password, "new_password": caller.password}
+    for wrong in (
+        {**there, "current_password": caller.wrong_password},
+        {**there, "new_password": caller.new_password * 99},
+        {**there, "new_password": f"{caller.new_password}\0"},
+        {**there, caller.other: 1},
+        {caller.other: caller.new_password},
+    ):
+        assert (await caller.call("POST", "/v1/auth/password", caller.token, json=wrong)).status_code == 422
+    await caller.call("POST", "/v1/auth/password", caller.token, content=json.dumps(there)[:-1])
+    for change in (there, back):
+        answer = await caller.call("POST", "/v1/auth/password", caller.token, json=change)
+        await caller.call("POST", "/v1/auth/password", caller.token, json=change)
+        caller.ended_tokens.append(caller.token)
+        caller.token = answer.json()["access_token"]
+    await caller.call("POST", "/v1/auth/logout-all", caller.token)
+    await caller.call("POST", f"/v1/auth/logout-all?{caller.other}", caller.token)
+    caller.ended_tokens.append(caller.token)
+    caller.token = (await caller.call("POST", "/v1/auth/login", json=caller.credentials)).json()["access_token"]
 
 
 async def _use_keys(caller: Caller) -> None:
@@ -206,22 +177,26 @@ async def _use_the_rest(caller: Caller, metrics_token: str) -> None:
 
 async def _meet_a_fault(caller: Caller, database: asyncpg.Connection, url: str) -> None:
     order, key = {"prompt": caller.prompt}, caller.keys[-1]
+    change = {"current_password": caller.password, "new_password": caller.new_password}
     async with database.transaction():
         await database.execute("lock table users, api_keys, generations, usage in access exclusive mode")
         answers = await asyncio.gather(
             caller.call("POST", "/v1/auth/register", json={**caller.credentials, "email": f"{caller.other}@a.test"}),
             caller.call("POST", "/v1/auth/login", json=caller.credentials),
             caller.call("GET", "/v1/auth/me", caller.token),
+            caller.call("POST", "/v1/auth/password", caller.token, json=change),
+            caller.call("POST", "/v1/auth/logout-all", caller.token),
             caller.call("GET", "/v1/keys", caller.token),
             caller.call("POST", "/v1/keys", caller.token, json={"name": caller.name}),
             caller.call("POST", "/v1/generate", key, json=order),
             caller.call("GET", url),
         )
-    assert [answer.status_code for answer in answers] == [503] * 7
+    assert [answer.status_code for answer in answers] == [503] * 9
 
 
 async def _meet_an_error_that_quotes_the_row(caller: Caller, database: asyncpg.Connection) -> None:
     order = {"prompt": caller.prompt}
+    change = {"current_password": caller.password, "new_password": caller.new_password}
     await database.execute("alter table users add constraint quoting check (email not like 'canary-%') not valid")
     await database.execute("alter table generations add constraint quoting check (prompt::int is null) not valid")
     try:
@@ -229,12 +204,13 @@ async def _meet_an_error_that_quotes_the_row(caller: Caller, database: asyncpg.C
             await caller.call(
                 "POST", "/v1/auth/register", json={**caller.credentials, "email": f"{caller.other}@b.test"}
             ),
+            await caller.call("POST", "/v1/auth/password", caller.token, json=change),
             await caller.call("POST", "/v1/generate", caller.keys[-1], json=order),
         ]
     finally:
         await database.execute("alter table users drop constraint quoting")
         await database.execute("alter table generations drop constraint quoting")
-    assert [answer.status_code for answer in answers] == [500, 422]
+    assert [answer.status_code for answer in answers] == [500, 500, 422]
 
 
 def _found(canaries: set[str], text: str) -> set[str]:
@@ -256,6 +232,7 @@ async def test_no_secret_is_found_in_logs_errors_or_the_database(served: Served,
         await _until_ready(client)
         caller = Caller(client)
         await _use_accounts(caller)
+        await _end_logins(caller)
         await _use_keys(caller)
         url = await _use_generate(caller)
         await _look_back(caller)
@@ -266,7 +243,9 @@ async def test_no_secret_is_found_in_logs_errors_or_the_database(served: Served,
     served.stop()
     errors = [answer for answer in caller.answers if answer.status_code >= 400]
     assert not [each for each in errors if _found(caller.never_told, f"{each.headers}{each.text}")]
-    assert not [each for each in caller.answers if _found({caller.password, *served.secrets}, each.text)]
+    assert not [
+        each for each in caller.answers if _found({caller.password, caller.new_password, *served.secrets}, each.text)
+    ]
     log = await asyncio.to_thread(served.log.read_text)
     assert _found(caller.never_told | served.secrets, log) == set()
     stored = await everything_stored(database)

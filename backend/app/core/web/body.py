@@ -1,4 +1,4 @@
-"""The one door through which JSON comes in.
+"""The one door through which bodies come in.
 
 FastAPI reads a body before it runs any dependency, so it would answer 400 or 422 to somebody who has no business here.
 As a dependency of its own the body is read after authentication and limits, in the order that the contract names.
@@ -12,7 +12,6 @@ from typing import Any, Generic, NoReturn, TypeVar
 from fastapi import Depends, Request, params
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
 
 from app.core.errors import Invalid, InvalidRequest, RequestTimeout, UnsupportedMedia, field_errors
 from app.core.schemas import Body
@@ -37,13 +36,7 @@ class JSONBody(Generic[Schema]):
     schema: type[Schema]
 
     async def __call__(self, request: Request) -> Schema:
-        _check_media_type(request.headers.get("content-type", ""))
-        value = _parse(await _read(request.receive))
-        try:
-            return self.schema.model_validate(value)
-        except ValidationError as error:
-            found = error.errors(include_input=False, include_url=False, include_context=False)
-            raise Invalid(field_errors(found, known=list(self.schema.model_fields))) from None
+        return validated(self.schema, _parse(await read_body(request, media_type="application/json")))
 
 
 def json_body(schema: type[Body]) -> params.Depends:
@@ -52,26 +45,40 @@ def json_body(schema: type[Body]) -> params.Depends:
     return dependency
 
 
-def _check_media_type(value: str) -> None:
-    media_type, *parameters = (part.strip().lower() for part in value.split(";"))
-    if media_type != "application/json" or any(
-        parameter.replace('"', "") != "charset=utf-8" for parameter in parameters if parameter
-    ):
-        raise UnsupportedMedia
+async def read_body(request: Request, *, media_type: str) -> bytes:
+    """The request's body, declared as this type in UTF-8.
 
-
-async def _read(receive: Receive) -> bytes:
+    Raises RequestTimeout unless it comes within BODY_SECONDS_MAX, and UnsupportedMedia for another declaration.
+    """
+    _check_media_type(request.headers.get("content-type", ""), expected=media_type)
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
-            return await _read_all(receive)
+            return await _read_all(request)
     except TimeoutError:
         raise RequestTimeout from None
 
 
-async def _read_all(receive: Receive) -> bytes:
+def validated(schema: type[Schema], value: Any) -> Schema:
+    """The value as the schema. Raises Invalid with the places that break it."""
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        raise Invalid(field_errors(found, known=list(schema.model_fields))) from None
+
+
+def _check_media_type(value: str, *, expected: str) -> None:
+    media_type, *parameters = (part.strip().lower() for part in value.split(";"))
+    if media_type != expected or any(
+        parameter.replace('"', "") != "charset=utf-8" for parameter in parameters if parameter
+    ):
+        raise UnsupportedMedia(f"Send the body as Content-Type: {expected}")
+
+
+async def _read_all(request: Request) -> bytes:
     body = b""
     while True:
-        message = await receive()
+        message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         body += bytes(message.get("body", b""))

@@ -38,6 +38,16 @@ class Part:
     chunks: AsyncIterator[bytes]
 
 
+def part_of(content: bytes, media_type: str, start: int, end: int | None) -> Part:
+    """The part of something that is at hand as a whole."""
+    first, behind = min(start, len(content)), len(content) if end is None else min(end, len(content))
+    return Part(media_type, len(content), first, behind, _at_once(content[first:behind]))
+
+
+async def _at_once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
 OpenPart = Callable[[int, int | None], Awaitable[Part]]
 """Opens the bytes from the first number up to and not including the second, or to the end."""
 

@@ -78,12 +78,19 @@ class PageQuery(BaseModel):
 
 def one_page(request: Request, rows: Sequence[Row], *, query: PageQuery) -> Sequence[Row]:
     """The first `limit` of up to `limit + 1` rows; where there is one more, with a `Link` to the page it begins."""
-    page = rows[: query.limit]
-    if len(rows) > query.limit:
+    page, further = split_page(rows, query=query)
+    if further is not None:
         settings: Settings = request.app.state.settings
-        given = query.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        parameters = {name: value if isinstance(value, str) else str(value).lower() for name, value in given.items()}
-        parameters["cursor"] = str(Cursor(page[-1].created_at, page[-1].id))
-        url = f"{settings.public_url}{request.url.path}?{urlencode(parameters)}"
+        url = f"{settings.public_url}{request.url.path}?{further}"
         add_answer_headers(request, {"Link": f'<{url}>; rel="next"'})
     return page
+
+
+def split_page(rows: Sequence[Row], *, query: PageQuery) -> tuple[Sequence[Row], str | None]:
+    """The first `limit` of up to `limit + 1` rows; and where there is one more, the query of the page it begins."""
+    page = rows[: query.limit]
+    if len(rows) <= query.limit:
+        return page, None
+    given = query.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    parameters = {name: value if isinstance(value, str) else str(value).lower() for name, value in given.items()}
+    return page, urlencode({**parameters, "cursor": str(Cursor(page[-1].created_at, page[-1].id))})

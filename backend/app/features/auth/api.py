@@ -1,19 +1,24 @@
 """Accounts over HTTP."""
 
+from typing import Annotated
+
 from fastapi import APIRouter, Depends
 
+from app.core.db import Session
 from app.core.errors import RateLimited
+from app.core.web.body import json_body
 from app.core.web.openapi import BODY_PROBLEMS, problems
 from app.features.auth import service
 from app.features.auth.dependencies import (
     CurrentAccounts,
     CurrentUser,
     GuardedCredentials,
+    GuardedUser,
     NewCredentials,
     limit_logins,
     limit_sign_ups,
 )
-from app.features.auth.schemas import AccountPublic, LoginToken
+from app.features.auth.schemas import AccountPublic, LoginToken, PasswordChange
 
 router = APIRouter(prefix="/v1/auth", tags=["Accounts"])
 
@@ -48,3 +53,27 @@ async def log_in(accounts: CurrentAccounts, credentials: GuardedCredentials) -> 
 async def get_account(user: CurrentUser) -> AccountPublic:
     """Show the account of the login token."""
     return AccountPublic.model_validate(user)
+
+
+@router.post("/password", responses=problems(service.InvalidToken, RateLimited, service.WrongPassword, *BODY_PROBLEMS))
+async def change_password(
+    accounts: CurrentAccounts, user: GuardedUser, change: Annotated[PasswordChange, json_body(PasswordChange)]
+) -> LoginToken:
+    """Change the account's password, and go on with the login token of this answer.
+
+    Every other login token and every session in a browser is refused from then on. API keys go on working.
+    """
+    return LoginToken.model_validate(
+        await service.change_password(
+            accounts, user=user, current_password=change.current_password, new_password=change.new_password
+        )
+    )
+
+
+@router.post("/logout-all", status_code=204, responses=problems(service.InvalidToken))
+async def log_out_everywhere(user: CurrentUser, session: Session) -> None:
+    """End every login of the account: all login tokens, this one too, and all sessions in browsers.
+
+    API keys go on working.
+    """
+    await service.end_all_sessions(session, user_id=user.id)

@@ -1,6 +1,7 @@
 """What accounts offer to routes: who is logged in, and the limits on those who are not yet."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from app.core.settings import Settings
 from app.core.web.address import Origin, origin_of
 from app.core.web.body import json_body
 from app.features.auth.schemas import Credentials
-from app.features.auth.service import Accounts, InvalidCredentials, InvalidToken, authenticate
+from app.features.auth.service import Accounts, InvalidCredentials, InvalidToken, WrongPassword, authenticate
 from app.models import User
 from app.ratelimit import Charge, Limit, Limiter
 from app.ratelimit.headers import enforce, tell
@@ -90,17 +91,17 @@ def _sign_in_limits(request: Request) -> SignInLimits:
 
 
 CurrentAccounts = Annotated[Accounts, Depends(_accounts)]
-_Limits = Annotated[SignInLimits, Depends(_sign_in_limits)]
-_Origin = Annotated[Origin, Depends(origin_of)]
+CurrentLimits = Annotated[SignInLimits, Depends(_sign_in_limits)]
+CallersOrigin = Annotated[Origin, Depends(origin_of)]
 _SentToken = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-async def limit_sign_ups(request: Request, limits: _Limits, origin: _Origin) -> None:
+async def limit_sign_ups(request: Request, limits: CurrentLimits, origin: CallersOrigin) -> None:
     """Raises RateLimited when this address, its network or everybody together has signed up too often."""
     await _take(request, limits, limits.register.charges(origin))
 
 
-async def limit_logins(request: Request, limits: _Limits, origin: _Origin) -> None:
+async def limit_logins(request: Request, limits: CurrentLimits, origin: CallersOrigin) -> None:
     """Raises RateLimited when this address, its network or everybody together has tried to log in too often."""
     await _take(request, limits, limits.login.charges(origin))
 
@@ -111,11 +112,16 @@ async def _take(request: Request, limits: SignInLimits, charges: Sequence[Charge
     enforce(request, taken)
 
 
-async def _new_credentials(
-    request: Request, limits: _Limits, credentials: Annotated[Credentials, json_body(Credentials)]
-) -> Credentials:
-    charge = Charge("register-account", credentials.email, limits.register_per_account)
+async def limit_sign_ups_of(request: Request, limits: SignInLimits, *, email: str) -> None:
+    """Raises RateLimited when this canonical email has been signed up with too often."""
+    charge = Charge("register-account", email, limits.register_per_account)
     enforce(request, await limits.limiter.take([charge], group=_GROUP))
+
+
+async def _new_credentials(
+    request: Request, limits: CurrentLimits, credentials: Annotated[Credentials, json_body(Credentials)]
+) -> Credentials:
+    await limit_sign_ups_of(request, limits, email=credentials.email)
     return credentials
 
 
@@ -123,25 +129,38 @@ NewCredentials = Annotated[Credentials, Depends(_new_credentials)]
 """Credentials to sign up with. Whether they are good or not, the email counts."""
 
 
-async def _guarded_credentials(
-    request: Request, limits: _Limits, origin: _Origin, credentials: Annotated[Credentials, json_body(Credentials)]
-) -> AsyncIterator[Credentials]:
+@asynccontextmanager
+async def guess(request: Request, limits: SignInLimits, origin: Origin, *, email: str) -> AsyncIterator[None]:
+    """Around the check of a password of the account with this canonical email, whether there is one or not. A wrong one
+    counts against the account, from this address and from anywhere.
+
+    Raises RateLimited when there were too many of them.
+    """
     # Taken before the password is checked and given back unless it was wrong: a check first and a count afterwards
     # would let a hundred guesses through that come at once.
-    email = credentials.email
     charges = [
         Charge("login-account", f"{origin.host} {email}", limits.login_per_account),
         Charge("login-account-anywhere", email, limits.login_per_account_anywhere),
     ]
     enforce(request, await limits.limiter.take(charges, group=_GROUP))
     try:
-        yield credentials
-    except InvalidCredentials:
+        yield
+    except (InvalidCredentials, WrongPassword):
         raise
     except BaseException:
         await limits.limiter.give_back(charges, group=_GROUP)
         raise
     await limits.limiter.give_back(charges, group=_GROUP)
+
+
+async def _guarded_credentials(
+    request: Request,
+    limits: CurrentLimits,
+    origin: CallersOrigin,
+    credentials: Annotated[Credentials, json_body(Credentials)],
+) -> AsyncIterator[Credentials]:
+    async with guess(request, limits, origin, email=credentials.email):
+        yield credentials
 
 
 GuardedCredentials = Annotated[Credentials, Depends(_guarded_credentials, scope="function")]
@@ -156,3 +175,17 @@ async def _current_user(session: Session, accounts: CurrentAccounts, sent: _Sent
 
 CurrentUser = Annotated[User, Depends(_current_user)]
 """The active account whose login token came with the request."""
+
+
+async def _guarded_user(
+    request: Request, limits: CurrentLimits, origin: CallersOrigin, accounts: CurrentAccounts, sent: _SentToken
+) -> AsyncIterator[User]:
+    async with accounts.sessions.begin() as session:  # and no longer: hashes take their time
+        user = await _current_user(session, accounts, sent)
+    await limit_logins(request, limits, origin)
+    async with guess(request, limits, origin, email=user.email):
+        yield user
+
+
+GuardedUser = Annotated[User, Depends(_guarded_user, scope="function")]
+"""As CurrentUser, to have its password checked again: limited as a login is, and a wrong one counts as a failed one."""

@@ -43,6 +43,13 @@ class Credentials(Body):
     password: Password
 
 
+class PasswordChange(Body):
+    """The account's password, and the one that it is to have from now on. Both are taken exactly as they are."""
+
+    current_password: Password
+    new_password: Annotated[Password, Field(examples=["a banana is a berry, a strawberry is not"])]
+
+
 class AccountPublic(Answer):
     """An account as its owner sees it."""
 

@@ -84,7 +84,14 @@ async def list_generations(
     request: Request, caller: Caller, query: Annotated[PageQuery, Query()], studio: CurrentStudio, session: Session
 ) -> list[GenerationListed]:
     """List what the key's account generated in the key's environment, newest first."""
-    generations = await service.find_all(studio, session, caller=caller, after=query.after, limit=query.limit + 1)
+    generations = await service.find_all(
+        studio,
+        session,
+        user_id=caller.user_id,
+        environment=caller.environment,
+        after=query.after,
+        limit=query.limit + 1,
+    )
     return [GenerationListed.model_validate(each) for each in one_page(request, generations, query=query)]
 
 

@@ -99,17 +99,24 @@ CurrentStudio = Annotated[Studio, Depends(_studio)]
 
 @asynccontextmanager
 async def admitted_caller(request: Request) -> AsyncIterator[Caller]:
-    """A caller with an active key who is within the generate limits, and counts as running one generation meanwhile.
-    The key's limit is told in the answer's headers, and the account's where that leaves less.
-
-    Raises InvalidApiKey, RateLimited and ConcurrencyLimited.
-    """
+    """Whoever sent an active key, within the generate limits. Raises InvalidApiKey, and what `within_limits` raises."""
     caller = await recall_caller(request)
+    async with within_limits(request, caller):
+        yield caller
+
+
+@asynccontextmanager
+async def within_limits(request: Request, caller: Caller) -> AsyncIterator[None]:
+    """One unit of the caller's limits is taken, and one generation counts as running meanwhile. The key's limit is told
+    in the answer's headers, and the account's where that leaves less.
+
+    Raises RateLimited and ConcurrencyLimited.
+    """
     limits: GenerateLimits = request.app.state.generate_limits
     async with limits.taken(caller) as taken:
         _tell(request, taken)
         enforce(request, taken, mode=limits.mode)
-        yield caller
+        yield
 
 
 def _tell(request: Request, taken: Taken) -> None:

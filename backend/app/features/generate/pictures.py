@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,7 +12,7 @@ from app.core.db import trouble
 from app.core.errors import ApiError, NotFound
 from app.core.logs import logger
 from app.core.security import is_id, time_prefix
-from app.core.web.immutable import Part
+from app.core.web.immutable import Part, part_of
 from app.features.generate.service import SHOWN
 from app.features.generate.studio import Studio, name_of
 from app.models import Generation, PictureFormat
@@ -47,9 +46,7 @@ async def open_part(studio: Studio, generation: Generation, start: int, end: int
     """
     media_type = f"image/{generation.format}"
     if generation.provider == studio.providers["test"].name:
-        drawn = await _draw(studio, generation)
-        first, behind = min(start, len(drawn)), len(drawn) if end is None else min(end, len(drawn))
-        return Part(media_type, len(drawn), first, behind, _at_once(drawn[first:behind]))
+        return part_of(await _draw(studio, generation), media_type, start, end)
     stored = await studio.store.get(name_of(generation.id, generation.format), start=start, end=end)
     if stored is None:
         raise ImageNotFound
@@ -68,10 +65,6 @@ async def _draw(studio: Studio, generation: Generation) -> bytes:
     order = Order(generation.prompt, Size(int(width), int(height)))
     drawn = await studio.providers["test"].draw(order, deadline=math.inf)
     return (await studio.converting.run(partial(convert, drawn, generation.format))).content
-
-
-async def _at_once(content: bytes) -> AsyncIterator[bytes]:
-    yield content
 
 
 @dataclass(frozen=True)

@@ -111,13 +111,20 @@ class Listed:
     format: PictureFormat
     environment: KeyEnvironment
     key_id: str
+    key_name: str
     created_at: datetime
 
 
 async def find_all(
-    studio: Studio, session: AsyncSession, *, caller: Caller, after: Cursor | None, limit: int
+    studio: Studio,
+    session: AsyncSession,
+    *,
+    user_id: str,
+    environment: KeyEnvironment | None,
+    after: Cursor | None,
+    limit: int,
 ) -> Sequence[Listed]:
-    """What the caller's account generated in the caller's environment, newest first: at most `limit`, behind `after`.
+    """What the account generated in the environment, or in both, newest first: at most `limit`, behind `after`.
 
     Each of the account's keys gives its newest rows from the index, so the work does not grow with the ledger.
     """
@@ -125,10 +132,11 @@ async def find_all(
     if after is not None:
         newest = newest.where(Generation.id < after.id)
     newest_of_key = aliased(Generation, newest.order_by(Generation.id.desc()).limit(limit).lateral())
-    mine = ApiKey.user_id == caller.user_id, ApiKey.environment == caller.environment
-    statement = select(newest_of_key).join_from(ApiKey, newest_of_key, true()).where(*mine)
-    found = await session.scalars(statement.order_by(newest_of_key.id.desc()).limit(limit))
-    return [_listed(studio, generation, caller) for generation in found]
+    statement = select(newest_of_key, ApiKey).join_from(ApiKey, newest_of_key, true()).where(ApiKey.user_id == user_id)
+    if environment is not None:
+        statement = statement.where(ApiKey.environment == environment)
+    found = await session.execute(statement.order_by(newest_of_key.id.desc()).limit(limit))
+    return [_listed(studio, *row) for row in found]
 
 
 async def find_one(studio: Studio, session: AsyncSession, *, caller: Caller, generation_id: str) -> Listed:
@@ -136,22 +144,23 @@ async def find_one(studio: Studio, session: AsyncSession, *, caller: Caller, gen
     if not is_id("gen", generation_id):
         raise GenerationNotFound
     mine = ApiKey.user_id == caller.user_id, ApiKey.environment == caller.environment
-    statement = select(Generation).join(ApiKey, ApiKey.id == Generation.key_id).where(*mine)
-    generation = await session.scalar(statement.where(Generation.id == generation_id, *SHOWN))
-    if generation is None:
+    statement = select(Generation, ApiKey).join(ApiKey, ApiKey.id == Generation.key_id).where(*mine)
+    found = (await session.execute(statement.where(Generation.id == generation_id, *SHOWN))).one_or_none()
+    if found is None:
         raise GenerationNotFound
-    return _listed(studio, generation, caller)
+    return _listed(studio, *found)
 
 
-def _listed(studio: Studio, generation: Generation, caller: Caller) -> Listed:
+def _listed(studio: Studio, generation: Generation, key: ApiKey) -> Listed:
     return Listed(
         id=generation.id,
         url=_url(studio, generation.id, generation.format),
         prompt=generation.prompt,
         size=generation.size,
         format=generation.format,
-        environment=caller.environment,
-        key_id=generation.key_id,
+        environment=key.environment,
+        key_id=key.id,
+        key_name=key.name,
         created_at=generation.created_at,
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import ColumnElement, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import Conflict, NotFound, Unauthorized
@@ -96,24 +96,46 @@ async def find_all(
     return (await session.scalars(newest_first)).all()
 
 
+async def find_one(session: AsyncSession, *, user_id: str, key_id: str) -> ApiKey:
+    """The account's own unrevoked key with this id. Raises KeyNotFound for any other."""
+    return await _find_own(session, user_id=user_id, key_id=key_id)
+
+
 async def revoke(session: AsyncSession, *, user_id: str, key_id: str) -> None:
     """Stops the key for good. Once the transaction has committed, no generation is recorded under it any more.
 
     Raises KeyNotFound for a key that is revoked already, is another account's or never was.
     """
-    if not is_id("key", key_id):
-        raise KeyNotFound
-    mine = ApiKey.id == key_id, ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None)
-    key = await session.scalar(select(ApiKey).where(*mine).with_for_update(key_share=True))
-    if key is None:
-        raise KeyNotFound
+    key = await _find_own(session, user_id=user_id, key_id=key_id, is_to_change=True)
     # The wall clock, read under the lock, and not the transaction's start: no generation is younger than this.
     key.revoked_at = await session.scalar(select(func.clock_timestamp()))
 
 
+async def _find_own(session: AsyncSession, *, user_id: str, key_id: str, is_to_change: bool = False) -> ApiKey:
+    mine = select(ApiKey).where(ApiKey.id == key_id, ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None))
+    statement = mine.with_for_update(key_share=True) if is_to_change else mine
+    key = await session.scalar(statement) if is_id("key", key_id) else None
+    if key is None:
+        raise KeyNotFound
+    return key
+
+
 async def find_caller(session: AsyncSession, *, key_hash: bytes) -> Caller | None:
     """Who has the active key with this hash, if anybody, and which limits they were given."""
-    found = (await session.execute(_CALLER.where(ApiKey.key_hash == key_hash, *ACTIVE))).one_or_none()
+    return await _find_caller(session, ApiKey.key_hash == key_hash)
+
+
+async def find_own_caller(session: AsyncSession, *, user_id: str, key_id: str) -> Caller:
+    """The account's own active key with this id, as if it had called. Raises KeyNotFound for any other."""
+    mine = ApiKey.id == key_id, ApiKey.user_id == user_id
+    caller = await _find_caller(session, *mine) if is_id("key", key_id) else None
+    if caller is None:
+        raise KeyNotFound
+    return caller
+
+
+async def _find_caller(session: AsyncSession, *which: ColumnElement[bool]) -> Caller | None:
+    found = (await session.execute(_CALLER.where(*which, *ACTIVE))).one_or_none()
     if found is None:
         return None
     key_id, user_id, environment, limit, account_limit, concurrency = found

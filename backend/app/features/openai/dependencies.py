@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from fastapi.responses import JSONResponse
 
 from app.core.errors import ApiError
 from app.core.web import openapi
@@ -41,6 +42,11 @@ async def _admitted(
 
 AdmittedRequest = Annotated[Admitted, Depends(_admitted)]
 """A request within the limits for as many pictures as it asks for. Raises what refuses it."""
+
+
+async def answer_error(_request: Request, error: ApiError) -> Response:
+    """The error in OpenAI's envelope."""
+    return JSONResponse(service.envelope(error), status_code=error.status, headers=dict(error.headers))
 
 
 def problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:

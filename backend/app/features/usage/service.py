@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from sqlalchemy import func, select, text, tuple_
+from sqlalchemy import BigInteger, case, cast, func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import Invalid
@@ -25,6 +25,7 @@ class DayOfKey:
     key_id: str
     environment: KeyEnvironment
     images: int
+    key_name: str
 
     @property
     def id(self) -> str:
@@ -33,6 +34,17 @@ class DayOfKey:
     @property
     def created_at(self) -> datetime:
         return datetime(self.date.year, self.date.month, self.date.day, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of the busiest keys delivered on one UTC day, or without a key, all the others together."""
+
+    date: date
+    images: int
+    key_id: str | None
+    key_name: str | None
+    environment: KeyEnvironment | None
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ async def find_usage(
     if key_id is not None:
         await _check_owner(session, user_id=user_id, key_id=key_id)
     statement = (
-        select(Usage.day, Usage.key_id, ApiKey.environment, Usage.pictures)
+        select(Usage.day, Usage.key_id, ApiKey.environment, Usage.pictures, ApiKey.name)
         .join(ApiKey, ApiKey.id == Usage.key_id)
         .where(ApiKey.user_id == user_id, Usage.day.between(first, last))
     )
@@ -78,6 +90,28 @@ async def find_usage(
         statement = statement.where(tuple_(Usage.day, Usage.key_id) < tuple_(after.created_at.date(), after.id))
     newest_first = statement.order_by(Usage.day.desc(), Usage.key_id.desc()).limit(limit)
     return [DayOfKey(*row) for row in await session.execute(newest_first)]
+
+
+async def find_shares(
+    session: AsyncSession, *, user_id: str, first: date, last: date, keys_max: int
+) -> Sequence[Share]:
+    """The account's usage from `first` to `last`, both included: at most `keys_max + 1` shares a day, oldest first. The
+    keys that delivered most come under their own name, however many the account has.
+    """
+    mine = ApiKey.user_id == user_id, Usage.day.between(first, last)
+    rank = func.row_number().over(order_by=(func.sum(Usage.pictures).desc(), Usage.key_id))
+    ranked = select(Usage.key_id, rank.label("rank")).join(ApiKey, ApiKey.id == Usage.key_id).where(*mine)
+    busiest = ranked.group_by(Usage.key_id).subquery()
+    is_named = busiest.c.rank <= keys_max
+    key = case((is_named, Usage.key_id)), case((is_named, ApiKey.name)), case((is_named, ApiKey.environment))
+    statement = (
+        select(Usage.day, cast(func.sum(Usage.pictures), BigInteger), *key)
+        .join(ApiKey, ApiKey.id == Usage.key_id)
+        .join(busiest, busiest.c.key_id == Usage.key_id)
+        .where(*mine)
+        .group_by(Usage.day, *key)
+    )
+    return [Share(*row) for row in await session.execute(statement.order_by(Usage.day, key[0].nulls_last()))]
 
 
 async def _check_owner(session: AsyncSession, *, user_id: str, key_id: str) -> None:

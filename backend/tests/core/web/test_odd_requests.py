@@ -18,7 +18,8 @@ from tests.raw_http import JSON_TYPE, head, leave_after, send_raw
     [
         "/nothing",
         "/v1",
-        "/",
+        "//",
+        "/keys/",
         "//v1/keys",
         "/v1//keys",
         "/v1/keys/",

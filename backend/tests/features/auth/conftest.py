@@ -1,8 +1,21 @@
 """What tests of accounts share."""
 
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
 import argon2
 import pytest
+from app.core.db import create_engine
+from app.core.pool import BoundedPool
+from app.core.security import TokenKey, verify_password
+from app.core.settings import Settings
+from app.features.auth import service
+from app.features.auth.service import Accounts
 from argon2 import PasswordHasher
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 
 @pytest.fixture
@@ -23,3 +36,42 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, argon2.Parameters
     monkeypatch.setattr(PasswordHasher, "hash", counted_hash)
     monkeypatch.setattr(PasswordHasher, "verify", counted_verify)
     return done
+
+
+@dataclass(frozen=True)
+class HeldCheck:
+    """The first check of a password from now on: its verdict is there, and nobody is told it yet."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    free: threading.Event = field(default_factory=threading.Event)
+
+    async def until_reached(self) -> None:
+        assert await asyncio.to_thread(self.reached.wait, 30)
+
+
+@pytest.fixture
+def held_check(monkeypatch: pytest.MonkeyPatch, free: threading.Event) -> HeldCheck:
+    """A check that waits until `free` is set. Whatever else needs a hash meanwhile needs another application."""
+    held = HeldCheck(free=free)
+
+    def check(password: str, password_hash: str) -> tuple[bool, str | None]:
+        verdict = verify_password(password, password_hash)
+        if not held.reached.is_set():
+            held.reached.set()
+            assert held.free.wait(30)
+        return verdict
+
+    monkeypatch.setattr(service, "verify_password", check)
+    return held
+
+
+@pytest.fixture
+async def accounts(settings: Settings) -> AsyncIterator[Accounts]:
+    """What the services work with, as the application makes it."""
+    assert settings.database_url is not None
+    engine = create_engine(settings.database_url.get_secret_value(), pool_size=10)
+    hashing = BoundedPool(threads=1, queue_max=100, name="hash")
+    sessions, key = async_sessionmaker(engine, expire_on_commit=False), TokenKey.derive(settings.signing_secret)
+    yield Accounts(sessions, hashing, key, 3600, settings.session_days, settings.password_bytes_min, time.time)
+    hashing.close()
+    await engine.dispose()

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import httpx2
 import pytest
-from app.core.security import TokenKey, new_id
+from app.core.security import TokenKey, TokenSubject, new_id
 from app.core.settings import Settings
 from tests.harness import JSON, PASSWORD, Account, Clock, as_seen, generate, running, sign_up
 
@@ -44,7 +44,8 @@ def key(settings: Settings) -> bytes:
 def claims(account: Account) -> JSON:
     """Claims that are good for the account for a minute."""
     now = int(time.time())
-    return {"iss": "nanobanana", "aud": "nanobanana", "sub": account.id, "iat": now, "exp": now + 60, "jti": "1"}
+    about = {"iss": "nanobanana", "aud": "nanobanana", "sub": account.id, "gen": 0}
+    return {**about, "iat": now, "exp": now + 60, "jti": "1"}
 
 
 async def _log_in(client: httpx2.AsyncClient, account: Account) -> str:
@@ -66,7 +67,7 @@ async def _assert_refused(client: httpx2.AsyncClient, token: str) -> None:
 async def test_a_token_has_exactly_the_claims_and_the_type_of_the_contract(account: Account) -> None:
     header, claims = (_decoded(part) for part in account.token.split(".")[:2])
     assert header == HEADER
-    assert set(claims) == {"iss", "aud", "sub", "iat", "exp", "jti"}
+    assert set(claims) == {"iss", "aud", "sub", "gen", "iat", "exp", "jti"}
     assert (claims["iss"], claims["aud"], claims["sub"]) == ("nanobanana", "nanobanana", account.id)
     assert claims["exp"] - claims["iat"] == 3600
     assert len(claims["jti"]) >= 16
@@ -84,7 +85,7 @@ async def test_what_the_forgeries_below_start_from_is_accepted(
     assert (answer.status_code, answer.json()["id"]) == (200, account.id)
 
 
-@pytest.mark.parametrize("claim", ["iss", "aud", "sub", "iat", "exp", "jti"])
+@pytest.mark.parametrize("claim", ["iss", "aud", "sub", "gen", "iat", "exp", "jti"])
 async def test_a_token_that_lacks_a_claim_is_refused(
     client: httpx2.AsyncClient, key: bytes, claims: JSON, claim: str
 ) -> None:
@@ -114,6 +115,14 @@ async def test_a_token_that_lacks_a_claim_is_refused(
         {"sub": 1},
         {"sub": None},
         {"sub": ["usr_00000000000000000000"]},
+        {"gen": 1},
+        {"gen": -1},
+        {"gen": 10**30},
+        {"gen": "0"},
+        {"gen": False},
+        {"gen": 0.0},
+        {"gen": "1e400"},
+        {"gen": None},
     ],
     ids=str,
 )
@@ -222,7 +231,9 @@ async def test_a_deleted_or_unknown_account_has_no_token(
     account = await sign_up(client)
     await database.execute("delete from users where id = $1", account.id)
     await _assert_refused(client, account.token)
-    issued = TokenKey.derive(settings.signing_secret).issue(new_id("usr"), now=time.time(), lifetime_seconds=60)
+    issued = TokenKey.derive(settings.signing_secret).issue(
+        TokenSubject(new_id("usr"), 0), now=time.time(), lifetime_seconds=60
+    )
     await _assert_refused(client, issued)
 
 

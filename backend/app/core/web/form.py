@@ -1,0 +1,33 @@
+"""Forms, as browsers send them without a script."""
+
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+
+from app.core.errors import InvalidRequest
+from app.core.web.body import read_body
+
+FIELDS_MAX = 20
+
+
+async def read_form(request: Request) -> Mapping[str, str]:
+    """The fields of the request's form, each once, in UTF-8. Line breaks, which browsers send as CRLF, are LF.
+
+    Raises InvalidRequest for what is no such form, and what `read_body` raises.
+    """
+    body = await read_body(request, media_type="application/x-www-form-urlencoded")
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(body),
+            errors="strict",
+            max_num_fields=FIELDS_MAX,
+        )
+    except ValueError:  # its text quotes the body
+        raise InvalidRequest("The form cannot be read") from None
+    fields = {name: value.replace("\r\n", "\n") for name, value in pairs}
+    if len(fields) != len(pairs):
+        raise InvalidRequest("The form has the same field twice")
+    return fields
