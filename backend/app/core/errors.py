@@ -185,7 +185,7 @@ async def answer(request: Request, exception: Exception) -> JSONResponse:
     error = _as_api_error(request, exception)
     if error.status >= InternalError.status and not isinstance(error, Overloaded):  # a metric counts those
         logger.error("request_failed", code=error.code, exc_info=exception)
-    shape: ErrorShape | None = request.app.state.error_shapes.get(request.url.path)
+    shape: ErrorShape | None = request.app.state.error_shapes.get(request.scope["path"])
     return JSONResponse(
         shape(error) if shape else _problem(error, request_id=request.state.request_id),
         status_code=error.status,
