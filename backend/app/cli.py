@@ -10,23 +10,17 @@ from typing import TypeVar
 import click
 from asyncpg import PostgresError
 from pydantic import SecretStr
-from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import server
+from app import checks, server
+from app.checks import in_transaction, why_unreachable
 from app.core import migrations
-from app.core.db import create_engine
 from app.core.embedded import EmbeddedPostgresError, embedded_postgres, running_url
-from app.core.pool import BoundedPool
 from app.core.settings import ConfigurationError, Settings, load_settings
 from app.features.keys import limits as key_limits
 from app.features.keys.service import set_account_active
 from app.features.usage.service import find_days, find_differences
-from app.providers.configured import configured_provider
-from app.ratelimit.redis import OutOfReach, check_redis
-from app.storage import StoreUnavailable
-from app.storage.configured import configured_store
 
 Result = TypeVar("Result")
 
@@ -51,7 +45,7 @@ def serve() -> None:
         settings = load_settings().with_secret()
         _check_limits(settings)
         listener = stack.enter_context(server.listening(settings))
-        asyncio.run(_check_pictures(settings))
+        _check_pictures(settings)
         settings = _with_database(settings, stack)
         click.echo(server.welcome(settings))
         server.run(settings, listener, stop)
@@ -78,29 +72,18 @@ def migrate() -> None:
 def check() -> None:
     """Try everything that the settings name: the database, Redis, where pictures are kept, and who draws them.
 
-    Ends with 1, and says what is wrong, if anything cannot be used. Nothing that costs is asked for.
+    Says of each what it found. Ends with 1 if any of them cannot be used. Nothing that costs is asked for.
     """
     with _sentences_for_errors():
         settings = load_settings().with_secret()
-        if settings.database_url is not None:
-            asyncio.run(_in_transaction(settings.database_url.get_secret_value(), _check_database))
-        click.echo(f"database: {'ok' if settings.database_url else 'ours, started by serve'}")
-        if settings.redis_url is not None:
-            _check_redis(settings.redis_url.get_secret_value())
-        click.echo(f"redis: {'ok' if settings.redis_url else 'none'}")
-        asyncio.run(_check_pictures(settings))
-        click.echo(f"pictures: kept ({settings.image_store}), drawn ({settings.image_provider})")
-
-
-async def _check_pictures(settings: Settings) -> None:
-    pool = BoundedPool(threads=1, queue_max=1, name="check")
-    try:
-        async with configured_store(settings) as store, configured_provider(settings, pool=pool):
-            await store.check()
-    except StoreUnavailable as error:
-        raise ConfigurationError(error.sentence) from None
-    finally:
-        pool.close()
+    can_be_used = True
+    for name, try_out in checks.EVERYTHING.items():
+        try:
+            found = try_out(settings)
+        except ConfigurationError as error:
+            found, can_be_used = str(error), False
+        click.echo(f"{name}: {found}")
+    sys.exit(0 if can_be_used else 1)
 
 
 @main.group()
@@ -193,7 +176,7 @@ def _run_on_database(action: Callable[[AsyncSession], Awaitable[Result]]) -> Res
     """In a transaction on the database of DATABASE_URL, or on that of the server that runs on DATA_DIR."""
     settings = load_settings()
     given = settings.database_url
-    return asyncio.run(_in_transaction(given.get_secret_value() if given else running_url(settings.data_dir), action))
+    return asyncio.run(in_transaction(given.get_secret_value() if given else running_url(settings.data_dir), action))
 
 
 def _with_database(settings: Settings, stack: ExitStack) -> Settings:
@@ -201,40 +184,8 @@ def _with_database(settings: Settings, stack: ExitStack) -> Settings:
         url = stack.enter_context(embedded_postgres(settings.data_dir))
         _migrate(url)
         return settings.model_copy(update={"database_url": SecretStr(url)})
-    asyncio.run(_in_transaction(settings.database_url.get_secret_value(), _check_database))
+    checks.check_database(settings)
     return settings
-
-
-async def _check_database(session: AsyncSession) -> None:
-    for setting in ("fsync", "full_page_writes"):
-        if await session.scalar(select(func.current_setting(setting))) != "on":
-            raise ConfigurationError(
-                f"The database runs with {setting}=off: what it calls written may be lost. Turn it on."
-            )
-    if await migrations.schema_state(await session.connection()) == "behind":
-        raise ConfigurationError("The database's schema is behind this version. Run: nanobanana migrate")
-
-
-async def _in_transaction(database_url: str, action: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
-    engine = create_engine(database_url, pool_size=1)
-    try:
-        async with async_sessionmaker(engine).begin() as session:
-            return await action(session)
-    except (SQLAlchemyError, PostgresError, OSError, TimeoutError) as error:
-        raise ConfigurationError(_why_unreachable(error)) from None
-    finally:
-        await engine.dispose()
-
-
-def _why_unreachable(error: Exception) -> str:
-    sqlstate = str(getattr(getattr(error, "orig", error), "sqlstate", None) or "")
-    if sqlstate.startswith("28"):
-        return "The database of DATABASE_URL refuses its user or password."
-    if sqlstate == "3D000":
-        return (
-            "The database that DATABASE_URL names does not exist on its server. scripts/init-db.sh makes a local one."
-        )
-    return f"The database of DATABASE_URL cannot be reached ({type(error).__name__})."
 
 
 def _migrate(database_url: str) -> None:
@@ -243,7 +194,7 @@ def _migrate(database_url: str) -> None:
     except (SQLAlchemyError, PostgresError, OSError, TimeoutError) as error:
         if isinstance(error, DBAPIError):
             raise ConfigurationError(f"The migration failed, and nothing was changed: {error.orig}") from None
-        raise ConfigurationError(_why_unreachable(error)) from None
+        raise ConfigurationError(why_unreachable(error)) from None
 
 
 @contextmanager
@@ -265,22 +216,20 @@ def _check_limits(settings: Settings) -> None:
             )
         return
     try:
-        _check_redis(settings.redis_url.get_secret_value())
-    except _RedisOutOfReachError as error:
+        checks.check_redis(settings)
+    except checks.AwayError as error:
         click.echo(f"{error} Until it can, each process limits by itself.", err=True)
 
 
-class _RedisOutOfReachError(ConfigurationError):
-    """Redis does not answer, which is no reason not to start."""
-
-
-def _check_redis(url: str) -> None:
-    try:
-        asyncio.run(check_redis(url))
-    except (ValueError, TypeError, AttributeError):  # an option in it that the client does not know
-        raise ConfigurationError("REDIS_URL is not a URL that the Redis client can read.") from None
-    except OutOfReach as error:
-        raise _RedisOutOfReachError(f"The Redis of REDIS_URL cannot be used ({error.reason}).") from None
+def _check_pictures(settings: Settings) -> None:
+    """Raises ConfigurationError where a setting of the store is wrong; tells where it or the provider is of no use now:
+    accounts, test keys and pictures that are there need no provider.
+    """
+    for check in (checks.check_store, checks.check_provider):
+        try:
+            check(settings)
+        except checks.AwayError as error:
+            click.echo(f"{error} Until that is mended, live keys may get no pictures.", err=True)
 
 
 if __name__ == "__main__":

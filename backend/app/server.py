@@ -22,10 +22,11 @@ from uvicorn.supervisors import Multiprocess
 from app.core.logs import configure_logging
 from app.core.metrics import shared_by_workers
 from app.core.settings import ConfigurationError, Settings
+from app.core.web.body import BODY_SECONDS_MAX
 from app.main import create_app
 
 _GC_THRESHOLDS = (20_000, 50, 100)  # full collections are rare
-_GRACE_SECONDS = 30  # at least; longer than any request may take
+_GRACE_SECONDS_MIN, _GRACE_MARGIN_SECONDS = 30, 5
 
 
 @contextmanager
@@ -92,7 +93,7 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
         access_log=False,
         proxy_headers=False,  # it would believe whatever a client on this machine claims
         server_header=False,
-        timeout_graceful_shutdown=max(_GRACE_SECONDS, math.ceil(settings.record_deadline_seconds) + 5),
+        timeout_graceful_shutdown=grace_seconds(settings),
     )
     configure_logging(settings.log_level)
     listener.listen(config.backlog)
@@ -103,6 +104,13 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
                 supervisor.run()
     else:
         _Server(config, stop).run(sockets=[listener])
+
+
+def grace_seconds(settings: Settings) -> int:
+    """How long a server that is told to stop waits for its requests: longer than any of them takes, with a drawing."""
+    drawing = 0 if settings.image_provider == "stub" else settings.generation_deadline_seconds
+    longest = BODY_SECONDS_MAX + drawing + 2 * settings.record_deadline_seconds
+    return max(_GRACE_SECONDS_MIN, math.ceil(longest) + _GRACE_MARGIN_SECONDS)
 
 
 class _Server(uvicorn.Server):

@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from io import StringIO
 from pathlib import Path
 
 import asyncpg
@@ -38,6 +39,20 @@ def logging_as_in_production() -> Iterator[None]:
         handler.setStream(nowhere)
         yield
         logging.root.removeHandler(handler)
+
+
+@pytest.fixture
+def log() -> Iterator[StringIO]:
+    """Everything that is logged, at DEBUG, from every library."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    configure_logging("DEBUG")
+    [handler] = logging.root.handlers
+    assert isinstance(handler, logging.StreamHandler)
+    written = StringIO()
+    handler.setStream(written)
+    yield written
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ class PictureSettings(BaseModel):
     openai_base_url: str = Field(
         default="https://api.openai.com/v1", description="Where the OpenAI-compatible endpoint is."
     )
-    openai_model: str = Field(default="gpt-image-1", description="The model that it draws with.")
+    openai_model: str = Field(default="gpt-image-2.5-sunburst", description="The model that it draws with.")
     openai_sizes: str = Field(default="", description="`1024x1024, ...`: what it draws. By default the usual ones.")
     image_store: Literal["disk", "s3"] = Field(
         default="disk", description="Where pictures are kept: `disk`, under DATA_DIR, or `s3`, any S3: R2, MinIO, AWS."
@@ -47,9 +47,22 @@ class PictureSettings(BaseModel):
     s3_access_key_id: str = Field(default="", description="Who writes and reads there.")
     s3_secret_access_key: SecretStr | None = Field(default=None, description="The secret of that key.")
     s3_prefix: str = Field(default="", description="What the names of all pictures in the bucket begin with.")
+    s3_redirect_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=604_800,
+        description="Lead callers to the bucket for pictures, with addresses that are good for so long.",
+    )
     s3_allow_http: bool = Field(default=False, description="Let S3_ENDPOINT be plain HTTP on another machine.")
 
-    @field_validator("gemini_api_key", "openai_api_key", "s3_secret_access_key", "image_retention_days", mode="before")
+    @field_validator(
+        "gemini_api_key",
+        "openai_api_key",
+        "s3_secret_access_key",
+        "s3_redirect_seconds",
+        "image_retention_days",
+        mode="before",
+    )
     @classmethod
     def _nothing_is_unset(cls, value: object) -> object:
         return None if value == "" else value

@@ -53,6 +53,13 @@ class Provider(Protocol):
         """
         ...
 
+    async def check(self) -> str:
+        """`ok`, once its address, key and model have been tried by asking for nothing that costs; or what could not be.
+
+        Raises ProviderUnavailable, with one sentence for the operator, for what cannot be used.
+        """
+        ...
+
 
 class ContentRefused(ApiError):
     status, title, code = 400, "Bad Request", "content_policy_violation"

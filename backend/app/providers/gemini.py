@@ -15,7 +15,7 @@ from app.core.logs import logger
 from app.core.pool import BoundedPool
 from app.providers import ContentRefused, NoImageReturned, Order, Picture, ProviderFailed, ProviderUnavailable, Size
 from app.providers.pixels import NotAPicture, OtherShape, fit
-from app.providers.upstream import OK, Again, Answer, Upstream, checked_key, unexpected, unusable
+from app.providers.upstream import OK, Again, Answer, Upstream, checked_key, is_json, unexpected, unusable
 
 GEMINI_SIZES = """
     256x256=1:1/1K, 512x512=1:1/1K, 1024x1024=1:1/1K, 2048x2048=1:1/2K, 4096x4096=1:1/4K,
@@ -42,7 +42,8 @@ _REFUSALS = {
 }
 _UNSPECIFIED = {None, "", "BLOCKED_REASON_UNSPECIFIED", "BLOCK_REASON_UNSPECIFIED"}
 _FOR_THE_OPERATOR = {401, 402, 403, 404}  # key, billing, permission, and a model that is no more
-_BAD_REQUEST, _TOO_MANY = 400, 429
+_KEY_REFUSED = {401, 403}
+_BAD_REQUEST, _NOT_FOUND, _TOO_MANY = 400, 404, 429
 _UNTOLD_SECONDS = 5
 
 
@@ -92,8 +93,8 @@ class GeminiProvider:
         self._upstream = upstream
         self._pool = pool
         self._api_key = checked_key(api_key)
-        path = f"{quote(api_version, safe='')}/models/{quote(model, safe='')}:generateContent"
-        self._url = httpx2.URL(f"{base_url.rstrip('/')}/{path}")
+        self._model_url = f"{base_url.rstrip('/')}/{quote(api_version, safe='')}/models/{quote(model, safe='')}"
+        self._url = httpx2.URL(f"{self._model_url}:generateContent")
         self._frames = frames
 
     def refusal(self, size: Size) -> str | None:
@@ -101,6 +102,16 @@ class GeminiProvider:
 
     async def draw(self, order: Order, *, deadline: float) -> Picture:
         return await self._upstream.draw(partial(self._try, order), deadline=deadline)
+
+    async def check(self) -> str:
+        answer = await self._upstream.look(httpx2.Request("GET", self._model_url, headers=self._headers))
+        if answer is None:
+            raise ProviderUnavailable("GEMINI_BASE_URL cannot be reached")
+        if answer.status != OK:
+            raise ProviderUnavailable(_why_unusable(answer))
+        if not is_json(answer.content):
+            raise ProviderUnavailable("GEMINI_BASE_URL does not answer as Gemini does")
+        return "ok"
 
     async def _try(self, order: Order) -> Picture:
         async with self._upstream.exchange(self._request(order)) as answer:
@@ -115,9 +126,12 @@ class GeminiProvider:
             "contents": [{"role": "user", "parts": [{"text": order.prompt}]}],
             "generationConfig": {"responseModalities": ["IMAGE"], "imageConfig": image},
         }
+        return httpx2.Request("POST", self._url, headers=self._headers, json=body)
+
+    @property
+    def _headers(self) -> Mapping[str, str]:
         # In a header: an address is what gets into logs. And no compression, which could hide any number of bytes.
-        headers = {"x-goog-api-key": self._api_key.get_secret_value(), "Accept-Encoding": "identity"}
-        return httpx2.Request("POST", self._url, headers=headers, json=body)
+        return {"x-goog-api-key": self._api_key.get_secret_value(), "Accept-Encoding": "identity"}
 
 
 class _Wire(BaseModel):
@@ -213,12 +227,23 @@ def _trouble(answer: Answer) -> Exception:
     error, status = _read_error(answer.content), answer.status
     if status == _TOO_MANY:
         return _too_many(error)
-    key_is_bad = any(detail.reason == "API_KEY_INVALID" for detail in error.details)
     if status in _FOR_THE_OPERATOR or (
-        status == _BAD_REQUEST and (key_is_bad or error.status == "FAILED_PRECONDITION")
+        status == _BAD_REQUEST and (_key_is_bad(error) or error.status == "FAILED_PRECONDITION")
     ):
         return unusable(GeminiProvider.name, status=status, reason="credentials, permission or model")
     return unexpected(GeminiProvider.name, status=status)
+
+
+def _why_unusable(answer: Answer) -> str:
+    if answer.status in _KEY_REFUSED or (answer.status == _BAD_REQUEST and _key_is_bad(_read_error(answer.content))):
+        return "GEMINI_API_KEY is refused"
+    if answer.status == _NOT_FOUND:
+        return "GEMINI_MODEL names no model that there is at GEMINI_BASE_URL"
+    return f"GEMINI_BASE_URL answers with {answer.status}"
+
+
+def _key_is_bad(error: _Error) -> bool:
+    return any(detail.reason == "API_KEY_INVALID" for detail in error.details)
 
 
 def _too_many(error: _Error) -> Exception:

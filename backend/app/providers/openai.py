@@ -5,9 +5,11 @@ import math
 import random
 import re
 import socket
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from urllib.parse import quote
 
 import httpx2
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
@@ -29,7 +31,8 @@ _SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 _REFUSALS = {"content_policy_violation", "moderation_blocked", "content_filter", "contentFilter"}
 _SPENT = {"insufficient_quota", "billing_hard_limit_reached"}
 _FOR_THE_OPERATOR = {401, 402, 403, 404}
-_TOO_MANY = 429
+_KEY_REFUSED = {401, 403}
+_TOO_MANY, _SERVER_ERROR, _NOT_IMPLEMENTED = 429, 500, 501
 _UNTOLD_SECONDS = 5
 
 _UNICAST, _PORT_MAX = IPv6Network("2000::/3"), 65_535
@@ -74,7 +77,8 @@ class OpenAIProvider:
         self._upstream = upstream
         self._pool = pool
         self._api_key = api_key and checked_key(api_key)
-        self._url = httpx2.URL(f"{base_url.rstrip('/')}/images/generations")
+        self._base_url = base_url.rstrip("/")
+        self._url = httpx2.URL(f"{self._base_url}/images/generations")
         self._model = model
         self._sizes = sizes
         self._resolve = resolve
@@ -84,6 +88,27 @@ class OpenAIProvider:
 
     async def draw(self, order: Order, *, deadline: float) -> Picture:
         return await self._upstream.draw(partial(self._try, order, deadline), deadline=deadline)
+
+    async def check(self) -> str:
+        """Some endpoints have an address for each model, some a list of them, and some neither."""
+        of_model = await self._look(f"/models/{quote(self._model, safe='')}")
+        listed = of_model if _read_names(of_model) == {self._model} else await self._look("/models")
+        names = _read_names(listed)
+        if self._model in names:
+            return "ok"
+        if names:
+            raise ProviderUnavailable("OPENAI_MODEL is none of the models that OPENAI_BASE_URL lists")
+        return "it answers, but lists no models: key and model were not tried"
+
+    async def _look(self, path: str) -> Answer:
+        answer = await self._upstream.look(httpx2.Request("GET", f"{self._base_url}{path}", headers=self._headers))
+        if answer is None:
+            raise ProviderUnavailable("OPENAI_BASE_URL cannot be reached")
+        if answer.status in _KEY_REFUSED:
+            raise ProviderUnavailable("OPENAI_API_KEY is missing or refused")
+        if answer.status == _TOO_MANY or (answer.status >= _SERVER_ERROR and answer.status != _NOT_IMPLEMENTED):
+            raise ProviderUnavailable(f"OPENAI_BASE_URL answers with {answer.status}")
+        return answer
 
     async def _try(self, order: Order, deadline: float) -> Picture:
         async with self._upstream.exchange(self._request(order)) as answer:
@@ -96,11 +121,13 @@ class OpenAIProvider:
         return await self._upstream.persist(partial(self._download, drawn, order.size), deadline=deadline)
 
     def _request(self, order: Order) -> httpx2.Request:
-        headers = {"Accept-Encoding": "identity"}
-        if self._api_key is not None:
-            headers["Authorization"] = f"Bearer {self._api_key.get_secret_value()}"
         body = {"model": self._model, "prompt": order.prompt, "n": 1, "size": str(order.size)}
-        return httpx2.Request("POST", self._url, headers=headers, json=body)
+        return httpx2.Request("POST", self._url, headers=self._headers, json=body)
+
+    @property
+    def _headers(self) -> Mapping[str, str]:
+        credential = {"Authorization": f"Bearer {self._api_key.get_secret_value()}"} if self._api_key else {}
+        return {"Accept-Encoding": "identity", **credential}
 
     async def _download(self, url: str, size: Size) -> Picture:
         async with self._upstream.exchange(await self._download_request(url)) as answer:
@@ -167,6 +194,23 @@ class _Image(_Wire):
 
 class _Generated(_Wire):
     data: list[_Image] | None = None
+
+
+class _Model(_Wire):
+    id: str
+
+
+class _Models(_Wire):
+    data: list[_Model]
+
+
+def _read_names(answer: Answer) -> set[str]:
+    """The names of the models in an answer about one or about all; none in whatever else is said."""
+    for shape in (_Model, _Models) if answer.status == OK else ():
+        with suppress(ValidationError):
+            told = shape.model_validate_json(answer.content)
+            return {told.id} if isinstance(told, _Model) else {model.id for model in told.data}
+    return set()
 
 
 def _develop(content: bytearray, size: Size) -> Picture | str:

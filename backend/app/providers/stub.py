@@ -29,6 +29,9 @@ class StubProvider:
         least, most = Size(SIDE_MIN, SIDE_MIN), Size(SIDE_MAX, SIDE_MAX)
         return f"Must be WIDTHxHEIGHT, each side {SIDE_MIN} to {SIDE_MAX} pixels: {least} to {most}"
 
+    async def check(self) -> str:
+        return "ok"
+
     async def draw(self, order: Order, *, deadline: float) -> Picture:
         draw = partial(draw_png, order.prompt, width=order.size.width, height=order.size.height)
         try:

@@ -1,6 +1,7 @@
 """Calls to a provider over HTTP: bounded in number, time and bytes, and never repeated while one may be at work."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,6 +24,7 @@ _SHARD_CALLS_MAX = 25
 _IDLE_CONNECTIONS_MAX, _IDLE_SECONDS = 25, 30
 _PAUSE_SECONDS_MAX = 10.0
 _UNUSABLE_SECONDS = 60
+_LOOK_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,14 @@ class Upstream:
                 raise trouble
             yield answer
 
+    async def look(self, request: httpx2.Request) -> Answer | None:
+        """The answer to a question that costs nothing, asked once; None where there is none in time."""
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS), self.exchange(request) as answer:
+                return answer
+        except (Again, ProviderTimeout, TimeoutError):
+            return None
+
     async def _read(self, request: httpx2.Request, held: AsyncExitStack) -> Answer:
         async with self._connections.send(request) as response:
             await held.enter_async_context(self._readers)
@@ -172,6 +182,14 @@ def checked_key(key: SecretStr) -> SecretStr:
     if not raw.isascii() or not raw.isprintable() or " " in raw:
         raise ValueError("A provider's key must be visible ASCII characters")
     return key
+
+
+def is_json(content: bytearray) -> bool:
+    """Whether it is one JSON object, as an interface answers, and no page of somebody in between."""
+    try:
+        return isinstance(json.loads(content), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 class _TooLarge(Exception):

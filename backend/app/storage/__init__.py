@@ -26,6 +26,14 @@ class Stored:
     chunks: AsyncIterator[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where anybody can get a picture without us, for so many seconds from now."""
+
+    url: str
+    seconds: int
+
+
 class Store(Protocol):
     """Keeps pictures by name, such as `gen_01kapn5vfe28fm63cjp43w44255s68.png`.
 
@@ -43,6 +51,10 @@ class Store(Protocol):
         Where `start` is not below the size, the answer's `start` and `end` are the size, and there are no chunks.
         Likewise where `end` is not above `start`: both are `start`.
         """
+        ...
+
+    async def address(self, name: str) -> Address | None:
+        """Where callers are to be led for it, whether or not it is there; None where it is to be had from us only."""
         ...
 
     async def delete(self, name: str) -> None:

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from app.core.settings import ConfigurationError, Settings
+from app.storage.account import S3Account
 from app.storage.filesystem import FilesystemStore
-from app.storage.s3 import S3Account, S3Store
+from app.storage.s3 import S3Store
 
 FOLDER = "pictures"
 """Where pictures are on disk, in DATA_DIR."""
@@ -36,4 +37,4 @@ async def configured_store(settings: Settings) -> AsyncIterator[FilesystemStore 
         prefix=settings.s3_prefix,
         allow_http=settings.s3_allow_http,
     )
-    yield S3Store(account)
+    yield S3Store(account, redirect_seconds=settings.s3_redirect_seconds)

@@ -4,31 +4,24 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import S3Store as Bucket
 
 from app.core.logs import logger
 from app.core.settings import ConfigurationError
-from app.storage import CHUNK_BYTES, Stored, StoreUnavailable, checked, no_chunks
+from app.storage import CHUNK_BYTES, Address, Stored, StoreUnavailable, checked, no_chunks
+from app.storage.account import RETRIES_MAX, S3Account, open_bucket
 
 if TYPE_CHECKING:  # these are there for type checkers alone
     from obstore import GetOptions, GetResult
-    from obstore.store import S3Credential
 
 CACHE_CONTROL = "private, max-age=31536000, immutable"
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
-_DOWNLOAD_SECONDS_MAX = 3600  # of a whole picture, by a caller who reads slowly; each chunk has the deadline
-_IDLE_SECONDS_MAX = 20  # many a router forgets a silent connection soon after
-_RETRIES_MAX = 3
 _NO_ANSWER, _TIMEOUT = "no_answer", "timeout"
 _ABSENT, _PAST_THE_END = "NoSuchKey", "InvalidRange"
 
@@ -56,27 +49,23 @@ _KNOWN_CODES = {*_SENTENCES, _ABSENT, _PAST_THE_END, "SlowDown", "InternalError"
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class S3Account:
-    """Whose bucket, and where. Without an endpoint it is AWS's in the region. Plain HTTP is for this machine alone."""
-
-    bucket: str
-    access_key_id: str = field(repr=False)
-    secret_access_key: str = field(repr=False)
-    endpoint: str | None = None
-    region: str = "auto"
-    prefix: str = ""
-    allow_http: bool = False
-
-
 class S3Store:
     """A Store. No call takes longer than the deadline, tries and waiting for a connection included; nor does a chunk.
 
     Raises ConfigurationError, with one sentence, for an account that cannot be used.
     """
 
-    def __init__(self, account: S3Account, *, deadline_seconds: float = 10, connections_max: int = 64) -> None:
-        self._bucket = _bucket(account, deadline_seconds)
+    def __init__(
+        self,
+        account: S3Account,
+        *,
+        redirect_seconds: int | None = None,
+        deadline_seconds: float = 10,
+        connections_max: int = 64,
+    ) -> None:
+        """With `redirect_seconds` (at most a week) callers are led to the bucket, by addresses that are good for it."""
+        self._bucket = open_bucket(account, deadline_seconds=deadline_seconds)
+        self._redirect_seconds = redirect_seconds
         self._deadline_seconds = deadline_seconds
         self._places = asyncio.Semaphore(connections_max)
 
@@ -125,13 +114,17 @@ class S3Store:
             if failure.reason != _ABSENT:
                 raise _unavailable("delete", failure) from None
 
-    async def signed_url(self, name: str, *, seconds: int) -> str:
-        """An address at which anybody can GET the picture for so long (at most a week). Asks nobody."""
-        return await obstore.sign_async(self._bucket, "GET", checked(name), timedelta(seconds=seconds))
+    async def address(self, name: str) -> Address | None:
+        """Signed here, for GET alone: nobody is asked."""
+        checked(name)
+        if self._redirect_seconds is None:
+            return None
+        lifetime = timedelta(seconds=self._redirect_seconds)
+        return Address(await obstore.sign_async(self._bucket, "GET", name, lifetime), self._redirect_seconds)
 
     async def _delete(self, name: str) -> None:
         """The library sends a DELETE again for an error, but not for a lost connection. It may be: it only forgets."""
-        for _ in range(_RETRIES_MAX):
+        for _ in range(RETRIES_MAX):
             try:
                 return await self._bucket.delete_async(name)
             except BaseError as error:
@@ -219,81 +212,3 @@ def _options(start: int, end: int | None) -> "GetOptions":
     if end is not None:
         return {"range": (start, max(end, start + 1))}  # S3 knows no empty range
     return {"range": {"offset": start}} if start else {}
-
-
-def _check_words(account: S3Account) -> None:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", account.bucket):
-        raise ConfigurationError("S3_BUCKET must be a name of 3 to 63 lower-case letters, digits, dots and hyphens")
-    if not re.fullmatch(r"([A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*)?", account.prefix):
-        raise ConfigurationError("S3_PREFIX must look like pictures/live, without a slash at its ends")
-    if not re.fullmatch(r"[a-z0-9-]+", account.region):
-        raise ConfigurationError("S3_REGION must look like auto or eu-west-1")
-    if not re.fullmatch(r"[\x21-\x7e]+", account.access_key_id):
-        raise ConfigurationError("S3_ACCESS_KEY_ID must be there, and have no white space in it")
-    if not re.fullmatch(r"[\x21-\x7e]+", account.secret_access_key):
-        raise ConfigurationError("S3_SECRET_ACCESS_KEY must be there, and have no white space in it")
-
-
-def _bucket(account: S3Account, deadline_seconds: float) -> Bucket:
-    _check_words(account)
-    endpoint = _endpoint(account)
-    return Bucket(
-        account.bucket,
-        prefix=account.prefix or None,
-        # All are said, both names of the endpoint too: what is not said comes from AWS_ variables, if there are any.
-        config={
-            "endpoint": endpoint,
-            "aws_endpoint_url_s3": endpoint,
-            "region": account.region,
-            "virtual_hosted_style_request": False,
-            "disable_bulk_delete": True,
-            "skip_signature": False,
-            "unsigned_payload": False,
-            "s3_express": False,
-            "request_payer": False,
-        },
-        credential_provider=partial(_credential, account),
-        client_options={
-            "allow_http": endpoint.startswith("http:"),
-            "connect_timeout": timedelta(seconds=deadline_seconds / 3),
-            "read_timeout": timedelta(seconds=deadline_seconds * 0.6),
-            "timeout": timedelta(seconds=_DOWNLOAD_SECONDS_MAX),
-            "pool_idle_timeout": timedelta(seconds=_IDLE_SECONDS_MAX),
-        },
-        retry_config={
-            "max_retries": _RETRIES_MAX,
-            "retry_timeout": timedelta(seconds=deadline_seconds * 0.8),
-            "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2},
-        },
-    )
-
-
-def _credential(account: S3Account) -> "S3Credential":
-    return {
-        "access_key_id": account.access_key_id,
-        "secret_access_key": account.secret_access_key,
-        "token": None,
-        "expires_at": None,
-    }
-
-
-def _endpoint(account: S3Account) -> str:
-    if account.endpoint is None:
-        if account.region == "auto":
-            raise ConfigurationError("S3_REGION must be the one of the bucket, or S3_ENDPOINT must be set")
-        return f"https://s3.{account.region}.amazonaws.com"
-    parts = urlsplit(account.endpoint)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise ConfigurationError("S3_ENDPOINT must look like https://s3.example.com")
-    if parts.path not in {"", "/"}:
-        raise ConfigurationError("S3_ENDPOINT must end with the host: the name of the bucket belongs into S3_BUCKET")
-    if parts.scheme == "http" and not (account.allow_http or _is_this_machine(parts.hostname)):
-        raise ConfigurationError("S3_ENDPOINT must begin with https://, unless it is on this machine")
-    return account.endpoint.rstrip("/")
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -10,7 +10,7 @@ from typing import Literal
 Point = Literal["request", "answer"]
 
 _READY = b"Z\0\0\0\5I"  # ReadyForQuery, idle: the end of an answer, and what it answers has been committed
-_PREPARES_LEDGER = re.compile(rb"P....([^\0]*)\0[^\0]*insert into generations", re.DOTALL)
+_PREPARES_LEDGER = re.compile(rb"P....([^\0]*)\0[^\0]*(?:insert into|update) generations", re.DOTALL)
 _BINDS = re.compile(rb"B....[^\0]*\0([^\0]*)\0", re.DOTALL)
 _CHUNK = 65_536
 

@@ -44,6 +44,10 @@ async def test_a_picture_has_exactly_the_ordered_size_and_is_what_it_says(provid
             assert Image.MIME[opened.format or ""] == picture.media_type
 
 
+async def test_what_it_needs_can_be_tried(provider: Provider) -> None:
+    assert await provider.check() == "ok"
+
+
 @pytest.mark.parametrize("size", [Size(0, 0), Size(1, 1), Size(99_999, 99_999), Size(64, 99_999), Size(99_999, 64)])
 def test_a_size_that_cannot_be_drawn_is_refused_with_what_can(provider: Provider, size: Size) -> None:
     assert any(character.isdigit() for character in provider.refusal(size) or "")

@@ -14,7 +14,7 @@ from app.providers import (
 from app.providers.openai import OPENAI_SIZES, OpenAIProvider, parse_sizes
 from tests.providers.drawing import BANANA, KEY, OpenUpstream, openai_provider, soon
 from tests.standins.gemini import html, picture_bytes
-from tests.standins.openai import OpenAIStandIn, failed, in_place
+from tests.standins.openai import MODEL, OpenAIStandIn, failed, in_place
 from tests.standins.wire import Reply, json_reply
 
 PICTURE = picture_bytes(1024, 1024)
@@ -28,7 +28,7 @@ async def test_a_request_holds_the_order_and_the_key_in_its_header(
     assert seen.headers.pop("authorization") == f"Bearer {KEY}"
     assert KEY not in repr(seen)
     assert (seen.method, seen.target) == ("POST", "/v1/images/generations")
-    assert seen.json() == {"model": "gpt-image-1", "prompt": "A cute banana", "n": 1, "size": "1536x1024"}
+    assert seen.json() == {"model": MODEL, "prompt": "A cute banana", "n": 1, "size": "1536x1024"}
 
 
 async def test_an_endpoint_without_a_key_is_sent_none(

@@ -33,10 +33,28 @@ async def test_googles_client_gets_a_picture(google_url: str, version: str | Non
     assert text.text == "Here it is"
 
 
+async def test_googles_client_finds_the_model_and_no_other(google_url: str) -> None:
+    with genai.Client(api_key=KEY, http_options=types.HttpOptions(base_url=google_url)) as client:
+        found = await asyncio.to_thread(client.models.get, model=MODEL)
+        with pytest.raises(errors.ClientError) as unknown:
+            await asyncio.to_thread(client.models.get, model="gemini-0")
+    assert found.name == f"models/{MODEL}"
+    assert unknown.value.code == 404
+
+
 async def test_googles_client_tells_thoughts_from_the_picture(google: GeminiStandIn, google_url: str) -> None:
     google.faults.append(drawn(picture_bytes(64, 64), thought=picture_bytes(32, 32)))
     answer = await asyncio.to_thread(draw, google_url)
     assert [bool(part.thought) for part in answer.parts or []] == [True, True, False, False]
+    pictures = [part.inline_data.data for part in answer.parts or [] if part.inline_data and not part.thought]
+    assert pictures == [picture_bytes(64, 64)]
+
+
+async def test_googles_client_sees_words_instead_of_a_picture(google: GeminiStandIn, google_url: str) -> None:
+    google.faults.append(candidate("STOP", {"text": "No"}))
+    answer = await asyncio.to_thread(draw, google_url)
+    assert answer.text == "No"
+    assert [part.inline_data for part in answer.parts or []] == [None]
 
 
 async def test_googles_client_sees_each_form_of_a_refusal(google: GeminiStandIn, google_url: str) -> None:
@@ -60,6 +78,18 @@ async def test_googles_client_sees_what_is_wrong(google: GeminiStandIn, google_u
         assert (raised.value.code, raised.value.status) == (code, status)
 
 
+@pytest.mark.parametrize(("quota_id", "retry_delay"), [("GenerateRequestsPerDay", None), ("PerMinute", "17s")])
+async def test_googles_client_is_told_how_long_to_wait_and_for_which_quota(
+    google: GeminiStandIn, google_url: str, quota_id: str, retry_delay: str | None
+) -> None:
+    google.faults.append(throttled(retry_delay=retry_delay, quota_id=quota_id))
+    with pytest.raises(errors.ClientError) as raised:
+        await asyncio.to_thread(draw, google_url)
+    details = {each["@type"].rpartition(".")[2]: each for each in raised.value.details["error"]["details"]}
+    assert details["QuotaFailure"]["violations"][0]["quotaId"] == quota_id
+    assert details.get("RetryInfo", {}).get("retryDelay") == retry_delay
+
+
 @pytest.fixture
 def openai_client(endpoint_url: str) -> openai.OpenAI:
     return openai.OpenAI(api_key=KEY, base_url=f"{endpoint_url}/v1", max_retries=0)
@@ -80,6 +110,16 @@ async def test_openais_client_gets_the_address_of_a_picture(openai_client: opena
             client.images.generate, prompt="A cute banana", model=OPENAI_MODEL, response_format="url"
         )
     assert [image.url for image in answer.data or []] == [f"{endpoint_url}/files/1024x1024.png"]
+
+
+async def test_openais_client_finds_the_model_and_the_list_of_all(openai_client: openai.OpenAI) -> None:
+    with openai_client as client:
+        found = await asyncio.to_thread(client.models.retrieve, OPENAI_MODEL)
+        listed = await asyncio.to_thread(client.models.list)
+        with pytest.raises(openai.NotFoundError):
+            await asyncio.to_thread(client.models.retrieve, "dall-e-9")
+    assert found.id == OPENAI_MODEL
+    assert OPENAI_MODEL in {each.id for each in listed.data}
 
 
 async def test_openais_client_sees_what_is_wrong(openai_client: openai.OpenAI, endpoint: OpenAIStandIn) -> None:

@@ -1,4 +1,4 @@
-"""A stand-in for the Gemini API: `generateContent` as Google answers it, and its faults, on demand."""
+"""A stand-in for the Gemini API: models and `generateContent` as Google answers them, and its faults, on demand."""
 
 import asyncio
 import base64
@@ -13,7 +13,7 @@ from tests.standins.wire import Reply, Seen, json_reply
 
 MODEL = "gemini-2.5-flash-image"
 
-_TARGET = re.compile(r"/(v1|v1beta)/models/([\w.-]+):generateContent")
+_TARGET = re.compile(r"/(v1|v1beta)/models/([\w.-]+)(:generateContent)?")
 _PIXELS = {
     "1:1": (1024, 1024),
     "2:3": (848, 1264),
@@ -54,7 +54,12 @@ class GeminiStandIn:
 
     def answer(self, seen: Seen) -> Reply:
         self.seen.append(seen)
-        return self._refusal(seen) or (self.faults.popleft() if self.faults else drawn(_image(seen.json())))
+        return self._refusal(seen) or (self.faults.popleft() if self.faults else self._told(seen))
+
+    def _told(self, seen: Seen) -> Reply:
+        if seen.method == "GET":
+            return json_reply({"name": f"models/{self._model}", "supportedGenerationMethods": ["generateContent"]})
+        return drawn(_image(seen.json()))
 
     def _refusal(self, seen: Seen) -> Reply | None:
         match, key = _TARGET.fullmatch(seen.target), seen.headers.get("x-goog-api-key")
@@ -62,9 +67,9 @@ class GeminiStandIn:
             return failed(403, "PERMISSION_DENIED")
         if key != self._api_key:
             return failed(400, "INVALID_ARGUMENT", {"@type": f"{_RPC}.ErrorInfo", "reason": "API_KEY_INVALID"})
-        if match is None or seen.method != "POST" or match[2] != self._model:
+        if match is None or seen.method != ("POST" if match[3] else "GET") or match[2] != self._model:
             return failed(404, "NOT_FOUND")
-        return None if _is_understood(seen.json()) else failed(400, "INVALID_ARGUMENT")
+        return None if seen.method == "GET" or _is_understood(seen.json()) else failed(400, "INVALID_ARGUMENT")
 
 
 _RPC = "type.googleapis.com/google.rpc"

@@ -1,4 +1,4 @@
-"""A stand-in for an OpenAI-compatible image endpoint, with its faults on demand, and for the host of its pictures."""
+"""A stand-in for an OpenAI-compatible image endpoint, with faults on demand, and for the host of its pictures."""
 
 import base64
 from collections import deque
@@ -7,7 +7,7 @@ from typing import Any
 from tests.standins.gemini import picture_bytes
 from tests.standins.wire import Reply, Seen, json_reply
 
-MODEL = "gpt-image-1"
+MODEL = "gpt-image-2.5-sunburst"
 _KNOWN = {"model", "prompt", "n", "size", "quality", "response_format", "output_format", "user", "background"}
 _SIZES = {"1024x1024", "1536x1024", "1024x1536", "auto"}
 
@@ -28,11 +28,13 @@ class OpenAIStandIn:
         self.seen.append(seen)
         if seen.method == "GET" and seen.target.startswith("/files/"):
             return self.file_faults.popleft() if self.file_faults else _file(seen.target)
-        return self._refusal(seen) or (self.faults.popleft() if self.faults else _drawn(seen))
+        return self._refusal(seen) or (self.faults.popleft() if self.faults else _told(seen))
 
     def _refusal(self, seen: Seen) -> Reply | None:
         if seen.headers.get("authorization") != f"Bearer {self._api_key}":
             return failed(401, "invalid_api_key")
+        if (seen.method, seen.target) in {("GET", path) for path in _ABOUT_MODELS}:
+            return None
         if (seen.method, seen.target) != ("POST", "/v1/images/generations"):
             return failed(404, "not_found")
         body = seen.json()
@@ -56,6 +58,17 @@ def failed(status: int, code: str, *, headers: dict[str, str] | None = None) -> 
     error: dict[str, Any] = {"message": "Words of the provider", "type": "some_error", "param": None, "code": code}
     reply = json_reply({"error": error}, status=status)
     return Reply(reply.content, status, {**reply.headers, **(headers or {})})
+
+
+def _told(seen: Seen) -> Reply:
+    return json_reply(_ABOUT_MODELS[seen.target]) if seen.method == "GET" else _drawn(seen)
+
+
+_MODEL = {"id": MODEL, "object": "model", "created": 1713833628, "owned_by": "openai"}
+_ABOUT_MODELS: dict[str, object] = {
+    f"/v1/models/{MODEL}": _MODEL,
+    "/v1/models": {"object": "list", "data": [{**_MODEL, "id": "another"}, _MODEL]},
+}
 
 
 def _drawn(seen: Seen) -> Reply:

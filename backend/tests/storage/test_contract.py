@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from app.storage import CHUNK_BYTES, Store, Stored, StoreUnavailable
+from app.storage.account import S3Account
 from app.storage.filesystem import FilesystemStore
-from app.storage.s3 import S3Account, S3Store
+from app.storage.s3 import S3Store
 from tests.standins.s3 import s3_server
 
 NAME = "gen_01kapn5vfe28fm63cjp43w44255s68.png"
@@ -51,6 +52,10 @@ async def test_what_is_put_is_got_by_its_name_and_no_other(store: Store) -> None
     assert (stored.size, stored.start, stored.end) == (10, 0, 10)
     assert await whole(stored) == CONTENT
     assert await store.get(OTHER) is None
+
+
+async def test_it_is_to_be_had_through_us_unless_the_operator_says_otherwise(store: Store) -> None:
+    assert await store.address(NAME) is None
 
 
 @pytest.mark.parametrize("name", [NAME, NAME.replace("png", "jpeg"), OTHER, f"gen_{'z' * 64}.png"])

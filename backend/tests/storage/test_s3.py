@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,10 +11,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from app.core.logs import configure_logging
 from app.core.settings import ConfigurationError
 from app.storage import StoreUnavailable
-from app.storage.s3 import CACHE_CONTROL, S3Account, S3Store
+from app.storage.account import S3Account
+from app.storage.s3 import CACHE_CONTROL, S3Store
 from tests.standins.s3 import Fault, S3Server, s3_server
 
 NAME = "gen_01kapn5vfe28fm63cjp43w44255s68.png"
@@ -45,20 +44,6 @@ def store(account: S3Account) -> S3Store:
     return S3Store(account)
 
 
-@pytest.fixture
-def log() -> Iterator[StringIO]:
-    """Everything that is logged, at DEBUG, from every library."""
-    handlers, level = logging.root.handlers[:], logging.root.level
-    configure_logging("DEBUG")
-    [handler] = logging.root.handlers
-    assert isinstance(handler, logging.StreamHandler)
-    written = StringIO()
-    handler.setStream(written)
-    yield written
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
-
-
 def lines(log: StringIO) -> list[tuple[str, str]]:
     found = [json.loads(line) for line in log.getvalue().splitlines()]
     return [(line["operation"], line["reason"]) for line in found if line["event"] == "store_unavailable"]
@@ -72,17 +57,19 @@ async def test_an_object_has_its_type_and_lifetime_and_lies_under_the_prefix(sto
     assert [(seen.method, seen.path) for seen in server.seen] == [("PUT", f"/pictures/test/live/{NAME}")]
 
 
-async def test_a_signed_url_shows_the_picture_for_its_time_and_asks_nobody(store: S3Store, server: S3Server) -> None:
+async def test_an_address_shows_the_picture_for_its_time_and_asks_nobody(account: S3Account, server: S3Server) -> None:
+    store = S3Store(account, redirect_seconds=60)
     await store.put(NAME, CONTENT)
-    url = await store.signed_url(NAME, seconds=60)
-    assert len(server.seen) == 1
+    address = await store.address(NAME)
+    assert address is not None
+    assert (address.seconds, len(server.seen)) == (60, 1)
     async with httpx2.AsyncClient() as browser:
-        shown = await browser.get(url)
+        shown = await browser.get(address.url)
         assert (shown.content, shown.headers["content-type"]) == (CONTENT, "image/png")
         server.clock_offset_seconds = 62
-        assert (await browser.get(url)).status_code == 403
+        assert (await browser.get(address.url)).status_code == 403
     with pytest.raises(ValueError, match="not the name of a picture"):
-        await store.signed_url("../secret", seconds=60)
+        await store.address("../secret")
 
 
 @pytest.mark.parametrize("fault", ["internal_error", "slow_down", "reset"])
@@ -294,7 +281,8 @@ def test_an_account_that_cannot_be_meant_is_refused(account: S3Account, wrong: d
 async def test_plain_http_is_for_this_machine_or_where_it_is_allowed(
     account: S3Account, endpoint: str | None, *, allow_http: bool
 ) -> None:
-    store = S3Store(replace(account, endpoint=endpoint, region="eu-west-1", allow_http=allow_http))
-    url = await store.signed_url(NAME, seconds=60)
+    at = replace(account, endpoint=endpoint, region="eu-west-1", allow_http=allow_http)
+    address = await S3Store(at, redirect_seconds=60).address(NAME)
+    assert address is not None
     begin = (endpoint or "https://s3.eu-west-1.amazonaws.com").rstrip("/")
-    assert url.startswith(f"{begin}/pictures/test/live/{NAME}?")
+    assert address.url.startswith(f"{begin}/pictures/test/live/{NAME}?")

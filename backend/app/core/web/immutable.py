@@ -1,4 +1,6 @@
-"""Answers that never change: cached for ever, not made again for whoever has them, and given in parts to who asks."""
+"""Answers that never change: cached for ever, not made again for whoever has them, and given in parts to who asks; or
+to be had elsewhere, for a while.
+"""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -52,14 +54,31 @@ OpenPart = Callable[[int, int | None], Awaitable[Part]]
 """Opens the bytes from the first number up to and not including the second, or to the end."""
 
 
-async def immutable(request: Request, *, etag: str, open_part: OpenPart) -> Response:
-    """304 to a caller that has it already, before anything is opened; else all of it, or the one range asked for.
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Where the same is to be had by GET, for so many seconds."""
+
+    url: str
+    seconds: int
+
+
+FindElsewhere = Callable[[], Awaitable[Elsewhere | None]]
+
+
+async def immutable(
+    request: Request, *, etag: str, open_part: OpenPart, find_elsewhere: FindElsewhere | None = None
+) -> Response:
+    """304 to a caller that has it already, before anything is opened; a redirect where it is to be had elsewhere; else
+    all of it, or the one range asked for. HEAD is always answered here.
 
     Raises RangeNotSatisfiable for a range that begins behind the end. Several ranges, or a malformed one, get all.
     """
     headers = {"ETag": f'"{etag}"', "Cache-Control": CACHE_CONTROL, "Accept-Ranges": "bytes"}
     if _has(request, f'"{etag}"'):
         return Response(status_code=304, headers=headers)
+    elsewhere = await find_elsewhere() if find_elsewhere and request.method == "GET" else None
+    if elsewhere is not None:
+        return _redirect(elsewhere)
     wanted = _wanted_range(request, f'"{etag}"')
     if wanted is None:
         part, status = await open_part(0, None), 200
@@ -70,6 +89,14 @@ async def immutable(request: Request, *, etag: str, open_part: OpenPart) -> Resp
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=part.media_type)
     return StreamingResponse(part.chunks, status_code=status, headers=headers, media_type=part.media_type)
+
+
+def _redirect(elsewhere: Elsewhere) -> Response:
+    """A cache forgets it when the address has half of its life before it. It has no ETag: with a 304 for an answer a
+    cache would take an address that has expired for a fresh one.
+    """
+    headers = {"Location": elsewhere.url, "Cache-Control": f"private, max-age={elsewhere.seconds // 2}"}
+    return Response(status_code=307, headers=headers)
 
 
 async def _open_range(wanted: re.Match[str], open_part: OpenPart) -> Part:

@@ -10,7 +10,6 @@ from app.core.errors import ConcurrencyLimited, Invalid, RateLimited
 from app.core.web.body import JSONBody, json_body
 from app.core.web.immutable import RangeNotSatisfiable, immutable
 from app.core.web.lean import LeanJSON, LeanRoute
-from app.core.web.middleware import add_answer_headers
 from app.core.web.openapi import BODY_PROBLEMS, operation_id, problems
 from app.core.web.pages import PageQuery, one_page
 from app.features.generate import service
@@ -20,8 +19,9 @@ from app.features.generate.dependencies import (
     DeliveredGeneration,
     admitted_caller,
     read_idempotency_key,
+    tell_replay,
 )
-from app.features.generate.pictures import ImageNotFound, open_part
+from app.features.generate.pictures import ImageNotFound, find_elsewhere, open_part
 from app.features.generate.schemas import GenerationCreate, GenerationListed, GenerationPublic
 from app.features.keys.dependencies import Caller, bearer
 from app.features.keys.service import InvalidApiKey
@@ -67,16 +67,11 @@ async def generate(request: Request) -> LeanJSON:
             route="/v1/generate",
             idempotency_key=idempotency_key,
         )
-    return _answer(request, delivered)
+    tell_replay(request, delivered)
+    return LeanJSON(GenerationPublic.write(delivered))
 
 
 _ORDER = JSONBody(GenerationCreate)
-
-
-def _answer(request: Request, delivered: service.Delivered) -> LeanJSON:
-    if delivered.replayed:
-        add_answer_headers(request, {"Idempotent-Replayed": "true"})
-    return LeanJSON(GenerationPublic.write(delivered))
 
 
 @router.get("/generations", responses=problems(InvalidApiKey, RateLimited, Invalid))
@@ -123,9 +118,15 @@ async def delete_generation(caller: Caller, generation_id: str, studio: CurrentS
         200: {"content": _IMAGES, "description": "The picture, the same bytes every time."},
         206: {"content": _IMAGES, "description": "The part of it that `Range` asks for."},
         304: {"description": "The caller has it already."},
+        307: {"description": "It is to be had from the store itself, for a while."},
         **problems(ImageNotFound, RangeNotSatisfiable),
     },
 )
 async def show_image(request: Request, generation: DeliveredGeneration, studio: CurrentStudio) -> Response:
     """Show a picture. It needs no key: whoever has the URL may look."""
-    return await immutable(request, etag=generation.id, open_part=partial(open_part, studio, generation))
+    return await immutable(
+        request,
+        etag=generation.id,
+        open_part=partial(open_part, studio, generation),
+        find_elsewhere=partial(find_elsewhere, studio, generation),
+    )

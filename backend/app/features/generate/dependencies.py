@@ -14,7 +14,9 @@ from fastapi import Depends, Request
 from app.core.errors import Invalid, InvalidRequest
 from app.core.settings import Settings
 from app.core.web.body import BODY_SECONDS_MAX
+from app.core.web.middleware import add_answer_headers
 from app.features.generate.pictures import find_delivered
+from app.features.generate.service import Delivered
 from app.features.generate.studio import Studio
 from app.features.keys.dependencies import recall_caller
 from app.features.keys.service import Caller
@@ -157,6 +159,12 @@ def read_idempotency_key(request: Request) -> str | None:
     if match is None or len(sent) > 1:
         raise InvalidRequest("Idempotency-Key must be one of 1 to 255 visible ASCII characters, bare or quoted")
     return match["quoted"] or match["bare"]
+
+
+def tell_replay(request: Request, delivered: Delivered) -> None:
+    """Marks the answer as one that was given before, if it is."""
+    if delivered.replayed:
+        add_answer_headers(request, {"Idempotent-Replayed": "true"})
 
 
 IdempotencyKey = Annotated[str | None, Depends(read_idempotency_key)]

@@ -1,4 +1,7 @@
-"""Pictures of providers that cost: admitted, drawn, kept, delivered, in that order; or given up."""
+"""Pictures of providers that cost: admitted, drawn, kept, delivered, in that order; or given up.
+
+And of the one that does not: recorded, and drawn for whoever looks.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +18,23 @@ LEASE_MARGIN_SECONDS = 5
 """How much longer than its generation a lease lasts, so that it can still be settled."""
 
 
-async def record_and_draw(studio: Studio, provider: Provider, entry: Entry, wish: Wish) -> Recorded:
+Bytes = Sequence[bytes]
+"""A request's pictures in order, where the wish asks for their bytes and they were drawn now; else nothing."""
+
+
+async def draw_and_record(studio: Studio, provider: Provider, entry: Entry, wish: Wish) -> tuple[Recorded, Bytes]:
+    """The request, delivered, by a provider whose pictures are a function of what is recorded.
+
+    Where their bytes are wanted they are drawn first: what cannot be drawn does not count.
+    """
+    drawn: Bytes = ()
+    if wish.as_bytes:
+        deadline = asyncio.get_running_loop().time() + studio.deadline_seconds
+        drawn = [await draw(studio, provider, wish, deadline=deadline)] * wish.count
+    return await studio.ledger.record(entry), drawn
+
+
+async def record_and_draw(studio: Studio, provider: Provider, entry: Entry, wish: Wish) -> tuple[Recorded, Bytes]:
     """The request, delivered: its key was active when it was admitted, its pictures are kept, and it counts.
 
     Where anything fails before that, nothing is kept, nothing counts, and the idempotency key is free again. What a
@@ -26,9 +45,9 @@ async def record_and_draw(studio: Studio, provider: Provider, entry: Entry, wish
     entry.lease_seconds = studio.deadline_seconds + LEASE_MARGIN_SECONDS
     recorded = await studio.ledger.record(entry)
     if recorded.replayed:
-        return recorded
+        return recorded, ()
     try:
-        await _draw_and_keep(studio, provider, entry, wish, deadline)
+        drawn = await _draw_and_keep(studio, provider, entry, wish, deadline)
     except BaseException:
         await asyncio.shield(_give_up(studio, entry))
         raise
@@ -36,26 +55,33 @@ async def record_and_draw(studio: Studio, provider: Provider, entry: Entry, wish
         await studio.ledger.settle(Settlement(entry, is_delivered=True))
     except LeaseLostError:
         await _forget(studio, entry)
-        raise IdempotencyKeyInUse from None  # the winner answers whoever asks again
-    return recorded
+        # The winner answers whoever asks again; without an idempotency key there is none.
+        raise (Unavailable() if entry.scope is None else IdempotencyKeyInUse()) from None
+    return recorded, drawn
 
 
-async def _draw_and_keep(studio: Studio, provider: Provider, entry: Entry, wish: Wish, deadline: float) -> None:
+async def _draw_and_keep(studio: Studio, provider: Provider, entry: Entry, wish: Wish, deadline: float) -> Bytes:
+    names = [name_of(each, wish.format) for each in (entry.id, *entry.other_ids)]
     try:
-        async with asyncio.timeout_at(deadline):
-            async with asyncio.TaskGroup() as pictures:
-                for each in (entry.id, *entry.other_ids):
-                    pictures.create_task(_draw_one(studio, provider, wish, name_of(each, wish.format), deadline))
+        async with asyncio.timeout_at(deadline), asyncio.TaskGroup() as group:
+            pictures = [group.create_task(_keep_one(studio, provider, wish, name, deadline)) for name in names]
     except TimeoutError:
         raise ProviderTimeout from None
     except BaseExceptionGroup as failed:
         raise _first_of(failed) from None
+    return [picture.result() for picture in pictures] if wish.as_bytes else ()
 
 
-async def _draw_one(studio: Studio, provider: Provider, wish: Wish, name: str, deadline: float) -> None:
+async def _keep_one(studio: Studio, provider: Provider, wish: Wish, name: str, deadline: float) -> bytes:
+    content = await draw(studio, provider, wish, deadline=deadline)
+    await studio.store.put(name, content)
+    return content if wish.as_bytes else b""
+
+
+async def draw(studio: Studio, provider: Provider, wish: Wish, *, deadline: float) -> bytes:
+    """One picture in the format that is wished for. Raises what `Provider.draw` raises."""
     picture = await provider.draw(Order(wish.prompt, wish.size), deadline=deadline)
-    converted = await studio.converting.run(partial(convert, picture, wish.format))
-    await studio.store.put(name, converted.content)
+    return (await studio.converting.run(partial(convert, picture, wish.format))).content
 
 
 def _first_of(failed: BaseExceptionGroup[BaseException]) -> BaseException:

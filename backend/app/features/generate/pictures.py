@@ -4,7 +4,6 @@ import asyncio
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from sqlalchemy import ColumnElement, func, select, update
 
@@ -12,12 +11,12 @@ from app.core.db import trouble
 from app.core.errors import ApiError, NotFound
 from app.core.logs import logger
 from app.core.security import is_id, time_prefix
-from app.core.web.immutable import Part, part_of
+from app.core.web.immutable import Elsewhere, Part, part_of
+from app.features.generate.drawing import draw
 from app.features.generate.service import SHOWN
-from app.features.generate.studio import Studio, name_of
+from app.features.generate.studio import Studio, Wish, name_of
 from app.models import Generation, PictureFormat
-from app.providers import Order, Size
-from app.providers.pixels import convert
+from app.providers import Size
 
 _SWEEP_SECONDS = 60
 _AT_A_TIME = 100
@@ -53,6 +52,14 @@ async def open_part(studio: Studio, generation: Generation, start: int, end: int
     return Part(media_type, stored.size, stored.start, stored.end, stored.chunks)
 
 
+async def find_elsewhere(studio: Studio, generation: Generation) -> Elsewhere | None:
+    """Where callers are to be led for a delivered generation's picture, if not here."""
+    if generation.provider == studio.providers["test"].name:
+        return None
+    address = await studio.store.address(name_of(generation.id, generation.format))
+    return None if address is None else Elsewhere(address.url, address.seconds)
+
+
 async def read(studio: Studio, *, generation_id: str, picture_format: PictureFormat) -> bytes:
     """The whole picture of a delivered generation. Raises what `find_delivered` and `open_part` raise."""
     generation = await find_delivered(studio, generation_id=generation_id, picture_format=picture_format)
@@ -62,9 +69,8 @@ async def read(studio: Studio, *, generation_id: str, picture_format: PictureFor
 
 async def _draw(studio: Studio, generation: Generation) -> bytes:
     width, _, height = generation.size.partition("x")
-    order = Order(generation.prompt, Size(int(width), int(height)))
-    drawn = await studio.providers["test"].draw(order, deadline=math.inf)
-    return (await studio.converting.run(partial(convert, drawn, generation.format))).content
+    wish = Wish(generation.prompt, Size(int(width), int(height)), generation.format)
+    return await draw(studio, studio.providers["test"], wish, deadline=math.inf)
 
 
 @dataclass(frozen=True)

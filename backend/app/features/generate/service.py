@@ -36,7 +36,10 @@ SHOWN = Generation.status == "delivered", Generation.deleted_at.is_(None)
 
 @dataclass(frozen=True)
 class Delivered:
-    """Pictures that their caller was given. `id` and `url` are those of the first, which names the request."""
+    """Pictures that their caller was given. `id` and `url` are those of the first, which names the request.
+
+    `drawn` holds their bytes, where they were asked for and are not to be read from where they are kept.
+    """
 
     ids: Sequence[str]
     urls: Sequence[str]
@@ -44,6 +47,7 @@ class Delivered:
     prompt: str
     created_at: datetime
     replayed: bool
+    drawn: drawing.Bytes
 
     @property
     def id(self) -> str:
@@ -74,16 +78,14 @@ async def generate(
     entry = _entry(studio, provider, caller, wish)
     if idempotency_key is not None:
         entry.scope = _digest(caller.user_id, caller.environment, route, idempotency_key)
-        entry.fingerprint = _digest(wish.prompt, entry.size, wish.format, str(wish.count))
-    if provider.is_deterministic:
-        recorded = await studio.ledger.record(entry)
-    else:
-        recorded = await drawing.record_and_draw(studio, provider, entry, wish)
+        entry.fingerprint = _digest(wish.prompt, entry.size, wish.format, str(wish.count), str(wish.as_bytes))
+    deliver = drawing.draw_and_record if provider.is_deterministic else drawing.record_and_draw
+    recorded, drawn = await deliver(studio, provider, entry, wish)
     if recorded.replayed:
         await _refuse_deleted(studio, recorded)
     ids = [recorded.id, *recorded.other_ids]
     urls = [_url(studio, each, wish.format) for each in ids]
-    return Delivered(ids, urls, wish.format, wish.prompt, recorded.created_at, recorded.replayed)
+    return Delivered(ids, urls, wish.format, wish.prompt, recorded.created_at, recorded.replayed, drawn)
 
 
 def _entry(studio: Studio, provider: Provider, caller: Caller, wish: Wish) -> Entry:

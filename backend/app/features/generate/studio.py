@@ -30,12 +30,13 @@ class Studio:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a caller asks for: `count` pictures of one prompt."""
+    """What a caller asks for: `count` pictures of one prompt, and whether the answer is to hold their bytes."""
 
     prompt: str
     size: Size
     format: PictureFormat = "png"
     count: int = 1
+    as_bytes: bool = False
 
 
 def name_of(generation_id: str, picture_format: PictureFormat) -> str:

@@ -1,11 +1,11 @@
 """The twin over HTTP."""
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 
 from app.core.errors import ConcurrencyLimited, RateLimited
 from app.core.web.openapi import BODY_PROBLEMS
 from app.features.generate import service as generate
-from app.features.generate.dependencies import IDEMPOTENCY_KEY, CurrentStudio
+from app.features.generate.dependencies import IDEMPOTENCY_KEY, CurrentStudio, tell_replay
 from app.features.keys.dependencies import bearer
 from app.features.keys.service import InvalidApiKey
 from app.features.openai import service
@@ -37,7 +37,7 @@ router = APIRouter(tags=["OpenAI"])
     ),
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
-async def create_images(admitted: AdmittedRequest, studio: CurrentStudio) -> Images:
+async def create_images(request: Request, admitted: AdmittedRequest, studio: CurrentStudio) -> Images:
     """Make pictures as OpenAI's SDK asks for them: the same service, ledger and limits as `/v1/generate`.
 
     Each picture counts one, in usage and in the rate limit; all `n` are delivered, or none.
@@ -49,9 +49,10 @@ async def create_images(admitted: AdmittedRequest, studio: CurrentStudio) -> Ima
         route=ROUTE,
         idempotency_key=admitted.idempotency_key,
     )
+    tell_replay(request, delivered)
     return Images(
         created=int(delivered.created_at.timestamp()),
-        data=await service.describe(studio, delivered, as_bytes=admitted.wants_bytes),
+        data=await service.describe(studio, delivered, as_bytes=admitted.wish.as_bytes),
         size=str(admitted.wish.size),
         output_format=admitted.wish.format,
     )

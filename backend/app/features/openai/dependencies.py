@@ -23,7 +23,6 @@ class Admitted:
 
     caller: Caller
     wish: Wish
-    wants_bytes: bool
     idempotency_key: str | None
 
 
@@ -37,7 +36,7 @@ async def _admitted(
     service.check_honoured(sent.not_to_be_honoured)
     wish = sent.wish
     await take_further(request, caller, units=wish.count - 1)
-    return Admitted(caller, wish, sent.response_format == "b64_json", idempotency_key)
+    return Admitted(caller, wish, idempotency_key)
 
 
 AdmittedRequest = Annotated[Admitted, Depends(_admitted)]

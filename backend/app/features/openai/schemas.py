@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from app.core.schemas import Answer, Body, Text
 from app.features.generate.schemas import Prompt, SizeText, read_size
@@ -22,12 +22,19 @@ _ASKS_FOR_NOTHING: dict[str, str | bool | None] = {
     "style": None,
     "output_compression": None,
     "partial_images": None,
+    "complexity": None,
+    "frame_count": None,
+    "frame_duration_ms": None,
+    "svg": None,
 }
 """What is known to OpenAI and cannot be honoured here, with the value that asks for nothing."""
 
 
 class ImageGenerate(Body):
     """Pictures to be made, as OpenAI's SDK asks for them. What is null counts as left out."""
+
+    # Unknown fields get this far, to be refused like those that cannot be honoured: with the status that OpenAI gives.
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False})
 
     prompt: Prompt
     model: Text | None = None
@@ -44,18 +51,25 @@ class ImageGenerate(Body):
     style: Any = None
     output_compression: Any = None
     partial_images: Any = None
+    complexity: Any = None
+    frame_count: Any = None
+    frame_duration_ms: Any = None
+    svg: Any = None
 
     @property
     def wish(self) -> Wish:
         """What it comes to."""
         size = DEFAULT_SIZE if self.size in {None, "auto"} else read_size(self.size or "")
-        return Wish(self.prompt, size, self.output_format or "png", self.n or 1)
+        return Wish(
+            self.prompt, size, self.output_format or "png", self.n or 1, as_bytes=self.response_format == "b64_json"
+        )
 
     @property
     def not_to_be_honoured(self) -> str | None:
-        """The first parameter that asks for something that there is not."""
+        """The first parameter that asks for something that there is not; empty for a name that the caller made up."""
         asked = ((name, getattr(self, name), nothing) for name, nothing in _ASKS_FOR_NOTHING.items())
-        return next((name for name, value, nothing in asked if value not in (None, nothing)), None)
+        made_up = "" if any(value is not None for value in (self.model_extra or {}).values()) else None
+        return next((name for name, value, nothing in asked if value not in (None, nothing)), made_up)
 
 
 class Image(Answer):

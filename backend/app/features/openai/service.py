@@ -33,9 +33,9 @@ def check_model(model: str | None, *, configured: str) -> None:
 
 
 def check_honoured(parameter: str | None) -> None:
-    """Raises UnsupportedParameter where there is one that cannot be honoured."""
+    """Raises UnsupportedParameter where there is one that cannot be honoured. Its name is told if we know it too."""
     if parameter is not None:
-        raise UnsupportedParameter(parameter)
+        raise UnsupportedParameter(parameter or None, None if parameter else "There is a parameter that nobody knows")
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,12 @@ class Described:
 
 
 async def describe(studio: Studio, delivered: Delivered, *, as_bytes: bool) -> Sequence[Described]:
-    """Every delivered picture, in order. Raises ImageNotFound where one is gone, and Unavailable."""
+    """Every delivered picture, in order. The bytes of a replay are read from where they are kept: only that can fail,
+    with ImageNotFound where one is gone, and Unavailable.
+    """
     if not as_bytes:
         return [Described(url=url) for url in delivered.urls]
-    contents = [
+    contents = delivered.drawn or [
         await pictures.read(studio, generation_id=each, picture_format=delivered.format) for each in delivered.ids
     ]
     return [Described(b64_json=b64encode(content).decode()) for content in contents]

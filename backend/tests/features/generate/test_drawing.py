@@ -6,15 +6,20 @@ from io import BytesIO
 import asyncpg
 import httpx2
 import pytest
+from app.core.settings import Settings
 from PIL import Image
 from tests.conftest import Start
 from tests.features.generate.painted import PROVIDER_KEY, painted
 from tests.features.usage.recorded import total
 from tests.harness import generate
+from tests.raw_http import JSON_TYPE, connected, head
 from tests.standins import gemini
 from tests.standins.wire import Reply
 
 ONCE = {"Idempotency-Key": "once"}
+LET_THE_LEASE_LAPSE = """
+    update claims set lease_until = now() where generation_id in (select id from generations where key_id = $1)
+"""
 
 
 async def _ask(client: httpx2.AsyncClient, key: object, **headers: str) -> httpx2.Response:
@@ -38,7 +43,7 @@ async def test_a_live_key_gets_a_picture_of_the_provider_in_exactly_the_asked_si
         assert shown.headers["x-content-type-options"] == "nosniff"
         with Image.open(BytesIO(shown.content)) as picture:
             assert (picture.format, picture.size) == ("PNG", (1536, 1024))
-        [seen] = there.gemini.seen
+        [seen] = there.provider.seen
         assert PROVIDER_KEY not in seen.target
         assert await total(database, there.key) == 1
 
@@ -51,38 +56,7 @@ async def test_a_test_key_never_reaches_the_provider_and_takes_the_same_sizes(st
         assert (answer.status_code, refused.status_code) == (200, 422)
         with Image.open(BytesIO((await _look(there.client, answer.json()["url"])).content)) as picture:
             assert picture.size == (1536, 1024)
-        assert there.gemini.seen == []
-
-
-@pytest.mark.parametrize(
-    ("faults", "status", "code"),
-    [
-        ([gemini.blocked_prompt("SAFETY")], 400, "content_policy_violation"),
-        ([gemini.candidate("IMAGE_SAFETY")], 400, "content_policy_violation"),
-        ([gemini.candidate("PROHIBITED_CONTENT")], 400, "content_policy_violation"),
-        ([gemini.candidate("STOP", {"text": "No"})] * 2, 502, "no_image_returned"),
-        ([gemini.throttled(retry_delay="300s")], 503, "provider_unavailable"),
-        ([gemini.failed(403, "PERMISSION_DENIED")], 503, "provider_unavailable"),
-        ([gemini.html()] * 3, 502, "provider_failed"),
-        ([gemini.failed(500, "INTERNAL")] * 3, 502, "provider_failed"),
-        ([Reply(is_reset=True)] * 3, 502, "provider_failed"),
-    ],
-)
-async def test_what_the_provider_refuses_or_fails_at_is_told_and_never_counts(
-    start: Start, database: asyncpg.Connection, faults: list[Reply], status: int, code: str
-) -> None:
-    async with painted(start) as there:
-        there.gemini.faults.extend(faults)
-        refused = await _ask(there.client, there.key, **ONCE)
-        assert (refused.status_code, refused.json()["code"]) == (status, code)
-        assert "Words of the provider" not in refused.text
-        assert (refused.headers.get("x-should-retry") == "false") == (code == "content_policy_violation")
-        assert ("retry-after" in refused.headers) == (status == 503)
-        assert await total(database, there.key) == 0
-        there.gemini.faults.clear()
-        again = await _ask(there.client, there.key, **ONCE)
-        assert (again.status_code, "idempotent-replayed" in again.headers) == (200, False), "the key is free again"
-        assert await total(database, there.key) == 1
+        assert there.provider.seen == []
 
 
 async def test_a_provider_that_hangs_is_a_504_at_the_deadline_and_holds_no_connection(
@@ -90,7 +64,7 @@ async def test_a_provider_that_hangs_is_a_504_at_the_deadline_and_holds_no_conne
 ) -> None:
     async with painted(start, generation_deadline_seconds=1, database_pool_size=1) as there:
         gate = asyncio.Event()
-        there.gemini.faults.extend([gemini.slow(gate)] * 20)
+        there.provider.faults.extend([gemini.slow(gate)] * 20)
         calls = [asyncio.create_task(generate(there.client, there.key)) for _ in range(20)]
         await there.asked(20)
         busy = "select count(*) from pg_stat_activity where datname = current_database() and state <> 'idle'"
@@ -106,7 +80,7 @@ async def test_a_provider_that_hangs_is_a_504_at_the_deadline_and_holds_no_conne
 async def test_the_same_request_while_it_is_drawn_is_a_conflict_and_afterwards_a_replay(start: Start) -> None:
     async with painted(start) as there:
         gate = asyncio.Event()
-        there.gemini.faults.append(gemini.slow(gate))
+        there.provider.faults.append(gemini.slow(gate))
         first = asyncio.create_task(_ask(there.client, there.key, **ONCE))
         await there.asked()
         meanwhile = [await _ask(there.client, there.key, **ONCE) for _ in range(3)]
@@ -114,11 +88,36 @@ async def test_the_same_request_while_it_is_drawn_is_a_conflict_and_afterwards_a
         assert {each.headers["retry-after"] for each in meanwhile} == {"1"}
         gate.set()
         await first
-        there.gemini.faults.clear()
+        there.provider.faults.clear()
         drawn = await _ask(there.client, there.key, **{"Idempotency-Key": "another"})
         replay = await _ask(there.client, there.key, **{"Idempotency-Key": "another"})
         assert replay.content == drawn.content
         assert replay.headers["idempotent-replayed"] == "true"
+
+
+async def test_whoever_hangs_up_while_it_is_drawn_finds_the_picture_when_he_asks_again(
+    start: Start, database: asyncpg.Connection
+) -> None:
+    async with painted(start) as there:
+        gate = asyncio.Event()
+        there.provider.faults.append(gemini.slow(gate))
+        there.provider.faults.append(Reply(gate=gate))
+        body = b'{"prompt":"A cute banana"}'
+        headers = [*there.key.headers.items(), *ONCE.items(), JSON_TYPE, ("Content-Length", str(len(body)))]
+        async with connected(there.client) as (_, writer):
+            writer.write(head("POST", "/v1/generate", headers) + body)
+            await there.asked()
+        there.provider.faults.clear()
+        assert (await _ask(there.client, there.key, **ONCE)).status_code == 409, "it is drawn on"
+        gate.set()
+        for _ in range(1000):
+            again = await _ask(there.client, there.key, **ONCE)
+            if again.status_code != 409:
+                break
+            await asyncio.sleep(0.01)
+        assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
+        assert (await _look(there.client, again.json()["url"])).status_code == 200
+        assert await total(database, there.key) == 1
 
 
 async def test_a_key_that_is_revoked_before_it_is_admitted_costs_nothing_and_one_that_is_drawn_for_is_counted(
@@ -126,15 +125,61 @@ async def test_a_key_that_is_revoked_before_it_is_admitted_costs_nothing_and_one
 ) -> None:
     async with painted(start) as there:
         gate = asyncio.Event()
-        there.gemini.faults.append(Reply(gate=gate))
+        there.provider.faults.append(Reply(gate=gate))
         running = asyncio.create_task(generate(there.client, there.key))
         await there.asked()
         await there.account.revoke_key(there.key)
         assert (await generate(there.client, there.key)).status_code == 401
-        assert len(there.gemini.seen) == 1, "the cache still knows the key, the ledger does not"
-        there.gemini.faults.clear()
+        assert len(there.provider.seen) == 1, "the cache still knows the key, the ledger does not"
+        there.provider.faults.clear()
         gate.set()
         assert (await running).status_code == 200
+        assert await total(database, there.key) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"), [({}, 503, "unavailable"), (ONCE, 409, "idempotency_key_in_use")]
+)
+async def test_a_worker_that_has_lost_its_lease_throws_its_pictures_away(
+    start: Start, settings: Settings, database: asyncpg.Connection, *, headers: dict[str, str], status: int, code: str
+) -> None:
+    async with painted(start) as there:
+        gate = asyncio.Event()
+        there.provider.faults.append(Reply(gemini.drawn(gemini.picture_bytes(1024, 1024)).content, gate=gate))
+        running = asyncio.create_task(_ask(there.client, there.key, **headers))
+        await there.asked()
+        lost = await database.fetchval(
+            "update generations set status = 'lost' where key_id = $1 returning id", there.key.id
+        )
+        gate.set()
+        answer = await running
+        assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (status, code, "1")
+        assert list((settings.data_dir / "pictures").rglob(f"{lost}*")) == []
+        assert await total(database, there.key) == 0
+
+
+async def test_of_two_who_take_over_from_a_crash_one_draws_and_the_other_waits(
+    start: Start, database: asyncpg.Connection
+) -> None:
+    async with painted(start) as there:
+        first_gate, second_gate = asyncio.Event(), asyncio.Event()
+        content = gemini.drawn(gemini.picture_bytes(1024, 1024)).content
+        there.provider.faults.extend([Reply(content, gate=gate) for gate in (first_gate, second_gate)])
+        late = asyncio.create_task(_ask(there.client, there.key, **ONCE))
+        await there.asked()
+        await database.execute(LET_THE_LEASE_LAPSE, there.key.id)
+        calls = [asyncio.create_task(_ask(there.client, there.key, **ONCE)) for _ in range(5)]
+        await there.asked(2)
+        done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        while len(done) < 4:
+            done, _ = await asyncio.wait(calls, timeout=0.05)
+        assert {call.result().status_code for call in done} == {409}
+        first_gate.set()
+        assert (await late).json()["code"] == "idempotency_key_in_use", "it came too late, and the other draws"
+        second_gate.set()
+        answers = await asyncio.gather(*calls)
+        assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
+        assert len(there.provider.seen) == 2
         assert await total(database, there.key) == 1
 
 

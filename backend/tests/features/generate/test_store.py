@@ -1,0 +1,126 @@
+"""Pictures in a bucket: through this server, or from the bucket itself by an address that is good for a while."""
+
+import base64
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import httpx2
+import pytest
+from pydantic import SecretStr
+from tests.conftest import Start
+from tests.features.generate.painted import Painted, painted
+from tests.features.usage.recorded import total
+from tests.harness import generate
+from tests.problems import check_problem
+from tests.standins.s3 import S3Server, s3_server
+
+SECONDS = 60
+
+
+@pytest.fixture
+def bucket() -> Iterator[S3Server]:
+    with s3_server("pictures") as server:
+        yield server
+
+
+@asynccontextmanager
+async def kept(start: Start, bucket: S3Server, **settings: object) -> AsyncIterator[Painted]:
+    """An application whose pictures are in the bucket."""
+    account = {"s3_access_key_id": bucket.key_id, "s3_secret_access_key": SecretStr(bucket.secret)}
+    where = {"image_store": "s3", "s3_bucket": "pictures", "s3_endpoint": bucket.url, **account}
+    async with painted(start, **where, **settings) as there:
+        yield there
+
+
+async def made(there: Painted) -> str:
+    """The path of a new picture."""
+    answer = await generate(there.client, there.key)
+    assert answer.status_code == 200, answer.text
+    return httpx2.URL(answer.json()["url"]).path
+
+
+async def test_a_picture_in_a_bucket_is_shown_in_parts_too_and_deleted_there(start: Start, bucket: S3Server) -> None:
+    async with kept(start, bucket) as there:
+        path = await made(there)
+        [(name, stored)] = bucket.buckets["pictures"].items()
+        whole = await there.client.get(path)
+        part = await there.client.get(path, headers={"Range": "bytes=10-19"})
+        assert (whole.status_code, whole.content) == (200, stored.content)
+        assert (part.status_code, part.content) == (206, stored.content[10:20])
+        generation_id = name.removesuffix(".png")
+        deleted = await there.client.delete(f"/v1/generations/{generation_id}", headers=there.key.headers)
+        assert (deleted.status_code, bucket.buckets["pictures"]) == (204, {})
+        assert (await there.client.get(path)).status_code == 404
+
+
+async def test_a_viewer_is_led_to_the_bucket_by_an_address_that_expires(start: Start, bucket: S3Server) -> None:
+    async with kept(start, bucket, s3_redirect_seconds=SECONDS) as there, httpx2.AsyncClient() as browser:
+        path = await made(there)
+        asked = len(bucket.seen)
+        led = await there.client.get(path)
+        assert (led.status_code, led.content, len(bucket.seen)) == (307, b"", asked)
+        assert led.headers["cache-control"] == f"private, max-age={SECONDS // 2}"
+        assert "etag" not in led.headers, "a cache would take an expired address for a fresh one"
+        address = led.headers["location"]
+        shown = await browser.get(address)
+        [stored] = bucket.buckets["pictures"].values()
+        assert (shown.status_code, shown.content, shown.headers["content-type"]) == (200, stored.content, "image/png")
+        part = await browser.get(address, headers={"Range": "bytes=10-19"})
+        assert (part.status_code, part.content) == (206, stored.content[10:20])
+        assert (await browser.get(address.replace(path.rpartition("/")[2], "another.png"))).status_code == 403
+        assert (await browser.delete(address)).status_code == 403
+        assert bucket.secret not in address
+        bucket.clock_offset_seconds = SECONDS + 2
+        assert (await browser.get(address)).status_code == 403
+
+
+async def test_a_viewer_who_has_the_picture_or_asks_about_it_is_answered_here(start: Start, bucket: S3Server) -> None:
+    async with kept(start, bucket, s3_redirect_seconds=SECONDS) as there:
+        path = await made(there)
+        head = await there.client.head(path)
+        [stored] = bucket.buckets["pictures"].values()
+        assert (head.status_code, head.headers["content-length"]) == (200, str(len(stored.content)))
+        again = await there.client.get(path, headers={"If-None-Match": head.headers["etag"]})
+        assert (again.status_code, "location" in again.headers) == (304, False)
+        generation_id = path.rpartition("/")[2].removesuffix(".png")
+        await there.client.delete(f"/v1/generations/{generation_id}", headers=there.key.headers)
+        for headers in ({}, {"If-None-Match": head.headers["etag"]}):
+            check_problem(await there.client.get(path, headers=headers), 404, "image_not_found")
+        check_problem(await there.client.get(path.replace(".png", ".webp")), 404, "image_not_found")
+
+
+async def test_what_the_stub_draws_is_shown_here_wherever_pictures_are_kept(start: Start, bucket: S3Server) -> None:
+    async with kept(start, bucket, s3_redirect_seconds=SECONDS) as there:
+        key = await there.account.create_key(environment="test")
+        url = (await generate(there.client, key)).json()["url"]
+        assert (await there.client.get(httpx2.URL(url).path)).status_code == 200
+        assert bucket.seen == []
+
+
+async def test_bytes_are_answered_as_they_were_drawn_and_not_read_again(
+    start: Start, database: asyncpg.Connection, bucket: S3Server
+) -> None:
+    async with kept(start, bucket, s3_redirect_seconds=SECONDS) as there:
+        bucket.fail("internal_error", times=100, method="GET")
+        body = {"prompt": "A cute banana", "response_format": "b64_json", "n": 2}
+        headers = {**there.key.headers, "Idempotency-Key": "once"}
+        answer = await there.client.post("/v1/images/generations", json=body, headers=headers)
+        told = {base64.b64decode(each["b64_json"]) for each in answer.json()["data"]}
+        assert told == {each.content for each in bucket.buckets["pictures"].values()}
+        assert await total(database, there.key) == 2
+        bucket.recover()
+        replay = await there.client.post("/v1/images/generations", json=body, headers=headers)
+        assert (replay.content, replay.headers["idempotent-replayed"]) == (answer.content, "true")
+
+
+async def test_a_store_that_fails_is_a_503_that_does_not_count(
+    start: Start, database: asyncpg.Connection, bucket: S3Server
+) -> None:
+    async with kept(start, bucket) as there:
+        bucket.fail("internal_error", times=100, method="PUT")
+        check_problem(await generate(there.client, there.key), 503, "unavailable")
+        assert await total(database, there.key) == 0
+        bucket.recover()
+        assert (await generate(there.client, there.key)).status_code == 200
+        assert await total(database, there.key) == 1

@@ -1,0 +1,186 @@
+"""`nanobanana check` and the start of `serve`: all that is configured is tried, and what is wrong is one sentence."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from tests.harness import sign_up
+from tests.standins import gemini, openai
+from tests.standins.gemini import GeminiStandIn
+from tests.standins.openai import OpenAIStandIn
+from tests.standins.s3 import S3Server, s3_server
+from tests.standins.wire import Reply, serving
+from tests.test_cli import nanobanana
+from tests.test_cli import serving as serving_nanobanana
+
+PROVIDER_KEY = "canary-key-of-the-provider-0123456789"
+NOWHERE = "http://127.0.0.1:1"
+UNREACHABLE = "postgresql+asyncpg://u:hunter2@127.0.0.1:1/n"
+
+
+@pytest.fixture
+def bucket() -> Iterator[S3Server]:
+    with s3_server("pictures") as server:
+        yield server
+
+
+def in_bucket(bucket: S3Server, **changes: str) -> dict[str, str]:
+    account = {"S3_ACCESS_KEY_ID": bucket.key_id, "S3_SECRET_ACCESS_KEY": bucket.secret}
+    return {"IMAGE_STORE": "s3", "S3_BUCKET": "pictures", "S3_ENDPOINT": bucket.url, **account, **changes}
+
+
+@dataclass(frozen=True)
+class Vendors:
+    """A Gemini and an OpenAI-compatible endpoint, and the settings that lead there."""
+
+    google: GeminiStandIn
+    endpoint: OpenAIStandIn
+    google_url: str
+    endpoint_url: str
+
+    def gemini(self, **changes: str) -> dict[str, str]:
+        settings = {"GEMINI_API_KEY": PROVIDER_KEY, "GEMINI_BASE_URL": self.google_url}
+        return {"IMAGE_PROVIDER": "gemini", **settings, **changes}
+
+    def openai(self, **changes: str) -> dict[str, str]:
+        settings = {"OPENAI_API_KEY": PROVIDER_KEY, "OPENAI_BASE_URL": f"{self.endpoint_url}/v1"}
+        return {"IMAGE_PROVIDER": "openai", **settings, **changes}
+
+
+@pytest.fixture
+async def vendors() -> AsyncIterator[Vendors]:
+    google, endpoint = GeminiStandIn(api_key=PROVIDER_KEY), OpenAIStandIn(api_key=PROVIDER_KEY)
+    async with AsyncExitStack() as stack:
+        urls = [await stack.enter_async_context(serving(each.answer)) for each in (google, endpoint)]
+        yield Vendors(google, endpoint, *urls)
+
+
+async def check(folder: Path, **settings: str) -> tuple[int, dict[str, str]]:
+    """The exit status, and what was said of each component."""
+    done = await asyncio.to_thread(nanobanana, folder, "check", **settings)
+    assert done.stderr == ""
+    assert "hunter2" not in done.stdout
+    assert PROVIDER_KEY not in done.stdout
+    lines = [line.partition(": ") for line in done.stdout.splitlines()]
+    return done.returncode, {name: said for name, _, said in lines}
+
+
+async def test_everything_that_is_configured_is_tried_and_nothing_that_costs(
+    tmp_path: Path, database_url: str, redis_url: str, bucket: S3Server, vendors: Vendors
+) -> None:
+    settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, **in_bucket(bucket)}
+    for provider, name in ((vendors.gemini(), "gemini"), (vendors.openai(), "openai")):
+        status, said = await check(tmp_path, **settings, **provider)
+        assert said == {"database": "ok", "redis": "ok", "store": "ok (s3)", "provider": f"ok ({name})"}
+        assert status == 0
+    assert {seen.method for seen in (*vendors.google.seen, *vendors.endpoint.seen)} == {"GET"}
+    assert bucket.buckets["pictures"] == {}
+
+
+async def test_without_settings_everything_is_ours(tmp_path: Path) -> None:
+    status, said = await check(tmp_path)
+    ours = {"database": "ours, started by serve", "redis": "none", "store": "ok (disk)", "provider": "ok (stub)"}
+    assert (status, said) == (0, ours)
+
+
+async def test_all_that_is_wrong_is_told_at_once(tmp_path: Path, bucket: S3Server, vendors: Vendors) -> None:
+    wrong = {"DATABASE_URL": UNREACHABLE, "REDIS_URL": "redis://u:hunter2@127.0.0.1:1"}
+    store = in_bucket(bucket, S3_SECRET_ACCESS_KEY="hunter2" * 9)
+    status, said = await check(tmp_path, **wrong, **store, **vendors.gemini(GEMINI_MODEL="gemini-0"))
+    assert status == 1
+    assert said["database"].startswith("The database of DATABASE_URL cannot be reached")
+    assert said["redis"] == "The Redis of REDIS_URL cannot be used (ConnectionError)."
+    assert said["store"].startswith("S3_SECRET_ACCESS_KEY does not belong to S3_ACCESS_KEY_ID")
+    assert said["provider"] == "GEMINI_MODEL names no model that there is at GEMINI_BASE_URL."
+
+
+@pytest.mark.parametrize(
+    ("changes", "faults", "sentence"),
+    [
+        ({"GEMINI_API_KEY": "another"}, [], "GEMINI_API_KEY is refused."),
+        ({}, [gemini.failed(403, "PERMISSION_DENIED")], "GEMINI_API_KEY is refused."),
+        ({"GEMINI_MODEL": "gemini-0"}, [], "GEMINI_MODEL names no model that there is at GEMINI_BASE_URL."),
+        ({"GEMINI_BASE_URL": NOWHERE}, [], "GEMINI_BASE_URL cannot be reached."),
+        ({}, [Reply(is_reset=True)], "GEMINI_BASE_URL cannot be reached."),
+        ({}, [gemini.failed(503, "UNAVAILABLE")], "GEMINI_BASE_URL answers with 503."),
+        ({}, [gemini.html()], "GEMINI_BASE_URL does not answer as Gemini does."),
+        ({"GEMINI_API_KEY": ""}, [], "IMAGE_PROVIDER is gemini, but GEMINI_API_KEY is missing."),
+        ({"GEMINI_SIZES": "9x9"}, [], "GEMINI_SIZES cannot be read: entry 1 must look like 1536x1024=3:2/1K."),
+    ],
+)
+async def test_what_is_wrong_with_gemini_is_told_apart(
+    tmp_path: Path, vendors: Vendors, *, changes: dict[str, str], faults: list[Reply], sentence: str
+) -> None:
+    vendors.google.faults.extend(faults)
+    status, said = await check(tmp_path, **vendors.gemini(**changes))
+    assert (status, said["provider"]) == (1, sentence)
+
+
+@pytest.mark.parametrize(
+    ("changes", "faults", "status", "sentence"),
+    [
+        ({"OPENAI_API_KEY": "another"}, [], 1, "OPENAI_API_KEY is missing or refused."),
+        ({"OPENAI_API_KEY": ""}, [], 1, "OPENAI_API_KEY is missing or refused."),
+        ({"OPENAI_MODEL": "dall-e-9"}, [], 1, "OPENAI_MODEL is none of the models that OPENAI_BASE_URL lists."),
+        ({"OPENAI_BASE_URL": NOWHERE}, [], 1, "OPENAI_BASE_URL cannot be reached."),
+        ({}, [openai.failed(500, "server_error")], 1, "OPENAI_BASE_URL answers with 500."),
+        ({}, [openai.failed(404, "not_found")], 0, "ok (openai)"),
+        (
+            {},
+            [openai.failed(404, "not_found"), openai.failed(501, "not_implemented")],
+            *(0, "it answers, but lists no models: key and model were not tried (openai)"),
+        ),
+        ({}, [gemini.html()] * 2, 0, "it answers, but lists no models: key and model were not tried (openai)"),
+    ],
+)
+async def test_what_is_wrong_with_an_endpoint_is_told_apart_and_one_without_models_is_not_wrong(
+    tmp_path: Path, vendors: Vendors, *, changes: dict[str, str], faults: list[Reply], status: int, sentence: str
+) -> None:
+    vendors.endpoint.faults.extend(faults)
+    found, said = await check(tmp_path, **vendors.openai(**changes))
+    assert (found, said["provider"]) == (status, sentence)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"S3_SECRET_ACCESS_KEY": "hunter2" * 9}, "S3_SECRET_ACCESS_KEY does not belong to S3_ACCESS_KEY_ID"),
+        ({"S3_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE"}, "S3_ACCESS_KEY_ID is not known to the store"),
+        ({"S3_BUCKET": "another"}, "S3_BUCKET names no bucket of this account"),
+        ({"S3_BUCKET": ""}, "IMAGE_STORE is s3, but S3_BUCKET is missing."),
+    ],
+)
+async def test_a_store_that_is_set_up_wrong_is_refused_before_anything_is_started(
+    tmp_path: Path, bucket: S3Server, *, wrong: dict[str, str], sentence: str
+) -> None:
+    done = await asyncio.to_thread(nanobanana, tmp_path / "data", "serve", **in_bucket(bucket, **wrong))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"nanobanana: {sentence}")
+    assert done.stderr.count("\n") == 1
+    assert "hunter2" not in done.stderr
+    assert not (tmp_path / "data" / "postgres").exists()
+
+
+async def test_a_store_or_a_provider_that_is_of_no_use_now_is_told_and_the_server_serves(
+    tmp_path: Path, database_url: str, bucket: S3Server, vendors: Vendors
+) -> None:
+    settings = {**in_bucket(bucket, S3_ENDPOINT=NOWHERE), **vendors.gemini(GEMINI_API_KEY="another")}
+    server = serving_nanobanana(tmp_path, DATABASE_URL=database_url, **settings)
+    _, said = await asyncio.to_thread(server.__enter__)
+    try:
+        url = said.partition("NanoBanana is at ")[2].split()[0]
+        async with httpx2.AsyncClient(base_url=url, timeout=30) as client:
+            key = await (await sign_up(client)).create_key(environment="test")
+            answer = await client.post("/v1/generate", json={"prompt": "A cute banana"}, headers=key.headers)
+            assert answer.status_code == 200
+            assert (await client.get(httpx2.URL(answer.json()["url"]).path)).status_code == 200
+    finally:
+        await asyncio.to_thread(server.__exit__, None, None, None)
+    lines = (tmp_path / "stderr").read_text().splitlines()
+    until = "Until that is mended, live keys may get no pictures."
+    told = [line for line in lines if not line.startswith("{")]
+    assert told == [f"S3_ENDPOINT cannot be reached. {until}", f"GEMINI_API_KEY is refused. {until}"]
