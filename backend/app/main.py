@@ -15,6 +15,7 @@ from app.core.pool import BoundedPool
 from app.core.security import TokenKey
 from app.core.settings import ConfigurationError, Settings
 from app.core.web.app import App
+from app.core.web.door import Door
 from app.core.web.openapi import operation_id
 from app.core.web.reference import add_reference
 from app.features.auth import api as auth
@@ -51,11 +52,11 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
     database_url, token_key = settings.database_url.get_secret_value(), TokenKey.derive(settings.signing_secret)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with _opened(settings, app.state.metrics, database_url, token_key, clock) as parts:
             for name, part in parts.items():
                 setattr(app.state, name, part)
-            yield
+            yield {"door": app.state.door}
 
     app = App(
         title="NanoBanana",
@@ -68,6 +69,7 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
         lifespan=lifespan,
     )
     app.state.settings, app.state.metrics = settings, Metrics()
+    app.state.door = Door(settings.requests_max, app.state.metrics, proxies=settings.trusted_proxies)
     # Among the app's own routes and not included: inclusion would match its path twice more on every call.
     app.router.routes.extend(generate.lean.routes)
     for router in (auth.router, keys.router, generate.router, usage.router, health.router):

@@ -22,6 +22,7 @@ from uvicorn.supervisors import Multiprocess
 from app.core.logs import configure_logging
 from app.core.metrics import shared_by_workers
 from app.core.settings import ConfigurationError, Settings
+from app.core.web.protocol import Protocol
 from app.main import create_app
 
 _GC_THRESHOLDS = (20_000, 50, 100)  # full collections are rare
@@ -85,7 +86,7 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
         factory=True,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,

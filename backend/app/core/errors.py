@@ -176,8 +176,13 @@ class Overloaded(Unavailable):
 async def answer(request: Request, exception: Exception) -> JSONResponse:
     """The problem document for whatever was raised; what is unknown is a 500 and a log line, never a detail."""
     error = _as_api_error(request, exception)
-    if error.status >= InternalError.status and not isinstance(error, Overloaded):  # a metric counts those
+    if error.status >= InternalError.status:
         logger.error("request_failed", code=error.code, exc_info=exception)
+    return document(request, error)
+
+
+def document(request: Request, error: ApiError) -> JSONResponse:
+    """The problem document that says so to this request."""
     return JSONResponse(
         {
             "type": "about:blank",
