@@ -34,7 +34,7 @@ class Door:
         self._refused = 0
 
     def refuse(self, now: float) -> int:
-        """Counts a refusal, and says in how many seconds this caller may come again. `now` is the event loop's clock."""
+        """Counts a refusal, and says how many seconds later this caller may come again. `now` is the event loop's."""
         self._metrics.overload_refusals.inc()
         self._refused += 1
         if self._refused == 1:

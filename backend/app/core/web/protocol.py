@@ -9,16 +9,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from app.core.web.door import ALWAYS_ANSWERED, Door
 from app.core.web.refusal import overloaded
 
-_REST_SECONDS = 1.0
-
 
 class Protocol(HttpToolsProtocol):
     """One connection. A request for which there is no room is refused before anything is done for it: no task is made,
     and the application does not hear of it.
 
-    A caller who sends the next request before the turn that was told is not listened to for a second, twice as long
-    each time that happens again, and never beyond the turn. So whoever does not wait soon costs as little as whoever
-    does, who notices nothing. The connection of a trusted proxy carries many callers, and is always listened to.
+    Until the time is over that such a caller was told to wait, the next request is left where it is. So whoever does
+    not wait costs as little as whoever does, who notices nothing. The connection of a trusted proxy carries many
+    callers, and is always listened to.
 
     The door is `door` in the state of the application's lifespan. `place` in a request's state says whether it has one;
     the application gives it back.
@@ -27,8 +25,6 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._door: Door = self.app_state["door"]
-        self._turn = 0.0
-        self._rest_seconds = _REST_SECONDS
         self._rest: asyncio.TimerHandle | None = None
         self._early = b""
         self._body_to_come = False  # of a request that was refused
@@ -63,34 +59,28 @@ class Protocol(HttpToolsProtocol):
             self._refuse(cycle)
             return
         self._door.room -= place
-        self._turn = 0.0
         cycle.scope["state"]["place"] = place
         super()._start_asgi_task(cycle, app)
 
     def _refuse(self, cycle: RequestResponseCycle) -> None:
-        now = self.loop.time()
-        early = now < self._turn
-        retry_after_seconds = self._door.refuse(now)
-        self._turn = now + retry_after_seconds
+        retry_after_seconds = self._door.refuse(self.loop.time())
         # What is behind it in the pipeline came without waiting; who waits for a 100 may or may not send the body now.
         close = bool(self.pipeline) or cycle.waiting_for_100_continue or not cycle.keep_alive
-        self.transport.write(
-            overloaded(
-                retry_after_seconds=retry_after_seconds,
-                server_headers=self.server_state.default_headers,
-                without_body=cycle.scope["method"] == "HEAD",
-                close=close,
-            )
+        answer = overloaded(
+            retry_after_seconds=retry_after_seconds,
+            server_headers=self.server_state.default_headers,
+            without_body=cycle.scope["method"] == "HEAD",
+            close=close,
         )
+        self.transport.write(answer)
         self._body_to_come = cycle.more_body
         cycle.response_started = cycle.response_complete = True
         if close:
             self.transport.close()
         cycle.on_response()
         if not close and not self._door.is_proxy(self.client and self.client[0]):
-            self._rest_seconds = 2 * self._rest_seconds if early else _REST_SECONDS
             self._unset_keepalive_if_required()
-            self._rest = self.loop.call_later(min(self._rest_seconds, retry_after_seconds), self._listen_again)
+            self._rest = self.loop.call_later(retry_after_seconds, self._listen_again)
 
     def _listen_again(self) -> None:
         self._rest = None
