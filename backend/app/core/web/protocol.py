@@ -9,6 +9,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from app.core.web.door import ALWAYS_ANSWERED, Door
 from app.core.web.refusal import overloaded
 
+_EARLY_BYTES_MAX = 16 * 1024
+
 
 class Protocol(HttpToolsProtocol):
     """One connection. A request for which there is no room is refused before anything is done for it: no task is made,
@@ -32,6 +34,8 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._rest is None or self._body_to_come:
             super().data_received(data)
+        elif len(data) > _EARLY_BYTES_MAX:
+            self.transport.close()
         else:  # one piece is taken before reading stops: until then it is noticed at once when a caller hangs up
             self._early += data
             self.flow.pause_reading()
@@ -78,6 +82,7 @@ class Protocol(HttpToolsProtocol):
         if close:
             self.transport.close()
         cycle.on_response()
+        cycle.on_response = _nothing  # or connection and request would hold each other until the collector comes by
         if not close and not self._door.is_proxy(self.client and self.client[0]):
             self._unset_keepalive_if_required()
             self._rest = self.loop.call_later(retry_after_seconds, self._listen_again)
@@ -97,3 +102,7 @@ class Protocol(HttpToolsProtocol):
         """Ends the connection if nothing comes for as long as connections are kept."""
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+
+def _nothing() -> None:
+    """For a request that has been answered."""
