@@ -20,8 +20,10 @@ from app.core.pool import BoundedPool
 from app.core.security import KeyEnvironment, TokenKey
 from app.core.settings import ConfigurationError, Settings
 from app.core.web.app import App
+from app.core.web.door import Door
 from app.core.web.openapi import operation_id
 from app.core.web.reference import add_reference
+from app.core.web.refusals import Refusals
 from app.features.auth import api as auth
 from app.features.auth.dependencies import SignInLimits
 from app.features.auth.service import Accounts
@@ -63,11 +65,11 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
     database_url, token_key = settings.database_url.get_secret_value(), TokenKey.derive(settings.signing_secret)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with _opened(settings, app.state.metrics, database_url, token_key, clock) as parts:
             for name, part in parts.items():
                 setattr(app.state, name, part)
-            yield
+            yield {"door": app.state.door, "refusals": await Refusals.prepare(app)}
 
     app = App(
         title="NanoBanana",
@@ -84,6 +86,7 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
         (re.compile(re.escape(openai.ROUTE)), answer_as_openai),
         (pages_of_errors.PATHS, pages_of_errors.answer_error),
     )
+    app.state.door = Door(settings.requests_max, app.state.metrics, proxies=settings.trusted_proxies)
     # Among the app's own routes and not included: inclusion would match its path twice more on every call.
     app.router.routes.extend(generate.lean.routes)
     for router in (auth.router, keys.router, generate.router, openai.router, usage.router, health.router, *PAGES):

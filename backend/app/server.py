@@ -23,9 +23,11 @@ from app.core.logs import configure_logging
 from app.core.metrics import shared_by_workers
 from app.core.settings import ConfigurationError, Settings
 from app.core.web.body import BODY_SECONDS_MAX
+from app.core.web.protocol import Protocol
 from app.main import create_app
 
 _GC_THRESHOLDS = (20_000, 50, 100)  # full collections are rare
+_ACCEPTED_PER_TURN = 16
 _GRACE_SECONDS_MIN, _GRACE_MARGIN_SECONDS = 30, 5
 
 
@@ -86,7 +88,7 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
         factory=True,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -97,13 +99,16 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
     )
     configure_logging(settings.log_level)
     listener.listen(config.backlog)
+    # The event loop accepts one connection a turn of each. In an overload its turns are long, and who asks for health
+    # comes on a new connection, behind all others who do.
+    sockets = [listener, *(listener.dup() for _ in range(_ACCEPTED_PER_TURN - 1))]
     if settings.workers > 1:
-        supervisor = Multiprocess(config, sockets=[listener])  # takes over the signals
+        supervisor = Multiprocess(config, sockets=sockets)  # takes over the signals
         with shared_by_workers():
             if stop.number is None:
                 supervisor.run()
     else:
-        _Server(config, stop).run(sockets=[listener])
+        _Server(config, stop).run(sockets=sockets)
 
 
 def grace_seconds(settings: Settings) -> int:

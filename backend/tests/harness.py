@@ -15,6 +15,7 @@ import asyncpg
 import httpx2
 import uvicorn
 from app.core.settings import Settings
+from app.core.web.protocol import Protocol
 from app.main import create_app
 from sqlalchemy.engine import make_url
 
@@ -48,7 +49,7 @@ async def running(settings: Settings, *, clock: Callable[[], float] = time.time)
         listener.listen(2048)
         config = uvicorn.Config(
             create_app(settings, clock=clock),
-            http="httptools",
+            http=Protocol,
             ws="none",
             lifespan="on",
             log_config=None,

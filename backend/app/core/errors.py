@@ -187,12 +187,17 @@ async def answer(request: Request, exception: Exception) -> Response:
     Paths that the application's `error_answers` name are answered as it is said there.
     """
     error = _as_api_error(request, exception)
-    if error.status >= InternalError.status and not isinstance(error, Overloaded):  # a metric counts those
+    if error.status >= InternalError.status:
         logger.error("request_failed", code=error.code, exc_info=exception)
     answers: ErrorAnswers = request.app.state.error_answers
     for paths, answer_in_its_way in answers:
         if paths.fullmatch(request.scope["path"]):
             return await answer_in_its_way(request, error)
+    return await answer_as_problem(request, error)
+
+
+async def answer_as_problem(request: Request, error: ApiError) -> Response:
+    """The problem document that says so to this request."""
     return JSONResponse(
         _problem(error, request_id=request.state.request_id),
         status_code=error.status,

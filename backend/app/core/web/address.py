@@ -55,6 +55,12 @@ def places_of(address: Address) -> Origin:
     return Origin(*(str(ip_network((address, bits), strict=False)) for bits in (64, 48)))
 
 
+def is_in(networks: Sequence[Network], host: str) -> bool:
+    """Whether the address is in one of the networks."""
+    address = _parse(host) if networks else None
+    return address is not None and any(address in network for network in networks)
+
+
 def _parse(text: str) -> Address | None:
     try:
         address = ip_address(text.partition("%")[0])

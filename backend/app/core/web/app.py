@@ -6,7 +6,6 @@ from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.types import ASGIApp
 
-from app.core.settings import Settings
 from app.core.web.middleware import Envelope, Gate
 from app.core.web.openapi import document
 
@@ -18,9 +17,7 @@ class App(FastAPI):
         """Envelope, Gate, routes. What FastAPI would put around them to answer errors, Envelope does already; each
         layer costs every request two more calls on the way in and two on the way out.
         """
-        settings: Settings = self.state.settings
-        inner = Gate(AsyncExitStackMiddleware(self.router))
-        return Envelope(inner, requests_max=settings.requests_max, metrics=self.state.metrics)
+        return Envelope(Gate(AsyncExitStackMiddleware(self.router)), door=self.state.door)
 
     def openapi(self) -> dict[str, Any]:
         """The document, made once."""

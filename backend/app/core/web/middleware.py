@@ -8,10 +8,10 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import InvalidRequest, NotFound, Overloaded, TooLarge, answer
+from app.core.errors import InvalidRequest, NotFound, TooLarge, answer
 from app.core.logs import current_request_id, log_request
-from app.core.metrics import Metrics
 from app.core.security import new_id
+from app.core.web.door import Door
 
 BODY_BYTES_MAX = 64 * 1024
 
@@ -22,14 +22,12 @@ class Envelope:
     It stands outside everything, so no exception leaves as anything but a problem document. The access line names the
     route and not the path: a picture's path is a secret.
 
-    At most `requests_max` requests are at work; one more is refused at once. A request is at work until its answer
-    begins: how slowly a caller reads is not for others to wait for. Health is always answered.
+    The place that the server has given a request is free again as soon as the answer begins, or when there is none.
     """
 
-    def __init__(self, app: ASGIApp, *, requests_max: int, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, door: Door) -> None:
         self._app = app
-        self._room = requests_max
-        self._metrics = metrics
+        self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,22 +36,21 @@ class Envelope:
         state = scope.setdefault("state", {})
         request_id = state["request_id"] = new_id("req")
         state["answer_headers"] = {}
+        place = state.pop("place", False)  # servers of other people have no door
         status = 0
-        place = scope["path"] not in _ALWAYS_ANSWERED
         started = time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self._room += place
-                message["headers"] = _with_common_headers(message["headers"], state)
+                self._door.room += place
+                message["headers"] = with_common_headers(message["headers"], state)
             await send(message)
 
         current_request_id.set(request_id)
-        self._room -= place
         try:
-            await self._admitted(place)(scope, receive, send_with_headers)
+            await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
             pass  # it left before its body had come: there is nobody to answer
         except Exception as exception:
@@ -62,16 +59,9 @@ class Envelope:
             await (await answer(Request(scope, receive), exception))(scope, receive, send_with_headers)
         finally:
             if not status:
-                self._room += place
+                self._door.room += place
             seconds = time.perf_counter() - started
             log_request(request_id, method=_method(scope), route=_route(scope), status=status, seconds=seconds)
-
-    def _admitted(self, place: bool) -> ASGIApp:
-        """What is inside, where there is room for one more, or no place is taken."""
-        if place and self._room < 0:
-            self._metrics.overload_refusals.inc()
-            raise Overloaded
-        return self._app
 
 
 class Gate:
@@ -103,6 +93,17 @@ def add_answer_headers(request: Request, headers: Mapping[str, str]) -> None:
     request.state.answer_headers.update(headers)
 
 
+def with_common_headers(headers: Iterable[tuple[bytes, bytes]], state: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer with those that every answer has. As bytes, since every answer passes here."""
+    given = list(headers)
+    given.append((b"x-request-id", state["request_id"].encode()))
+    given.append((b"x-content-type-options", b"nosniff"))
+    if not any(name == b"cache-control" for name, _ in given):
+        given.append((b"cache-control", b"no-store"))
+    given += [(name.lower().encode(), value.encode("latin-1")) for name, value in state["answer_headers"].items()]
+    return given
+
+
 def _bounded(receive: Receive) -> Receive:
     """A body without a declared length is counted as it comes."""
     total = 0
@@ -118,17 +119,6 @@ def _bounded(receive: Receive) -> Receive:
     return receive_within_bound
 
 
-def _with_common_headers(headers: Iterable[tuple[bytes, bytes]], state: dict[str, Any]) -> list[tuple[bytes, bytes]]:
-    """Written as bytes, since every answer passes here."""
-    given = list(headers)
-    given.append((b"x-request-id", state["request_id"].encode()))
-    given.append((b"x-content-type-options", b"nosniff"))
-    if not any(name == b"cache-control" for name, _ in given):
-        given.append((b"cache-control", b"no-store"))
-    given += [(name.lower().encode(), value.encode("latin-1")) for name, value in state["answer_headers"].items()]
-    return given
-
-
 def _route(scope: Scope) -> str:
     return getattr(scope.get("route"), "path", "unmatched")
 
@@ -137,5 +127,4 @@ def _method(scope: Scope) -> str:
     return scope["method"] if scope["method"] in _METHODS else "other"
 
 
-_ALWAYS_ANSWERED = {"/health", "/ready", "/metrics"}
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}

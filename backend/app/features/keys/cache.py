@@ -1,7 +1,8 @@
 """Who called a moment ago: a hint that saves a SELECT, and never decides."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from app.features.keys.service import Caller, InvalidApiKey
 
@@ -23,6 +24,7 @@ class CallerCache:
         self._clock = clock
         self._entries_max = entries_max
         self._entries: dict[bytes, tuple[Caller | None, float]] = {}
+        self._asking: dict[bytes, asyncio.Task[Caller | None]] = {}
 
     def get(self, key_hash: bytes) -> Caller | None:
         """Who has this key, if that is remembered. Raises InvalidApiKey where it is remembered that nobody has."""
@@ -31,6 +33,23 @@ class CallerCache:
             return None
         if caller is None:
             raise InvalidApiKey
+        return caller
+
+    async def learn(self, key_hash: bytes, find: Callable[[bytes], Awaitable[Caller | None]]) -> Caller | None:
+        """Who has this key, as `find` says; remembers it. Those who ask for the same key meanwhile share the question:
+        when a thousand of a key's calls are at work and it is forgotten, the database is asked once.
+        """
+        asking = self._asking.get(key_hash)
+        if asking is None:
+            asking = self._asking[key_hash] = asyncio.create_task(self._learn(key_hash, find))
+        return await asyncio.shield(asking)  # who goes away leaves the others their answer
+
+    async def _learn(self, key_hash: bytes, find: Callable[[bytes], Awaitable[Caller | None]]) -> Caller | None:
+        try:
+            caller = await find(key_hash)
+        finally:
+            del self._asking[key_hash]
+        self.put(key_hash, caller)
         return caller
 
     def put(self, key_hash: bytes, caller: Caller | None) -> None:

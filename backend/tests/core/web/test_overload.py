@@ -15,6 +15,7 @@ from tests.problems import check_problem
 from tests.raw_http import JSON_TYPE, chunk, connected, head, read_answer, send_raw
 
 PLACES = 3
+LOOPBACK = "127.0.0.0/8"
 METRICS = {"Authorization": f"Bearer {METRICS_TOKEN}"}
 LOGIN = head("POST", "/v1/auth/login", [JSON_TYPE, ("Content-Length", "10")])
 CHUNKED_LOGIN = head("POST", "/v1/auth/login", [JSON_TYPE, ("Transfer-Encoding", "chunked")])
@@ -23,9 +24,11 @@ FIRST_PART, LAST_PART = b"{", b'"a": "b"}'
 
 @pytest.fixture
 async def small(start: Start, monkeypatch: pytest.MonkeyPatch) -> httpx2.AsyncClient:
-    """An application that works on three requests at a time, and waits as long as a test does for a body."""
+    """An application that works on three requests at a time, and waits as long as a test does for a body. It takes us
+    for a proxy, to whom it listens after a refusal too.
+    """
     monkeypatch.setattr("app.core.web.body.BODY_SECONDS_MAX", 60)
-    return await start(requests_max=PLACES, metrics_token=METRICS_TOKEN)
+    return await start(requests_max=PLACES, metrics_token=METRICS_TOKEN, trusted_proxies=LOOPBACK)
 
 
 @pytest.fixture
@@ -116,7 +119,7 @@ async def test_every_kind_of_answer_leaves_its_place(
 
 
 async def test_who_hangs_up_leaves_the_place(start: Start, account: Account) -> None:
-    client, key = await start(requests_max=1), await account.create_key()
+    client, key = await start(requests_max=1, trusted_proxies=LOOPBACK), await account.create_key()
     generation = head("POST", "/v1/generate", [*key.headers.items(), JSON_TYPE, ("Content-Length", "10")])
     for begun in (LOGIN, CHUNKED_LOGIN, generation) * 2:
         async with connected(client) as (_, writer):

@@ -77,6 +77,40 @@ def test_no_more_are_remembered_than_may_be_and_the_oldest_goes_first(cache: Cal
     assert [cache.get(each) for each in (b"x", b"y", b"z")] == [None, None, None]
 
 
+@pytest.mark.parametrize("found", [ADA, None])
+async def test_those_who_ask_at_the_same_time_share_one_question(cache: CallerCache, found: Caller | None) -> None:
+    asked, told = list[bytes](), asyncio.Event()
+
+    async def find(key_hash: bytes) -> Caller | None:
+        asked.append(key_hash)
+        await told.wait()
+        return found
+
+    calls = [asyncio.ensure_future(cache.learn(b"a", find)) for _ in range(100)]
+    other = asyncio.ensure_future(cache.learn(b"b", find))
+    await asyncio.sleep(0)
+    calls[0].cancel()  # whoever asked first may leave
+    told.set()
+    assert await asyncio.gather(*calls[1:], other) == [found] * 100
+    assert asked == [b"a", b"b"]
+    assert await cache.learn(b"a", find) == found
+    assert asked == [b"a", b"b", b"a"]
+
+
+async def test_a_question_that_fails_fails_for_all_who_share_it_and_is_asked_again(cache: CallerCache) -> None:
+    async def fail(_key_hash: bytes) -> Caller | None:
+        await asyncio.sleep(0)
+        raise OSError
+
+    async def find(_key_hash: bytes) -> Caller | None:
+        return ADA
+
+    failed = await asyncio.gather(*(cache.learn(b"a", fail) for _ in range(3)), return_exceptions=True)
+    assert [type(each) for each in failed] == [OSError] * 3
+    assert cache.get(b"a") is None
+    assert await cache.learn(b"a", find) == cache.get(b"a") == ADA
+
+
 async def _make_known(client: httpx2.AsyncClient, key: Key) -> None:
     for _ in range(3):
         assert (await generate(client, key)).status_code == 200
