@@ -79,6 +79,26 @@ async def test_it_is_answered_to_the_byte_as_the_application_would(
     assert refused.headers["x-request-id"] != told.headers["x-request-id"]
 
 
+@pytest.mark.parametrize(
+    ("path", "media_type", "said"),
+    [
+        ("/v1/images/generations", "application/json", '"code":"overloaded"}}'),
+        ("/keys", "text/html; charset=utf-8", "The service has too much to do; try again. Try again in 1 second."),
+    ],
+)
+async def test_paths_that_speak_otherwise_are_refused_in_their_own_words(
+    start: Start, path: str, media_type: str, said: str
+) -> None:
+    client = await start(requests_max=1)
+    async with _full(client):
+        answer = await client.get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (503, media_type)
+    assert answer.headers["retry-after"] == "1"
+    assert said in answer.text
+    assert ("content-security-policy" in answer.headers) == (path == "/keys")
+    assert (answer.headers["x-request-id"] in answer.text) == (path == "/keys")
+
+
 async def test_callers_are_told_to_come_one_after_another_and_none_to_wait_for_long(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
