@@ -20,8 +20,8 @@ class Protocol(HttpToolsProtocol):
     not wait costs as little as whoever does, who notices nothing. The connection of a trusted proxy carries many
     callers, and is always listened to.
 
-    In the state of the application's lifespan, the door is `door`, and what the refused are told `refusals`. `place` in a
-    request's state says whether it has one; the application gives it back.
+    In the state of the application's lifespan, `door` is the door and `refusals` what the refused are told. `place` in
+    a request's state says whether it has one; the application gives it back.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
