@@ -96,6 +96,13 @@ async def plain_page(open_page: OpenPage) -> Page:
 
 
 @pytest.fixture(params=LOOKS)
-async def page_in_every_look(request: pytest.FixtureRequest, open_page: OpenPage) -> Page:
-    """The test runs three times: light, dark, and on a phone."""
-    return await open_page(LOOKS[request.param])
+def look(request: pytest.FixtureRequest) -> str:
+    """The test runs once in every look; this is the name of the one."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+async def page_in_every_look(look: str, open_page: OpenPage) -> Page:
+    """A page in the look of this run: light, dark, or on a phone."""
+    return await open_page(LOOKS[look])

@@ -4,7 +4,6 @@ import httpx2
 import pytest
 from playwright.async_api import Page, Route
 from tests.browser.complaints import Complaints
-from tests.browser.conftest import LOOKS, OpenPage
 from tests.browser.sight import obstacles, overhang
 
 STRICT = "default-src 'none'; connect-src 'self'; img-src 'self' data:"
@@ -75,11 +74,10 @@ async def test_a_problem_that_the_test_asks_for_is_no_complaint(page: Page, comp
     assert complaints.take() == []
 
 
-async def test_obstacles_and_overhang_are_found(open_page: OpenPage) -> None:
-    page = await open_page(LOOKS["phone"])
+async def test_obstacles_and_overhang_are_found(phone_page: Page) -> None:
     viewport = "<meta name=viewport content='width=device-width'>"
-    await _show(page, f"{viewport}<main><h1>A</h1><input><p style='width: 400px; margin: 0'>A</p></main>")
-    assert [each.partition(":")[0] for each in await obstacles(page)] == ["label"]
-    assert await overhang(page) > 0
-    await _show(page, f"{viewport}<main><h1>A</h1><label>B <input></label></main>")
-    assert (await obstacles(page), await overhang(page)) == ([], 0)
+    await _show(phone_page, f"{viewport}<main><h1>A</h1><input><p style='width: 400px; margin: 0'>A</p></main>")
+    assert [each.partition(":")[0] for each in await obstacles(phone_page)] == ["label"]
+    assert await overhang(phone_page) > 0
+    await _show(phone_page, f"{viewport}<main><h1>A</h1><label>B <input></label></main>")
+    assert (await obstacles(phone_page), await overhang(phone_page)) == ([], 0)

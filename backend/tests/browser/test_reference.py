@@ -1,21 +1,19 @@
 """The API reference in a browser: all of it is there, and it comes from nowhere else."""
 
 import httpx2
-import pytest
 from playwright.async_api import Page, expect
-from tests.browser.conftest import LOOKS, OpenPage
 from tests.browser.sight import picture
 
 
-@pytest.mark.parametrize("look", LOOKS)
-async def test_the_reference_shows_every_operation(site: httpx2.AsyncClient, open_page: OpenPage, look: str) -> None:
-    page = await open_page(LOOKS[look])
+async def test_the_reference_shows_every_operation(
+    site: httpx2.AsyncClient, page_in_every_look: Page, look: str
+) -> None:
     document = (await site.get("/openapi.json")).json()
     operations = sum(len(methods) for methods in document["paths"].values())
-    await page.goto("/docs")
-    await expect(page.locator(".opblock")).to_have_count(operations)
-    await expect(page.get_by_role("heading", name="NanoBanana")).to_be_visible()
-    await picture(page, f"docs-{look}")
+    await page_in_every_look.goto("/docs")
+    await expect(page_in_every_look.locator(".opblock")).to_have_count(operations)
+    await expect(page_in_every_look.get_by_role("heading", name="NanoBanana")).to_be_visible()
+    await picture(page_in_every_look, f"docs-{look}")
 
 
 async def test_an_operation_is_tried_out_from_the_page(page: Page) -> None:
