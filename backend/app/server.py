@@ -137,9 +137,10 @@ def welcome(settings: Settings) -> str:
     log_in = f"curl -s {url}/v1/auth/login {as_json} {account} {_pick('access_token')}"
     create_key = f"""curl -s {url}/v1/keys -H "Authorization: Bearer $({log_in})" {as_json} -d '{{"name":"first"}}'"""
     return f"""
-  NanoBanana is at {url}   (reference: {url}/docs, stop: Ctrl-C)
+  NanoBanana is at {url}   open it in a browser: your first picture is a minute away
+  (API reference: {url}/docs, stop: Ctrl-C)
 
-  Your first picture, in three lines for another terminal:
+  Or in three lines for another terminal:
 
 curl -s {url}/v1/auth/register {as_json} {account}
 KEY=$({create_key} {_pick("key")})

@@ -142,6 +142,9 @@ async def test_the_reference_and_all_it_loads_come_from_us(client: httpx2.AsyncC
     loaded = re.findall(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)["']""", page.text)
     assert len(loaded) >= 4
     assert re.findall(r"https?:|[\"'(]//", page.text) == []
+    assert re.findall(r"<script[^>]*>[^<]|<style|style=| on\w+=", page.text) == []
+    assert "default-src 'none'; script-src 'self'; style-src 'self'; " in page.headers["content-security-policy"]
+    assert "unsafe" not in page.headers["content-security-policy"]
     for url in loaded:
         assert not urlsplit(url).netloc
         answer = await client.get(url)
