@@ -49,8 +49,10 @@ def json_reply(body: object, *, status: int = 200, **more: Any) -> Reply:
 
 
 @asynccontextmanager
-async def serving(answer: Callable[[Seen], Reply], *, tls: SSLContext | None = None) -> AsyncIterator[str]:
-    """The address of a server on a free loopback port that answers with `answer`."""
+async def serving(
+    answer: Callable[[Seen], Reply], *, port: int = 0, tls: SSLContext | None = None
+) -> AsyncIterator[str]:
+    """The address of a server on a loopback port, a free one by default, that answers with `answer`."""
     conversations: set[asyncio.Task[None]] = set()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,7 +69,7 @@ async def serving(answer: Callable[[Seen], Reply], *, tls: SSLContext | None = N
             conversations.discard(conversation)
             writer.close()
 
-    server = await asyncio.start_server(converse, "127.0.0.1", 0, ssl=tls, backlog=4096)
+    server = await asyncio.start_server(converse, "127.0.0.1", port, ssl=tls, backlog=4096)
     try:
         yield f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
