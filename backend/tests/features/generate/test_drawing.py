@@ -2,6 +2,7 @@
 
 import asyncio
 from io import BytesIO
+from itertools import islice
 
 import asyncpg
 import httpx2
@@ -170,10 +171,8 @@ async def test_of_two_who_take_over_from_a_crash_one_draws_and_the_other_waits(
         await database.execute(LET_THE_LEASE_LAPSE, there.key.id)
         calls = [asyncio.create_task(_ask(there.client, there.key, **ONCE)) for _ in range(5)]
         await there.asked(2)
-        done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
-        while len(done) < 4:
-            done, _ = await asyncio.wait(calls, timeout=0.05)
-        assert {call.result().status_code for call in done} == {409}
+        refused = [await each for each in islice(asyncio.as_completed(calls), 4)]
+        assert {answer.status_code for answer in refused} == {409}
         first_gate.set()
         assert (await late).json()["code"] == "idempotency_key_in_use", "it came too late, and the other draws"
         second_gate.set()

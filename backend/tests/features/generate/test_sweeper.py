@@ -33,11 +33,9 @@ def _files(settings: Settings, generation_id: str) -> list[Path]:
 
 async def _until_forgotten(database: asyncpg.Connection, generation_id: str) -> str:
     """The status of the generation, once its picture has been deleted."""
+    forgotten = "select status from generations where id = $1 and deleted_at is not null"
     for _ in range(1000):
-        status, deleted_at = await database.fetchrow(
-            "select status, deleted_at from generations where id = $1", generation_id
-        )
-        if deleted_at is not None:
+        if (status := await database.fetchval(forgotten, generation_id)) is not None:
             return str(status)
         await asyncio.sleep(0.01)
     raise AssertionError("it is still there")
