@@ -6,7 +6,7 @@ BIN := .venv/bin
 LOCKED := --require-hashes --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-scale bench-limits bench-overload bench-console chaos lock clean
+.PHONY: help run test suite test-browser screenshots check bench bench-scale bench-limits bench-overload bench-console chaos lock clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,9 +14,21 @@ help: ## show this help
 run: .venv/run.installed ## start NanoBanana on http://127.0.0.1:8000, with a PostgreSQL of its own
 	@exec $(BIN)/nanobanana serve
 
-test: .venv/dev.installed ## run the whole suite on a real PostgreSQL and Redis, with coverage
-	cd backend && rm -rf .coverage && ../$(BIN)/pytest -q -n 2 --cov --cov-report= --ignore=tests/chaos && ../$(BIN)/coverage report
+test: suite ## run the whole suite on a real PostgreSQL and Redis, with coverage, and in a browser if there is one
+	@cd backend && if ../$(BIN)/python -m tests.browser.chromium; then ../$(BIN)/pytest -q tests/browser; else \
+	  echo "There is no Chromium or Chrome here: the tests in a browser were left out. make test-browser installs one."; fi
+
+suite: .venv/dev.installed
+	cd backend && rm -rf .coverage && ../$(BIN)/pytest -q -n 2 --cov --cov-report= --ignore=tests/chaos --ignore=tests/browser && ../$(BIN)/coverage report
 	cd backend && ../$(BIN)/pytest -q tests/chaos
+
+test-browser: .venv/dev.installed ## look at every page in a Chromium, which is installed where that is possible
+	cd backend && ../$(BIN)/python -m tests.browser.chromium install && ../$(BIN)/pytest -q tests/browser
+
+screenshots: .venv/dev.installed ## take pictures of every page, light, dark and on a phone, into screenshots/
+	@mkdir -p screenshots
+	cd backend && ../$(BIN)/python -m tests.browser.chromium install && SCREENSHOTS=../screenshots ../$(BIN)/pytest -q tests/browser
+	@ls screenshots
 
 check: .venv/dev.installed ## style, types, import contracts, schema equal to the models
 	cd backend && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports && ../$(BIN)/pytest -q tests/test_schema.py

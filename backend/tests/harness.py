@@ -40,12 +40,19 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def running(settings: Settings, *, clock: Callable[[], float] = time.time) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of the application, served on a free loopback port as `nanobanana serve` does it."""
+async def running(
+    settings: Settings, *, clock: Callable[[], float] = time.time, at_its_own_url: bool = False
+) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of the application, served on a free loopback port as `nanobanana serve` does it. What its answers lead
+    to is there only `at_its_own_url`; else it is at the settings' PUBLIC_URL.
+    """
     # With the protocol named, asyncio turns Nagle's algorithm off: without, every answer waits 40 ms.
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(2048)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        if at_its_own_url:
+            settings = settings.model_copy(update={"public_url": url})
         config = uvicorn.Config(
             create_app(settings, clock=clock),
             http="httptools",
@@ -59,8 +66,7 @@ async def running(settings: Settings, *, clock: Callable[[], float] = time.time)
         server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         limits = httpx2.Limits(max_connections=None)
-        port = listener.getsockname()[1]
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, limits=limits) as client:
+        async with httpx2.AsyncClient(base_url=url, timeout=30, limits=limits) as client:
             yield client  # its first request waits in the socket's queue until the application has started
         server.should_exit = True
         await serving
