@@ -7,7 +7,7 @@ import statistics
 import time
 
 from benchmarks.machine import ACCOUNT, WIDE_OPEN, database, free_port, machine, new_keys, serving
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page, async_playwright, expect
 from tests.browser import chromium
 
 KEYS = 100
@@ -31,8 +31,7 @@ async def measure(url: str) -> dict[str, list[float]]:
         found: dict[str, list[float]] = {"received": [], "painted": []}
         for _ in range(ROUNDS):
             await page.goto("/keys")
-            rows = await page.locator("tbody tr").count()
-            assert rows == KEYS
+            await expect(page.locator("tbody tr")).to_have_count(KEYS)
             found["received"].append(await page.evaluate(_RESPONSE))
             found["painted"].append(await _painted(page))
         await browser.close()
