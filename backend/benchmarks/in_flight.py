@@ -83,9 +83,8 @@ async def measure(server: Server, upstream: Server, url: str) -> None:
     answered = await calling
     report(answered, plateau, idle)
     print(f"the server's CPU seconds: {server.cpu_seconds - spent:.1f}; memory afterwards {server.memory_kib:,} KiB")
-    delivered, all_of_them, counted = (
-        after - earlier for after, earlier in zip(await connection.fetchrow(_RECORDED), before, strict=True)
-    )
+    after = await connection.fetchrow(_RECORDED)
+    delivered, all_of_them, counted = (now - earlier for now, earlier in zip(after or (), before or (), strict=True))
     print(f"recorded: {all_of_them}, of which delivered: {delivered}; counted: {counted}; answered with 200:", end=" ")
     print(Counter(answered["statuses"])[200])
     await connection.close()

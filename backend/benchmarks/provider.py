@@ -4,10 +4,10 @@ Asked for `/held`, it tells how many calls it holds and the most that it has hel
 """
 
 import asyncio
-import random
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from hashlib import shake_256
 from io import BytesIO
 
 import uvloop
@@ -63,7 +63,7 @@ async def draw(port: int, picture: bytes, delay_seconds: float) -> None:
 
 def square(side: int, kind: str) -> bytes:
     encoded = BytesIO()
-    colours = random.Random(side).randbytes(3 * side * side) if kind == "noise" else bytes((255, 204, 44)) * side**2
+    colours = shake_256(kind.encode()).digest(3 * side * side) if kind == "noise" else bytes((255, 204, 44)) * side**2
     Image.frombytes("RGB", (side, side), colours).save(encoded, "PNG")
     return encoded.getvalue()
 

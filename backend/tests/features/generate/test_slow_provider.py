@@ -22,14 +22,14 @@ async def test_while_a_provider_hangs_others_are_served_and_what_finds_no_place_
     async with painted(start, provider_calls_max=3, database_pool_size=1, generation_deadline_seconds=600) as there:
         other, test = [await there.account.create_key(environment=each) for each in ("live", "test")]
         gate = asyncio.Event()
-        there.gemini.faults.extend([gemini.slow(gate)] * 2)
+        there.provider.faults.extend([gemini.slow(gate)] * 2)
         hanging = [asyncio.create_task(generate(there.client, there.key)) for _ in range(2)]
         await there.asked(2)
         assert await database.fetchval(_BUSY) == 0
         for key in (other, other, test):
             assert (await generate(there.client, key)).status_code == 200, "the third place is for whoever comes"
 
-        there.gemini.faults.append(gemini.slow(gate))
+        there.provider.faults.append(gemini.slow(gate))
         hanging.append(asyncio.create_task(generate(there.client, there.key)))
         await there.asked(5)
         refused = await generate(there.client, other)
@@ -37,7 +37,7 @@ async def test_while_a_provider_hangs_others_are_served_and_what_finds_no_place_
         assert (await generate(there.client, test)).status_code == 200
         assert await database.fetchval(_BUSY) == 0
         assert not any(call.done() for call in hanging), "all that was answered did not wait for the provider"
-        assert len(there.gemini.seen) == 5, "what was refused never reached it"
+        assert len(there.provider.seen) == 5, "what was refused never reached it"
         assert [await total(database, key) for key in (there.key, other, test)] == [0, 2, 2]
 
         gate.set()
@@ -51,7 +51,7 @@ async def test_the_places_of_calls_that_came_to_their_deadline_are_free_again(
 ) -> None:
     async with painted(start, provider_calls_max=2, generation_deadline_seconds=1) as there:
         gate = asyncio.Event()
-        there.gemini.faults.extend([gemini.slow(gate)] * 2)
+        there.provider.faults.extend([gemini.slow(gate)] * 2)
         for answer in await asyncio.gather(*(generate(there.client, there.key) for _ in range(2))):
             check_problem(answer, 504, "provider_timeout")
         assert await total(database, there.key) == 0
