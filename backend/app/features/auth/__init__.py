@@ -1,1 +1,1 @@
-"""Accounts: registration, login, the token that a login gives, and who the token belongs to."""
+"""Accounts: registration, logins by token and in browsers, whose they are, and how they are ended."""
