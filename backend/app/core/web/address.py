@@ -40,7 +40,7 @@ def behind_proxies(peer: Address, *, forwarded: Sequence[str], trusted: Sequence
     """The last address, seen from our side, that is not a trusted proxy's."""
     address = peer
     hops = [hop.strip() for header in forwarded for hop in header.rsplit(",", _HOPS_MAX)][-_HOPS_MAX:]
-    while hops and any(address in network for network in trusted):
+    while hops and _is_within(trusted, address):
         further = _parse(hops.pop())
         if further is None:
             break
@@ -58,7 +58,11 @@ def places_of(address: Address) -> Origin:
 def is_in(networks: Sequence[Network], host: str) -> bool:
     """Whether the address is in one of the networks."""
     address = _parse(host) if networks else None
-    return address is not None and any(address in network for network in networks)
+    return address is not None and _is_within(networks, address)
+
+
+def _is_within(networks: Sequence[Network], address: Address) -> bool:
+    return any(address in network for network in networks)
 
 
 def _parse(text: str) -> Address | None:

@@ -1,6 +1,7 @@
 """HTTP as the server speaks it: uvicorn's, with a door in front of the application."""
 
 import asyncio
+from functools import cached_property
 from typing import Any
 
 from uvicorn._types import ASGI3Application
@@ -79,15 +80,22 @@ class Protocol(HttpToolsProtocol):
             close=close,
         )
         self.transport.write(answer)
+        self.server_state.total_requests += 1
         self._body_to_come = cycle.more_body
         cycle.response_started = cycle.response_complete = True
+        cycle.on_response = _nothing  # or connection and request would hold each other until the collector comes by
         if close:
             self.transport.close()
-        cycle.on_response()
-        cycle.on_response = _nothing  # or connection and request would hold each other until the collector comes by
-        if not close and not self._door.is_proxy(self.client and self.client[0]):
-            self._unset_keepalive_if_required()
+            return
+        self.flow.resume_reading()
+        if self._is_proxy:
+            self._expect_another()
+        else:
             self._rest = self.loop.call_later(retry_after_seconds, self._listen_again)
+
+    @cached_property
+    def _is_proxy(self) -> bool:
+        return self._door.is_proxy(self.client and self.client[0])
 
     def _listen_again(self) -> None:
         self._rest = None

@@ -213,12 +213,13 @@ async def test_nothing_is_left_of_a_refused_caller_who_hangs_up(start: Start) ->
 @pytest.mark.parametrize("proxies", [LOOPBACK, ""])
 async def test_the_body_of_a_refused_request_is_no_request(start: Start, proxies: str) -> None:
     client = await start(requests_max=1, trusted_proxies=proxies)
-    counted = head("POST", "/v1/auth/login", [JSON_TYPE, ("Content-Length", str(len(HEALTH)))]), HEALTH
-    chunked = head("POST", "/v1/auth/login", [JSON_TYPE, ("Transfer-Encoding", "chunked")]), chunk(HEALTH) + chunk(b"")
+    content = b" " * 30_000 + HEALTH
+    counted = head("POST", "/v1/auth/login", [JSON_TYPE, ("Content-Length", str(len(content)))]), content
+    chunked = head("POST", "/v1/auth/login", [JSON_TYPE, ("Transfer-Encoding", "chunked")]), chunk(content) + chunk(b"")
     for begun, body in (counted, chunked):
         async with _full(client), connected(client) as ends:
             check_problem(await _ask(ends, begun), 503, "overloaded")
-            for part in (body[:9], body[9:]):
+            for part in (body[:20_000], body[20_000:]):
                 ends[1].write(part)
                 assert (await client.get("/health")).status_code == 200  # meanwhile it has been read
             await _refused(ends)
