@@ -2,14 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 
 from app.core.errors import Unavailable
 from app.core.logs import logger
 from app.features.generate.studio import Studio, Wish, name_of
 from app.features.usage.ledger.entries import Entry, IdempotencyKeyInUse, LeaseLostError, Recorded, Settlement
 from app.providers import Order, Provider, ProviderTimeout
-from app.providers.pixels import convert
 
 LEASE_MARGIN_SECONDS = 5
 """How much longer than its generation a lease lasts, so that it can still be settled."""
@@ -54,8 +52,7 @@ async def _draw_and_keep(studio: Studio, provider: Provider, entry: Entry, wish:
 
 async def _draw_one(studio: Studio, provider: Provider, wish: Wish, name: str, deadline: float) -> None:
     picture = await provider.draw(Order(wish.prompt, wish.size), deadline=deadline)
-    converted = await studio.converting.run(partial(convert, picture, wish.format))
-    await studio.store.put(name, converted.content)
+    await studio.store.put(name, (await studio.convert(picture, wish.format)).content)
 
 
 def _first_of(failed: BaseExceptionGroup[BaseException]) -> BaseException:

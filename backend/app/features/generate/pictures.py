@@ -5,7 +5,6 @@ import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from sqlalchemy import ColumnElement, func, select, update
 
@@ -18,7 +17,6 @@ from app.features.generate.service import SHOWN
 from app.features.generate.studio import Studio, name_of
 from app.models import Generation, PictureFormat
 from app.providers import Order, Size
-from app.providers.pixels import convert
 
 _SWEEP_SECONDS = 60
 _AT_A_TIME = 100
@@ -67,7 +65,7 @@ async def _draw(studio: Studio, generation: Generation) -> bytes:
     width, _, height = generation.size.partition("x")
     order = Order(generation.prompt, Size(int(width), int(height)))
     drawn = await studio.providers["test"].draw(order, deadline=math.inf)
-    return (await studio.converting.run(partial(convert, drawn, generation.format))).content
+    return (await studio.convert(drawn, generation.format)).content
 
 
 async def _at_once(content: bytes) -> AsyncIterator[bytes]:

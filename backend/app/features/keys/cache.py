@@ -1,7 +1,8 @@
 """Who called a moment ago: a hint that saves a SELECT, and never decides."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from app.features.keys.service import Caller, InvalidApiKey
 
@@ -23,6 +24,7 @@ class CallerCache:
         self._clock = clock
         self._entries_max = entries_max
         self._entries: dict[bytes, tuple[Caller | None, float]] = {}
+        self._asking: dict[bytes, asyncio.Future[Caller | None]] = {}
 
     def get(self, key_hash: bytes) -> Caller | None:
         """Who has this key, if that is remembered. Raises InvalidApiKey where it is remembered that nobody has."""
@@ -31,6 +33,21 @@ class CallerCache:
             return None
         if caller is None:
             raise InvalidApiKey
+        return caller
+
+    async def learn(self, key_hash: bytes, ask: Callable[[], Awaitable[Caller | None]]) -> Caller | None:
+        """Who has this key, or nobody, as `ask` says; remembered. Whoever comes while it is asked waits for its answer:
+        a thousand calls with one key are one question.
+        """
+        asking = self._asking.get(key_hash)
+        if asking is None:
+            asking = self._asking[key_hash] = asyncio.ensure_future(self._ask(key_hash, ask))
+            asking.add_done_callback(lambda _: self._asking.pop(key_hash))
+        return await asyncio.shield(asking)  # that one of them leaves is nothing to the others
+
+    async def _ask(self, key_hash: bytes, ask: Callable[[], Awaitable[Caller | None]]) -> Caller | None:
+        caller = await ask()
+        self.put(key_hash, caller)
         return caller
 
     def put(self, key_hash: bytes, caller: Caller | None) -> None:

@@ -1,12 +1,13 @@
 """What keys offer to routes: who is calling."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, NoReturn
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from app.core.db import Session
+from app.core.db import Session, SessionMaker
 from app.core.security import hash_api_key
 from app.core.settings import Settings
 from app.core.web.address import origin_of
@@ -47,10 +48,13 @@ async def recall_caller(request: Request) -> service.Caller:
     except service.InvalidApiKey:
         return await _refuse(request)
     if caller is None:
-        async with request.app.state.sessions.begin() as session:
-            caller = await service.find_caller(session, key_hash=key_hash)
-        cache.put(key_hash, caller)
+        caller = await cache.learn(key_hash, partial(_find_caller, request.app.state.sessions, key_hash))
     return caller or await _refuse(request)
+
+
+async def _find_caller(sessions: SessionMaker, key_hash: bytes) -> service.Caller | None:
+    async with sessions.begin() as session:
+        return await service.find_caller(session, key_hash=key_hash)
 
 
 async def _caller(

@@ -5,8 +5,12 @@ import asyncio
 import asyncpg
 import httpx2
 import pytest
+from app.core.errors import Unavailable
+from app.features.keys import service
 from app.features.keys.cache import KNOWN_SECONDS, UNKNOWN_SECONDS, CallerCache
 from app.features.keys.service import Caller, InvalidApiKey
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 from tests.conftest import Start
 from tests.harness import Account, Clock, Key, as_seen, generate
 
@@ -75,6 +79,56 @@ def test_no_more_are_remembered_than_may_be_and_the_oldest_goes_first(cache: Cal
     for number in range(100):
         cache.put(number.to_bytes(), None)
     assert [cache.get(each) for each in (b"x", b"y", b"z")] == [None, None, None]
+
+
+async def test_who_comes_while_a_key_is_looked_up_waits_for_that_and_one_who_leaves_takes_nothing_from_the_others(
+    cache: CallerCache,
+) -> None:
+    asked, known = 0, asyncio.Event()
+
+    async def ask() -> Caller:
+        nonlocal asked
+        asked += 1
+        await known.wait()
+        return ADA
+
+    callers = [asyncio.ensure_future(cache.learn(b"a", ask)) for _ in range(100)]
+    await asyncio.sleep(0)
+    callers[0].cancel()
+    known.set()
+    assert await asyncio.gather(*callers[1:]) == [ADA] * 99
+    assert (asked, cache.get(b"a")) == (1, ADA)
+
+
+async def test_a_look_up_that_fails_fails_for_all_who_wait_and_is_done_anew_for_the_next(cache: CallerCache) -> None:
+    async def fail() -> Caller:
+        raise Unavailable
+
+    async def succeed() -> Caller:
+        return ADA
+
+    outcomes = await asyncio.gather(*(cache.learn(b"a", fail) for _ in range(3)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
+    assert cache.get(b"a") is None
+    assert await cache.learn(b"a", succeed) == ADA
+
+
+async def test_any_number_of_calls_with_a_key_that_is_not_remembered_take_one_connection(
+    start: Start, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, find_caller = 0, service.find_caller
+
+    async def count_and_find(session: AsyncSession, *, key_hash: bytes) -> Caller | None:
+        nonlocal asked
+        asked += 1
+        await session.execute(text("select pg_sleep(0.2)"))
+        return await find_caller(session, key_hash=key_hash)
+
+    client, key = await start(database_pool_size=2), await account.create_key()
+    monkeypatch.setattr(service, "find_caller", count_and_find)
+    answers = await asyncio.gather(*(generate(client, key) for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert asked < 25, "one after the other, they would be fifty"
 
 
 async def _make_known(client: httpx2.AsyncClient, key: Key) -> None:
