@@ -1,4 +1,4 @@
-"""`make bench-provider`: thousands of generations at once on a provider that takes ten seconds, in one process."""
+"""`make bench-provider`: thousands of generations in flight on a provider that takes ten seconds, in one process."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from secrets import token_urlsafe
@@ -25,7 +25,9 @@ from sqlalchemy.engine import make_url
 CALLS = 5000
 PROVIDER_SECONDS = 10
 SIDE = 64
+ARRIVALS = {"arriving over 8 s": 8.0, "all at once": 0.0}  # within less than the provider takes, so that all overlap
 WARM_UP_CALLS = 200
+PAUSE_SECONDS = 5
 CONNECTING = 200  # at a time, below what the server's socket lets wait
 LOOK_SECONDS = 0.1
 DESCRIPTORS = 3 * CALLS  # in one process: a connection of each caller, one to the provider, a file, and some more
@@ -36,7 +38,7 @@ select count(*) from pg_stat_activity
 where datname = current_database() and application_name = 'nanobanana' and (state <> 'idle' or xact_start is not null)
 """
 _RECORDED = """
-select (select count(*) from generations where status = 'delivered'), (select count(*) from generations),
+select (select count(*) from generations), (select count(*) from generations where status = 'delivered'),
   (select coalesce(sum(pictures), 0)::bigint from usage)
 """
 
@@ -52,7 +54,7 @@ class Plateau:
 
 def main() -> None:
     if sys.argv[1:2] == ["call"]:
-        uvloop.run(call_all(sys.argv[2], sys.argv[3], int(sys.argv[4])))
+        uvloop.run(call_all(sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5])))
         return
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, max(DESCRIPTORS, _descriptors_max())))
     with ExitStack() as stack:
@@ -75,18 +77,23 @@ def main() -> None:
 
 async def measure(server: Server, upstream: Server, url: str) -> None:
     key = await asyncio.to_thread(new_key, server.url)
-    await asyncio.to_thread(call, server, key, WARM_UP_CALLS)
+    await asyncio.to_thread(call, server, key, WARM_UP_CALLS, 0)
     connection = await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False))
-    idle, spent, before = server.memory_kib, server.cpu_seconds, await connection.fetchrow(_RECORDED)
-    calling = asyncio.create_task(asyncio.to_thread(call, server, key, CALLS))
-    plateau = await watch(server, upstream, connection, calling)
-    answered = await calling
-    report(answered, plateau, idle)
-    print(f"the server's CPU seconds: {server.cpu_seconds - spent:.1f}; memory afterwards {server.memory_kib:,} KiB")
-    after = await connection.fetchrow(_RECORDED)
-    delivered, all_of_them, counted = (now - earlier for now, earlier in zip(after or (), before or (), strict=True))
-    print(f"recorded: {all_of_them}, of which delivered: {delivered}; counted: {counted}; answered with 200:", end=" ")
-    print(Counter(answered["statuses"])[200])
+    idle = server.memory_kib
+    print(f"\n{machine()}\n{CALLS:,} callers, a provider that takes {PROVIDER_SECONDS} s, one process\n")
+    print("| callers | answers | seconds added: median | slowest | looks at the plateau | busy connections |", end="")
+    print(" KiB each | CPU seconds | recorded, delivered, counted |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name, seconds in ARRIVALS.items():
+        spent, before = server.cpu_seconds, await connection.fetchrow(_RECORDED)
+        calling = asyncio.create_task(asyncio.to_thread(call, server, key, CALLS, seconds))
+        plateau = await watch(server, upstream, connection, calling)
+        answered, cpu_seconds = await calling, server.cpu_seconds - spent
+        after = await connection.fetchrow(_RECORDED)
+        recorded = [now - earlier for now, earlier in zip(after or (), before or (), strict=True)]
+        kib_each = (plateau.memory_kib - idle) / CALLS
+        print(row(name, answered, plateau, [f"{kib_each:.0f}", f"{cpu_seconds:.1f}"], recorded), flush=True)
+        await asyncio.sleep(PAUSE_SECONDS)
     await connection.close()
 
 
@@ -111,16 +118,16 @@ def look(upstream: Server) -> Mapping[str, int]:
         return held
 
 
-def call(server: Server, key: str, count: int) -> Mapping[str, list[float]]:
-    """So many callers at once, in a process of their own."""
-    command = [sys.executable, "-m", "benchmarks.in_flight", "call", server.url, key, str(count)]
+def call(server: Server, key: str, count: int, seconds: float) -> Mapping[str, list[float]]:
+    """So many callers within so many seconds, in a process of their own."""
+    command = [sys.executable, "-m", "benchmarks.in_flight", "call", server.url, key, str(count), str(seconds)]
     done = subprocess.run(command, cwd=BACKEND, capture_output=True, check=True)
     answered: Mapping[str, list[float]] = json.loads(done.stdout)
     return answered
 
 
-async def call_all(url: str, key: str, count: int) -> None:
-    """Connects everybody, then lets all ask at once, and prints what each was answered, and when."""
+async def call_all(url: str, key: str, count: int, seconds: float) -> None:
+    """Connects everybody, then lets one after the other ask, and prints what each was answered, and after how long."""
     body = json.dumps({"prompt": "A cute banana", "size": f"{SIDE}x{SIDE}"})
     head = f"Authorization: Bearer {key}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     request = f"POST /v1/generate HTTP/1.1\r\nHost: pictures.test\r\n{head}\r\n\r\n{body}".encode()
@@ -130,7 +137,8 @@ async def call_all(url: str, key: str, count: int) -> None:
         async with room:
             connections.append(await asyncio.open_connection("127.0.0.1", urlsplit(url).port))
 
-    async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, float]:
+    async def ask(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, float]:
+        await asyncio.sleep(seconds * number / count)
         sent = time.monotonic()
         writer.write(request)
         answer_head = await reader.readuntil(b"\r\n\r\n")
@@ -138,19 +146,30 @@ async def call_all(url: str, key: str, count: int) -> None:
         return int(answer_head.split(b" ", 2)[1]), time.monotonic() - sent
 
     await asyncio.gather(*(connect() for _ in range(count)))
-    answers = await asyncio.gather(*(ask(*each) for each in connections))
-    statuses, seconds = zip(*answers, strict=True)
-    print(json.dumps({"statuses": statuses, "seconds": seconds}))
+    answers = await asyncio.gather(*(ask(number, *each) for number, each in enumerate(connections)))
+    statuses, waited = zip(*answers, strict=True)
+    print(json.dumps({"statuses": statuses, "seconds": waited}))
 
 
-def report(answered: Mapping[str, list[float]], plateau: Plateau, idle_kib: int) -> None:
+def row(
+    name: str,
+    answered: Mapping[str, list[float]],
+    plateau: Plateau,
+    cost: Sequence[str],
+    recorded: Sequence[int],
+) -> str:
     added = sorted(seconds - PROVIDER_SECONDS for seconds in answered["seconds"])
-    print(f"\n{machine()}\n{CALLS:,} callers at once, a provider that takes {PROVIDER_SECONDS} s, one process\n")
-    print(f"answers: {dict(Counter(answered['statuses']))}")
-    print(f"seconds added: fastest {added[0]:.2f}, median {statistics.median(added):.2f}, slowest {added[-1]:.2f}")
-    print(f"looks while the provider held all {CALLS:,}: {plateau.looks}; busy connections: {plateau.busy_connections}")
-    each = (plateau.memory_kib - idle_kib) / CALLS
-    print(f"memory: {idle_kib:,} KiB idle, {plateau.memory_kib:,} KiB meanwhile: {each:.1f} KiB for each")
+    cells = [
+        name,
+        ", ".join(f"{count:,} of {status}" for status, count in Counter(answered["statuses"]).items()),
+        f"{statistics.median(added):.2f}",
+        f"{added[-1]:.2f}",
+        f"{plateau.looks}",
+        f"{plateau.busy_connections}",
+        *cost,
+        ", ".join(f"{count:,}" for count in recorded),
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def _descriptors_max() -> int:

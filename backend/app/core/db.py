@@ -48,6 +48,8 @@ async def connect_for_writing(url: str) -> asyncpg.Connection:
         "statement_timeout": "3s",
         "lock_timeout": "1s",
         "client_connection_check_interval": "500ms",
+        # A plan that was made while the tables were small is used until they are analysed: it must go by their indexes.
+        "enable_seqscan": "off",
     }
     return await asyncpg.connect(**{**options, "timeout": _CONNECT_SECONDS, "server_settings": settings})
 

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ssl import SSLContext
 
 import httpx2
@@ -20,8 +21,7 @@ _SERVER_ERROR = 500
 _TIMED_OUT = 408  # the provider's own word for: it did not begin
 
 _ERROR_BYTES_MAX = 64 * 1024
-_SHARD_CALLS_MAX = 25
-_IDLE_CONNECTIONS_MAX, _IDLE_SECONDS = 25, 30
+_IDLE_CONNECTIONS_MAX, _IDLE_SECONDS = 100, 30
 _PAUSE_SECONDS_MAX = 10.0
 _UNUSABLE_SECONDS = 60
 _LOOK_SECONDS = 5
@@ -196,44 +196,39 @@ class _TooLarge(Exception):
     """More than one answer may have."""
 
 
-@dataclass
-class _Shard:
-    transport: httpx2.AsyncHTTPTransport
-    calls: int = field(default=0)
-
-
 class _Connections:
-    """Connections in pools of at most 25 calls each, as many pools as it takes, all with one SSL context.
+    """Connections that carry one call at a time, all with one SSL context. The last used is the next; of those that are
+    idle, a hundred are kept.
 
-    A pool looks at all its connections for every call that begins or ends: one of thousands does little else. The first
-    pool with room takes a call, so that a quiet day's calls share the same few connections.
+    Each is a pool of its own: a pool looks at all its connections whenever a call begins or ends, and with thousands of
+    them does little else.
     """
 
     def __init__(self, ssl_context: SSLContext) -> None:
         self._ssl_context = ssl_context
-        self._shards: list[_Shard] = []
+        self._idle: deque[httpx2.AsyncHTTPTransport] = deque()
+        self._busy: set[httpx2.AsyncHTTPTransport] = set()
 
     @asynccontextmanager
     async def send(self, request: httpx2.Request) -> AsyncIterator[httpx2.Response]:
-        shard = next((shard for shard in self._shards if shard.calls < _SHARD_CALLS_MAX), None) or self._add()
-        shard.calls += 1
+        transport = self._idle.pop() if self._idle else self._new()
+        self._busy.add(transport)
         try:
-            response = await shard.transport.handle_async_request(request)
+            response = await transport.handle_async_request(request)
             try:
                 yield response
             finally:
                 await response.aclose()
         finally:
-            shard.calls -= 1
+            self._busy.remove(transport)
+            self._idle.append(transport)
+            if len(self._idle) > _IDLE_CONNECTIONS_MAX:
+                await self._idle.popleft().aclose()
 
-    def _add(self) -> _Shard:
-        limits = httpx2.Limits(
-            max_connections=None, max_keepalive_connections=_IDLE_CONNECTIONS_MAX, keepalive_expiry=_IDLE_SECONDS
-        )
-        shard = _Shard(httpx2.AsyncHTTPTransport(verify=self._ssl_context, limits=limits, trust_env=False))
-        self._shards.append(shard)
-        return shard
+    def _new(self) -> httpx2.AsyncHTTPTransport:
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=_IDLE_SECONDS)
+        return httpx2.AsyncHTTPTransport(verify=self._ssl_context, limits=limits, trust_env=False)
 
     async def close(self) -> None:
-        for shard in self._shards:
-            await shard.transport.aclose()
+        for transport in (*self._idle, *self._busy):
+            await transport.aclose()

@@ -11,6 +11,7 @@ from app.storage.s3 import S3Store
 FOLDER = "pictures"
 """Where pictures are on disk, in DATA_DIR."""
 
+_READS_MAX = 1024
 _NEEDED = ("s3_bucket", "s3_access_key_id", "s3_secret_access_key")
 
 
@@ -18,7 +19,9 @@ _NEEDED = ("s3_bucket", "s3_access_key_id", "s3_secret_access_key")
 async def configured_store(settings: Settings) -> AsyncIterator[FilesystemStore | S3Store]:
     """Where pictures are kept, open. Raises ConfigurationError where a setting is missing or cannot be used."""
     if settings.image_store == "disk":
-        folder = FilesystemStore(settings.data_dir / FOLDER)
+        # What was drawn elsewhere is paid: as much of it as can be on its way finds room to be kept.
+        queue_max = _READS_MAX + 2 * settings.provider_calls_max
+        folder = FilesystemStore(settings.data_dir / FOLDER, queue_max=queue_max)
         await folder.open()
         try:
             yield folder

@@ -5,14 +5,12 @@ And of the one that does not: recorded, and drawn for whoever looks.
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 
 from app.core.errors import Unavailable
 from app.core.logs import logger
 from app.features.generate.studio import Studio, Wish, name_of
 from app.features.usage.ledger.entries import Entry, IdempotencyKeyInUse, LeaseLostError, Recorded, Settlement
 from app.providers import Order, Provider, ProviderTimeout
-from app.providers.pixels import convert
 
 LEASE_MARGIN_SECONDS = 5
 """How much longer than its generation a lease lasts, so that it can still be settled."""
@@ -81,7 +79,7 @@ async def _keep_one(studio: Studio, provider: Provider, wish: Wish, name: str, d
 async def draw(studio: Studio, provider: Provider, wish: Wish, *, deadline: float) -> bytes:
     """One picture in the format that is wished for. Raises what `Provider.draw` raises."""
     picture = await provider.draw(Order(wish.prompt, wish.size), deadline=deadline)
-    return (await studio.converting.run(partial(convert, picture, wish.format))).content
+    return (await studio.convert(picture, wish.format)).content
 
 
 def _first_of(failed: BaseExceptionGroup[BaseException]) -> BaseException:

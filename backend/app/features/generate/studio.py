@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from app.core.db import SessionMaker
 from app.core.pool import BoundedPool
 from app.core.security import KeyEnvironment
 from app.features.usage.ledger import Ledger
 from app.models import PictureFormat
-from app.providers import Provider, Size
+from app.providers import Picture, Provider, Size
+from app.providers.pixels import convert
 from app.storage import Store
 
 
@@ -26,6 +28,12 @@ class Studio:
     public_url: str
     deadline_seconds: float
     clock: Callable[[], float]
+
+    async def convert(self, picture: Picture, picture_format: PictureFormat) -> Picture:
+        """The picture in this format. Raises Unavailable where it has another, and too much waits to be converted."""
+        if picture.media_type == f"image/{picture_format}":
+            return picture  # most have it: a thread would cost more than all the rest
+        return await self.converting.run(partial(convert, picture, picture_format))
 
 
 @dataclass(frozen=True)
