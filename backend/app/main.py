@@ -48,7 +48,7 @@ from app.ratelimit import Limiter
 from app.ratelimit.fallback import FallbackLimiter
 from app.ratelimit.memory import MemoryLimiter
 from app.ratelimit.redis import RedisLimiter, open_redis
-from app.storage.configured import configured_store
+from app.storage.configured import configured_store, picture_origins
 
 _DESCRIPTION = """An image-generation API platform that anyone can run: sign up, create an API key, send a prompt, get a
 picture. Errors are `application/problem+json`, with a stable `code`."""
@@ -81,7 +81,8 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
         generate_unique_id_function=operation_id,
         lifespan=lifespan,
     )
-    app.state.settings, app.state.metrics, app.state.site = settings, Metrics(), Site(settings)
+    app.state.settings, app.state.metrics = settings, Metrics()
+    app.state.site = Site(settings, picture_origins=picture_origins(settings))
     app.state.error_answers = (
         (re.compile(re.escape(openai.ROUTE)), answer_as_openai),
         (pages_of_errors.PATHS, pages_of_errors.answer_error),

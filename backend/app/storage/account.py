@@ -41,14 +41,14 @@ def open_bucket(account: S3Account, *, deadline_seconds: float) -> Bucket:
     Raises ConfigurationError, with one sentence, for an account that cannot be used.
     """
     _check_words(account)
-    endpoint = _endpoint(account)
+    address = endpoint(account)
     return Bucket(
         account.bucket,
         prefix=account.prefix or None,
         # All are said, both names of the endpoint too: what is not said comes from AWS_ variables, if there are any.
         config={
-            "endpoint": endpoint,
-            "aws_endpoint_url_s3": endpoint,
+            "endpoint": address,
+            "aws_endpoint_url_s3": address,
             "region": account.region,
             "virtual_hosted_style_request": False,
             "disable_bulk_delete": True,
@@ -59,7 +59,7 @@ def open_bucket(account: S3Account, *, deadline_seconds: float) -> Bucket:
         },
         credential_provider=partial(_credential, account),
         client_options={
-            "allow_http": endpoint.startswith("http:"),
+            "allow_http": address.startswith("http:"),
             "connect_timeout": timedelta(seconds=deadline_seconds / 3),
             "read_timeout": timedelta(seconds=deadline_seconds * 0.6),
             "timeout": timedelta(seconds=_DOWNLOAD_SECONDS_MAX),
@@ -95,7 +95,8 @@ def _credential(account: S3Account) -> "S3Credential":
     }
 
 
-def _endpoint(account: S3Account) -> str:
+def endpoint(account: S3Account) -> str:
+    """The scheme and host that are asked. Raises ConfigurationError for one that cannot be used."""
     if account.endpoint is None:
         if account.region == "auto":
             raise ConfigurationError("S3_REGION must be the one of the bucket, or S3_ENDPOINT must be set")

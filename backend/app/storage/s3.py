@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # these are there for type checkers alone
 CACHE_CONTROL = "private, max-age=31536000, immutable"
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
+_LETTING_GO_SECONDS = 0.2
 _NO_ANSWER, _TIMEOUT = "no_answer", "timeout"
 _ABSENT, _PAST_THE_END = "NoSuchKey", "InvalidRange"
 
@@ -68,6 +69,10 @@ class S3Store:
         self._redirect_seconds = redirect_seconds
         self._deadline_seconds = deadline_seconds
         self._places = asyncio.Semaphore(connections_max)
+
+    async def close(self) -> None:
+        """Lets the library's threads give back what they hold of ours: while the interpreter ends, that aborts it."""
+        await asyncio.sleep(_LETTING_GO_SECONDS)
 
     async def check(self) -> None:
         """Writes, reads and deletes an object.

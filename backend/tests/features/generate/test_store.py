@@ -71,6 +71,10 @@ async def test_a_viewer_is_led_to_the_bucket_by_an_address_that_expires(start: S
         assert (await browser.get(address.replace(path.rpartition("/")[2], "another.png"))).status_code == 403
         assert (await browser.delete(address)).status_code == 403
         assert bucket.secret not in address
+        pages = await there.client.get("/")
+        assert f"img-src 'self' {bucket.url};" in pages.headers["content-security-policy"], (
+            "pages may show what is there"
+        )
         bucket.clock_offset_seconds = SECONDS + 2
         assert (await browser.get(address)).status_code == 403
 
