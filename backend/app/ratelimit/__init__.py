@@ -36,6 +36,11 @@ class Limit:
         return -(-self.window_seconds * MICROSECONDS // self.count)
 
     @cached_property
+    def policy(self) -> str:
+        """As `RateLimit-Policy` has it, without the name."""
+        return f"q={self.count};w={self.window_seconds}"
+
+    @cached_property
     def depth(self) -> int:
         """Microseconds in which an empty bucket is full again."""
         return self.count * self.interval

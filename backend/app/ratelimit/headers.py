@@ -17,22 +17,15 @@ Mode = Literal["observe", "enforce"]
 def tell(request: Request, decisions: Sequence[Decision]) -> None:
     """Puts the limits on the answer: every one in `RateLimit`, the tightest in the headers that OpenAI clients read."""
     tightest = decisions[0] if len(decisions) == 1 else min(decisions, key=lambda decision: decision.remaining)
-    add_answer_headers(
-        request,
-        {
-            "RateLimit-Policy": ", ".join(
-                f'"{decision.name}";q={decision.limit.count};w={decision.limit.window_seconds}'
-                for decision in decisions
-            ),
-            "RateLimit": ", ".join(
-                f'"{decision.name}";r={decision.remaining};t={math.ceil(decision.reset_seconds)}'
-                for decision in decisions
-            ),
-            "x-ratelimit-limit-requests": str(tightest.limit.count),
-            "x-ratelimit-remaining-requests": str(tightest.remaining),
-            "x-ratelimit-reset-requests": f"{math.ceil(tightest.reset_seconds)}s",
-        },
-    )
+    left = [f'"{each.name}";r={each.remaining};t={math.ceil(each.reset_seconds)}' for each in decisions]
+    headers = {
+        "RateLimit-Policy": ", ".join([f'"{each.name}";{each.limit.policy}' for each in decisions]),
+        "RateLimit": ", ".join(left),
+        "x-ratelimit-limit-requests": str(tightest.limit.count),
+        "x-ratelimit-remaining-requests": str(tightest.remaining),
+        "x-ratelimit-reset-requests": f"{math.ceil(tightest.reset_seconds)}s",
+    }
+    add_answer_headers(request, headers)
 
 
 def enforce(request: Request, taken: Taken, *, mode: Mode = "enforce") -> None:

@@ -28,7 +28,7 @@ class MemoryLimiter:
     async def take(self, charges: Sequence[Charge], *, group: str, lease: Lease | None = None) -> Taken:
         # No await between reading and writing: on one event loop that is what makes a decision atomic.
         now = self._now()
-        mine = [charge._replace(limit=_share(charge.limit, self._processes)) for charge in charges]
+        mine = charges if self._processes == 1 else [self._share_of(charge) for charge in charges]
         buckets = [(group, charge.name, charge.who) for charge in charges]
         levels = [
             level(self._full_at.get(bucket, 0), charge.limit, now=now)
@@ -43,14 +43,13 @@ class MemoryLimiter:
                 self._keep(bucket, min(at, self._full_at[bucket]))  # what is told of the wait is reckoned from here
         if taken.allowed and lease is not None:
             self._ends_at.setdefault((group, lease.who), {})[lease.id] = now + lease.seconds * MICROSECONDS
-        told = [each._replace(limit=charge.limit) for each, charge in zip(taken.decisions, charges, strict=True)]
-        return taken._replace(decisions=told)
+        return taken if mine is charges else _told_of_the_whole(taken, charges)
 
     async def give_back(self, charges: Sequence[Charge], *, group: str) -> None:
         for charge in charges:
             bucket = group, charge.name, charge.who
             if bucket in self._full_at:
-                self._full_at[bucket] -= charge.units * _share(charge.limit, self._processes).interval
+                self._full_at[bucket] -= self._share_of(charge).cost
 
     def end(self, lease: Lease, *, group: str) -> None:
         running = self._ends_at.get((group, lease.who))
@@ -62,6 +61,9 @@ class MemoryLimiter:
     def has(self, lease: Lease, *, group: str) -> bool:
         """Whether the lease was taken here and has not been ended."""
         return lease.id in self._ends_at.get((group, lease.who), ())
+
+    def _share_of(self, charge: Charge) -> Charge:
+        return charge._replace(limit=_share(charge.limit, self._processes))
 
     def _is_crowded(self, lease: Lease, *, group: str, now: int) -> bool:
         running, places = self._ends_at.get((group, lease.who), {}), -(-lease.places // self._processes)
@@ -81,6 +83,11 @@ class MemoryLimiter:
 
     def _now(self) -> int:
         return round(self._clock() * MICROSECONDS)
+
+
+def _told_of_the_whole(taken: Taken, charges: Sequence[Charge]) -> Taken:
+    told = [each._replace(limit=charge.limit) for each, charge in zip(taken.decisions, charges, strict=True)]
+    return taken._replace(decisions=told)
 
 
 @cache

@@ -80,15 +80,10 @@ class GenerateLimits:
         if units > most and self.mode == "enforce":
             raise Invalid([{"pointer": "#/n", "detail": f"The limits let {most} through at once"}])
 
-    @asynccontextmanager
-    async def taken(self, caller: Caller) -> AsyncIterator[Taken]:
-        """What became of taking all that one generation of the caller needs; it counts as running meanwhile."""
-        concurrency = caller.concurrency or self.concurrency_per_key
-        lease = Lease(caller.key_id, concurrency, self.lease_seconds, next(self._lease_ids))
-        try:
-            yield await self.limiter.take(self.charges(caller), group=caller.user_id, lease=lease)
-        finally:
-            self.limiter.end(lease, group=caller.user_id)
+    def lease(self, caller: Caller) -> Lease:
+        """A new place among the caller's running generations, still to be taken."""
+        places = caller.concurrency or self.concurrency_per_key
+        return Lease(caller.key_id, places, self.lease_seconds, next(self._lease_ids))
 
 
 def _studio(request: Request) -> Studio:
@@ -115,10 +110,14 @@ async def within_limits(request: Request, caller: Caller) -> AsyncIterator[None]
     Raises RateLimited and ConcurrencyLimited.
     """
     limits: GenerateLimits = request.app.state.generate_limits
-    async with limits.taken(caller) as taken:
+    lease = limits.lease(caller)
+    try:
+        taken = await limits.limiter.take(limits.charges(caller), group=caller.user_id, lease=lease)
         _tell(request, taken)
         enforce(request, taken, mode=limits.mode)
         yield
+    finally:
+        limits.limiter.end(lease, group=caller.user_id)
 
 
 def _tell(request: Request, taken: Taken) -> None:
