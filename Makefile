@@ -6,7 +6,7 @@ BIN := .venv/bin
 LOCKED := --require-hashes --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help run test suite test-browser screenshots check bench bench-scale bench-limits bench-overload bench-console chaos lock clean
+.PHONY: help run test suite test-browser screenshots check bench bench-scale bench-limits bench-overload bench-provider bench-memory bench-console chaos lock clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,12 @@ bench-limits: .venv/dev.installed ## what callers feel while Redis is in trouble
 
 bench-overload: .venv/dev.installed ## goodput, refusals and health at ten times the capacity (needs wrk)
 	cd backend && ../$(BIN)/python -m benchmarks.overload
+
+bench-provider: .venv/dev.installed ## thousands of generations in flight on a provider that takes ten seconds
+	cd backend && ../$(BIN)/python -m benchmarks.in_flight
+
+bench-memory: .venv/dev.installed ## ten thousand pictures of two megabytes, drawn, kept, read and deleted
+	cd backend && ../$(BIN)/python -m benchmarks.memory
 
 bench-console: .venv/dev.installed ## how soon the page of keys is painted, in a Chromium
 	cd backend && ../$(BIN)/python -m benchmarks.console
