@@ -24,14 +24,13 @@ from app.core.embedded import EmbeddedPostgresError, embedded_postgres
 
 BACKEND = Path(__file__).parents[2]
 HOLDER = """
-import os, signal, sys, time
-from pathlib import Path
+import os, pathlib, signal, sys, time
 from app.core import embedded, processes
 signal.alarm(60)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 print("begins", flush=True)
-with embedded.embedded_postgres(Path(sys.argv[1])) as url:
+with embedded.embedded_postgres(pathlib.Path(sys.argv[1])) as url:
     print(url, flush=True)
     time.sleep(60)
 """
