@@ -8,12 +8,13 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -29,6 +30,9 @@ from app.main import create_app
 _GC_THRESHOLDS = (20_000, 50, 100)  # full collections are rare
 _ACCEPTED_PER_TURN = 16
 _GRACE_SECONDS_MIN, _GRACE_MARGIN_SECONDS = 30, 5
+# Longer than clients and proxies keep an idle connection (60 seconds at the most of the usual ones): whoever lets go of
+# it must be the one who sends, or a request meets a connection that has just been closed.
+_KEEP_ALIVE_SECONDS = 75
 
 
 @contextmanager
@@ -83,18 +87,11 @@ def signals_as_exits() -> Iterator[Stop]:
 
 def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
     """Serves until a signal comes."""
-    config = uvicorn.Config(
+    config = http_config(
         partial(_worker_app, settings),
         factory=True,
         workers=settings.workers,
         loop="uvloop",
-        http=Protocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # it would believe whatever a client on this machine claims
-        server_header=False,
         timeout_graceful_shutdown=grace_seconds(settings),
     )
     configure_logging(settings.log_level)
@@ -109,6 +106,22 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
                 supervisor.run()
     else:
         _Server(config, stop).run(sockets=sockets)
+
+
+def http_config(app: FastAPI | Callable[[], FastAPI], **process: Any) -> uvicorn.Config:
+    """How the application speaks HTTP, whatever `process` it runs in."""
+    return uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # it would believe whatever a client on this machine claims
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        **process,
+    )
 
 
 def grace_seconds(settings: Settings) -> int:

@@ -15,8 +15,8 @@ import asyncpg
 import httpx2
 import uvicorn
 from app.core.settings import Settings
-from app.core.web.protocol import Protocol
 from app.main import create_app
+from app.server import http_config
 from sqlalchemy.engine import make_url
 
 PASSWORD = "correct horse battery staple"
@@ -54,17 +54,7 @@ async def running(
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         if at_its_own_url:
             settings = settings.model_copy(update={"public_url": url})
-        config = uvicorn.Config(
-            create_app(settings, clock=clock),
-            http=Protocol,
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-        )
-        server = _Server(config)
+        server = _Server(http_config(create_app(settings, clock=clock)))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         limits = httpx2.Limits(max_connections=None)
         async with httpx2.AsyncClient(base_url=url, timeout=30, limits=limits) as client:
