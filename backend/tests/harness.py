@@ -34,7 +34,7 @@ class Clock:
         return self.now
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield  # signals belong to the test runner
@@ -54,7 +54,7 @@ async def running(
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         if at_its_own_url:
             settings = settings.model_copy(update={"public_url": url})
-        server = _Server(http_config(create_app(settings, clock=clock)))
+        server = Server(http_config(create_app(settings, clock=clock)))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         limits = httpx2.Limits(max_connections=None)
         async with httpx2.AsyncClient(base_url=url, timeout=30, limits=limits) as client:

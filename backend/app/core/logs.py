@@ -73,7 +73,7 @@ def log_request(request_id: str, *, method: str, route: str, status: int, second
     """The line about one answered request. Written by hand: there is one for each, and nothing in it needs quoting."""
     if not logging.root.isEnabledFor(logging.INFO):
         return
-    now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+    now = datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
     line = (
         f'{{"timestamp": "{now}Z", "level": "info", "event": "request", "logger": "nanobanana", "method": "{method}", '
         f'"route": "{route}", "status": {status}, "ms": {seconds * 1000:.2f}, "request_id": "{request_id}"}}\n'

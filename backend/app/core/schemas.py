@@ -1,6 +1,7 @@
 """The strict base of every wire schema, and the types of field that several of them share."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer
@@ -55,6 +56,7 @@ QueryInt = Annotated[int, BeforeValidator(_whole_number)]
 QueryBool = Annotated[bool, BeforeValidator(_true_or_false)]
 
 
+@lru_cache(maxsize=128)  # all that one commit records was recorded at the same time
 def format_time(at: datetime) -> str:
     """RFC 3339 in UTC, ending in `Z`."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -177,25 +177,16 @@ _LETTERS = frozenset(_ALPHABET)
 
 
 def _random_characters() -> str:
-    return _base32(int.from_bytes(_random.take(_RANDOM_BYTES)), _RANDOM_CHARACTERS)
+    if not _random_ids:
+        letters = secrets.token_bytes(_BLOCK_IDS * _RANDOM_CHARACTERS).translate(_LETTER_OF_BYTE).decode()
+        starts = range(0, len(letters), _RANDOM_CHARACTERS)
+        _random_ids.extend([letters[start : start + _RANDOM_CHARACTERS] for start in starts])
+    return _random_ids.pop()
 
 
-class _RandomBytes:
-    """Bytes of the system's generator, fetched many at a time: a system call per id is a twentieth of a request."""
-
-    def __init__(self) -> None:
-        self._bytes, self._used = b"", 0
-
-    def take(self, count: int) -> bytes:
-        if self._used + count > len(self._bytes):
-            self._bytes, self._used = secrets.token_bytes(_BLOCK_BYTES), 0
-        self._used += count
-        return self._bytes[self._used - count : self._used]
-
-
-_RANDOM_BYTES = -(-5 * _RANDOM_CHARACTERS // 8)
-_BLOCK_BYTES = 4096
-_random = _RandomBytes()
+_BLOCK_IDS = 256
+_random_ids: list[str] = []  # made many at a time: a system call for each is a twentieth of a request
+_LETTER_OF_BYTE = _ALPHABET.encode() * 8  # each letter stands for 8 of the 256, so that none is likelier than another
 
 
 def _base32(number: int, characters: int) -> str:

@@ -122,7 +122,10 @@ def level(full_at: int, limit: Limit, *, now: int) -> int:
     The second bound holds where the limit has become wider meanwhile, or the clock has gone back: neither makes anybody
     wait longer than for an empty bucket.
     """
-    return min(max(full_at, now), now + limit.depth)
+    if full_at <= now:
+        return now
+    empty = now + limit.depth
+    return min(full_at, empty)
 
 
 def decide(charges: Sequence[Charge], *, levels: Sequence[int], now: int, crowded: bool = False) -> Taken:
@@ -131,23 +134,13 @@ def decide(charges: Sequence[Charge], *, levels: Sequence[int], now: int, crowde
     Taking a unit puts the time at which a bucket is full off by one interval; a bucket of N can be at most N intervals
     from full. More units than the limit counts are never there.
     """
-    allowed = not crowded
-    for charge, at in zip(charges, levels, strict=True):
-        if at + charge.cost - now > charge.limit.depth:
-            allowed = False
-    decisions = [_decision(charge, at=at, now=now, taken=allowed) for charge, at in zip(charges, levels, strict=True)]
+    missing = [at + charge.cost - now - charge.limit.depth for charge, at in zip(charges, levels, strict=True)]
+    allowed = not crowded and max(missing, default=0) <= 0
+    decisions = []
+    for charge, at, short in zip(charges, levels, missing, strict=True):
+        name, _, limit, _ = charge
+        away = at - now + (charge.cost if allowed else 0)
+        remaining = (limit.depth - away) // limit.interval
+        wait = short / MICROSECONDS if short > 0 else 0.0
+        decisions.append(Decision(name, limit, short <= 0, remaining, away / MICROSECONDS, wait))
     return Taken(allowed, decisions, crowded)
-
-
-def _decision(charge: Charge, *, at: int, now: int, taken: bool) -> Decision:
-    limit = charge.limit
-    missing = at + charge.cost - now - limit.depth
-    away = at - now + (charge.cost if taken else 0)
-    return Decision(
-        charge.name,
-        limit,
-        missing <= 0,
-        (limit.depth - away) // limit.interval,
-        away / MICROSECONDS,
-        max(missing, 0) / MICROSECONDS,
-    )

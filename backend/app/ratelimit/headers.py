@@ -19,11 +19,11 @@ def tell(request: Request, decisions: Sequence[Decision]) -> None:
     tightest = decisions[0] if len(decisions) == 1 else min(decisions, key=lambda decision: decision.remaining)
     left = [f'"{each.name}";r={each.remaining};t={math.ceil(each.reset_seconds)}' for each in decisions]
     headers = {
-        "RateLimit-Policy": ", ".join([f'"{each.name}";{each.limit.policy}' for each in decisions]),
-        "RateLimit": ", ".join(left),
-        "x-ratelimit-limit-requests": str(tightest.limit.count),
-        "x-ratelimit-remaining-requests": str(tightest.remaining),
-        "x-ratelimit-reset-requests": f"{math.ceil(tightest.reset_seconds)}s",
+        b"ratelimit-policy": ", ".join([f'"{each.name}";{each.limit.policy}' for each in decisions]).encode(),
+        b"ratelimit": ", ".join(left).encode(),
+        b"x-ratelimit-limit-requests": b"%d" % tightest.limit.count,
+        b"x-ratelimit-remaining-requests": b"%d" % tightest.remaining,
+        b"x-ratelimit-reset-requests": b"%ds" % math.ceil(tightest.reset_seconds),
     }
     add_answer_headers(request, headers)
 

@@ -15,7 +15,7 @@ from app.console.visits import Owner, Visitor
 from app.core.schemas import Text
 from app.core.web.pages import PAGE_SIZE_MAX
 from app.features.generate import service
-from app.features.generate.dependencies import CurrentStudio, within_limits
+from app.features.generate.dependencies import CurrentStudio, WithinLimits
 from app.features.generate.schemas import GenerationCreate, read_size
 from app.features.keys import service as keys
 from app.features.keys.dependencies import KeysMax
@@ -76,7 +76,7 @@ async def _admitted(
 ) -> AsyncIterator[Admitted]:
     async with visitor.transaction() as session:
         caller = await keys.find_own_caller(session, user_id=visitor.account.id, key_id=sent.key_id)
-    async with within_limits(request, caller):
+    async with WithinLimits(request, caller):
         yield Admitted(caller, sent)
 
 

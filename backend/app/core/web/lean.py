@@ -1,10 +1,11 @@
 """A route without the framework's work per request, for the one call whose cost is the product's."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
 from fastapi import Request
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
@@ -34,13 +35,27 @@ class LeanRoute(APIRoute):
     this path resolving dependencies and validating the answer cost more than the work they stand for.
     """
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] not in (self.methods or ()):
-            await super().handle(scope, receive, send)  # 405
-            return
-        endpoint = cast(Endpoint, self.endpoint)
-        response = await endpoint(Request(scope, receive, send))
-        await response(scope, receive, send)
-
     def get_route_handler(self) -> Callable[[Request], Any]:
         return cast(Endpoint, self.endpoint)
+
+
+class Lean:
+    """Leads requests for lean routes to them, and all others on. Their paths have no parameters: none is matched."""
+
+    def __init__(self, app: ASGIApp, *, routes: Iterable[BaseRoute]) -> None:
+        self._app = app
+        self._routes = {
+            (method, route.path): route
+            for route in routes
+            if isinstance(route, LeanRoute)
+            for method in route.methods or ()
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if route is None:
+            await self._app(scope, receive, send)
+            return
+        scope["route"] = route
+        response = await route.endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)

@@ -85,22 +85,28 @@ class Gate:
             raise InvalidRequest(f"More than one {'Authorization' if credentials > 1 else 'Content-Type'} header")
         if not scope["path"].isprintable():
             raise NotFound  # the router would take /v1/keys%0A for /v1/keys
-        await self._app(scope, receive if length is not None else _bounded(receive), send)
+        if length is None:
+            scope["state"].pop("body", None)  # nobody has declared how long it is: it is counted as it is read
+            receive = _bounded(receive)
+        await self._app(scope, receive, send)
 
 
-def add_answer_headers(request: Request, headers: Mapping[str, str]) -> None:
-    """Puts headers on the answer to this request, whether it becomes a success or an error."""
-    request.state.answer_headers.update(headers)
+def add_answer_headers(request: Request, headers: Mapping[bytes, bytes]) -> None:
+    """Puts headers, named in lower case, on the answer to this request, whether it becomes a success or an error."""
+    request.scope["state"]["answer_headers"].update(headers)
+
+
+def sent_headers(request: Request, name: bytes) -> list[str]:
+    """The values of a request's headers of this name, in lower case, without making an object of all of them."""
+    return [value.decode("latin-1") for header, value in request.scope["headers"] if header == name]
 
 
 def with_common_headers(headers: Iterable[tuple[bytes, bytes]], state: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     """The headers of an answer with those that every answer has. As bytes, since every answer passes here."""
-    given = list(headers)
-    given.append((b"x-request-id", state["request_id"].encode()))
-    given.append((b"x-content-type-options", b"nosniff"))
-    if not any(name == b"cache-control" for name, _ in given):
+    given = [*headers, (b"x-request-id", state["request_id"].encode()), (b"x-content-type-options", b"nosniff")]
+    if b"cache-control" not in dict(given):
         given.append((b"cache-control", b"no-store"))
-    given += [(name.lower().encode(), value.encode("latin-1")) for name, value in state["answer_headers"].items()]
+    given += state["answer_headers"].items()
     return given
 
 

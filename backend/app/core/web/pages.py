@@ -82,7 +82,7 @@ def one_page(request: Request, rows: Sequence[Row], *, query: PageQuery) -> Sequ
     if further is not None:
         settings: Settings = request.app.state.settings
         url = f"{settings.public_url}{request.url.path}?{further}"
-        add_answer_headers(request, {"Link": f'<{url}>; rel="next"'})
+        add_answer_headers(request, {b"link": f'<{url}>; rel="next"'.encode("latin-1")})
     return page
 
 

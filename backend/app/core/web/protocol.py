@@ -3,11 +3,14 @@
 import asyncio
 from functools import cached_property
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.core.web.door import ALWAYS_ANSWERED, Door
+from app.core.web.exchange import Exchange
 from app.core.web.refusals import Refusals
 
 _EARLY_BYTES_MAX = 16 * 1024
@@ -48,6 +51,37 @@ class Protocol(HttpToolsProtocol):
             self._body_to_come = False
             if self._rest is None:
                 self._expect_another()
+
+    def on_headers_complete(self) -> None:
+        """As uvicorn does it, with an exchange of our own, and without what only its options and WebSockets need."""
+        url, version = httptools.parse_url(self.url), self.parser.get_http_version()
+        path = url.path.decode("ascii")
+        self.scope["method"] = self.parser.get_method().decode("ascii")
+        self.scope["http_version"] = version
+        self.scope["path"] = unquote(path) if "%" in path else path
+        self.scope["raw_path"] = url.path
+        self.scope["query_string"] = url.query or b""
+        before, self.cycle = (
+            self.cycle,
+            Exchange(
+                scope=self.scope,
+                transport=self.transport,
+                flow=self.flow,
+                logger=self.logger,
+                access_logger=self.access_logger,
+                access_log=False,
+                default_headers=self.server_state.default_headers,
+                message_event=asyncio.Event(),
+                expect_100_continue=self.expect_100_continue,
+                keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+                on_response=self.on_response_complete,
+            ),
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:  # its turn comes when the one before it has been answered
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -4,7 +4,6 @@ import math
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Annotated
@@ -14,7 +13,7 @@ from fastapi import Depends, Request
 from app.core.errors import Invalid, InvalidRequest
 from app.core.settings import Settings
 from app.core.web.body import BODY_SECONDS_MAX
-from app.core.web.middleware import add_answer_headers
+from app.core.web.middleware import add_answer_headers, sent_headers
 from app.features.generate.pictures import find_delivered
 from app.features.generate.service import Delivered
 from app.features.generate.studio import Studio
@@ -94,30 +93,33 @@ def _studio(request: Request) -> Studio:
 CurrentStudio = Annotated[Studio, Depends(_studio)]
 
 
-@asynccontextmanager
-async def admitted_caller(request: Request) -> AsyncIterator[Caller]:
-    """Whoever sent an active key, within the generate limits. Raises InvalidApiKey, and what `within_limits` raises."""
-    caller = await recall_caller(request)
-    async with within_limits(request, caller):
-        yield caller
-
-
-@asynccontextmanager
-async def within_limits(request: Request, caller: Caller) -> AsyncIterator[None]:
+class WithinLimits:
     """One unit of the caller's limits is taken, and one generation counts as running meanwhile. The key's limit is told
     in the answer's headers, and the account's where that leaves less.
 
     Raises RateLimited and ConcurrencyLimited.
     """
-    limits: GenerateLimits = request.app.state.generate_limits
-    lease = limits.lease(caller)
-    try:
-        taken = await limits.limiter.take(limits.charges(caller), group=caller.user_id, lease=lease)
-        _tell(request, taken)
-        enforce(request, taken, mode=limits.mode)
-        yield
-    finally:
-        limits.limiter.end(lease, group=caller.user_id)
+
+    def __init__(self, request: Request, caller: Caller) -> None:
+        self._request, self._caller = request, caller
+        self._limits: GenerateLimits = request.app.state.generate_limits
+        self._lease = self._limits.lease(caller)
+
+    async def __aenter__(self) -> None:
+        limits, caller = self._limits, self._caller
+        try:
+            taken = await limits.limiter.take(limits.charges(caller), group=caller.user_id, lease=self._lease)
+            _tell(self._request, taken)
+            enforce(self._request, taken, mode=limits.mode)
+        except BaseException:
+            self._end()
+            raise
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._limits.limiter.end(self._lease, group=self._caller.user_id)
 
 
 def _tell(request: Request, taken: Taken) -> None:
@@ -126,12 +128,13 @@ def _tell(request: Request, taken: Taken) -> None:
 
 
 async def _admitted_caller(request: Request) -> AsyncIterator[Caller]:
-    async with admitted_caller(request) as caller:
+    caller = await recall_caller(request)
+    async with WithinLimits(request, caller):
         yield caller
 
 
 AdmittedCaller = Annotated[Caller, Depends(_admitted_caller, scope="function")]
-"""The same for a signature."""
+"""Whoever sent an active key, within the generate limits. Raises InvalidApiKey, and what `WithinLimits` raises."""
 
 
 async def take_further(request: Request, caller: Caller, *, units: int) -> None:
@@ -151,7 +154,7 @@ async def take_further(request: Request, caller: Caller, *, units: int) -> None:
 
 def read_idempotency_key(request: Request) -> str | None:
     """The request's `Idempotency-Key`, without its quotes, if it has one. Raises InvalidRequest for a malformed one."""
-    sent = request.headers.getlist("idempotency-key")
+    sent = sent_headers(request, b"idempotency-key")
     if not sent:
         return None
     match = _IDEMPOTENCY_KEY.fullmatch(sent[0])
@@ -163,7 +166,7 @@ def read_idempotency_key(request: Request) -> str | None:
 def tell_replay(request: Request, delivered: Delivered) -> None:
     """Marks the answer as one that was given before, if it is."""
     if delivered.replayed:
-        add_answer_headers(request, {"Idempotent-Replayed": "true"})
+        add_answer_headers(request, {b"idempotent-replayed": b"true"})
 
 
 IdempotencyKey = Annotated[str | None, Depends(read_idempotency_key)]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from typing import NamedTuple
 
 from sqlalchemy import func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -34,8 +35,7 @@ SHOWN = Generation.status == "delivered", Generation.deleted_at.is_(None)
 """What a generation must be for anybody to see it."""
 
 
-@dataclass(frozen=True)
-class Delivered:
+class Delivered(NamedTuple):
     """Pictures that their caller was given. `id` and `url` are those of the first, which names the request.
 
     `drawn` holds their bytes, where they were asked for and are not to be read from where they are kept.
@@ -89,7 +89,8 @@ async def generate(
 
 
 def _entry(studio: Studio, provider: Provider, caller: Caller, wish: Wish) -> Entry:
-    first, *others = (new_timed_id("gen", now=studio.clock()) for _ in range(wish.count))
+    now = studio.clock()
+    first, *others = [new_timed_id("gen", now=now) for _ in range(wish.count)]
     size = str(wish.size)
     return Entry(first, caller.key_id, wish.prompt, size, provider.name, other_ids=others, format=wish.format)
 

@@ -36,7 +36,7 @@ class Studio:
         return await self.converting.run(partial(convert, picture, picture_format))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Wish:
     """What a caller asks for: `count` pictures of one prompt, and whether the answer is to hold their bytes."""
 

@@ -11,6 +11,7 @@ from app.core.db import Session, SessionMaker
 from app.core.security import hash_api_key
 from app.core.settings import Settings
 from app.core.web.address import origin_of
+from app.core.web.middleware import sent_headers
 from app.features.keys import service
 from app.features.keys.cache import CallerCache
 from app.ratelimit import Charge, Limit, Limiter
@@ -70,7 +71,7 @@ Caller = Annotated[service.Caller, Depends(_caller)]
 
 
 async def _sent_key_hash(request: Request) -> bytes:
-    scheme, _, raw = request.headers.get("authorization", "").partition(" ")
+    scheme, _, raw = "".join(sent_headers(request, b"authorization")).partition(" ")
     if scheme.lower() != "bearer" or not raw:
         raise service.InvalidApiKey(credential_sent=False)
     return hash_api_key(raw.strip(" ")) or await _refuse(request)
