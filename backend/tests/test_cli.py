@@ -14,17 +14,10 @@ import httpx2
 import pytest
 from app.core.embedded import embedded_postgres
 from PIL import Image
-from tests.harness import fresh_database, on_server
+from tests.harness import free_port, fresh_database, on_server
 
 SECRET = "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9fAeYi4tKx1u"
 WAIT_SECONDS = 60
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def environment(data_dir: Path, **settings: str) -> dict[str, str]:

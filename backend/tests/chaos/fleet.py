@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from app.core.limit_settings import LimitSettings
 from tests.chaos.workers import LOOK_SECONDS, LOOKS, Workers
+from tests.harness import free_port
 
 BACKEND = Path(__file__).parents[2]
 PROGRAM = ("-m", "app.cli", "serve")
@@ -106,7 +106,7 @@ async def serving(
 
     No limit is met by accident, and Redis has more time than by default: on a busy machine it would seem to be away.
     """
-    port = _free_port()
+    port = free_port()
     said = folder / f"said-{port}"
     environment = {
         **{name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ},
@@ -135,10 +135,3 @@ def _start(program: Sequence[str], environment: dict[str, str], said: Path) -> s
     with said.open("wb") as output:
         command = [sys.executable, *program]
         return subprocess.Popen(command, env=environment, cwd=BACKEND, stdout=output, stderr=output)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from tests.conftest import Start
 from tests.features.scraped import METRICS_TOKEN, read, scrape
-from tests.harness import Account, Key, generate
+from tests.harness import PATIENCE_SECONDS, Account, Key, generate
 from tests.problems import check_problem
 from tests.raw_http import JSON_TYPE, chunk, connected, head, read_answer, send_raw
 
@@ -66,7 +66,7 @@ async def _assert_room(client: httpx2.AsyncClient, places: int = PLACES) -> None
 
 async def _until(client: httpx2.AsyncClient, status: int) -> None:
     """Returns once a request that leads nowhere has this status: 503 while there is no place."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while (await client.get("/nothing")).status_code != status:
             pass
 
