@@ -199,7 +199,8 @@ def test_a_disabled_account_is_stopped_at_once_and_an_enabled_one_has_its_keys_a
         key = {"Authorization": f"Bearer {shell.stdout.split()[-1]}"}
 
         def generate() -> int:
-            return httpx2.post(f"{url}/v1/generate", json={"prompt": "A cute banana"}, headers=key).status_code
+            body = {"prompt": "A cute banana"}
+            return httpx2.post(f"{url}/v1/generate", json=body, headers=key, timeout=WAIT_SECONDS).status_code
 
         assert generate() == 200
         assert nanobanana(tmp_path, "accounts", "disable", "YOU@example.com").returncode == 0
