@@ -27,7 +27,7 @@ async def small(start: Start, monkeypatch: pytest.MonkeyPatch) -> httpx2.AsyncCl
     """An application that works on three requests at a time, and waits as long as a test does for a body. It takes us
     for a proxy, to whom it listens after a refusal too.
     """
-    monkeypatch.setattr("app.core.web.body.BODY_SECONDS_MAX", 60)
+    monkeypatch.setattr("app.core.web.body.BODY_SECONDS_MAX", PATIENCE_SECONDS)
     return await start(requests_max=PLACES, metrics_token=METRICS_TOKEN, trusted_proxies=LOOPBACK)
 
 

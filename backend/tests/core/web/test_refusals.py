@@ -26,6 +26,12 @@ HEALTH, NOTHING = head("GET", "/health"), head("GET", "/nothing")
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has taken the only place keeps it for as long as a slow machine needs for a test."""
+    monkeypatch.setattr("app.core.web.body.BODY_SECONDS_MAX", PATIENCE_SECONDS)
+
+
 @pytest.fixture
 def far_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first who is refused waits a second, everybody else as long as anybody is told to."""
