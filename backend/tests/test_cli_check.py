@@ -14,7 +14,7 @@ from tests.standins.gemini import GeminiStandIn
 from tests.standins.openai import OpenAIStandIn
 from tests.standins.s3 import S3Server, s3_server
 from tests.standins.wire import Reply, serving
-from tests.test_cli import nanobanana
+from tests.test_cli import nanobanana, nanobanana_in_here
 from tests.test_cli import serving as serving_nanobanana
 
 PROVIDER_KEY = "canary-key-of-the-provider-0123456789"
@@ -61,12 +61,12 @@ async def vendors() -> AsyncIterator[Vendors]:
 
 async def check(folder: Path, **settings: str) -> tuple[int, dict[str, str]]:
     """The exit status, and what was said of each component."""
-    done = await asyncio.to_thread(nanobanana, folder, "check", **settings)
+    done = await nanobanana_in_here(folder, "check", **settings)
     assert done.stderr == ""
     assert "hunter2" not in done.stdout
     assert PROVIDER_KEY not in done.stdout
     lines = [line.partition(": ") for line in done.stdout.splitlines()]
-    return done.returncode, {name: said for name, _, said in lines}
+    return done.exit_code, {name: said for name, _, said in lines}
 
 
 async def test_everything_that_is_configured_is_tried_and_nothing_that_costs(
@@ -82,9 +82,9 @@ async def test_everything_that_is_configured_is_tried_and_nothing_that_costs(
 
 
 async def test_without_settings_everything_is_ours(tmp_path: Path) -> None:
-    status, said = await check(tmp_path)
-    ours = {"database": "ours, started by serve", "redis": "none", "store": "ok (disk)", "provider": "ok (stub)"}
-    assert (status, said) == (0, ours)
+    done = await asyncio.to_thread(nanobanana, tmp_path, "check")
+    ours = ["database: ours, started by serve", "redis: none", "store: ok (disk)", "provider: ok (stub)"]
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, ours, "")
 
 
 async def test_all_that_is_wrong_is_told_at_once(tmp_path: Path, bucket: S3Server, vendors: Vendors) -> None:

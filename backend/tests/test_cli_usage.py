@@ -1,7 +1,6 @@
 """`nanobanana usage reconcile`: the proof that what is counted is what was recorded, and where it is not."""
 
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +12,7 @@ from app.core import migrations
 from app.core.settings import Settings
 from sqlalchemy.engine import make_url
 from tests.harness import Account, Key, fresh_database, generate, running, sign_up
-from tests.test_cli import nanobanana
+from tests.test_cli import nanobanana, nanobanana_in_here
 
 COUNT = """
     insert into usage select key_id, (delivered_at at time zone 'UTC')::date, count(*) from generations group by 1, 2
@@ -38,12 +37,9 @@ class Used:
     account: Account
     keys: list[Key]
 
-    async def reconcile(self, folder: Path) -> subprocess.CompletedProcess[str]:
-        return await asyncio.to_thread(nanobanana, folder, "usage", "reconcile", DATABASE_URL=self.url)
-
     async def check_differences(self, folder: Path, days: int, *lines: str) -> None:
-        done = await self.reconcile(folder)
-        assert (done.returncode, done.stderr) == (1 if lines else 0, "")
+        done = await nanobanana_in_here(folder, "usage", "reconcile", DATABASE_URL=self.url)
+        assert (done.exit_code, done.stderr) == (1 if lines else 0, "")
         assert done.stdout.splitlines() == [*lines, f"{days} days compared, {len(lines)} differences."]
 
     async def day(self) -> str:

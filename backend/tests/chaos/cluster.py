@@ -12,7 +12,7 @@ from app.core.embedded import embedded_postgres
 from app.core.processes import end, started_at
 from sqlalchemy.engine import URL, make_url
 
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 60.0
 _WITH_SQLSTATES = "alter system set log_line_prefix = '%m [%p] %e '"
 
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,13 +11,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from pathlib import Path
 
 from app.core.limit_settings import LimitSettings
-from tests.chaos.workers import LOOK_SECONDS, LOOKS, Workers
+from tests.chaos.workers import LOOK_SECONDS, Workers
+from tests.harness import free_port
 
 BACKEND = Path(__file__).parents[2]
 PROGRAM = ("-m", "app.cli", "serve")
 STOP_SECONDS = 45  # longer than the server's own grace
 
 _START_SECONDS = 60
+_LOOKS = 40  # at connections that no worker may be there to accept
 _WIDE_OPEN = {
     **{name.upper(): "1000000/second" for name in LimitSettings.model_fields if re.search("_limit_(?!mode)", name)},
     "GENERATE_CONCURRENCY_PER_KEY": "1000000",
@@ -58,7 +59,7 @@ class Fleet(Workers):
         probes = [await asyncio.open_connection("127.0.0.1", self.port) for _ in range(4 * self.size)]
         ports = {writer.get_extra_info("sockname")[1] for _, writer in probes}
         accepted: dict[int, int] = {}
-        for _ in range(LOOKS):
+        for _ in range(_LOOKS):
             await asyncio.sleep(LOOK_SECONDS)
             accepted = {port: worker for port, worker in self.holders().items() if port in ports}
             if len(accepted) == len(ports):
@@ -106,7 +107,7 @@ async def serving(
 
     No limit is met by accident, and Redis has more time than by default: on a busy machine it would seem to be away.
     """
-    port = _free_port()
+    port = free_port()
     said = folder / f"said-{port}"
     environment = {
         **{name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ},
@@ -135,10 +136,3 @@ def _start(program: Sequence[str], environment: dict[str, str], said: Path) -> s
     with said.open("wb") as output:
         command = [sys.executable, *program]
         return subprocess.Popen(command, env=environment, cwd=BACKEND, stdout=output, stderr=output)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -12,9 +12,7 @@ from tests.chaos.load import Call, Line
 from tests.chaos.proxy import Ambush, Point, Proxy
 from tests.chaos.schedule import times
 from tests.chaos.verify import violations
-from tests.harness import Key, sign_up
-
-WAIT_SECONDS = 20
+from tests.harness import PATIENCE_SECONDS, Key, sign_up
 
 
 @pytest.fixture
@@ -34,7 +32,7 @@ async def key(ground: Ground, line: Line) -> Key:
 
 
 async def sprung(ambush: Ambush) -> None:
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await ambush.sprung.wait()
 
 

@@ -15,9 +15,10 @@ from tests.chaos.holder import limiter
 from tests.chaos.load import Call, lines_to_every_worker
 from tests.chaos.schedule import times
 from tests.chaos.verify import violations
+from tests.harness import looks
 
 PLACES = 5
-HELD_SECONDS = 2
+HELD_SECONDS = 5
 LEASE_SECONDS = 10 + DEADLINE_SECONDS + 5  # of a generation
 LOOK_SECONDS = 0.1
 
@@ -40,7 +41,7 @@ async def test_a_place_is_a_place_on_every_worker(ground: Ground, journal: list[
 
 
 async def until_told(journal: list[Call], count: int) -> None:
-    for _ in range(round(20 / LOOK_SECONDS)):
+    for _ in looks():
         if len(journal) >= count:
             return
         await asyncio.sleep(LOOK_SECONDS)

@@ -10,12 +10,12 @@ from tests.chaos.fleet import Serve
 from tests.chaos.load import Call, Line
 from tests.chaos.proxy import Proxy
 from tests.chaos.test_lost_answers import sprung
-from tests.harness import Key, sign_up
+from tests.harness import Key, looks, sign_up
 from tests.standins.gemini import GeminiStandIn, drawn, picture_bytes
 from tests.standins.wire import Reply, serving
 
 PROVIDER_KEY = "canary-key-of-the-provider-0123456789"
-LOOK_SECONDS, LOOKS = 0.1, 200
+LOOK_SECONDS = 0.1
 _LEDGER = "select id, status from generations where key_id = $1 order by id"
 _USAGE = "select coalesce(sum(pictures), 0)::int from usage where key_id = $1"
 
@@ -36,7 +36,7 @@ async def recorded(cluster: Cluster, key: Key) -> tuple[dict[str, str], int]:
 
 async def until_delivered(line: Line, key: Key, refused: Sequence[str]) -> Call:
     """Asks again, as often as the refusal is one of these."""
-    for _ in range(LOOKS):
+    for _ in looks():
         call = await line.ask(key, "stray", idempotency_key="stray")
         if call.code not in refused:
             return call
@@ -45,7 +45,7 @@ async def until_delivered(line: Line, key: Key, refused: Sequence[str]) -> Call:
 
 
 async def until_kept(folder: Path, ids: set[str]) -> None:
-    for _ in range(LOOKS):
+    for _ in looks():
         if kept(folder) == ids:
             return
         await asyncio.sleep(LOOK_SECONDS)
@@ -65,7 +65,7 @@ async def test_a_worker_killed_between_keeping_and_recording_costs_nothing_and_l
             line = Line(fleet.port, journal)
             gemini.faults.append(Reply(drawn(picture_bytes(1024, 1024)).content, gate=gate))
             asked = asyncio.create_task(line.ask(key, "stray", idempotency_key="stray"))
-            for _ in range(LOOKS):
+            for _ in looks():
                 if len([seen for seen in gemini.seen if seen.method == "POST"]) == 1:
                     break
                 await asyncio.sleep(LOOK_SECONDS)

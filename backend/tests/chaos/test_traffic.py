@@ -16,7 +16,7 @@ from tests.chaos.verify import violations, watching_last_use
 from tests.harness import Key
 
 CLIENTS, LINES = 8, 3  # each client has a key, and this many connections
-RECOVERY_SECONDS = 20
+RECOVERY_SECONDS = 60
 PAUSE_SECONDS_MAX = times(short=4, long=10) / 10
 Fault = Callable[[Ground, Schedule], Awaitable[None]]
 

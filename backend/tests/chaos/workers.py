@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from app.core.processes import PROC
+from tests.harness import looks
 
-LOOK_SECONDS, LOOKS = 0.05, 40
+LOOK_SECONDS = 0.05
 
 
 class Workers:
@@ -34,7 +35,7 @@ class Workers:
 
     async def has_left(self, port: int) -> None:
         """Returns once every worker has seen that its connections to this port are gone."""
-        for _ in range(LOOKS):
+        for _ in looks():
             if all(there != port for _, _, there in self._connections()):
                 return
             await asyncio.sleep(LOOK_SECONDS)

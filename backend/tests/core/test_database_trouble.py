@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.types import EventDict
 from tests.conftest import Start
 from tests.core.database_ways import Way, refusing
-from tests.harness import Account, Key, generate, new_email, sign_up
+from tests.harness import PATIENCE_SECONDS, Account, Key, generate, new_email, sign_up
 from tests.problems import check_problem
 
 LOCK_ACCOUNT = "select from users where id = $1 for update"
@@ -76,7 +76,7 @@ async def locked(database: asyncpg.Connection, statement: str, row_id: str) -> A
 async def blocked(database: asyncpg.Connection) -> int:
     """The backend that waits for a lock of this connection, as soon as there is one."""
     waiting = "select pid from pg_locks where not granted and $1 = any(pg_blocking_pids(pid))"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while (pid := await database.fetchval(waiting, database.get_server_pid())) is None:
             pass
     return int(pid)

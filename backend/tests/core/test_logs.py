@@ -15,7 +15,7 @@ import pytest
 import structlog
 from app.core.logs import configure_logging, logger
 from tests.conftest import Start
-from tests.harness import Account, generate, new_email, sign_up
+from tests.harness import Account, generate, looks, new_email, sign_up
 from tests.raw_http import JSON_TYPE, connected, head, send_raw
 
 CLIENTS = ("httpx2", "httpcore2")  # the tests' own client: what it logs is not ours
@@ -92,7 +92,7 @@ async def test_refusals_for_want_of_room_are_told_in_one_line_and_not_in_one_eac
         writer.write(head("POST", "/v1/auth/login", [JSON_TYPE, ("Content-Length", "2"), ("Expect", "100-continue")]))
         assert await reader.readline() == b"HTTP/1.1 100 Continue\r\n"
         refused = [await client.get("/v1/keys") for _ in range(5)]
-    for _ in range(400):
+    for _ in looks():
         await asyncio.sleep(0.05)
         told = [line["refused"] for line in lines_of(log) if line["event"] == "overloaded"]
         if sum(told) == len(refused):

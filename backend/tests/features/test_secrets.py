@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import httpx2
 import pytest
 from sqlalchemy.engine import make_url
 from tests.features.canaries import Caller, canary
-from tests.harness import JSON, everything_stored
+from tests.harness import JSON, everything_stored, free_port
 
 OPERATIONS_WITHOUT_ERRORS = {("GET", "/health"), ("GET", "/ready")}
 
@@ -35,10 +34,7 @@ class Served:
 @pytest.fixture
 def served(database_url: str, backend: Path, tmp_path: Path) -> Iterator[Served]:
     """`nanobanana serve` at LOG_LEVEL=DEBUG, as an operator starts it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    secret, metrics_token, log = secrets.token_urlsafe(48), canary("metrics"), tmp_path / "log"
+    port, secret, metrics_token, log = free_port(), secrets.token_urlsafe(48), canary("metrics"), tmp_path / "log"
     settings = {"DATABASE_URL": database_url, "SECRET_KEY": secret, "HOST": "127.0.0.1", "PORT": str(port)}
     more = {"METRICS_TOKEN": metrics_token, "LOG_LEVEL": "DEBUG", "DATA_DIR": str(tmp_path)}
     environment = {**os.environ, **settings, **more}

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from tests.conftest import Start
 from tests.features.held import held
 from tests.features.scraped import METRICS_TOKEN, read, scrape
-from tests.harness import PASSWORD, Account, Key, generate, sign_up
+from tests.harness import PASSWORD, PATIENCE_SECONDS, Account, Key, generate, sign_up
 
 LOOPBACK = "127.0.0.0/8"
 ADDRESS, NEIGHBOUR, ANOTHER = "203.0.113.71", "203.0.113.72", "203.0.113.73"
@@ -131,7 +131,7 @@ async def test_nobodys_name_is_in_redis(
         await client.post(path, json=credentials, headers=forwarded)
     await client.get("/v1/generations", headers={"Authorization": f"Bearer {unknown}", **forwarded})
     before = await _everything(redis_url)
-    async with held(database, key, client, places=2, more=0), asyncio.timeout(20):
+    async with held(database, key, client, places=2, more=0), asyncio.timeout(PATIENCE_SECONDS):
         while len(stored := await _everything(redis_url)) <= len(before) or "zset" not in stored:
             pass
     names = (account.email, account.email.partition("@")[0], account.id, key.id, ADDRESS, "203.0.113", "everybody")

@@ -10,6 +10,7 @@ from app.ratelimit.fallback import FallbackLimiter
 from app.ratelimit.memory import MemoryLimiter
 from app.ratelimit.redis import RedisLimiter, open_redis
 from structlog.types import EventDict
+from tests.harness import looks
 from tests.ratelimit.sources import PATIENCE_SECONDS
 from tests.redis_server import RedisServer
 
@@ -84,7 +85,7 @@ class Trouble:
 
 TROUBLES = {
     "stopped": Trouble(RedisServer.stop, RedisServer.start),
-    "frozen": Trouble(RedisServer.freeze, RedisServer.thaw, timeout_seconds=0.75),
+    "frozen": Trouble(RedisServer.freeze, RedisServer.thaw, timeout_seconds=1.5),
     "read-only": Trouble(
         lambda server: server.command("REPLICAOF", "127.0.0.1", "1"),
         lambda server: server.command("REPLICAOF", "NO", "ONE"),
@@ -108,7 +109,7 @@ def events(lines: Sequence[EventDict]) -> list[str]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Returns once it holds."""
-    for _ in range(1000):
+    for _ in looks():
         if condition():
             return
         await asyncio.sleep(0.01)

@@ -7,6 +7,7 @@ import pytest
 from app.ratelimit import Charge, Lease, Limit, Taken
 from app.ratelimit.redis import OutOfReach, RedisLimiter
 from redis.asyncio import Redis
+from tests.harness import looks
 from tests.ratelimit.sources import PATIENCE_SECONDS, NewLimiter
 from tests.ratelimit.test_redis import LIMIT, counts, remaining, take
 from tests.redis_server import RedisServer
@@ -32,7 +33,7 @@ async def warmed(limiter: RedisLimiter) -> RedisLimiter:
 
 async def until_asked_for(looker: Redis, scripts: int) -> None:
     """Returns once Redis has begun with so many scripts."""
-    for _ in range(1000):
+    for _ in looks():
         if (await counts(looker))[0] >= scripts:
             return
         await asyncio.sleep(0.01)

@@ -15,6 +15,7 @@ import pytest
 from app.core.settings import ConfigurationError
 from app.storage import StoreUnavailable
 from app.storage.filesystem import LEFTOVER_SECONDS, FilesystemStore
+from tests.harness import looks
 
 BACKEND = Path(__file__).parents[2]
 NAME = "gen_01kapn5vfe28fm63cjp43w44255s68.png"
@@ -47,7 +48,7 @@ def run(program: str) -> "subprocess.CompletedProcess[str]":
 
 async def until_open(folder: Path, *, times: int) -> None:
     """Returns once this process holds the picture open so many times: a thread may be letting go of it just now."""
-    for _ in range(500):
+    for _ in looks():
         if times_open(folder) == times:
             return
         await asyncio.sleep(0.01)

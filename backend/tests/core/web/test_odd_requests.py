@@ -8,7 +8,7 @@ from io import StringIO
 import httpx2
 import pytest
 from app.core.logs import JSONLines
-from tests.harness import JSON, Account, generate
+from tests.harness import JSON, PATIENCE_SECONDS, Account, generate
 from tests.problems import REALM, check_problem
 from tests.raw_http import JSON_TYPE, head, leave_after, send_raw
 
@@ -139,7 +139,7 @@ async def test_a_caller_who_leaves_before_the_body_has_come_is_no_failure_of_our
     handler.setStream(written)
     headers = [*key.headers.items(), JSON_TYPE, ("Content-Length", "10")]
     await leave_after(client, head("POST", path, headers) + b"{")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not about_it():
             await client.get("/health")
     handler.setStream(before)

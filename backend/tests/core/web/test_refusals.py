@@ -14,7 +14,7 @@ from app.core.settings import Settings
 from app.core.web.door import RETRY_SECONDS_MAX, RETURNS_PER_SECOND, Door, next_turn
 from app.core.web.protocol import Protocol
 from tests.conftest import Start
-from tests.harness import Account, as_seen, running
+from tests.harness import PATIENCE_SECONDS, Account, as_seen, looks, running
 from tests.problems import check_problem
 from tests.raw_http import JSON_TYPE, chunk, connected, head, read_answer
 
@@ -24,6 +24,12 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LOGIN = head("POST", "/v1/auth/login", [JSON_TYPE, ("Content-Length", "2"), ("Expect", "100-continue")])
 HEALTH, NOTHING = head("GET", "/health"), head("GET", "/nothing")
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has taken the only place keeps it for as long as a slow machine needs for a test."""
+    monkeypatch.setattr("app.core.web.body.BODY_SECONDS_MAX", PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -57,7 +63,7 @@ async def _refused(ends: Ends, retry_after: str = "1") -> httpx2.Response:
 
 
 async def _ended(ends: Ends) -> bool:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         return await ends[0].read() == b""
 
 
@@ -175,7 +181,8 @@ def test_who_has_no_address_is_a_proxy_on_this_machine() -> None:
 @pytest.mark.usefixtures("far_turns")
 async def test_a_stop_waits_for_nobody_who_was_refused(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
-        async with asyncio.timeout(20), running(settings.model_copy(update={"requests_max": 1})) as client:
+        busy = settings.model_copy(update={"requests_max": 1})
+        async with asyncio.timeout(PATIENCE_SECONDS), running(busy) as client:
             lines = [await stack.enter_async_context(connected(client)) for _ in range(3)]
             async with _full(client):
                 for line, retry_after in zip(lines, ["1", FAR_BEYOND_A_TEST, FAR_BEYOND_A_TEST], strict=True):
@@ -201,7 +208,7 @@ async def test_nothing_is_left_of_a_refused_caller_who_hangs_up(start: Start) ->
             for number in range(10):
                 line = await stack.enter_async_context(connected(client))
                 await _refused(line, FAR_BEYOND_A_TEST if number else "1")
-        for _ in range(400):
+        for _ in looks():
             if connections() == before:
                 return
             await asyncio.sleep(0.05)

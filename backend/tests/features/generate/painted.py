@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import httpx2
 from pydantic import SecretStr
 from tests.conftest import Start
-from tests.harness import Account, Key, sign_up
+from tests.harness import Account, Key, looks, sign_up
 from tests.standins.gemini import GeminiStandIn
 from tests.standins.openai import OpenAIStandIn
 from tests.standins.wire import serving
@@ -27,7 +27,7 @@ class Painted:
 
     async def asked(self, count: int = 1) -> None:
         """Returns once the provider has been asked that often."""
-        for _ in range(1000):
+        for _ in looks():
             if len(self.provider.seen) >= count:
                 return
             await asyncio.sleep(0.01)

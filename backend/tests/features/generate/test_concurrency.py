@@ -13,7 +13,7 @@ from tests.conftest import Start
 from tests.features.held import held
 from tests.features.scraped import METRICS_TOKEN, refusals
 from tests.features.usage.recorded import locked, total
-from tests.harness import Account, Key, generate, post, until_waited_for
+from tests.harness import PATIENCE_SECONDS, Account, Key, generate, post, until_waited_for
 from tests.problems import check_problem
 from tests.raw_http import JSON_TYPE, chunk, connected, head, send_raw
 
@@ -45,7 +45,7 @@ def _head(key: Key, length: int = len(BODY)) -> bytes:
 
 async def _until(client: httpx2.AsyncClient, key: Key, status: int) -> None:
     """Returns once a call that would be a 422 has this status: 429 while the only place is taken."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while (await generate(client, key, size="0x0")).status_code != status:
             pass
 
@@ -89,7 +89,6 @@ async def test_a_full_key_is_told_before_the_body_is_looked_at_and_a_spent_one_b
 async def test_a_place_is_free_again_after_every_answer(
     start: Start, key: Key, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.core.web.body.BODY_SECONDS_MAX", 0.05)
     client = await start(generate_concurrency_per_key=1)
     chunked = head("POST", "/v1/generate", [*key.headers.items(), JSON_TYPE, ("Transfer-Encoding", "chunked")])
 
@@ -101,7 +100,9 @@ async def test_a_place_is_free_again_after_every_answer(
     assert (await generate(client, key, unknown="field")).status_code == 422
     assert (await client.post("/v1/generate", content=BODY, headers=key.headers)).status_code == 415
     assert (await post(client, "/v1/generate", float("nan"), headers=key.headers)).status_code == 400
-    assert (await send_raw(client, _head(key), BODY[:-1])).status_code == 408
+    with monkeypatch.context() as impatient:
+        impatient.setattr("app.core.web.body.BODY_SECONDS_MAX", 0.05)
+        assert (await send_raw(client, _head(key), BODY[:-1])).status_code == 408
     assert (await send_raw(client, chunked, *[chunk(b" " * 4096)] * 17)).status_code == 413
     await suspend(suspended=True)
     assert (await generate(client, key)).status_code == 401, "found out when it was to be recorded"
@@ -149,7 +150,7 @@ async def test_observing_refuses_nobody_and_counts_what_would_have_been(
     open_with: Open, key: Key, database: asyncpg.Connection
 ) -> None:
     client = await open_with(1, generate_limit_mode="observe", metrics_token=METRICS_TOKEN)
-    async with held(database, key, client, places=4, more=0), asyncio.timeout(20):
+    async with held(database, key, client, places=4, more=0), asyncio.timeout(PATIENCE_SECONDS):
         while await refusals(client) != {("concurrency", "observe"): 3}:
             pass
     answer = await generate(client, key)

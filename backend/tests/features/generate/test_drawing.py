@@ -12,7 +12,7 @@ from PIL import Image
 from tests.conftest import Start
 from tests.features.generate.painted import PROVIDER_KEY, painted
 from tests.features.usage.recorded import total
-from tests.harness import generate
+from tests.harness import generate, looks
 from tests.raw_http import JSON_TYPE, connected, head
 from tests.standins import gemini
 from tests.standins.wire import Reply
@@ -111,7 +111,7 @@ async def test_whoever_hangs_up_while_it_is_drawn_finds_the_picture_when_he_asks
         there.provider.faults.clear()
         assert (await _ask(there.client, there.key, **ONCE)).status_code == 409, "it is drawn on"
         gate.set()
-        for _ in range(1000):
+        for _ in looks():
             again = await _ask(there.client, there.key, **ONCE)
             if again.status_code != 409:
                 break

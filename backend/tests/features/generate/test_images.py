@@ -13,7 +13,7 @@ from app.core.security import new_timed_id
 from app.providers.picture import draw_png
 from PIL import Image
 from tests.conftest import Start
-from tests.harness import Account, Key, as_seen, generate
+from tests.harness import PATIENCE_SECONDS, Account, Key, as_seen, generate
 
 UNKNOWN_ID = f"gen_{'0' * 30}"
 
@@ -178,7 +178,7 @@ async def test_what_finds_the_drawing_queue_full_is_503_and_who_waits_gets_the_p
     path = await _path(client, key, size="2048x2048")
     room = max(1, (os.cpu_count() or 1) - 1) + 1  # one in each thread, and one that waits
     calls = [asyncio.ensure_future(client.get(path)) for _ in range(room + 3)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         refused = [await each for _, each in zip(range(3), asyncio.as_completed(calls), strict=False)]
     assert [(answer.status_code, answer.json()["code"]) for answer in refused] == [(503, "unavailable")] * 3
     assert {answer.headers["retry-after"] for answer in refused} == {"1"}

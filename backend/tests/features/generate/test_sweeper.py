@@ -11,7 +11,7 @@ from app.core.settings import Settings
 from pydantic import SecretStr
 from tests.conftest import Start
 from tests.features.generate.painted import PROVIDER_KEY, Painted, painted
-from tests.harness import Clock, generate, running, sign_up
+from tests.harness import Clock, generate, looks, running, sign_up
 from tests.standins.gemini import GeminiStandIn
 from tests.standins.s3 import s3_server
 from tests.standins.wire import serving
@@ -34,7 +34,7 @@ def _files(settings: Settings, generation_id: str) -> list[Path]:
 async def _until_forgotten(database: asyncpg.Connection, generation_id: str) -> str:
     """The status of the generation, once its picture has been deleted."""
     forgotten = "select status from generations where id = $1 and deleted_at is not null"
-    for _ in range(1000):
+    for _ in looks():
         if (status := await database.fetchval(forgotten, generation_id)) is not None:
             return str(status)
         await asyncio.sleep(0.01)

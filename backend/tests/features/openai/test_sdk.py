@@ -17,7 +17,7 @@ from PIL import Image
 from tests.conftest import Start
 from tests.features.generate.painted import painted
 from tests.features.usage.recorded import total
-from tests.harness import Account, Key, sign_up
+from tests.harness import Account, Key, looks, sign_up
 from tests.standins import gemini
 from tests.standins.wire import Reply
 
@@ -213,7 +213,7 @@ async def test_a_request_that_is_still_drawn_is_waited_for_by_the_sdk_and_counts
     async with painted(start) as there, sdk_of(there.client, there.key, max_retries=5, told=told) as sdk:
         there.provider.faults.append(Reply(gemini.drawn(gemini.picture_bytes(1024, 1024)).content, gate=gate))
         calls = [asyncio.create_task(sdk.images.generate(prompt="A cute banana", extra_headers=once)) for _ in range(2)]
-        for _ in range(1000):
+        for _ in looks():
             if told == [409]:
                 break
             await asyncio.sleep(0.01)

@@ -10,7 +10,7 @@ from app.core.security import new_timed_id
 from app.features.usage.ledger import Ledger
 from app.features.usage.ledger.entries import Entry, Recorded
 from sqlalchemy.engine import make_url
-from tests.harness import Key
+from tests.harness import Key, looks
 
 _LEDGER = """
     select (delivered_at at time zone 'UTC')::date as day, count(*) as pictures from generations
@@ -58,7 +58,7 @@ async def until_waiting(database: asyncpg.Connection, count: int = 1) -> None:
         select count(distinct l.pid) from pg_locks l join pg_stat_activity a using (pid)
         where not l.granted and a.datname = current_database()
     """
-    for _ in range(500):
+    for _ in looks():
         await database.execute("select pg_stat_clear_snapshot()")  # within a transaction the view stands still
         if await database.fetchval(waiting) == count:
             return

@@ -27,7 +27,7 @@ from tests.features.usage.recorded import (
     total,
     until_waiting,
 )
-from tests.harness import Account, Key, generate
+from tests.harness import Account, Key, generate, looks
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def _sent_before(entry: Entry) -> Entry:
 
 
 async def _until_refused(lines: Sequence[EventDict], *, times: int) -> None:
-    for _ in range(1000):
+    for _ in looks():
         if len([line for line in lines if line["event"] == "ledger_refused"]) >= times:
             return
         await asyncio.sleep(0.01)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import httpx2
 from tests.conftest import Start
-from tests.harness import generate, sign_up
+from tests.harness import generate, looks, sign_up
 
 
 async def test_idempotency_keys_whose_day_is_over_are_swept(start: Start, database: asyncpg.Connection) -> None:
@@ -19,7 +19,7 @@ async def test_idempotency_keys_whose_day_is_over_are_swept(start: Start, databa
     await database.copy_records_to_table("claims", records=rows, columns=columns)
     assert (await generate(client, key)).status_code == 200
     there = "select scope from claims where scope = any($1)"
-    for _ in range(500):
+    for _ in looks():
         left = {row["scope"] for row in await database.fetch(there, [old, young])}
         if left == {young}:
             break
