@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
 from app.core.logs import configure_logging
+from app.core.memory import give_back_what_is_large
 from app.core.metrics import shared_by_workers
 from app.core.settings import ConfigurationError, Settings
 from app.core.web.body import BODY_SECONDS_MAX
@@ -165,6 +166,7 @@ curl -s {url}/v1/generate -H "Authorization: Bearer $KEY" {as_json} -d '{{"promp
 
 def _worker_app(settings: Settings) -> FastAPI:
     configure_logging(settings.log_level)
+    give_back_what_is_large()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
