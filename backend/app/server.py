@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from app.core.logs import configure_logging
@@ -109,7 +110,7 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
         _Server(config, stop).run(sockets=sockets)
 
 
-def http_config(app: FastAPI | Callable[[], FastAPI], **process: Any) -> uvicorn.Config:
+def http_config(app: ASGIApp | Callable[[], FastAPI], **process: Any) -> uvicorn.Config:
     """How the application speaks HTTP, whatever `process` it runs in."""
     return uvicorn.Config(
         app,
