@@ -5,6 +5,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -189,6 +190,7 @@ _random_ids: list[str] = []  # made many at a time: a system call for each is a 
 _LETTER_OF_BYTE = _ALPHABET.encode() * 8  # each letter stands for 8 of the 256, so that none is likelier than another
 
 
+@lru_cache(maxsize=8)  # several ids have the same time
 def _base32(number: int, characters: int) -> str:
     return "".join([_PAIRS[number >> shift & 1023] for shift in range(5 * characters - 10, -1, -10)])
 

@@ -134,13 +134,20 @@ def decide(charges: Sequence[Charge], *, levels: Sequence[int], now: int, crowde
     Taking a unit puts the time at which a bucket is full off by one interval; a bucket of N can be at most N intervals
     from full. More units than the limit counts are never there.
     """
-    missing = [at + charge.cost - now - charge.limit.depth for charge, at in zip(charges, levels, strict=True)]
-    allowed = not crowded and max(missing, default=0) <= 0
-    decisions = []
-    for charge, at, short in zip(charges, levels, missing, strict=True):
-        name, _, limit, _ = charge
-        away = at - now + (charge.cost if allowed else 0)
-        remaining = (limit.depth - away) // limit.interval
-        wait = short / MICROSECONDS if short > 0 else 0.0
-        decisions.append(Decision(name, limit, short <= 0, remaining, away / MICROSECONDS, wait))
+    allowed, costs = not crowded, []
+    for charge, at in zip(charges, levels, strict=True):
+        cost = charge.cost
+        costs.append((charge, at - now, cost))
+        if at + cost - now > charge.limit.depth:
+            allowed = False
+    decisions = [_decision(charge, away=away, cost=cost, taken=allowed) for charge, away, cost in costs]
     return Taken(allowed, decisions, crowded)
+
+
+def _decision(charge: Charge, *, away: int, cost: int, taken: bool) -> Decision:
+    limit = charge.limit
+    missing = away + cost - limit.depth
+    if taken:
+        away += cost
+    remaining, wait = (limit.depth - away) // limit.interval, missing / MICROSECONDS if missing > 0 else 0.0
+    return Decision(charge.name, limit, missing <= 0, remaining, away / MICROSECONDS, wait)
