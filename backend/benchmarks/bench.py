@@ -35,12 +35,14 @@ def main() -> None:
         for server in servers.values():
             load(server.url, keys=[key], seconds=WARM_UP_SECONDS)
         rounds: defaultdict[str, list[Load]] = defaultdict(list)
+        cpu: defaultdict[str, list[float]] = defaultdict(list)
         transactions, memory = [], [servers["ours"].memory_kib]
         tails, login_rates = [], []
         for number in range(ROUNDS):
             for name, server in servers.items():
-                before = asyncio.run(count_transactions(url))
+                before, cpu_before = asyncio.run(count_transactions(url)), server.cpu_seconds
                 rounds[name].append(load(server.url, keys=[key], seconds=SECONDS))
+                cpu[name].append(1e6 * (server.cpu_seconds - cpu_before) / rounds[name][-1].requests)
                 if name == "ours":
                     spent = asyncio.run(count_transactions(url)) - before
                     transactions.append(1000 * spent / rounds[name][-1].requests)
@@ -49,7 +51,7 @@ def main() -> None:
             tails.append(crowded.p99 / quiet.p99)
             login_rates.append(logins.per_second)
             print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
-    report(rounds, transactions, memory)
+    report(rounds, cpu, transactions, memory)
     rate, tail = statistics.median(login_rates), statistics.median(tails)
     print(f"p99 of generate among {LOGINS} logins at a time ({rate:.0f} a second), against without: {tail:.2f}")
 
@@ -112,16 +114,22 @@ async def count_transactions(url: str) -> int:
     return count
 
 
-def report(rounds: Mapping[str, Sequence[Load]], transactions: Sequence[float], memory: Sequence[int]) -> None:
+def report(
+    rounds: Mapping[str, Sequence[Load]],
+    cpu: Mapping[str, Sequence[float]],
+    transactions: Sequence[float],
+    memory: Sequence[int],
+) -> None:
     print(f"\n{machine()}\n{ROUNDS} rounds of {SECONDS} s, interleaved, 32 connections, one worker; medians\n")
-    print("| what | requests/s | of bare | p50 ms | p99 ms | p99 of bare | errors |")
-    print("|---|---|---|---|---|---|---|")
+    print("| what | requests/s | of bare | p50 ms | p99 ms | p99 of bare | server's CPU, us a request | errors |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, loads in rounds.items():
         speed = median_ratio(loads, rounds["bare"], "per_second")
         tail = median_ratio(loads, rounds["bare"], "p99")
         told = [statistics.median(getattr(each, field) for each in loads) for field in ("per_second", "p50", "p99")]
         errors = sum(each.errors for each in loads)
-        print(f"| {name} | {told[0]:,.0f} | {speed:.2f} | {told[1]:.1f} | {told[2]:.1f} | {tail:.2f} | {errors} |")
+        row = f"{told[0]:,.0f} | {speed:.2f} | {told[1]:.1f} | {told[2]:.1f} | {tail:.2f}"
+        print(f"| {name} | {row} | {statistics.median(cpu[name]):.0f} | {errors} |")
     print(f"\nours on Redis : ours = {median_ratio(rounds['ours on Redis'], rounds['ours'], 'per_second'):.2f}")
     print(f"ours : tutorial = {median_ratio(rounds['ours'], rounds['tutorial'], 'per_second'):.1f}")
     print(f"transactions per 1,000 requests: {statistics.median(transactions):.0f}")
