@@ -1,6 +1,5 @@
 """`nanobanana` as its operator meets it: another process, its words, its exit."""
 
-import asyncio
 import os
 import signal
 import socket
@@ -14,8 +13,9 @@ from pathlib import Path
 import httpx2
 import pytest
 from app.cli import main
+from app.core import migrations
 from app.core.embedded import embedded_postgres
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from PIL import Image
 from tests.harness import free_port, fresh_database, on_server
 
@@ -41,12 +41,13 @@ def nanobanana(data_dir: Path, *arguments: str, **settings: str) -> subprocess.C
     )
 
 
-async def nanobanana_in_here(data_dir: Path, *arguments: str, **settings: str) -> Result:
+def nanobanana_in_here(data_dir: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """The command in this process, which is quicker than another, with the environment that the other would have. Not
     for `serve`, which takes over the signals.
     """
     everything = {**dict.fromkeys(os.environ), **environment(data_dir, **settings)}
-    return await asyncio.to_thread(CliRunner().invoke, main, arguments, env=everything)
+    done = CliRunner().invoke(main, arguments, env=everything)
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
 @contextmanager
@@ -121,7 +122,8 @@ def test_a_port_in_use_is_told_before_anything_is_started(tmp_path: Path) -> Non
 )
 @pytest.mark.parametrize("command", ["serve", "migrate"])
 def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path: Path, command: str, url: str, sentence: str) -> None:
-    done = nanobanana(tmp_path, command, DATABASE_URL=url)
+    run = nanobanana if command == "serve" else nanobanana_in_here
+    done = run(tmp_path, command, DATABASE_URL=url)
     assert done.returncode == 1
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
@@ -179,7 +181,7 @@ def test_workers_end_with_a_killed_parent_and_the_next_start_takes_over(
     tmp_path: Path, server_url: str, redis_url: str
 ) -> None:
     with fresh_database(server_url) as url:
-        nanobanana(tmp_path, "migrate", DATABASE_URL=url)
+        migrations.upgrade(url)
         port = str(free_port())
         for _ in range(2):
             with serving(tmp_path, DATABASE_URL=url, REDIS_URL=redis_url, WORKERS="2", PORT=port) as (process, _):
@@ -203,10 +205,10 @@ def test_a_disabled_account_is_stopped_at_once_and_an_enabled_one_has_its_keys_a
             return httpx2.post(f"{url}/v1/generate", json=body, headers=key, timeout=WAIT_SECONDS).status_code
 
         assert generate() == 200
-        assert nanobanana(tmp_path, "accounts", "disable", "YOU@example.com").returncode == 0
+        assert nanobanana_in_here(tmp_path, "accounts", "disable", "YOU@example.com").returncode == 0
         assert generate() == 401
-        assert nanobanana(tmp_path, "accounts", "enable", "you@example.com").returncode == 0
+        assert nanobanana_in_here(tmp_path, "accounts", "enable", "you@example.com").returncode == 0
         assert generate() == 200
-        stranger = nanobanana(tmp_path, "accounts", "disable", "stranger@example.com")
+        stranger = nanobanana_in_here(tmp_path, "accounts", "disable", "stranger@example.com")
         assert (stranger.returncode, stranger.stderr) == (1, "nanobanana: There is no account with that email.\n")
-    assert "no PostgreSQL of ours runs" in nanobanana(tmp_path, "accounts", "enable", "you@example.com").stderr
+    assert "no PostgreSQL of ours runs" in nanobanana_in_here(tmp_path, "accounts", "enable", "you@example.com").stderr

@@ -61,12 +61,12 @@ async def vendors() -> AsyncIterator[Vendors]:
 
 async def check(folder: Path, **settings: str) -> tuple[int, dict[str, str]]:
     """The exit status, and what was said of each component."""
-    done = await nanobanana_in_here(folder, "check", **settings)
+    done = await asyncio.to_thread(nanobanana_in_here, folder, "check", **settings)
     assert done.stderr == ""
     assert "hunter2" not in done.stdout
     assert PROVIDER_KEY not in done.stdout
     lines = [line.partition(": ") for line in done.stdout.splitlines()]
-    return done.exit_code, {name: said for name, _, said in lines}
+    return done.returncode, {name: said for name, _, said in lines}
 
 
 async def test_everything_that_is_configured_is_tried_and_nothing_that_costs(

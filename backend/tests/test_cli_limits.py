@@ -1,6 +1,7 @@
 """`nanobanana limits`: what an operator types, what is said, and that a running server obeys."""
 
 import asyncio
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import asyncpg
 import httpx2
 import pytest
 from app.features.keys.cache import KNOWN_SECONDS, CallerCache
-from click.testing import Result
 from tests.conftest import Start
 from tests.harness import Account, Clock, Key, everything_stored, generate, new_email
 from tests.test_cli import nanobanana, nanobanana_in_here
@@ -22,13 +22,14 @@ async def key(account: Account) -> Key:
     return await account.create_key()
 
 
-async def _run(database_url: str, *arguments: str) -> Result:
-    return await nanobanana_in_here(Path("of no use"), "limits", *arguments, DATABASE_URL=database_url)
+async def _run(database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    folder = Path("of no use")
+    return await asyncio.to_thread(nanobanana_in_here, folder, "limits", *arguments, DATABASE_URL=database_url)
 
 
 async def _assert_refused(database_url: str, sentence: str, *arguments: str) -> None:
     done = await _run(database_url, *arguments)
-    assert (done.exit_code, done.stdout) == (1, ""), arguments
+    assert (done.returncode, done.stdout) == (1, ""), arguments
     assert done.stderr.startswith(f"nanobanana: {sentence}")
     assert done.stderr.count("\n") == 1
 
@@ -57,11 +58,11 @@ async def test_a_running_server_obeys_what_was_set_and_what_was_taken_back(
 
 async def test_what_was_set_is_shown(database_url: str, account: Account, key: Key) -> None:
     of_account = ["--generate", "9/day", "--generate-per-key", "8/hour", "--concurrency", "7"]
-    assert (await _run(database_url, "set", account.email.upper(), *of_account)).exit_code == 0
-    assert (await _run(database_url, "set", account.email, "--generate", "default")).exit_code == 0
-    assert (await _run(database_url, "set", key.id, "--concurrency", "3")).exit_code == 0
+    assert (await _run(database_url, "set", account.email.upper(), *of_account)).returncode == 0
+    assert (await _run(database_url, "set", account.email, "--generate", "default")).returncode == 0
+    assert (await _run(database_url, "set", key.id, "--concurrency", "3")).returncode == 0
     shown = await _run(database_url, "show", account.email.title())
-    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.splitlines() == [
         f"{account.email}: generate_limit default, generate_limit_per_key 8/hour, generate_concurrency 7",
         f"{key.id}: generate_limit default, generate_concurrency 3",

@@ -7,7 +7,7 @@ from tests.chaos.ground import Ground
 from tests.chaos.schedule import times
 from tests.chaos.verify import excesses, violations
 
-WINDOWS = times(short=10, long=120)
+WINDOWS = times(short=5, long=120)
 
 
 async def test_a_limit_of_ten_attempted_four_hundred_times_at_once_over_all_workers_lets_ten_through(

@@ -29,6 +29,12 @@ def free() -> Iterator[threading.Event]:
 
 
 @pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider that fails is asked again at once, or as soon as it told."""
+    monkeypatch.setattr("app.providers.upstream._PAUSE_SECONDS_MAX", 0.001)
+
+
+@pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Connect:
     """Connections, in every application that is started from now on, that wait for a lock while a test holds it."""
 

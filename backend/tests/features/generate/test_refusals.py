@@ -119,6 +119,7 @@ OPENAI = [
     [("gemini", row) for row in GEMINI] + [("openai", row) for row in OPENAI],
     ids=lambda value: getattr(value, "name", value),
 )
+@pytest.mark.usefixtures("short_pauses")
 async def test_it_is_told_and_never_counted_and_its_words_go_nowhere(
     start: Start, settings: Settings, database: asyncpg.Connection, log: StringIO, *, provider: str, row: Row
 ) -> None:

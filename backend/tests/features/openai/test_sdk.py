@@ -142,6 +142,7 @@ async def test_what_became_of_a_first_request_is_the_error_that_the_sdk_has_for_
         ([Reply(is_stuck=True)], 504, "provider_timeout"),
     ],
 )
+@pytest.mark.usefixtures("short_pauses")
 async def test_what_a_provider_fails_at_is_the_error_that_the_sdk_has_for_it(
     start: Start, faults: list[Reply], status: int, code: str
 ) -> None:
@@ -184,6 +185,7 @@ async def test_pictures_of_one_request_are_all_delivered_or_none(start: Start, d
         assert await total(database, there.key) == 3
 
 
+@pytest.mark.usefixtures("short_pauses")
 async def test_a_failure_of_the_provider_is_tried_again_by_the_sdk_and_counts_once(
     start: Start, database: asyncpg.Connection
 ) -> None:
