@@ -15,7 +15,7 @@ from app.core.logs import logger
 from app.features.usage.ledger.entries import Entry, OutcomeUnknown, Recorded, Settlement
 from app.features.usage.ledger.writer import Writer
 
-BATCH_MAX = 128
+BATCH_MAX = 64
 _EXPIRE_SECONDS = 0.05
 _SWEEP_SECONDS = 10
 
