@@ -88,7 +88,7 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
         (pages_of_errors.PATHS, pages_of_errors.answer_error),
     )
     app.state.door = Door(settings.requests_max, app.state.metrics, proxies=settings.trusted_proxies)
-    # Among the app's own routes and not included: inclusion would match its path twice more on every call.
+    # Among the app's own routes and not included: there they are found before any router looks.
     app.router.routes.extend(generate.lean.routes)
     for router in (auth.router, keys.router, generate.router, openai.router, usage.router, health.router, *PAGES):
         app.include_router(router)

@@ -30,7 +30,7 @@ Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 class LeanRoute(APIRoute):
     """A route whose endpoint takes the request and returns the response, ready to be sent.
 
-    FastAPI matches and documents it: what it is declared with (dependencies, response model, problems) stands in
+    FastAPI documents it: what it is declared with (dependencies, response model, problems) stands in
     OpenAPI. FastAPI does not run those: the endpoint calls what it needs by itself, in the order of the contract. On
     this path resolving dependencies and validating the answer cost more than the work they stand for.
     """
