@@ -74,6 +74,14 @@ def database_url(server_url: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def new_database_url(server_url: str) -> Iterator[str]:
+    """A migrated database in which nobody has written yet, for one test."""
+    with fresh_database(server_url) as url:
+        migrations.upgrade(url)
+        yield url
+
+
 @pytest.fixture(scope="session")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A Redis of this run's own."""

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from app.core import migrations
 from app.core.settings import Settings
 from sqlalchemy.engine import make_url
-from tests.harness import Account, Key, fresh_database, generate, running, sign_up
+from tests.harness import Account, Key, generate, running, sign_up
 from tests.test_cli import nanobanana, nanobanana_in_here
 
 COUNT = """
@@ -48,13 +47,9 @@ class Used:
 
 
 @pytest.fixture
-async def empty(server_url: str, settings: Settings) -> AsyncIterator[Settings]:
-    """Settings that lead to a migrated database which nobody has used."""
-    made = fresh_database(server_url)
-    url = await asyncio.to_thread(made.__enter__)
-    await asyncio.to_thread(migrations.upgrade, url)
-    yield Settings(**{**settings.model_dump(), "database_url": url})
-    await asyncio.to_thread(made.__exit__, None, None, None)
+def empty(new_database_url: str, settings: Settings) -> Settings:
+    """Settings that lead to a database which nobody has used."""
+    return Settings(**{**settings.model_dump(), "database_url": new_database_url})
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from app.core.db import connect_for_writing
 from app.core.settings import Settings
 from pydantic import SecretStr
 from tests.conftest import Start
@@ -76,16 +77,19 @@ async def test_pictures_are_kept_for_as_long_as_the_operator_says(
 
 
 async def test_what_cannot_be_deleted_now_is_deleted_later(
-    start: Start, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    new_database_url: str, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Not the database of all tests: the application that they share sweeps it too, and has no pictures in the bucket.
+    database = await connect_for_writing(new_database_url)
     monkeypatch.setattr("app.features.generate.pictures._SWEEP_SECONDS", 0.1)
     with s3_server("pictures") as bucket:
         account = {"s3_access_key_id": bucket.key_id, "s3_secret_access_key": SecretStr(bucket.secret)}
         where = {"image_store": "s3", "s3_bucket": "pictures", "s3_endpoint": bucket.url, **account}
-        async with painted(start, **where) as there:
+        async with painted(start, database_url=new_database_url, **where) as there:
             crashed = await _made(there)
             bucket.fail("slow_down", times=8, method="DELETE")
             await database.execute(AS_AFTER_A_CRASH, crashed, "failed", LONG_AGO)
             assert await _until_forgotten(database, crashed) == "failed"
             assert bucket.buckets["pictures"] == {}
             assert [seen.status for seen in bucket.seen if seen.method == "DELETE"][-1] == 204
+    await database.close()

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import httpx2
@@ -90,12 +90,10 @@ async def test_a_database_that_hangs_is_told_without_waiting_for_the_driver(star
 
 
 @pytest.fixture
-async def empty_database(server_url: str) -> AsyncIterator[str]:
+def empty_database(server_url: str) -> Iterator[str]:
     """A database without any table, for one test."""
-    made = fresh_database(server_url)
-    url = await asyncio.to_thread(made.__enter__)
-    yield url
-    await asyncio.to_thread(made.__exit__, None, None, None)
+    with fresh_database(server_url) as url:
+        yield url
 
 
 @pytest.fixture

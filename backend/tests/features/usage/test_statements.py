@@ -1,13 +1,9 @@
 """The ledger's statements find their rows by the indexes, from the first day on."""
 
-from collections.abc import Iterator
-
 import asyncpg
 import pytest
-from app.core import migrations
 from app.core.db import connect_for_writing
 from app.features.usage.ledger.statements import RECORD, SETTLE, SETTLED
-from tests.harness import fresh_database
 
 _FEW_ROWS = """
     insert into users (id, email, password_hash) values ('usr_a', 'a@example.com', 'none');
@@ -18,14 +14,6 @@ _FEW_ROWS = """
       select 'gen_' || n, 'key_1', 'A cute banana', '64x64', 'gemini', 'processing' from generate_series(1, 100) n;
     analyze;
 """
-
-
-@pytest.fixture
-def new_database_url(server_url: str) -> Iterator[str]:
-    """A database in which nobody has written yet."""
-    with fresh_database(server_url) as url:
-        migrations.upgrade(url)
-        yield url
 
 
 @pytest.mark.parametrize("statement", [RECORD, SETTLE, SETTLED])
