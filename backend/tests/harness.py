@@ -24,6 +24,8 @@ from sqlalchemy.engine import make_url
 PASSWORD = "correct horse battery staple"
 PATIENCE_SECONDS = 60
 """Longer than the slowest machine takes for what comes soon: it passes only where something is broken."""
+BEYOND_PATIENCE_SECONDS = 10 * PATIENCE_SECONDS
+"""For what must not be waited for: whoever waits for it nevertheless fails."""
 
 _TICK_SECONDS = 0.1
 _TRUSTS_NOBODY = SSLContext(PROTOCOL_TLS_CLIENT)  # nothing here speaks TLS, and reading all authorities takes a while

@@ -1,6 +1,7 @@
 """How much a process works on at a time, and when those for whom there is no room may come again."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 from app.core.logs import logger
@@ -30,7 +31,7 @@ class Door:
         self.room = places
         self._metrics = metrics
         self._proxies = proxies
-        self._last_turn = 0.0
+        self._last_turn = -math.inf  # nobody has one yet
         self._refused = 0
 
     def refuse(self, now: float) -> int:

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from tests.conftest import Start
 from tests.features.scraped import METRICS_TOKEN, read, scrape
-from tests.harness import PATIENCE_SECONDS, Account, Key, generate
+from tests.harness import BEYOND_PATIENCE_SECONDS, PATIENCE_SECONDS, Account, Key, generate
 from tests.problems import check_problem
 from tests.raw_http import JSON_TYPE, chunk, connected, head, read_answer, send_raw
 
@@ -27,7 +27,7 @@ async def small(start: Start, monkeypatch: pytest.MonkeyPatch) -> httpx2.AsyncCl
     """An application that works on three requests at a time, and waits as long as a test does for a body. It takes us
     for a proxy, to whom it listens after a refusal too.
     """
-    monkeypatch.setattr("app.core.web.body.BODY_SECONDS_MAX", PATIENCE_SECONDS)
+    monkeypatch.setattr("app.core.web.body.BODY_SECONDS_MAX", BEYOND_PATIENCE_SECONDS)
     return await start(requests_max=PLACES, metrics_token=METRICS_TOKEN, trusted_proxies=LOOPBACK)
 
 

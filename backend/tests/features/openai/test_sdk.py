@@ -216,12 +216,12 @@ async def test_a_request_that_is_still_drawn_is_waited_for_by_the_sdk_and_counts
         there.provider.faults.append(Reply(gemini.drawn(gemini.picture_bytes(1024, 1024)).content, gate=gate))
         calls = [asyncio.create_task(sdk.images.generate(prompt="A cute banana", extra_headers=once)) for _ in range(2)]
         for _ in looks():
-            if told == [409]:
+            if told:
                 break
             await asyncio.sleep(0.01)
         gate.set()
         first, second = [(await call).data for call in calls]
         assert first == second
-        assert told == [409, 200, 200]
+        assert (told[0], told[-2:], set(told)) == (409, [200, 200], {409, 200})
         assert len(there.provider.seen) == 1
         assert await total(database, there.key) == 1
