@@ -15,7 +15,7 @@ from app.core.pool import BoundedPool
 from app.core.settings import ConfigurationError, Settings
 from app.providers import ProviderUnavailable
 from app.providers.configured import configured_provider
-from app.ratelimit.redis import OutOfReach
+from app.ratelimit.batches import OutOfReach
 from app.ratelimit.redis import check_redis as ask_redis
 from app.storage import StoreUnavailable
 from app.storage.configured import configured_store

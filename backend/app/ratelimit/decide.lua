@@ -2,7 +2,7 @@
 --
 -- KEYS: buckets, each a string that holds when it is full, and sets of leases, scored with when they end.
 -- ARGV: the time, or '' for this server's own; the time after which nothing must happen any more, or '';
---       then the operations, where a key is its place in KEYS:
+--       a JSON array of the words of all operations, one behind the other, where a key is its place in KEYS:
 --         take   number of charges, for each: bucket, cost, depth; set of leases or 0, count, duration, id
 --         give   number of charges, for each: bucket, cost
 --         end    set of leases, id
@@ -20,15 +20,11 @@ end
 
 local full_at, changed = {}, {}
 local answer = {now}
-local position = 2
+local words, position = cjson.decode(ARGV[3]), 0
 
 local function word()
   position = position + 1
-  return ARGV[position]
-end
-
-local function number()
-  return tonumber(word())
+  return words[position]
 end
 
 local function exactly(value) -- tostring() would round to 14 digits
@@ -65,8 +61,8 @@ local operations = {}
 
 function operations.take()
   local allowed, after = true, {}
-  for _ = 1, number() do
-    local bucket, cost, depth = number(), number(), number()
+  for _ = 1, word() do
+    local bucket, cost, depth = word(), word(), word()
     local at = math.min(math.max(read(bucket), now), now + depth)
     if at < read(bucket) then
       write(bucket, at) -- even where nothing is taken: what is told of the wait is reckoned from here
@@ -75,7 +71,7 @@ function operations.take()
     after[bucket] = at + cost
     answer[#answer + 1] = at
   end
-  local leases, count, duration, id = number(), number(), number(), word()
+  local leases, count, duration, id = word(), word(), word(), word()
   local crowded = leases > 0 and is_crowded(leases, count)
   answer[#answer + 1] = crowded and 1 or 0
   if allowed and not crowded then
@@ -89,17 +85,17 @@ function operations.take()
 end
 
 function operations.give()
-  for _ = 1, number() do
-    local bucket, cost = number(), number()
+  for _ = 1, word() do
+    local bucket, cost = word(), word()
     write(bucket, read(bucket) - cost)
   end
 end
 
 operations['end'] = function()
-  redis.call('ZREM', KEYS[number()], word())
+  redis.call('ZREM', KEYS[word()], word())
 end
 
-while position < #ARGV do
+while position < #words do
   operations[word()]()
 end
 

@@ -8,8 +8,9 @@ from contextlib import suppress
 from app.core.logs import logger
 from app.core.metrics import Metrics
 from app.ratelimit import Charge, Lease, Limit, Taken
+from app.ratelimit.batches import OutOfReach
 from app.ratelimit.memory import MemoryLimiter
-from app.ratelimit.redis import OutOfReach, RedisLimiter
+from app.ratelimit.redis import RedisLimiter
 
 PROBE_SECONDS = 0.5
 """How often an unreachable Redis is tried: its return is noticed within about that time."""

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import blake2b, sha1
 from importlib import resources
-from itertools import islice
 from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -19,9 +18,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from app.core.logs import logger
 from app.ratelimit import MICROSECONDS, Charge, Lease, Taken, decide
-
-BATCH_MAX = 500
-"""Operations that one script decides at most: a few milliseconds, in which Redis does nothing else."""
+from app.ratelimit.batches import Batch, OutOfReach, Queue, Word
 
 _SCRIPT = resources.files("app.ratelimit").joinpath("decide.lua").read_bytes()
 _SCRIPT_SHA = sha1(_SCRIPT, usedforsecurity=False).hexdigest()  # the name by which Redis knows it
@@ -40,17 +37,6 @@ _NAMES_REMEMBERED = 65_536
 
 Result = TypeVar("Result")
 Client = Redis | RedisCluster
-Word = str | int
-Levels = tuple[int, Sequence[int], bool]
-"""The time, the level of each bucket before the units were taken, and whether as many leases as may be were running."""
-
-
-class OutOfReach(Exception):
-    """Redis did not decide: it cannot be reached, is too slow, or refuses to write. `reason` names the error."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 def open_redis(url: str) -> Client:
@@ -80,8 +66,8 @@ async def check_redis(url: str) -> None:
 class RedisLimiter:
     """A limiter whose state is in Redis and whose clock is that of Redis.
 
-    Everything that waits at the same moment is sent in one round trip, as one script for each group, which decides in
-    the order of asking. One round trip is on its way at a time; what comes meanwhile is the next.
+    What waits at the same moment is sent in one round trip, as one script for each group, which decides in the order of
+    asking. One round trip is on its way at a time; what comes meanwhile, or is too much of one group, is the next.
 
     `take` and `give_back` raise OutOfReach when Redis has not decided within `timeout_seconds`; a script that it would
     begin with after that time does nothing (but for a cluster). Names in Redis are keyed hashes: whoever reads them
@@ -97,8 +83,7 @@ class RedisLimiter:
         self._clock = clock
         self._hash = lru_cache(_NAMES_REMEMBERED)(self._hash_anew)
         self._to_be_ended: deque[tuple[Lease, str]] = deque(maxlen=_LEFT_MAX)
-        self._waiting: list[_Batch] = []
-        self._open: dict[str, _Batch] = {}  # by group: the one of those waiting that still takes operations
+        self._waiting = Queue()
         self._exchange: asyncio.Task[None] | None = None
         self._ahead: int | None = None  # how far the clock of Redis is ahead of ours, at most
 
@@ -144,19 +129,15 @@ class RedisLimiter:
             await self._exchange
         await self._client.aclose()
 
-    def _batch(self, group: str) -> "_Batch":
-        batch = self._open.get(group)
-        if batch is None or batch.operations == BATCH_MAX:
-            batch = self._open[group] = _Batch(f"nb:{{{self._hash(group)}}}:")
-            self._waiting.append(batch)
-            if self._exchange is None or self._exchange.done():
-                self._exchange = asyncio.create_task(self._exchange_what_waits())
-        return batch
+    def _batch(self, group: str) -> Batch:
+        if self._exchange is None or self._exchange.done():
+            self._exchange = asyncio.create_task(self._exchange_what_waits())
+        return self._waiting.last(f"nb:{{{self._hash(group)}}}:")
 
-    def _bucket(self, batch: "_Batch", charge: Charge) -> int:
+    def _bucket(self, batch: Batch, charge: Charge) -> int:
         return batch.key(f"{charge.name}:{self._hash(charge.who)}")
 
-    def _running(self, batch: "_Batch", lease: Lease) -> int:
+    def _running(self, batch: Batch, lease: Lease) -> int:
         return batch.key(f"running:{self._hash(lease.who)}")
 
     def _hash_anew(self, identifier: str) -> str:
@@ -164,7 +145,7 @@ class RedisLimiter:
 
     async def _exchange_what_waits(self) -> None:
         while self._waiting:
-            batches = self._next_batches()
+            batches = self._waiting.take_first()
             try:
                 with _told_as_out_of_reach():
                     answers = await _patiently(self._timeout_seconds, self._send(batches))
@@ -176,27 +157,23 @@ class RedisLimiter:
                         if self._to_be_ended:
                             self._end_those_left()
             except OutOfReach as error:
-                self._fail((*batches, *self._next_batches()), error)
+                self._fail((*batches, *self._waiting.take_all()), error)
             except Exception:
                 logger.exception("limiter_failed")  # a defect of ours or the client's must not hang whoever waits
-                self._fail((*batches, *self._next_batches()), OutOfReach("defect"))
+                self._fail((*batches, *self._waiting.take_all()), OutOfReach("defect"))
 
     def _end_those_left(self) -> None:
         left, self._to_be_ended = self._to_be_ended, deque(maxlen=_LEFT_MAX)
         for lease, group in left:
             self.end(lease, group=group)
 
-    def _fail(self, batches: "Sequence[_Batch]", error: OutOfReach) -> None:
+    def _fail(self, batches: Sequence[Batch], error: OutOfReach) -> None:
         """Also those that have not been sent: who waited behind a round trip that failed waits for no second one."""
         for batch in batches:
             self._to_be_ended += batch.ended
-            batch.fail(error)
+            batch.fail(error.reason)
 
-    def _next_batches(self) -> "list[_Batch]":
-        batches, self._waiting, self._open = self._waiting, [], {}
-        return batches
-
-    async def _send(self, batches: "Sequence[_Batch]") -> "Sequence[_Answer]":
+    async def _send(self, batches: Sequence[Batch]) -> "Sequence[_Answer]":
         sent = _microseconds()
         now = "" if self._clock is None else round(self._clock() * MICROSECONDS)
         too_late = "" if self._ahead is None else sent + self._ahead + round(self._timeout_seconds * MICROSECONDS)
@@ -212,56 +189,13 @@ class RedisLimiter:
         return answers
 
     async def _evaluate(
-        self, command: str, script: str | bytes, batches: "Sequence[_Batch]", times: tuple[Word, Word]
+        self, command: str, script: str | bytes, batches: Sequence[Batch], times: tuple[Word, Word]
     ) -> "Sequence[_Answer]":
         async with self._client.pipeline(transaction=False) as pipeline:
             for batch in batches:
-                pipeline.execute_command(command, script, len(batch.keys), *batch.keys, *times, *batch.words)
+                pipeline.execute_command(command, script, len(batch.keys), *batch.keys, *times, batch.words)
             answers: Sequence[_Answer] = await pipeline.execute(raise_on_error=False)
             return answers
-
-
-class _Batch:
-    """Operations of one group that wait to be sent together, in the words of the script."""
-
-    def __init__(self, prefix: str) -> None:
-        self.operations = 0
-        self.words: list[Word] = []
-        self.keys: dict[str, int] = {}
-        self.ended: list[tuple[Lease, str]] = []
-        self._prefix = prefix
-        self._asked: list[tuple[int | None, asyncio.Future[Levels]]] = []
-
-    def key(self, name: str) -> int:
-        """The place of this key among those of the script, from 1 on."""
-        return self.keys.setdefault(self._prefix + name, len(self.keys) + 1)
-
-    def tell(self, words: Sequence[Word]) -> None:
-        """Adds an operation. All its words at once: one that cannot be written takes none of the others with it."""
-        self.operations += 1
-        self.words += words
-
-    def ask(self, words: Sequence[Word], *, levels: int | None) -> asyncio.Future[Levels]:
-        """The same, and what the script will have answered: this many levels, or None for no answer."""
-        self.tell(words)
-        future: asyncio.Future[Levels] = asyncio.get_running_loop().create_future()
-        self._asked.append((levels, future))
-        return future
-
-    def settle(self, answer: Sequence[int]) -> None:
-        """Gives everybody their part of the answer."""
-        now, rest = answer[0], iter(answer[1:])
-        for count, future in self._asked:
-            levels = list(islice(rest, count or 0))
-            crowded = count is not None and next(rest) == 1
-            if not future.done():  # its caller may have gone
-                future.set_result((now, levels, crowded))
-
-    def fail(self, error: OutOfReach) -> None:
-        """Tells everybody who still waits."""
-        for _, future in self._asked:
-            if not future.done():
-                future.set_exception(OutOfReach(error.reason))
 
 
 _Answer = list[int] | Exception  # with a cluster also that a node cannot be reached

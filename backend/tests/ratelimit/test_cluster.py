@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from app.ratelimit import Charge, Lease, Limit, Taken
-from app.ratelimit.redis import OutOfReach, RedisLimiter, open_redis
+from app.ratelimit.batches import OutOfReach
+from app.ratelimit.redis import RedisLimiter, open_redis
 from tests.ratelimit.sources import PATIENCE_SECONDS
 from tests.redis_server import START_SECONDS, RedisServer, redis_server
 

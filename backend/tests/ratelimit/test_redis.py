@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from app.ratelimit import MICROSECONDS, Charge, Lease, Limit, Taken
-from app.ratelimit.redis import BATCH_MAX, RedisLimiter, open_redis
+from app.ratelimit.batches import BATCH_MAX
+from app.ratelimit.redis import RedisLimiter, open_redis
 from redis.asyncio import Redis
 from redis.crc import key_slot
 from tests.ratelimit.sources import PATIENCE_SECONDS, Clock, NewLimiter
@@ -104,9 +105,20 @@ async def test_more_calls_than_one_script_decides_are_several_scripts_in_order(
     await take(limiter)
     scripts, _reads = await counts(looker)
     taken = await asyncio.gather(*(take(limiter, limit=limit, who="bob") for _ in range(2 * BATCH_MAX + 1)))
-    assert (await counts(looker))[0] == scripts + 3
+    assert (await counts(looker))[0] == scripts + 6, "each twice as large as the one before, and none too large"
     assert remaining(taken) == [*range(limit.count - 1, -1, -1), *[0] * (2 * BATCH_MAX + 1 - limit.count)]
     assert [each.allowed for each in taken] == [True] * limit.count + [False] * (2 * BATCH_MAX + 1 - limit.count)
+
+
+async def test_an_account_with_one_call_does_not_wait_for_one_with_many(new_limiter: NewLimiter) -> None:
+    limiter, told = new_limiter(), []
+
+    async def call(group: str) -> None:
+        await take(limiter, group=group)
+        told.append(group)
+
+    await asyncio.gather(*[call("many") for _ in range(BATCH_MAX)], call("one"))
+    assert told.index("one") < BATCH_MAX // 2
 
 
 async def test_nothing_that_is_sent_or_kept_identifies_anybody(looker: Redis, new_limiter: NewLimiter) -> None:

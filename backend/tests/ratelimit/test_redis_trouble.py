@@ -5,7 +5,8 @@ from contextlib import suppress
 
 import pytest
 from app.ratelimit import Charge, Lease, Limit, Taken
-from app.ratelimit.redis import OutOfReach, RedisLimiter
+from app.ratelimit.batches import OutOfReach
+from app.ratelimit.redis import RedisLimiter
 from redis.asyncio import Redis
 from tests.harness import looks
 from tests.ratelimit.sources import PATIENCE_SECONDS, NewLimiter

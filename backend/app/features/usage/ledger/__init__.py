@@ -15,7 +15,7 @@ from app.core.logs import logger
 from app.features.usage.ledger.entries import Entry, OutcomeUnknown, Recorded, Settlement
 from app.features.usage.ledger.writer import Writer
 
-BATCH_MAX = 64
+_BATCH_MIN, _BATCH_MAX = 16, 64
 _EXPIRE_SECONDS = 0.05
 _SWEEP_SECONDS = 10
 
@@ -86,7 +86,7 @@ class Ledger:
     async def _write(self) -> None:
         while self._waiting or not self._closing:
             await self._wake.wait()
-            self._sent = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
+            self._sent = self._next_batch()
             try:
                 again = await self._writer.write(self._sent) if self._sent else ()
             except Exception:
@@ -101,6 +101,14 @@ class Ledger:
                 await self._writer.sweep()
             if not self._waiting and not self._closing:
                 self._wake.clear()
+
+    def _next_batch(self) -> Sequence[Entry | Settlement]:
+        """Half of what waits, within bounds. Were all of it written at once, those who are answered together would ask
+        together again, and the process would have nothing to do while they all wait.
+        """
+        waiting = len(self._waiting)
+        size = min(waiting, max(waiting // 2, _BATCH_MIN), _BATCH_MAX)
+        return [self._waiting.popleft() for _ in range(size)]
 
     async def _expire(self) -> None:
         """Settles what is past its deadline. What waits has never been sent, and leaves the queue: it will never be."""
