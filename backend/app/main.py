@@ -70,6 +70,7 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
             for name, part in parts.items():
                 setattr(app.state, name, part)
             yield {"door": app.state.door, "refusals": await Refusals.prepare(app)}
+        app.state.door.close()
 
     app = App(
         title="NanoBanana",

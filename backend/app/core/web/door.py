@@ -33,13 +33,14 @@ class Door:
         self._proxies = proxies
         self._last_turn = -math.inf  # nobody has one yet
         self._refused = 0
+        self._telling: asyncio.TimerHandle | None = None
 
     def refuse(self, now: float) -> int:
         """Counts a refusal, and says how many seconds later this caller may come again. `now` is the event loop's."""
         self._metrics.overload_refusals.inc()
         self._refused += 1
-        if self._refused == 1:
-            asyncio.get_running_loop().call_later(_TELL_SECONDS, self._tell)
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(_TELL_SECONDS, self._tell)
         self._last_turn = next_turn(self._last_turn, now=now)
         return max(1, int(self._last_turn - now))
 
@@ -47,9 +48,15 @@ class Door:
         """Whether a trusted proxy calls from there. Who has no address is on this machine, as a proxy is."""
         return host is None or is_in(self._proxies, host)
 
+    def close(self) -> None:
+        """Tells of those who have not been told of yet: the process ends."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._tell()
+
     def _tell(self) -> None:
         logger.warning("overloaded", refused=self._refused)
-        self._refused = 0
+        self._refused, self._telling = 0, None
 
 
 def next_turn(last: float, *, now: float) -> float:
