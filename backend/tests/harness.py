@@ -221,6 +221,21 @@ async def until_waited_for(database: asyncpg.Connection, *, holder: int | None =
     raise AssertionError("nobody waits")
 
 
+async def until_none_is_held(database: asyncpg.Connection) -> None:
+    """Returns once no connection to this database is in use, but this: others' is, for moments, when they look after
+    what they keep there.
+    """
+    held = """
+        select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+          and backend_type = 'client backend' and (state <> 'idle' or xact_start is not null)
+    """
+    for _ in looks():
+        if await database.fetchval(held) == 0:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("a connection is held")
+
+
 async def everything_stored(database: asyncpg.Connection) -> str:
     """Every row of every table, as a dump shows it."""
     dump = BytesIO()

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.conftest import Start
 from tests.features.generate.painted import PROVIDER_KEY, painted
 from tests.features.usage.recorded import total
-from tests.harness import generate, looks
+from tests.harness import generate, looks, until_none_is_held
 from tests.raw_http import JSON_TYPE, connected, head
 from tests.standins import gemini
 from tests.standins.wire import Reply
@@ -68,8 +68,7 @@ async def test_a_provider_that_hangs_is_a_504_at_the_deadline_and_holds_no_conne
         there.provider.faults.extend([gemini.slow(gate)] * 20)
         calls = [asyncio.create_task(generate(there.client, there.key)) for _ in range(20)]
         await there.asked(20)
-        busy = "select count(*) from pg_stat_activity where datname = current_database() and state <> 'idle'"
-        assert await database.fetchval(f"{busy} and pid <> pg_backend_pid() and backend_type = 'client backend'") == 0
+        await until_none_is_held(database)
         other = await there.account.create_key(environment="test")
         assert (await generate(there.client, other)).status_code == 200
         answers = await asyncio.gather(*calls)

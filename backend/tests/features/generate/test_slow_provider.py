@@ -6,14 +6,9 @@ import asyncpg
 from tests.conftest import Start
 from tests.features.generate.painted import painted
 from tests.features.usage.recorded import total
-from tests.harness import generate
+from tests.harness import generate, until_none_is_held
 from tests.problems import check_problem
 from tests.standins import gemini
-
-_BUSY = """
-    select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
-      and backend_type = 'client backend' and (state <> 'idle' or xact_start is not null)
-"""
 
 
 async def test_while_a_provider_hangs_others_are_served_and_what_finds_no_place_is_refused_at_once(
@@ -25,7 +20,7 @@ async def test_while_a_provider_hangs_others_are_served_and_what_finds_no_place_
         there.provider.faults.extend([gemini.slow(gate)] * 2)
         hanging = [asyncio.create_task(generate(there.client, there.key)) for _ in range(2)]
         await there.asked(2)
-        assert await database.fetchval(_BUSY) == 0
+        await until_none_is_held(database)
         for key in (other, other, test):
             assert (await generate(there.client, key)).status_code == 200, "the third place is for whoever comes"
 
@@ -35,7 +30,7 @@ async def test_while_a_provider_hangs_others_are_served_and_what_finds_no_place_
         refused = await generate(there.client, other)
         check_problem(refused, 503, "unavailable")
         assert (await generate(there.client, test)).status_code == 200
-        assert await database.fetchval(_BUSY) == 0
+        await until_none_is_held(database)
         assert not any(call.done() for call in hanging), "all that was answered did not wait for the provider"
         assert len(there.provider.seen) == 5, "what was refused never reached it"
         assert [await total(database, key) for key in (there.key, other, test)] == [0, 2, 2]
