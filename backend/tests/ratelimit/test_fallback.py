@@ -1,7 +1,9 @@
 """Limits while Redis is in trouble: no call fails, shares are held, nobody waits, and all is shared again by itself."""
 
 import asyncio
+import re
 from itertools import count
+from typing import Any
 
 import pytest
 from app.ratelimit import Charge, Lease
@@ -190,16 +192,22 @@ async def test_whatever_a_probe_meets_limits_are_shared_again_in_the_end(
     assert (await process.take("somebody new")).decisions[0].remaining == LIMIT.count - 1
 
 
+def _at_work() -> set[asyncio.Task[Any]]:
+    """The tasks of limiters and of their client; other tests have an application in this event loop."""
+    return {task for task in asyncio.all_tasks() if re.search(r"/app/ratelimit/|/redis/", repr(task))}
+
+
 async def test_closing_in_trouble_comes_to_an_end_and_leaves_nothing_at_work(
     victim: RedisServer, start: Start, trouble: Trouble
 ) -> None:
-    before = asyncio.all_tasks()
+    before = _at_work()
     processes = await start(timeout_seconds=trouble.timeout_seconds)
     trouble.begin(victim)
     await until_left(processes)
+    assert not _at_work() <= before
     for process in processes:
         await asyncio.wait_for(process.limiter.close(), PATIENCE_SECONDS)
-    await until(lambda: asyncio.all_tasks() <= before)
+    await until(lambda: _at_work() <= before)
     asked = [len(process.shared.asked) for process in processes]
     trouble.end(victim)
     assert [len(process.shared.asked) for process in processes] == asked
