@@ -3,11 +3,15 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections import Counter
 from itertools import chain
 
 import pytest
+from app.core.settings import Settings
+from app.features.generate.dependencies import GenerateLimits
 from app.ratelimit import Lease
+from app.ratelimit.memory import MemoryLimiter
 from tests.chaos.conftest import DEADLINE_SECONDS
 from tests.chaos.fleet import BACKEND
 from tests.chaos.ground import Ground
@@ -19,7 +23,6 @@ from tests.harness import looks
 
 PLACES = 5
 HELD_SECONDS = 5
-LEASE_SECONDS = 10 + DEADLINE_SECONDS + 5  # of a generation
 LOOK_SECONDS = 0.1
 
 
@@ -83,7 +86,9 @@ async def test_places_held_by_a_worker_that_is_killed_are_free_when_their_leases
         held = Counter(call.code for call in await asyncio.gather(*asked))
         assert held == {"reset": PLACES, "concurrency_limit_exceeded": 1}
         assert (await other.ask(key, "crowded")).code == "concurrency_limit_exceeded"
-        for n in range(round(LEASE_SECONDS / LOOK_SECONDS)):
+        settings = Settings(record_deadline_seconds=DEADLINE_SECONDS)
+        lease_seconds = GenerateLimits.of(settings, MemoryLimiter(clock=time.monotonic)).lease_seconds
+        for n in range(round(lease_seconds / LOOK_SECONDS)):
             if (await other.ask(key, f"free {n}")).outcome == "ok":
                 break
             await asyncio.sleep(LOOK_SECONDS)
