@@ -57,8 +57,7 @@ picture. Errors are `application/problem+json`, with a stable `code`."""
 def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) -> FastAPI:
     """The application on these settings. Opens nothing before its lifespan starts, and closes all of it at the end.
 
-    Needs `database_url` and a secret: raises ConfigurationError without either. `clock` is the time that tokens and ids
-    are made from, in seconds since 1970.
+    Raises ConfigurationError without `database_url` or a secret. `clock`, in seconds since 1970, dates tokens and ids.
     """
     if settings.database_url is None:
         raise ConfigurationError("DATABASE_URL is missing")
