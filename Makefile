@@ -6,7 +6,7 @@ BIN := .venv/bin
 LOCKED := --require-hashes --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help run test suite test-browser screenshots check bench bench-scale bench-limits bench-overload bench-provider bench-memory bench-console chaos lock clean
+.PHONY: help run test suite test-browser proxies test-proxies screenshots check bench bench-scale bench-limits bench-overload bench-provider bench-memory bench-console chaos lock clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,14 +17,22 @@ run: .venv/run.installed ## start NanoBanana on http://127.0.0.1:8000, with a Po
 test: suite ## run the whole suite on a real PostgreSQL and Redis, with coverage, and in a browser if there is one
 	@cd backend && if ../$(BIN)/python -m tests.browser.chromium; then ../$(BIN)/pytest -q tests/browser; else \
 	  echo "There is no Chromium or Chrome here: the tests in a browser were left out. make test-browser installs one."; fi
+	@cd backend && if ../$(BIN)/python -m tests.proxies.programs; then ../$(BIN)/pytest -q tests/proxies; else \
+	  echo "There is no nginx, Caddy or HAProxy here: the tests behind proxies were left out. make test-proxies installs them."; fi
 
 suite: .venv/dev.installed
-	cd backend && rm -rf .coverage && ../$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -q -n 3 --dist worksteal --ignore=tests/chaos --ignore=tests/browser
+	cd backend && rm -rf .coverage && ../$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -q -n 3 --dist worksteal --ignore=tests/chaos --ignore=tests/browser --ignore=tests/proxies
 	cd backend && ../$(BIN)/python -m slipcover --fail-under 95 --merge .coverage
 	cd backend && ../$(BIN)/pytest -q tests/chaos
 
 test-browser: .venv/dev.installed ## look at every page in a Chromium, which is installed where that is possible
 	cd backend && ../$(BIN)/python -m tests.browser.chromium install && ../$(BIN)/pytest -q tests/browser
+
+proxies: .venv/dev.installed ## install nginx, Caddy and HAProxy for the tests, where that is possible
+	cd backend && ../$(BIN)/python -m tests.proxies.programs install
+
+test-proxies: proxies ## run real proxies in front of the server
+	cd backend && ../$(BIN)/pytest -q tests/proxies
 
 screenshots: .venv/dev.installed ## take pictures of every page, light, dark and on a phone, into screenshots/
 	@mkdir -p screenshots

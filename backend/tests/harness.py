@@ -66,6 +66,19 @@ class Server(uvicorn.Server):
 
 
 @asynccontextmanager
+async def serving(config: uvicorn.Config) -> AsyncIterator[int]:
+    """The loopback port of a server with this configuration."""
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        server = Server(config)
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+        yield listener.getsockname()[1]
+        server.end()
+        await running
+
+
+@asynccontextmanager
 async def running(
     settings: Settings, *, clock: Callable[[], float] = time.time, at_its_own_url: bool = False
 ) -> AsyncIterator[httpx2.AsyncClient]:
@@ -208,6 +221,12 @@ def free_port(*, also: int = 0) -> int:
             if also:
                 other.bind(("127.0.0.1", port + also))
             return port
+
+
+def port_is_open(port: int) -> bool:
+    """Whether somebody listens on this loopback port."""
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def until_waited_for(database: asyncpg.Connection, *, holder: int | None = None) -> None:

@@ -8,7 +8,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import InvalidRequest, NotFound, TooLarge, answer
+from app.core.errors import InvalidRequest, NotFound, TooLarge, UnsupportedMedia, answer
 from app.core.logs import current_request_id, log_request
 from app.core.security import new_id
 from app.core.web.door import Door
@@ -65,7 +65,9 @@ class Envelope:
 
 
 class Gate:
-    """Refuses what no route should see: a body over 64 KiB, before it is read, ambiguous headers and odd paths."""
+    """Refuses what no route should see: a body that is encoded, or over 64 KiB, before it is read; ambiguous headers;
+    odd paths.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -78,7 +80,10 @@ class Gate:
         for name, value in scope["headers"]:
             credentials += name == b"authorization"
             media_types += name == b"content-type"
-            length = int(value) if name == b"content-length" else length  # the HTTP parser has seen that it is a number
+            if name == b"content-length":
+                length = int(value)  # the HTTP parser has seen that it is a number
+            elif name == b"content-encoding" and value.lower() != b"identity":
+                raise UnsupportedMedia("Send the body as it is, without Content-Encoding")
         if length is not None and length > BODY_BYTES_MAX:
             raise TooLarge
         if credentials > 1 or media_types > 1:

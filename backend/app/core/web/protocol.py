@@ -1,16 +1,18 @@
-"""HTTP as the server speaks it: uvicorn's, with a door in front of the application."""
+"""HTTP as the server speaks it: uvicorn's, with stricter framing and a door in front of the application."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, cast
 
-import httptools
+from httptools import HttpRequestParser
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.core.web.door import ALWAYS_ANSWERED, Door
 from app.core.web.exchange import Exchange
+from app.core.web.framing import check_framing
+from app.core.web.parser import RequestParser
 from app.core.web.refusals import Refusals
 
 _EARLY_BYTES_MAX = 16 * 1024
@@ -34,10 +36,14 @@ class Protocol(HttpToolsProtocol):
         self._refusals: Refusals = self.app_state["refusals"]
         self._rest: asyncio.TimerHandle | None = None
         self._early = b""
-        self._body_to_come = False  # of a request that was refused
+        self._expects_refused_body = False
+        self._parser = RequestParser(self)
+        self.parser = cast(HttpRequestParser, self._parser)  # of its methods it has those that uvicorn calls
+        self._is_in_body = False
+        self._at_work: RequestResponseCycle | None = None
 
     def data_received(self, data: bytes) -> None:
-        if self._rest is None or self._body_to_come:
+        if self._rest is None or self._expects_refused_body:
             super().data_received(data)
         elif len(data) > _EARLY_BYTES_MAX:
             self.transport.close()
@@ -45,46 +51,52 @@ class Protocol(HttpToolsProtocol):
             self._early += data
             self.flow.pause_reading()
 
+    def on_headers_complete(self) -> None:
+        """Raises AmbiguousRequestError, on which the parser stops, for what another parser could read differently."""
+        version, method = self.parser.get_http_version(), self.parser.get_method()
+        check_framing(version=version, method=method, target=self.url, headers=self.headers)
+        super().on_headers_complete()
+        self._is_in_body = True
+        self.headers = self.headers.copy()  # uvicorn puts trailers here: they must not join what has been checked
+
     def on_message_complete(self) -> None:
+        if self._parser.has_stopped:
+            return
+        self._is_in_body = False
         super().on_message_complete()
-        if self._body_to_come:
-            self._body_to_come = False
+        if self._expects_refused_body:
+            self._expects_refused_body = False
             if self._rest is None:
                 self._expect_another()
 
-    def on_headers_complete(self) -> None:
-        """As uvicorn does it, with an exchange of our own, and without what only its options and WebSockets need."""
-        url, version = httptools.parse_url(self.url), self.parser.get_http_version()
-        path = url.path.decode("ascii")
-        self.scope["method"] = self.parser.get_method().decode("ascii")
-        self.scope["http_version"] = version
-        self.scope["path"] = unquote(path) if "%" in path else path
-        self.scope["raw_path"] = url.path
-        self.scope["query_string"] = url.query or b""
-        before, self.cycle = (
-            self.cycle,
-            Exchange(
-                scope=self.scope,
-                transport=self.transport,
-                flow=self.flow,
-                logger=self.logger,
-                access_logger=self.access_logger,
-                access_log=False,
-                default_headers=self.server_state.default_headers,
-                message_event=asyncio.Event(),
-                expect_100_continue=self.expect_100_continue,
-                keep_alive=version != "1.0" and self.parser.should_keep_alive(),
-                on_response=self.on_response_complete,
-            ),
-        )
-        if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
-        else:  # its turn comes when the one before it has been answered
+    def send_400_response(self, msg: str) -> None:
+        """Ends a connection on which something came that is no request, after the answers to the requests before it.
+
+        The refusal itself is sent only where the client cannot take it for the answer to another request.
+        """
+        del msg  # uvicorn has logged it
+        broken = self.cycle if self._is_in_body else None
+        if broken is not None and self.pipeline and self.pipeline[0][0] is broken:
+            self.pipeline.popleft()
+        before = [each for each in self._unanswered() if each is not broken]
+        if before:
+            before[-1].keep_alive = False
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+        elif broken is not None and broken.response_started:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self.transport.write(self._refusals.unreadable(self.server_state.default_headers))
+            self.transport.close()
+
+    def _unanswered(self) -> Sequence[RequestResponseCycle]:
+        """The requests whose heads have been read and whose answers have not been sent whole, in order."""
+        waiting = [cycle for cycle, _ in reversed(self.pipeline)]
+        return [each for each in (self._at_work, *waiting) if each is not None and not each.response_complete]
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._parser.close()
+        self._at_work = None
         if self._rest is not None:
             self._rest.cancel()
 
@@ -100,13 +112,15 @@ class Protocol(HttpToolsProtocol):
             return
         self._door.room -= place
         cycle.scope["state"]["place"] = place
+        cycle.__class__ = Exchange  # uvicorn has made it, and knows of no other class
+        self._at_work = cycle
         super()._start_asgi_task(cycle, app)
 
     def _refuse(self, cycle: RequestResponseCycle) -> None:
         retry_after_seconds = self._door.refuse(self.loop.time())
         # What is behind it in the pipeline came without waiting; who waits for a 100 may or may not send the body now.
         close = bool(self.pipeline) or cycle.waiting_for_100_continue or not cycle.keep_alive
-        answer = self._refusals.answer(
+        answer = self._refusals.overloaded(
             cycle.scope["path"],
             retry_after_seconds=retry_after_seconds,
             server_headers=self.server_state.default_headers,
@@ -115,7 +129,7 @@ class Protocol(HttpToolsProtocol):
         )
         self.transport.write(answer)
         self.server_state.total_requests += 1
-        self._body_to_come = cycle.more_body
+        self._expects_refused_body = cycle.more_body
         cycle.response_started = cycle.response_complete = True
         cycle.on_response = _nothing  # or connection and request would hold each other until the collector comes by
         if close:

@@ -212,12 +212,18 @@ async def test_text_beyond_ascii_comes_back_as_it_was_sent(client: httpx2.AsyncC
         assert (await order(client, key, body.encode())).json()["prompt"] == prompt
 
 
-async def test_a_compressed_body_is_not_unpacked(client: httpx2.AsyncClient, key: Key) -> None:
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "gzip, identity", "", "aws-chunked"])
+async def test_an_encoded_body_is_refused_and_not_unpacked(client: httpx2.AsyncClient, key: Key, coding: str) -> None:
     bomb = gzip.compress(b'{"prompt": "' + b"a" * 10_000_000 + b'"}')
     assert len(bomb) < BODY_BYTES_MAX
-    headers = {**key.headers, "Content-Type": "application/json", "Content-Encoding": "gzip"}
+    headers = {**key.headers, "Content-Type": "application/json", "Content-Encoding": coding}
     answer = await client.post("/v1/generate", content=bomb, headers=headers)
-    assert outcome(answer) == (400, "invalid_request")
+    assert outcome(answer) == (415, "unsupported_media_type")
+
+
+async def test_a_body_that_is_declared_not_to_be_encoded_is_taken(client: httpx2.AsyncClient, key: Key) -> None:
+    headers = {**key.headers, "Content-Type": "application/json", "Content-Encoding": "identity"}
+    assert (await client.post("/v1/generate", content=GOOD, headers=headers)).status_code == 200
 
 
 async def test_a_body_of_64_kib_is_taken_and_one_byte_more_is_a_413(client: httpx2.AsyncClient, key: Key) -> None:

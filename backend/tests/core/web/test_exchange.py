@@ -1,9 +1,7 @@
 """What leaves the server is what uvicorn would send, byte for byte, though most answers take a shorter way."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 
 import pytest
 import uvicorn
@@ -11,7 +9,7 @@ from app.core.metrics import Metrics
 from app.core.web.door import Door
 from app.server import http_config
 from starlette.types import Receive, Scope, Send
-from tests.harness import Server
+from tests.harness import serving
 
 Answer = tuple[int, Sequence[tuple[bytes, bytes]], Sequence[bytes]]
 
@@ -67,18 +65,6 @@ def _answer(number: int) -> Answer:
     return list(ANSWERS.values())[number] if number < len(ANSWERS) else UNFINISHED
 
 
-@asynccontextmanager
-async def serving(config: uvicorn.Config) -> AsyncIterator[int]:
-    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        config.headers, server = [("server", "one of two")], Server(config)
-        running = asyncio.create_task(server.serve(sockets=[listener]))
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        await running
-
-
 async def said(port: int, request: bytes) -> bytes:
     """All that is sent until the connection ends, or nothing more comes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -94,8 +80,9 @@ async def said(port: int, request: bytes) -> bytes:
 async def ports() -> AsyncIterator[tuple[int, int]]:
     """Our server and uvicorn's, with the same application."""
     theirs = uvicorn.Config(application, http="httptools", ws="none", server_header=False, log_config=None)
-    theirs.access_log = False
-    async with serving(http_config(application)) as ours, serving(theirs) as plain:
+    theirs.access_log, ours_too = False, http_config(application)
+    theirs.headers = ours_too.headers = [("server", "one of two")]
+    async with serving(ours_too) as ours, serving(theirs) as plain:
         yield ours, plain
 
 
