@@ -14,7 +14,19 @@ from tempfile import TemporaryDirectory
 
 import asyncpg
 from app.core.limit_settings import LimitSettings
-from benchmarks.machine import ACCOUNT, Load, Server, database, free_port, load, machine, new_key, serving, tool
+from benchmarks.machine import (
+    ACCOUNT,
+    Load,
+    Server,
+    database,
+    free_port,
+    load,
+    machine,
+    median_ratio,
+    new_key,
+    serving,
+    tool,
+)
 from sqlalchemy.engine import make_url
 from tests.redis_server import redis_server
 
@@ -135,12 +147,6 @@ def report(
     print(f"ours : tutorial = {median_ratio(rounds['ours'], rounds['tutorial'], 'per_second'):.1f}")
     print(f"transactions per 1,000 requests: {statistics.median(transactions):.0f}")
     print(f"memory of our process, KiB, after the warm-up and after each round: {', '.join(map(str, memory))}")
-
-
-def median_ratio(some: Sequence[Load], others: Sequence[Load], field: str) -> float:
-    """The median over the rounds of the ratio within each round: what drifts between rounds drifts for both."""
-    ratios: list[float] = [getattr(a, field) / getattr(b, field) for a, b in zip(some, others, strict=True)]
-    return statistics.median(ratios)
 
 
 if __name__ == "__main__":

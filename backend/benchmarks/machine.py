@@ -6,6 +6,7 @@ import platform
 import re
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -112,11 +113,11 @@ def database() -> Iterator[str]:
 
 
 @contextmanager
-def serving(*command: str, port: int, **environment: str) -> Iterator[Server]:
-    """A server in another process, from its first answer on."""
+def serving(*command: str, port: int, backend: Path | str = BACKEND, **environment: str) -> Iterator[Server]:
+    """A server in another process, from its first answer on; of the program in the folder `backend`."""
     process = subprocess.Popen(
         [sys.executable, "-m", *command],
-        cwd=BACKEND,
+        cwd=backend,
         env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -149,6 +150,12 @@ def load(
     told = json.loads(done.stderr)
     latencies = (told["p50"] / 1e3, told["p99"] / 1e3)
     return Load(told["requests"], told["microseconds"] / 1e6, *latencies, told["refused"], told["lost"])
+
+
+def median_ratio(some: Sequence[Load], others: Sequence[Load], field: str) -> float:
+    """The median over the rounds of the ratio within each round: what drifts between rounds drifts for both."""
+    ratios: list[float] = [getattr(a, field) / getattr(b, field) for a, b in zip(some, others, strict=True)]
+    return statistics.median(ratios)
 
 
 class Key(NamedTuple):
