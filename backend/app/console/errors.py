@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from app.console.drafts import Draft, Refusable
 from app.console.site import Page, Site
 from app.console.visits import DESTINATIONS, Visitor, led_to
-from app.core.errors import ApiError
+from app.core.errors import ApiError, headers_of
 from app.core.logs import logger
 from app.features.auth.service import InvalidToken
 
@@ -31,7 +31,7 @@ async def answer_error(request: Request, error: ApiError) -> Response:
     if page is None:
         page = _plain(request, error)
     page.status_code = error.status
-    page.headers.update(error.headers)
+    page.headers.update(headers_of(error))
     return page
 
 

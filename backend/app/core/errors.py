@@ -46,6 +46,10 @@ class ApiError(Exception):
     title: ClassVar[str]
     code: ClassVar[str]
     detail: ClassVar[str]
+    is_worth_repeating: ClassVar[bool] = True
+    """Whether the same request can end otherwise the next time."""
+    may_have_been_paid: bool = False
+    """Whether somebody outside may charge for what was done until it failed: the same request would cost again."""
 
     def __init__(self, detail: str | None = None) -> None:
         super().__init__(detail or self.detail)
@@ -53,6 +57,7 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> Mapping[str, str]:
+        """The headers that belong to its class. `headers_of` has all of them."""
         return {}
 
     @property
@@ -186,9 +191,10 @@ async def answer(request: Request, exception: Exception) -> Response:
 
     Paths that the application's `error_answers` name are answered as it is said there.
     """
-    error = _as_api_error(request, exception)
+    error = _error_of_request(request, exception)
     if error.status >= InternalError.status:
-        logger.error("request_failed", code=error.code, exc_info=exception)
+        paid = error.may_have_been_paid
+        logger.error("request_failed", code=error.code, may_have_been_paid=paid, exc_info=exception)
     answers: ErrorAnswers = request.app.state.error_answers
     for paths, answer_in_its_way in answers:
         if paths.fullmatch(request.scope["path"]):
@@ -201,9 +207,28 @@ async def answer_as_problem(request: Request, error: ApiError) -> Response:
     return JSONResponse(
         _problem(error, request_id=request.state.request_id),
         status_code=error.status,
-        headers=dict(error.headers),
+        headers=headers_of(error),
         media_type=PROBLEM_MEDIA_TYPE,
     )
+
+
+def headers_of(error: ApiError) -> dict[str, str]:
+    """The headers of its answer, in every dialect. OpenAI's SDKs repeat a request by themselves after a 408, 409, 429
+    and 5xx, unless `x-should-retry: false` stands there.
+    """
+    is_final = error.may_have_been_paid or not error.is_worth_repeating
+    return {**error.headers, **({"x-should-retry": "false"} if is_final else {})}
+
+
+def as_api_error(exception: Exception) -> ApiError:
+    """What an exception is answered as: itself, if it is an ApiError; else what it says of the database, or a bug."""
+    if isinstance(exception, ApiError):
+        return exception
+    meaning = trouble(exception)
+    if meaning == "data":
+        logger.error("validator_missing", exc_info=exception)
+        return Invalid([{"pointer": "#", "detail": "Holds a value that cannot be stored"}])
+    return Unavailable() if meaning == "unavailable" else InternalError()
 
 
 def _problem(error: ApiError, *, request_id: str) -> dict[str, Any]:
@@ -243,18 +268,12 @@ def _sentence(error: Mapping[str, Any], *, known: Sequence[str]) -> str:
     return message[:1].upper() + message[1:]
 
 
-def _as_api_error(request: Request, exception: Exception) -> ApiError:
-    if isinstance(exception, ApiError):
-        return exception
+def _error_of_request(request: Request, exception: Exception) -> ApiError:
     if isinstance(exception, RequestValidationError):
         return Invalid(field_errors(exception.errors()))
     if isinstance(exception, HTTPException):
         return _of_the_framework(request, exception)
-    meaning = trouble(exception)
-    if meaning == "data":
-        logger.error("validator_missing", exc_info=exception)
-        return Invalid([{"pointer": "#", "detail": "Holds a value that cannot be stored"}])
-    return Unavailable() if meaning == "unavailable" else InternalError()
+    return as_api_error(exception)
 
 
 def _of_the_framework(request: Request, exception: HTTPException) -> ApiError:

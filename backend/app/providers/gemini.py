@@ -1,6 +1,5 @@
 """Google's Gemini image models, by their HTTP interface: https://ai.google.dev/api/generate-content."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +10,20 @@ import httpx2
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.alias_generators import to_camel
 
-from app.core.logs import logger
 from app.core.pool import BoundedPool
-from app.providers import ContentRefused, NoImageReturned, Order, Picture, ProviderFailed, ProviderUnavailable, Size
-from app.providers.pixels import NotAPicture, OtherShape, fit
-from app.providers.upstream import OK, Again, Answer, Upstream, checked_key, is_json, unexpected, unusable
+from app.providers import ContentRefused, NoImageReturned, Order, Picture, ProviderUnavailable, Size
+from app.providers.answers import (
+    OK,
+    TOO_MANY,
+    UNAVAILABLE,
+    Answer,
+    Unreadable,
+    failing_if_unreadable,
+    is_json,
+    read_picture,
+)
+from app.providers.purchase import Again, Purchase
+from app.providers.upstream import Upstream, checked_key, not_now, unexpected, unusable
 
 GEMINI_SIZES = """
     256x256=1:1/1K, 512x512=1:1/1K, 1024x1024=1:1/1K, 2048x2048=1:1/2K, 4096x4096=1:1/4K,
@@ -43,8 +51,7 @@ _REFUSALS = {
 _UNSPECIFIED = {None, "", "BLOCKED_REASON_UNSPECIFIED", "BLOCK_REASON_UNSPECIFIED"}
 _FOR_THE_OPERATOR = {401, 402, 403, 404}  # key, billing, permission, and a model that is no more
 _KEY_REFUSED = {401, 403}
-_BAD_REQUEST, _NOT_FOUND, _TOO_MANY = 400, 404, 429
-_UNTOLD_SECONDS = 5
+_BAD_REQUEST, _NOT_FOUND = 400, 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,7 @@ class GeminiProvider:
         return None if size in self._frames else f"Must be one of {', '.join(map(str, self._frames))}"
 
     async def draw(self, order: Order, *, deadline: float) -> Picture:
-        return await self._upstream.draw(partial(self._try, order), deadline=deadline)
+        return await self._upstream.draw(partial(self._try, order), budget=order.budget, deadline=deadline)
 
     async def check(self) -> str:
         answer = await self._upstream.look(httpx2.Request("GET", self._model_url, headers=self._headers))
@@ -113,11 +120,12 @@ class GeminiProvider:
             raise ProviderUnavailable("GEMINI_BASE_URL does not answer as Gemini does")
         return "ok"
 
-    async def _try(self, order: Order) -> Picture:
-        async with self._upstream.exchange(self._request(order)) as answer:
+    async def _try(self, order: Order, purchase: Purchase) -> Picture:
+        async with self._upstream.exchange(self._request(order), purchase) as answer:
             if answer.status != OK:
                 raise _trouble(answer)
-            return await self._pool.run(partial(_develop, answer.content, order.size))
+            with failing_if_unreadable(self.name, answer):
+                return await self._pool.run(partial(_develop, answer.content, order.size))
 
     def _request(self, order: Order) -> httpx2.Request:
         frame = self._frames[order.size]
@@ -181,20 +189,12 @@ class _Generated(_Wire):
 def _develop(content: bytearray, size: Size) -> Picture:
     generated = _read(content)
     if generated is None:
-        raise Again(ProviderFailed())
+        raise Unreadable
     if generated.is_refused:
         raise ContentRefused
     if generated.image is None:
-        raise Again(NoImageReturned(), tries_max=2)
-    trouble: Exception
-    try:
-        return fit(generated.image, size)
-    except OtherShape:
-        logger.error("provider_drew_another_shape", provider=GeminiProvider.name)
-        trouble = ProviderFailed()
-    except NotAPicture:
-        trouble = Again(ProviderFailed())
-    raise trouble
+        raise Again(NoImageReturned(), may_pay_twice=True)
+    return read_picture(generated.image, size)
 
 
 def _read(content: bytearray) -> _Generated | None:
@@ -225,13 +225,13 @@ class _Failed(_Wire):
 
 def _trouble(answer: Answer) -> Exception:
     error, status = _read_error(answer.content), answer.status
-    if status == _TOO_MANY:
-        return _too_many(error)
+    if status in {TOO_MANY, UNAVAILABLE}:
+        return _not_now(error, status)
     if status in _FOR_THE_OPERATOR or (
         status == _BAD_REQUEST and (_key_is_bad(error) or error.status == "FAILED_PRECONDITION")
     ):
         return unusable(GeminiProvider.name, status=status, reason="credentials, permission or model")
-    return unexpected(GeminiProvider.name, status=status)
+    return unexpected(GeminiProvider.name, answer)
 
 
 def _why_unusable(answer: Answer) -> str:
@@ -246,14 +246,12 @@ def _key_is_bad(error: _Error) -> bool:
     return any(detail.reason == "API_KEY_INVALID" for detail in error.details)
 
 
-def _too_many(error: _Error) -> Exception:
-    """Per minute: as soon as it tells. Per day: not with this request any more."""
+def _not_now(error: _Error, status: int) -> Exception:
+    """Per minute, or busy: as soon as it tells. Per day: not with this request any more."""
     if any("PerDay" in violation.quota_id for detail in error.details for violation in detail.violations):
-        return unusable(GeminiProvider.name, status=_TOO_MANY, reason="quota")
+        return unusable(GeminiProvider.name, status=status, reason="quota")
     told = [float(match[1]) for detail in error.details if (match := _DURATION.fullmatch(detail.retry_delay))]
-    seconds = max(told, default=None)
-    again_seconds = max(1, math.ceil(_UNTOLD_SECONDS if seconds is None else seconds))
-    return Again(ProviderUnavailable(retry_after_seconds=again_seconds), told_seconds=seconds)
+    return not_now(max(told, default=None))
 
 
 def _read_error(content: bytearray) -> _Error:

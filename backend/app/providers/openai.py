@@ -1,7 +1,6 @@
 """Any endpoint that takes OpenAI's `POST /images/generations`: https://platform.openai.com/docs/api-reference/images."""
 
 import asyncio
-import math
 import random
 import re
 import socket
@@ -17,8 +16,18 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from app.core.logs import logger
 from app.core.pool import BoundedPool
 from app.providers import ContentRefused, NoImageReturned, Order, Picture, ProviderFailed, ProviderUnavailable, Size
-from app.providers.pixels import NotAPicture, OtherShape, fit
-from app.providers.upstream import OK, Again, Answer, Upstream, checked_key, unexpected, unusable
+from app.providers.answers import (
+    OK,
+    SERVER_ERROR,
+    TOO_MANY,
+    UNAVAILABLE,
+    Answer,
+    Unreadable,
+    failing_if_unreadable,
+    read_picture,
+)
+from app.providers.purchase import Again, Purchase
+from app.providers.upstream import Upstream, checked_key, not_now, unexpected, unusable
 
 OPENAI_SIZES = "1024x1024, 1536x1024, 1024x1536"
 
@@ -32,8 +41,7 @@ _REFUSALS = {"content_policy_violation", "moderation_blocked", "content_filter",
 _SPENT = {"insufficient_quota", "billing_hard_limit_reached"}
 _FOR_THE_OPERATOR = {401, 402, 403, 404}
 _KEY_REFUSED = {401, 403}
-_TOO_MANY, _SERVER_ERROR, _NOT_IMPLEMENTED = 429, 500, 501
-_UNTOLD_SECONDS = 5
+_NOT_IMPLEMENTED = 501
 
 _UNICAST, _PORT_MAX = IPv6Network("2000::/3"), 65_535
 
@@ -87,7 +95,8 @@ class OpenAIProvider:
         return None if size in self._sizes else f"Must be one of {', '.join(map(str, self._sizes))}"
 
     async def draw(self, order: Order, *, deadline: float) -> Picture:
-        return await self._upstream.draw(partial(self._try, order, deadline), deadline=deadline)
+        attempt = partial(self._try, order, deadline)
+        return await self._upstream.draw(attempt, budget=order.budget, deadline=deadline)
 
     async def check(self) -> str:
         """Some endpoints have an address for each model, some a list of them, and some neither."""
@@ -106,15 +115,16 @@ class OpenAIProvider:
             raise ProviderUnavailable("OPENAI_BASE_URL cannot be reached")
         if answer.status in _KEY_REFUSED:
             raise ProviderUnavailable("OPENAI_API_KEY is missing or refused")
-        if answer.status == _TOO_MANY or (answer.status >= _SERVER_ERROR and answer.status != _NOT_IMPLEMENTED):
+        if answer.status == TOO_MANY or (answer.status >= SERVER_ERROR and answer.status != _NOT_IMPLEMENTED):
             raise ProviderUnavailable(f"OPENAI_BASE_URL answers with {answer.status}")
         return answer
 
-    async def _try(self, order: Order, deadline: float) -> Picture:
-        async with self._upstream.exchange(self._request(order)) as answer:
+    async def _try(self, order: Order, deadline: float, purchase: Purchase) -> Picture:
+        async with self._upstream.exchange(self._request(order), purchase) as answer:
             if answer.status != OK:
                 raise _trouble(answer)
-            drawn = await self._pool.run(partial(_develop, answer.content, order.size))
+            with failing_if_unreadable(self.name, answer):
+                drawn = await self._pool.run(partial(_develop, answer.content, order.size))
         if isinstance(drawn, Picture):
             return drawn
         # It is drawn and paid: whatever becomes of the download, only that is tried again.
@@ -132,8 +142,9 @@ class OpenAIProvider:
     async def _download(self, url: str, size: Size) -> Picture:
         async with self._upstream.exchange(await self._download_request(url)) as answer:
             if answer.status != OK:
-                raise unexpected(self.name, status=answer.status)
-            return await self._pool.run(partial(_fit, bytes(answer.content), size))
+                raise unexpected(self.name, answer)
+            with failing_if_unreadable(self.name, answer):
+                return await self._pool.run(partial(read_picture, bytes(answer.content), size))
 
     async def _download_request(self, text: str) -> httpx2.Request:
         """A request for that address, without any credential. Raises ProviderFailed where we will not go.
@@ -217,13 +228,13 @@ def _develop(content: bytearray, size: Size) -> Picture | str:
     """The picture, or where it is."""
     generated = _read(content)
     if generated is None:
-        raise Again(ProviderFailed())
+        raise Unreadable
     for image in generated.data or []:
         if image.b64_json is not None:
-            return _fit(image.b64_json, size)
+            return read_picture(image.b64_json, size)
         if image.url is not None:
             return image.url
-    raise Again(NoImageReturned(), tries_max=2)
+    raise Again(NoImageReturned(), may_pay_twice=True)
 
 
 def _read(content: bytearray) -> _Generated | None:
@@ -231,18 +242,6 @@ def _read(content: bytearray) -> _Generated | None:
         return _Generated.model_validate_json(content)
     except ValidationError:
         return None
-
-
-def _fit(content: bytes, size: Size) -> Picture:
-    trouble: Exception
-    try:
-        return fit(content, size)
-    except OtherShape:
-        logger.error("provider_drew_another_shape", provider=OpenAIProvider.name)
-        trouble = ProviderFailed()
-    except NotAPicture:
-        trouble = Again(ProviderFailed())
-    raise trouble
 
 
 class _Error(_Wire):
@@ -260,13 +259,11 @@ def _trouble(answer: Answer) -> Exception:
         return ContentRefused()
     if words & _SPENT:
         return unusable(OpenAIProvider.name, status=status, reason="quota")
-    if status == _TOO_MANY:
-        told = _told_seconds(answer.headers)
-        seconds = max(1, math.ceil(_UNTOLD_SECONDS if told is None else told))
-        return Again(ProviderUnavailable(retry_after_seconds=seconds), told_seconds=told)
+    if status in {TOO_MANY, UNAVAILABLE}:
+        return not_now(_told_seconds(answer.headers))
     if status in _FOR_THE_OPERATOR:
         return unusable(OpenAIProvider.name, status=status, reason="credentials, permission or model")
-    return unexpected(OpenAIProvider.name, status=status)
+    return unexpected(OpenAIProvider.name, answer)
 
 
 def _told_seconds(headers: httpx2.Headers) -> float | None:

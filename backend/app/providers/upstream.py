@@ -1,12 +1,13 @@
-"""Calls to a provider over HTTP: bounded in number, time and bytes, and never repeated while one may be at work."""
+"""Calls to a provider over HTTP: bounded in number, time and bytes, and not repeated where one may have been paid."""
 
 import asyncio
-import json
+import math
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from ssl import SSLContext
 
 import httpx2
@@ -14,16 +15,16 @@ from pydantic import SecretStr
 
 from app.core.errors import ApiError, Unavailable
 from app.core.logs import logger
-from app.providers import Picture, ProviderFailed, ProviderTimeout, ProviderUnavailable
-
-OK = 200
-_SERVER_ERROR = 500
-_TIMED_OUT = 408  # the provider's own word for: it did not begin
+from app.providers import CallBudget, Picture, ProviderFailed, ProviderTimeout, ProviderUnavailable
+from app.providers.answers import OK, SERVER_ERROR, TIMED_OUT, Answer
+from app.providers.purchase import Again, BudgetClosed, Purchase
 
 _ERROR_BYTES_MAX = 64 * 1024
-_IDLE_CONNECTIONS_MAX, _IDLE_SECONDS = 100, 30
+# A provider that closes a connection just as a call is sent on it leaves a call that may have been paid. So ours are
+# closed first: uvicorn, Node and Apache keep theirs for five seconds, nginx for 75, Google and Cloudflare for longer.
+_IDLE_CONNECTIONS_MAX, _IDLE_SECONDS = 100, 4
 _PAUSE_SECONDS_MAX = 10.0
-_UNUSABLE_SECONDS = 60
+_UNTOLD_SECONDS, _UNUSABLE_SECONDS = 5, 60
 _LOOK_SECONDS = 5
 
 
@@ -45,25 +46,6 @@ class Bounds:
     """The longest pause before the second try; it doubles for each further one."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What came. Of anything but a 200, at most the first 64 KiB."""
-
-    status: int
-    headers: httpx2.Headers
-    content: bytearray
-
-
-class Again(Exception):
-    """A try that failed as `error` says. The next may not: as soon as `told_seconds`, if the provider told."""
-
-    def __init__(self, error: ApiError, *, tries_max: int | None = None, told_seconds: float | None = None) -> None:
-        super().__init__()
-        self.error = error
-        self.tries_max = tries_max
-        self.told_seconds = told_seconds
-
-
 class Upstream:
     """The way to one provider. Redirects, cookies and the environment's proxies and passwords are not followed.
 
@@ -76,27 +58,44 @@ class Upstream:
         self._readers = asyncio.Semaphore(bounds.readers_max)
         self._connections = _Connections(ssl_context or httpx2.create_ssl_context(trust_env=False))
 
-    async def draw(self, attempt: Callable[[], Awaitable[Picture]], *, deadline: float) -> Picture:
-        """What `attempt` returns, after as many tries as it asks for and the bounds allow, before `deadline`.
+    async def draw(
+        self, attempt: Callable[[Purchase], Awaitable[Picture]], *, budget: CallBudget, deadline: float
+    ) -> Picture:
+        """What `attempt` returns, after as many tries as it asks for and the budget and the bounds allow, before
+        `deadline`. Its calls belong to the purchase that it is given.
 
         Raises Unavailable at once when too many are drawn already, ProviderTimeout at the deadline, and whatever error
-        `attempt` raises.
+        `attempt` raises. Each says whether one of the calls may have been paid.
         """
         if self._room == 0:
             raise Unavailable
         self._room -= 1
+        purchase = Purchase(budget)
         try:
             async with asyncio.timeout_at(deadline):
-                return await self.persist(attempt, deadline=deadline)
+                # The other images of the request take their slots, or find none, before a call for this one is sent.
+                await asyncio.sleep(0)
+                return await self.persist(partial(attempt, purchase), deadline=deadline, purchase=purchase)
         except TimeoutError:
             pass  # raised below, so that it has no cause to show
+        except ApiError as error:
+            error.may_have_been_paid = purchase.may_have_been_paid
+            raise
         finally:
             self._room += 1
-        raise ProviderTimeout
+            purchase.end()
+        late = ProviderTimeout()
+        late.may_have_been_paid = purchase.may_have_been_paid
+        raise late
 
-    async def persist(self, attempt: Callable[[], Awaitable[Picture]], *, deadline: float) -> Picture:
-        """The same without the bound on calls, for a step of one that is counted already."""
+    async def persist(
+        self, attempt: Callable[[], Awaitable[Picture]], *, deadline: float, purchase: Purchase | None = None
+    ) -> Picture:
+        """The same without the bound on calls, for a step of one that is counted already. Without a purchase, for one
+        that costs nothing: it has as many tries as the bounds allow.
+        """
         loop = asyncio.get_running_loop()
+        purchase = purchase or Purchase(CallBudget())
         tried = 0
         while True:
             tried += 1
@@ -105,30 +104,40 @@ class Upstream:
             except Again as raised:
                 failed = raised
             pause = self._pause_seconds(failed, tried)
-            if tried >= (failed.tries_max or self._bounds.tries_max) or loop.time() + pause >= deadline:
+            in_time = loop.time() + pause < deadline
+            if not in_time or not purchase.may_repeat(failed, tries_max=self._bounds.tries_max):
                 raise failed.error
             await asyncio.sleep(pause)
 
     @asynccontextmanager
-    async def exchange(self, request: httpx2.Request) -> AsyncIterator[Answer]:
-        """The answer to one request. It takes one of the places for answers in memory until the context is left.
+    async def exchange(self, request: httpx2.Request, purchase: Purchase | None = None) -> AsyncIterator[Answer]:
+        """The answer to one request, which belongs to `purchase` unless it costs nothing. It takes one of the places
+        for answers in memory until the context is left.
 
         Raises Again where the connection failed or was lost or too much came, and ProviderTimeout where the provider
-        fell silent: it may be at work, and would be paid twice.
+        fell silent.
         """
         bounds = self._bounds
         silence = {"read": bounds.first_byte_seconds, "write": bounds.first_byte_seconds}
         request.extensions = {**request.extensions, "timeout": {"connect": bounds.connect_seconds, **silence}}
+        if purchase is not None:
+            purchase.begin_call()
+            request.extensions["trace"] = purchase.trace
         trouble: Exception | None = None
         async with AsyncExitStack() as held:
             try:
                 answer = await self._read(request, held)
             except (httpx2.ReadTimeout, httpx2.WriteTimeout):
                 trouble = ProviderTimeout()
-            except (httpx2.TransportError, _TooLarge):
+            except (_TooLarge, BudgetClosed):
+                trouble = Again(ProviderFailed())
+            except (httpx2.TransportError, OSError) as error:  # an alert of TLS is an OSError of its own
+                logger.error("provider_connection_failed", failure=type(error).__name__)
                 trouble = Again(ProviderFailed())
             if trouble is not None:
                 raise trouble
+            if purchase is not None and answer.says_nothing_was_drawn:
+                purchase.nothing_was_drawn()
             yield answer
 
     async def look(self, request: httpx2.Request) -> Answer | None:
@@ -144,13 +153,15 @@ class Upstream:
             await held.enter_async_context(self._readers)
             succeeded, content = response.status_code == OK, bytearray()
             most = self._bounds.bytes_max if succeeded else _ERROR_BYTES_MAX
+            answer = Answer(response.status_code, response.headers, content)
             async for chunk in response.aiter_raw():
                 content += chunk
                 if len(content) > most:
                     if succeeded:
+                        logger.error("provider_answer_too_large", **answer.description)
                         raise _TooLarge
                     break
-            return Answer(response.status_code, response.headers, content)
+            return answer
 
     def _pause_seconds(self, failed: Again, tried: int) -> float:
         # Jitter, or all who failed together come back together. Not a secret, so any generator will do.
@@ -168,12 +179,16 @@ def unusable(provider: str, *, status: int, reason: str) -> ProviderUnavailable:
     return ProviderUnavailable(retry_after_seconds=_UNUSABLE_SECONDS)
 
 
-def unexpected(provider: str, *, status: int) -> Exception:
-    """What a status stands for that has no meaning of its own: worth another try where the provider is in trouble."""
-    if status >= _SERVER_ERROR or status in {OK, _TIMED_OUT}:
-        return Again(ProviderFailed())
-    logger.error("provider_refused_request", provider=provider, status=status)
-    return ProviderFailed()
+def unexpected(provider: str, answer: Answer) -> Exception:
+    """What a status stands for that has no meaning of its own, logged: worth another try where it may be in trouble."""
+    logger.error("provider_answer_unexpected", provider=provider, **answer.description)
+    return Again(ProviderFailed()) if answer.status >= SERVER_ERROR or answer.status == TIMED_OUT else ProviderFailed()
+
+
+def not_now(told_seconds: float | None) -> Again:
+    """What a 429 and a 503 stand for: nothing was drawn, and another try may come as soon as the provider says."""
+    seconds = max(1, math.ceil(_UNTOLD_SECONDS if told_seconds is None else told_seconds))
+    return Again(ProviderUnavailable(retry_after_seconds=seconds), told_seconds=told_seconds)
 
 
 def checked_key(key: SecretStr) -> SecretStr:
@@ -182,14 +197,6 @@ def checked_key(key: SecretStr) -> SecretStr:
     if not raw.isascii() or not raw.isprintable() or " " in raw:
         raise ValueError("A provider's key must be visible ASCII characters")
     return key
-
-
-def is_json(content: bytearray) -> bool:
-    """Whether it is one JSON object, as an interface answers, and no page of somebody in between."""
-    try:
-        return isinstance(json.loads(content), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 class _TooLarge(Exception):

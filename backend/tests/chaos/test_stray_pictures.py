@@ -11,8 +11,8 @@ from tests.chaos.load import Call, Line
 from tests.chaos.proxy import Proxy
 from tests.chaos.test_lost_answers import sprung
 from tests.harness import Key, looks, sign_up
-from tests.standins.gemini import GeminiStandIn, drawn, picture_bytes
-from tests.standins.wire import Reply, serving
+from tests.standins.gemini import GeminiStandIn, slow
+from tests.standins.wire import serving
 
 PROVIDER_KEY = "canary-key-of-the-provider-0123456789"
 LOOK_SECONDS = 0.1
@@ -63,7 +63,7 @@ async def test_a_worker_killed_between_keeping_and_recording_costs_nothing_and_l
             async with httpx2.AsyncClient(base_url=fleet.url, timeout=30) as client:
                 key = await (await sign_up(client)).create_key()
             line = Line(fleet.port, journal)
-            gemini.faults.append(Reply(drawn(picture_bytes(1024, 1024)).content, gate=gate))
+            gemini.faults.append(slow(gate))
             asked = asyncio.create_task(line.ask(key, "stray", idempotency_key="stray"))
             for _ in looks():
                 if len([seen for seen in gemini.seen if seen.method == "POST"]) == 1:

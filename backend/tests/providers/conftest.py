@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from app.core.pool import BoundedPool
+from app.providers import Provider
 from app.providers.gemini import GeminiProvider
 from app.providers.openai import OpenAIProvider, resolve
 from app.providers.upstream import Upstream
 from tests.providers.drawing import (
     BOUNDS,
     KEY,
+    Behind,
     GeminiWithin,
     OpenAIResolving,
     OpenUpstream,
@@ -98,3 +100,15 @@ def openai_resolving(endpoint_url: str, open_upstream: OpenUpstream, pool: Bound
 @pytest.fixture
 def openai(openai_resolving: OpenAIResolving) -> OpenAIProvider:
     return openai_resolving(resolve)
+
+
+@pytest.fixture(params=["gemini", "openai"])
+def behind(request: pytest.FixtureRequest, open_upstream: OpenUpstream, pool: BoundedPool) -> Behind:
+    """Both dialects, one after the other."""
+    name, build = ("google", gemini_provider) if request.param == "gemini" else ("endpoint", openai_provider)
+    stand_in, its_url = (request.getfixturevalue(each) for each in (name, f"{name}_url"))
+
+    def open_provider(url: str | None = None, **bounds: Any) -> Provider:
+        return build(open_upstream(**bounds), pool, url or its_url)
+
+    return Behind(request.param, stand_in, open_provider)

@@ -2,19 +2,22 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from app.core.pool import BoundedPool
-from app.providers import Order, Size
+from app.providers import Order, Provider, Size
 from app.providers.gemini import GEMINI_SIZES, GeminiProvider, parse_frames
 from app.providers.openai import OPENAI_SIZES, OpenAIProvider, Resolve, parse_sizes, resolve
 from app.providers.upstream import Bounds, Upstream
 from pydantic import SecretStr
+from tests.providers.ways import BY_NAME, Dialect
 from tests.standins import gemini, openai
+from tests.standins.gemini import GeminiStandIn
+from tests.standins.openai import OpenAIStandIn
 from tests.standins.wire import Reply, Seen
 
 KEY = "canary-key-of-the-operator-0123456789"
 BOUNDS = Bounds(pause_seconds=0.001, connect_seconds=20, first_byte_seconds=20)
-BANANA = Order("canary-prompt: a cute banana", Size(1024, 1024))
 
 Serve = Callable[[Callable[[Seen], Reply]], Awaitable[str]]
 OpenUpstream = Callable[..., Upstream]
@@ -22,9 +25,27 @@ GeminiWithin = Callable[..., GeminiProvider]
 OpenAIResolving = Callable[[Resolve], OpenAIProvider]
 
 
+def banana() -> Order:
+    """An order on a budget of its own."""
+    return Order("canary-prompt: a cute banana", Size(1024, 1024))
+
+
 def soon() -> float:
     """A deadline that is not met, unless something is broken."""
     return asyncio.get_running_loop().time() + 30
+
+
+@dataclass(frozen=True)
+class Behind:
+    """One dialect: the stand-in that speaks it, and ways to it: `open(url, tries_max=1)`."""
+
+    dialect: Dialect
+    stand_in: GeminiStandIn | OpenAIStandIn
+    open: Callable[..., Provider]
+
+    def fail(self, *names: str) -> None:
+        """Has the next calls answered in these ways, one after another."""
+        self.stand_in.faults.extend(BY_NAME[name].reply(self.dialect) for name in names)
 
 
 def gemini_provider(

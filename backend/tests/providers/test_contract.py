@@ -10,7 +10,7 @@ from app.providers import Order, Provider, ProviderTimeout, Size
 from app.providers.gemini import GeminiProvider
 from app.providers.stub import StubProvider
 from PIL import Image
-from tests.providers.drawing import BANANA, soon
+from tests.providers.drawing import banana, soon
 
 SIZES = {
     "stub": [Size(64, 64), Size(65, 301), Size(1024, 512)],
@@ -55,7 +55,7 @@ def test_a_size_that_cannot_be_drawn_is_refused_with_what_can(provider: Provider
 
 async def test_a_deadline_that_has_passed_is_a_timeout(provider: Provider) -> None:
     with pytest.raises(ProviderTimeout) as raised:
-        await provider.draw(BANANA, deadline=asyncio.get_running_loop().time() - 1)
+        await provider.draw(banana(), deadline=asyncio.get_running_loop().time() - 1)
     assert raised.value.sentence == "The provider took too long"
 
 

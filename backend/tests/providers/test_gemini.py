@@ -15,7 +15,7 @@ from app.providers.gemini import GEMINI_SIZES, Frame, GeminiProvider, parse_fram
 from app.providers.upstream import checked_key
 from PIL import Image
 from pydantic import SecretStr
-from tests.providers.drawing import BANANA, KEY, soon
+from tests.providers.drawing import KEY, banana, soon
 from tests.standins.gemini import (
     GeminiStandIn,
     blocked_prompt,
@@ -35,7 +35,7 @@ def png(image: Image.Image) -> bytes:
 
 
 async def test_the_key_travels_in_its_header_and_nowhere_else(gemini: GeminiProvider, google: GeminiStandIn) -> None:
-    await gemini.draw(BANANA, deadline=soon())
+    await gemini.draw(banana(), deadline=soon())
     [seen] = google.seen
     assert seen.headers.pop("x-goog-api-key") == KEY
     assert KEY not in repr(seen)
@@ -64,27 +64,27 @@ async def test_any_prompt_arrives_as_it_is(gemini: GeminiProvider, google: Gemin
 
 async def test_the_picture_is_the_last_one_that_is_no_thought(gemini: GeminiProvider, google: GeminiStandIn) -> None:
     google.faults.append(drawn(png(RED), thought=picture_bytes(1024, 1024)))
-    assert (await gemini.draw(BANANA, deadline=soon())).content == png(RED)
+    assert (await gemini.draw(banana(), deadline=soon())).content == png(RED)
 
 
 async def test_of_several_pictures_the_last_is_the_finished_one(gemini: GeminiProvider, google: GeminiStandIn) -> None:
     parts = [json.loads(drawn(image).content)["candidates"][0]["content"]["parts"][0] for image in (b"draft", png(RED))]
     google.faults.append(candidate("STOP", *parts))
-    assert (await gemini.draw(BANANA, deadline=soon())).content == png(RED)
+    assert (await gemini.draw(banana(), deadline=soon())).content == png(RED)
 
 
 async def test_thoughts_alone_are_no_picture(gemini: GeminiProvider, google: GeminiStandIn) -> None:
     sketch = json.loads(drawn(b"", thought=png(RED)).content)["candidates"][0]["content"]["parts"][:2]
     google.faults.extend([candidate("STOP", *sketch)] * 2)
     with pytest.raises(NoImageReturned):
-        await gemini.draw(BANANA, deadline=soon())
+        await gemini.draw(banana(), deadline=soon())
 
 
 async def test_the_type_comes_from_the_bytes_and_not_from_the_claim(
     gemini: GeminiProvider, google: GeminiStandIn
 ) -> None:
     google.faults.append(drawn(picture_bytes(1024, 1024, "JPEG"), media_type="text/html"))
-    assert (await gemini.draw(BANANA, deadline=soon())).media_type == "image/jpeg"
+    assert (await gemini.draw(banana(), deadline=soon())).media_type == "image/jpeg"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ async def test_what_the_provider_refuses_is_told_as_a_refusal_and_not_tried_agai
 ) -> None:
     google.faults.append(refusal)
     with pytest.raises(ContentRefused):
-        await gemini.draw(BANANA, deadline=soon())
+        await gemini.draw(banana(), deadline=soon())
     assert len(google.seen) == 1
 
 
@@ -119,13 +119,13 @@ async def test_no_picture_and_no_reason_is_tried_once_more_and_then_told(
 ) -> None:
     google.faults.extend([nothing] * 5)
     with pytest.raises(NoImageReturned):
-        await gemini.draw(BANANA, deadline=soon())
+        await gemini.draw(banana(), deadline=soon())
     assert len(google.seen) == 2
 
 
 async def test_the_second_try_for_a_picture_can_succeed(gemini: GeminiProvider, google: GeminiStandIn) -> None:
     google.faults.append(candidate("NO_IMAGE"))
-    assert (await gemini.draw(BANANA, deadline=soon())).media_type == "image/png"
+    assert (await gemini.draw(banana(), deadline=soon())).media_type == "image/png"
 
 
 @pytest.mark.parametrize("key", ["with space", "new\nline", "ümlaut", "tab\t"])

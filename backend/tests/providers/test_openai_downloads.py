@@ -11,7 +11,7 @@ from app.providers import (
     ProviderTimeout,
 )
 from app.providers.openai import OpenAIProvider
-from tests.providers.drawing import BANANA, KEY, OpenAIResolving, OpenUpstream, Serve, openai_provider, soon
+from tests.providers.drawing import KEY, OpenAIResolving, OpenUpstream, Serve, banana, openai_provider, soon
 from tests.standins.gemini import html, picture_bytes
 from tests.standins.openai import OpenAIStandIn, at
 from tests.standins.wire import Reply, Seen
@@ -26,7 +26,7 @@ async def test_a_picture_at_the_endpoint_itself_is_fetched_without_the_key(
 ) -> None:
     endpoint.faults.append(at(f"{endpoint_url}{path}"))
     endpoint.file_faults.append(Reply(PICTURE))
-    assert (await openai.draw(BANANA, deadline=soon())).content == PICTURE
+    assert (await openai.draw(banana(), deadline=soon())).content == PICTURE
     fetched = endpoint.seen[-1]
     assert fetched.target == path
     assert KEY not in repr(fetched)
@@ -41,7 +41,7 @@ async def test_only_the_download_is_repeated_and_never_the_drawing(
     endpoint.faults.append(at(f"{endpoint_url}/files/1024x1024.png"))
     endpoint.file_faults.extend([fault] * 5)
     with pytest.raises(ProviderFailed):
-        await openai.draw(BANANA, deadline=soon())
+        await openai.draw(banana(), deadline=soon())
     assert [seen.method for seen in endpoint.seen] == ["POST", "GET", "GET", "GET"]
 
 
@@ -52,7 +52,7 @@ async def test_a_download_has_a_bound_on_bytes(
     endpoint.faults.append(at(f"{endpoint_url}/files/1024x1024.png"))
     endpoint.file_faults.append(Reply(b" " * 10_000, is_endless=True))
     with pytest.raises(ProviderFailed):
-        await openai.draw(BANANA, deadline=soon())
+        await openai.draw(banana(), deadline=soon())
 
 
 async def test_a_download_has_the_deadline_of_its_drawing(
@@ -61,7 +61,7 @@ async def test_a_download_has_the_deadline_of_its_drawing(
     endpoint.faults.append(at(f"{endpoint_url}/files/1024x1024.png"))
     endpoint.file_faults.append(Reply(gate=asyncio.Event()))
     with pytest.raises(ProviderTimeout):
-        await openai.draw(BANANA, deadline=asyncio.get_running_loop().time() + 0.2)
+        await openai.draw(banana(), deadline=asyncio.get_running_loop().time() + 0.2)
 
 
 async def test_a_download_that_redirects_is_not_followed(
@@ -70,7 +70,7 @@ async def test_a_download_that_redirects_is_not_followed(
     endpoint.faults.append(at(f"{endpoint_url}/files/1024x1024.png"))
     endpoint.file_faults.append(Reply(b"", 302, {"Location": f"{endpoint_url}/files/1024x1024.png"}))
     with pytest.raises(ProviderFailed):
-        await openai.draw(BANANA, deadline=soon())
+        await openai.draw(banana(), deadline=soon())
     assert len(endpoint.seen) == 2
 
 
@@ -129,7 +129,7 @@ async def test_a_name_that_leads_into_our_own_network_is_not_followed(
 
         endpoint.faults.append(at("https://pictures.test/1.png"))
         with pytest.raises(ProviderFailed):
-            await openai_resolving(resolve).draw(BANANA, deadline=soon())
+            await openai_resolving(resolve).draw(banana(), deadline=soon())
     assert internet == []
 
 
@@ -149,7 +149,7 @@ async def test_a_public_host_is_only_visited_by_https_and_as_nobody(
 ) -> None:
     endpoint.faults.append(at(url))
     with pytest.raises(ProviderFailed):
-        await openai_resolving(resolve_in_public).draw(BANANA, deadline=soon())
+        await openai_resolving(resolve_in_public).draw(banana(), deadline=soon())
     assert internet == []
 
 
@@ -161,7 +161,7 @@ async def test_a_name_without_an_address_is_not_followed(
 
     endpoint.faults.append(at("https://pictures.test/1.png"))
     with pytest.raises(ProviderFailed):
-        await openai_resolving(resolve).draw(BANANA, deadline=soon())
+        await openai_resolving(resolve).draw(banana(), deadline=soon())
     assert internet == []
 
 
@@ -173,7 +173,7 @@ async def test_any_address_of_the_internet_may_hold_a_picture(
         return [address]
 
     endpoint.faults.append(at("https://pictures.test/1.png"))
-    assert (await openai_resolving(resolve).draw(BANANA, deadline=soon())).content == PICTURE
+    assert (await openai_resolving(resolve).draw(banana(), deadline=soon())).content == PICTURE
     assert [request.url.host for request in internet] == [address]
 
 
@@ -212,7 +212,7 @@ async def test_no_way_of_writing_an_address_of_ours_reaches_it(
     for url in [*urls, *odd, "https://127.0.0.1:99999/", "https://pictures.test:0/"]:
         endpoint.faults.append(at(url))
         with pytest.raises(ProviderFailed):
-            await openai.draw(BANANA, deadline=soon())
+            await openai.draw(banana(), deadline=soon())
     assert visits == []
     assert all(seen.method == "POST" for seen in endpoint.seen)
 
@@ -223,7 +223,7 @@ async def test_another_port_of_the_endpoints_host_is_not_the_endpoint(
     neighbour = OpenAIStandIn(api_key=KEY)
     endpoint.faults.append(at(f"{await serve(neighbour.answer)}/files/1024x1024.png"))
     with pytest.raises(ProviderFailed):
-        await openai.draw(BANANA, deadline=soon())
+        await openai.draw(banana(), deadline=soon())
     assert neighbour.seen == []
 
 
@@ -238,7 +238,7 @@ async def test_the_connection_goes_to_the_very_address_that_was_checked(
         return PUBLIC
 
     endpoint.faults.append(at("https://pictures.test:8443/1.png?signature=x"))
-    await openai_resolving(resolve).draw(BANANA, deadline=soon())
+    await openai_resolving(resolve).draw(banana(), deadline=soon())
     assert asked == [("pictures.test", 8443)]
     [request] = internet
     assert str(request.url) == "https://93.184.216.34:8443/1.png?signature=x"

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import re
 from collections import deque
+from dataclasses import replace
 from functools import cache
 from io import BytesIO
 from typing import Any
@@ -114,7 +115,8 @@ def html(status: int = 200) -> Reply:
 
 
 def slow(gate: asyncio.Event) -> Reply:
-    return Reply(gate=gate)
+    """An answer with a picture of the usual size, not before the gate is set."""
+    return replace(drawn(picture_bytes(1024, 1024)), gate=gate)
 
 
 def _image(body: Any) -> bytes:

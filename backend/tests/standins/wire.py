@@ -38,6 +38,10 @@ class Reply:
     """So many bytes of the content, though its whole length was told, and then the end."""
     is_reset: bool = False
     """A reset instead of an answer."""
+    is_closed: bool = False
+    """The connection ends instead of an answer."""
+    closed_after: asyncio.Event | None = None
+    """The connection ends after the answer, which does not say so; then this is set."""
     is_stuck: bool = False
     """The content, and then nothing, though more was promised."""
     is_endless: bool = False
@@ -92,6 +96,8 @@ async def _exchange(
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
         return False
+    if reply.is_closed:
+        return False
     length = {} if reply.is_endless or reply.is_stuck else {"Content-Length": str(len(reply.content))}
     lines = [
         f"HTTP/1.1 {reply.status} Status",
@@ -105,6 +111,11 @@ async def _exchange(
     while reply.is_endless:
         writer.write(reply.content)
         await writer.drain()
+    if reply.closed_after is not None:
+        writer.close()
+        await writer.wait_closed()
+        reply.closed_after.set()
+        return False
     return reply.cut_after is None and seen.headers.get("connection", "").lower() != "close"
 
 

@@ -4,13 +4,15 @@ And of the one that does not: recorded, and drawn for whoever looks.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
-from app.core.errors import Unavailable
+from app.core.errors import Unavailable, as_api_error
 from app.core.logs import logger
 from app.features.generate.studio import Studio, Wish, name_of
 from app.features.usage.ledger.entries import Entry, IdempotencyKeyInUse, LeaseLostError, Recorded, Settlement
-from app.providers import Order, Provider, ProviderTimeout
+from app.providers import CallBudget, Order, Provider, ProviderTimeout
 
 LEASE_MARGIN_SECONDS = 5
 """How much longer than its generation a lease lasts, so that it can still be settled."""
@@ -44,25 +46,58 @@ async def record_and_draw(studio: Studio, provider: Provider, entry: Entry, wish
     recorded = await studio.ledger.record(entry)
     if recorded.replayed:
         return recorded, ()
+    budget = CallBudget()
+    with _saying_if_paid(budget):
+        drawn = await _draw_or_give_up(studio, provider, entry, wish, budget=budget, deadline=deadline)
+        await _deliver(studio, entry)
+    return recorded, drawn
+
+
+@contextmanager
+def _saying_if_paid(budget: CallBudget) -> Iterator[None]:
+    """Makes every error that leaves it say whether the request may have been paid, whatever failed: the provider, the
+    conversion, the store or the ledger. A client that repeats the request by itself would have it paid again.
+    """
     try:
-        drawn = await _draw_and_keep(studio, provider, entry, wish, deadline)
+        yield
+    except Exception as raised:
+        if not budget.may_have_been_paid:
+            raise
+        error = as_api_error(raised)
+        error.may_have_been_paid = True
+        if error is raised:
+            raise
+        logger.exception("generation_failed_after_payment")  # the request's own line names the error that it becomes
+        raise error from raised
+
+
+async def _draw_or_give_up(
+    studio: Studio, provider: Provider, entry: Entry, wish: Wish, *, budget: CallBudget, deadline: float
+) -> Bytes:
+    try:
+        return await _draw_and_keep(studio, provider, entry, wish, budget=budget, deadline=deadline)
     except BaseException:
         await asyncio.shield(_give_up(studio, entry))
         raise
+
+
+async def _deliver(studio: Studio, entry: Entry) -> None:
     try:
         await studio.ledger.settle(Settlement(entry, is_delivered=True))
     except LeaseLostError:
         await _forget(studio, entry)
-        # The winner answers whoever asks again; without an idempotency key there is none.
+        # With an idempotency key, a later call gets what the request that took over delivers; without, nothing did.
         raise (Unavailable() if entry.scope is None else IdempotencyKeyInUse()) from None
-    return recorded, drawn
 
 
-async def _draw_and_keep(studio: Studio, provider: Provider, entry: Entry, wish: Wish, deadline: float) -> Bytes:
+async def _draw_and_keep(
+    studio: Studio, provider: Provider, entry: Entry, wish: Wish, *, budget: CallBudget, deadline: float
+) -> Bytes:
     names = [name_of(each, wish.format) for each in (entry.id, *entry.other_ids)]
+    keep = partial(_keep_one, studio, provider, wish, budget=budget, deadline=deadline)
     try:
         async with asyncio.timeout_at(deadline), asyncio.TaskGroup() as group:
-            pictures = [group.create_task(_keep_one(studio, provider, wish, name, deadline)) for name in names]
+            pictures = [group.create_task(keep(name)) for name in names]
     except TimeoutError:
         raise ProviderTimeout from None
     except BaseExceptionGroup as failed:
@@ -70,15 +105,27 @@ async def _draw_and_keep(studio: Studio, provider: Provider, entry: Entry, wish:
     return [picture.result() for picture in pictures] if wish.as_bytes else ()
 
 
-async def _keep_one(studio: Studio, provider: Provider, wish: Wish, name: str, deadline: float) -> bytes:
-    content = await draw(studio, provider, wish, deadline=deadline)
-    await studio.store.put(name, content)
+async def _keep_one(
+    studio: Studio, provider: Provider, wish: Wish, name: str, *, budget: CallBudget, deadline: float
+) -> bytes:
+    try:
+        content = await draw(studio, provider, wish, deadline=deadline, budget=budget)
+        await studio.store.put(name, content)
+    except BaseException:
+        # At once: the group cancels the other images' tasks in a later turn of the loop, and one might send till then.
+        budget.close()
+        raise
     return content if wish.as_bytes else b""
 
 
-async def draw(studio: Studio, provider: Provider, wish: Wish, *, deadline: float) -> bytes:
-    """One picture in the format that is wished for. Raises what `Provider.draw` raises."""
-    picture = await provider.draw(Order(wish.prompt, wish.size), deadline=deadline)
+async def draw(
+    studio: Studio, provider: Provider, wish: Wish, *, deadline: float, budget: CallBudget | None = None
+) -> bytes:
+    """One picture in the format that is wished for, on the budget of its request, or one of its own. Raises what
+    `Provider.draw` raises.
+    """
+    order = Order(wish.prompt, wish.size, budget or CallBudget())
+    picture = await provider.draw(order, deadline=deadline)
     return (await studio.convert(picture, wish.format)).content
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 
-from app.core.errors import ApiError
+from app.core.errors import ApiError, headers_of
 from app.core.web import openapi
 from app.core.web.body import json_body
 from app.features.generate.dependencies import AdmittedCaller, IdempotencyKey, take_further
@@ -45,7 +45,7 @@ AdmittedRequest = Annotated[Admitted, Depends(_admitted)]
 
 async def answer_error(_request: Request, error: ApiError) -> Response:
     """The error in OpenAI's envelope."""
-    return JSONResponse(service.envelope(error), status_code=error.status, headers=dict(error.headers))
+    return JSONResponse(service.envelope(error), status_code=error.status, headers=headers_of(error))
 
 
 def problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:

@@ -39,8 +39,8 @@ async def painted(start: Start, **settings: object) -> AsyncIterator[Painted]:
     """An application whose live keys draw with Gemini, and a live key of a new account."""
     gemini = GeminiStandIn(api_key=PROVIDER_KEY)
     async with serving(gemini.answer) as url:
-        key = SecretStr(PROVIDER_KEY)
-        client = await start(image_provider="gemini", gemini_api_key=key, gemini_base_url=url, **settings)
+        chosen = {"image_provider": "gemini", "gemini_api_key": SecretStr(PROVIDER_KEY), "gemini_base_url": url}
+        client = await start(**{**chosen, **settings})
         yield await _used(client, gemini)
 
 
@@ -49,8 +49,8 @@ async def painted_by_openai(start: Start, **settings: object) -> AsyncIterator[P
     """The same with an OpenAI-compatible endpoint."""
     endpoint = OpenAIStandIn(api_key=PROVIDER_KEY)
     async with serving(endpoint.answer) as url:
-        key = SecretStr(PROVIDER_KEY)
-        client = await start(image_provider="openai", openai_api_key=key, openai_base_url=f"{url}/v1", **settings)
+        chosen = {"image_provider": "openai", "openai_api_key": SecretStr(PROVIDER_KEY), "openai_base_url": f"{url}/v1"}
+        client = await start(**{**chosen, **settings})
         yield await _used(client, endpoint)
 
 

@@ -15,7 +15,6 @@ from tests.features.usage.recorded import total
 from tests.harness import generate, looks, until_none_is_held
 from tests.raw_http import JSON_TYPE, connected, head
 from tests.standins import gemini
-from tests.standins.wire import Reply
 
 ONCE = {"Idempotency-Key": "once"}
 LET_THE_LEASE_LAPSE = """
@@ -87,10 +86,7 @@ async def test_the_same_request_while_it_is_drawn_is_a_conflict_and_afterwards_a
         assert {(each.status_code, each.json()["code"]) for each in meanwhile} == {(409, "idempotency_key_in_use")}
         assert {each.headers["retry-after"] for each in meanwhile} == {"1"}
         gate.set()
-        await first
-        there.provider.faults.clear()
-        drawn = await _ask(there.client, there.key, **{"Idempotency-Key": "another"})
-        replay = await _ask(there.client, there.key, **{"Idempotency-Key": "another"})
+        drawn, replay = await first, await _ask(there.client, there.key, **ONCE)
         assert replay.content == drawn.content
         assert replay.headers["idempotent-replayed"] == "true"
 
@@ -101,13 +97,11 @@ async def test_whoever_hangs_up_while_it_is_drawn_finds_the_picture_when_he_asks
     async with painted(start) as there:
         gate = asyncio.Event()
         there.provider.faults.append(gemini.slow(gate))
-        there.provider.faults.append(Reply(gate=gate))
         body = b'{"prompt":"A cute banana"}'
         headers = [*there.key.headers.items(), *ONCE.items(), JSON_TYPE, ("Content-Length", str(len(body)))]
         async with connected(there.client) as (_, writer):
             writer.write(head("POST", "/v1/generate", headers) + body)
             await there.asked()
-        there.provider.faults.clear()
         assert (await _ask(there.client, there.key, **ONCE)).status_code == 409, "it is drawn on"
         gate.set()
         for _ in looks():
@@ -125,13 +119,12 @@ async def test_a_key_that_is_revoked_before_it_is_admitted_costs_nothing_and_one
 ) -> None:
     async with painted(start) as there:
         gate = asyncio.Event()
-        there.provider.faults.append(Reply(gate=gate))
+        there.provider.faults.append(gemini.slow(gate))
         running = asyncio.create_task(generate(there.client, there.key))
         await there.asked()
         await there.account.revoke_key(there.key)
         assert (await generate(there.client, there.key)).status_code == 401
         assert len(there.provider.seen) == 1, "the cache still knows the key, the ledger does not"
-        there.provider.faults.clear()
         gate.set()
         assert (await running).status_code == 200
         assert await total(database, there.key) == 1
@@ -145,7 +138,7 @@ async def test_a_worker_that_has_lost_its_lease_throws_its_pictures_away(
 ) -> None:
     async with painted(start) as there:
         gate = asyncio.Event()
-        there.provider.faults.append(Reply(gemini.drawn(gemini.picture_bytes(1024, 1024)).content, gate=gate))
+        there.provider.faults.append(gemini.slow(gate))
         running = asyncio.create_task(_ask(there.client, there.key, **headers))
         await there.asked()
         lost = await database.fetchval(
@@ -154,6 +147,7 @@ async def test_a_worker_that_has_lost_its_lease_throws_its_pictures_away(
         gate.set()
         answer = await running
         assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (status, code, "1")
+        assert answer.headers["x-should-retry"] == "false", "it was drawn"
         assert list((settings.data_dir / "pictures").rglob(f"{lost}*")) == []
         assert await total(database, there.key) == 0
 
@@ -163,8 +157,7 @@ async def test_of_two_who_take_over_from_a_crash_one_draws_and_the_other_waits(
 ) -> None:
     async with painted(start) as there:
         first_gate, second_gate = asyncio.Event(), asyncio.Event()
-        content = gemini.drawn(gemini.picture_bytes(1024, 1024)).content
-        there.provider.faults.extend([Reply(content, gate=gate) for gate in (first_gate, second_gate)])
+        there.provider.faults.extend([gemini.slow(gate) for gate in (first_gate, second_gate)])
         late = asyncio.create_task(_ask(there.client, there.key, **ONCE))
         await there.asked()
         await database.execute(LET_THE_LEASE_LAPSE, there.key.id)

@@ -123,7 +123,9 @@ async def test_a_store_that_fails_is_a_503_that_does_not_count(
 ) -> None:
     async with kept(start, bucket) as there:
         bucket.fail("internal_error", times=100, method="PUT")
-        check_problem(await generate(there.client, there.key), 503, "unavailable")
+        refused = await generate(there.client, there.key)
+        check_problem(refused, 503, "unavailable")
+        assert refused.headers["x-should-retry"] == "false", "it was drawn"
         assert await total(database, there.key) == 0
         bucket.recover()
         assert (await generate(there.client, there.key)).status_code == 200

@@ -13,10 +13,7 @@ from app.models import PictureFormat
 class IdempotencyKeyReused(ApiError):
     status, title, code = Invalid.status, Invalid.title, "idempotency_key_reused"
     detail = "This Idempotency-Key came with another request before"
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {"x-should-retry": "false"}
+    is_worth_repeating = False
 
 
 class OutcomeUnknown(Unavailable):
