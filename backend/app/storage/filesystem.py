@@ -4,26 +4,20 @@ import asyncio
 import errno
 import os
 import secrets
-import stat
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from app.core import files
 from app.core.logs import logger
 from app.core.settings import ConfigurationError
 from app.storage import CHUNK_BYTES, Stored, StoreUnavailable, checked, no_chunks
 
-LEFTOVER_SECONDS = 3600
-"""The age from which a half-written file is nobody's any more: no put takes a fraction of it."""
-
 _INCOMING = "incoming"
 _SHARD_CHARACTERS = 2
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY
-_TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe in the folder makes nobody wait
 
 Result = TypeVar("Result")
@@ -113,12 +107,11 @@ class _Disk:
         self._durable_shards: set[str] = set()
 
     def open(self) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._root = os.open(self._folder, _FOLDER)
+        files.make_folder(self._folder)
+        self._root = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         self._make_folder(_INCOMING)
-        with self._entered(_INCOMING) as incoming, os.scandir(incoming) as leftovers:
-            for leftover in leftovers:
-                _remove_if_old(incoming, leftover)
+        with self._entered(_INCOMING) as incoming:
+            files.remove_leftovers(incoming)
 
     def close(self) -> None:
         if self._root >= 0:
@@ -134,17 +127,12 @@ class _Disk:
         self.delete(name)
 
     def put(self, name: str, content: bytes) -> None:
-        shard, temporary = _shard(name), secrets.token_hex(16)
+        shard = _shard(name)
         self._make_folder(shard)
         with self._entered(_INCOMING) as incoming, self._entered(shard) as folder:
-            try:
-                _write(incoming, temporary, content)
+            with files.new_file(name, content, folder=incoming) as temporary:
                 os.rename(temporary, name, src_dir_fd=incoming, dst_dir_fd=folder)
-            except OSError:
-                with suppress(OSError):
-                    os.unlink(temporary, dir_fd=incoming)
-                raise
-            os.fsync(folder)  # without it a crash may take the name away from a file that is safe
+            files.sync_folder(folder)
 
     def file(self, name: str) -> "_File | None":
         try:
@@ -156,7 +144,7 @@ class _Disk:
     def delete(self, name: str) -> None:
         with suppress(FileNotFoundError), self._entered(_shard(name)) as folder:
             os.unlink(name, dir_fd=folder)
-            os.fsync(folder)  # a crash does not bring it back
+            files.sync_folder(folder)  # a crash does not bring it back
 
     def _make_folder(self, name: str) -> None:
         try:
@@ -164,16 +152,12 @@ class _Disk:
         except FileExistsError:
             if name in self._durable_shards:
                 return
-        os.fsync(self._root)  # also where another process made it a moment ago: its own fsync may be still to come
+        # Also where another process made it a moment ago: its own sync may be still to come.
+        files.sync_folder(self._root)
         self._durable_shards.add(name)
 
-    @contextmanager
-    def _entered(self, name: str) -> Iterator[int]:
-        folder = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=self._root)
-        try:
-            yield folder
-        finally:
-            os.close(folder)
+    def _entered(self, name: str) -> AbstractContextManager[int]:
+        return files.opened_folder(name, dir_fd=self._root, follow_symlinks=False)
 
 
 class _File:
@@ -181,10 +165,7 @@ class _File:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        self.size = status.st_size
+        self.size = files.regular_size(descriptor)
 
     def read(self, start: int, length: int) -> bytes:
         """At least one byte, at most `length`. Raises OSError where the file has become too short for that."""
@@ -199,25 +180,6 @@ class _File:
 
 def _shard(name: str) -> str:
     return name.partition(".")[0][-_SHARD_CHARACTERS:]
-
-
-def _write(folder: int, name: str, content: bytes) -> None:
-    """A new file, mode 0600, on the disk once this returns."""
-    descriptor = os.open(name, _TO_WRITE, 0o600, dir_fd=folder)
-    try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_if_old(folder: int, leftover: os.DirEntry[str]) -> None:
-    """What is young may be another process's put that is under way."""
-    with suppress(FileNotFoundError):
-        if time.time() - leftover.stat(follow_symlinks=False).st_mtime > LEFTOVER_SECONDS:
-            os.unlink(leftover.name, dir_fd=folder)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The embedded PostgreSQL: whose data it is, who gets in, and that nothing is ever left running."""
 
-import asyncio
+import errno
 import os
 import pwd
 import shutil
@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 from app.core import embedded, processes
-from app.core.embedded import EmbeddedPostgresError, embedded_postgres
+from app.core.embedded import embedded_postgres
+from tests.core.embedded_servers import AS_ORDINARY_USER, ask, refusal, servers, socket_folder, works
 
 BACKEND = Path(__file__).parents[2]
 HOLDER = """
@@ -35,45 +34,6 @@ with embedded.embedded_postgres(pathlib.Path(sys.argv[1])) as url:
     time.sleep(60)
 """
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
-AS_ORDINARY_USER = ("unshare", "--user", "--map-user=65534", "--") if os.geteuid() == 0 else ()
-
-
-def ask(url: str, sql: str, password: str | None = None) -> Any:
-    """The first value that `sql` answers, asked with another password if one is given."""
-
-    async def connect() -> Any:
-        connection = await asyncpg.connect(url.replace("+asyncpg", ""), password=password, timeout=10)
-        try:
-            return await connection.fetchval(sql, timeout=10)
-        finally:
-            await connection.close()
-
-    return asyncio.run(connect())
-
-
-def works(data: Path) -> bool:
-    with embedded_postgres(data) as url:
-        return bool(ask(url, "SELECT true"))
-
-
-def refusal(data: Path) -> str:
-    with pytest.raises(EmbeddedPostgresError) as refused, embedded_postgres(data):
-        pass
-    return str(refused.value)
-
-
-def socket_folder(url: str) -> Path:
-    return Path(parse_qs(urlsplit(url).query)["host"][0])
-
-
-def servers(cluster: Path) -> list[int]:
-    """The processes that work in the folder, PostgreSQL's among them."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (process / "cwd").readlink() == cluster.resolve():
-                found.append(int(process.name))
-    return found
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -274,6 +234,22 @@ def test_root_without_user_namespaces_runs_it_as_nobody(tmp_path: Path, shared_r
     assert (password.st_uid, stat.S_IMODE(password.st_mode)) == (0, 0o600)
     assert stat.S_IMODE(shared_root.stat().st_mode) == 0o755
     assert not servers(cluster)
+
+
+@only_root
+def test_programs_that_a_full_disk_has_no_room_for_are_one_sentence_and_nobody_runs_half_of_them(
+    tmp_path: Path, shared_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_source: str, target: str, **_: bool) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", full)
+        refused = refusal(tmp_path)
+    assert "its programs cannot be copied" in refused
+    assert refused.count("No space left on device") == 1
+    assert [path.name for path in shared_root.glob("*.*.*")] == []
+    assert works(tmp_path)
 
 
 @only_root

@@ -8,6 +8,13 @@ from app.core import settings as module
 from app.core.settings import ConfigurationError, Settings, load_settings
 
 GOOD_SECRET = "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9fAeYi4tKx1u"
+WEAK_SECRETS = [
+    "k" * 31,
+    "change-me-change-me-change-me-change-me",
+    "your-secret-key-goes-here-0123456789ab",
+    "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+    "a" * 64,
+]
 
 
 @pytest.fixture(autouse=True)
@@ -26,16 +33,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "secret",
-    [
-        "k" * 31,
-        "change-me-change-me-change-me-change-me",
-        "your-secret-key-goes-here-0123456789ab",
-        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
-        "a" * 64,
-    ],
-)
+@pytest.mark.parametrize("secret", WEAK_SECRETS)
 @pytest.mark.parametrize("environment", ["development", "production"])
 def test_a_short_or_well_known_secret_is_refused_without_being_repeated(
     monkeypatch: pytest.MonkeyPatch, secret: str, environment: str
@@ -57,6 +55,29 @@ def test_development_makes_a_secret_and_keeps_it_for_its_owner_alone(tmp_path: P
     assert first.signing_secret == second.signing_secret == kept.read_bytes()
     assert len(kept.read_bytes()) >= 32
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("secret", WEAK_SECRETS)
+def test_a_secret_in_data_dir_is_refused_for_the_same_reasons_as_the_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secret: str
+) -> None:
+    kept = tmp_path / ".data" / "secret_key"
+    kept.parent.mkdir()
+    kept.write_text(secret)
+    of_the_file = refusal(monkeypatch)
+    of_the_setting = refusal(monkeypatch, SECRET_KEY=secret)
+    reason = of_the_setting.removeprefix("SECRET_KEY ").partition(".")[0]
+    assert of_the_file.startswith(f"The secret in {kept} {reason}: delete the file")
+    assert secret not in of_the_file
+    assert kept.read_text() == secret
+
+
+def test_a_good_secret_that_the_operator_put_into_data_dir_is_used_as_it_is(tmp_path: Path) -> None:
+    kept = tmp_path / ".data" / "secret_key"
+    kept.parent.mkdir()
+    (tmp_path / "mounted").write_text(GOOD_SECRET)
+    kept.symlink_to(tmp_path / "mounted")
+    assert load_settings().with_secret().signing_secret == GOOD_SECRET.encode()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from app.core.files import LEFTOVER_SECONDS
 from app.core.settings import ConfigurationError
 from app.storage import StoreUnavailable
-from app.storage.filesystem import LEFTOVER_SECONDS, FilesystemStore
+from app.storage.filesystem import FilesystemStore
 from tests.harness import looks
 
 BACKEND = Path(__file__).parents[2]
@@ -120,7 +121,7 @@ asyncio.run(main())
     assert run(program).returncode == 9
     [leftover] = files(folder)
     assert leftover.parent == Path("incoming")
-    young = folder / "incoming" / "another-process-is-at-it"
+    young = folder / "incoming" / f"{leftover.name}-of-another-process"
     young.touch()
     old = time.time() - LEFTOVER_SECONDS - 60
     os.utime(folder / leftover, (old, old))
@@ -248,7 +249,7 @@ async def test_a_big_picture_is_never_in_memory_as_a_whole(store: FilesystemStor
 async def test_a_folder_that_cannot_be_used_is_told_to_the_operator(tmp_path: Path) -> None:
     (tmp_path / "pictures").write_text("a file")
     store = FilesystemStore(tmp_path / "pictures")
-    with pytest.raises(ConfigurationError, match="The folder for pictures cannot be used: File exists"):
+    with pytest.raises(ConfigurationError, match="The folder for pictures cannot be used: Not a directory"):
         await store.open()
     await store.close()
 

@@ -1,0 +1,64 @@
+"""A first start on a disk that is really full ends with a sentence, and once there is room the next one works."""
+
+import subprocess
+import sys
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+from app.core.embedded import EmbeddedPostgresError
+from app.core.settings import ConfigurationError
+from tests.core.embedded_servers import works
+from tests.core.faults import reason
+from tests.core.small_disks import MOUNTED, enlarge, filled, small_disk
+from tests.core.test_files import FULL, assert_kept, start
+from tests.harness import PATIENCE_SECONDS
+
+BACKEND = Path(__file__).parents[2]
+
+
+def run_where_it_may_mount(function: str, disk: Path) -> None:
+    """Run a function of this module, in a process of its own, with the path of an empty folder."""
+    program = f"import pathlib, {__name__} as this; this.{function}(pathlib.Path({str(disk)!r}))"
+    done = subprocess.run(
+        [*MOUNTED, 'exec "$@"', "sh", sys.executable, "-c", program],
+        cwd=BACKEND,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def start_secrets(disk: Path) -> None:
+    started = []
+    for pages, inodes in product((0, 1), (0, 1, 2, 3)):
+        with small_disk(disk, "size=64k,nr_inodes=10"):
+            data_dir = disk / "data"
+            with filled(disk, pages=pages, inodes=inodes):
+                refused = reason(ConfigurationError, partial(start, data_dir))
+            assert not refused or FULL in refused
+            if not refused:
+                started.append((pages, inodes))
+            assert_kept(start(data_dir), data_dir)
+    assert {pages for pages, _ in started} == {1}, "it starts with room for the content, and never without"
+
+
+def start_servers(disk: Path) -> None:
+    for size in ("64k", "1m", "20m", "35m"):
+        with small_disk(disk, f"size={size}"):
+            refused = reason(EmbeddedPostgresError, partial(works, disk / "data"))
+            assert refused
+            assert "\n" not in refused
+            enlarge(disk, "500m")
+            assert works(disk / "data")
+            assert (disk / "data" / "postgres" / "PG_VERSION").exists()
+
+
+def test_a_secret_is_whole_or_not_there_on_a_disk_with_room_for_less(tmp_path: Path) -> None:
+    run_where_it_may_mount("start_secrets", tmp_path)
+
+
+def test_an_embedded_server_starts_once_there_is_room_for_its_data(tmp_path: Path) -> None:
+    run_where_it_may_mount("start_servers", tmp_path)

@@ -1,0 +1,79 @@
+"""The secret in DATA_DIR as an operator meets it: one that is weak or cannot be read never signs a token."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.core.embedded_servers import AS_ORDINARY_USER
+from tests.test_cli import SECRET, WAIT_SECONDS, environment, nanobanana, nanobanana_in_here
+
+TORN = "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9f"  # 30 bytes
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (lambda file: file.write_bytes(b""), "is shorter than 32 bytes"),
+    "torn": (lambda file: file.write_text(TORN), "is shorter than 32 bytes"),
+    "zeros": (lambda file: file.write_bytes(bytes(64)), "is one that others know or can guess"),
+    "no text": (lambda file: file.write_bytes(b"\xff" * 64), "is not text in UTF-8"),
+    "folder": (lambda file: file.mkdir(), "cannot be read or made (It is not a regular file)"),
+    "link to nothing": (
+        lambda file: file.symlink_to("gone"),
+        "cannot be read or made (It is a symbolic link to nothing)",
+    ),
+}
+
+
+def as_ordinary_user(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*AS_ORDINARY_USER, sys.executable, "-m", "app.cli", *arguments],
+        env=environment(data_dir),
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=False,
+    )
+
+
+def assert_refused(done: "subprocess.CompletedProcess[str]", secret: Path, reason: str) -> None:
+    """It ended with one line: the file, what is wrong with it, and a way out."""
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"nanobanana: The secret in {secret} {reason}")
+    assert done.stderr.endswith("or set SECRET_KEY.\n")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_secret_ends_the_start_with_a_sentence_and_is_left_alone(tmp_path: Path, damage: str) -> None:
+    damaged, reason = DAMAGES[damage]
+    damaged(tmp_path / "secret_key")
+    before = (tmp_path / "secret_key").lstat()
+    done = nanobanana_in_here(tmp_path, "check")
+    assert_refused(done, tmp_path / "secret_key", reason)
+    assert TORN not in done.stderr
+    assert (tmp_path / "secret_key").lstat() == before
+    assert nanobanana_in_here(tmp_path, "check", SECRET_KEY=SECRET).returncode == 0
+
+
+def test_an_empty_secret_is_never_served_with_and_deleting_it_is_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "secret_key").touch()
+    refused = nanobanana(tmp_path, "serve")
+    assert_refused(refused, tmp_path / "secret_key", "is shorter than 32 bytes: delete the file")
+    assert not (tmp_path / "postgres").exists()
+    (tmp_path / "secret_key").unlink()
+    assert nanobanana_in_here(tmp_path, "check").returncode == 0
+    assert len((tmp_path / "secret_key").read_bytes()) == 64
+
+
+def test_a_secret_that_cannot_be_read_or_made_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
+    secret = tmp_path / "secret_key"
+    assert as_ordinary_user(tmp_path, "check").returncode == 0
+    secret.chmod(0)
+    assert_refused(as_ordinary_user(tmp_path, "check"), secret, "cannot be read or made (Permission denied)")
+    secret.unlink()
+    tmp_path.chmod(0o500)
+    assert_refused(as_ordinary_user(tmp_path, "check"), secret, "cannot be read or made (Permission denied)")
+    tmp_path.chmod(0o700)
+    (tmp_path / "file").touch()
+    done = as_ordinary_user(tmp_path / "file", "check")
+    assert_refused(done, tmp_path / "file" / "secret_key", "cannot be read or made (Not a directory)")
