@@ -79,7 +79,7 @@ async def _keep_one(studio: Studio, provider: Provider, wish: Wish, name: str, d
 async def draw(studio: Studio, provider: Provider, wish: Wish, *, deadline: float) -> bytes:
     """One picture in the format that is wished for. Raises what `Provider.draw` raises."""
     picture = await provider.draw(Order(wish.prompt, wish.size), deadline=deadline)
-    return (await studio.convert(picture, wish.format)).content
+    return (await studio.convert(picture, wish.format, drawn_by=provider)).content
 
 
 def _first_of(failed: BaseExceptionGroup[BaseException]) -> BaseException:
