@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from typing import Self, TypeVar
 
 from app.core.errors import Unavailable
@@ -14,6 +15,9 @@ LOWEST_PRIORITY = 10
 """The niceness of threads whose work can wait. The event loop has 0."""
 
 Result = TypeVar("Result")
+
+CancelScope = Callable[[], AbstractAsyncContextManager[None]]
+"""Entered around work whose result may become useless: it may cancel the work. `nullcontext` never does."""
 
 
 class BoundedPool:

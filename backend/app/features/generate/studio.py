@@ -1,11 +1,12 @@
 """What every generation is made with, and what it is asked for."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 from app.core.db import SessionMaker
-from app.core.pool import BoundedPool
+from app.core.pool import BoundedPool, CancelScope
 from app.core.security import KeyEnvironment
 from app.features.usage.ledger import Ledger
 from app.models import PictureFormat
@@ -20,7 +21,8 @@ class Studio:
     what URLs begin with, and how long a generation may take.
 
     The stub draws in the threads of `drawing`; what any other provider sent, which is paid, is decoded in those of
-    `decoding`.
+    `decoding`. `cancelled_on_disconnect` cancels work once the client of the request at hand has left; paid work stays
+    outside.
     """
 
     sessions: SessionMaker
@@ -32,6 +34,7 @@ class Studio:
     public_url: str
     deadline_seconds: float
     clock: Callable[[], float]
+    cancelled_on_disconnect: CancelScope = nullcontext
 
     async def convert(self, picture: Picture, picture_format: PictureFormat, *, drawn_by: Provider) -> Picture:
         """The picture in this format, converted in the threads of the provider that drew it. Raises Unavailable where

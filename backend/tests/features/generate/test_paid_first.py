@@ -1,6 +1,7 @@
-"""What a provider was paid for is decoded before anything that costs nothing."""
+"""What a provider was paid for is decoded before anything that costs nothing, and whatever becomes of its client."""
 
 import asyncio
+import json
 import os
 import sys
 import threading
@@ -15,10 +16,12 @@ from app.providers.picture import draw_png
 from tests.conftest import Start
 from tests.features.generate.painted import Painted, painted
 from tests.features.usage.recorded import total
-from tests.harness import BEYOND_PATIENCE_SECONDS, Key, generate
+from tests.harness import BEYOND_PATIENCE_SECONDS, Key, generate, looks
 from tests.pool_calls import THREADS, Hold, PoolCalls
+from tests.raw_http import crowd, head, post_of
 
 DRAW = "app.providers.stub.draw_png"
+DELIVERED = "select count(*) from generations where key_id = $1 and status = 'delivered'"
 WAITING = 400
 SIZE = "256x256"
 AS_WEBP = {"prompt": "A cute banana", "size": SIZE, "response_format": "b64_json", "output_format": "webp"}
@@ -95,6 +98,29 @@ async def test_decoding_gives_way_to_the_event_loop_and_drawing_gives_way_to_dec
         assert (await generate(there.client, there.key)).status_code == 200
         assert (await there.client.get(await _image_path(there))).status_code == 200
     assert niceness["event loop"] < niceness["decoding"] < niceness["drawing"]
+
+
+async def test_paid_images_are_decoded_kept_and_counted_though_their_clients_left_the_queue(
+    start: Start, database: asyncpg.Connection, pool_calls: PoolCalls, hold: Hold
+) -> None:
+    hold(DRAW, draw_png)
+    decoding = hold("app.providers.gemini.fit", pixels.fit)
+    async with painted(start, generation_deadline_seconds=600) as there:
+        paid = post_of("/v1/images/generations", json.dumps(AS_WEBP).encode(), there.key.headers.items())
+        free = head("GET", await _image_path(there))
+        async with crowd(there.client, paid, 8):
+            await pool_calls.until(handed=8)
+        async with crowd(there.client, free, 1):
+            await pool_calls.until(handed=9)
+        await pool_calls.until(given_up=1)  # who left after the others is noticed: so are they
+        decoding.let_go()
+        for _ in looks():
+            if await database.fetchval(DELIVERED, there.key.id) == 8:
+                break
+            await asyncio.sleep(0.01)
+        assert await total(database, there.key) == 8
+        assert pool_calls.given_up == 1
+        assert len(there.provider.seen) == 8
 
 
 async def test_as_many_images_as_a_provider_draws_at_a_time_find_a_place_to_be_decoded_and_converted(
