@@ -54,6 +54,10 @@ class BoundedPool:
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
         return await asyncio.wrap_future(future)
 
+    async def go_on(self, function: Callable[[], Result]) -> Result:
+        """The same for a further step of work that was admitted: it is not refused, and takes no place."""
+        return await asyncio.wrap_future(self._executor.submit(function))
+
     def close(self) -> None:
         """Lets running work end, and drops what waits."""
         self._executor.shutdown(wait=True, cancel_futures=True)

@@ -13,21 +13,25 @@ from app.core.security import hash_password, verify_password
 from app.providers.picture import draw_png
 from tests.conftest import Start
 from tests.console.browsing import Page
+from tests.features.generate.painted import painted
 from tests.features.usage.recorded import total
 from tests.harness import PASSWORD, Account, Key, generate, looks, sign_up, until_waited_for
 from tests.pool_calls import THREADS, Held, Hold, PoolCalls
 from tests.raw_http import crowd, head, post_of, send_raw
 
 CLIENTS = 100
+STORE_THREADS = 8
 DRAW = "app.providers.stub.draw_png"
 
 
-async def _crowd_leaves(client: httpx2.AsyncClient, request: bytes, *, calls: PoolCalls, work: Held) -> None:
+async def _crowd_leaves(
+    client: httpx2.AsyncClient, request: bytes, *, calls: PoolCalls, work: Held, threads: int = THREADS
+) -> None:
     """Returns once CLIENTS have sent the request, waited for a thread and hung up, and the server has noticed."""
     handed, given_up = calls.handed, calls.given_up
     async with crowd(client, request, CLIENTS):
         await calls.until(handed=handed + CLIENTS)
-        await work.until_begun(THREADS)
+        await work.until_begun(threads)
     await calls.until(given_up=given_up + CLIENTS)
 
 
@@ -65,6 +69,18 @@ async def test_bytes_for_clients_who_left_the_queue_are_neither_drawn_nor_counte
     assert (await send_raw(client, request)).status_code == 200
     assert drawing.begun == THREADS + 1
     assert await total(database, key) == 1
+
+
+async def test_kept_images_of_clients_who_left_the_queue_are_never_opened(
+    start: Start, pool_calls: PoolCalls, hold: Hold
+) -> None:
+    async with painted(start) as there:
+        path = httpx2.URL((await generate(there.client, there.key)).json()["url"]).path
+        opening = hold("app.storage.filesystem._Disk.file", lambda _name: None)
+        await _crowd_leaves(there.client, head("GET", path), calls=pool_calls, work=opening, threads=STORE_THREADS)
+        opening.let_go()
+        assert (await there.client.get(path)).status_code == 404, "there is nothing to be found"
+        assert opening.begun == STORE_THREADS + 1
 
 
 async def _registration(_client: httpx2.AsyncClient, account: Account, _password: str) -> bytes:
