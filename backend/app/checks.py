@@ -70,7 +70,7 @@ def check_provider(settings: Settings) -> str:
     async def try_out() -> str:
         pool = BoundedPool(threads=1, queue_max=1, name="check")
         try:
-            async with configured_provider(settings, pool=pool) as provider:
+            async with configured_provider(settings, drawing=pool, decoding=pool) as provider:
                 return await provider.check()
         finally:
             pool.close()

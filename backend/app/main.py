@@ -3,10 +3,10 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import async_sessionmaker
@@ -52,6 +52,9 @@ from app.storage.configured import configured_store, picture_origins
 
 _DESCRIPTION = """An image-generation API platform that anyone can run: sign up, create an API key, send a prompt, get a
 picture. Errors are `application/problem+json`, with a stable `code`."""
+
+_DECODING_NICENESS = 5
+"""The niceness of threads that decode what was paid: behind the event loop, before hashes and drawings."""
 
 
 def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) -> FastAPI:
@@ -101,31 +104,23 @@ async def _opened(
     settings: Settings, metrics: Metrics, database_url: str, token_key: TokenKey, clock: Callable[[], float]
 ) -> AsyncIterator[dict[str, Any]]:
     """Everything that dependencies find in `app.state`, open; closed at the end, the ledger first."""
-    # What was drawn elsewhere is paid: as much of it as can be on its way finds room to be decoded.
-    paid = 0 if settings.image_provider == "stub" else 2 * settings.provider_calls_max
-    queues = {"hash": settings.hash_queue_max, "draw": settings.drawing_queue_max + paid}
     async with AsyncExitStack() as stack:
         engine = create_engine(database_url, pool_size=settings.database_pool_size)
         stack.push_async_callback(engine.dispose)
-        hashing, drawing = [
-            BoundedPool.for_cores_left(processes=settings.workers, queue_max=queue_max, name=name)
-            for name, queue_max in queues.items()
-        ]
-        stack.callback(hashing.close)
-        stack.callback(drawing.close)
+        pools = stack.enter_context(_pools(settings))
         limiter = await stack.enter_async_context(_limiter(settings, metrics))
         writer = Writer(partial(connect_for_writing, database_url))
         ledger = Ledger(writer, queue_max=settings.record_queue_max, deadline_seconds=settings.record_deadline_seconds)
         ledger.open()
         stack.push_async_callback(ledger.close)
         sessions = async_sessionmaker(engine, expire_on_commit=False)
-        studio = await stack.enter_async_context(_studio(settings, sessions, ledger, drawing, clock))
+        studio = await stack.enter_async_context(_studio(settings, sessions, ledger, pools, clock))
         token_seconds, password_bytes_min = settings.login_token_minutes * 60, settings.password_bytes_min
         yield {
             "engine": engine,
             "sessions": sessions,
             "accounts": Accounts(
-                sessions, hashing, token_key, token_seconds, settings.session_days, password_bytes_min, clock
+                sessions, pools.hashing, token_key, token_seconds, settings.session_days, password_bytes_min, clock
             ),
             "sign_in_limits": SignInLimits.of(settings, limiter),
             "unknown_key_limit": UnknownKeyLimit.of(settings, limiter),
@@ -135,15 +130,43 @@ async def _opened(
         }
 
 
+class _Pools(NamedTuple):
+    hashing: BoundedPool
+    drawing: BoundedPool
+    decoding: BoundedPool
+
+
+@contextmanager
+def _pools(settings: Settings) -> Iterator[_Pools]:
+    """The threads of this process: to hash passwords, to draw images of the stub, and to decode what a provider sent,
+    which is paid. Each kind has threads and a queue of its own, so that none fills another's.
+    """
+    # Of the images that a provider draws at a time, all may wait to be decoded; and as the queue is in order, no more
+    # than as many that were decoded wait to be converted to another format.
+    paid = 2 * settings.provider_calls_max
+    open_pool = partial(BoundedPool.for_cores_left, processes=settings.workers)
+    with (
+        closing(open_pool(queue_max=settings.hash_queue_max, name="hash-passwords")) as hashing,
+        closing(open_pool(queue_max=settings.drawing_queue_max, name="draw-stub-images")) as drawing,
+        closing(open_pool(queue_max=paid, name="decode-images", niceness=_DECODING_NICENESS)) as decoding,
+    ):
+        yield _Pools(hashing, drawing, decoding)
+
+
 @asynccontextmanager
 async def _studio(
-    settings: Settings, sessions: SessionMaker, ledger: Ledger, drawing: BoundedPool, clock: Callable[[], float]
+    settings: Settings, sessions: SessionMaker, ledger: Ledger, pools: _Pools, clock: Callable[[], float]
 ) -> AsyncIterator[Studio]:
     """Whoever draws, and wherever pictures are kept; what nobody can ask for any more is swept meanwhile."""
     seconds = settings.generation_deadline_seconds
-    async with configured_store(settings) as store, configured_provider(settings, pool=drawing) as live:
+    drawing, decoding = pools.drawing, pools.decoding
+    async with (
+        configured_store(settings) as store,
+        configured_provider(settings, drawing=drawing, decoding=decoding) as live,
+    ):
         providers: Mapping[KeyEnvironment, Provider] = {"live": live, "test": StubProvider(drawing, like=live)}
-        studio = Studio(sessions, ledger, providers, drawing, store, settings.public_url, seconds, clock)
+        url = settings.public_url
+        studio = Studio(sessions, ledger, providers, drawing, decoding, store, url, seconds, clock)
         sweeper = Sweeper(studio, seconds + LEASE_MARGIN_SECONDS, settings.image_retention_days)
         sweeping = asyncio.create_task(sweeper.run())
         try:

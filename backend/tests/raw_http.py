@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import httpx2
 
@@ -46,6 +46,22 @@ async def leave_after(client: httpx2.AsyncClient, request: bytes) -> None:
     async with asyncio.timeout(_SECONDS_MAX), connected(client) as (_, writer):
         writer.write(request)
         await writer.drain()
+
+
+@asynccontextmanager
+async def crowd(client: httpx2.AsyncClient, request: bytes, clients: int) -> AsyncIterator[None]:
+    """So many clients have sent these bytes. They hang up when the block ends."""
+    async with AsyncExitStack() as stack:
+        for _ in range(clients):
+            _, writer = await stack.enter_async_context(connected(client))
+            writer.write(request)
+        yield
+
+
+def post_of(path: str, body: bytes, headers: Headers = (), *, media_type: str = "application/json") -> bytes:
+    """A POST with its body."""
+    about_it = [("Content-Type", media_type), ("Content-Length", str(len(body)))]
+    return head("POST", path, [*headers, *about_it]) + body
 
 
 @asynccontextmanager

@@ -6,13 +6,18 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from typing import Self, TypeVar
 
 from app.core.errors import Unavailable
 
-_NICENESS = 10
+LOWEST_PRIORITY = 10
+"""The niceness of threads whose work can wait. The event loop has 0."""
 
 Result = TypeVar("Result")
+
+CancelScope = Callable[[], AbstractAsyncContextManager[None]]
+"""Entered around work whose result may become useless: it may cancel the work. `nullcontext` never does."""
 
 
 class BoundedPool:
@@ -21,25 +26,37 @@ class BoundedPool:
     The threads give way to the event loop, so a storm of hashes or drawings slows itself and nothing else.
     """
 
-    def __init__(self, *, threads: int, queue_max: int, name: str) -> None:
+    def __init__(self, *, threads: int, queue_max: int, name: str, niceness: int = LOWEST_PRIORITY) -> None:
+        """`niceness` is that of the threads, on Linux: 0 for the event loop's own priority, more to give way to it."""
         self._room = threads + queue_max
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=_give_way)
+        self._executor = ThreadPoolExecutor(
+            threads, thread_name_prefix=name, initializer=_give_way, initargs=(niceness,)
+        )
 
     @classmethod
-    def for_cores_left(cls, *, processes: int, queue_max: int, name: str) -> Self:
+    def for_cores_left(cls, *, processes: int, queue_max: int, name: str, niceness: int = LOWEST_PRIORITY) -> Self:
         """A pool whose threads, over all the processes of this machine, leave one core to the event loops."""
-        return cls(threads=max(1, ((os.cpu_count() or 1) - 1) // processes), queue_max=queue_max, name=name)
+        threads = max(1, ((os.cpu_count() or 1) - 1) // processes)
+        return cls(threads=threads, queue_max=queue_max, name=name, niceness=niceness)
 
     async def run(self, function: Callable[[], Result]) -> Result:
-        """The function's result. Raises Unavailable when the threads are busy and the queue is full."""
+        """The function's result. Raises Unavailable when the threads are busy and the queue is full.
+
+        When the caller is cancelled, a function that has not begun never runs, and its place is free at once. One that
+        has begun runs to its end and keeps its place until then.
+        """
         if self._room == 0:
             raise Unavailable(retry_after_seconds=1)
         self._room -= 1
-        # The place is given back when the work has ended, even if nobody waits for it any more.
+        # The place is given back once, when the function has ended or was cancelled before it began.
         future = self._executor.submit(function)
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
         return await asyncio.wrap_future(future)
+
+    async def go_on(self, function: Callable[[], Result]) -> Result:
+        """The same for a further step of work that was admitted: it is not refused, and takes no place."""
+        return await asyncio.wrap_future(self._executor.submit(function))
 
     def close(self) -> None:
         """Lets running work end, and drops what waits."""
@@ -49,9 +66,8 @@ class BoundedPool:
         self._room += 1
 
 
-def _give_way() -> None:
+def _give_way(niceness: int) -> None:
     if sys.platform == "linux":  # elsewhere a priority belongs to the process, not to the thread
         thread = threading.get_native_id()
         # A process that is nicer already stays so: only root may take that back, and anybody else's threads would fail.
-        niceness = max(_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
-        os.setpriority(os.PRIO_PROCESS, thread, niceness)
+        os.setpriority(os.PRIO_PROCESS, thread, max(niceness, os.getpriority(os.PRIO_PROCESS, thread)))

@@ -88,7 +88,10 @@ class Settings(PictureSettings, LimitSettings):
         default=64, ge=1, le=100_000, description="Password hashes that may wait in one process; beyond it, 503."
     )
     drawing_queue_max: int = Field(
-        default=64, ge=1, le=100_000, description="Pictures that may wait to be drawn in one process; beyond it, 503."
+        default=64,
+        ge=1,
+        le=100_000,
+        description="Images of the stub that may wait to be drawn in one process; beyond it, 503.",
     )
     database_pool_size: int = Field(
         default=10, ge=1, le=1000, description="The most database connections that one process holds."

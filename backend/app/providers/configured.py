@@ -13,19 +13,22 @@ from app.providers.upstream import Bounds, Upstream
 
 
 @asynccontextmanager
-async def configured_provider(settings: Settings, *, pool: BoundedPool) -> AsyncIterator[Provider]:
-    """Who draws for live keys; its connections are closed at the end. `pool` draws, or decodes what is sent.
+async def configured_provider(
+    settings: Settings, *, drawing: BoundedPool, decoding: BoundedPool
+) -> AsyncIterator[Provider]:
+    """Who draws for live keys; its connections are closed at the end. The stub draws in the threads of `drawing`; what
+    any other provider sends is decoded in those of `decoding`.
 
     Raises ConfigurationError where a setting that it needs is missing or cannot be read.
     """
     if settings.image_provider == "stub":
-        yield StubProvider(pool)
+        yield StubProvider(drawing)
         return
     seconds = settings.generation_deadline_seconds
     upstream = Upstream(Bounds(calls_max=settings.provider_calls_max, first_byte_seconds=seconds))
     choose = _gemini if settings.image_provider == "gemini" else _openai
     try:
-        provider = choose(settings, upstream, pool)
+        provider = choose(settings, upstream, decoding)
     except ValueError as error:
         raise ConfigurationError(f"The key of IMAGE_PROVIDER cannot be used: {error}.") from None
     try:

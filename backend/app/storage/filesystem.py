@@ -5,14 +5,14 @@ import errno
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from app.core import files
+from app.core.errors import Unavailable
 from app.core.logs import logger
+from app.core.pool import BoundedPool, Result
 from app.core.settings import ConfigurationError
 from app.storage import CHUNK_BYTES, Stored, StoreUnavailable, checked, no_chunks
 
@@ -20,16 +20,17 @@ _INCOMING = "incoming"
 _SHARD_CHARACTERS = 2
 _TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe in the folder makes nobody wait
 
-Result = TypeVar("Result")
-
 
 class FilesystemStore:
     """Between `open` and `close`, a Store. The disk is waited for in threads of its own, never by the event loop."""
 
     def __init__(self, folder: Path, *, threads: int = 8, queue_max: int = 1024) -> None:
+        """Reading and writing have so many threads each, and a queue of that length each: however many read, what was
+        paid is written.
+        """
         self._disk = _Disk(folder)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="store")
-        self._room = threads + queue_max
+        open_pool = partial(BoundedPool, threads=threads, queue_max=queue_max, niceness=0)
+        self._reading, self._writing = open_pool(name="read-images"), open_pool(name="write-images")
 
     async def open(self) -> None:
         """Makes the folder unless it is there, and removes what crashed puts have left behind.
@@ -37,23 +38,24 @@ class FilesystemStore:
         Raises ConfigurationError where the folder cannot be used.
         """
         with _named_for_the_operator():
-            await self._in_thread(self._disk.open)
+            await self._writing.run(self._disk.open)
 
     async def close(self) -> None:
         """Lets what runs end."""
-        await asyncio.to_thread(self._threads.shutdown)
+        for pool in (self._writing, self._reading):
+            await asyncio.to_thread(pool.close)
         self._disk.close()
 
     async def check(self) -> None:
         """Writes, reads and removes a file. Raises ConfigurationError, with one sentence, where that fails."""
         with _named_for_the_operator():
-            await self._in_thread(self._disk.try_out)
+            await self._writing.run(self._disk.try_out)
 
     async def put(self, name: str, content: bytes) -> None:
-        await self._admitted("put", partial(self._disk.put, checked(name), content))
+        await _run(self._writing, "put", partial(self._disk.put, checked(name), content))
 
     async def get(self, name: str, *, start: int = 0, end: int | None = None) -> Stored | None:
-        file = await self._admitted("get", partial(self._disk.file, checked(name)))
+        file = await _run(self._reading, "get", partial(self._disk.file, checked(name)))
         if file is None:
             return None
         start = min(start, file.size)
@@ -65,31 +67,13 @@ class FilesystemStore:
         checked(name)
 
     async def delete(self, name: str) -> None:
-        await self._admitted("delete", partial(self._disk.delete, checked(name)))
-
-    async def _admitted(self, operation: str, function: Callable[[], Result]) -> Result:
-        """The function's result. What finds the queue full is refused at once, and never runs."""
-        if self._room == 0:
-            raise StoreUnavailable
-        self._room -= 1
-        future = self._threads.submit(function)
-        loop = asyncio.get_running_loop()
-        # The place is given back when the work has ended, even if nobody waits for it any more.
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
-        with _unavailable_if_it_fails(operation):
-            return await asyncio.wrap_future(future)
-
-    def _leave(self) -> None:
-        self._room += 1
-
-    async def _in_thread(self, function: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+        await _run(self._writing, "delete", partial(self._disk.delete, checked(name)))
 
     async def _chunks(self, file: "_File", start: int, end: int) -> AsyncIterator[bytes]:
         # Past the queue's limit: what was admitted is read to its end, and each reader waits for one chunk at a time.
         while start < end:
             with _unavailable_if_it_fails("get"):
-                chunk = await self._in_thread(partial(file.read, start, min(CHUNK_BYTES, end - start)))
+                chunk = await self._reading.go_on(partial(file.read, start, min(CHUNK_BYTES, end - start)))
             start += len(chunk)
             yield chunk
 
@@ -180,6 +164,15 @@ class _File:
 
 def _shard(name: str) -> str:
     return name.partition(".")[0][-_SHARD_CHARACTERS:]
+
+
+async def _run(pool: BoundedPool, operation: str, function: Callable[[], Result]) -> Result:
+    """The function's result. What finds the pool's queue full is refused at once, and never runs."""
+    with _unavailable_if_it_fails(operation):
+        try:
+            return await pool.run(function)
+        except Unavailable:
+            raise StoreUnavailable from None
 
 
 @contextmanager

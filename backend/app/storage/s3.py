@@ -64,11 +64,13 @@ class S3Store:
         deadline_seconds: float = 10,
         connections_max: int = 64,
     ) -> None:
-        """With `redirect_seconds` (at most a week) callers are led to the bucket, by addresses that are good for it."""
+        """With `redirect_seconds` (at most a week) callers are led to the bucket, by addresses that are good for it.
+        Reading and writing have `connections_max` each: however many read, what was paid is written.
+        """
         self._bucket = open_bucket(account, deadline_seconds=deadline_seconds)
         self._redirect_seconds = redirect_seconds
         self._deadline_seconds = deadline_seconds
-        self._places = asyncio.Semaphore(connections_max)
+        self._reads, self._writes = asyncio.Semaphore(connections_max), asyncio.Semaphore(connections_max)
 
     async def close(self) -> None:
         """Lets the library's threads give back what they hold of ours: while the interpreter ends, that aborts it."""
@@ -80,7 +82,7 @@ class S3Store:
         Raises, with one sentence: ConfigurationError where a setting is wrong, StoreUnavailable where the store is.
         """
         try:
-            await self._answered(partial(self._try_out, f"check_{secrets.token_hex(8)}"))
+            await self._answered(self._writes, partial(self._try_out, f"check_{secrets.token_hex(8)}"))
         except _Failed as failure:
             sentence = _SENTENCES.get(failure.reason, f"The S3 store fails: {failure.reason}")
             is_setting = failure.reason in _SENTENCES and failure.reason not in {_TIMEOUT, _NO_ANSWER}
@@ -90,7 +92,8 @@ class S3Store:
         attributes = {"Content-Type": MEDIA_TYPES[checked(name).rpartition(".")[2]], "Cache-Control": CACHE_CONTROL}
         try:
             await self._answered(
-                lambda: self._bucket.put_async(name, content, attributes=attributes, use_multipart=False)
+                self._writes,
+                lambda: self._bucket.put_async(name, content, attributes=attributes, use_multipart=False),
             )
         except _Failed as failure:
             raise _unavailable("put", failure) from None
@@ -99,7 +102,7 @@ class S3Store:
         options = _options(start, end)
         checked(name)
         try:
-            result = await self._answered(partial(self._got, name, options))
+            result = await self._answered(self._reads, partial(self._got, name, options))
         except _Failed as failure:
             if failure.reason == _ABSENT:
                 return None
@@ -114,7 +117,7 @@ class S3Store:
     async def delete(self, name: str) -> None:
         checked(name)
         try:
-            await self._answered(partial(self._delete, name))
+            await self._answered(self._writes, partial(self._delete, name))
         except _Failed as failure:
             if failure.reason != _ABSENT:
                 raise _unavailable("delete", failure) from None
@@ -171,9 +174,9 @@ class S3Store:
             return
         raise _Failed("what was deleted is still there")
 
-    async def _answered(self, call: Callable[[], Awaitable[Result]]) -> Result:
+    async def _answered(self, connections: asyncio.Semaphore, call: Callable[[], Awaitable[Result]]) -> Result:
         async def in_its_turn() -> Result:
-            async with self._places:
+            async with connections:
                 return await call()
 
         return await self._in_time(in_its_turn)

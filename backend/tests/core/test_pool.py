@@ -4,9 +4,10 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import pytest
 from app.core.errors import Unavailable
@@ -114,6 +115,62 @@ async def test_a_place_is_given_back_when_the_work_has_ended_and_not_when_its_ca
     assert [await pool.run(str) for _ in range(3)] == [""] * 3
 
 
+async def _ends_well(pool: BoundedPool, gate: Gate) -> None:
+    gate.over.set()
+    assert await pool.run(gate.work) == "done"
+
+
+async def _fails(pool: BoundedPool, _gate: Gate) -> None:
+    with pytest.raises(ZeroDivisionError):
+        await pool.run(_fail)
+
+
+async def _is_cancelled_before_it_begins(pool: BoundedPool, gate: Gate) -> None:
+    running = asyncio.ensure_future(pool.run(gate.work))
+    await gate.until_begun()
+    await _cancelled(pool.run(_fail))
+    gate.over.set()
+    assert await running == "done"
+
+
+async def _is_cancelled_while_it_runs(pool: BoundedPool, gate: Gate) -> None:
+    running = asyncio.ensure_future(pool.run(gate.work))
+    await gate.until_begun()
+    running.cancel()
+    waiting = asyncio.ensure_future(pool.run(str))
+    await _settle()
+    await _assert_full(pool)
+    gate.over.set()
+    await waiting
+
+
+async def _cancelled(run: Coroutine[Any, Any, object]) -> None:
+    task = asyncio.ensure_future(run)
+    await _settle()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize(
+    "spend",
+    [_ends_well, _fails, _is_cancelled_before_it_begins, _is_cancelled_while_it_runs],
+    ids=lambda each: each.__name__,
+)
+async def test_a_place_is_given_back_exactly_once(
+    pool: BoundedPool, spend: Callable[[BoundedPool, Gate], Awaitable[None]]
+) -> None:
+    for _ in range(3):
+        await spend(pool, Gate())
+        await _settle()
+    gate = Gate()
+    calls = [asyncio.ensure_future(pool.run(gate.work)) for _ in range(2)]
+    await _settle()
+    await _assert_full(pool)
+    gate.over.set()
+    assert await asyncio.gather(*calls) == ["done"] * 2
+
+
 async def test_who_leaves_the_queue_makes_room_and_its_work_never_runs(pool: BoundedPool, gate: Gate) -> None:
     ran: list[str] = []
     running = asyncio.ensure_future(pool.run(gate.work))
@@ -133,21 +190,22 @@ async def test_who_leaves_the_queue_makes_room_and_its_work_never_runs(pool: Bou
     assert ran == ["stayed"]
 
 
+@pytest.mark.parametrize("asked", [0, 5, 10])
 @pytest.mark.parametrize("own", [0, 15])
-def test_its_threads_give_way_and_the_event_loop_does_not(own: int) -> None:
+def test_its_threads_give_way_as_asked_and_the_event_loop_does_not(own: int, asked: int) -> None:
     def as_a_process_of_that_niceness() -> tuple[int, int]:
         _be_nice(own)
-        return asyncio.run(_niceness_of_a_pool()), _niceness()
+        return asyncio.run(_niceness_of_a_pool(asked)), _niceness()
 
     before = _niceness()
     with ThreadPoolExecutor(1) as executor:
         in_pool, in_loop = executor.submit(as_a_process_of_that_niceness).result(SECONDS)
     assert in_loop == (max(own, before) if sys.platform == "linux" else before)
-    assert in_pool == (max(10, in_loop) if sys.platform == "linux" else before)
+    assert in_pool == (max(asked, in_loop) if sys.platform == "linux" else before)
 
 
-async def _niceness_of_a_pool() -> int:
-    pool = BoundedPool(threads=1, queue_max=1, name="test")
+async def _niceness_of_a_pool(asked: int) -> int:
+    pool = BoundedPool(threads=1, queue_max=1, name="test", niceness=asked)
     niceness = await pool.run(_niceness)
     pool.close()
     return niceness

@@ -2,14 +2,16 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import asyncpg
 import pytest
 from app.core.db import connect_for_writing
 from app.features.usage.ledger.writer import Connect
 from tests.harness import Clock
+from tests.pool_calls import Held, Hold, PoolCalls, watch_pools
 
 
 @pytest.fixture
@@ -26,6 +28,24 @@ def free() -> Iterator[threading.Event]:
     free = threading.Event()
     yield free
     free.set()
+
+
+@pytest.fixture
+def pool_calls(monkeypatch: pytest.MonkeyPatch) -> PoolCalls:
+    """The calls of every pool from now on."""
+    return watch_pools(monkeypatch)
+
+
+@pytest.fixture
+def hold(monkeypatch: pytest.MonkeyPatch, free: threading.Event) -> Hold:
+    """Holds a function under one of its names: `held = hold("app.providers.stub.draw_png", draw_png)`."""
+
+    def replace(name: str, function: Callable[..., Any]) -> Held:
+        held = Held(function, free)
+        monkeypatch.setattr(name, held)
+        return held
+
+    return replace
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from app.storage import StoreUnavailable
+from app.storage import Stored, StoreUnavailable
 from app.storage.filesystem import FilesystemStore
+from tests.harness import PATIENCE_SECONDS
 
 NAME = "gen_01kapn5vfe28fm63cjp43w44255s68.png"
 
@@ -17,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
-async def test_a_disk_that_hangs_stops_neither_the_event_loop_nor_grows_a_queue(
+async def test_a_disk_that_hangs_stops_neither_the_event_loop_nor_readers_nor_grows_a_queue(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = FilesystemStore(folder, threads=2, queue_max=3)
@@ -36,12 +37,40 @@ async def test_a_disk_that_hangs_stops_neither_the_event_loop_nor_grows_a_queue(
     reading = asyncio.ensure_future(anext(stored.chunks))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert [put.done() and isinstance(put.exception(), StoreUnavailable) for put in puts] == [False] * 5 + [True] * 3
-    assert not reading.done()
-    thaw.set()
-    assert await reading == b"content"
+    refused = [put.done() and isinstance(put.exception(), StoreUnavailable) for put in puts]
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await reading == b"content"
+    finally:
+        thaw.set()
+    assert refused == [False] * 5 + [True] * 3
     await asyncio.gather(*puts[:5])
     await store.put(NAME, b"content")
+    await store.close()
+
+
+async def test_however_many_readers_hang_an_image_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FilesystemStore(folder, threads=1, queue_max=3)
+    await store.open()
+    await store.put(NAME, b"content")
+    thaw, fstat = threading.Event(), os.fstat
+
+    def hanging(descriptor: int) -> os.stat_result:
+        thaw.wait()
+        return fstat(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", hanging)
+        gets = [asyncio.create_task(store.get(NAME)) for _ in range(5)]
+        await asyncio.wait(gets, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await store.put(NAME, b"another")
+            assert [get.done() for get in gets] == [False] * 4 + [True], "the queue of the readers is full"
+        finally:
+            thaw.set()
+        outcomes = await asyncio.gather(*gets, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Stored] * 4 + [StoreUnavailable]
     await store.close()
 
 
@@ -64,7 +93,7 @@ async def test_a_caller_who_goes_away_gives_the_place_back_when_the_work_has_end
         put.cancel()
         await asyncio.sleep(0)
         with pytest.raises(StoreUnavailable):
-            await store.get(NAME)
+            await store.put(NAME, b"content")
         thaw.set()
         await store.close()
     reopened = FilesystemStore(folder)

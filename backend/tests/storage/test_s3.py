@@ -15,6 +15,7 @@ from app.core.settings import ConfigurationError
 from app.storage import StoreUnavailable
 from app.storage.account import S3Account
 from app.storage.s3 import CACHE_CONTROL, S3Store
+from tests.harness import BEYOND_PATIENCE_SECONDS, PATIENCE_SECONDS, looks
 from tests.standins.s3 import Fault, S3Server, s3_server
 
 NAME = "gen_01kapn5vfe28fm63cjp43w44255s68.png"
@@ -110,6 +111,26 @@ async def test_a_store_that_is_busy_makes_others_wait_no_longer_than_the_deadlin
     outcomes = await asyncio.gather(*(store.put(NAME, CONTENT) for _ in range(20)), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
     assert len(server.seen) < 10
+
+
+async def test_however_many_readers_wait_for_the_store_an_image_is_written(
+    account: S3Account, server: S3Server
+) -> None:
+    store = S3Store(account, deadline_seconds=BEYOND_PATIENCE_SECONDS, connections_max=1)
+    server.fail("hang", times=1, method="GET")
+    gets = [asyncio.create_task(store.get(NAME)) for _ in range(20)]
+    for _ in looks():
+        if server.seen:
+            break
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await store.put(NAME, CONTENT)
+    assert not any(get.done() for get in gets)
+    for get in gets:
+        get.cancel()
+    assert {type(outcome) for outcome in await asyncio.gather(*gets, return_exceptions=True)} == {
+        asyncio.CancelledError
+    }
 
 
 async def test_an_answer_that_ends_early_is_never_taken_for_the_whole(account: S3Account, server: S3Server) -> None:

@@ -52,7 +52,7 @@ class Envelope:
         try:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
-            pass  # it left before its body had come: there is nobody to answer
+            pass  # the client has left: there is nobody to answer
         except Exception as exception:
             if status:
                 raise  # half an answer has left: only the connection's end can still tell

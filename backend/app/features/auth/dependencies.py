@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -12,6 +13,7 @@ from app.core.db import Session
 from app.core.settings import Settings
 from app.core.web.address import Origin, origin_of
 from app.core.web.body import json_body
+from app.core.web.disconnect import cancelled_on_disconnect
 from app.features.auth.schemas import Credentials
 from app.features.auth.service import Accounts, InvalidCredentials, InvalidToken, WrongPassword, authenticate
 from app.models import User
@@ -82,7 +84,7 @@ class SignInLimits:
 
 def _accounts(request: Request) -> Accounts:
     accounts: Accounts = request.app.state.accounts
-    return accounts
+    return replace(accounts, cancelled_on_disconnect=partial(cancelled_on_disconnect, request))
 
 
 def _sign_in_limits(request: Request) -> SignInLimits:

@@ -1,6 +1,7 @@
 """What happens to accounts."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import SessionMaker
 from app.core.errors import Conflict, Invalid, Unauthorized
-from app.core.pool import BoundedPool
+from app.core.pool import BoundedPool, CancelScope, Result
 from app.core.security import (
     UNKNOWN_ACCOUNT_HASH,
     TokenKey,
@@ -44,7 +45,11 @@ class WrongPassword(Invalid):
 
 @dataclass(frozen=True)
 class Accounts:
-    """The collaborators of every account's doings."""
+    """The collaborators of every account's doings.
+
+    `cancelled_on_disconnect` cancels work once the client of the request at hand has left. What is written stays
+    outside: it is written as a whole or not at all.
+    """
 
     sessions: SessionMaker
     hashing: BoundedPool
@@ -53,6 +58,15 @@ class Accounts:
     session_days: int
     password_bytes_min: int
     clock: Callable[[], float]
+    cancelled_on_disconnect: CancelScope = nullcontext
+
+    async def hash(self, function: Callable[[], Result]) -> Result:
+        """The result of a function that hashes a password, computed in a thread while the client is there.
+
+        Raises Unavailable when too many hashes wait.
+        """
+        async with self.cancelled_on_disconnect():
+            return await self.hashing.run(function)
 
 
 @dataclass(frozen=True)
@@ -70,7 +84,7 @@ async def register(accounts: Accounts, *, email: str, password: str) -> User:
     Raises EmailAlreadyRegistered, Invalid for a password below the minimum, and Unavailable when too many hashes wait.
     """
     _require_length(accounts, password, pointer="#/password")
-    password_hash = await accounts.hashing.run(partial(hash_password, password))
+    password_hash = await accounts.hash(partial(hash_password, password))
     statement = (
         insert(User)
         .values(id=new_id("usr"), email=email, password_hash=password_hash)
@@ -98,7 +112,7 @@ async def check_credentials(accounts: Accounts, *, email: str, password: str) ->
     async with accounts.sessions.begin() as session:
         user = await session.scalar(select(User).where(User.email == email))
     password_hash = user.password_hash if user else UNKNOWN_ACCOUNT_HASH
-    matches, better_hash = await accounts.hashing.run(partial(verify_password, password, password_hash))
+    matches, better_hash = await accounts.hash(partial(verify_password, password, password_hash))
     if user is None or not user.is_active or not matches:
         raise InvalidCredentials(credential_sent=False)
     if better_hash:
@@ -142,10 +156,10 @@ async def check_change(accounts: Accounts, *, user: User, current_password: str,
     Raises Invalid for a new password below the minimum, WrongPassword, and Unavailable when too many hashes wait.
     """
     _require_length(accounts, new_password, pointer="#/new_password")
-    matches, _ = await accounts.hashing.run(partial(verify_password, current_password, user.password_hash))
+    matches, _ = await accounts.hash(partial(verify_password, current_password, user.password_hash))
     if not matches:
         raise WrongPassword
-    return await accounts.hashing.run(partial(hash_password, new_password))
+    return await accounts.hash(partial(hash_password, new_password))
 
 
 async def replace_password(session: AsyncSession, *, user: User, password_hash: str) -> User:

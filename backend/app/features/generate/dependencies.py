@@ -4,7 +4,8 @@ import math
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from fastapi import Depends, Request
 from app.core.errors import Invalid, InvalidRequest
 from app.core.settings import Settings
 from app.core.web.body import BODY_SECONDS_MAX
+from app.core.web.disconnect import cancelled_on_disconnect
 from app.core.web.middleware import add_answer_headers, sent_headers
 from app.features.generate.pictures import find_delivered
 from app.features.generate.service import Delivered
@@ -87,7 +89,7 @@ class GenerateLimits:
 
 def _studio(request: Request) -> Studio:
     studio: Studio = request.app.state.studio
-    return studio
+    return replace(studio, cancelled_on_disconnect=partial(cancelled_on_disconnect, request))
 
 
 CurrentStudio = Annotated[Studio, Depends(_studio)]

@@ -25,12 +25,13 @@ Bytes = Sequence[bytes]
 async def draw_and_record(studio: Studio, provider: Provider, entry: Entry, wish: Wish) -> tuple[Recorded, Bytes]:
     """The request, delivered, by a provider whose pictures are a function of what is recorded.
 
-    Where their bytes are wanted they are drawn first: what cannot be drawn does not count.
+    Where their bytes are wanted they are drawn first: what cannot be drawn, or has lost its client, does not count.
     """
     drawn: Bytes = ()
     if wish.as_bytes:
         deadline = asyncio.get_running_loop().time() + studio.deadline_seconds
-        drawn = [await draw(studio, provider, wish, deadline=deadline)] * wish.count
+        async with studio.cancelled_on_disconnect():
+            drawn = [await draw(studio, provider, wish, deadline=deadline)] * wish.count
     return await studio.ledger.record(entry), drawn
 
 
@@ -39,7 +40,7 @@ async def record_and_draw(studio: Studio, provider: Provider, entry: Entry, wish
 
     Where anything fails before that, nothing is kept, nothing counts, and the idempotency key is free again. What a
     crash leaves behind is given up when its lease is over. The time runs from here: a picture that comes too late
-    is thrown away, so that no two requests with one idempotency key deliver.
+    is thrown away, so that no two requests with one idempotency key deliver. A client that leaves changes nothing.
     """
     deadline = asyncio.get_running_loop().time() + studio.deadline_seconds
     entry.lease_seconds = studio.deadline_seconds + LEASE_MARGIN_SECONDS
@@ -126,7 +127,7 @@ async def draw(
     """
     order = Order(wish.prompt, wish.size, budget or CallBudget())
     picture = await provider.draw(order, deadline=deadline)
-    return (await studio.convert(picture, wish.format)).content
+    return (await studio.convert(picture, wish.format, drawn_by=provider)).content
 
 
 def _first_of(failed: BaseExceptionGroup[BaseException]) -> BaseException:

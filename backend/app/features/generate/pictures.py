@@ -41,12 +41,14 @@ async def open_part(studio: Studio, generation: Generation, start: int, end: int
     """A delivered generation's picture from `start` up to and not including `end`: drawn, the same bytes every time, or
     as it is kept.
 
-    Raises ImageNotFound where it is gone, and Unavailable when too much waits or the store cannot be reached.
+    Raises ImageNotFound where it is gone, and Unavailable when too much waits or the store cannot be reached. A client
+    that leaves meanwhile gives its place in the queue to the next.
     """
     media_type = f"image/{generation.format}"
-    if generation.provider == studio.providers["test"].name:
-        return part_of(await _draw(studio, generation), media_type, start, end)
-    stored = await studio.store.get(name_of(generation.id, generation.format), start=start, end=end)
+    async with studio.cancelled_on_disconnect():
+        if generation.provider == studio.providers["test"].name:
+            return part_of(await _draw(studio, generation), media_type, start, end)
+        stored = await studio.store.get(name_of(generation.id, generation.format), start=start, end=end)
     if stored is None:
         raise ImageNotFound
     return Part(media_type, stored.size, stored.start, stored.end, stored.chunks)
