@@ -91,7 +91,7 @@ async def test_decoding_gives_way_to_the_event_loop_and_drawing_gives_way_to_dec
         note("drawing")
         return draw_png(prompt, width=width, height=height)
 
-    monkeypatch.setattr("app.providers.gemini.fit", fit)
+    monkeypatch.setattr("app.providers.answers.fit", fit)
     monkeypatch.setattr("app.providers.stub.draw_png", draw)
     note("event loop")
     async with painted(start) as there:
@@ -104,7 +104,7 @@ async def test_paid_images_are_decoded_kept_and_counted_though_their_clients_lef
     start: Start, database: asyncpg.Connection, pool_calls: PoolCalls, hold: Hold
 ) -> None:
     hold(DRAW, draw_png)
-    decoding = hold("app.providers.gemini.fit", pixels.fit)
+    decoding = hold("app.providers.answers.fit", pixels.fit)
     async with painted(start, generation_deadline_seconds=600) as there:
         paid = post_of("/v1/images/generations", json.dumps(AS_WEBP).encode(), there.key.headers.items())
         free = head("GET", await _image_path(there))
@@ -126,7 +126,7 @@ async def test_paid_images_are_decoded_kept_and_counted_though_their_clients_lef
 async def test_as_many_images_as_a_provider_draws_at_a_time_find_a_place_to_be_decoded_and_converted(
     start: Start, hold: Hold, pool_calls: PoolCalls
 ) -> None:
-    decoding = hold("app.providers.gemini.fit", pixels.fit)
+    decoding = hold("app.providers.answers.fit", pixels.fit)
     async with painted(start, provider_calls_max=8, drawing_queue_max=1) as there:
         paid = [asyncio.ensure_future(_ask_for_webp(there.client, there.key)) for _ in range(8)]
         await pool_calls.until(handed=8)

@@ -139,7 +139,7 @@ async def test_whatever_fails_after_an_image_was_drawn_the_client_is_told_not_to
     status: int,
     code: str,
 ) -> None:
-    async def fail(*_arguments: object) -> NoReturn:
+    async def fail(*_arguments: object, **_named: object) -> NoReturn:
         raise error
 
     async with painted(start) as there:
