@@ -19,11 +19,6 @@ from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
 from app.core.security import KeyEnvironment, TokenKey
 from app.core.settings import ConfigurationError, Settings
-from app.core.web.app import App
-from app.core.web.door import Door
-from app.core.web.openapi import operation_id
-from app.core.web.reference import add_reference
-from app.core.web.refusals import Refusals
 from app.features.auth import api as auth
 from app.features.auth.dependencies import SignInLimits
 from app.features.auth.service import Accounts
@@ -49,6 +44,11 @@ from app.ratelimit.fallback import FallbackLimiter
 from app.ratelimit.memory import MemoryLimiter
 from app.ratelimit.redis import RedisLimiter, open_redis
 from app.storage.configured import configured_store, picture_origins
+from app.web.app import App
+from app.web.openapi import operation_id
+from app.web.overload import Door
+from app.web.prepared_refusals import Refusals
+from app.web.reference import add_reference
 
 _DESCRIPTION = """An image-generation API platform that anyone can run: sign up, create an API key, send a prompt, get a
 picture. Errors are `application/problem+json`, with a stable `code`."""

@@ -25,9 +25,9 @@ from app.core.logs import configure_logging
 from app.core.memory import give_back_what_is_large
 from app.core.metrics import shared_by_workers
 from app.core.settings import ConfigurationError, Settings
-from app.core.web.body import BODY_SECONDS_MAX
-from app.core.web.protocol import Protocol
 from app.main import create_app
+from app.web.body import BODY_SECONDS_MAX
+from app.web.protocol import Protocol
 
 _GC_THRESHOLDS = (20_000, 50, 100)  # full collections are rare
 _ACCEPTED_PER_TURN = 16

@@ -10,8 +10,8 @@ from app.console.site import Page
 from app.console.visits import Visitor, check_origin, find_visitor
 from app.core.errors import ApiError
 from app.core.schemas import Body
-from app.core.web.body import validated
-from app.core.web.form import read_form
+from app.web.body import validated
+from app.web.form import read_form
 
 
 class Nothing(Body):

@@ -8,8 +8,8 @@ from fastapi import Request
 
 from app.core.errors import ConcurrencyLimited, RateLimited
 from app.core.metrics import Metrics
-from app.core.web.middleware import add_answer_headers
 from app.ratelimit import Decision, Taken
+from app.web.middleware import add_answer_headers
 
 Mode = Literal["observe", "enforce"]
 

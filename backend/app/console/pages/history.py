@@ -9,9 +9,9 @@ from app.console.site import Page
 from app.console.visits import Owner
 from app.core.db import Session
 from app.core.schemas import QueryInt
-from app.core.web.pages import PAGE_SIZE_MAX, PageQuery, split_page
 from app.features.generate import service
 from app.features.generate.dependencies import CurrentStudio
+from app.web.pagination import PAGE_SIZE_MAX, PageQuery, split_page
 
 router = APIRouter(include_in_schema=False)
 

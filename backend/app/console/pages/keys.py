@@ -10,10 +10,10 @@ from app.console.site import Page
 from app.console.visits import Owner, Visitor, led_to
 from app.core.db import Session
 from app.core.schemas import QueryInt
-from app.core.web.pages import PAGE_SIZE_MAX, split_page
 from app.features.keys import service
 from app.features.keys.dependencies import KeysMax
 from app.features.keys.schemas import KeyCreate, KeyListQuery
+from app.web.pagination import PAGE_SIZE_MAX, split_page
 
 router = APIRouter(include_in_schema=False)
 

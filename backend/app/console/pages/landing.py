@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request, Response
 from app.console.site import Page, Site
 from app.console.visits import CurrentVisitor
 from app.core.errors import NotFound
-from app.core.web.immutable import Part, immutable, part_of
 from app.features.generate.dependencies import CurrentStudio
 from app.features.generate.studio import Studio
 from app.providers import Order, Size
+from app.web.immutable import Part, immutable, part_of
 
 router = APIRouter(include_in_schema=False)
 

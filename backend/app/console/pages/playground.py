@@ -13,12 +13,12 @@ from app.console.drafts import Draft, Nothing, form
 from app.console.site import Page
 from app.console.visits import Owner, Visitor
 from app.core.schemas import Text
-from app.core.web.pages import PAGE_SIZE_MAX
 from app.features.generate import service
 from app.features.generate.dependencies import CurrentStudio, WithinLimits
 from app.features.generate.schemas import GenerationCreate, read_size
 from app.features.keys import service as keys
 from app.features.keys.dependencies import KeysMax
+from app.web.pagination import PAGE_SIZE_MAX
 
 router = APIRouter(include_in_schema=False)
 

@@ -12,9 +12,9 @@ from app.console.charts import draw_chart
 from app.console.site import Page
 from app.console.visits import Owner, Visitor
 from app.core.db import Session
-from app.core.web.pages import Cursor
 from app.features.auth.dependencies import CurrentAccounts
 from app.features.usage import service
+from app.web.pagination import Cursor
 
 router = APIRouter(include_in_schema=False)
 

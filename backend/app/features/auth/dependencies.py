@@ -10,13 +10,13 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.core.db import Session
 from app.core.settings import Settings
-from app.core.web.address import Origin, origin_of
-from app.core.web.body import json_body
 from app.features.auth.schemas import Credentials
 from app.features.auth.service import Accounts, InvalidCredentials, InvalidToken, WrongPassword, authenticate
 from app.models import User
 from app.ratelimit import Charge, Limit, Limiter
 from app.ratelimit.headers import enforce, tell
+from app.web.body import json_body
+from app.web.client_address import Origin, origin_of
 
 _bearer = HTTPBearer(
     scheme_name="Login token",

@@ -7,11 +7,6 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.core.db import Session
 from app.core.errors import ConcurrencyLimited, Invalid, RateLimited
-from app.core.web.body import JSONBody, json_body
-from app.core.web.immutable import RangeNotSatisfiable, immutable
-from app.core.web.lean import LeanJSON, LeanRoute
-from app.core.web.openapi import BODY_PROBLEMS, operation_id, problems
-from app.core.web.pages import PageQuery, one_page
 from app.features.generate import service
 from app.features.generate.dependencies import (
     IDEMPOTENCY_KEY,
@@ -27,6 +22,11 @@ from app.features.keys.dependencies import Caller, bearer, recall_caller
 from app.features.keys.service import InvalidApiKey
 from app.features.usage.ledger.entries import IdempotencyKeyInUse, IdempotencyKeyReused, OutcomeUnknown
 from app.providers import PROVIDER_PROBLEMS
+from app.web.body import JSONBody, json_body
+from app.web.fast_route import LeanJSON, LeanRoute
+from app.web.immutable import RangeNotSatisfiable, immutable
+from app.web.openapi import BODY_PROBLEMS, operation_id, problems
+from app.web.pagination import PageQuery, one_page
 
 _IMAGES: dict[str, dict[str, str]] = {"image/png": {}, "image/jpeg": {}, "image/webp": {}}
 

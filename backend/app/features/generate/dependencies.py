@@ -12,8 +12,6 @@ from fastapi import Depends, Request
 
 from app.core.errors import Invalid, InvalidRequest
 from app.core.settings import Settings
-from app.core.web.body import BODY_SECONDS_MAX
-from app.core.web.middleware import add_answer_headers, sent_headers
 from app.features.generate.pictures import find_delivered
 from app.features.generate.service import Delivered
 from app.features.generate.studio import Studio
@@ -22,6 +20,8 @@ from app.features.keys.service import Caller
 from app.models import Generation
 from app.ratelimit import Charge, Lease, Limit, Limiter, Taken
 from app.ratelimit.headers import Mode, enforce, tell
+from app.web.body import BODY_SECONDS_MAX
+from app.web.middleware import add_answer_headers, sent_headers
 
 _IDEMPOTENCY_KEY = re.compile(r'"(?P<quoted>[!#-~]{1,255})"|(?P<bare>[!#-~]{1,255})', re.ASCII)
 _LEASE_MARGIN_SECONDS = 5

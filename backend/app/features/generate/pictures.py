@@ -11,12 +11,12 @@ from app.core.db import trouble
 from app.core.errors import ApiError, NotFound
 from app.core.logs import logger
 from app.core.security import is_id, time_prefix
-from app.core.web.immutable import Elsewhere, Part, part_of
 from app.features.generate.drawing import draw
 from app.features.generate.service import SHOWN
 from app.features.generate.studio import Studio, Wish, name_of
 from app.models import Generation, PictureFormat
 from app.providers import Size
+from app.web.immutable import Elsewhere, Part, part_of
 
 _SWEEP_SECONDS = 60
 _AT_A_TIME = 100

@@ -13,13 +13,13 @@ from sqlalchemy.orm import aliased
 
 from app.core.errors import ApiError, Invalid, NotFound
 from app.core.security import KeyEnvironment, is_id, new_timed_id
-from app.core.web.pages import Cursor
 from app.features.generate import drawing
 from app.features.generate.studio import Studio, Wish, name_of
 from app.features.keys.service import Caller
 from app.features.usage.ledger.entries import Entry, Recorded
 from app.models import ApiKey, Generation, PictureFormat
 from app.providers import Provider
+from app.web.pagination import Cursor
 
 
 class GenerationNotFound(NotFound):

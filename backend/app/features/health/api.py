@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Depends, Response
 
 from app.core.errors import NotFound
-from app.core.web.openapi import problems
 from app.features.health import service
 from app.features.health.dependencies import CurrentMetrics, Database, Recording, check_metrics_token
 from app.features.health.schemas import Health, Readiness
+from app.web.openapi import problems
 
 router = APIRouter(tags=["Health"])
 

@@ -6,14 +6,14 @@ from fastapi import APIRouter, Query, Request
 
 from app.core.db import Session
 from app.core.errors import Invalid
-from app.core.web.body import json_body
-from app.core.web.openapi import BODY_PROBLEMS, problems
-from app.core.web.pages import one_page
 from app.features.auth.dependencies import CurrentUser
 from app.features.auth.service import InvalidToken
 from app.features.keys import service
 from app.features.keys.dependencies import KeysMax
 from app.features.keys.schemas import KeyCreate, KeyCreated, KeyListQuery, KeyPublic
+from app.web.body import json_body
+from app.web.openapi import BODY_PROBLEMS, problems
+from app.web.pagination import one_page
 
 router = APIRouter(prefix="/v1/keys", tags=["Keys"])
 

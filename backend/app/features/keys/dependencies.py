@@ -10,12 +10,12 @@ from fastapi.security import HTTPBearer
 from app.core.db import Session, SessionMaker
 from app.core.security import hash_api_key
 from app.core.settings import Settings
-from app.core.web.address import origin_of
-from app.core.web.middleware import sent_headers
 from app.features.keys import service
 from app.features.keys.cache import CallerCache
 from app.ratelimit import Charge, Limit, Limiter
 from app.ratelimit.headers import enforce
+from app.web.client_address import origin_of
+from app.web.middleware import sent_headers
 
 bearer = HTTPBearer(
     scheme_name="API key",

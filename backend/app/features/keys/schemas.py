@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from app.core.schemas import Answer, Body, QueryBool, Text, Time
 from app.core.security import KeyEnvironment
-from app.core.web.pages import PageQuery
+from app.web.pagination import PageQuery
 
 _LINE_BREAKING = {"Cc", "Zl", "Zp"}  # Unicode's control characters, line and paragraph separators
 

@@ -9,10 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import Conflict, NotFound, Unauthorized
 from app.core.security import KEY_PREFIX_LENGTH, KeyEnvironment, hash_api_key, is_id, new_api_key, new_id
-from app.core.web.pages import Cursor
 from app.features.auth.service import InvalidToken
 from app.models import ApiKey, User
 from app.ratelimit import Limit
+from app.web.pagination import Cursor
 
 
 class KeyNotFound(NotFound):

@@ -3,7 +3,6 @@
 from fastapi import APIRouter, Depends, Request
 
 from app.core.errors import ConcurrencyLimited, RateLimited
-from app.core.web.openapi import BODY_PROBLEMS
 from app.features.generate import service as generate
 from app.features.generate.dependencies import IDEMPOTENCY_KEY, CurrentStudio, tell_replay
 from app.features.keys.dependencies import bearer
@@ -13,6 +12,7 @@ from app.features.openai.dependencies import AdmittedRequest, problems
 from app.features.openai.schemas import Images
 from app.features.usage.ledger.entries import IdempotencyKeyInUse, IdempotencyKeyReused, OutcomeUnknown
 from app.providers import PROVIDER_PROBLEMS
+from app.web.openapi import BODY_PROBLEMS
 
 ROUTE = "/v1/images/generations"
 

@@ -8,13 +8,13 @@ from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.core.errors import ApiError
-from app.core.web import openapi
-from app.core.web.body import json_body
 from app.features.generate.dependencies import AdmittedCaller, IdempotencyKey, take_further
 from app.features.generate.studio import Wish
 from app.features.keys.service import Caller
 from app.features.openai import service
 from app.features.openai.schemas import ImageGenerate
+from app.web import openapi
+from app.web.body import json_body
 
 
 @dataclass(frozen=True)

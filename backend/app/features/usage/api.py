@@ -7,13 +7,13 @@ from fastapi import APIRouter, Query, Request
 
 from app.core.db import Session
 from app.core.errors import Invalid
-from app.core.web.openapi import problems
-from app.core.web.pages import one_page
 from app.features.auth.dependencies import CurrentAccounts, CurrentUser
 from app.features.auth.service import InvalidToken
 from app.features.keys.service import KeyNotFound
 from app.features.usage import service
 from app.features.usage.schemas import UsagePublic, UsageQuery
+from app.web.openapi import problems
+from app.web.pagination import one_page
 
 router = APIRouter(prefix="/v1", tags=["Usage"])
 

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from app.core.schemas import Answer, QueryInt
 from app.core.security import KeyEnvironment
-from app.core.web.pages import PAGE_SIZE_MAX, PageQuery
+from app.web.pagination import PAGE_SIZE_MAX, PageQuery
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 

@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import Invalid
 from app.core.security import KeyEnvironment, is_id, time_prefix
-from app.core.web.pages import Cursor
 from app.features.keys.service import KeyNotFound
 from app.models import ApiKey, Generation, Usage
+from app.web.pagination import Cursor
 
 DAYS_DEFAULT = 30
 _DAY = timedelta(days=1)

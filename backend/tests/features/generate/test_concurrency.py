@@ -101,7 +101,7 @@ async def test_a_place_is_free_again_after_every_answer(
     assert (await client.post("/v1/generate", content=BODY, headers=key.headers)).status_code == 415
     assert (await post(client, "/v1/generate", float("nan"), headers=key.headers)).status_code == 400
     with monkeypatch.context() as impatient:
-        impatient.setattr("app.core.web.body.BODY_SECONDS_MAX", 0.05)
+        impatient.setattr("app.web.body.BODY_SECONDS_MAX", 0.05)
         assert (await send_raw(client, _head(key), BODY[:-1])).status_code == 408
     assert (await send_raw(client, chunked, *[chunk(b" " * 4096)] * 17)).status_code == 413
     await suspend(suspended=True)

@@ -12,13 +12,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from app.core.web import exchange, protocol
-from app.core.web.parser import RequestParser
+from app.web import fast_response, protocol
+from app.web.parser import RequestParser
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-OURS: Sequence[type] = (protocol.Protocol, exchange.Exchange)
+OURS: Sequence[type] = (protocol.Protocol, fast_response.Exchange)
 DIGESTS: dict[type, dict[str, str]] = {
     HttpToolsProtocol: {
         "__init__": "4f0899941034",

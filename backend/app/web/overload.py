@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from app.core.logs import logger
 from app.core.metrics import Metrics
 from app.core.settings import Network
-from app.core.web.address import is_in
+from app.web.client_address import is_in
 
 ALWAYS_ANSWERED = frozenset({"/health", "/ready", "/metrics"})
 """Paths that need no place: whoever asks for them wants to know how things are when they are worst."""

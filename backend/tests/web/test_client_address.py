@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 import httpx2
 import pytest
 from app.core.settings import Settings
-from app.core.web.address import behind_proxies, places_of
+from app.web.client_address import behind_proxies, places_of
 from tests.conftest import Start
 from tests.harness import new_email
 

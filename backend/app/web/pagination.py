@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.core.schemas import QueryInt
 from app.core.settings import Settings
-from app.core.web.middleware import add_answer_headers
+from app.web.middleware import add_answer_headers
 
 PAGE_SIZE_DEFAULT = 20
 PAGE_SIZE_MAX = 100

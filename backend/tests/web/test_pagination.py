@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import asyncpg
 import httpx2
 import pytest
-from app.core.web.pages import Cursor
+from app.web.pagination import Cursor
 from tests.harness import Account, Key, sign_up
 
 PUBLIC_URL = "https://pictures.test"

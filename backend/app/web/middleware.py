@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.core.errors import InvalidRequest, NotFound, TooLarge, UnsupportedMedia, answer
 from app.core.logs import current_request_id, log_request
 from app.core.security import new_id
-from app.core.web.door import Door
+from app.web.overload import Door
 
 BODY_BYTES_MAX = 64 * 1024
 

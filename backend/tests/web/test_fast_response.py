@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 import uvicorn
 from app.core.metrics import Metrics
-from app.core.web.door import Door
 from app.server import http_config
+from app.web.overload import Door
 from starlette.types import Receive, Scope, Send
 from tests.harness import serving
 

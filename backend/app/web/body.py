@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from app.core.errors import Invalid, InvalidRequest, RequestTimeout, UnsupportedMedia, field_errors
 from app.core.schemas import Body
-from app.core.web.middleware import sent_headers
+from app.web.middleware import sent_headers
 
 Schema = TypeVar("Schema", bound=Body)
 

@@ -11,8 +11,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from app.core.errors import ApiError, ErrorAnswer, ErrorAnswers, InvalidRequest, Overloaded, answer_as_problem
 from app.core.security import new_id
-from app.core.web.door import RETRY_SECONDS_MAX
-from app.core.web.middleware import with_common_headers
+from app.web.middleware import with_common_headers
+from app.web.overload import RETRY_SECONDS_MAX
 
 Headers = Iterable[tuple[bytes, bytes]]
 

@@ -5,7 +5,7 @@ from typing import Protocol as Interface
 
 import httptools
 
-from app.core.web.framing import Header
+from app.web.framing import Header
 
 _FRAMING_HEADERS = {b"content-length", b"transfer-encoding"}
 

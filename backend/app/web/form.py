@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 from fastapi import Request
 
 from app.core.errors import InvalidRequest
-from app.core.web.body import read_body
+from app.web.body import read_body
 
 FIELDS_MAX = 20
 

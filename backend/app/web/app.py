@@ -6,9 +6,9 @@ from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.core.web.lean import Lean
-from app.core.web.middleware import Envelope, Gate
-from app.core.web.openapi import document
+from app.web.fast_route import Lean
+from app.web.middleware import Envelope, Gate
+from app.web.openapi import document
 
 
 class App(FastAPI):

@@ -22,7 +22,7 @@ from app.core.errors import (
     UnsupportedMedia,
 )
 from app.core.schemas import Body
-from app.core.web.body import JSONBody
+from app.web.body import JSONBody
 
 _REF = "#/components/schemas/{model}"
 

@@ -14,9 +14,9 @@ from contextlib import suppress
 import httpx2
 import pytest
 from app.core.metrics import Metrics
-from app.core.web.door import Door
-from app.core.web.refusals import Refusals
 from app.server import http_config
+from app.web.overload import Door
+from app.web.prepared_refusals import Refusals
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 from tests.harness import PATIENCE_SECONDS, serving

@@ -9,11 +9,11 @@ from httptools import HttpRequestParser
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.core.web.door import ALWAYS_ANSWERED, Door
-from app.core.web.exchange import Exchange
-from app.core.web.framing import check_framing
-from app.core.web.parser import RequestParser
-from app.core.web.refusals import Refusals
+from app.web.fast_response import Exchange
+from app.web.framing import check_framing
+from app.web.overload import ALWAYS_ANSWERED, Door
+from app.web.parser import RequestParser
+from app.web.prepared_refusals import Refusals
 
 _EARLY_BYTES_MAX = 16 * 1024
 

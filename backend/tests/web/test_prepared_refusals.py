@@ -11,8 +11,8 @@ import pytest
 from app.core.errors import Overloaded
 from app.core.metrics import Metrics
 from app.core.settings import Settings
-from app.core.web.door import RETRY_SECONDS_MAX, RETURNS_PER_SECOND, Door, next_turn
-from app.core.web.protocol import Protocol
+from app.web.overload import RETRY_SECONDS_MAX, RETURNS_PER_SECOND, Door, next_turn
+from app.web.protocol import Protocol
 from tests.conftest import Start
 from tests.harness import BEYOND_PATIENCE_SECONDS, PATIENCE_SECONDS, Account, as_seen, looks, running
 from tests.problems import check_problem
@@ -29,15 +29,15 @@ Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has taken the only place keeps it for as long as a slow machine needs for a test."""
-    monkeypatch.setattr("app.core.web.body.BODY_SECONDS_MAX", BEYOND_PATIENCE_SECONDS)
+    monkeypatch.setattr("app.web.body.BODY_SECONDS_MAX", BEYOND_PATIENCE_SECONDS)
 
 
 @pytest.fixture
 def far_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first who is refused waits a second, everybody else far longer than a test does."""
-    monkeypatch.setattr("app.core.web.door.RETURNS_PER_SECOND", 1 / BEYOND_PATIENCE_SECONDS)
-    for module in ("door", "refusals"):
-        monkeypatch.setattr(f"app.core.web.{module}.RETRY_SECONDS_MAX", BEYOND_PATIENCE_SECONDS)
+    monkeypatch.setattr("app.web.overload.RETURNS_PER_SECOND", 1 / BEYOND_PATIENCE_SECONDS)
+    for module in ("overload", "prepared_refusals"):
+        monkeypatch.setattr(f"app.web.{module}.RETRY_SECONDS_MAX", BEYOND_PATIENCE_SECONDS)
 
 
 @asynccontextmanager
@@ -110,8 +110,8 @@ async def test_paths_that_speak_otherwise_are_refused_in_their_own_words(
 async def test_callers_are_told_to_come_one_after_another_and_none_to_wait_for_long(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.core.web.door.RETURNS_PER_SECOND", 1)
-    monkeypatch.setattr("app.core.web.door.RETRY_SECONDS_MAX", 5)
+    monkeypatch.setattr("app.web.overload.RETURNS_PER_SECOND", 1)
+    monkeypatch.setattr("app.web.overload.RETRY_SECONDS_MAX", 5)
     client = await start(requests_max=1)
     async with _full(client), AsyncExitStack() as stack:
         lines = [await stack.enter_async_context(connected(client)) for _ in range(10)]

@@ -27,14 +27,14 @@ async def small(start: Start, monkeypatch: pytest.MonkeyPatch) -> httpx2.AsyncCl
     """An application that works on three requests at a time, and waits as long as a test does for a body. It takes us
     for a proxy, to whom it listens after a refusal too.
     """
-    monkeypatch.setattr("app.core.web.body.BODY_SECONDS_MAX", BEYOND_PATIENCE_SECONDS)
+    monkeypatch.setattr("app.web.body.BODY_SECONDS_MAX", BEYOND_PATIENCE_SECONDS)
     return await start(requests_max=PLACES, metrics_token=METRICS_TOKEN, trusted_proxies=LOOPBACK)
 
 
 @pytest.fixture
 async def impatient(start: Start, monkeypatch: pytest.MonkeyPatch) -> httpx2.AsyncClient:
     """An application that works on one request at a time, and waits a twentieth of a second for its body."""
-    monkeypatch.setattr("app.core.web.body.BODY_SECONDS_MAX", 0.05)
+    monkeypatch.setattr("app.web.body.BODY_SECONDS_MAX", 0.05)
     return await start(requests_max=1)
 
 
