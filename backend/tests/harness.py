@@ -73,9 +73,11 @@ async def serving(config: uvicorn.Config) -> AsyncIterator[int]:
         listener.listen()
         server = Server(config)
         running = asyncio.create_task(server.serve(sockets=[listener]))
-        yield listener.getsockname()[1]
-        server.end()
-        await running
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.end()
+            await running
 
 
 @asynccontextmanager
@@ -95,10 +97,12 @@ async def running(
         server = Server(http_config(create_app(settings, clock=clock)))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         limits = httpx2.Limits(max_connections=None)
-        async with httpx2.AsyncClient(base_url=url, timeout=30, limits=limits, verify=_TRUSTS_NOBODY) as client:
-            yield client  # its first request waits in the socket's queue until the application has started
-        server.end()
-        await serving
+        try:
+            async with httpx2.AsyncClient(base_url=url, timeout=30, limits=limits, verify=_TRUSTS_NOBODY) as client:
+                yield client  # its first request waits in the socket's queue until the application has started
+        finally:
+            server.end()
+            await serving
 
 
 @contextmanager

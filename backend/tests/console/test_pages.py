@@ -6,7 +6,6 @@ import pytest
 from tests.conftest import Start
 from tests.console.browsing import Browser, Page
 from tests.harness import PASSWORD, new_email
-from tests.raw_http import head, send_raw
 
 XSS = "<img src=x onerror=alert(1)>\"'`{{7*7}}"
 UNKNOWN = f"key_{'0' * 20}"
@@ -232,6 +231,6 @@ async def test_a_static_file_of_another_name_is_not_there(site: httpx2.AsyncClie
 
 
 async def test_a_page_asked_for_by_a_strange_host_leads_nowhere_else(site: httpx2.AsyncClient) -> None:
-    answer = await send_raw(site, head("GET", "/keys", [("Host", "evil.example")]))
+    answer = await site.get("/keys", headers={"Host": "evil.example"})
     assert answer.headers["location"] == "/log-in?next=keys"
     assert PASSWORD not in answer.text
