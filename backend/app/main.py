@@ -46,9 +46,10 @@ from app.ratelimit.redis import RedisLimiter, open_redis
 from app.storage.configured import configured_store, picture_origins
 from app.web.app import App
 from app.web.openapi import operation_id
-from app.web.overload import Door
-from app.web.prepared_refusals import Refusals
+from app.web.overload import OverloadGuard
+from app.web.prepared_refusals import PreparedRefusals
 from app.web.reference import add_reference
+from app.web.state import LifespanState
 
 _DESCRIPTION = """An image-generation API platform that anyone can run: sign up, create an API key, send a prompt, get a
 picture. Errors are `application/problem+json`, with a stable `code`."""
@@ -64,12 +65,12 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
     database_url, token_key = settings.database_url.get_secret_value(), TokenKey.derive(settings.signing_secret)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
         async with _opened(settings, app.state.metrics, database_url, token_key, clock) as parts:
             for name, part in parts.items():
                 setattr(app.state, name, part)
-            yield {"door": app.state.door, "refusals": await Refusals.prepare(app)}
-        app.state.door.close()
+            yield {"overload_guard": guard, "prepared_refusals": await PreparedRefusals.prepare(app)}
+        guard.close()
 
     app = App(
         title="NanoBanana",
@@ -83,13 +84,14 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
     )
     app.state.settings, app.state.metrics = settings, Metrics()
     app.state.site = Site(settings, picture_origins=picture_origins(settings))
-    app.state.error_answers = (
+    app.state.error_formats = (
         (re.compile(re.escape(openai.ROUTE)), answer_as_openai),
         (pages_of_errors.PATHS, pages_of_errors.answer_error),
     )
-    app.state.door = Door(settings.requests_max, app.state.metrics, proxies=settings.trusted_proxies)
-    # Among the app's own routes and not included: there they are found before any router looks.
-    app.router.routes.extend(generate.lean.routes)
+    guard = OverloadGuard(settings.requests_max, app.state.metrics, proxies=settings.trusted_proxies)
+    app.state.overload_guard = guard
+    # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
+    app.router.routes.extend(generate.fast_router.routes)
     for router in (auth.router, keys.router, generate.router, openai.router, usage.router, health.router, *PAGES):
         app.include_router(router)
     add_reference(app)

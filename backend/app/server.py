@@ -27,7 +27,7 @@ from app.core.metrics import shared_by_workers
 from app.core.settings import ConfigurationError, Settings
 from app.main import create_app
 from app.web.body import BODY_SECONDS_MAX
-from app.web.protocol import Protocol
+from app.web.protocol import HttpProtocol
 
 _GC_THRESHOLDS = (20_000, 50, 100)  # full collections are rare
 _ACCEPTED_PER_TURN = 16
@@ -114,7 +114,7 @@ def http_config(app: ASGIApp | Callable[[], FastAPI], **process: Any) -> uvicorn
     """How the application speaks HTTP, whatever `process` it runs in."""
     return uvicorn.Config(
         app,
-        http=Protocol,
+        http=HttpProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -9,7 +9,7 @@ from fastapi import Request
 from app.core.errors import ConcurrencyLimited, RateLimited
 from app.core.metrics import Metrics
 from app.ratelimit import Decision, Taken
-from app.web.middleware import add_answer_headers
+from app.web.headers import add_response_headers
 
 Mode = Literal["observe", "enforce"]
 
@@ -25,7 +25,7 @@ def tell(request: Request, decisions: Sequence[Decision]) -> None:
         b"x-ratelimit-remaining-requests": b"%d" % tightest.remaining,
         b"x-ratelimit-reset-requests": b"%ds" % math.ceil(tightest.reset_seconds),
     }
-    add_answer_headers(request, headers)
+    add_response_headers(request, headers)
 
 
 def enforce(request: Request, taken: Taken, *, mode: Mode = "enforce") -> None:

@@ -27,8 +27,8 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Where anybody can get a picture without us, for so many seconds from now."""
+class PresignedURL:
+    """A URL from which any client can get a picture without this server, for `seconds` from now."""
 
     url: str
     seconds: int
@@ -53,8 +53,8 @@ class Store(Protocol):
         """
         ...
 
-    async def address(self, name: str) -> Address | None:
-        """Where callers are to be led for it, whether or not it is there; None where it is to be had from us only."""
+    async def presigned_url(self, name: str) -> PresignedURL | None:
+        """A URL of the store itself, whether or not the picture is there; None if this server is to send pictures."""
         ...
 
     async def delete(self, name: str) -> None:

@@ -67,7 +67,7 @@ class FilesystemStore:
         chunks = self._chunks(file, start, end) if start < end else no_chunks()
         return Stored(file.size, start, end, chunks)
 
-    async def address(self, name: str) -> None:
+    async def presigned_url(self, name: str) -> None:
         checked(name)
 
     async def delete(self, name: str) -> None:

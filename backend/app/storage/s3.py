@@ -13,7 +13,7 @@ from obstore.exceptions import BaseError
 
 from app.core.logs import logger
 from app.core.settings import ConfigurationError
-from app.storage import CHUNK_BYTES, Address, Stored, StoreUnavailable, checked, no_chunks
+from app.storage import CHUNK_BYTES, PresignedURL, Stored, StoreUnavailable, checked, no_chunks
 from app.storage.account import RETRIES_MAX, S3Account, open_bucket
 
 if TYPE_CHECKING:  # these are there for type checkers alone
@@ -64,7 +64,7 @@ class S3Store:
         deadline_seconds: float = 10,
         connections_max: int = 64,
     ) -> None:
-        """With `redirect_seconds` (at most a week) callers are led to the bucket, by addresses that are good for it."""
+        """With `redirect_seconds` (at most a week) there are presigned URLs, which are valid for so long."""
         self._bucket = open_bucket(account, deadline_seconds=deadline_seconds)
         self._redirect_seconds = redirect_seconds
         self._deadline_seconds = deadline_seconds
@@ -119,13 +119,13 @@ class S3Store:
             if failure.reason != _ABSENT:
                 raise _unavailable("delete", failure) from None
 
-    async def address(self, name: str) -> Address | None:
-        """Signed here, for GET alone: nobody is asked."""
+    async def presigned_url(self, name: str) -> PresignedURL | None:
+        """Signed by this process, for GET only: the store is not called."""
         checked(name)
         if self._redirect_seconds is None:
             return None
         lifetime = timedelta(seconds=self._redirect_seconds)
-        return Address(await obstore.sign_async(self._bucket, "GET", name, lifetime), self._redirect_seconds)
+        return PresignedURL(await obstore.sign_async(self._bucket, "GET", name, lifetime), self._redirect_seconds)
 
     async def _delete(self, name: str) -> None:
         """The library sends a DELETE again for an error, but not for a lost connection. It may be: it only forgets."""

@@ -1,1 +1,1 @@
-"""HTTP, done once: what every request passes, how bodies come in, and what all answers have in common."""
+"""HTTP, done once for all features: connections, overload, middleware, bodies, lists in pages, error responses."""

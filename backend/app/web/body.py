@@ -1,7 +1,7 @@
-"""The one door through which bodies come in.
+"""Request bodies, read and validated by a dependency of their own.
 
-FastAPI reads a body before it runs any dependency, so it would answer 400 or 422 to somebody who has no business here.
-As a dependency of its own the body is read after authentication and limits, in the order that the contract names.
+FastAPI itself would read the body before it runs any dependency, and answer 400 or 422 to a client without credentials.
+As a dependency, the body is read after authentication and limits: the order that the API promises.
 """
 
 import asyncio
@@ -13,14 +13,16 @@ from fastapi import Depends, Request, params
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from app.core.errors import Invalid, InvalidRequest, RequestTimeout, UnsupportedMedia, field_errors
+from app.core.errors import Invalid, InvalidRequest, RequestTimeout, UnsupportedMedia
 from app.core.schemas import Body
-from app.web.middleware import sent_headers
+from app.web.error_responses import field_errors
+from app.web.headers import header_values
+from app.web.state import request_state
 
 Schema = TypeVar("Schema", bound=Body)
 
 BODY_SECONDS_MAX = 10
-"""In which a body must have come: a request that never does would take a place from those at work."""
+"""The time in which a body must arrive: a request whose body never does would hold its slot for ever."""
 
 _DIGITS_MAX = 300  # a longer number is beyond a double, as 1e999 is
 
@@ -29,9 +31,9 @@ _DIGITS_MAX = 300  # a longer number is beyond a double, as 1e999 is
 class JSONBody(Generic[Schema]):
     """A dependency: the request's body as the given schema.
 
-    Raises RequestTimeout unless it comes within BODY_SECONDS_MAX, UnsupportedMedia unless it is declared as JSON in
+    Raises RequestTimeout unless it arrives within BODY_SECONDS_MAX, UnsupportedMedia unless it is declared as JSON in
     UTF-8, InvalidRequest unless it is one well-formed JSON text without duplicate keys or numbers beyond a double, and
-    Invalid with the places that break the schema.
+    Invalid, with the fields that break the schema.
     """
 
     schema: type[Schema]
@@ -49,12 +51,12 @@ def json_body(schema: type[Body]) -> params.Depends:
 async def read_body(request: Request, *, media_type: str) -> bytes:
     """The request's body, declared as this type in UTF-8.
 
-    Raises RequestTimeout unless it comes within BODY_SECONDS_MAX, and UnsupportedMedia for another declaration.
+    Raises RequestTimeout unless it arrives within BODY_SECONDS_MAX, and UnsupportedMedia for another declaration.
     """
-    _check_media_type("".join(sent_headers(request, b"content-type")), expected=media_type)
-    whole: bytes | None = request.scope["state"].get("body")
-    if whole is not None:
-        return whole  # it came with its head
+    _check_media_type("".join(header_values(request, b"content-type")), expected=media_type)
+    whole_body = request_state(request.scope).get("whole_body")
+    if whole_body is not None:
+        return whole_body
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
             return await _read_all(request)
@@ -63,7 +65,7 @@ async def read_body(request: Request, *, media_type: str) -> bytes:
 
 
 def validated(schema: type[Schema], value: Any) -> Schema:
-    """The value as the schema. Raises Invalid with the places that break it."""
+    """The value as the schema. Raises Invalid, with the fields that break it."""
     try:
         return schema.model_validate(value)
     except ValidationError as error:
@@ -95,7 +97,7 @@ async def _read_all(request: Request) -> bytes:
 def _parse(body: bytes) -> Any:
     try:
         return _decoder.decode(body.decode("utf-8"))
-    except (ValueError, RecursionError):  # its text quotes the body
+    except (ValueError, RecursionError):  # without the cause: its text quotes the body
         raise InvalidRequest("The body is not one JSON text in UTF-8") from None
 
 

@@ -1,4 +1,4 @@
-"""Who is calling, as far as limits are concerned: the address behind the proxies that we trust, and its networks."""
+"""The address of the client of a request, behind the proxies that the operator trusts, and its networks, for limits."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -10,34 +10,34 @@ from app.core.settings import Network, Settings
 
 Address = IPv4Address | IPv6Address
 
-_HOPS_MAX = 50  # no chain of proxies is that long: what is further left was written to keep us busy
+_HOPS_MAX = 50  # real chains of proxies are shorter: a client could write any number of further hops, to cost us time
 
 
 class Origin(NamedTuple):
-    """Where a request came from. Both are "unknown" where there is no address, as on a Unix socket."""
+    """Where a request came from. Both are "unknown" for a peer without an address, as on a Unix socket."""
 
     host: str
-    """One caller's share of the address space: an IPv4 address, or the /64 that one IPv6 customer gets."""
+    """The addresses that one customer has: an IPv4 address, or an IPv6 /64."""
     network: str
-    """What one organisation easily has more of: the IPv4 /24, or the /48 that holds 65,536 of those /64."""
+    """The addresses that one organisation easily has: an IPv4 /24, or an IPv6 /48, which holds 65,536 /64s."""
 
 
 def origin_of(request: Request) -> Origin:
     """Where the request came from.
 
-    `X-Forwarded-For` is read from the right and only as long as each hop is a trusted proxy: whatever a client writes
-    stands further left and is never reached. Without trusted proxies the header means nothing.
+    `X-Forwarded-For` is read from the right, for as long as each hop is a trusted proxy. What a client writes into it
+    stands further left and is never reached. Without trusted proxies the header is ignored.
     """
     settings: Settings = request.app.state.settings
     peer = _parse(request.client.host) if request.client else None
     if peer is None:
         return Origin("unknown", "unknown")
     forwarded = request.headers.getlist("x-forwarded-for")
-    return places_of(behind_proxies(peer, forwarded=forwarded, trusted=settings.trusted_proxies))
+    return networks_of(client_address(peer, forwarded=forwarded, trusted=settings.trusted_proxies))
 
 
-def behind_proxies(peer: Address, *, forwarded: Sequence[str], trusted: Sequence[Network]) -> Address:
-    """The last address, seen from our side, that is not a trusted proxy's."""
+def client_address(peer: Address, *, forwarded: Sequence[str], trusted: Sequence[Network]) -> Address:
+    """The first address, from the peer backwards through the `X-Forwarded-For` headers, that no trusted proxy has."""
     address = peer
     hops = [hop.strip() for header in forwarded for hop in header.rsplit(",", _HOPS_MAX)][-_HOPS_MAX:]
     while hops and _is_within(trusted, address):
@@ -48,15 +48,15 @@ def behind_proxies(peer: Address, *, forwarded: Sequence[str], trusted: Sequence
     return address
 
 
-def places_of(address: Address) -> Origin:
-    """The caller's share of the address space that the address is in, and the network around it."""
+def networks_of(address: Address) -> Origin:
+    """The addresses that the client's customer and organisation have, by the usual sizes of networks."""
     if isinstance(address, IPv4Address):
         return Origin(str(address), str(ip_network((address, 24), strict=False)))
     return Origin(*(str(ip_network((address, bits), strict=False)) for bits in (64, 48)))
 
 
 def is_in(networks: Sequence[Network], host: str) -> bool:
-    """Whether the address is in one of the networks."""
+    """Whether the address is in one of the networks. Text that is no address is in none."""
     address = _parse(host) if networks else None
     return address is not None and _is_within(networks, address)
 
@@ -66,6 +66,7 @@ def _is_within(networks: Sequence[Network], address: Address) -> bool:
 
 
 def _parse(text: str) -> Address | None:
+    """The address without its zone; an IPv4 address where it is mapped into IPv6."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:

@@ -1,31 +1,33 @@
-"""One request and its answer, as the server holds them: uvicorn's, and quicker for the answers that nearly all are."""
+"""The server's side of one request: uvicorn's, with one write for a response that comes whole."""
 
 import re
 
 from uvicorn._types import ASGI3Application, ASGISendEvent, HTTPResponseStartEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from app.web.state import request_state
+
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
-class Exchange(RequestResponseCycle):
-    """What the application receives and sends.
+class FastResponse(RequestResponseCycle):
+    """Runs the application for one request and sends its response.
 
-    An answer that comes whole (a length, then all of the body) leaves in one write. Whatever else is sent goes
-    uvicorn's way. A body that has come with its head stands in the request's state as `body`: nobody has to wait for
-    it, with a deadline.
+    A response with a `Content-Length` and all of its body in one message is sent in one write. Uvicorn's code sends any
+    other. The bytes on the connection are the same. If the whole body came with the head, it is put into the request's
+    state, so that nothing has to wait for it with a deadline.
     """
 
     _start: HTTPResponseStartEvent | None = None
 
     async def run_asgi(self, app: ASGI3Application) -> None:
         if not self.more_body:
-            self.scope["state"]["body"] = bytes(self.body)
+            request_state(self.scope)["whole_body"] = bytes(self.body)
         await super().run_asgi(app)
 
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] == "http.response.start" and not self.response_started:
-            self._start = message  # it may leave with the body; if none comes, the server's own 500 takes its place
+            self._start = message  # sent with the body; if no body comes, uvicorn sends its own 500 instead
             return
         start, self._start = self._start, None
         if start is not None:
@@ -35,7 +37,7 @@ class Exchange(RequestResponseCycle):
         await super().send(message)
 
     def _send_whole(self, start: HTTPResponseStartEvent, message: ASGISendEvent) -> bool:
-        """Sends all of an answer, and says so; or nothing of it, where it is not of the usual kind."""
+        """Sends the whole response and returns True, or sends nothing and returns False if it is not of that kind."""
         if message["type"] != "http.response.body" or message.get("more_body") or self.scope["method"] == "HEAD":
             return False
         body, headers = message.get("body", b""), [*self.default_headers, *start["headers"]]
@@ -54,7 +56,7 @@ class Exchange(RequestResponseCycle):
 
 
 def _head(status: int, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> bytes | None:
-    """The head of an answer; None if a header is about the connection, or holds what would end its line."""
+    """The head of a response; None if it has a `Connection` header, or a character that would end a header's line."""
     lines = [STATUS_LINE[status]]
     for name, value in headers:
         if name == b"connection":

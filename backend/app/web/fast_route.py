@@ -1,4 +1,4 @@
-"""A route without the framework's work per request, for the one call whose cost is the product's."""
+"""Routes without FastAPI's work for each request, for the one call that the product is paid for."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
@@ -8,9 +8,11 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 
-class LeanJSON:
-    """A 200 of JSON bytes, sent as they are."""
+
+class JSONBytes:
+    """A 200 response whose body is these bytes of JSON."""
 
     __slots__ = ("_content",)
 
@@ -24,30 +26,29 @@ class LeanJSON:
         await send({"type": "http.response.body", "body": self._content})
 
 
-Endpoint = Callable[[Request], Awaitable[ASGIApp]]
+class FastRoute(APIRoute):
+    """A route whose endpoint takes the request and returns the response as an ASGI application.
 
-
-class LeanRoute(APIRoute):
-    """A route whose endpoint takes the request and returns the response, ready to be sent.
-
-    FastAPI documents it: what it is declared with (dependencies, response model, problems) stands in
-    OpenAPI. FastAPI does not run those: the endpoint calls what it needs by itself, in the order of the contract. On
-    this path resolving dependencies and validating the answer cost more than the work they stand for.
+    FastAPI documents the dependencies, the response model and the errors that it is declared with, and runs none of
+    them: the endpoint calls what it needs, in the order that the API promises. On this route, resolving dependencies
+    and validating the response would cost more than the work itself.
     """
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         return cast(Endpoint, self.endpoint)
 
 
-class Lean:
-    """Leads requests for lean routes to them, and all others on. Their paths have no parameters: none is matched."""
+class FastRouteDispatcher:
+    """Calls the FastRoutes among the routes by method and path, and passes other requests to the application. The path
+    of a FastRoute must have no parameters.
+    """
 
     def __init__(self, app: ASGIApp, *, routes: Iterable[BaseRoute]) -> None:
         self._app = app
         self._routes = {
             (method, route.path): route
             for route in routes
-            if isinstance(route, LeanRoute)
+            if isinstance(route, FastRoute)
             for method in route.methods or ()
         }
 

@@ -1,4 +1,4 @@
-"""Forms, as browsers send them without a script."""
+"""HTML forms, as browsers send them without JavaScript."""
 
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
@@ -12,9 +12,9 @@ FIELDS_MAX = 20
 
 
 async def read_form(request: Request) -> Mapping[str, str]:
-    """The fields of the request's form, each once, in UTF-8. Line breaks, which browsers send as CRLF, are LF.
+    """The fields of the request's form, each once, in UTF-8. Line breaks, which browsers send as CRLF, become LF.
 
-    Raises InvalidRequest for what is no such form, and what `read_body` raises.
+    Raises InvalidRequest for a malformed form or a field that comes twice, and the errors of `read_body`.
     """
     body = await read_body(request, media_type="application/x-www-form-urlencoded")
     try:
@@ -25,7 +25,7 @@ async def read_form(request: Request) -> Mapping[str, str]:
             errors="strict",
             max_num_fields=FIELDS_MAX,
         )
-    except ValueError:  # its text quotes the body
+    except ValueError:  # without the cause: its text quotes the body
         raise InvalidRequest("The form cannot be read") from None
     fields = {name: value.replace("\r\n", "\n") for name, value in pairs}
     if len(fields) != len(pairs):

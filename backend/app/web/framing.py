@@ -1,8 +1,8 @@
-"""Which requests have a head that every HTTP parser reads in the same way.
+"""The check that every HTTP parser reads the head of a request in the same way.
 
 Behind a proxy, two parsers that disagree about where a request ends let one client's bytes be read as another client's
-request. llhttp refuses most of what could be read in two ways; the rules here are the rest. Source: RFC 9112, sections
-2.3, 3.2, 6.1.
+request. llhttp refuses most requests that could be read in two ways; the rules here are for the others. Source: RFC
+9112, sections 2.3, 3.2, 6.1.
 """
 
 import re
@@ -16,12 +16,12 @@ _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)
 
 
 class AmbiguousRequestError(Exception):
-    """The head can be read in more than one way. The text says which rule it breaks, and holds nothing of the head."""
+    """The head can be read in more than one way. The text names the rule that it breaks, and quotes nothing of it."""
 
 
 def check_framing(*, version: str, method: bytes, target: bytes, headers: Iterable[Header]) -> None:
     """Raises AmbiguousRequestError unless this is a head of HTTP/1.0 or 1.1 with one Host (HTTP/1.0: at most one), no
-    transfer coding but `chunked`, and a target that is a path, or a URL of that very host.
+    transfer coding except `chunked`, and a target that is a path, or a URL of the host that Host names.
 
     Names of headers are in lower case.
     """

@@ -1,5 +1,5 @@
-"""Answers that never change: cached for ever, not made again for whoever has them, and given in parts to who asks; or
-to be had elsewhere, for a while.
+"""Responses with content that never changes: cached for ever, sent in parts on request, or redirected to another server
+that has it.
 """
 
 import re
@@ -31,7 +31,7 @@ class RangeNotSatisfiable(ApiError):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The bytes from `start` up to and not including `end` of something that has `size`."""
+    """The bytes from `start` up to and not including `end`, of content of `size` bytes."""
 
     media_type: str
     size: int
@@ -41,44 +41,45 @@ class Part:
 
 
 def part_of(content: bytes, media_type: str, start: int, end: int | None) -> Part:
-    """The part of something that is at hand as a whole."""
+    """A part of content that is in memory. `end` of None is the end of the content."""
     first, behind = min(start, len(content)), len(content) if end is None else min(end, len(content))
-    return Part(media_type, len(content), first, behind, _at_once(content[first:behind]))
+    return Part(media_type, len(content), first, behind, _one_chunk(content[first:behind]))
 
 
-async def _at_once(content: bytes) -> AsyncIterator[bytes]:
+async def _one_chunk(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
 OpenPart = Callable[[int, int | None], Awaitable[Part]]
-"""Opens the bytes from the first number up to and not including the second, or to the end."""
+"""Opens the bytes from the first number up to and not including the second, or up to the end for None."""
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """Where the same is to be had by GET, for so many seconds."""
+class RedirectTarget:
+    """A URL that serves the same content by GET, for `seconds` from now."""
 
     url: str
     seconds: int
 
 
-FindElsewhere = Callable[[], Awaitable[Elsewhere | None]]
+FindRedirectTarget = Callable[[], Awaitable[RedirectTarget | None]]
+"""Finds the URL to redirect to; None if this server is to send the content."""
 
 
-async def immutable(
-    request: Request, *, etag: str, open_part: OpenPart, find_elsewhere: FindElsewhere | None = None
+async def immutable_response(
+    request: Request, *, etag: str, open_part: OpenPart, redirect_target: FindRedirectTarget | None = None
 ) -> Response:
-    """304 to a caller that has it already, before anything is opened; a redirect where it is to be had elsewhere; else
-    all of it, or the one range asked for. HEAD is always answered here.
+    """The response to a GET or HEAD of content that never changes. A 304 for a client that has it, before anything is
+    opened; for GET a redirect, where there is a target; else the whole content, or the one range that was asked for.
 
-    Raises RangeNotSatisfiable for a range that begins behind the end. Several ranges, or a malformed one, get all.
+    Raises RangeNotSatisfiable for a range that begins behind the end. Several ranges, or a malformed one, are ignored.
     """
     headers = {"ETag": f'"{etag}"', "Cache-Control": CACHE_CONTROL, "Accept-Ranges": "bytes"}
-    if _has(request, f'"{etag}"'):
+    if _client_has(request, f'"{etag}"'):
         return Response(status_code=304, headers=headers)
-    elsewhere = await find_elsewhere() if find_elsewhere and request.method == "GET" else None
-    if elsewhere is not None:
-        return _redirect(elsewhere)
+    target = await redirect_target() if redirect_target and request.method == "GET" else None
+    if target is not None:
+        return _redirect(target)
     wanted = _wanted_range(request, f'"{etag}"')
     if wanted is None:
         part, status = await open_part(0, None), 200
@@ -91,11 +92,11 @@ async def immutable(
     return StreamingResponse(part.chunks, status_code=status, headers=headers, media_type=part.media_type)
 
 
-def _redirect(elsewhere: Elsewhere) -> Response:
-    """A cache forgets it when the address has half of its life before it. It has no ETag: with a 304 for an answer a
-    cache would take an address that has expired for a fresh one.
+def _redirect(target: RedirectTarget) -> Response:
+    """A cache may keep it for half of the URL's life. It has no ETag: after a 304 a cache would take a redirect to an
+    expired URL for fresh.
     """
-    headers = {"Location": elsewhere.url, "Cache-Control": f"private, max-age={elsewhere.seconds // 2}"}
+    headers = {"Location": target.url, "Cache-Control": f"private, max-age={target.seconds // 2}"}
     return Response(status_code=307, headers=headers)
 
 
@@ -121,6 +122,6 @@ def _wanted_range(request: Request, etag: str) -> re.Match[str] | None:
     return None if match["suffix"] is not None and int(match["suffix"]) == 0 else match
 
 
-def _has(request: Request, etag: str) -> bool:
+def _client_has(request: Request, etag: str) -> bool:
     sent = ",".join(request.headers.getlist("if-none-match"))
     return any(each.strip().removeprefix("W/") in {etag, "*"} for each in sent.split(","))

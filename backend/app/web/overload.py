@@ -1,4 +1,4 @@
-"""How much a process works on at a time, and when those for whom there is no room may come again."""
+"""How many requests a process works on at a time, and when a client that was refused may call again."""
 
 import asyncio
 import math
@@ -9,59 +9,62 @@ from app.core.metrics import Metrics
 from app.core.settings import Network
 from app.web.client_address import is_in
 
-ALWAYS_ANSWERED = frozenset({"/health", "/ready", "/metrics"})
-"""Paths that need no place: whoever asks for them wants to know how things are when they are worst."""
+PATHS_WITHOUT_SLOT = frozenset({"/health", "/ready", "/metrics"})
+"""Paths that are always answered: an operator needs them most while the process is overloaded."""
 
 RETURNS_PER_SECOND = 500
-"""So many of those who were refused are told to come again within one second."""
+"""At most so many refused clients are asked to call again within the same second."""
 RETRY_SECONDS_MAX = 30
+"""No client is asked to wait longer than this."""
 
-_TELL_SECONDS = 1
+_LOG_SECONDS = 1
 
 
-class Door:
-    """Lets at most `places` requests be at work; `room` is how many more may come in.
+class OverloadGuard:
+    """Bounds the requests that this process works on at a time. `free_slots` is how many more may start.
 
-    A request is at work until its answer begins: how slowly a caller reads is not for others to wait for. Who is
-    refused gets a turn: the callers come again one after another, so that telling them costs a few per cent of a core
-    however many there are. A line of the log tells each second how many were refused.
+    A request holds a slot until its response starts: a client that reads slowly holds none. Refused clients are asked
+    to call again one after another, so that refusing them takes a few per cent of a core however many they are. Once a
+    second, a line in the log says how many were refused.
     """
 
-    def __init__(self, places: int, metrics: Metrics, *, proxies: Sequence[Network]) -> None:
-        self.room = places
+    def __init__(self, slots: int, metrics: Metrics, *, proxies: Sequence[Network]) -> None:
+        self.free_slots = slots
         self._metrics = metrics
         self._proxies = proxies
-        self._last_turn = -math.inf  # nobody has one yet
+        self._last_return = -math.inf
         self._refused = 0
-        self._telling: asyncio.TimerHandle | None = None
+        self._log_timer: asyncio.TimerHandle | None = None
 
-    def refuse(self, now: float) -> int:
-        """Counts a refusal, and says how many seconds later this caller may come again. `now` is the event loop's."""
+    def count_refusal(self, now: float) -> int:
+        """Counts a refused request. Returns the seconds after which its client may call again, for `Retry-After`.
+        `now` is the event loop's time.
+        """
         self._metrics.overload_refusals.inc()
         self._refused += 1
-        if self._telling is None:
-            self._telling = asyncio.get_running_loop().call_later(_TELL_SECONDS, self._tell)
-        self._last_turn = next_turn(self._last_turn, now=now)
-        # Rounded first: a clock's large numbers make 29.999... of 30.
-        return max(1, int(round(self._last_turn - now, 3)))
+        if self._log_timer is None:
+            self._log_timer = asyncio.get_running_loop().call_later(_LOG_SECONDS, self._log_refusals)
+        self._last_return = next_return(self._last_return, now=now)
+        # Rounded first: with large clock values the difference may be 29.999... seconds instead of 30.
+        return max(1, int(round(self._last_return - now, 3)))
 
     def is_proxy(self, host: str | None) -> bool:
-        """Whether a trusted proxy calls from there. Who has no address is on this machine, as a proxy is."""
+        """Whether a trusted proxy has this address. A peer without one, on a Unix socket, counts as a proxy."""
         return host is None or is_in(self._proxies, host)
 
     def close(self) -> None:
-        """Tells of those who have not been told of yet: the process ends."""
-        if self._telling is not None:
-            self._telling.cancel()
-            self._tell()
+        """Logs the refusals since the last line. To be called before the process ends."""
+        if self._log_timer is not None:
+            self._log_timer.cancel()
+            self._log_refusals()
 
-    def _tell(self) -> None:
+    def _log_refusals(self) -> None:
         logger.warning("overloaded", refused=self._refused)
-        self._refused, self._telling = 0, None
+        self._refused, self._log_timer = 0, None
 
 
-def next_turn(last: float, *, now: float) -> float:
-    """The turn behind `last`: at least a second away, at most RETRY_SECONDS_MAX, and where those two leave it the
-    choice, one RETURNS_PER_SECOND-th of a second after `last`.
+def next_return(last: float, *, now: float) -> float:
+    """When the next refused client may call again, given the time `last` of the one before: one RETURNS_PER_SECOND-th
+    of a second later, but between one second and RETRY_SECONDS_MAX from `now`.
     """
     return min(max(now + 1, last + 1 / RETURNS_PER_SECOND), now + RETRY_SECONDS_MAX)

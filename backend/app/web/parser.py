@@ -1,4 +1,4 @@
-"""The HTTP parser, without protocol upgrades."""
+"""The HTTP parser: llhttp, with protocol upgrades turned off."""
 
 from collections.abc import Iterable
 from typing import Protocol as Interface
@@ -11,10 +11,10 @@ _FRAMING_HEADERS = {b"content-length", b"transfer-encoding"}
 
 
 class ParserCallbacks(Interface):
-    """What the parser calls while it reads requests, in this order."""
+    """What the parser calls while it reads a request, in this order."""
 
     headers: list[Header]
-    """Those of the request whose head was read last, with names in lower case."""
+    """The headers of the request whose head was read last, with names in lower case."""
 
     def on_message_begin(self) -> None: ...
     def on_url(self, url: bytes) -> None: ...
@@ -25,13 +25,13 @@ class ParserCallbacks(Interface):
 
 
 class RequestParser:
-    """llhttp, for which a request that asks for another protocol is a request like any other.
+    """Reads requests; one that asks for another protocol is read like any other.
 
     llhttp stops after the head of such a request (`Connection: Upgrade` with `Upgrade`, or CONNECT), takes its body for
-    bytes of the other protocol, and would then read that body as the next request. Here a new llhttp takes over. It is
-    first fed a head that says only how long the body is, and so reads the body and the requests after it.
+    bytes of the other protocol, and would then read that body as the next request. When it stops, a new llhttp takes
+    over: it is first fed a head that says only how long the body is, and so reads the body and the requests after it.
 
-    Has the methods of httptools' parser that uvicorn uses.
+    Has the methods of httptools' parser that uvicorn calls.
     """
 
     def __init__(self, callbacks: ParserCallbacks) -> None:
@@ -46,7 +46,9 @@ class RequestParser:
         return self._llhttp.should_upgrade()
 
     def feed_data(self, data: bytes) -> None:
-        """Reads what has come. Raises httptools.HttpParserError for what is no HTTP, and where a callback raises."""
+        """Parses data of the connection. Raises httptools.HttpParserError for data that is not HTTP, and when a
+        callback raises.
+        """
         while True:
             try:
                 self._llhttp.feed_data(data)
@@ -58,7 +60,7 @@ class RequestParser:
                 return
 
     def close(self) -> None:
-        """Lets go of the callbacks, whose owner holds this parser. Nothing may be read any more."""
+        """Drops the callbacks, whose owner refers to this parser. Nothing may be parsed afterwards."""
         del self._callbacks, self._llhttp
 
     def should_upgrade(self) -> bool:
@@ -75,7 +77,7 @@ class RequestParser:
 
 
 class _AfterHead:
-    """Passes all callbacks on but those of the first head, which repeats one that has been read."""
+    """Passes on all callbacks except those of the first head, which stands for one that has been parsed already."""
 
     def __init__(self, callbacks: ParserCallbacks) -> None:
         self._callbacks = callbacks
@@ -102,6 +104,6 @@ class _AfterHead:
 
 
 def _head_of_body(headers: Iterable[Header]) -> bytes:
-    """A head after which comes a body like the one after the head with these headers."""
+    """A head that announces a body of the same framing as these headers do."""
     lines = [b"%b: %b\r\n" % header for header in headers if header[0] in _FRAMING_HEADERS]
     return b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(lines)

@@ -1,5 +1,5 @@
-"""The answers that the server gives by itself, as bytes: to requests for which there is no room, and to what cannot be
-read. Most are needed when there is least time for them.
+"""Responses that HttpProtocol sends without calling the application, as bytes made in advance: most are needed while
+the process is overloaded.
 """
 
 import re
@@ -9,12 +9,17 @@ from typing import NamedTuple
 from fastapi import FastAPI, Request
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from app.core.errors import ApiError, ErrorAnswer, ErrorAnswers, InvalidRequest, Overloaded, answer_as_problem
+from app.core.errors import ApiError, InvalidRequest, Overloaded
 from app.core.security import new_id
-from app.web.middleware import with_common_headers
+from app.web.error_responses import ErrorFormat, ErrorFormats, problem_response
+from app.web.headers import with_common_headers
 from app.web.overload import RETRY_SECONDS_MAX
+from app.web.state import RequestState
 
 Headers = Iterable[tuple[bytes, bytes]]
+
+_ANY_PATH = re.compile(".*", re.DOTALL)
+_PLACEHOLDER_ID = new_id("req").encode()
 
 
 class _Prepared(NamedTuple):
@@ -22,41 +27,46 @@ class _Prepared(NamedTuple):
     body: bytes
 
 
-class Refusals:
-    """What the application itself would answer: for each path in its own way, with a request id of its own."""
+class PreparedRefusals:
+    """The bytes of what the application would respond, in the format of each path, with a new request id each time."""
 
     def __init__(
         self, overloaded: Sequence[tuple[re.Pattern[str], Sequence[_Prepared]]], unreadable: _Prepared
     ) -> None:
-        """`overloaded` by path, the last for any: what is told, by the seconds until the caller may come again."""
+        """`overloaded` has the responses for each pattern of paths, in order of `Retry-After`, which begins with one
+        second. The last pattern matches every path.
+        """
         self._overloaded = overloaded
         self._unreadable = unreadable
 
     @classmethod
-    async def prepare(cls, app: FastAPI) -> "Refusals":
-        """Has the application answer each once, with an id that is still to be put in."""
-        answers: ErrorAnswers = app.state.error_answers
-        every_second = [Overloaded(retry_after_seconds=seconds) for seconds in range(1, RETRY_SECONDS_MAX + 1)]
-        ways = [*answers, (_ANY_PATH, answer_as_problem)]
-        overloaded = [(paths, [await _prepare(app, way, error) for error in every_second]) for paths, way in ways]
-        return cls(
-            overloaded, await _prepare(app, answer_as_problem, InvalidRequest("This is not a request of HTTP/1.1"))
-        )
+    async def prepare(cls, app: FastAPI) -> "PreparedRefusals":
+        """Has each of the application's error formats make each response once, with a placeholder as request id."""
+        formats: ErrorFormats = app.state.error_formats
+        errors = [Overloaded(retry_after_seconds=seconds) for seconds in range(1, RETRY_SECONDS_MAX + 1)]
+        overloaded = [
+            (paths, [await _prepare(app, make_response, error) for error in errors])
+            for paths, make_response in [*formats, (_ANY_PATH, problem_response)]
+        ]
+        unreadable = InvalidRequest("This is not a request of HTTP/1.1")
+        return cls(overloaded, await _prepare(app, problem_response, unreadable))
 
     def overloaded(
         self, path: str, *, retry_after_seconds: int, server_headers: Headers, without_body: bool, close: bool
     ) -> bytes:
-        """All of the 503 for a path. `server_headers` are those that the server puts first on every answer."""
-        of_path = next(of_paths for paths, of_paths in self._overloaded if paths.fullmatch(path))
+        """The whole 503 for a path. `server_headers` are those that uvicorn puts first on every response; `close` adds
+        `Connection: close`.
+        """
+        of_path = next(prepared for paths, prepared in self._overloaded if paths.fullmatch(path))
         prepared = of_path[retry_after_seconds - 1]
-        return _answer(503, prepared, server_headers, without_body=without_body, close=close)
+        return _response(503, prepared, server_headers, without_body=without_body, close=close)
 
     def unreadable(self, server_headers: Headers) -> bytes:
-        """All of the 400 for what cannot be read as a request, after which the connection ends."""
-        return _answer(400, self._unreadable, server_headers, close=True)
+        """The whole 400 for bytes that are not a request, after which the connection ends."""
+        return _response(400, self._unreadable, server_headers, close=True)
 
 
-def _answer(
+def _response(
     status: int, prepared: _Prepared, server_headers: Headers, *, without_body: bool = False, close: bool
 ) -> bytes:
     request_id = new_id("req").encode()
@@ -64,15 +74,15 @@ def _answer(
         [
             STATUS_LINE[status],
             _lines(server_headers),
-            prepared.headers.replace(_ANY_ID, request_id),
+            prepared.headers.replace(_PLACEHOLDER_ID, request_id),
             b"connection: close\r\n\r\n" if close else b"\r\n",
-            b"" if without_body else prepared.body.replace(_ANY_ID, request_id),
+            b"" if without_body else prepared.body.replace(_PLACEHOLDER_ID, request_id),
         ]
     )
 
 
-async def _prepare(app: FastAPI, way: ErrorAnswer, error: ApiError) -> _Prepared:
-    state = {"request_id": _ANY_ID.decode(), "answer_headers": {}}
+async def _prepare(app: FastAPI, make_response: ErrorFormat, error: ApiError) -> _Prepared:
+    state: RequestState = {"request_id": _PLACEHOLDER_ID.decode(), "response_headers": {}}
     scope = {
         "type": "http",
         "method": "GET",
@@ -82,13 +92,9 @@ async def _prepare(app: FastAPI, way: ErrorAnswer, error: ApiError) -> _Prepared
         "app": app,
         "state": state,
     }
-    answer = await way(Request(scope), error)
-    return _Prepared(_lines(with_common_headers(answer.raw_headers, state)), bytes(answer.body))
+    response = await make_response(Request(scope), error)
+    return _Prepared(_lines(with_common_headers(response.raw_headers, state)), bytes(response.body))
 
 
 def _lines(headers: Headers) -> bytes:
     return b"".join([b"%b: %b\r\n" % header for header in headers])
-
-
-_ANY_PATH = re.compile(".*", re.DOTALL)
-_ANY_ID = new_id("req").encode()

@@ -1,6 +1,7 @@
-"""The API reference in a browser, at /docs: Swagger UI out of a wheel, so that it needs no network.
+"""The API reference in a browser, at /docs: Swagger UI from an installed package, so that it needs no network.
 
-The page and what starts it are our own, so that nothing in it is inline.
+The page and the script that starts Swagger UI are our own: FastAPI's page has inline scripts, which the
+Content-Security-Policy forbids.
 """
 
 from importlib.util import find_spec
@@ -15,23 +16,8 @@ from starlette.staticfiles import StaticFiles
 _ASSETS = "/docs/assets"
 _START = "/docs/start.js"
 
-
-def add_reference(app: FastAPI) -> None:
-    """Serves /docs and what it needs."""
-
-    @app.get("/docs", include_in_schema=False)
-    async def show_reference() -> HTMLResponse:
-        return HTMLResponse(_PAGE.format(title=app.title, assets=_ASSETS, start=_START), headers=_HEADERS)
-
-    @app.get(_START, include_in_schema=False)
-    async def start_reference() -> Response:
-        return Response(_SCRIPT, media_type="text/javascript", headers=_CACHED)
-
-    app.mount(_ASSETS, _CachedFiles(directory=_wheel_folder()))
-
-
 _HEADERS = {
-    # `data:` for the icons in Swagger UI's style sheet, `blob:` for a picture that an answer holds.
+    # `data:` for the icons in Swagger UI's style sheet, `blob:` for an image in a response that it shows.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
         "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -67,6 +53,20 @@ _SCRIPT = """SwaggerUIBundle({
 _CACHED = {"Cache-Control": "public, max-age=3600"}
 
 
+def add_reference(app: FastAPI) -> None:
+    """Adds the routes of /docs, and of the files that the page loads."""
+
+    @app.get("/docs", include_in_schema=False)
+    async def show_reference() -> HTMLResponse:
+        return HTMLResponse(_PAGE.format(title=app.title, assets=_ASSETS, start=_START), headers=_HEADERS)
+
+    @app.get(_START, include_in_schema=False)
+    async def start_reference() -> Response:
+        return Response(_SCRIPT, media_type="text/javascript", headers=_CACHED)
+
+    app.mount(_ASSETS, _CachedFiles(directory=_wheel_folder()))
+
+
 class _CachedFiles(StaticFiles):
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
@@ -75,7 +75,7 @@ class _CachedFiles(StaticFiles):
 
 
 def _wheel_folder() -> Path:
-    # The package is not imported: its files are all that is wanted of it.
+    # The package is not imported: only its files are needed.
     spec = find_spec("fastapi_offline")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("fastapi_offline")

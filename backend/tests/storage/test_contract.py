@@ -54,8 +54,8 @@ async def test_what_is_put_is_got_by_its_name_and_no_other(store: Store) -> None
     assert await store.get(OTHER) is None
 
 
-async def test_it_is_to_be_had_through_us_unless_the_operator_says_otherwise(store: Store) -> None:
-    assert await store.address(NAME) is None
+async def test_there_is_no_presigned_url_unless_the_operator_sets_redirect_seconds(store: Store) -> None:
+    assert await store.presigned_url(NAME) is None
 
 
 @pytest.mark.parametrize("name", [NAME, NAME.replace("png", "jpeg"), OTHER, f"gen_{'z' * 64}.png"])

@@ -60,16 +60,16 @@ async def test_an_object_has_its_type_and_lifetime_and_lies_under_the_prefix(sto
 async def test_an_address_shows_the_picture_for_its_time_and_asks_nobody(account: S3Account, server: S3Server) -> None:
     store = S3Store(account, redirect_seconds=60)
     await store.put(NAME, CONTENT)
-    address = await store.address(NAME)
-    assert address is not None
-    assert (address.seconds, len(server.seen)) == (60, 1)
+    presigned = await store.presigned_url(NAME)
+    assert presigned is not None
+    assert (presigned.seconds, len(server.seen)) == (60, 1)
     async with httpx2.AsyncClient() as browser:
-        shown = await browser.get(address.url)
+        shown = await browser.get(presigned.url)
         assert (shown.content, shown.headers["content-type"]) == (CONTENT, "image/png")
         server.clock_offset_seconds = 62
-        assert (await browser.get(address.url)).status_code == 403
+        assert (await browser.get(presigned.url)).status_code == 403
     with pytest.raises(ValueError, match="not the name of a picture"):
-        await store.address("../secret")
+        await store.presigned_url("../secret")
 
 
 @pytest.mark.parametrize("fault", ["internal_error", "slow_down", "reset"])
@@ -282,7 +282,7 @@ async def test_plain_http_is_for_this_machine_or_where_it_is_allowed(
     account: S3Account, endpoint: str | None, *, allow_http: bool
 ) -> None:
     at = replace(account, endpoint=endpoint, region="eu-west-1", allow_http=allow_http)
-    address = await S3Store(at, redirect_seconds=60).address(NAME)
-    assert address is not None
+    presigned = await S3Store(at, redirect_seconds=60).presigned_url(NAME)
+    assert presigned is not None
     begin = (endpoint or "https://s3.eu-west-1.amazonaws.com").rstrip("/")
-    assert address.url.startswith(f"{begin}/pictures/test/live/{NAME}?")
+    assert presigned.url.startswith(f"{begin}/pictures/test/live/{NAME}?")

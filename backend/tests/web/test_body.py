@@ -1,4 +1,4 @@
-"""How a body comes in: one strict JSON text of at most 64 KiB, or a refusal that says which rule it breaks."""
+"""Request bodies: one strict JSON text of at most 64 KiB, or a refusal that names the rule that it breaks."""
 
 import gzip
 import json
@@ -126,7 +126,9 @@ def outcome(answer: httpx2.Response) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("body", NOT_ONE_JSON_TEXT.values(), ids=NOT_ONE_JSON_TEXT)
-async def test_what_is_not_one_json_text_in_utf_8_is_a_400(client: httpx2.AsyncClient, key: Key, body: bytes) -> None:
+async def test_a_body_that_is_not_one_json_text_in_utf_8_is_a_400(
+    client: httpx2.AsyncClient, key: Key, body: bytes
+) -> None:
     answer = await order(client, key, body)
     assert outcome(answer) == (400, "invalid_request")
     assert answer.json()["detail"] == "The body is not one JSON text in UTF-8"
@@ -134,7 +136,7 @@ async def test_what_is_not_one_json_text_in_utf_8_is_a_400(client: httpx2.AsyncC
 
 @pytest.mark.parametrize("number", NUMBERS_OUT_OF_RANGE.values(), ids=NUMBERS_OUT_OF_RANGE)
 @pytest.mark.parametrize("place", [b"%b", b'{"prompt": %b}', b'{"unknown": [{"deep": %b}]}'])
-async def test_a_number_that_no_double_holds_is_a_400(
+async def test_a_number_that_no_double_can_hold_is_a_400(
     client: httpx2.AsyncClient, key: Key, place: bytes, number: bytes
 ) -> None:
     answer = await order(client, key, place % number)
@@ -143,14 +145,14 @@ async def test_a_number_that_no_double_holds_is_a_400(
 
 
 @pytest.mark.parametrize("body", DUPLICATE_KEYS.values(), ids=DUPLICATE_KEYS)
-async def test_a_key_that_comes_twice_in_one_object_is_a_400(client: httpx2.AsyncClient, key: Key, body: bytes) -> None:
+async def test_the_same_key_twice_in_one_object_is_a_400(client: httpx2.AsyncClient, key: Key, body: bytes) -> None:
     answer = await order(client, key, body)
     assert outcome(answer) == (400, "invalid_request")
     assert "same key twice" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("body", NOT_AN_OBJECT.values(), ids=NOT_AN_OBJECT)
-async def test_json_that_is_no_object_is_a_422_about_the_whole_body(
+async def test_json_that_is_not_an_object_is_a_422_about_the_whole_body(
     client: httpx2.AsyncClient, key: Key, body: bytes
 ) -> None:
     answer = await order(client, key, body)
@@ -159,7 +161,7 @@ async def test_json_that_is_no_object_is_a_422_about_the_whole_body(
 
 
 @pytest.mark.parametrize(("pointer", "body"), WRONG_FIELDS.values(), ids=WRONG_FIELDS)
-async def test_fields_are_taken_strictly_and_never_coerced(
+async def test_a_field_of_the_wrong_type_is_a_422_and_never_converted(
     client: httpx2.AsyncClient, key: Key, pointer: str, body: bytes
 ) -> None:
     answer = await order(client, key, body)
@@ -168,7 +170,7 @@ async def test_fields_are_taken_strictly_and_never_coerced(
 
 
 @pytest.mark.parametrize("value", ["1", True, 1.0, 1.5, None, [1]])
-def test_only_an_integer_is_an_integer(value: object) -> None:
+def test_only_an_integer_is_accepted_as_an_integer(value: object) -> None:
     class Counted(Body):
         count: int
 
@@ -191,7 +193,7 @@ async def test_text_that_cannot_be_stored_is_a_422_in_every_field(
 
 
 @pytest.mark.parametrize("media_type", OTHER_MEDIA_TYPES)
-async def test_what_is_not_declared_as_json_in_utf_8_is_a_415(
+async def test_a_body_that_is_not_declared_as_json_in_utf_8_is_a_415(
     client: httpx2.AsyncClient, key: Key, media_type: str | None
 ) -> None:
     answer = await order(client, key, GOOD, media_type=media_type)
@@ -206,14 +208,14 @@ async def test_json_in_utf_8_may_be_declared_in_any_spelling(
     assert answer.status_code == 200, answer.text
 
 
-async def test_text_beyond_ascii_comes_back_as_it_was_sent(client: httpx2.AsyncClient, key: Key) -> None:
+async def test_text_beyond_ascii_is_returned_unchanged(client: httpx2.AsyncClient, key: Key) -> None:
     prompt = "Käse 猫 🍌 \U0010ffff \u200b e\u0301"
     for body in (json.dumps({"prompt": prompt}), json.dumps({"prompt": prompt}, ensure_ascii=False)):
         assert (await order(client, key, body.encode())).json()["prompt"] == prompt
 
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "gzip, identity", "", "aws-chunked"])
-async def test_an_encoded_body_is_refused_and_not_unpacked(client: httpx2.AsyncClient, key: Key, coding: str) -> None:
+async def test_an_encoded_body_is_refused_and_not_decoded(client: httpx2.AsyncClient, key: Key, coding: str) -> None:
     bomb = gzip.compress(b'{"prompt": "' + b"a" * 10_000_000 + b'"}')
     assert len(bomb) < BODY_BYTES_MAX
     headers = {**key.headers, "Content-Type": "application/json", "Content-Encoding": coding}
@@ -221,19 +223,19 @@ async def test_an_encoded_body_is_refused_and_not_unpacked(client: httpx2.AsyncC
     assert outcome(answer) == (415, "unsupported_media_type")
 
 
-async def test_a_body_that_is_declared_not_to_be_encoded_is_taken(client: httpx2.AsyncClient, key: Key) -> None:
+async def test_content_encoding_identity_is_accepted(client: httpx2.AsyncClient, key: Key) -> None:
     headers = {**key.headers, "Content-Type": "application/json", "Content-Encoding": "identity"}
     assert (await client.post("/v1/generate", content=GOOD, headers=headers)).status_code == 200
 
 
-async def test_a_body_of_64_kib_is_taken_and_one_byte_more_is_a_413(client: httpx2.AsyncClient, key: Key) -> None:
+async def test_a_body_of_64_kib_is_accepted_and_one_byte_more_is_a_413(client: httpx2.AsyncClient, key: Key) -> None:
     assert (await order(client, key, GOOD.ljust(BODY_BYTES_MAX))).status_code == 200
     ten_thousand_unknown_fields = b"{%b}" % b",".join(b'"%x":1' % n for n in range(10_000))
     for too_large in (GOOD.ljust(BODY_BYTES_MAX + 1), b"[" * 100_000, ten_thousand_unknown_fields):
         assert outcome(await order(client, key, too_large)) == (413, "body_too_large")
 
 
-async def test_a_chunked_body_of_64_kib_is_taken_and_one_byte_more_is_a_413(
+async def test_a_chunked_body_of_64_kib_is_accepted_and_one_byte_more_is_a_413(
     client: httpx2.AsyncClient, key: Key
 ) -> None:
     headers = [*key.headers.items(), JSON_TYPE, ("Transfer-Encoding", "chunked")]
@@ -252,7 +254,7 @@ async def test_a_declared_body_over_64_kib_is_a_413_before_any_of_it_is_sent(
 
 
 @pytest.mark.parametrize("path", ["/v1/auth/login", "/v1/auth/register"])
-async def test_a_chunked_body_without_end_is_a_413_as_soon_as_it_is_over_64_kib(
+async def test_a_chunked_body_without_end_is_a_413_as_soon_as_it_exceeds_64_kib(
     client: httpx2.AsyncClient, path: str
 ) -> None:
     request = head("POST", path, [JSON_TYPE, ("Transfer-Encoding", "chunked")])

@@ -1,11 +1,13 @@
-"""Who is calling: the last address that no trusted proxy vouches for, and never one that the caller chose."""
+"""The client's address: the first one, from the server backwards, that is no trusted proxy's; never one that the client
+chose.
+"""
 
 from ipaddress import ip_address, ip_network
 
 import httpx2
 import pytest
 from app.core.settings import Settings
-from app.web.client_address import behind_proxies, places_of
+from app.web.client_address import client_address, networks_of
 from tests.conftest import Start
 from tests.harness import new_email
 
@@ -20,8 +22,8 @@ async def log_in(client: httpx2.AsyncClient, *forwarded: str) -> int:
     return (await client.post("/v1/auth/login", json=credentials, headers=headers)).status_code
 
 
-async def knock(client: httpx2.AsyncClient, *forwarded: str) -> int:
-    """The same without the cost of a password: 415 or 429."""
+async def log_in_without_body(client: httpx2.AsyncClient, *forwarded: str) -> int:
+    """A login that is refused before a password is hashed, which takes time: 415 or 429."""
     headers = [("X-Forwarded-For", each) for each in forwarded]
     return (await client.post("/v1/auth/login", headers=headers)).status_code
 
@@ -33,53 +35,53 @@ async def test_twelve_logins_with_twelve_forwarded_addresses_share_one_bucket(st
 
 
 @pytest.mark.parametrize("name", ["X-Real-IP", "Forwarded", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP", "Via"])
-async def test_no_other_header_moves_a_caller_either(start: Start, name: str) -> None:
+async def test_no_other_header_gives_a_client_another_bucket(start: Start, name: str) -> None:
     client = await start(login_limit_per_ip="1/day", trusted_proxies=LOOPBACK)
     values = ["203.0.113.1", "for=203.0.113.2"]
     answers = [await client.post("/v1/auth/login", headers={name: value}) for value in values]
     assert [answer.status_code for answer in answers] == [415, 429]
 
 
-async def test_behind_a_trusted_proxy_each_caller_has_a_bucket_of_its_own(start: Start) -> None:
+async def test_behind_a_trusted_proxy_each_client_has_its_own_bucket(start: Start) -> None:
     client = await start(login_limit_per_ip="1/day", trusted_proxies=LOOPBACK)
     assert [await log_in(client, f"203.0.113.{number}") for number in (1, 2, 1, 2)] == [401, 401, 429, 429]
 
 
-async def test_what_a_caller_writes_further_left_does_not_move_it_to_another_bucket(start: Start) -> None:
+async def test_forged_hops_further_left_give_a_client_no_other_bucket(start: Start) -> None:
     client = await start(login_limit_per_ip="1/day", trusted_proxies=f"{LOOPBACK}, 10.0.0.0/8")
-    assert await knock(client, "203.0.113.1") == 415
+    assert await log_in_without_body(client, "203.0.113.1") == 415
     for forged in ("198.51.100.7", "198.51.100.8, 198.51.100.9", "10.1.2.3", "127.0.0.1", "garbage", "", ",,", "::1"):
-        assert await knock(client, f"{forged}, 203.0.113.1") == 429
-        assert await knock(client, f"{forged}, 203.0.113.1 , 10.0.0.2,127.0.0.1") == 429
-        assert await knock(client, forged, "203.0.113.1") == 429  # two headers are one list
-        assert await knock(client, forged, "203.0.113.1", "10.0.0.2") == 429
+        assert await log_in_without_body(client, f"{forged}, 203.0.113.1") == 429
+        assert await log_in_without_body(client, f"{forged}, 203.0.113.1 , 10.0.0.2,127.0.0.1") == 429
+        assert await log_in_without_body(client, forged, "203.0.113.1") == 429  # two headers are one list
+        assert await log_in_without_body(client, forged, "203.0.113.1", "10.0.0.2") == 429
 
 
-async def test_a_proxy_that_names_nobody_is_the_caller_itself(start: Start) -> None:
+async def test_a_proxy_that_forwards_no_valid_address_counts_as_the_client(start: Start) -> None:
     client = await start(login_limit_per_ip="1/day", trusted_proxies=LOOPBACK)
-    assert await knock(client) == 415
-    for nobody in ("", "unknown", "203.0.113.1, garbage", "203.0.113.1:80", "[2001:db8::1]", "1.2.3", "999.1.1.1"):
-        assert await knock(client, nobody) == 429
+    assert await log_in_without_body(client) == 415
+    for invalid in ("", "unknown", "203.0.113.1, garbage", "203.0.113.1:80", "[2001:db8::1]", "1.2.3", "999.1.1.1"):
+        assert await log_in_without_body(client, invalid) == 429
 
 
-async def test_an_ipv4_address_mapped_into_ipv6_is_the_same_caller(start: Start) -> None:
+async def test_an_ipv4_address_mapped_into_ipv6_is_the_same_client(start: Start) -> None:
     client = await start(login_limit_per_ip="1/day", trusted_proxies=LOOPBACK)
-    assert await knock(client, "203.0.113.1") == 415
+    assert await log_in_without_body(client, "203.0.113.1") == 415
     for spelling in (
         "::ffff:203.0.113.1",
         "::FFFF:cb00:7101",
         "0:0:0:0:0:ffff:203.0.113.1",
         "203.0.113.1, ::ffff:7f00:1",
     ):
-        assert await knock(client, spelling) == 429
-    assert await knock(client, "::ffff:203.0.113.2") == 415
+        assert await log_in_without_body(client, spelling) == 429
+    assert await log_in_without_body(client, "::ffff:203.0.113.2") == 415
 
 
-async def test_a_thousand_addresses_of_one_64_are_one_caller(start: Start) -> None:
+async def test_a_thousand_addresses_of_one_ipv6_64_share_one_bucket(start: Start) -> None:
     client = await start(login_limit_per_ip="3/day", trusted_proxies=LOOPBACK)
-    statuses = [await knock(client, f"2001:db8:1:2:{number:x}::{number:x}") for number in range(1000)]
+    statuses = [await log_in_without_body(client, f"2001:db8:1:2:{number:x}::{number:x}") for number in range(1000)]
     assert statuses == [415] * 3 + [429] * 997
-    assert await knock(client, "2001:db8:1:3::1") == 415
+    assert await log_in_without_body(client, "2001:db8:1:3::1") == 415
 
 
 async def test_sign_ups_are_counted_by_the_same_address(start: Start) -> None:
@@ -91,12 +93,12 @@ async def test_sign_ups_are_counted_by_the_same_address(start: Start) -> None:
     assert [answer.status_code for answer in answers] == [415, 429, 415]
 
 
-def test_nobody_is_trusted_by_default() -> None:
+def test_no_proxy_is_trusted_by_default() -> None:
     assert Settings().trusted_proxies == ()
 
 
 @pytest.mark.parametrize(
-    ("peer", "forwarded", "caller"),
+    ("peer", "forwarded", "client"),
     [
         ("203.0.113.1", [], "203.0.113.1"),
         ("203.0.113.1", ["198.51.100.7"], "203.0.113.1"),
@@ -113,11 +115,11 @@ def test_nobody_is_trusted_by_default() -> None:
         ("10.0.0.1", ["::ffff:10.0.0.2"], "10.0.0.2"),
     ],
 )
-def test_hops_are_followed_from_the_right_as_far_as_they_are_trusted(
-    peer: str, forwarded: list[str], caller: str
+def test_hops_are_read_from_the_right_for_as_long_as_they_are_trusted(
+    peer: str, forwarded: list[str], client: str
 ) -> None:
-    assert behind_proxies(ip_address(peer), forwarded=forwarded, trusted=PROXIES) == ip_address(caller)
-    assert behind_proxies(ip_address(peer), forwarded=forwarded, trusted=()) == ip_address(peer)
+    assert client_address(ip_address(peer), forwarded=forwarded, trusted=PROXIES) == ip_address(client)
+    assert client_address(ip_address(peer), forwarded=forwarded, trusted=()) == ip_address(peer)
 
 
 @pytest.mark.parametrize(
@@ -132,5 +134,5 @@ def test_hops_are_followed_from_the_right_as_far_as_they_are_trusted(
         ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "ffff:ffff:ffff:ffff::/64"),
     ],
 )
-def test_a_network_is_one_ipv4_address_or_one_64(address: str, network: str) -> None:
-    assert places_of(ip_address(address)).host == network
+def test_a_limit_per_address_counts_one_ipv4_address_or_one_ipv6_64(address: str, network: str) -> None:
+    assert networks_of(ip_address(address)).host == network

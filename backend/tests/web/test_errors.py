@@ -1,4 +1,4 @@
-"""Errors: one shape on every route, in the promised order, and nothing about what we are made of."""
+"""Errors: one format on every route, in the promised order, without anything about the implementation."""
 
 import re
 import secrets
@@ -25,7 +25,7 @@ Route = tuple[str, str]
 
 @pytest.fixture(scope="module")
 def routes(settings: Settings) -> dict[str, set[str]]:
-    """Every path of the application, made concrete, with the methods that it takes."""
+    """Every path of the application, with values for its parameters, and the methods that it takes."""
     found: dict[str, set[str]] = {}
     for context in iter_route_contexts(create_app(settings).routes):
         path = context.path or ""
@@ -39,7 +39,7 @@ def routes(settings: Settings) -> dict[str, set[str]]:
 
 @pytest.fixture(scope="module")
 async def operations(client: httpx2.AsyncClient) -> dict[Route, dict[str, Any]]:
-    """Every operation of the OpenAPI document, by method and concrete path."""
+    """Every operation of the OpenAPI document, by method and path, with values for the parameters."""
     document = (await client.get("/openapi.json")).json()
     return {
         (method.upper(), re.sub(r"\{\w+\}", "gen_28fm63cjp43w44255s68", path)): operation
@@ -59,7 +59,7 @@ def scheme_of(operation: dict[str, Any]) -> str:
     return next((name for each in operation.get("security", []) for name in each), "")
 
 
-async def test_every_route_of_the_application_is_in_the_document_or_known_not_to_be(
+async def test_every_route_is_documented_except_pages_and_their_files(
     routes: dict[str, set[str]], operations: dict[Route, dict[str, Any]]
 ) -> None:
     all_routes = {(method, path) for path, methods in routes.items() for method in methods}
@@ -76,7 +76,7 @@ async def test_every_route_of_the_application_is_in_the_document_or_known_not_to
 
 
 @pytest.mark.parametrize("method", ["TRACE", "PUT", "PATCH", "OPTIONS", "SEARCH", "LINK"])
-async def test_a_wrong_method_is_a_405_that_allows_every_right_one(
+async def test_a_wrong_method_is_a_405_whose_allow_header_names_every_right_one(
     client: httpx2.AsyncClient, routes: dict[str, set[str]], method: str
 ) -> None:
     for path, methods in routes.items():
@@ -85,7 +85,7 @@ async def test_a_wrong_method_is_a_405_that_allows_every_right_one(
         assert answer.headers["allow"] == ", ".join(sorted(methods)), path
 
 
-async def test_every_route_refuses_a_large_body_and_two_credentials_with_a_problem(
+async def test_every_route_refuses_a_large_body_and_two_credentials(
     client: httpx2.AsyncClient, routes: dict[str, set[str]]
 ) -> None:
     for method, path in ((method, path) for path, methods in routes.items() for method in methods - {"HEAD"}):
@@ -93,7 +93,7 @@ async def test_every_route_refuses_a_large_body_and_two_credentials_with_a_probl
         check_problem(await send_raw(client, head(method, path, TWO_CREDENTIALS)), 400, "invalid_request")
 
 
-async def test_every_closed_route_asks_for_a_credential_and_says_if_one_was_wrong(
+async def test_every_route_with_credentials_answers_401_and_says_whether_one_was_sent(
     start: Start, operations: dict[Route, dict[str, Any]], credentials: dict[str, dict[str, str]]
 ) -> None:
     client = await start(metrics_token=METRICS_TOKEN)
@@ -112,7 +112,7 @@ async def test_every_closed_route_asks_for_a_credential_and_says_if_one_was_wron
             assert answer.headers["www-authenticate"] == f'{REALM}, error="invalid_token"'
 
 
-async def test_every_route_that_takes_a_body_refuses_a_wrong_one_with_a_problem(
+async def test_every_route_that_takes_a_body_refuses_a_wrong_one(
     client: httpx2.AsyncClient, operations: dict[Route, dict[str, Any]], credentials: dict[str, dict[str, str]]
 ) -> None:
     taking = {route: operation for route, operation in operations.items() if "requestBody" in operation}
@@ -128,7 +128,7 @@ async def test_every_route_that_takes_a_body_refuses_a_wrong_one_with_a_problem(
         check_problem(answer, 422, "validation_error", more=more)
 
 
-async def test_an_unknown_key_image_and_query_are_problems(
+async def test_an_unknown_key_image_or_parameter_is_refused(
     client: httpx2.AsyncClient, credentials: dict[str, dict[str, str]]
 ) -> None:
     token = credentials["Login token"]
@@ -140,17 +140,19 @@ async def test_an_unknown_key_image_and_query_are_problems(
 
 
 def image_or_nothing(identifier: str, kind: str) -> str:
-    """A path with a control character leads nowhere at all."""
+    """The error code for this identifier: a path with a control character is not found before its route is."""
     return "not_found" if identifier == "%00" else f"{kind}_not_found"
 
 
-async def test_a_wrong_password_is_a_401_that_names_no_token(client: httpx2.AsyncClient, account: Account) -> None:
+async def test_a_wrong_password_is_a_401_that_does_not_mention_a_token(
+    client: httpx2.AsyncClient, account: Account
+) -> None:
     answer = await client.post("/v1/auth/login", json={"email": account.email, "password": "wrong password"})
     check_problem(answer, 401, "invalid_credentials")
     assert answer.headers["www-authenticate"] == REALM
 
 
-async def test_limits_and_conflicts_are_problems(start: Start) -> None:
+async def test_limits_and_conflicts_are_problem_documents(start: Start) -> None:
     client = await start(generate_limit_mode="enforce", generate_limit_per_key="1/hour", keys_per_account_max=1)
     account = await sign_up(client)
     key = await account.create_key()
@@ -162,7 +164,7 @@ async def test_limits_and_conflicts_are_problems(start: Start) -> None:
     check_problem(await generate(client, key), 429, "rate_limit_exceeded")
 
 
-async def test_of_several_mistakes_the_first_in_the_promised_order_is_told(start: Start) -> None:
+async def test_of_several_errors_the_first_in_the_promised_order_is_answered(start: Start) -> None:
     client = await start(generate_limit_mode="enforce", generate_limit_per_key="1/day", keys_per_account_max=1)
     account = await sign_up(client)
     key = await account.create_key()
@@ -174,7 +176,7 @@ async def test_of_several_mistakes_the_first_in_the_promised_order_is_told(start
         answer = await send_raw(client, head("POST", "/v1/generate", headers), b"{")
         return answer.status_code, answer.json()["code"]
 
-    assert await order(good, text, broken) == (415, "unsupported_media_type")  # and takes the only unit of the limit
+    assert await order(good, text, broken) == (415, "unsupported_media_type")  # which uses up the limit
     assert await order(*TWO_CREDENTIALS, text, TOO_LARGE) == (413, "body_too_large")
     assert await order(good, bad, text, broken) == (400, "invalid_request")
     assert await order(good, text, JSON_TYPE, broken) == (400, "invalid_request")
@@ -193,7 +195,7 @@ async def test_of_several_mistakes_the_first_in_the_promised_order_is_told(start
     assert await create(one_too_many, "application/json", account.headers) == 409
 
 
-async def test_an_exception_is_a_500_that_tells_nothing(
+async def test_an_unexpected_exception_is_a_500_without_details(
     client: httpx2.AsyncClient, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     canary = secrets.token_hex(8)
@@ -208,5 +210,5 @@ async def test_an_exception_is_a_500_that_tells_nothing(
     check_problem(answer, 500, "internal_error")
     assert canary not in answer.text
     assert canary not in str(answer.headers)
-    for part_of_us in ("RuntimeError", "Traceback", "app.", ".py", "sqlalchemy", "postgres"):
-        assert part_of_us not in answer.text
+    for detail in ("RuntimeError", "Traceback", "app.", ".py", "sqlalchemy", "postgres"):
+        assert detail not in answer.text

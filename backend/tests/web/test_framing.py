@@ -1,8 +1,8 @@
-"""Where one request ends and the next begins: the bytes alone decide, however they arrive, and a request that two
-parsers could read differently is refused. Source: RFC 9112.
+"""The end of a request is decided by its bytes alone, in whatever pieces they arrive, and a request that two parsers
+could read differently is refused. Source: RFC 9112.
 
-After each case comes one more request, `GET /next`. It is answered where the connection goes on, and not where the
-server has ended it. A request that hides in another one's body, `GET /stolen`, never reaches the application.
+After each case the client sends one more request, `GET /next`. It is answered if the connection goes on, and not if the
+server has ended it. `GET /stolen`, which is hidden in another request's body, never reaches the application.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ import httpx2
 import pytest
 from app.core.metrics import Metrics
 from app.server import http_config
-from app.web.overload import Door
-from app.web.prepared_refusals import Refusals
+from app.web.overload import OverloadGuard
+from app.web.prepared_refusals import PreparedRefusals
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 from tests.harness import PATIENCE_SECONDS, serving
@@ -24,7 +24,7 @@ from tests.problems import check_problem
 from tests.raw_http import head, send_raw
 
 Delivery = Callable[[bytes], Sequence[bytes]]
-"""Cuts what is sent into the pieces in which it arrives."""
+"""Cuts the bytes that a client sends into the pieces in which they arrive."""
 
 STOLEN = b"GET /stolen HTTP/1.1\r\nHost: a\r\n\r\n"
 LENGTH = b"%d" % len(STOLEN)
@@ -33,12 +33,12 @@ CHUNKED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(STOLEN), STOLEN)
 
 
 def get(*lines: bytes, target: bytes = b"/a", version: bytes = b"HTTP/1.1", host: bytes | None = b"Host: a") -> bytes:
-    """A head without a body: its request line, its Host and these lines."""
+    """The head of a GET without a body: a request line, a Host and these header lines."""
     return b"\r\n".join([b"GET %b %b" % (target, version), *([] if host is None else [host]), *lines, b"", b""])
 
 
 def post(*lines: bytes, version: bytes = b"HTTP/1.1") -> bytes:
-    """The same of a request that has a body."""
+    """The head of a POST: a request line, a Host and these header lines."""
     return b"\r\n".join([b"POST /a %b" % version, b"Host: a", *lines, b"", b""])
 
 
@@ -46,7 +46,7 @@ WITH_LENGTH = b"Content-Length: " + LENGTH
 WITH_CHUNKS = b"Transfer-Encoding: chunked"
 UPGRADE = b"Connection: Upgrade", b"Upgrade: x"
 
-# What reaches the application, in order; and that the connection goes on.
+# Requests that are answered, after which the connection goes on; and what the application receives, in order.
 TAKEN: dict[str, tuple[bytes, str]] = {
     "no body": (get(), "GET /a"),
     "a length": (post(WITH_LENGTH) + STOLEN, "POST /a stolen"),
@@ -107,11 +107,11 @@ TAKEN: dict[str, tuple[bytes, str]] = {
     "a host of IPv6": (get(host=b"Host: [::1]:8000"), "GET /a"),
     "words beyond ASCII in a value": (get(b"X-A: caf\xc3\xa9 \xff"), "GET /a"),
     "a name with an underscore": (post(b"Content_Length: 5", WITH_LENGTH) + STOLEN, "POST /a stolen"),
-    "a length that is told by another name": (get(b"X-Content-Length: 5", b"Content-Length-X: 5"), "GET /a"),
+    "a length under another header name": (get(b"X-Content-Length: 5", b"Content-Length-X: 5"), "GET /a"),
     "blanks in the request line, as RFC 9112 3 allows": (get(target=b" /a", version=b" HTTP/1.1"), "GET /a"),
 }
 
-# The head, or the body, is refused: one 400 at the most, and the end of the connection.
+# Requests whose head or body is refused: at most one 400, and the connection ends.
 REFUSED: dict[str, bytes] = {
     "a length and chunks": post(WITH_LENGTH, WITH_CHUNKS) + CHUNKED,
     "chunks and a length": post(WITH_CHUNKS, WITH_LENGTH) + CHUNKED,
@@ -230,7 +230,7 @@ REFUSED: dict[str, bytes] = {
     "nothing of HTTP": b"hello\r\n\r\n",
 }
 
-# These requests are answered, then the connection ends; what follows them reaches nobody.
+# Connections that end after the requests named here are answered; the application receives no others.
 ENDED: dict[str, tuple[bytes, str]] = {
     "a good request, then no host": (get() + get(host=None, target=b"/b"), "GET /a"),
     "a good one with a body, then nothing of HTTP": (post(WITH_LENGTH) + STOLEN + b"hello\r\n\r\n", "POST /a stolen"),
@@ -252,14 +252,15 @@ ENDED: dict[str, tuple[bytes, str]] = {
 
 
 class Recorder:
-    """An application that answers each request with its method, its path and whether its body holds the hidden one."""
+    """An application that answers each request with its method, its path, and ` stolen` if its body holds STOLEN."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            scope["state"].update(door=Door(1_000_000, Metrics(), proxies=[]), refusals=await prepared_refusals())
+            guard = OverloadGuard(1_000_000, Metrics(), proxies=[])
+            scope["state"].update(overload_guard=guard, prepared_refusals=await prepared_refusals())
             for kind in ("startup", "shutdown"):
                 await receive()
                 await send({"type": f"lifespan.{kind}.complete"})
@@ -273,14 +274,14 @@ class Recorder:
         await send({"type": "http.response.body", "body": seen})
 
 
-async def prepared_refusals() -> Refusals:
+async def prepared_refusals() -> PreparedRefusals:
     app = FastAPI()
-    app.state.error_answers = ()
-    return await Refusals.prepare(app)
+    app.state.error_formats = ()
+    return await PreparedRefusals.prepare(app)
 
 
 async def whole_body(receive: Receive) -> bytes:
-    """The body, or what has come of it when the connection ends."""
+    """The body, or the part of it that has arrived when the connection ends."""
     body = b""
     while True:
         message = await receive()
@@ -305,7 +306,7 @@ def in_one_piece(request: bytes) -> Sequence[bytes]:
 
 
 def heads_apart(request: bytes) -> Sequence[bytes]:
-    """As a proxy sends it that passes a head on before it has the body."""
+    """As a proxy sends it that forwards a head before it has the body."""
     return re.findall(rb".*?\r\n\r\n|.+", request, re.DOTALL)
 
 
@@ -314,15 +315,15 @@ def byte_by_byte(request: bytes) -> Sequence[bytes]:
 
 
 async def answers(port: int, pieces: Sequence[bytes]) -> str:
-    """What a connection is answered until the server ends it: a status, or of a 200 what it says."""
+    """The responses on a connection until the server ends it: the body of a 200, else the status."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received = b""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        with suppress(ConnectionError):  # the server may end it while more is sent, and a reset takes answers with it
+        with suppress(ConnectionError):  # the server may end it while more is sent; a reset loses responses
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
-                await asyncio.sleep(0.002)  # else the system would send several pieces as one
+                await asyncio.sleep(0.002)  # otherwise the system would send several pieces as one
             while data := await reader.read(65536):
                 received += data
     writer.close()
@@ -351,7 +352,7 @@ async def test_a_body_belongs_to_its_request_and_the_connection_goes_on(
 
 @pytest.mark.parametrize("delivered", [in_one_piece, heads_apart, byte_by_byte])
 @pytest.mark.parametrize("case", REFUSED)
-async def test_what_can_be_read_in_two_ways_is_refused_and_ends_the_connection(
+async def test_a_request_that_can_be_read_in_two_ways_is_refused_and_ends_the_connection(
     port: int, recorder: Recorder, case: str, delivered: Delivery
 ) -> None:
     recorder.paths.clear()
@@ -366,17 +367,17 @@ async def test_requests_before_the_end_of_a_connection_are_answered_and_none_aft
 ) -> None:
     request, expected = ENDED[case]
     recorder.paths.clear()
-    told = await answers(port, delivered(request + NEXT))
-    assert told in {expected, f"{expected}, 400", ""}
+    received = await answers(port, delivered(request + NEXT))
+    assert received in {expected, f"{expected}, 400", ""}
     assert not {"/stolen", "/next"} & set(recorder.paths)
 
 
-async def test_what_is_refused_is_told_so_in_the_one_shape_of_errors(client: httpx2.AsyncClient) -> None:
+async def test_a_refused_request_gets_a_problem_document(client: httpx2.AsyncClient) -> None:
     check_problem(await send_raw(client, REFUSED["no host"]), 400, "invalid_request")
 
 
-async def test_trailers_join_no_headers() -> None:
-    """Else a credential could come behind the check that there is only one."""
+async def test_trailers_are_not_added_to_the_headers() -> None:
+    """A second credential could otherwise arrive after the check that there is only one."""
     received = []
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -391,13 +392,13 @@ async def test_trailers_join_no_headers() -> None:
     assert "authorization" not in {name for name, _ in received}
 
 
-async def test_an_empty_value_belongs_to_its_own_name(client: httpx2.AsyncClient) -> None:
+async def test_an_empty_header_value_does_not_take_the_value_of_the_next_header(client: httpx2.AsyncClient) -> None:
     lines = [("X-Empty", ""), ("Authorization", "Bearer nothing"), ("Content-Length", "0")]
     check_problem(await send_raw(client, head("GET", "/v1/auth/me", lines)), 401, "invalid_token")
 
 
-async def test_curl_that_asks_for_http_2_is_served_in_http_1(client: httpx2.AsyncClient) -> None:
+async def test_curl_that_asks_for_http_2_is_answered_in_http_1(client: httpx2.AsyncClient) -> None:
     login = ["-H", "Content-Type: application/json", "-d", "{}", str(client.base_url.join("/v1/auth/login"))]
     curl = await asyncio.create_subprocess_exec("curl", "-s", "--http2", *login, stdout=asyncio.subprocess.PIPE)
-    told, _ = await curl.communicate()
-    assert json.loads(told)["code"] == "validation_error"
+    output, _ = await curl.communicate()
+    assert json.loads(output)["code"] == "validation_error"

@@ -1,4 +1,4 @@
-"""Requests that nobody sends by accident: odd paths, borrowed hosts, hidden methods, credentials in odd places."""
+"""Requests that no client sends by accident: odd paths, other hosts, overridden methods, credentials in odd places."""
 
 import asyncio
 import json
@@ -69,14 +69,14 @@ async def test_a_path_of_70_kb_is_refused_by_the_parser(client: httpx2.AsyncClie
         [("Transfer-Encoding", "chunked, gzip")],
     ],
 )
-async def test_a_body_whose_length_is_in_doubt_is_refused_and_the_connection_closed(
+async def test_a_body_of_ambiguous_length_is_refused_and_ends_the_connection(
     client: httpx2.AsyncClient, lengths: list[tuple[str, str]]
 ) -> None:
     answer = await send_raw(client, head("POST", "/v1/auth/login", [JSON_TYPE, *lengths]), b"{}")
     assert (answer.status_code, answer.headers["connection"]) == (400, "close")
 
 
-async def test_the_host_that_a_caller_names_never_comes_back(client: httpx2.AsyncClient, account: Account) -> None:
+async def test_no_response_repeats_the_host_that_a_client_names(client: httpx2.AsyncClient, account: Account) -> None:
     key = await account.create_key()
     await account.create_key()
     named = {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"}
@@ -93,7 +93,7 @@ async def test_the_host_that_a_caller_names_never_comes_back(client: httpx2.Asyn
         assert "evil" not in str(answer.headers.multi_items())
 
 
-async def test_a_method_is_what_the_request_line_says(client: httpx2.AsyncClient, account: Account) -> None:
+async def test_no_header_overrides_the_method_of_the_request_line(client: httpx2.AsyncClient, account: Account) -> None:
     key = await account.create_key()
     for name in ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"):
         answer = await client.post(f"/v1/keys/{key.id}", headers={**account.headers, name: "DELETE"})
@@ -104,7 +104,7 @@ async def test_a_method_is_what_the_request_line_says(client: httpx2.AsyncClient
 
 
 @pytest.mark.parametrize("name", ["token", "access_token", "authorization", "api_key", "key"])
-async def test_a_credential_in_the_query_or_a_cookie_is_none(
+async def test_a_credential_in_the_query_or_a_cookie_is_ignored(
     client: httpx2.AsyncClient, account: Account, name: str
 ) -> None:
     key = await account.create_key()
@@ -125,13 +125,13 @@ async def test_two_authorization_headers_are_a_400_in_either_order_and_if_equal(
 
 
 @pytest.mark.parametrize("path", ["/v1/auth/login", "/v1/generate"])
-async def test_a_caller_who_leaves_before_the_body_has_come_is_no_failure_of_ours(
+async def test_a_client_that_hangs_up_before_its_body_has_arrived_is_logged_without_an_error(
     client: httpx2.AsyncClient, account: Account, path: str
 ) -> None:
     key, written = await account.create_key(), StringIO()
     [handler] = [each for each in logging.root.handlers if isinstance(each, JSONLines)]
 
-    def about_it() -> list[JSON]:
+    def logged() -> list[JSON]:
         lines = [json.loads(line) for line in written.getvalue().splitlines()]
         return [line for line in lines if line.get("route") != "/health" and not line["logger"].startswith("http")]
 
@@ -140,7 +140,7 @@ async def test_a_caller_who_leaves_before_the_body_has_come_is_no_failure_of_our
     headers = [*key.headers.items(), JSON_TYPE, ("Content-Length", "10")]
     await leave_after(client, head("POST", path, headers) + b"{")
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not about_it():
+        while not logged():
             await client.get("/health")
     handler.setStream(before)
-    assert [(line["event"], line["route"], line["status"]) for line in about_it()] == [("request", path, 0)]
+    assert [(line["event"], line["route"], line["status"]) for line in logged()] == [("request", path, 0)]

@@ -1,4 +1,4 @@
-"""The OpenAPI document says all that a client needs, and the reference page needs nobody but us."""
+"""The OpenAPI document holds all that a client needs, and the reference page loads everything from this server."""
 
 import re
 from collections.abc import Iterator
@@ -42,7 +42,9 @@ def references(node: Any) -> Iterator[str]:
             yield from references(child)
 
 
-def test_every_documented_route_is_there_under_the_name_of_its_function(settings: Settings, document: JSON) -> None:
+def test_the_documented_routes_are_those_of_the_application_named_after_their_functions(
+    settings: Settings, document: JSON
+) -> None:
     found = {
         (context.path_format, method.lower()): route.endpoint.__name__
         for context in iter_route_contexts(create_app(settings).routes)
@@ -58,18 +60,18 @@ def test_every_documented_route_is_there_under_the_name_of_its_function(settings
     assert len(set(documented.values())) == len(documented)
 
 
-def test_every_operation_has_a_sentence_a_tag_and_a_success(operations: list[JSON]) -> None:
+def test_every_operation_has_a_description_a_tag_and_a_success(operations: list[JSON]) -> None:
     for operation in operations:
         assert operation["summary"]
         assert operation["description"].endswith(".")
         assert operation["tags"]
         successes = [status for status in operation["responses"] if status.startswith("2")]
-        assert len(successes) == 1 + ("416" in operation["responses"]), "whole, and where that can be, in part"
+        assert len(successes) == 1 + ("416" in operation["responses"]), "one for the whole content, and one for a range"
         for success in successes:
             assert ("content" in operation["responses"][success]) == (success != "204")
 
 
-def test_every_error_of_every_operation_is_a_problem(operations: list[JSON]) -> None:
+def test_every_documented_error_is_a_problem_document(operations: list[JSON]) -> None:
     for operation in operations:
         errors = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
         assert set(errors) >= OF_EVERY_ROUTE
@@ -83,7 +85,7 @@ def test_every_error_of_every_operation_is_a_problem(operations: list[JSON]) -> 
         assert "422" in errors or not in_query
 
 
-def test_every_body_is_described_and_admits_no_other_fields(document: JSON, operations: list[JSON]) -> None:
+def test_every_body_is_documented_and_allows_no_other_fields(document: JSON, operations: list[JSON]) -> None:
     bodies = [operation["requestBody"] for operation in operations if "requestBody" in operation]
     assert len(bodies) >= 4
     for body in bodies:
@@ -95,7 +97,7 @@ def test_every_body_is_described_and_admits_no_other_fields(document: JSON, oper
         assert schema["properties"]
 
 
-def test_the_idempotency_key_is_an_optional_header_of_what_generates_alone(document: JSON) -> None:
+def test_only_the_routes_that_generate_have_the_optional_header_idempotency_key(document: JSON) -> None:
     found = {
         f"{method} {path}": each
         for path, methods in document["paths"].items()
@@ -110,7 +112,7 @@ def test_the_idempotency_key_is_an_optional_header_of_what_generates_alone(docum
         assert header["description"]
 
 
-async def test_the_idempotency_key_is_documented_as_it_is_taken(
+async def test_the_documented_pattern_of_the_idempotency_key_is_the_one_that_is_enforced(
     client: httpx2.AsyncClient, account: Account, document: JSON
 ) -> None:
     [header] = document["paths"]["/v1/generate"]["post"]["parameters"]
@@ -124,7 +126,7 @@ async def test_the_idempotency_key_is_documented_as_it_is_taken(
         assert bool(re.search(header["schema"]["pattern"], key)) == (key in good), key
 
 
-def test_every_reference_leads_somewhere_and_no_schema_is_left_over(document: JSON) -> None:
+def test_every_reference_has_a_schema_and_every_schema_is_used(document: JSON) -> None:
     used = set(references(document))
     assert used == {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
 
@@ -135,7 +137,7 @@ def test_all_credentials_are_described_as_bearer_tokens(document: JSON) -> None:
     assert all((scheme["type"], scheme["scheme"]) == ("http", "bearer") for scheme in schemes.values())
 
 
-async def test_the_reference_and_all_it_loads_come_from_us(client: httpx2.AsyncClient) -> None:
+async def test_the_reference_page_loads_everything_from_this_server(client: httpx2.AsyncClient) -> None:
     page = await client.get("/docs")
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
@@ -152,7 +154,7 @@ async def test_the_reference_and_all_it_loads_come_from_us(client: httpx2.AsyncC
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_the_references_files_may_be_cached_and_are_not_sent_twice(client: httpx2.AsyncClient) -> None:
+async def test_the_files_of_the_reference_page_may_be_cached_and_are_not_sent_twice(client: httpx2.AsyncClient) -> None:
     for name, media_type in [("swagger-ui-bundle.js", "javascript"), ("swagger-ui.css", "css"), ("favicon.png", "png")]:
         answer = await client.get(f"/docs/assets/{name}")
         assert media_type in answer.headers["content-type"]

@@ -1,4 +1,4 @@
-"""Too much to do: a request more than may be at work is refused at once, and a place is free once an answer begins."""
+"""Slots for requests: a request that finds none is refused at once, and a slot is free when its response starts."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ from tests.harness import BEYOND_PATIENCE_SECONDS, PATIENCE_SECONDS, Account, Ke
 from tests.problems import check_problem
 from tests.raw_http import JSON_TYPE, chunk, connected, head, read_answer, send_raw
 
-PLACES = 3
+SLOTS = 3
 LOOPBACK = "127.0.0.0/8"
 METRICS = {"Authorization": f"Bearer {METRICS_TOKEN}"}
 LOGIN = head("POST", "/v1/auth/login", [JSON_TYPE, ("Content-Length", "10")])
@@ -24,29 +24,29 @@ FIRST_PART, LAST_PART = b"{", b'"a": "b"}'
 
 @pytest.fixture
 async def small(start: Start, monkeypatch: pytest.MonkeyPatch) -> httpx2.AsyncClient:
-    """An application that works on three requests at a time, and waits as long as a test does for a body. It takes us
-    for a proxy, to whom it listens after a refusal too.
+    """An application with three slots, which waits for a body for as long as a test does. The test is a trusted proxy,
+    whose connections are read after a refusal too.
     """
     monkeypatch.setattr("app.web.body.BODY_SECONDS_MAX", BEYOND_PATIENCE_SECONDS)
-    return await start(requests_max=PLACES, metrics_token=METRICS_TOKEN, trusted_proxies=LOOPBACK)
+    return await start(requests_max=SLOTS, metrics_token=METRICS_TOKEN, trusted_proxies=LOOPBACK)
 
 
 @pytest.fixture
 async def impatient(start: Start, monkeypatch: pytest.MonkeyPatch) -> httpx2.AsyncClient:
-    """An application that works on one request at a time, and waits a twentieth of a second for its body."""
+    """An application with one slot, which waits for a body for a twentieth of a second."""
     monkeypatch.setattr("app.web.body.BODY_SECONDS_MAX", 0.05)
     return await start(requests_max=1)
 
 
 @asynccontextmanager
-async def _at_work(
-    client: httpx2.AsyncClient, *, more: int, places: int = PLACES
+async def _slots_taken(
+    client: httpx2.AsyncClient, *, more: int, slots: int = SLOTS
 ) -> AsyncIterator[Sequence[httpx2.Response]]:
-    """As many requests as may be are at work until the block ends, since their bodies have not come; what so many more,
-    which came together with them, were answered.
+    """All slots are taken until the block ends, by requests whose bodies have not arrived. The responses to `more`
+    requests, sent together with them.
     """
     async with AsyncExitStack() as stack:
-        ends = [await stack.enter_async_context(connected(client)) for _ in range(places + more)]
+        ends = [await stack.enter_async_context(connected(client)) for _ in range(slots + more)]
         for _, writer in ends:
             writer.write(LOGIN + FIRST_PART)
         calls = [asyncio.ensure_future(read_answer(reader)) for reader, _ in ends]
@@ -54,28 +54,28 @@ async def _at_work(
         assert [call.done() for call in calls].count(True) == more
         for _, writer in ends:
             writer.write(LAST_PART)
-        assert sorted([answer.status_code for answer in await asyncio.gather(*calls)]) == [422] * places + [503] * more
+        assert sorted([answer.status_code for answer in await asyncio.gather(*calls)]) == [422] * slots + [503] * more
 
 
-async def _assert_room(client: httpx2.AsyncClient, places: int = PLACES) -> None:
-    """So many requests have a place, and no more."""
-    async with _at_work(client, more=3, places=places) as refused:
+async def _assert_free_slots(client: httpx2.AsyncClient, slots: int = SLOTS) -> None:
+    """Exactly so many slots are free."""
+    async with _slots_taken(client, more=3, slots=slots) as refused:
         for answer in refused:
             check_problem(answer, 503, "overloaded")
 
 
 async def _until(client: httpx2.AsyncClient, status: int) -> None:
-    """Returns once a request that leads nowhere has this status: 503 while there is no place."""
+    """Returns once a request for an unknown path has this status: 503 while no slot is free, else 404."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (await client.get("/nothing")).status_code != status:
             pass
 
 
-async def test_a_request_more_than_may_be_at_work_is_refused_and_health_still_answers(
+async def test_a_request_without_a_free_slot_is_refused_and_health_is_still_answered(
     small: httpx2.AsyncClient, account: Account
 ) -> None:
     key = await account.create_key()
-    async with _at_work(small, more=5) as refused:
+    async with _slots_taken(small, more=5) as refused:
         for answer in (*refused, await generate(small, key), await small.get("/openapi.json")):
             check_problem(answer, 503, "overloaded")
             assert answer.headers["retry-after"] == "1"
@@ -88,10 +88,10 @@ async def test_a_request_more_than_may_be_at_work_is_refused_and_health_still_an
         check_problem(await small.get("/metrics"), 401, "invalid_metrics_token")
     assert read(await scrape(small))["nanobanana_overload_refusals"] == {(): 5 + 2 + 3}
     assert (await generate(small, key)).status_code == 200
-    await _assert_room(small)
+    await _assert_free_slots(small)
 
 
-async def test_every_kind_of_answer_leaves_its_place(
+async def test_every_kind_of_response_frees_its_slot(
     small: httpx2.AsyncClient, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object, **__: object) -> None:
@@ -100,7 +100,7 @@ async def test_every_kind_of_answer_leaves_its_place(
     key = await account.create_key()
     monkeypatch.setattr("app.features.keys.service.create", fail)
     picture = (await generate(small, key)).json()["url"].removeprefix("https://pictures.test")
-    for _ in range(PLACES + 1):
+    for _ in range(SLOTS + 1):
         answers = [
             await small.get("/nothing"),
             await small.put("/health"),
@@ -115,10 +115,10 @@ async def test_every_kind_of_answer_leaves_its_place(
         ]
         statuses = [answer.status_code for answer in answers]
         assert statuses == [404, 405, 422, 401, 500, 200, 200, 413, 404, 413]
-    await _assert_room(small)
+    await _assert_free_slots(small)
 
 
-async def test_who_hangs_up_leaves_the_place(start: Start, account: Account) -> None:
+async def test_a_client_that_hangs_up_frees_its_slot(start: Start, account: Account) -> None:
     client, key = await start(requests_max=1, trusted_proxies=LOOPBACK), await account.create_key()
     generation = head("POST", "/v1/generate", [*key.headers.items(), JSON_TYPE, ("Content-Length", "10")])
     for begun in (LOGIN, CHUNKED_LOGIN, generation) * 2:
@@ -126,10 +126,10 @@ async def test_who_hangs_up_leaves_the_place(start: Start, account: Account) -> 
             writer.write(begun + (chunk(FIRST_PART) if begun is CHUNKED_LOGIN else FIRST_PART))
             await _until(client, 503)
         await _until(client, 404)
-    await _assert_room(client, 1)
+    await _assert_free_slots(client, 1)
 
 
-async def test_who_asks_for_health_takes_no_place(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_for_health_takes_no_slot(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.features.health.service.DATABASE_SECONDS_MAX", 20)
     asked, over = asyncio.Event(), asyncio.Event()
 
@@ -151,7 +151,7 @@ async def test_who_asks_for_health_takes_no_place(start: Start, monkeypatch: pyt
 
 @asynccontextmanager
 async def _reading_slowly(client: httpx2.AsyncClient, target: str) -> AsyncIterator[None]:
-    """Somebody who has seen the first line of an answer, and leaves the rest lying."""
+    """A client that has read the first line of its response, and does not read the rest."""
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         taken.settimeout(0)
@@ -163,14 +163,14 @@ async def _reading_slowly(client: httpx2.AsyncClient, target: str) -> AsyncItera
         writer.transport.abort()
 
 
-async def test_who_reads_slowly_takes_no_place(small: httpx2.AsyncClient) -> None:
+async def test_a_client_that_reads_slowly_holds_no_slot(small: httpx2.AsyncClient) -> None:
     async with AsyncExitStack() as stack:
-        for _ in range(PLACES):
+        for _ in range(SLOTS):
             await stack.enter_async_context(_reading_slowly(small, "/docs/assets/swagger-ui-bundle.js"))
-        await _assert_room(small)
+        await _assert_free_slots(small)
 
 
-async def test_a_body_that_does_not_come_is_a_408_that_ends_the_connection_and_leaves_the_place(
+async def test_a_body_that_does_not_arrive_is_a_408_that_ends_the_connection_and_frees_the_slot(
     impatient: httpx2.AsyncClient, account: Account
 ) -> None:
     by_token, by_key = account.headers, (await account.create_key()).headers
@@ -190,7 +190,7 @@ async def test_a_body_that_does_not_come_is_a_408_that_ends_the_connection_and_l
             assert (await impatient.get("/openapi.json")).status_code == 200
 
 
-async def test_a_body_that_comes_byte_by_byte_has_no_more_time_than_any_other(impatient: httpx2.AsyncClient) -> None:
+async def test_a_body_that_arrives_byte_by_byte_has_no_more_time_than_any_other(impatient: httpx2.AsyncClient) -> None:
     async def trickle(writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while True:

@@ -1,4 +1,4 @@
-"""Lists: bounds, cursors that only we can write, and pages that repeat and skip nothing."""
+"""Lists in pages: bounds of `limit`, cursors that only the server can write, no row repeated or skipped."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import asyncpg
 import httpx2
 import pytest
-from app.web.pagination import Cursor
+from app.core.cursor import Cursor
 from tests.harness import Account, Key, sign_up
 
 PUBLIC_URL = "https://pictures.test"
@@ -73,7 +73,7 @@ WRONG_QUERIES = [
 
 @pytest.fixture(scope="module")
 async def account(client: httpx2.AsyncClient) -> Account:
-    """An account with seven keys, two of them revoked, and three of one and the same moment."""
+    """An account with seven keys, two of them revoked."""
     account = await sign_up(client)
     for number in range(KEYS):
         key = await account.create_key(name=f"{number}")
@@ -83,7 +83,8 @@ async def account(client: httpx2.AsyncClient) -> Account:
 
 
 @pytest.fixture
-async def three_of_one_moment(account: Account, database: asyncpg.Connection) -> None:
+async def three_keys_of_one_time(account: Account, database: asyncpg.Connection) -> None:
+    """Three of the account's keys were created at the same time."""
     moment = datetime(2026, 11, 22, 12, tzinfo=UTC)
     update = "update api_keys set created_at = $1 where user_id = $2 and name in ('1', '3', '4')"
     await database.execute(update, moment, account.id)
@@ -99,7 +100,7 @@ def names(answer: httpx2.Response) -> list[str]:
 
 
 def next_url(answer: httpx2.Response) -> str | None:
-    """Where the `Link` header leads, on the host under test."""
+    """The URL in the `Link` header, without the host; None without that header."""
     if "link" not in answer.headers:
         return None
     url, relation = answer.headers["link"].split("; ")
@@ -109,18 +110,18 @@ def next_url(answer: httpx2.Response) -> str | None:
 
 
 async def walk(account: Account, query: str) -> AsyncIterator[list[str]]:
-    """The pages from the first to the last."""
+    """The names on each page, from the first page to the last."""
     url: str | None = f"/v1/keys?{query}"
     for _ in range(PAGES_MAX):
         if url:
             answer = await account.client.get(url, headers=account.headers)
             url = next_url(answer)
             yield names(answer)
-    assert url is None, "the links go on and on"
+    assert url is None, "the links do not end"
 
 
 @pytest.mark.parametrize("limit", WRONG_LIMITS, ids=lambda limit: limit[:12])
-async def test_a_limit_is_plain_digits_from_1_to_100(account: Account, limit: str) -> None:
+async def test_a_limit_must_be_plain_digits_from_1_to_100(account: Account, limit: str) -> None:
     answer = await page(account, f"limit={limit}")
     assert answer.status_code == 422
     assert [error["parameter"] for error in answer.json()["errors"]] == ["limit"]
@@ -132,26 +133,26 @@ async def test_a_page_has_at_most_limit_rows(account: Account, limit: int, count
 
 
 @pytest.mark.parametrize("cursor", WRONG_CURSORS.values(), ids=WRONG_CURSORS)
-async def test_a_cursor_that_no_link_gave_is_a_422(account: Account, cursor: str) -> None:
+async def test_a_cursor_that_the_server_did_not_write_is_a_422(account: Account, cursor: str) -> None:
     answer = await page(account, f"cursor={cursor}")
     assert answer.status_code == 422
     assert [error["parameter"] for error in answer.json()["errors"]] == ["cursor"]
 
 
 @pytest.mark.parametrize("moment", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
-async def test_a_cursor_at_the_ends_of_time_is_a_place_like_any_other(account: Account, moment: datetime) -> None:
+async def test_a_cursor_at_the_earliest_or_latest_time_is_accepted(account: Account, moment: datetime) -> None:
     answer = await page(account, f"cursor={Cursor(moment, KEY_ID)}")
     assert len(names(answer)) == (5 if moment.year > 1 else 0)
 
 
 @pytest.mark.parametrize("query", WRONG_QUERIES)
-async def test_a_query_that_is_not_understood_is_a_422_and_not_ignored(account: Account, query: str) -> None:
+async def test_an_unknown_or_malformed_parameter_is_a_422_and_not_ignored(account: Account, query: str) -> None:
     assert (await page(account, query)).status_code == 422
 
 
-@pytest.mark.usefixtures("three_of_one_moment")
+@pytest.mark.usefixtures("three_keys_of_one_time")
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 6, 7, 8])
-async def test_links_lead_through_all_keys_once_newest_first(account: Account, limit: int) -> None:
+async def test_the_links_lead_to_every_key_once_newest_first(account: Account, limit: int) -> None:
     for query, shown in (("", KEYS - 2), ("&include_revoked=false", KEYS - 2), ("&include_revoked=true", KEYS)):
         [everything] = [rows async for rows in walk(account, f"limit=100{query}")]
         pages = [rows async for rows in walk(account, f"limit={limit}{query}")]
@@ -162,7 +163,7 @@ async def test_links_lead_through_all_keys_once_newest_first(account: Account, l
         assert set(everything[-3:]) == {"1", "3", "4"}
 
 
-async def test_keys_come_newest_first(client: httpx2.AsyncClient) -> None:
+async def test_keys_are_listed_newest_first(client: httpx2.AsyncClient) -> None:
     account = await sign_up(client)
     made = [(await account.create_key(name=f"{number}")).id for number in range(4)]
     listed = (await page(account, "")).json()
@@ -170,24 +171,24 @@ async def test_keys_come_newest_first(client: httpx2.AsyncClient) -> None:
     assert "link" not in (await page(account, "limit=4")).headers
 
 
-async def test_nothing_that_was_there_all_along_is_repeated_or_skipped_while_others_come_and_go(
+async def test_rows_that_stay_are_neither_repeated_nor_skipped_while_others_are_inserted_and_deleted(
     client: httpx2.AsyncClient,
 ) -> None:
     account = await sign_up(client)
     keys = [await account.create_key(name=f"{number:02}") for number in range(12)]
-    leaving: list[Key] = keys[1::2]
+    to_revoke: list[Key] = keys[1::2]
     seen: list[str] = []
     async for rows in walk(account, "limit=2"):
         seen += rows
         await account.create_key(name="new")
-        for place in (-1, 0):  # one whose page has been read, one that is still ahead
-            if leaving:
-                await account.revoke_key(leaving.pop(place))
+        for index in (-1, 0):  # one from a page that has been read, one from a page still to come
+            if to_revoke:
+                await account.revoke_key(to_revoke.pop(index))
     assert [name for name in seen if int(name) % 2 == 0] == ["10", "08", "06", "04", "02", "00"]
     assert len(seen) == len(set(seen))
 
 
-async def test_a_cursor_from_one_account_shows_nothing_of_it_to_another(
+async def test_a_cursor_of_one_account_shows_none_of_its_rows_to_another(
     account: Account, other_account: Account
 ) -> None:
     url = next_url(await page(account, "limit=1"))

@@ -1,7 +1,7 @@
-"""What the server uses of uvicorn beyond its documented interface: a release that changes any of it fails here first.
+"""The undocumented parts of uvicorn that the server uses: a release that changes one of them fails here first.
 
-A developer who raises the pinned version reads what has changed in each place that a failure names, mends what follows
-from it, and then writes down the new digest.
+A developer who raises the pinned version reads the changes in every part that a failure names, adapts our code to them,
+and then writes down the new digest.
 """
 
 import ast
@@ -18,7 +18,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-OURS: Sequence[type] = (protocol.Protocol, fast_response.Exchange)
+OURS: Sequence[type] = (protocol.HttpProtocol, fast_response.FastResponse)
 DIGESTS: dict[type, dict[str, str]] = {
     HttpToolsProtocol: {
         "__init__": "4f0899941034",
@@ -79,7 +79,7 @@ DIGESTS: dict[type, dict[str, str]] = {
 
 
 def _source_of(owner: type, name: str) -> str:
-    """A method's source, or the statements that give an instance its attribute; empty where there is no such thing."""
+    """The source of a method, or the statements that assign an attribute; empty if the class has no such name."""
     found = inspect.getattr_static(owner, name, None)
     function = found.fget if isinstance(found, property) else found
     if inspect.isfunction(function):
@@ -95,7 +95,7 @@ def _assigned_by(node: ast.AST) -> Iterator[str]:
 
 
 def _names_in_use() -> set[str]:
-    """Every attribute that our classes read, write, call or define."""
+    """The name of every attribute that our modules read, write or call, and of all that our classes define."""
     files = {Path(inspect.getsourcefile(ours) or "") for ours in OURS}
     read = {
         node.attr for file in files for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)
@@ -111,12 +111,11 @@ def _digests(owner: type) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("owner", DIGESTS, ids=lambda owner: owner.__name__)
-def test_everything_of_uvicorn_that_is_used_is_as_it_was_read(owner: type) -> None:
+def test_the_undocumented_parts_of_uvicorn_that_are_used_have_not_changed(owner: type) -> None:
     assert _digests(owner) == DIGESTS[owner]
 
 
-def test_the_parser_has_every_method_that_uvicorn_calls() -> None:
+def test_our_parser_has_every_method_that_uvicorn_calls() -> None:
     called = set(re.findall(r"self\.parser\.(\w+)\(", inspect.getsource(HttpToolsProtocol)))
-    assert called - set(dir(RequestParser)) == {
-        "set_dangerous_leniencies"
-    }  # of the parser that ours takes the place of
+    missing = called - set(dir(RequestParser))
+    assert missing == {"set_dangerous_leniencies"}, "which uvicorn calls only before our parser takes over"

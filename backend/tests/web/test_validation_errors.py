@@ -1,4 +1,4 @@
-"""What a 422 tells: which rule was broken and where, and nothing that was sent."""
+"""A 422 names the rule that was broken and the field, and repeats nothing that the client sent."""
 
 import secrets
 
@@ -8,7 +8,7 @@ from tests.harness import Account, post
 from tests.problems import check_problem
 
 
-async def test_nothing_that_was_sent_comes_back_in_a_validation_error(
+async def test_a_validation_error_repeats_nothing_that_the_client_sent(
     client: httpx2.AsyncClient, account: Account
 ) -> None:
     key = await account.create_key()
@@ -32,7 +32,7 @@ async def test_nothing_that_was_sent_comes_back_in_a_validation_error(
         assert canary not in answer.text
 
 
-async def test_a_validation_error_points_at_the_field_or_the_parameter(
+async def test_a_validation_error_names_the_field_or_the_parameter(
     client: httpx2.AsyncClient, account: Account
 ) -> None:
     answer = await client.post("/v1/auth/register", json={"email": "x", "a": 1, "b": 2})
@@ -46,7 +46,7 @@ async def test_a_validation_error_points_at_the_field_or_the_parameter(
     assert {error["parameter"] for error in answer.json()["errors"]} == {"limit", "*"}
 
 
-def test_a_validation_error_names_at_most_20_places() -> None:
+def test_a_validation_error_names_at_most_20_fields() -> None:
     errors = [{"pointer": f"#/{n}", "detail": "Field required"} for n in range(100)]
     assert list(Invalid(errors).members["errors"]) == errors[:FIELD_ERRORS_MAX]
     assert FIELD_ERRORS_MAX == 20

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Request, Response
 from app.console.drafts import Draft, Nothing, form
 from app.console.site import Page
 from app.console.visits import Owner, Visitor, farewell, welcome
-from app.core.db import Session
 from app.features.auth import service, sessions
 from app.features.auth.dependencies import CallersOrigin, CurrentAccounts, CurrentLimits, guess, limit_logins
 from app.features.auth.schemas import PasswordChange
+from app.web.database import Session
 
 router = APIRouter(include_in_schema=False)
 

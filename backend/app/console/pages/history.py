@@ -7,10 +7,10 @@ from pydantic import Field
 
 from app.console.site import Page
 from app.console.visits import Owner
-from app.core.db import Session
 from app.core.schemas import QueryInt
 from app.features.generate import service
 from app.features.generate.dependencies import CurrentStudio
+from app.web.database import Session
 from app.web.pagination import PAGE_SIZE_MAX, PageQuery, split_page
 
 router = APIRouter(include_in_schema=False)

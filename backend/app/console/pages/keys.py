@@ -8,11 +8,11 @@ from pydantic import Field
 from app.console.drafts import Draft, Nothing, form
 from app.console.site import Page
 from app.console.visits import Owner, Visitor, led_to
-from app.core.db import Session
 from app.core.schemas import QueryInt
 from app.features.keys import service
 from app.features.keys.dependencies import KeysMax
 from app.features.keys.schemas import KeyCreate, KeyListQuery
+from app.web.database import Session
 from app.web.pagination import PAGE_SIZE_MAX, split_page
 
 router = APIRouter(include_in_schema=False)

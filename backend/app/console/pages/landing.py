@@ -11,7 +11,7 @@ from app.core.errors import NotFound
 from app.features.generate.dependencies import CurrentStudio
 from app.features.generate.studio import Studio
 from app.providers import Order, Size
-from app.web.immutable import Part, immutable, part_of
+from app.web.immutable import Part, immutable_response, part_of
 
 router = APIRouter(include_in_schema=False)
 
@@ -35,7 +35,9 @@ async def show_landing(visitor: CurrentVisitor) -> Page:
 @router.get("/examples/{name}.png")
 async def show_example(request: Request, name: str, studio: CurrentStudio) -> Response:
     """One of the pictures on the front page, drawn by this server when it is first asked for."""
-    return await immutable(request, etag=f"example-{name}", open_part=partial(_open_example, request, studio, name))
+    return await immutable_response(
+        request, etag=f"example-{name}", open_part=partial(_open_example, request, studio, name)
+    )
 
 
 @router.get("/static/{name}")

@@ -11,10 +11,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from app.console.charts import draw_chart
 from app.console.site import Page
 from app.console.visits import Owner, Visitor
-from app.core.db import Session
+from app.core.cursor import Cursor
 from app.features.auth.dependencies import CurrentAccounts
 from app.features.usage import service
-from app.web.pagination import Cursor
+from app.web.database import Session
 
 router = APIRouter(include_in_schema=False)
 

@@ -4,7 +4,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from app.core.db import Session
 from app.core.errors import RateLimited
 from app.features.auth import service
 from app.features.auth.dependencies import (
@@ -18,6 +17,7 @@ from app.features.auth.dependencies import (
 )
 from app.features.auth.schemas import AccountPublic, LoginToken, PasswordChange
 from app.web.body import json_body
+from app.web.database import Session
 from app.web.openapi import BODY_PROBLEMS, problems
 
 router = APIRouter(prefix="/v1/auth", tags=["Accounts"])

@@ -8,7 +8,6 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from app.core.db import Session
 from app.core.settings import Settings
 from app.features.auth.schemas import Credentials
 from app.features.auth.service import Accounts, InvalidCredentials, InvalidToken, WrongPassword, authenticate
@@ -17,6 +16,7 @@ from app.ratelimit import Charge, Limit, Limiter
 from app.ratelimit.headers import enforce, tell
 from app.web.body import json_body
 from app.web.client_address import Origin, origin_of
+from app.web.database import Session
 
 _bearer = HTTPBearer(
     scheme_name="Login token",

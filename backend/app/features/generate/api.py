@@ -5,7 +5,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from app.core.db import Session
 from app.core.errors import ConcurrencyLimited, Invalid, RateLimited
 from app.features.generate import service
 from app.features.generate.dependencies import (
@@ -14,27 +13,30 @@ from app.features.generate.dependencies import (
     DeliveredGeneration,
     WithinLimits,
     read_idempotency_key,
-    tell_replay,
+    set_replayed_header,
 )
-from app.features.generate.pictures import ImageNotFound, find_elsewhere, open_part
+from app.features.generate.pictures import ImageNotFound, open_part, redirect_target
 from app.features.generate.schemas import GenerationCreate, GenerationListed, GenerationPublic
 from app.features.keys.dependencies import Caller, bearer, recall_caller
 from app.features.keys.service import InvalidApiKey
 from app.features.usage.ledger.entries import IdempotencyKeyInUse, IdempotencyKeyReused, OutcomeUnknown
 from app.providers import PROVIDER_PROBLEMS
 from app.web.body import JSONBody, json_body
-from app.web.fast_route import LeanJSON, LeanRoute
-from app.web.immutable import RangeNotSatisfiable, immutable
+from app.web.database import Session
+from app.web.fast_route import FastRoute, JSONBytes
+from app.web.immutable import RangeNotSatisfiable, immutable_response
 from app.web.openapi import BODY_PROBLEMS, operation_id, problems
 from app.web.pagination import PageQuery, one_page
 
 _IMAGES: dict[str, dict[str, str]] = {"image/png": {}, "image/jpeg": {}, "image/webp": {}}
 
 router = APIRouter(prefix="/v1", tags=["Generate"])
-lean = APIRouter(prefix="/v1", tags=["Generate"], route_class=LeanRoute, generate_unique_id_function=operation_id)
+fast_router = APIRouter(
+    prefix="/v1", tags=["Generate"], route_class=FastRoute, generate_unique_id_function=operation_id
+)
 
 
-@lean.post(
+@fast_router.post(
     "/generate",
     response_model=GenerationPublic,
     dependencies=[Depends(bearer), json_body(GenerationCreate)],
@@ -51,7 +53,7 @@ lean = APIRouter(prefix="/v1", tags=["Generate"], route_class=LeanRoute, generat
     ),
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
-async def generate(request: Request) -> LeanJSON:
+async def generate(request: Request) -> JSONBytes:
     """Make a picture from a prompt.
 
     `size` is honoured exactly or refused. A 200 is recorded and counted before it is sent. With an `Idempotency-Key` a
@@ -68,8 +70,8 @@ async def generate(request: Request) -> LeanJSON:
             route="/v1/generate",
             idempotency_key=idempotency_key,
         )
-    tell_replay(request, delivered)
-    return LeanJSON(GenerationPublic.write(delivered))
+    set_replayed_header(request, delivered)
+    return JSONBytes(GenerationPublic.write(delivered))
 
 
 _ORDER = JSONBody(GenerationCreate)
@@ -125,9 +127,9 @@ async def delete_generation(caller: Caller, generation_id: str, studio: CurrentS
 )
 async def show_image(request: Request, generation: DeliveredGeneration, studio: CurrentStudio) -> Response:
     """Show a picture. It needs no key: whoever has the URL may look."""
-    return await immutable(
+    return await immutable_response(
         request,
         etag=generation.id,
         open_part=partial(open_part, studio, generation),
-        find_elsewhere=partial(find_elsewhere, studio, generation),
+        redirect_target=partial(redirect_target, studio, generation),
     )

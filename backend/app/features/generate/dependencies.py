@@ -21,7 +21,7 @@ from app.models import Generation
 from app.ratelimit import Charge, Lease, Limit, Limiter, Taken
 from app.ratelimit.headers import Mode, enforce, tell
 from app.web.body import BODY_SECONDS_MAX
-from app.web.middleware import add_answer_headers, sent_headers
+from app.web.headers import add_response_headers, header_values
 
 _IDEMPOTENCY_KEY = re.compile(r'"(?P<quoted>[!#-~]{1,255})"|(?P<bare>[!#-~]{1,255})', re.ASCII)
 _LEASE_MARGIN_SECONDS = 5
@@ -154,7 +154,7 @@ async def take_further(request: Request, caller: Caller, *, units: int) -> None:
 
 def read_idempotency_key(request: Request) -> str | None:
     """The request's `Idempotency-Key`, without its quotes, if it has one. Raises InvalidRequest for a malformed one."""
-    sent = sent_headers(request, b"idempotency-key")
+    sent = header_values(request, b"idempotency-key")
     if not sent:
         return None
     match = _IDEMPOTENCY_KEY.fullmatch(sent[0])
@@ -163,10 +163,10 @@ def read_idempotency_key(request: Request) -> str | None:
     return match["quoted"] or match["bare"]
 
 
-def tell_replay(request: Request, delivered: Delivered) -> None:
+def set_replayed_header(request: Request, delivered: Delivered) -> None:
     """Marks the answer as one that was given before, if it is."""
     if delivered.replayed:
-        add_answer_headers(request, {b"idempotent-replayed": b"true"})
+        add_response_headers(request, {b"idempotent-replayed": b"true"})
 
 
 IdempotencyKey = Annotated[str | None, Depends(read_idempotency_key)]

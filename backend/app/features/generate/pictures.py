@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, func, select, update
 
-from app.core.db import trouble
+from app.core.db import classify_database_error
 from app.core.errors import ApiError, NotFound
 from app.core.logs import logger
 from app.core.security import is_id, time_prefix
@@ -16,7 +16,7 @@ from app.features.generate.service import SHOWN
 from app.features.generate.studio import Studio, Wish, name_of
 from app.models import Generation, PictureFormat
 from app.providers import Size
-from app.web.immutable import Elsewhere, Part, part_of
+from app.web.immutable import Part, RedirectTarget, part_of
 
 _SWEEP_SECONDS = 60
 _AT_A_TIME = 100
@@ -52,12 +52,12 @@ async def open_part(studio: Studio, generation: Generation, start: int, end: int
     return Part(media_type, stored.size, stored.start, stored.end, stored.chunks)
 
 
-async def find_elsewhere(studio: Studio, generation: Generation) -> Elsewhere | None:
-    """Where callers are to be led for a delivered generation's picture, if not here."""
+async def redirect_target(studio: Studio, generation: Generation) -> RedirectTarget | None:
+    """The store's own URL of a delivered generation's picture; None if this server is to send it."""
     if generation.provider == studio.providers["test"].name:
         return None
-    address = await studio.store.address(name_of(generation.id, generation.format))
-    return None if address is None else Elsewhere(address.url, address.seconds)
+    presigned = await studio.store.presigned_url(name_of(generation.id, generation.format))
+    return None if presigned is None else RedirectTarget(presigned.url, presigned.seconds)
 
 
 async def read(studio: Studio, *, generation_id: str, picture_format: PictureFormat) -> bytes:
@@ -90,7 +90,7 @@ class Sweeper:
             try:
                 await self.sweep()
             except Exception as error:
-                if trouble(error) is None and not isinstance(error, ApiError):
+                if classify_database_error(error) is None and not isinstance(error, ApiError):
                     raise
                 logger.warning("sweep_failed", exc_info=True)
             await asyncio.sleep(_SWEEP_SECONDS)

@@ -11,6 +11,7 @@ from sqlalchemy import func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from app.core.cursor import Cursor
 from app.core.errors import ApiError, Invalid, NotFound
 from app.core.security import KeyEnvironment, is_id, new_timed_id
 from app.features.generate import drawing
@@ -19,7 +20,6 @@ from app.features.keys.service import Caller
 from app.features.usage.ledger.entries import Entry, Recorded
 from app.models import ApiKey, Generation, PictureFormat
 from app.providers import Provider
-from app.web.pagination import Cursor
 
 
 class GenerationNotFound(NotFound):

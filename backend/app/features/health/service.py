@@ -6,7 +6,7 @@ import secrets
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.db import trouble
+from app.core.db import classify_database_error
 from app.core.errors import NotFound, Unauthorized, Unavailable
 from app.core.migrations import schema_state
 
@@ -39,7 +39,7 @@ async def _check_schema(engine: AsyncEngine) -> None:
         async with engine.connect() as connection:
             state = await schema_state(connection)
     except Exception as exception:
-        if trouble(exception) is None:
+        if classify_database_error(exception) is None:
             raise
         raise Unavailable("The database cannot be reached") from None
     if state == "behind":

@@ -4,7 +4,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from app.core.db import Session
 from app.core.errors import Invalid
 from app.features.auth.dependencies import CurrentUser
 from app.features.auth.service import InvalidToken
@@ -12,6 +11,7 @@ from app.features.keys import service
 from app.features.keys.dependencies import KeysMax
 from app.features.keys.schemas import KeyCreate, KeyCreated, KeyListQuery, KeyPublic
 from app.web.body import json_body
+from app.web.database import Session
 from app.web.openapi import BODY_PROBLEMS, problems
 from app.web.pagination import one_page
 

@@ -35,16 +35,16 @@ class CallerCache:
             raise InvalidApiKey
         return caller
 
-    async def learn(self, key_hash: bytes, find: Callable[[bytes], Awaitable[Caller | None]]) -> Caller | None:
-        """Who has this key, as `find` says; remembers it. Those who ask for the same key meanwhile share the question:
-        when a thousand of a key's calls are at work and it is forgotten, the database is asked once.
+    async def fetch_once(self, key_hash: bytes, find: Callable[[bytes], Awaitable[Caller | None]]) -> Caller | None:
+        """The caller that `find` returns, which is remembered. Calls for the same key at the same time share one
+        `find`: when an entry expires while a thousand calls of its key are at work, there is one query.
         """
         asking = self._asking.get(key_hash)
         if asking is None:
-            asking = self._asking[key_hash] = asyncio.create_task(self._learn(key_hash, find))
-        return await asyncio.shield(asking)  # who goes away leaves the others their answer
+            asking = self._asking[key_hash] = asyncio.create_task(self._fetch(key_hash, find))
+        return await asyncio.shield(asking)  # a call that is cancelled does not cancel the others' query
 
-    async def _learn(self, key_hash: bytes, find: Callable[[bytes], Awaitable[Caller | None]]) -> Caller | None:
+    async def _fetch(self, key_hash: bytes, find: Callable[[bytes], Awaitable[Caller | None]]) -> Caller | None:
         try:
             caller = await find(key_hash)
         finally:

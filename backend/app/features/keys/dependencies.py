@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from app.core.db import Session, SessionMaker
+from app.core.db import SessionMaker
 from app.core.security import hash_api_key
 from app.core.settings import Settings
 from app.features.keys import service
@@ -15,7 +15,8 @@ from app.features.keys.cache import CallerCache
 from app.ratelimit import Charge, Limit, Limiter
 from app.ratelimit.headers import enforce
 from app.web.client_address import origin_of
-from app.web.middleware import sent_headers
+from app.web.database import Session
+from app.web.headers import header_values
 
 bearer = HTTPBearer(
     scheme_name="API key",
@@ -50,7 +51,7 @@ async def recall_caller(request: Request) -> service.Caller:
         return await _refuse(request)
     if caller is None:
         sessions: SessionMaker = request.app.state.sessions
-        caller = await cache.learn(key_hash, partial(_find_caller, sessions))
+        caller = await cache.fetch_once(key_hash, partial(_find_caller, sessions))
     return caller or await _refuse(request)
 
 
@@ -71,7 +72,7 @@ Caller = Annotated[service.Caller, Depends(_caller)]
 
 
 async def _sent_key_hash(request: Request) -> bytes:
-    scheme, _, raw = "".join(sent_headers(request, b"authorization")).partition(" ")
+    scheme, _, raw = "".join(header_values(request, b"authorization")).partition(" ")
     if scheme.lower() != "bearer" or not raw:
         raise service.InvalidApiKey(credential_sent=False)
     return hash_api_key(raw.strip(" ")) or await _refuse(request)

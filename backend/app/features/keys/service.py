@@ -7,12 +7,12 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.cursor import Cursor
 from app.core.errors import Conflict, NotFound, Unauthorized
 from app.core.security import KEY_PREFIX_LENGTH, KeyEnvironment, hash_api_key, is_id, new_api_key, new_id
 from app.features.auth.service import InvalidToken
 from app.models import ApiKey, User
 from app.ratelimit import Limit
-from app.web.pagination import Cursor
 
 
 class KeyNotFound(NotFound):

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Depends, Request
 
 from app.core.errors import ConcurrencyLimited, RateLimited
 from app.features.generate import service as generate
-from app.features.generate.dependencies import IDEMPOTENCY_KEY, CurrentStudio, tell_replay
+from app.features.generate.dependencies import IDEMPOTENCY_KEY, CurrentStudio, set_replayed_header
 from app.features.keys.dependencies import bearer
 from app.features.keys.service import InvalidApiKey
 from app.features.openai import service
@@ -49,7 +49,7 @@ async def create_images(request: Request, admitted: AdmittedRequest, studio: Cur
         route=ROUTE,
         idempotency_key=admitted.idempotency_key,
     )
-    tell_replay(request, delivered)
+    set_replayed_header(request, delivered)
     return Images(
         created=int(delivered.created_at.timestamp()),
         data=await service.describe(studio, delivered, as_bytes=admitted.wish.as_bytes),

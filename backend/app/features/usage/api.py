@@ -5,13 +5,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from app.core.db import Session
 from app.core.errors import Invalid
 from app.features.auth.dependencies import CurrentAccounts, CurrentUser
 from app.features.auth.service import InvalidToken
 from app.features.keys.service import KeyNotFound
 from app.features.usage import service
 from app.features.usage.schemas import UsagePublic, UsageQuery
+from app.web.database import Session
 from app.web.openapi import problems
 from app.web.pagination import one_page
 

@@ -7,11 +7,11 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import BigInteger, case, cast, func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.cursor import Cursor
 from app.core.errors import Invalid
 from app.core.security import KeyEnvironment, is_id, time_prefix
 from app.features.keys.service import KeyNotFound
 from app.models import ApiKey, Generation, Usage
-from app.web.pagination import Cursor
 
 DAYS_DEFAULT = 30
 _DAY = timedelta(days=1)

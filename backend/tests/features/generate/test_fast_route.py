@@ -1,4 +1,4 @@
-"""What the lean route writes by hand is what the schema would have written."""
+"""The fast route of generate: its response is written by hand, and equals what the schema would write."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -24,7 +24,7 @@ class Made:
     prompt=st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
     at=st.integers(min_value=0, max_value=4_000_000_000_000_000).map(lambda n: EPOCH + timedelta(microseconds=n)),
 )
-def test_the_answer_is_the_schemas_own(prompt: str, at: datetime) -> None:
+def test_the_response_is_the_one_that_the_schema_would_write(prompt: str, at: datetime) -> None:
     made = Made("gen_1", "https://pictures.test/v1/images/gen_1.png", prompt, at)
     assert GenerationPublic.write(made) == GenerationPublic.model_validate(made).model_dump_json().encode()
 
@@ -36,7 +36,7 @@ def test_a_time_without_microseconds_is_written_as_the_schema_writes_it() -> Non
     assert b'"created_at":"2026-01-28T00:00:00Z"' in GenerationPublic.write(made)
 
 
-async def test_the_lean_route_is_documented_like_any_other(client: httpx2.AsyncClient, account: Account) -> None:
+async def test_the_fast_route_is_documented_like_any_other(client: httpx2.AsyncClient, account: Account) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
     operation = paths["/v1/generate"]["post"]
     assert operation["operationId"] == "generate"
