@@ -30,6 +30,7 @@ SECRET_CHARACTERS_MIN = 10  # different ones: what is typed by leaning on a key 
 _KNOWN_SECRET_WORDS = ("secret", "change", "example", "insecure", "password", "default")
 _KNOWN_SECRETS = {"09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"}  # FastAPI's tutorial
 
+_ORIGIN = re.compile(r"https?://(\[[^\s/?#@\[\]]+\]|[^\s/?#@:\[\]]+)(:[^\s/?#@:\[\]]+)?/*")
 _REDIS_SCHEMES = {"redis", "rediss", "redis+cluster", "rediss+cluster", "unix"}
 
 Environment = Literal["development", "production"]
@@ -70,7 +71,7 @@ class Settings(PictureSettings, LimitSettings):
     workers: int = Field(default=1, ge=1, le=256, description="How many server processes share the port.")
     public_url: str = Field(
         default="",
-        description="What every URL in an answer begins with. By default `http://HOST:PORT`.",
+        description="What every URL in an answer begins with: a scheme and a host. By default `http://HOST:PORT`.",
     )
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
         default=(),
@@ -183,15 +184,8 @@ class Settings(PictureSettings, LimitSettings):
     @field_validator("public_url")
     @classmethod
     def _an_origin(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if (
-            parts.scheme not in {"http", "https"}
-            or not parts.hostname
-            or parts.query
-            or parts.fragment
-            or parts.username
-        ):
-            raise ValueError("must look like https://images.example.com")
+        if not _ORIGIN.fullmatch(value):
+            raise ValueError("must look like https://images.example.com, without a path: all routes are at the root")
         return value.rstrip("/")
 
     @property

@@ -81,6 +81,12 @@ def test_development_makes_a_secret_and_keeps_it_for_its_owner_alone(tmp_path: P
         ("LOGIN_LIMIT_GLOBAL", "10000000/second"),
         ("PUBLIC_URL", "images.example.com"),
         ("PUBLIC_URL", "https://images.example.com/?a=1"),
+        ("PUBLIC_URL", "https://images.example.com?"),
+        ("PUBLIC_URL", "https://:hunter2hunter2@images.example.com"),
+        ("PUBLIC_URL", "https://"),
+        ("PUBLIC_URL", "https://[::1"),
+        ("PUBLIC_URL", "HTTPS://images.example.com"),
+        ("PUBLIC_URL", "https://images.example .com"),
         ("TRUSTED_PROXIES", "10.0.0.0/8, everyone"),
         ("GENERATE_LIMIT_PER_KEY", "600"),
         ("GENERATE_LIMIT_PER_KEY", "0/minute"),
@@ -96,6 +102,13 @@ def test_a_setting_that_cannot_be_used_is_named_and_its_value_is_not(
     sentence = refusal(monkeypatch, **{name: value})
     assert sentence.startswith(name)
     assert "hunter2" not in sentence
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("path", ["/images", "/images/", "//images", "/%2F", "/."])
+def test_a_public_url_with_a_path_is_refused(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    sentence = refusal(monkeypatch, PUBLIC_URL=f"https://images.example.com{path}")
+    assert sentence.startswith("PUBLIC_URL must look like https://images.example.com, without a path")
     assert "\n" not in sentence
 
 
@@ -130,6 +143,8 @@ def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch,
         ({}, "http://127.0.0.1:8000"),
         ({"HOST": "::1", "PORT": "80"}, "http://[::1]:80"),
         ({"HOST": "::"}, "http://localhost:8000"),
+        ({"HOST": "fe80::1%eth0"}, "http://[fe80::1%eth0]:8000"),
+        ({"PUBLIC_URL": "http://[::1]:8000"}, "http://[::1]:8000"),
         ({"PUBLIC_URL": "https://images.example.com/"}, "https://images.example.com"),
         ({"PUBLIC_URL": ""}, "http://127.0.0.1:8000"),
     ],
