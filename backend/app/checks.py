@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.core import migrations
+from app import migrations
 from app.core.db import create_engine
 from app.core.pool import BoundedPool
 from app.core.settings import ConfigurationError, Settings

@@ -13,9 +13,8 @@ from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import checks, server
+from app import checks, migrations, server
 from app.checks import in_transaction, why_unreachable
-from app.core import migrations
 from app.core.embedded import EmbeddedPostgresError, embedded_postgres, running_url
 from app.core.settings import ConfigurationError, Settings, load_settings
 from app.features.keys import limits as key_limits

@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import httpx2
 import pytest
-from app.core import migrations
+from app import migrations
 from app.core.embedded import embedded_postgres
 from app.core.limit_settings import LimitSettings
 from app.core.logs import configure_logging
@@ -156,5 +156,5 @@ async def other_account(client: httpx2.AsyncClient) -> Account:
 
 @pytest.fixture
 def backend() -> Path:
-    """The folder that holds app/ and alembic/."""
+    """The folder that holds app/ and alembic.ini."""
     return Path(__file__).parents[1]

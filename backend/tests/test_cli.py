@@ -12,8 +12,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from app import migrations
 from app.cli import main
-from app.core import migrations
 from app.core.embedded import embedded_postgres
 from click.testing import CliRunner
 from PIL import Image

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import asyncpg
-from app.core import migrations
+from app import migrations
 from app.core.embedded import embedded_postgres
 from app.core.processes import end, started_at
 from sqlalchemy.engine import URL, make_url

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.db import trouble
 from app.core.errors import NotFound, Unauthorized, Unavailable
-from app.core.migrations import schema_state
+from app.migrations import schema_state
 
 DATABASE_SECONDS_MAX = 0.5
 

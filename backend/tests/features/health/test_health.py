@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import httpx2
 import pytest
-from app.core import migrations
+from app import migrations
 from tests.conftest import Start
 from tests.harness import as_seen, fresh_database, on_server, without_request_id
 

@@ -1,6 +1,6 @@
 """The schema's history: bringing a database up to it, and telling how far a database is."""
 
-from pathlib import Path
+from functools import cache
 from typing import Literal
 
 from alembic import command
@@ -10,8 +10,6 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-_BACKEND = Path(__file__).resolve().parents[2]
-
 SchemaState = Literal["current", "behind"]
 
 
@@ -19,7 +17,9 @@ def upgrade(database_url: str) -> None:
     """Brings the database to this program's schema. Safe to call from several machines at once: one migrates, the
     others wait for it and find nothing left to do. Not to be called on a running event loop.
     """
-    command.upgrade(_config(database_url), "head")
+    config = _config()
+    config.attributes["database_url"] = database_url
+    command.upgrade(config, "head")
 
 
 async def schema_state(connection: AsyncConnection) -> SchemaState:
@@ -28,7 +28,7 @@ async def schema_state(connection: AsyncConnection) -> SchemaState:
     A newer schema counts as current, so that the old program keeps serving while a new one is rolled out.
     """
     here = await connection.run_sync(_revision)
-    script = ScriptDirectory.from_config(_config(""))
+    script = _scripts()
     known = {revision.revision for revision in script.walk_revisions()}
     return "behind" if here is None or (here in known and here != script.get_current_head()) else "current"
 
@@ -37,7 +37,12 @@ def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def _config(database_url: str) -> Config:
-    config = Config(_BACKEND / "alembic.ini")
-    config.attributes["database_url"] = database_url
+@cache  # Alembic registers a function to be called at exit whenever it looks up a folder of a package
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "app:migrations")  # this folder, looked up with importlib.resources
     return config

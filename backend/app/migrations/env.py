@@ -1,13 +1,14 @@
-"""Runs migrations: for `nanobanana migrate`, and for `alembic` called in this folder with DATABASE_URL set."""
+"""Runs migrations: for `nanobanana migrate`, and for `alembic` called in backend/ with DATABASE_URL set."""
 
 import asyncio
 
 from alembic import context
-from app.core.settings import load_settings
-from app.models import Base
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
+
+from app.core.settings import load_settings
+from app.models import Base
 
 _ADVISORY_LOCK = 6_077_313_990_148_352_612  # any number that nobody else locks
 
