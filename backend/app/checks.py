@@ -109,9 +109,7 @@ def why_unreachable(error: Exception) -> str:
     if sqlstate.startswith("28"):
         return "The database of DATABASE_URL refuses its user or password."
     if sqlstate == "3D000":
-        return (
-            "The database that DATABASE_URL names does not exist on its server. scripts/init-db.sh makes a local one."
-        )
+        return "The database of DATABASE_URL does not exist on its server. Make it, with `createdb NAME` for example."
     return f"The database of DATABASE_URL cannot be reached ({type(error).__name__})."
 
 

@@ -55,18 +55,6 @@ class PictureSettings(BaseModel):
     )
     s3_allow_http: bool = Field(default=False, description="Let S3_ENDPOINT be plain HTTP on another machine.")
 
-    @field_validator(
-        "gemini_api_key",
-        "openai_api_key",
-        "s3_secret_access_key",
-        "s3_redirect_seconds",
-        "image_retention_days",
-        mode="before",
-    )
-    @classmethod
-    def _nothing_is_unset(cls, value: object) -> object:
-        return None if value == "" else value
-
     @field_validator("gemini_base_url", "openai_base_url")
     @classmethod
     def _keeps_the_key_secret(cls, value: str) -> str:

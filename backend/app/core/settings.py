@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -14,16 +15,15 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from app.core import locations
 from app.core.limit_settings import LimitSettings
 from app.core.picture_settings import PictureSettings
-
-ROOT = Path(__file__).resolve().parents[3]
-"""The folder of the checkout: `.env` and a relative `DATA_DIR` are found from here."""
 
 SECRET_BYTES_MIN = 32
 SECRET_CHARACTERS_MIN = 10  # different ones: what is typed by leaning on a key has fewer
@@ -38,6 +38,13 @@ Network = IPv4Network | IPv6Network
 
 class ConfigurationError(Exception):
     """The settings cannot be used. Its text says which and why, and never holds a value."""
+
+
+def _default_data_dir() -> Path:
+    try:
+        return locations.default_data_dir()
+    except RuntimeError:
+        raise ConfigurationError("DATA_DIR is not set, and this user has no home folder for it to be in.") from None
 
 
 class Settings(PictureSettings, LimitSettings):
@@ -62,7 +69,7 @@ class Settings(PictureSettings, LimitSettings):
         description="`redis://host:6379` or `redis+cluster://`. Limits that processes share; needed for several.",
     )
     data_dir: Path = Field(
-        default=Path(".data"),
+        default_factory=_default_data_dir,
         description="Where the embedded PostgreSQL and the development secret live.",
     )
     host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
@@ -107,10 +114,12 @@ class Settings(PictureSettings, LimitSettings):
         description="What Prometheus sends as bearer token for `/metrics`. Without it, there is no such page.",
     )
 
-    @field_validator("secret_key", "database_url", "redis_url", "metrics_token", "limit_processes", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _empty_is_unset(cls, value: object) -> object:
-        return None if value == "" else value
+    def _empty_is_unset(cls, values: dict[str, object]) -> dict[str, object]:
+        """White space at the ends of a text is cut; a setting of which nothing remains has its default."""
+        cut = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
+        return {name: value for name, value in cut.items() if value != ""}
 
     @field_validator("secret_key")
     @classmethod
@@ -166,23 +175,17 @@ class Settings(PictureSettings, LimitSettings):
 
     @field_validator("data_dir")
     @classmethod
-    def _from_the_root(cls, value: Path) -> Path:
-        return ROOT / value.expanduser()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _public_url_from_the_address(cls, values: dict[str, object]) -> dict[str, object]:
-        if values.get("public_url"):
-            return values
-        host = str(values.get("host", cls.model_fields["host"].default))
-        port = values.get("port", cls.model_fields["port"].default)
-        if _is_every_address(host):
-            host = "localhost"
-        return {**values, "public_url": f"http://{f'[{host}]' if ':' in host else host}:{port}"}
+    def _absolute(cls, value: Path) -> Path:
+        try:
+            return locations.base_folder() / value.expanduser()
+        except RuntimeError:
+            raise ValueError("begins with a home folder that cannot be found") from None
 
     @field_validator("public_url")
     @classmethod
-    def _an_origin(cls, value: str) -> str:
+    def _an_origin(cls, value: str, info: ValidationInfo) -> str:
+        if not value:
+            return _own_address(info.data.get("host", ""), info.data.get("port", 0))
         parts = urlsplit(value)
         if (
             parts.scheme not in {"http", "https"}
@@ -224,31 +227,34 @@ class Settings(PictureSettings, LimitSettings):
 
 
 def load_settings() -> Settings:
-    """The settings of the process environment and of `.env` in the root; the environment wins.
+    """The settings of the process environment and of `.env`; the environment wins, with an empty value too.
 
     Raises ConfigurationError with one line per setting that cannot be used.
     """
     try:
-        given = _Given()
+        given = _Given(_env_file=locations.base_folder() / ".env")
         return Settings(**{name: getattr(given, name) for name in given.model_fields_set})
     except ValidationError as error:
         raise ConfigurationError("\n".join(_sentences(error))) from None
     except SettingsError as error:
         raise ConfigurationError(str(error)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(f"The settings in .env cannot be read: {reason}.") from None
 
 
 _HOW_TO_MAKE_ONE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 
 
 class _Given(Settings, BaseSettings):
-    model_config = SettingsConfigDict(env_file=ROOT / ".env", env_file_encoding="utf-8", extra="forbid")
+    model_config = SettingsConfigDict(env_file_encoding="utf-8", extra="forbid")
 
 
-def _is_every_address(host: str) -> bool:
-    try:
-        return ip_address(host).is_unspecified
-    except ValueError:
-        return False
+def _own_address(host: str, port: int) -> str:
+    with suppress(ValueError):
+        if ip_address(host).is_unspecified:
+            host = "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _sentences(error: ValidationError) -> Mapping[str, None]:
@@ -256,7 +262,7 @@ def _sentences(error: ValidationError) -> Mapping[str, None]:
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
         name = str(problem["loc"][0]).upper() if problem["loc"] else "SETTINGS"
         if problem["type"] == "extra_forbidden":
-            sentences[f"{name} is set in .env, but there is no such setting; .env.example lists them all."] = None
+            sentences[f"{name} is set in .env, but is no setting; `nanobanana settings` lists them all."] = None
         else:
             sentences[f"{name} {problem['msg'].removeprefix('Value error, ')}"] = None
     return sentences

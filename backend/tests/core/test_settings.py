@@ -4,7 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from app.core import settings as module
+from app.core import locations
 from app.core.settings import ConfigurationError, Settings, load_settings
 
 GOOD_SECRET = "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9fAeYi4tKx1u"
@@ -14,8 +14,7 @@ GOOD_SECRET = "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9fAeYi4tKx1u"
 def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setitem(module.__dict__["_Given"].model_config, "env_file", tmp_path / ".env")
+    monkeypatch.setattr(locations, "CHECKOUT", tmp_path)
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
@@ -77,7 +76,7 @@ def test_development_makes_a_secret_and_keeps_it_for_its_owner_alone(tmp_path: P
         ("LIMIT_PROCESSES", "0"),
         ("GENERATE_CONCURRENCY_PER_KEY", "0"),
         ("GENERATE_LIMIT_PER_ACCOUNT", "1e3/hour"),
-        ("UNKNOWN_KEY_LIMIT_PER_IP", "60/minute\n"),
+        ("UNKNOWN_KEY_LIMIT_PER_IP", "60/minute\n60/minute"),
         ("LOGIN_LIMIT_GLOBAL", "10000000/second"),
         ("PUBLIC_URL", "images.example.com"),
         ("PUBLIC_URL", "https://images.example.com/?a=1"),
@@ -88,6 +87,7 @@ def test_development_makes_a_secret_and_keeps_it_for_its_owner_alone(tmp_path: P
         ("GENERATE_LIMIT_MODE", "off"),
         ("LOGIN_TOKEN_MINUTES", "61"),
         ("PASSWORD_BYTES_MIN", "7"),
+        ("DATA_DIR", "~hunter2hunter2/data"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named_and_its_value_is_not(
@@ -109,6 +109,38 @@ def test_limits_are_shared_by_the_workers_unless_there_are_more_machines(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert load_settings().processes == processes
+
+
+@pytest.mark.parametrize("nothing", ["", " \t"])
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_setting_without_a_value_has_its_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, nothing: str
+) -> None:
+    default = load_settings()
+    (tmp_path / ".env").write_text(f"{name.upper()}='{nothing}'\n")
+    assert load_settings() == default
+    monkeypatch.setenv(name.upper(), nothing)
+    assert load_settings() == default
+
+
+def test_an_empty_variable_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=9000\n")
+    monkeypatch.setenv("PORT", "")
+    assert load_settings().port == 8000
+
+
+def test_white_space_around_a_value_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SECRET_KEY": GOOD_SECRET, "PORT": "9000", "S3_BUCKET": "a b", "LOG_LEVEL": "DEBUG"}.items():
+        monkeypatch.setenv(name, f" {value}\n")
+    settings = load_settings()
+    assert settings.signing_secret == GOOD_SECRET.encode()
+    assert (settings.port, settings.s3_bucket, settings.log_level) == (9000, "a b", "DEBUG")
+
+
+def test_an_env_file_that_is_no_text_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"HOST=\xff\n")
+    with pytest.raises(ConfigurationError, match=r"\.env cannot be read: it is not UTF-8"):
+        load_settings()
 
 
 def test_a_name_in_the_env_file_that_is_no_setting_is_refused(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_every_setting_stands_in_the_operators_pages(page: str) -> None:
 
 def test_every_default_in_the_example_is_the_default() -> None:
     told = dict(re.findall(r"^#([A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
-    keys = {"SECRET_KEY", "METRICS_TOKEN", "GEMINI_API_KEY", "OPENAI_API_KEY", "S3_SECRET_ACCESS_KEY"}
+    keys = {"DATA_DIR", "SECRET_KEY", "METRICS_TOKEN", "GEMINI_API_KEY", "OPENAI_API_KEY", "S3_SECRET_ACCESS_KEY"}
     empty = {*keys, "LIMIT_PROCESSES", "IMAGE_RETENTION_DAYS", "S3_REDIRECT_SECONDS"}
     examples = {"DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "TRUSTED_PROXIES", *empty}  # their default is nothing
     for name, field in Settings.model_fields.items():
