@@ -6,7 +6,7 @@ BIN := .venv/bin
 LOCKED := --require-hashes --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help run test suite test-browser proxies test-proxies screenshots check bench bench-scale bench-limits bench-overload bench-provider bench-memory bench-console chaos lock clean
+.PHONY: help run wheel test suite test-browser proxies test-proxies screenshots check bench bench-scale bench-limits bench-overload bench-provider bench-memory bench-console chaos settings-docs lock clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ lock: .venv/dev.installed ## resolve the dependencies anew into the hash-pinned 
 	cd backend && PATH="../$(BIN):$$PATH" ../scripts/lock.sh
 
 clean: ## remove the environment and the caches, never the data
+settings-docs: .venv/dev.installed ## write .env.example and the tables of docs/operations.md from the settings' fields
+	cd backend && ../$(BIN)/python -m tests.docs.settings_pages
+
 	rm -rf .venv backend/.coverage backend/.mypy_cache backend/.ruff_cache
 
 .venv/run.installed: backend/requirements.txt backend/pyproject.toml

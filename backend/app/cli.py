@@ -1,4 +1,4 @@
-"""The command line: `nanobanana serve | migrate | check | accounts | limits | usage`."""
+"""The command line: `nanobanana serve | migrate | check | settings | accounts | limits | usage`."""
 
 import asyncio
 import sys
@@ -17,6 +17,7 @@ from app import checks, migrations, server
 from app.checks import in_transaction, why_unreachable
 from app.core.embedded import EmbeddedPostgresError, embedded_postgres, running_url
 from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.settings_docs import env_example
 from app.features.keys import limits as key_limits
 from app.features.keys.service import set_account_active
 from app.features.usage.service import find_days, find_differences
@@ -29,7 +30,7 @@ Result = TypeVar("Result")
 def main() -> None:
     """NanoBanana: an image-generation API platform that anyone can run.
 
-    Settings come from environment variables and from .env; .env.example lists every one of them.
+    Settings come from environment variables and from .env; `nanobanana settings` lists every one of them.
     """
 
 
@@ -83,6 +84,12 @@ def check() -> None:
             found, can_be_used = str(error), False
         click.echo(f"{name}: {found}")
     sys.exit(0 if can_be_used else 1)
+
+
+@main.command("settings")
+def list_settings() -> None:
+    """Print every setting with its meaning and its default, in the form of a .env file."""
+    click.echo(env_example(), nl=False)
 
 
 @main.group()

@@ -8,23 +8,26 @@ LimitText = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,6}/(second|
 
 
 class LimitSettings(BaseModel):
-    """How often, and how much at a time. A limit is written `600/minute`: that many at once, refilled evenly."""
+    """Limits. One is written `600/minute`, or with `second`, `hour` or `day`: that many at once, refilled evenly.
+    A key or an account gets limits of its own for generating with `nanobanana limits set`.
+    """
 
     generate_limit_mode: Literal["observe", "enforce"] = Field(
         default="enforce",
-        description="`enforce` refuses what is over a generate limit; `observe` only tells and counts.",
+        description="`enforce` refuses what is over a generate limit; `observe` only sets headers and counts.",
     )
     generate_limit_per_key: LimitText = Field(
-        default="600/minute", description="Pictures per key, unless `nanobanana limits set` says otherwise."
+        default="600/minute", description="Pictures per key, unless it has a limit of its own."
     )
     generate_limit_per_account: LimitText = Field(
-        default="3000/minute", description="Pictures of all keys of an account together, unless set otherwise."
+        default="3000/minute",
+        description="Pictures of all keys of an account together, unless it has a limit of its own.",
     )
     generate_concurrency_per_key: int = Field(
         default=100,
         ge=1,
         le=1_000_000,
-        description="Generations of a key that may run at a time, unless set otherwise.",
+        description="Generations of a key that may run at a time, unless it has a limit of its own.",
     )
     unknown_key_limit_per_ip: LimitText = Field(
         default="60/minute", description="Calls with keys that nobody has, per address (IPv6: per /64)."
@@ -53,11 +56,17 @@ class LimitSettings(BaseModel):
         default=None,
         ge=1,
         le=100_000,
-        description="Processes over all machines: the share of each while Redis is away. By default WORKERS.",
+        description="Processes over all machines, for the share of each while Redis is away. By default `WORKERS`.",
     )
     redis_timeout_ms: int = Field(
-        default=75, ge=10, le=10_000, description="How long Redis may take to decide, before this process does."
+        default=75,
+        ge=10,
+        le=10_000,
+        description="How long Redis may take to decide; after that, this process decides by itself.",
     )
     requests_max: int = Field(
-        default=1000, ge=1, le=1_000_000, description="Requests that one process works on at a time; beyond it, 503."
+        default=1000,
+        ge=1,
+        le=1_000_000,
+        description="Requests that one process works on at a time; beyond it, 503 `overloaded` at once.",
     )

@@ -1,4 +1,4 @@
-"""Where the program looks for its `.env` and keeps its data: in its checkout, or where it was installed, elsewhere."""
+"""Where `.env` is read and where data is kept: in a checkout, or for an installed program elsewhere."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ def find_checkout(package: Path) -> Path | None:
     """The root of the checkout that holds the package's folder as `backend/app`; None for an installed package.
 
     A checkout has a `.env.example` in its root and a `pyproject.toml` beside the package. Neither alone is enough: an
-    unpacked source distribution has the second, and its parent folder may be anybody's.
+    unpacked source distribution has the second, and the folder that it lies in may be any.
     """
     root = package.parents[1]
     marks = (root / ".env.example", root / "backend" / "pyproject.toml")

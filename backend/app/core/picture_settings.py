@@ -7,11 +7,11 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 
 
 class PictureSettings(BaseModel):
-    """Providers and stores. Test keys always use the stub."""
+    """Providers draw the pictures, and a store keeps them. Test keys always use the stub."""
 
     image_provider: Literal["stub", "gemini", "openai"] = Field(
         default="stub",
-        description="Who draws for live keys: the stub, Gemini, or an OpenAI-compatible endpoint.",
+        description="What draws for live keys: the built-in stub, Gemini, or any endpoint with OpenAI's image API.",
     )
     generation_deadline_seconds: float = Field(
         default=60, ge=1, le=600, description="How long a provider may take for a generation, tries included; then 504."
@@ -20,40 +20,60 @@ class PictureSettings(BaseModel):
         default=1000,
         ge=1,
         le=100_000,
-        description="Pictures that a provider draws for one process at a time; then 503.",
+        description="Pictures that a provider draws for one process at a time; beyond it, 503.",
     )
-    gemini_api_key: SecretStr | None = Field(default=None, description="The key for Gemini.")
-    gemini_base_url: str = Field(default="https://generativelanguage.googleapis.com", description="Where Gemini is.")
+    gemini_api_key: SecretStr | None = Field(
+        default=None, description="The key for Gemini, sent as `x-goog-api-key`, never in an address."
+    )
+    gemini_base_url: str = Field(
+        default="https://generativelanguage.googleapis.com",
+        description="Where Gemini is: `https`, unless it is on this machine.",
+    )
     gemini_api_version: str = Field(default="v1beta", description="The version in Gemini's addresses.")
-    gemini_model: str = Field(default="gemini-2.5-flash-image", description="The model that draws.")
+    gemini_model: str = Field(default="gemini-2.5-flash-image", description="The model of Gemini that draws.")
     gemini_sizes: str = Field(
-        default="", description="`1024x1024=1:1/1K, ...`: sizes, and what is drawn for them. By default the usual ones."
+        default="",
+        description=(
+            "The sizes that callers may ask for, and what Gemini draws for them: "
+            "`1024x1024=1:1/1K, 1536x1024=3:2/1K`. By default the usual ones."
+        ),
     )
     openai_api_key: SecretStr | None = Field(default=None, description="The key for the OpenAI-compatible endpoint.")
     openai_base_url: str = Field(
-        default="https://api.openai.com/v1", description="Where the OpenAI-compatible endpoint is."
+        default="https://api.openai.com/v1",
+        description="Where the OpenAI-compatible endpoint is: `https`, unless it is on this machine.",
     )
-    openai_model: str = Field(default="gpt-image-2.5-sunburst", description="The model that it draws with.")
-    openai_sizes: str = Field(default="", description="`1024x1024, ...`: what it draws. By default the usual ones.")
+    openai_model: str = Field(default="gpt-image-2.5-sunburst", description="The model of that endpoint that draws.")
+    openai_sizes: str = Field(
+        default="", description="The sizes that callers may ask for: `1024x1024, 1536x1024`. By default the usual ones."
+    )
     image_store: Literal["disk", "s3"] = Field(
-        default="disk", description="Where pictures are kept: `disk`, under DATA_DIR, or `s3`, any S3: R2, MinIO, AWS."
+        default="disk",
+        description="Where pictures are kept: on disk under `DATA_DIR`, or in any S3 (Cloudflare R2, MinIO, AWS).",
     )
     image_retention_days: int | None = Field(
-        default=None, ge=1, le=36_500, description="How long pictures are kept. By default until they are deleted."
+        default=None, ge=1, le=36_500, description="How many days pictures are kept. By default until they are deleted."
     )
-    s3_bucket: str = Field(default="", description="The bucket.")
-    s3_endpoint: str = Field(default="", description="Where it is. By default AWS, in S3_REGION.")
-    s3_region: str = Field(default="auto", description="Its region; `auto` for R2.")
-    s3_access_key_id: str = Field(default="", description="Who writes and reads there.")
-    s3_secret_access_key: SecretStr | None = Field(default=None, description="The secret of that key.")
+    s3_bucket: str = Field(default="", description="The bucket in the S3.")
+    s3_endpoint: str = Field(default="", description="Where the S3 is. By default AWS, in `S3_REGION`.")
+    s3_region: str = Field(default="auto", description="The bucket's region; `auto` for R2.")
+    s3_access_key_id: str = Field(
+        default="", description="The key that writes, reads, lists and deletes in the bucket."
+    )
+    s3_secret_access_key: SecretStr | None = Field(
+        default=None, description="The secret of the key `S3_ACCESS_KEY_ID`."
+    )
     s3_prefix: str = Field(default="", description="What the names of all pictures in the bucket begin with.")
     s3_redirect_seconds: int | None = Field(
         default=None,
         ge=1,
         le=604_800,
-        description="Lead callers to the bucket for pictures, with addresses that are good for so long.",
+        description=(
+            "Redirect requests for pictures to signed addresses of the bucket, which are good for so many seconds. "
+            "By default pictures go through this server."
+        ),
     )
-    s3_allow_http: bool = Field(default=False, description="Let S3_ENDPOINT be plain HTTP on another machine.")
+    s3_allow_http: bool = Field(default=False, description="Let `S3_ENDPOINT` be plain HTTP on another machine.")
 
     @field_validator("gemini_base_url", "openai_base_url")
     @classmethod

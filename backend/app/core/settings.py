@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from app.core import locations
+from app.core.account_settings import AccountSettings
 from app.core.limit_settings import LimitSettings
 from app.core.picture_settings import PictureSettings
 
@@ -47,52 +48,65 @@ def _default_data_dir() -> Path:
         raise ConfigurationError("DATA_DIR is not set, and this user has no home folder for it to be in.") from None
 
 
-class Settings(PictureSettings, LimitSettings):
+class Settings(AccountSettings, PictureSettings, LimitSettings):
     """The settings of one program run. Frozen; passed to whoever needs them, never a global."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
 
     environment: Environment = Field(
         default="development",
-        description="`production` refuses to start without a SECRET_KEY of its own.",
+        description="`production` refuses to start without a `SECRET_KEY` of its own.",
     )
     secret_key: SecretStr | None = Field(
         default=None,
-        description="Signs login tokens; at least 32 bytes. In development one is made and kept in DATA_DIR.",
+        description=(
+            "Signs login tokens: at least 32 bytes, the same on all machines. Changing it ends all logins. "
+            "In development one is made and kept in `DATA_DIR`. "
+            "Make one with: `python3 -c 'import secrets; print(secrets.token_urlsafe(48))'`"
+        ),
     )
     database_url: SecretStr | None = Field(
         default=None,
-        description="`postgresql+asyncpg://user:password@host/name`. Without it, a PostgreSQL of our own is started.",
+        description=(
+            "The PostgreSQL to use, such as `postgresql+asyncpg://user:password@host/name`. "
+            "Without it, `nanobanana serve` starts one of its own."
+        ),
     )
     redis_url: SecretStr | None = Field(
         default=None,
-        description="`redis://host:6379` or `redis+cluster://`. Limits that processes share; needed for several.",
+        description=(
+            "The Redis for limits that all processes share: `redis://host:6379`, `rediss://`, `unix://` or "
+            "`redis+cluster://`. One process can do without; `WORKERS` above 1 cannot."
+        ),
     )
     data_dir: Path = Field(
         default_factory=_default_data_dir,
-        description="Where the embedded PostgreSQL and the development secret live.",
+        description=(
+            "Where the embedded PostgreSQL, the development secret and pictures on disk live; relative to `.env`. "
+            "By default `.data` in the checkout; installed without one, the platform's folder for this user's data."
+        ),
     )
     host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(default=8000, ge=1, le=65535, description="The TCP port to listen on.")
-    workers: int = Field(default=1, ge=1, le=256, description="How many server processes share the port.")
+    workers: int = Field(
+        default=1, ge=1, le=256, description="Server processes that share the port. One that dies is restarted."
+    )
     public_url: str = Field(
         default="",
-        description="What every URL in an answer begins with. By default `http://HOST:PORT`.",
+        description=(
+            "What every URL in an answer begins with, such as `https://images.example.com`; "
+            "never taken from a request. By default `http://HOST:PORT`."
+        ),
     )
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
         default=(),
-        description="Networks, comma-separated, whose `X-Forwarded-For` is believed. By default nobody's.",
+        description=(
+            "Networks, comma-separated, whose `X-Forwarded-For` is believed, such as `10.0.0.0/8,fd00::/8`. "
+            "By default none."
+        ),
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="The least level that is logged."
-    )
-    login_token_minutes: int = Field(default=60, ge=1, le=60, description="How long a login token is good for.")
-    session_days: int = Field(default=14, ge=1, le=90, description="How long a login in a browser lasts at most.")
-    password_bytes_min: int = Field(
-        default=8, ge=8, le=1024, description="The shortest password that can be chosen, in bytes as UTF-8."
-    )
-    hash_queue_max: int = Field(
-        default=64, ge=1, le=100_000, description="Password hashes that may wait in one process; beyond it, 503."
     )
     drawing_queue_max: int = Field(
         default=64, ge=1, le=100_000, description="Pictures that may wait to be drawn in one process; beyond it, 503."
@@ -101,13 +115,13 @@ class Settings(PictureSettings, LimitSettings):
         default=10, ge=1, le=1000, description="The most database connections that one process holds."
     )
     record_queue_max: int = Field(
-        default=10_000, ge=1, le=1_000_000, description="Generations that may wait to be recorded; beyond it, 503."
+        default=10_000,
+        ge=1,
+        le=1_000_000,
+        description="Generations that may wait to be recorded in one process; beyond it, 503.",
     )
     record_deadline_seconds: float = Field(
         default=5, ge=1, le=60, description="How long a generation may take to be recorded; after that, 503."
-    )
-    keys_per_account_max: int = Field(
-        default=100, ge=1, le=10_000, description="Unrevoked keys that an account may have, both environments together."
     )
     metrics_token: SecretStr | None = Field(
         default=None,
