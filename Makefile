@@ -14,6 +14,10 @@ help: ## show this help
 run: .venv/run.installed ## start NanoBanana on http://127.0.0.1:8000, with a PostgreSQL of its own
 	@exec $(BIN)/nanobanana serve
 
+wheel: .venv/run.installed ## build dist/nanobanana-VERSION-py3-none-any.whl, which pip installs anywhere
+	@$(BIN)/pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist ./backend
+	@ls dist/*.whl
+
 test: suite ## run the whole suite on a real PostgreSQL and Redis, with coverage, and in a browser if there is one
 	@cd backend && if ../$(BIN)/python -m tests.browser.chromium; then ../$(BIN)/pytest -q tests/browser; else \
 	  echo "There is no Chromium or Chrome here: the tests in a browser were left out. make test-browser installs one."; fi
@@ -39,8 +43,8 @@ screenshots: .venv/dev.installed ## take pictures of every page, light, dark and
 	cd backend && ../$(BIN)/python -m tests.browser.chromium install && SCREENSHOTS=../screenshots ../$(BIN)/pytest -q tests/browser
 	@ls screenshots
 
-check: .venv/dev.installed ## style, types, import contracts, schema equal to the models
-	cd backend && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports && ../$(BIN)/pytest -q tests/test_schema.py
+check: .venv/dev.installed ## style, types, import contracts, schema equal to the models, documentation, a wheel that works
+	cd backend && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports && ../$(BIN)/pytest -q tests/test_schema.py tests/docs tests/test_wheel.py
 
 bench: .venv/dev.installed ## generate against the bare FastAPI route and the tutorial way (needs wrk)
 	cd backend && ../$(BIN)/python -m benchmarks.bench
@@ -66,13 +70,13 @@ bench-console: .venv/dev.installed ## how soon the page of keys is painted, in a
 chaos: .venv/dev.installed ## break workers, connections and PostgreSQL under traffic, for minutes
 	cd backend && CHAOS=long ../$(BIN)/pytest -q -s tests/chaos
 
+settings-docs: .venv/dev.installed ## write .env.example and the tables of docs/operations.md from the settings' fields
+	cd backend && ../$(BIN)/python -m tests.docs.settings_pages
+
 lock: .venv/dev.installed ## resolve the dependencies anew into the hash-pinned requirements
 	cd backend && PATH="../$(BIN):$$PATH" ../scripts/lock.sh
 
 clean: ## remove the environment and the caches, never the data
-settings-docs: .venv/dev.installed ## write .env.example and the tables of docs/operations.md from the settings' fields
-	cd backend && ../$(BIN)/python -m tests.docs.settings_pages
-
 	rm -rf .venv backend/.coverage backend/.mypy_cache backend/.ruff_cache
 
 .venv/run.installed: backend/requirements.txt backend/pyproject.toml
