@@ -87,7 +87,7 @@ def processes_of(data_dir: Path) -> list[str]:
 
 def test_help_tells_a_newcomer_what_there_is(tmp_path: Path) -> None:
     said = nanobanana(tmp_path, "--help").stdout
-    for word in ("serve", "migrate", ".env.example", "image-generation"):
+    for word in ("serve", "migrate", "settings", "image-generation"):
         assert word in said
 
 
