@@ -181,6 +181,6 @@ async def test_a_store_or_a_provider_that_is_of_no_use_now_is_told_and_the_serve
     finally:
         await asyncio.to_thread(server.__exit__, None, None, None)
     lines = (tmp_path / "stderr").read_text().splitlines()
-    until = "Until that is mended, live keys may get no pictures."
+    until = "Until that is mended, live keys may get no images."
     told = [line for line in lines if not line.startswith("{")]
     assert told == [f"S3_ENDPOINT cannot be reached. {until}", f"GEMINI_API_KEY is refused. {until}"]

@@ -8,7 +8,7 @@ import pytest
 
 _SCRIPT = """
 import ctypes, sys
-from app.core.memory import LARGE_BYTES, give_back_what_is_large
+from app.core.memory import LARGE_BYTES, return_large_blocks_when_freed
 
 class Told(ctypes.Structure):
     _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
@@ -16,7 +16,7 @@ class Told(ctypes.Structure):
 
 libc = ctypes.CDLL(None)
 libc.mallinfo2.restype = Told
-give_back_what_is_large()
+return_large_blocks_when_freed()
 for _ in range(3):
     before = libc.mallinfo2().hblks
     piece = bytes(LARGE_BYTES)

@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1/auth", tags=["Accounts"])
 async def register(accounts: CurrentAccounts, new: NewCredentials) -> AccountPublic:
     """Create an account.
 
-    The email is compared in lower case; the password is 8 to 1,024 bytes, taken exactly as it is sent.
+    The email is compared in lower case; the password is 8 to 1,024 bytes, used exactly as it is sent.
     """
     return AccountPublic.model_validate(await service.register(accounts, email=new.email, password=new.password))
 
@@ -43,7 +43,7 @@ async def register(accounts: CurrentAccounts, new: NewCredentials) -> AccountPub
     responses=problems(service.InvalidCredentials, RateLimited, *BODY_PROBLEMS),
 )
 async def log_in(accounts: CurrentAccounts, credentials: GuardedCredentials) -> LoginToken:
-    """Exchange an email and a password for a login token, which manages keys and is no API key itself."""
+    """Exchange an email and a password for a login token, which manages keys and is not an API key itself."""
     return LoginToken.model_validate(
         await service.log_in(accounts, email=credentials.email, password=credentials.password)
     )
@@ -59,9 +59,9 @@ async def get_account(user: CurrentUser) -> AccountPublic:
 async def change_password(
     accounts: CurrentAccounts, user: GuardedUser, change: Annotated[PasswordChange, json_body(PasswordChange)]
 ) -> LoginToken:
-    """Change the account's password, and go on with the login token of this answer.
+    """Change the account's password, and return a new login token.
 
-    Every other login token and every session in a browser is refused from then on. API keys go on working.
+    Every earlier login token and every browser session is refused from then on. API keys stay valid.
     """
     return LoginToken.model_validate(
         await service.change_password(
@@ -72,8 +72,8 @@ async def change_password(
 
 @router.post("/logout-all", status_code=204, responses=problems(service.InvalidToken))
 async def log_out_everywhere(user: CurrentUser, session: Session) -> None:
-    """End every login of the account: all login tokens, this one too, and all sessions in browsers.
+    """End every login of the account: all login tokens, this one too, and all browser sessions.
 
-    API keys go on working.
+    API keys stay valid.
     """
     await service.end_all_sessions(session, user_id=user.id)

@@ -1,4 +1,4 @@
-"""What accounts offer to routes: who is logged in, and the limits on those who are not yet."""
+"""The account that is logged in, and the limits of sign-ups and logins, as dependencies of routes."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -26,12 +26,12 @@ _bearer = HTTPBearer(
 )
 
 
-_GROUP = "sign-in"  # of the limiter: all that is decided before anybody has shown who they are
+_GROUP = "sign-in"  # the limiter's group for requests that are not authenticated yet
 
 
 @dataclass(frozen=True)
 class OriginLimits:
-    """How often something may be tried from one address, from one network, and from everywhere together."""
+    """How often an operation is allowed from one address, from one network, and from all together."""
 
     name: str
     per_ip: Limit
@@ -48,7 +48,7 @@ class OriginLimits:
 
 @dataclass(frozen=True)
 class SignInLimits:
-    """How often one may sign up or log in, and how often an account may be guessed at."""
+    """How often clients may sign up and log in, and how often logins of an account may fail."""
 
     limiter: Limiter
     register: OriginLimits
@@ -97,23 +97,23 @@ _SentToken = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
 async def limit_sign_ups(request: Request, limits: CurrentLimits, origin: CallersOrigin) -> None:
-    """Raises RateLimited when this address, its network or everybody together has signed up too often."""
+    """Raises RateLimited when the client's address, its network or all clients together sign up too often."""
     await _take(request, limits, limits.register.charges(origin))
 
 
 async def limit_logins(request: Request, limits: CurrentLimits, origin: CallersOrigin) -> None:
-    """Raises RateLimited when this address, its network or everybody together has tried to log in too often."""
+    """Raises RateLimited when the client's address, its network or all clients together log in too often."""
     await _take(request, limits, limits.login.charges(origin))
 
 
 async def _take(request: Request, limits: SignInLimits, charges: Sequence[Charge]) -> None:
     taken = await limits.limiter.take(charges, group=_GROUP)
-    tell(request, taken.decisions[:1])  # the caller's own address: how busy others are is not for everybody
+    tell(request, taken.decisions[:1])  # only the client's own address: the others would show other clients' traffic
     enforce(request, taken)
 
 
 async def limit_sign_ups_of(request: Request, limits: SignInLimits, *, email: str) -> None:
-    """Raises RateLimited when this canonical email has been signed up with too often."""
+    """Raises RateLimited when there were too many sign-ups with this canonical email."""
     charge = Charge("register-account", email, limits.register_per_account)
     enforce(request, await limits.limiter.take([charge], group=_GROUP))
 
@@ -126,18 +126,20 @@ async def _new_credentials(
 
 
 NewCredentials = Annotated[Credentials, Depends(_new_credentials)]
-"""Credentials to sign up with. Whether they are good or not, the email counts."""
+"""Credentials of a sign-up. It counts against the limit of its email, whether it succeeds or not."""
 
 
 @asynccontextmanager
-async def guess(request: Request, limits: SignInLimits, origin: Origin, *, email: str) -> AsyncIterator[None]:
-    """Around the check of a password of the account with this canonical email, whether there is one or not. A wrong one
-    counts against the account, from this address and from anywhere.
+async def count_failed_login(
+    request: Request, limits: SignInLimits, origin: Origin, *, email: str
+) -> AsyncIterator[None]:
+    """Wraps the check of a password. A wrong one counts against the account with this canonical email, existing or not:
+    from this address, and from all addresses together.
 
-    Raises RateLimited when there were too many of them.
+    Raises RateLimited when too many were wrong.
     """
-    # Taken before the password is checked and given back unless it was wrong: a check first and a count afterwards
-    # would let a hundred guesses through that come at once.
+    # A unit is taken before the password is checked, and given back unless it was wrong: counted only afterwards, a
+    # hundred parallel guesses would all be checked.
     charges = [
         Charge("login-account", f"{origin.host} {email}", limits.login_per_account),
         Charge("login-account-anywhere", email, limits.login_per_account_anywhere),
@@ -159,12 +161,12 @@ async def _guarded_credentials(
     origin: CallersOrigin,
     credentials: Annotated[Credentials, json_body(Credentials)],
 ) -> AsyncIterator[Credentials]:
-    async with guess(request, limits, origin, email=credentials.email):
+    async with count_failed_login(request, limits, origin, email=credentials.email):
         yield credentials
 
 
 GuardedCredentials = Annotated[Credentials, Depends(_guarded_credentials, scope="function")]
-"""Credentials to be checked. Failed checks count against the account, from this address and from anywhere."""
+"""Credentials of a login, whose failure counts against the account: from this address, and from all together."""
 
 
 async def _current_user(session: Session, accounts: CurrentAccounts, sent: _SentToken) -> User:
@@ -174,18 +176,18 @@ async def _current_user(session: Session, accounts: CurrentAccounts, sent: _Sent
 
 
 CurrentUser = Annotated[User, Depends(_current_user)]
-"""The active account whose login token came with the request."""
+"""The active account of the request's login token."""
 
 
 async def _guarded_user(
     request: Request, limits: CurrentLimits, origin: CallersOrigin, accounts: CurrentAccounts, sent: _SentToken
 ) -> AsyncIterator[User]:
-    async with accounts.sessions.begin() as session:  # and no longer: hashes take their time
+    async with accounts.sessions.begin() as session:  # closed before the password is hashed, which takes long
         user = await _current_user(session, accounts, sent)
     await limit_logins(request, limits, origin)
-    async with guess(request, limits, origin, email=user.email):
+    async with count_failed_login(request, limits, origin, email=user.email):
         yield user
 
 
 GuardedUser = Annotated[User, Depends(_guarded_user, scope="function")]
-"""As CurrentUser, to have its password checked again: limited as a login is, and a wrong one counts as a failed one."""
+"""CurrentUser for routes that check the password again: limited as a login is, and a wrong one is a failed login."""

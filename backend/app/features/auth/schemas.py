@@ -12,9 +12,9 @@ PASSWORD_BYTES_MAX = 1024
 
 
 def _canonical(email: str) -> str:
-    """Lower case, the domain as IDNA: one spelling for each account. No name is looked up."""
+    """The email in lower case with its domain as IDNA: one spelling for each account. No DNS name is looked up."""
     try:
-        # test_environment only lets .test domains through; they are as good a name as any other here.
+        # test_environment only allows domains that end in .test.
         parsed = validate_email(
             email, strict=True, check_deliverability=False, allow_smtputf8=False, test_environment=True
         )
@@ -37,14 +37,14 @@ Password = Annotated[Text, Field(examples=["correct horse battery staple"], repr
 
 
 class Credentials(Body):
-    """An email address, in any letter case, and a password, taken exactly as it is."""
+    """An email address, in any letter case, and a password, used exactly as it is sent."""
 
     email: Email
     password: Password
 
 
 class PasswordChange(Body):
-    """The account's password, and the one that it is to have from now on. Both are taken exactly as they are."""
+    """The account's current password and its new one, both used exactly as they are sent."""
 
     current_password: Password
     new_password: Annotated[Password, Field(examples=["a banana is a berry, a strawberry is not"])]
@@ -59,7 +59,7 @@ class AccountPublic(Answer):
 
 
 class LoginToken(Answer):
-    """A token for the account's own pages of the API. It is no API key."""
+    """A token that manages the account and its keys. It is not an API key."""
 
     access_token: str
     token_type: Literal["bearer"] = Field(default="bearer")

@@ -1,4 +1,4 @@
-"""What happens to accounts."""
+"""Registers accounts, checks their passwords and login tokens, ends logins, and disables accounts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from app.core.security import (
     new_id,
     verify_password,
 )
-from app.models import BrowserSession, User
+from app.models import ApiKey, BrowserSession, User
 
 
 class EmailAlreadyRegistered(Conflict):
@@ -44,7 +44,7 @@ class WrongPassword(Invalid):
 
 @dataclass(frozen=True)
 class Accounts:
-    """The collaborators of every account's doings."""
+    """The collaborators of the functions below."""
 
     sessions: SessionMaker
     hashing: BoundedPool
@@ -57,17 +57,17 @@ class Accounts:
 
 @dataclass(frozen=True)
 class Login:
-    """A login that succeeded: its token is good for `expires_in` seconds."""
+    """A successful login: its token is valid for `expires_in` seconds."""
 
     access_token: str
     expires_in: int
 
 
 async def register(accounts: Accounts, *, email: str, password: str) -> User:
-    """A new account with a canonical email. The password is hashed before the database is asked, so known and unknown
-    addresses cost the same; the unique index alone decides between two who come at once.
+    """A new account with a canonical email. The password is hashed before the insert, so that a known email takes as
+    long as an unknown one; of parallel calls with one email, the unique index lets one succeed.
 
-    Raises EmailAlreadyRegistered, Invalid for a password below the minimum, and Unavailable when too many hashes wait.
+    Raises EmailAlreadyRegistered, Invalid for a short password, and Unavailable when the hash queue is full.
     """
     _require_length(accounts, password, pointer="#/password")
     password_hash = await accounts.hashing.run(partial(hash_password, password))
@@ -85,15 +85,16 @@ async def register(accounts: Accounts, *, email: str, password: str) -> User:
 
 
 async def log_in(accounts: Accounts, *, email: str, password: str) -> Login:
-    """A login token. Raises InvalidCredentials as `check_credentials` does."""
+    """A login token. Raises what `check_credentials` raises."""
     return _login(accounts, await check_credentials(accounts, email=email, password=password))
 
 
 async def check_credentials(accounts: Accounts, *, email: str, password: str) -> User:
-    """The account with this email and password. No connection is held while the password is checked, and one hash is
-    computed whether the account exists or not, so neither the answer nor its time tells which.
+    """The account with this email and password. No connection is held while the password is checked. One hash is
+    computed whether the account exists or not, so that neither the error nor its time reveals it.
 
-    Raises InvalidCredentials for a wrong password, an unknown email and a disabled account alike.
+    Raises InvalidCredentials for a wrong password, an unknown email and a disabled account alike, and Unavailable when
+    the hash queue is full.
     """
     async with accounts.sessions.begin() as session:
         user = await session.scalar(select(User).where(User.email == email))
@@ -107,7 +108,7 @@ async def check_credentials(accounts: Accounts, *, email: str, password: str) ->
 
 
 async def authenticate(session: AsyncSession, accounts: Accounts, *, token: str) -> User:
-    """The active account that a login token belongs to. Raises InvalidToken for anything else."""
+    """The active account that a login token belongs to. Raises InvalidToken for any other text."""
     subject = accounts.token_key.read(token, now=accounts.clock())
     if subject is None or not is_id("usr", subject.user_id):
         raise InvalidToken
@@ -118,15 +119,15 @@ async def authenticate(session: AsyncSession, accounts: Accounts, *, token: str)
 
 
 async def end_all_sessions(session: AsyncSession, *, user_id: str) -> None:
-    """Ends every login of the account: all its login tokens and browser sessions are refused once this has committed.
-    Its API keys go on working.
+    """Ends every login of the account: its login tokens and browser sessions are refused once this has committed. Its
+    API keys stay valid.
     """
     await _end_logins(session, User.id == user_id)
 
 
 async def change_password(accounts: Accounts, *, user: User, current_password: str, new_password: str) -> Login:
-    """Gives the account, as it was when its caller was authenticated, a new password, and ends every login that it had;
-    the one that is returned is its only one. Raises what `check_change` and `replace_password` do.
+    """Sets a new password, and ends every earlier login of the account; returns its only valid one. `user` is the row
+    as it was when the client was authenticated. Raises what `check_change` and `replace_password` raise.
     """
     password_hash = await check_change(
         accounts, user=user, current_password=current_password, new_password=new_password
@@ -137,9 +138,9 @@ async def change_password(accounts: Accounts, *, user: User, current_password: s
 
 
 async def check_change(accounts: Accounts, *, user: User, current_password: str, new_password: str) -> str:
-    """The hash to store for a new password, computed while no connection is held.
+    """The hash of the new password. No connection is held while hashes are computed.
 
-    Raises Invalid for a new password below the minimum, WrongPassword, and Unavailable when too many hashes wait.
+    Raises Invalid for a new password below the minimum, WrongPassword, and Unavailable when the hash queue is full.
     """
     _require_length(accounts, new_password, pointer="#/new_password")
     matches, _ = await accounts.hashing.run(partial(verify_password, current_password, user.password_hash))
@@ -149,11 +150,10 @@ async def check_change(accounts: Accounts, *, user: User, current_password: str,
 
 
 async def replace_password(session: AsyncSession, *, user: User, password_hash: str) -> User:
-    """Writes the hash only over the password that was checked, and ends every login of the account; the account as it
-    is then.
+    """Replaces the password that was checked, ends every login of the account, and returns its row as it is then.
 
-    Raises InvalidToken where the caller's own login was ended meanwhile, by another change of password, by
-    `end_all_sessions` or because the account was disabled: of two changes at once one wins.
+    Raises InvalidToken where the client's own login was ended meanwhile, by another change of password, by
+    `end_all_sessions` or because the account was disabled: of two parallel changes one succeeds.
     """
     unchanged = User.id == user.id, User.is_active, User.token_generation == user.token_generation
     changed = await _end_logins(session, *unchanged, password_hash=password_hash)
@@ -162,31 +162,49 @@ async def replace_password(session: AsyncSession, *, user: User, password_hash: 
     return changed
 
 
+async def set_account_active(session: AsyncSession, *, email: str, active: bool) -> bool:
+    """Disables an account with all its logins and keys, or enables them again; False if there is no such account.
+
+    The account's row is locked first, so that no key is created meanwhile, then its keys in order of id: every
+    transaction that locks several keys takes them in that order, so that no two wait for each other.
+    """
+    user = await session.scalar(select(User).where(User.email == email.lower()).with_for_update(key_share=True))
+    if user is None:
+        return False
+    user.is_active = active
+    keys = select(ApiKey).where(ApiKey.user_id == user.id).order_by(ApiKey.id).with_for_update(key_share=True)
+    for key in await session.scalars(keys):
+        key.is_suspended = not active
+    return True
+
+
 def _require_length(accounts: Accounts, password: str, *, pointer: str) -> None:
     if len(password.encode()) < accounts.password_bytes_min:
         raise Invalid([{"pointer": pointer, "detail": f"Must be at least {accounts.password_bytes_min} bytes long"}])
 
 
 def _login(accounts: Accounts, user: User) -> Login:
-    # Of the generation that was read together with the password's hash: a password that was changed while it was being
-    # checked gives a token that is refused.
+    # The token generation was read together with the password's hash: if the password was changed while it was being
+    # checked, the token is refused.
     subject = TokenSubject(user.id, user.token_generation)
     token = accounts.token_key.issue(subject, now=accounts.clock(), lifetime_seconds=accounts.token_seconds)
     return Login(access_token=token, expires_in=accounts.token_seconds)
 
 
-async def _end_logins(session: AsyncSession, *account: SQLColumnExpression[bool], **change: str) -> User | None:
-    # The account's row first: a session that is being opened has its lock. It is either there by now, to be deleted, or
-    # waits for this transaction and then finds another generation than the one whose password was checked.
-    bump = update(User).where(*account).values(token_generation=User.token_generation + 1, **change).returning(User)
-    user = await session.scalar(bump)
+async def _end_logins(session: AsyncSession, *conditions: SQLColumnExpression[bool], **change: str) -> User | None:
+    # The account's row is locked first, as by a login that opens a session. Such a login has either committed, and its
+    # session is deleted here, or it waits for this transaction and then finds a newer token generation, and fails.
+    statement = (
+        update(User).where(*conditions).values(token_generation=User.token_generation + 1, **change).returning(User)
+    )
+    user = await session.scalar(statement)
     if user is not None:
         await session.execute(delete(BrowserSession).where(BrowserSession.user_id == user.id))
     return user
 
 
 async def _upgrade_hash(sessions: SessionMaker, *, user_id: str, old: str, new: str) -> None:
-    # Only over the hash that was checked: a password that was changed meanwhile stays changed.
+    # Replaces only the hash that was checked, so that a password that was changed meanwhile stays.
     statement = update(User).where(User.id == user_id, User.password_hash == old).values(password_hash=new)
     async with sessions.begin() as session:
         await session.execute(statement)

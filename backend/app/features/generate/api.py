@@ -23,7 +23,7 @@ from app.features.generate.dependencies import (
 )
 from app.features.generate.pictures import ImageNotFound, find_elsewhere, open_part
 from app.features.generate.schemas import GenerationCreate, GenerationListed, GenerationPublic
-from app.features.keys.dependencies import Caller, bearer, recall_caller
+from app.features.keys.dependencies import Caller, bearer, cached_caller
 from app.features.keys.service import InvalidApiKey
 from app.features.usage.ledger.entries import IdempotencyKeyInUse, IdempotencyKeyReused, OutcomeUnknown
 from app.providers import PROVIDER_PROBLEMS
@@ -58,7 +58,7 @@ async def generate(request: Request) -> LeanJSON:
     retry within a day gets the same picture again, which is not counted twice.
     """
     idempotency_key = read_idempotency_key(request)
-    caller = await recall_caller(request)
+    caller = await cached_caller(request)
     async with WithinLimits(request, caller):
         order = await _ORDER(request)
         delivered = await service.generate(

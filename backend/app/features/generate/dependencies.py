@@ -17,7 +17,7 @@ from app.core.web.middleware import add_answer_headers, sent_headers
 from app.features.generate.pictures import find_delivered
 from app.features.generate.service import Delivered
 from app.features.generate.studio import Studio
-from app.features.keys.dependencies import recall_caller
+from app.features.keys.dependencies import cached_caller
 from app.features.keys.service import Caller
 from app.models import Generation
 from app.ratelimit import Charge, Lease, Limit, Limiter, Taken
@@ -128,7 +128,7 @@ def _tell(request: Request, taken: Taken) -> None:
 
 
 async def _admitted_caller(request: Request) -> AsyncIterator[Caller]:
-    caller = await recall_caller(request)
+    caller = await cached_caller(request)
     async with WithinLimits(request, caller):
         yield caller
 

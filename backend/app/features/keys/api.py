@@ -24,7 +24,7 @@ async def create_key(
 ) -> KeyCreated:
     """Create a key.
 
-    This is the only answer that ever holds the key itself; keep it. An account can have 100 unrevoked keys.
+    This is the only answer that holds the key itself; keep it. An account can have 100 unrevoked keys.
     """
     return KeyCreated.model_validate(
         await service.create(session, user_id=user.id, name=new.name, environment=new.environment, keys_max=keys_max)
@@ -35,7 +35,7 @@ async def create_key(
 async def list_keys(
     request: Request, user: CurrentUser, query: Annotated[KeyListQuery, Query()], session: Session
 ) -> list[KeyPublic]:
-    """List the account's own keys, newest first. The `Link` header leads to the next page."""
+    """List the account's own keys, newest first. The `Link` header has the URL of the next page."""
     keys = await service.find_all(
         session,
         user_id=user.id,
@@ -48,5 +48,5 @@ async def list_keys(
 
 @router.delete("/{key_id}", status_code=204, responses=problems(InvalidToken, service.KeyNotFound))
 async def revoke_key(user: CurrentUser, key_id: str, session: Session) -> None:
-    """Revoke a key. Every request that starts after the 204 is refused, for good."""
+    """Revoke a key. Every request that starts after the 204 is refused."""
     await service.revoke(session, user_id=user.id, key_id=key_id)

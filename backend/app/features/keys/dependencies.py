@@ -1,4 +1,4 @@
-"""What keys offer to routes: who is calling."""
+"""The caller of a request, by its API key, as a dependency of routes."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +27,7 @@ bearer = HTTPBearer(
 
 @dataclass(frozen=True)
 class UnknownKeyLimit:
-    """How often an address may call with keys that nobody has. A good key is never refused by it."""
+    """How often an address may call with keys that do not exist. It never refuses an active key."""
 
     limiter: Limiter
     per_ip: Limit
@@ -37,21 +37,23 @@ class UnknownKeyLimit:
         return cls(limiter, Limit.parse(settings.unknown_key_limit_per_ip))
 
 
-async def recall_caller(request: Request) -> service.Caller:
-    """Whoever sent an API key that was active a moment ago. For the ledger, which asks the key's row again.
+async def cached_caller(request: Request) -> service.Caller:
+    """The caller of an API key that was active at most KNOWN_SECONDS ago. The ledger checks the key's row again.
 
-    Raises InvalidApiKey, or RateLimited where that was the answer too often.
+    Raises InvalidApiKey, or RateLimited where an address was refused so too often.
     """
     key_hash = await _sent_key_hash(request)
     cache: CallerCache = request.app.state.callers
     try:
         caller = cache.get(key_hash)
     except service.InvalidApiKey:
-        return await _refuse(request)
+        await _refuse(request)
     if caller is None:
         sessions: SessionMaker = request.app.state.sessions
-        caller = await cache.learn(key_hash, partial(_find_caller, sessions))
-    return caller or await _refuse(request)
+        caller = await cache.fetch_once(key_hash, partial(_find_caller, sessions))
+    if caller is None:
+        await _refuse(request)
+    return caller
 
 
 async def _find_caller(sessions: SessionMaker, key_hash: bytes) -> service.Caller | None:
@@ -63,21 +65,27 @@ async def _caller(
     request: Request, session: Session, _documented: Annotated[object, Depends(bearer)]
 ) -> service.Caller:
     caller = await service.find_caller(session, key_hash=await _sent_key_hash(request))
-    return caller or await _refuse(request)
+    if caller is None:
+        await _refuse(request)
+    return caller
 
 
 Caller = Annotated[service.Caller, Depends(_caller)]
-"""Whoever sent an API key that the database says is active now."""
+"""The caller of an API key that is active in the database now."""
 
 
 async def _sent_key_hash(request: Request) -> bytes:
     scheme, _, raw = "".join(sent_headers(request, b"authorization")).partition(" ")
     if scheme.lower() != "bearer" or not raw:
         raise service.InvalidApiKey(credential_sent=False)
-    return hash_api_key(raw.strip(" ")) or await _refuse(request)
+    key_hash = hash_api_key(raw.strip(" "))
+    if key_hash is None:
+        await _refuse(request)
+    return key_hash
 
 
 async def _refuse(request: Request) -> NoReturn:
+    """Raises InvalidApiKey, which counts against the client's address, or RateLimited where it counted too often."""
     limit: UnknownKeyLimit = request.app.state.unknown_key_limit
     charge = Charge("unknown-key-ip", origin_of(request).host, limit.per_ip)
     enforce(request, await limit.limiter.take([charge], group="sign-in"))

@@ -12,7 +12,7 @@ from app.core.web.pages import PageQuery
 _LINE_BREAKING = {"Cc", "Zl", "Zp"}  # Unicode's control characters, line and paragraph separators
 
 
-def _presentable(name: str) -> str:
+def _one_visible_line(name: str) -> str:
     if not name.strip():
         raise ValueError("must not be blank")
     if any(unicodedata.category(character) in _LINE_BREAKING for character in name):
@@ -20,20 +20,22 @@ def _presentable(name: str) -> str:
     return name
 
 
-KeyName = Annotated[Text, Field(min_length=1, max_length=100, examples=["my first key"]), AfterValidator(_presentable)]
+KeyName = Annotated[
+    Text, Field(min_length=1, max_length=100, examples=["my first key"]), AfterValidator(_one_visible_line)
+]
 
 
 class KeyCreate(Body):
-    """A key to be made."""
+    """A key to be created."""
 
     name: KeyName
     environment: KeyEnvironment = Field(
-        default="live", description="`test` keys run the whole contract on the stub, for free."
+        default="live", description="`test` keys use the stub for everything, free of charge."
     )
 
 
 class KeyPublic(Answer):
-    """A key as its owner sees it from then on: the first 16 characters, never the whole."""
+    """A key as its owner sees it: the first 16 characters, never the whole key."""
 
     id: str = Field(examples=["key_28fm63cjp43w44255s68"])
     name: str
@@ -45,12 +47,12 @@ class KeyPublic(Answer):
 
 
 class KeyCreated(KeyPublic):
-    """The only answer that ever holds the raw key. What is stored is a hash of it."""
+    """The only answer that holds the raw key. Only its hash is stored."""
 
     key: str = Field(examples=["nb_live_1234567890abcdef1234567890abcdef"])
 
 
 class KeyListQuery(PageQuery):
-    """Which of the keys."""
+    """The page of keys to list."""
 
     include_revoked: QueryBool = Field(default=False, description="Show revoked keys too.")

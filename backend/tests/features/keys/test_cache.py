@@ -86,14 +86,14 @@ async def test_those_who_ask_at_the_same_time_share_one_question(cache: CallerCa
         await told.wait()
         return found
 
-    calls = [asyncio.ensure_future(cache.learn(b"a", find)) for _ in range(100)]
-    other = asyncio.ensure_future(cache.learn(b"b", find))
+    calls = [asyncio.ensure_future(cache.fetch_once(b"a", find)) for _ in range(100)]
+    other = asyncio.ensure_future(cache.fetch_once(b"b", find))
     await asyncio.sleep(0)
     calls[0].cancel()  # whoever asked first may leave
     told.set()
     assert await asyncio.gather(*calls[1:], other) == [found] * 100
     assert asked == [b"a", b"b"]
-    assert await cache.learn(b"a", find) == found
+    assert await cache.fetch_once(b"a", find) == found
     assert asked == [b"a", b"b", b"a"]
 
 
@@ -105,10 +105,10 @@ async def test_a_question_that_fails_fails_for_all_who_share_it_and_is_asked_aga
     async def find(_key_hash: bytes) -> Caller | None:
         return ADA
 
-    failed = await asyncio.gather(*(cache.learn(b"a", fail) for _ in range(3)), return_exceptions=True)
+    failed = await asyncio.gather(*(cache.fetch_once(b"a", fail) for _ in range(3)), return_exceptions=True)
     assert [type(each) for each in failed] == [OSError] * 3
     assert cache.get(b"a") is None
-    assert await cache.learn(b"a", find) == cache.get(b"a") == ADA
+    assert await cache.fetch_once(b"a", find) == cache.get(b"a") == ADA
 
 
 async def _make_known(client: httpx2.AsyncClient, key: Key) -> None:

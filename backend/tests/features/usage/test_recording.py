@@ -10,7 +10,8 @@ import asyncpg
 import httpx2
 import pytest
 from app.core.db import connect_for_writing, create_engine
-from app.features.keys.service import revoke, set_account_active
+from app.features.auth.service import set_account_active
+from app.features.keys.service import revoke
 from app.features.usage.ledger import Ledger
 from app.features.usage.ledger.entries import Recorded
 from app.features.usage.ledger.writer import Writer
