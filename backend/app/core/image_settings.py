@@ -1,4 +1,4 @@
-"""The settings of pictures: who draws them, and where they are kept."""
+"""The settings of images: the provider that generates them, and the store that keeps them."""
 
 from typing import Literal
 from urllib.parse import urlsplit
@@ -6,52 +6,58 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
 
-class PictureSettings(BaseModel):
+class ImageSettings(BaseModel):
     """Providers and stores. Test keys always use the stub."""
 
     image_provider: Literal["stub", "gemini", "openai"] = Field(
         default="stub",
-        description="Who draws for live keys: the stub, Gemini, or an OpenAI-compatible endpoint.",
+        description="The provider of live keys: the stub, Gemini, or an OpenAI-compatible endpoint.",
     )
     generation_deadline_seconds: float = Field(
-        default=60, ge=1, le=600, description="How long a provider may take for a generation, tries included; then 504."
+        default=60,
+        ge=1,
+        le=600,
+        description="How long a provider may take for a generation, retries included; then 504.",
     )
     provider_calls_max: int = Field(
         default=1000,
         ge=1,
         le=100_000,
-        description="Pictures that a provider draws for one process at a time; then 503.",
+        description="Images that a provider generates for one process at a time; then 503.",
     )
     gemini_api_key: SecretStr | None = Field(default=None, description="The key for Gemini.")
-    gemini_base_url: str = Field(default="https://generativelanguage.googleapis.com", description="Where Gemini is.")
-    gemini_api_version: str = Field(default="v1beta", description="The version in Gemini's addresses.")
-    gemini_model: str = Field(default="gemini-2.5-flash-image", description="The model that draws.")
+    gemini_base_url: str = Field(default="https://generativelanguage.googleapis.com", description="Gemini's base URL.")
+    gemini_api_version: str = Field(default="v1beta", description="The version in Gemini's URLs.")
+    gemini_model: str = Field(default="gemini-2.5-flash-image", description="Gemini's model.")
     gemini_sizes: str = Field(
-        default="", description="`1024x1024=1:1/1K, ...`: sizes, and what is drawn for them. By default the usual ones."
+        default="",
+        description="`1024x1024=1:1/1K, ...`: sizes, with aspect ratio and resolution. By default the usual ones.",
     )
     openai_api_key: SecretStr | None = Field(default=None, description="The key for the OpenAI-compatible endpoint.")
     openai_base_url: str = Field(
-        default="https://api.openai.com/v1", description="Where the OpenAI-compatible endpoint is."
+        default="https://api.openai.com/v1", description="The base URL of the OpenAI-compatible endpoint."
     )
-    openai_model: str = Field(default="gpt-image-2.5-sunburst", description="The model that it draws with.")
-    openai_sizes: str = Field(default="", description="`1024x1024, ...`: what it draws. By default the usual ones.")
+    openai_model: str = Field(default="gpt-image-2.5-sunburst", description="The endpoint's model.")
+    openai_sizes: str = Field(
+        default="", description="`1024x1024, ...`: the sizes that it generates. By default the usual ones."
+    )
     image_store: Literal["disk", "s3"] = Field(
-        default="disk", description="Where pictures are kept: `disk`, under DATA_DIR, or `s3`, any S3: R2, MinIO, AWS."
+        default="disk", description="Where images are stored: `disk`, under DATA_DIR, or `s3`, any S3: R2, MinIO, AWS."
     )
     image_retention_days: int | None = Field(
-        default=None, ge=1, le=36_500, description="How long pictures are kept. By default until they are deleted."
+        default=None, ge=1, le=36_500, description="How long images are kept. By default until they are deleted."
     )
     s3_bucket: str = Field(default="", description="The bucket.")
-    s3_endpoint: str = Field(default="", description="Where it is. By default AWS, in S3_REGION.")
+    s3_endpoint: str = Field(default="", description="The URL of the S3 service. By default AWS, in S3_REGION.")
     s3_region: str = Field(default="auto", description="Its region; `auto` for R2.")
-    s3_access_key_id: str = Field(default="", description="Who writes and reads there.")
+    s3_access_key_id: str = Field(default="", description="The id of the access key that reads and writes the bucket.")
     s3_secret_access_key: SecretStr | None = Field(default=None, description="The secret of that key.")
-    s3_prefix: str = Field(default="", description="What the names of all pictures in the bucket begin with.")
+    s3_prefix: str = Field(default="", description="The prefix of all images' names in the bucket.")
     s3_redirect_seconds: int | None = Field(
         default=None,
         ge=1,
         le=604_800,
-        description="Lead callers to the bucket for pictures, with addresses that are good for so long.",
+        description="Redirect clients to the bucket for images, with URLs that are valid for so long.",
     )
     s3_allow_http: bool = Field(default=False, description="Let S3_ENDPOINT be plain HTTP on another machine.")
 
@@ -78,5 +84,5 @@ class PictureSettings(BaseModel):
 
     @property
     def model(self) -> str:
-        """The name of what draws for live keys."""
+        """The model of live keys: `stub`, or the name that is sent to the provider."""
         return {"stub": "stub", "gemini": self.gemini_model, "openai": self.openai_model}[self.image_provider]

@@ -1,4 +1,4 @@
-"""Every setting of the program, described once, checked before anything starts."""
+"""Every setting of the program, described in its field and validated before anything starts."""
 
 import re
 import secrets
@@ -19,16 +19,17 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from app.core import files
+from app.core.image_settings import ImageSettings
 from app.core.limit_settings import LimitSettings
-from app.core.picture_settings import PictureSettings
 
 ROOT = Path(__file__).resolve().parents[3]
-"""The folder of the checkout: `.env` and a relative `DATA_DIR` are found from here."""
+"""The folder of the checkout, which holds `.env` and is the base of a relative `DATA_DIR`."""
 
 SECRET_BYTES_MIN = 32
-SECRET_CHARACTERS_MIN = 10  # different ones: what is typed by leaning on a key has fewer
+SECRET_CHARACTERS_MIN = 10  # different ones: a secret of one repeated key has fewer
 _KNOWN_SECRET_WORDS = ("secret", "change", "example", "insecure", "password", "default")
 _KNOWN_SECRETS = {"09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"}  # FastAPI's tutorial
+_ADVICE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 
 _REDIS_SCHEMES = {"redis", "rediss", "redis+cluster", "rediss+cluster", "unix"}
 
@@ -37,11 +38,11 @@ Network = IPv4Network | IPv6Network
 
 
 class ConfigurationError(Exception):
-    """The settings cannot be used. Its text says which and why, and never holds a value."""
+    """The settings cannot be used. The text names the setting and the reason, and holds no value."""
 
 
-class Settings(PictureSettings, LimitSettings):
-    """The settings of one program run. Frozen; passed to whoever needs them, never a global."""
+class Settings(ImageSettings, LimitSettings):
+    """The settings of one run of the program. Frozen, and passed as an argument, never a global."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
 
@@ -55,31 +56,31 @@ class Settings(PictureSettings, LimitSettings):
     )
     database_url: SecretStr | None = Field(
         default=None,
-        description="`postgresql+asyncpg://user:password@host/name`. Without it, a PostgreSQL of our own is started.",
+        description="`postgresql+asyncpg://user:password@host/name`. Without it, an embedded PostgreSQL is started.",
     )
     redis_url: SecretStr | None = Field(
         default=None,
-        description="`redis://host:6379` or `redis+cluster://`. Limits that processes share; needed for several.",
+        description="`redis://host:6379` or `redis+cluster://`. Holds the limits that several processes share.",
     )
     data_dir: Path = Field(
         default=Path(".data"),
-        description="Where the embedded PostgreSQL and the development secret live.",
+        description="The folder of the embedded PostgreSQL and the development secret.",
     )
     host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(default=8000, ge=1, le=65535, description="The TCP port to listen on.")
     workers: int = Field(default=1, ge=1, le=256, description="How many server processes share the port.")
     public_url: str = Field(
         default="",
-        description="What every URL in an answer begins with. By default `http://HOST:PORT`.",
+        description="The base of every URL in an answer. By default `http://HOST:PORT`.",
     )
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
         default=(),
-        description="Networks, comma-separated, whose `X-Forwarded-For` is believed. By default nobody's.",
+        description="Networks, comma-separated, whose `X-Forwarded-For` is trusted. By default none.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="The least level that is logged."
+        default="INFO", description="The lowest level that is logged."
     )
-    login_token_minutes: int = Field(default=60, ge=1, le=60, description="How long a login token is good for.")
+    login_token_minutes: int = Field(default=60, ge=1, le=60, description="How long a login token is valid.")
     session_days: int = Field(default=14, ge=1, le=90, description="How long a login in a browser lasts at most.")
     password_bytes_min: int = Field(
         default=8, ge=8, le=1024, description="The shortest password that can be chosen, in bytes as UTF-8."
@@ -88,7 +89,7 @@ class Settings(PictureSettings, LimitSettings):
         default=64, ge=1, le=100_000, description="Password hashes that may wait in one process; beyond it, 503."
     )
     drawing_queue_max: int = Field(
-        default=64, ge=1, le=100_000, description="Pictures that may wait to be drawn in one process; beyond it, 503."
+        default=64, ge=1, le=100_000, description="Images that may wait to be drawn in one process; beyond it, 503."
     )
     database_pool_size: int = Field(
         default=10, ge=1, le=1000, description="The most database connections that one process holds."
@@ -104,7 +105,7 @@ class Settings(PictureSettings, LimitSettings):
     )
     metrics_token: SecretStr | None = Field(
         default=None,
-        description="What Prometheus sends as bearer token for `/metrics`. Without it, there is no such page.",
+        description="The bearer token that Prometheus sends to `/metrics`. Without it, `/metrics` is a 404.",
     )
 
     @field_validator("secret_key", "database_url", "redis_url", "metrics_token", "limit_processes", mode="before")
@@ -116,7 +117,7 @@ class Settings(PictureSettings, LimitSettings):
     @classmethod
     def _secret_is_strong(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and (weakness := _weakness(value.get_secret_value().encode())):
-            raise ValueError(f"{weakness}. {_HOW_TO_MAKE_ONE}")
+            raise ValueError(f"{weakness}. {_ADVICE}")
         return value
 
     @field_validator("database_url")
@@ -191,7 +192,7 @@ class Settings(PictureSettings, LimitSettings):
 
     @property
     def processes(self) -> int:
-        """How many processes share the limits, over all machines."""
+        """How many processes share the limits, on all machines."""
         return self.limit_processes or self.workers
 
     def __repr__(self) -> str:
@@ -201,31 +202,31 @@ class Settings(PictureSettings, LimitSettings):
     def signing_secret(self) -> bytes:
         """The secret that login tokens are signed with.
 
-        Raises ConfigurationError where there is none: the program never runs on a secret that somebody else could know.
+        Raises ConfigurationError where SECRET_KEY is not set: there is no default, which others would know.
         """
         if self.secret_key is None:
-            raise ConfigurationError(f"SECRET_KEY is missing. {_HOW_TO_MAKE_ONE}")
+            raise ConfigurationError(f"SECRET_KEY is missing. {_ADVICE}")
         return self.secret_key.get_secret_value().encode()
 
     def with_secret(self) -> Self:
-        """These settings with a secret to sign with: the given one, in development else the one kept in DATA_DIR.
+        """These settings with a secret: SECRET_KEY, or in development, where it is not set, the one stored in DATA_DIR.
 
-        Raises ConfigurationError in production without SECRET_KEY, and where DATA_DIR cannot keep one or what it keeps
-        would not be taken as SECRET_KEY.
+        Raises ConfigurationError in production without SECRET_KEY, and where the secret in DATA_DIR cannot be read or
+        made, or is too weak for a SECRET_KEY.
         """
         if self.secret_key is None and self.environment == "development":
-            return self.model_copy(update={"secret_key": SecretStr(_kept_secret(self.data_dir / "secret_key"))})
+            return self.model_copy(update={"secret_key": SecretStr(_stored_secret(self.data_dir / "secret_key"))})
         _ = self.signing_secret
         return self
 
 
 def load_settings() -> Settings:
-    """The settings of the process environment and of `.env` in the root; the environment wins.
+    """The settings of environment variables and of `.env` in ROOT; variables win.
 
     Raises ConfigurationError with one line per setting that cannot be used.
     """
     try:
-        given = _Given()
+        given = _SettingsOfEnvironment()
         return Settings(**{name: getattr(given, name) for name in given.model_fields_set})
     except ValidationError as error:
         raise ConfigurationError("\n".join(_sentences(error))) from None
@@ -233,10 +234,7 @@ def load_settings() -> Settings:
         raise ConfigurationError(str(error)) from None
 
 
-_HOW_TO_MAKE_ONE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
-
-
-class _Given(Settings, BaseSettings):
+class _SettingsOfEnvironment(Settings, BaseSettings):
     model_config = SettingsConfigDict(env_file=ROOT / ".env", env_file_encoding="utf-8", extra="forbid")
 
 
@@ -258,8 +256,8 @@ def _sentences(error: ValidationError) -> Mapping[str, None]:
     return sentences
 
 
-def _weakness(secret: bytes) -> str:
-    """Why the program may not sign with this secret, as the end of a sentence; empty where it may."""
+def _weakness(secret: bytes) -> str | None:
+    """Why a secret is not to be signed with, as the end of a sentence; None where it is strong enough."""
     try:
         text = secret.decode()
     except UnicodeDecodeError:
@@ -267,22 +265,22 @@ def _weakness(secret: bytes) -> str:
     if len(secret) < SECRET_BYTES_MIN:
         return f"is shorter than {SECRET_BYTES_MIN} bytes"
     known = text in _KNOWN_SECRETS or any(word in text.lower() for word in _KNOWN_SECRET_WORDS)
-    return "is one that others know or can guess" if known or len(set(text)) < SECRET_CHARACTERS_MIN else ""
+    return "is one that others know or can guess" if known or len(set(text)) < SECRET_CHARACTERS_MIN else None
 
 
-def _kept_secret(path: Path) -> str:
-    """The secret in the file, which the first process that asks makes.
+def _stored_secret(path: Path) -> str:
+    """The secret in the file, which the first process creates.
 
-    Raises ConfigurationError for a file that cannot be read or made, and for a weak secret, such as an empty one. What
-    is there is never replaced: the operator may have put it there.
+    Raises ConfigurationError for a file that cannot be read or made, and for a weak secret, such as an empty one. An
+    existing file is never replaced: the operator may have written it.
     """
     try:
         files.make_folder(path.parent)
-        kept = files.create_once(path, secrets.token_hex(32).encode())  # hexadecimal digits spell no known word
+        secret = files.create_once(path, secrets.token_hex(32).encode())  # hexadecimal digits contain no known word
     except OSError as error:
         reason = f"cannot be read or made ({error.strerror}): mend that, or set SECRET_KEY."
         raise ConfigurationError(f"The secret in {path} {reason}") from None
-    if weakness := _weakness(kept):
+    if weakness := _weakness(secret):
         way_out = "delete the file, and the next start makes a new one, or set SECRET_KEY."
         raise ConfigurationError(f"The secret in {path} {weakness}: {way_out}")
-    return kept.decode()
+    return secret.decode()

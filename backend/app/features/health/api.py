@@ -14,14 +14,14 @@ router = APIRouter(tags=["Health"])
 @router.head("/health", include_in_schema=False)
 @router.get("/health", responses=problems())
 async def get_health() -> Health:
-    """Tell that the process answers. It asks nobody else and is always quick."""
+    """Show that the process answers. Uses neither the database nor Redis."""
     return Health()
 
 
 @router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses=problems())
 async def get_readiness(engine: Database, recording: Recording) -> Readiness:
-    """Tell whether requests can be served: the database answers and its schema is not behind."""
+    """Show whether requests can be served: the database answers and its schema is current."""
     await service.check_ready(engine, recording=recording)
     return Readiness()
 

@@ -1,4 +1,4 @@
-"""What health asks about."""
+"""The engine, the ledger's state and the metrics, as dependencies of the health routes."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ def _recording(request: Request) -> bool:
 
 
 Recording = Annotated[bool, Depends(_recording)]
-"""Whether the ledger's writer is at work."""
+"""Whether the ledger's writer is running."""
 
 Database = Annotated[AsyncEngine, Depends(_engine)]
 
@@ -40,6 +40,6 @@ CurrentMetrics = Annotated[Metrics, Depends(_metrics)]
 def check_metrics_token(
     request: Request, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> None:
-    """Raises NotFound where the operator has set no token, and InvalidMetricsToken for any other than theirs."""
+    """Raises NotFound where the operator has set no token, and InvalidMetricsToken for any other token."""
     settings: Settings = request.app.state.settings
     service.check_metrics_token(settings.metrics_token, sent=sent.credentials if sent else None)

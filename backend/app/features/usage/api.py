@@ -26,9 +26,9 @@ async def list_usage(
     query: Annotated[UsageQuery, Query()],
     session: Session,
 ) -> list[UsagePublic]:
-    """List how many pictures each key delivered on each UTC day, newest first; `from` and `to` are both included.
+    """List how many images each key delivered on each UTC day, newest first; `from` and `to` are both included.
 
-    Test keys count too, marked by their environment, and never cost.
+    Images of test keys are counted too, under the environment `test`, and are free.
     """
     rows = await service.find_usage(
         session,
