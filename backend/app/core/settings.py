@@ -226,7 +226,7 @@ def load_settings() -> Settings:
     Raises ConfigurationError with one line per setting that cannot be used.
     """
     try:
-        given = _SettingsOfEnvironment()
+        given = _Given()
         return Settings(**{name: getattr(given, name) for name in given.model_fields_set})
     except ValidationError as error:
         raise ConfigurationError("\n".join(_sentences(error))) from None
@@ -234,7 +234,7 @@ def load_settings() -> Settings:
         raise ConfigurationError(str(error)) from None
 
 
-class _SettingsOfEnvironment(Settings, BaseSettings):
+class _Given(Settings, BaseSettings):
     model_config = SettingsConfigDict(env_file=ROOT / ".env", env_file_encoding="utf-8", extra="forbid")
 
 

@@ -1,4 +1,4 @@
-"""Settings are refused with a sentence, or are safe to run on."""
+"""Settings are refused with a sentence, or are safe to use."""
 
 import stat
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_production_does_not_start_without_a_secret(monkeypatch: pytest.MonkeyPa
     assert refusal(monkeypatch, ENVIRONMENT="production", **given).startswith("SECRET_KEY is missing.")
 
 
-def test_development_makes_a_secret_and_keeps_it_for_its_owner_alone(tmp_path: Path) -> None:
+def test_development_creates_a_secret_that_only_its_owner_can_read(tmp_path: Path) -> None:
     first, second = load_settings().with_secret(), load_settings().with_secret()
     kept = tmp_path / ".data" / "secret_key"
     assert first.signing_secret == second.signing_secret == kept.read_bytes()
@@ -72,7 +72,7 @@ def test_a_secret_in_data_dir_is_refused_for_the_same_reasons_as_the_setting(
     assert kept.read_text() == secret
 
 
-def test_a_good_secret_that_the_operator_put_into_data_dir_is_used_as_it_is(tmp_path: Path) -> None:
+def test_a_good_secret_that_the_operator_wrote_to_data_dir_is_used(tmp_path: Path) -> None:
     kept = tmp_path / ".data" / "secret_key"
     kept.parent.mkdir()
     (tmp_path / "mounted").write_text(GOOD_SECRET)
@@ -111,7 +111,7 @@ def test_a_good_secret_that_the_operator_put_into_data_dir_is_used_as_it_is(tmp_
         ("PASSWORD_BYTES_MIN", "7"),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_named_and_its_value_is_not(
+def test_an_error_names_the_invalid_setting_and_not_its_value(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     sentence = refusal(monkeypatch, **{name: value})
@@ -132,13 +132,13 @@ def test_limits_are_shared_by_the_workers_unless_there_are_more_machines(
     assert load_settings().processes == processes
 
 
-def test_a_name_in_the_env_file_that_is_no_setting_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_name_in_the_env_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("GENERATE_LIMIT_MOD=enforce\n")
     with pytest.raises(ConfigurationError, match=r"GENERATE_LIMIT_MOD is set in \.env"):
         load_settings()
 
 
-def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_environment_variables_override_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("PORT=9000\nHOST=10.0.0.1\n")
     monkeypatch.setenv("PORT", "9001")
     settings = load_settings()
@@ -155,7 +155,7 @@ def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch,
         ({"PUBLIC_URL": ""}, "http://127.0.0.1:8000"),
     ],
 )
-def test_urls_begin_with_what_the_operator_says(
+def test_urls_begin_with_the_operators_public_url(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], public_url: str
 ) -> None:
     for name, value in environment.items():
@@ -171,7 +171,7 @@ def test_every_usual_spelling_of_a_postgresql_url_is_understood(monkeypatch: pyt
     assert url.get_secret_value() == "postgresql+asyncpg://localhost/nanobanana"
 
 
-def test_settings_do_not_change_and_do_not_show_themselves() -> None:
+def test_settings_are_frozen_and_their_repr_holds_no_value() -> None:
     settings = Settings.model_validate({"secret_key": GOOD_SECRET, "database_url": "postgresql://u:hunter2@h/n"})
     with pytest.raises(ValueError, match="frozen"):
         settings.__setattr__("port", 1)

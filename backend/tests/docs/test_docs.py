@@ -1,4 +1,4 @@
-"""The documentation is true: every setting, error code and route stands in it, and nothing else does."""
+"""The documentation lists exactly the settings, error codes and routes that exist."""
 
 import re
 from pathlib import Path
@@ -25,37 +25,37 @@ def routes(settings: Settings) -> set[str]:
 
 
 def test_every_error_code_stands_in_the_reference_with_its_status() -> None:
-    told = dict(re.findall(r"^\| `(\w+)` \| (\d{3}) \|", REFERENCE, re.MULTILINE))
+    documented = dict(re.findall(r"^\| `(\w+)` \| (\d{3}) \|", REFERENCE, re.MULTILINE))
     answered = {error.code: str(error.status) for error in subclasses(ApiError) - {ApiError}}
     abstract = {"unauthorized", "conflict"}  # only their subclasses are raised
-    assert told == {code: status for code, status in answered.items() if code not in abstract}
+    assert documented == {code: status for code, status in answered.items() if code not in abstract}
 
 
 def test_every_route_stands_in_the_reference(settings: Settings) -> None:
-    told = set(re.findall(r"^#+ `((?:GET|POST|PUT|PATCH|DELETE) [^`]+)`", REFERENCE, re.MULTILINE))
-    assert told == routes(settings)
+    documented = set(re.findall(r"^#+ `((?:GET|POST|PUT|PATCH|DELETE) [^`]+)`", REFERENCE, re.MULTILINE))
+    assert documented == routes(settings)
 
 
 @pytest.mark.parametrize("page", ["docs/operations.md", ".env.example"])
 def test_every_setting_stands_in_the_operators_pages(page: str) -> None:
-    told = set(re.findall(r"^(?:#|\| `)([A-Z][A-Z0-9_]+)(?:=|` \|)", (ROOT / page).read_text(), re.MULTILINE))
-    assert told == {name.upper() for name in Settings.model_fields}
+    documented = set(re.findall(r"^(?:#|\| `)([A-Z][A-Z0-9_]+)(?:=|` \|)", (ROOT / page).read_text(), re.MULTILINE))
+    assert documented == {name.upper() for name in Settings.model_fields}
 
 
 def test_every_default_in_the_example_is_the_default() -> None:
-    told = dict(re.findall(r"^#([A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    documented = dict(re.findall(r"^#([A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
     keys = {"SECRET_KEY", "METRICS_TOKEN", "GEMINI_API_KEY", "OPENAI_API_KEY", "S3_SECRET_ACCESS_KEY"}
     empty = {*keys, "LIMIT_PROCESSES", "IMAGE_RETENTION_DAYS", "S3_REDIRECT_SECONDS"}
     examples = {"DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "TRUSTED_PROXIES", *empty}  # their default is nothing
     for name, field in Settings.model_fields.items():
         if name.upper() not in examples:
-            assert told[name.upper()] == str(field.default)
+            assert documented[name.upper()] == str(field.default)
 
 
 def test_what_each_failure_of_a_provider_costs_stands_in_the_operators_page() -> None:
     operations = (ROOT / "docs" / "operations.md").read_text()
-    told = operations.partition("### What a failure costs\n")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| .* \| \d \| .*$", told, re.MULTILINE) == [way.row for way in WAYS]
+    documented = operations.partition("### What a failure costs\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| .* \| \d \| .*$", documented, re.MULTILINE) == [way.row for way in WAYS]
 
 
 def test_every_command_stands_in_the_operators_page() -> None:
@@ -67,6 +67,6 @@ def test_every_command_stands_in_the_operators_page() -> None:
 @pytest.mark.parametrize(
     "page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], key=str), ids=lambda page: page.name
 )
-def test_no_link_between_the_pages_is_broken(page: Path) -> None:
+def test_no_link_between_pages_is_broken(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target

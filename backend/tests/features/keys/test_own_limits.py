@@ -1,4 +1,4 @@
-"""Limits of a key's or an account's own: what goes before what, when it is known, and what is no limit."""
+"""Own limits of keys and accounts: their precedence, when they take effect, and invalid ones."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -23,13 +23,13 @@ NOTHING_OF_ACCOUNT: Change = {"generate_limit": None, "generate_limit_per_key": 
 
 @pytest.fixture
 async def key(account: Account) -> Key:
-    """A key that nobody has used."""
+    """A key without calls."""
     return await account.create_key()
 
 
 @pytest.fixture
 async def sessions(database_url: str) -> AsyncIterator[SessionMaker]:
-    """Transactions as the command line has them."""
+    """Transactions as the command line opens them."""
     engine = create_engine(database_url, pool_size=1)
     yield async_sessionmaker(engine)
     await engine.dispose()
@@ -37,14 +37,14 @@ async def sessions(database_url: str) -> AsyncIterator[SessionMaker]:
 
 @pytest.fixture
 def cache_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time by which every application that is started from now on forgets its callers."""
+    """The clock by which applications that the test starts expire their cached callers."""
     clock = Clock(1_000_000)
     monkeypatch.setattr("app.main.CallerCache", partial(CallerCache, clock=clock))
     return clock
 
 
 async def _give(sessions: SessionMaker, owner: str, **texts: str) -> bool:
-    """What `nanobanana limits set` does with what was typed."""
+    """Sets limits as `nanobanana limits set` does, from the same texts."""
     async with sessions.begin() as session:
         return await set_limits(session, owner=owner, change=read_change(texts))
 
@@ -59,7 +59,7 @@ async def _policy(client: httpx2.AsyncClient, key: Key) -> str:
     return policy
 
 
-async def test_a_keys_own_limit_goes_before_its_accounts_and_that_before_the_settings(
+async def test_a_keys_own_limit_overrides_its_accounts_and_that_the_settings(
     start: Start, sessions: SessionMaker, cache_clock: Clock, account: Account, key: Key
 ) -> None:
     client, other = await start(generate_limit_per_key="50/hour"), await account.create_key()
@@ -78,7 +78,7 @@ async def test_a_keys_own_limit_goes_before_its_accounts_and_that_before_the_set
         assert (await _policy(client, key), await _policy(client, other)) == (of_key, of_other)
 
 
-async def test_an_accounts_own_limit_goes_before_the_settings(
+async def test_an_accounts_own_limit_overrides_the_settings(
     start: Start, sessions: SessionMaker, cache_clock: Clock, limit_clock: Clock, account: Account
 ) -> None:
     client, key = await start(generate_limit_per_account="1/day"), await account.create_key()
@@ -92,7 +92,7 @@ async def test_an_accounts_own_limit_goes_before_the_settings(
     assert [(await generate(client, stranger, size="0x0")).status_code for _ in range(2)] == [422, 429]
 
 
-async def test_a_wider_limit_helps_who_has_spent_the_narrow_one_at_its_own_pace(
+async def test_after_a_spent_limit_is_raised_calls_are_allowed_at_the_new_rate(
     start: Start, sessions: SessionMaker, cache_clock: Clock, limit_clock: Clock, account: Account
 ) -> None:
     client, key = await start(generate_limit_per_key="1/day"), await account.create_key()
@@ -105,7 +105,7 @@ async def test_a_wider_limit_helps_who_has_spent_the_narrow_one_at_its_own_pace(
 
 
 @pytest.mark.usefixtures("patience")
-async def test_the_places_of_a_key_go_by_the_same_order(
+async def test_a_keys_own_concurrency_overrides_its_accounts_and_that_the_settings(
     start: Start, sessions: SessionMaker, cache_clock: Clock, account: Account, database: asyncpg.Connection
 ) -> None:
     client = await start(generate_concurrency_per_key=3, record_deadline_seconds=60)
@@ -118,7 +118,7 @@ async def test_the_places_of_a_key_go_by_the_same_order(
             assert {answer.json()["code"] for answer in refused} == {"concurrency_limit_exceeded"}
 
 
-async def test_a_running_server_that_knew_the_key_knows_its_new_limit_within_ten_seconds(
+async def test_a_running_server_that_cached_the_key_applies_its_new_limit_within_ten_seconds(
     start: Start, sessions: SessionMaker, cache_clock: Clock, key: Key
 ) -> None:
     client = await start(generate_limit_per_key="50/hour")
@@ -129,7 +129,7 @@ async def test_a_running_server_that_knew_the_key_knows_its_new_limit_within_ten
     assert await _policy(await start(generate_limit_per_key="50/hour"), key) == '"key";q=60;w=3600'
 
 
-async def test_what_was_set_is_shown_of_the_account_and_its_unrevoked_keys_and_the_rest_stays(
+async def test_limits_are_set_and_shown_of_the_account_and_its_unrevoked_keys_and_others_stay(
     sessions: SessionMaker, account: Account, other_account: Account, key: Key
 ) -> None:
     revoked, second = await account.create_key(), await account.create_key()
@@ -160,7 +160,7 @@ async def test_what_was_set_is_shown_of_the_account_and_its_unrevoked_keys_and_t
     ],
     ids=ascii,
 )
-def test_what_is_no_limit_is_told(name: str, text: str) -> None:
+def test_an_invalid_limit_is_a_sentence(name: str, text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^A limit must look like 600/minute"):
         read_change({name: text})
 
@@ -168,12 +168,12 @@ def test_what_is_no_limit_is_told(name: str, text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "0", "-1", "+1", "01", "1e3", "1.0", "1_0", " 1", "1\n", "1000001", "9" * 5000, "\u0661"], ids=ascii
 )
-def test_what_is_no_number_of_places_is_told(text: str) -> None:
+def test_an_invalid_concurrency_is_a_sentence(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^The concurrency must be a number from 1 to 1000000\.$"):
         read_change({"generate_concurrency": text})
 
 
-async def test_a_limit_that_such_an_owner_cannot_have_changes_nothing(
+async def test_a_change_that_does_not_fit_its_owner_changes_nothing(
     sessions: SessionMaker, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     before = await everything_stored(database)

@@ -1,4 +1,4 @@
-"""What is recorded of a generation: exactly what was delivered, and nothing of what was refused."""
+"""Recording: exactly the delivered generations are recorded and counted, and no refused one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -43,7 +43,7 @@ Stop = Callable[[AsyncSession, Account, Key], Awaitable[object]]
 
 @pytest.fixture
 async def session(database_url: str) -> AsyncIterator[AsyncSession]:
-    """A transaction of the program's own."""
+    """A transaction of the application's kind."""
     engine = create_engine(database_url, pool_size=1)
     async with async_sessionmaker(engine)() as session:
         yield session
@@ -51,7 +51,7 @@ async def session(database_url: str) -> AsyncIterator[AsyncSession]:
 
 
 @pytest.mark.parametrize("environment", ["live", "test"])
-async def test_every_delivered_picture_counts_one_on_its_day(
+async def test_every_delivered_image_counts_one_on_its_day(
     client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection, environment: str
 ) -> None:
     key = await account.create_key(environment=environment)
@@ -60,7 +60,7 @@ async def test_every_delivered_picture_counts_one_on_its_day(
         assert await total(database, key) == count
 
 
-async def test_parallel_calls_of_several_keys_are_all_counted_each_for_its_own(
+async def test_parallel_calls_of_several_keys_are_all_counted_under_their_own_key(
     client: httpx2.AsyncClient, account: Account, other_account: Account, database: asyncpg.Connection
 ) -> None:
     keys = [await account.create_key(), await account.create_key(), await other_account.create_key()]
@@ -71,7 +71,7 @@ async def test_parallel_calls_of_several_keys_are_all_counted_each_for_its_own(
         assert await total(database, key) == len(answers[n::3])
 
 
-async def test_a_key_counts_only_its_own(
+async def test_a_key_counts_only_its_own_images(
     client: httpx2.AsyncClient, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     await generate(client, await account.create_key())
@@ -90,7 +90,7 @@ async def test_another_days_count_stays_as_it_was(
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Niue"])
-async def test_days_are_utc_days_wherever_the_database_lives(
+async def test_days_are_utc_days_whatever_the_databases_time_zone(
     database_url: str, key: Key, database: asyncpg.Connection, zone: str
 ) -> None:
     # 14 hours ahead of UTC and 11 behind: at any time, one of the two has another date than UTC.
@@ -138,7 +138,7 @@ async def test_last_used_at_never_moves_back(
     assert await database.fetchval(_LAST_USED_AT, key.id) == later
 
 
-async def test_what_is_refused_is_not_recorded(
+async def test_refused_calls_are_not_recorded(
     client: httpx2.AsyncClient, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     assert (await generate(client, key, size="0x0")).status_code == 422
@@ -159,7 +159,7 @@ async def _disable(session: AsyncSession, account: Account, _: Key) -> None:
 
 
 @pytest.mark.parametrize("stop", [_revoke, _disable], ids=["revoked", "suspended"])
-async def test_a_key_that_is_stopped_while_its_call_waits_is_401_and_nothing_is_recorded(
+async def test_a_key_that_is_revoked_or_suspended_while_its_call_waits_is_401_and_nothing_is_recorded(
     patient: httpx2.AsyncClient,
     account: Account,
     key: Key,
@@ -172,7 +172,7 @@ async def test_a_key_that_is_stopped_while_its_call_waits_is_401_and_nothing_is_
         stopping = asyncio.ensure_future(stop(session, account, key))
         await until_waiting(database)
         call = asyncio.ensure_future(generate(patient, key))
-        await until_waiting(database, 2)  # admitted: it has seen the key as it was, and comes to record
+        await until_waiting(database, 2)  # the call has found the key active, and waits to record
     await stopping
     await until_waiting(database)
     await session.commit()
@@ -181,10 +181,10 @@ async def test_a_key_that_is_stopped_while_its_call_waits_is_401_and_nothing_is_
     await assert_nothing_recorded(database, key)
 
 
-async def test_a_revocation_waits_for_what_is_being_recorded_and_is_younger(
+async def test_a_revocation_waits_for_generations_that_are_being_recorded_and_is_later_than_they_are(
     account: Account, ledger: Ledger, key: Key, session: AsyncSession, database: asyncpg.Connection
 ) -> None:
-    # Whoever adds to the same counter waits, with the key's row locked.
+    # The ledger waits for the counter's row while it holds the key's row.
     await session.execute(text("insert into usage values (:key, (now() at time zone 'UTC')::date, 0)"), {"key": key.id})
     recording = asyncio.ensure_future(ledger.record(new_entry(key)))
     await until_waiting(database)
@@ -196,7 +196,7 @@ async def test_a_revocation_waits_for_what_is_being_recorded_and_is_younger(
     assert await total(database, key) == 1
 
 
-async def test_no_generation_is_younger_than_a_revocation_that_began_before_it(
+async def test_no_generation_is_recorded_after_a_revocation_that_began_before_it(
     account: Account, ledger: Ledger, key: Key, session: AsyncSession, database: asyncpg.Connection
 ) -> None:
     await session.execute(text("select now()"))
@@ -206,7 +206,7 @@ async def test_no_generation_is_younger_than_a_revocation_that_began_before_it(
     assert await database.fetchval(_REVOKED_AFTERWARDS, key.id)
 
 
-async def test_ledger_counter_and_key_are_written_together_or_not_at_all(
+async def test_generation_counter_and_key_are_written_together_or_not_at_all(
     client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
 ) -> None:
     await database.execute(_FULL_COUNTERS, key.id)
@@ -215,7 +215,7 @@ async def test_ledger_counter_and_key_are_written_together_or_not_at_all(
     await assert_nothing_recorded(database, key)
 
 
-async def test_one_commit_records_many_and_each_caller_is_told_of_its_own(
+async def test_one_commit_records_many_generations_and_each_caller_gets_its_own(
     ledger: Ledger, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     other = await account.create_key()

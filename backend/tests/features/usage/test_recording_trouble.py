@@ -1,4 +1,4 @@
-"""When recording meets trouble: what was told as a success is on disk, and what was told as refused never will be."""
+"""Failures while recording: a success is on disk, and a refused generation is never recorded."""
 
 import asyncio
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def _kinds(told: Sequence[object]) -> list[type]:
 
 
 @pytest.mark.parametrize("place", [0, 3, 6])
-async def test_a_row_that_cannot_be_stored_fails_alone(
+async def test_a_generation_that_cannot_be_stored_fails_alone(
     ledger: Ledger, key: Key, database: asyncpg.Connection, place: int
 ) -> None:
     good = [new_entry(key) for _ in range(6)]
@@ -49,10 +49,10 @@ async def test_a_row_that_cannot_be_stored_fails_alone(
     assert await total(database, key) == 6
 
 
-async def test_a_key_that_somebody_holds_stalls_only_its_own(
+async def test_a_locked_key_row_delays_only_calls_of_that_key(
     database_url: str, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
-    # To find the key by halving the batch would take a lock's time-out for each half, and longer than the deadline.
+    # Halving the batch to find the key would take a lock timeout for each half, longer than the deadline.
     ledger = Ledger(Writer(partial(connect_for_writing, database_url)), queue_max=100, deadline_seconds=5)
     ledger.open()
     free = [await account.create_key() for _ in range(3)]
@@ -66,7 +66,7 @@ async def test_a_key_that_somebody_holds_stalls_only_its_own(
 
 
 @pytest.mark.usefixtures("patience")
-async def test_a_full_queue_is_503_and_what_it_refused_is_never_recorded(
+async def test_a_full_queue_is_503_and_no_refused_generation_is_recorded(
     start: Start, key: Key, database: asyncpg.Connection
 ) -> None:
     client = await start(record_queue_max=1, record_deadline_seconds=60)
@@ -84,7 +84,7 @@ async def test_a_full_queue_is_503_and_what_it_refused_is_never_recorded(
 
 
 @pytest.mark.usefixtures("patience")
-async def test_past_the_deadline_what_waited_is_never_recorded_and_what_was_sent_is_unknown(
+async def test_past_the_deadline_queued_generations_are_never_recorded_and_sent_ones_are_unknown(
     start: Start, key: Key, database: asyncpg.Connection
 ) -> None:
     client = await start(record_deadline_seconds=1)
@@ -101,7 +101,7 @@ async def test_past_the_deadline_what_waited_is_never_recorded_and_what_was_sent
     assert await total(database, key) == 2
 
 
-async def test_what_is_refused_while_there_is_no_connection_yet_is_never_recorded(
+async def test_a_call_refused_while_there_is_no_connection_is_never_recorded(
     database_url: str, key: Key, database: asyncpg.Connection
 ) -> None:
     there = asyncio.Event()
@@ -118,12 +118,12 @@ async def test_what_is_refused_while_there_is_no_connection_yet_is_never_recorde
     await assert_nothing_recorded(database, key)
 
 
-async def test_what_is_refused_while_another_part_of_its_batch_is_written_is_never_recorded(
+async def test_a_call_refused_while_another_half_of_its_batch_is_written_is_never_recorded(
     patience: Connect, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     ledger, other = Ledger(Writer(patience), queue_max=100, deadline_seconds=1), await account.create_key()
     ledger.open()
-    # The bad row is met at once. The halves are then written one after the other, and the first has to wait.
+    # The bad row fails the batch at once. Its halves are written one after the other, and the first has to wait.
     entries = new_entry(key), new_entry(other, prompt="\0"), new_entry(other), new_entry(other)
     async with locked(database, key):
         told = await outcomes(ledger, *entries)
@@ -135,7 +135,7 @@ async def test_what_is_refused_while_another_part_of_its_batch_is_written_is_nev
 
 @pytest.mark.parametrize("sqlstate", ["40P01", "40001"])
 @pytest.mark.parametrize("statement", [RECORD, DOUBTS], ids=["record", "doubts"])
-async def test_a_deadlock_or_a_serialization_failure_is_tried_again(
+async def test_a_deadlock_or_a_serialization_failure_is_retried(
     patience: Connect, key: Key, database: asyncpg.Connection, *, statement: str, sqlstate: str
 ) -> None:
     class Refused(Writer):
@@ -158,10 +158,10 @@ async def test_a_deadlock_or_a_serialization_failure_is_tried_again(
     assert await total(database, key) == 1
 
 
-async def test_a_real_deadlock_is_tried_again_and_nobody_notices(
+async def test_a_real_deadlock_is_retried_without_an_error(
     patient: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
 ) -> None:
-    await database.execute("set deadlock_timeout = '1h'")  # so that the other side is the one that gives way
+    await database.execute("set deadlock_timeout = '1h'")  # so that the other transaction is the one that is aborted
     async with database.transaction():
         await database.execute("insert into usage values ($1, (now() at time zone 'UTC')::date, 0)", key.id)
         call = asyncio.ensure_future(generate(patient, key))
@@ -172,7 +172,7 @@ async def test_a_real_deadlock_is_tried_again_and_nobody_notices(
     assert await total(database, key) == 1
 
 
-async def test_a_failure_of_our_own_is_told_and_the_next_call_is_recorded(
+async def test_an_unexpected_exception_is_outcome_unknown_and_the_next_call_is_recorded(
     ledger: Ledger, key: Key, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(_writer: Writer, _entries: Sequence[Entry]) -> Sequence[Entry]:
@@ -186,7 +186,7 @@ async def test_a_failure_of_our_own_is_told_and_the_next_call_is_recorded(
     assert await total(database, key) == 1
 
 
-async def test_a_ledger_that_has_died_refuses_and_is_not_ready(
+async def test_a_ledger_whose_writer_has_died_refuses_calls_and_is_not_ready(
     start: Start, key: Key, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def die(_writer: Writer, _entries: Sequence[Entry]) -> Sequence[Entry]:
@@ -201,7 +201,7 @@ async def test_a_ledger_that_has_died_refuses_and_is_not_ready(
     await assert_nothing_recorded(database, key)
 
 
-async def test_what_waits_when_the_ledger_closes_is_recorded(
+async def test_queued_generations_are_recorded_when_the_ledger_closes(
     patience: Connect, key: Key, database: asyncpg.Connection
 ) -> None:
     ledger = Ledger(Writer(patience), queue_max=100, deadline_seconds=60)
@@ -221,7 +221,7 @@ async def test_what_waits_when_the_ledger_closes_is_recorded(
         await ledger.record(new_entry(key))
 
 
-async def test_a_caller_who_hangs_up_changes_nothing(
+async def test_a_client_that_disconnects_does_not_change_what_is_recorded(
     patient: httpx2.AsyncClient, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     body, other = b'{"prompt": "A cute banana"}', await account.create_key()
@@ -232,13 +232,13 @@ async def test_a_caller_who_hangs_up_changes_nothing(
         await until_waiting(database)
         writer.close()
         await writer.wait_closed()
-        assert (await patient.get("/health")).status_code == 200  # by now the server has seen that nobody is there
-    assert (await generate(patient, other)).status_code == 200  # and behind it in the queue
+        assert (await patient.get("/health")).status_code == 200  # by now the server has seen the disconnect
+    assert (await generate(patient, other)).status_code == 200  # queued behind the abandoned call
     assert len(await ids(database, key)) == 1
     assert await total(database, key) == 1
 
 
-async def test_a_ledger_that_records_nothing_asks_nothing_of_the_database() -> None:
+async def test_an_idle_ledger_opens_no_connection() -> None:
     asked: list[str] = []
 
     async def connect() -> asyncpg.Connection:

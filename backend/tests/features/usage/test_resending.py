@@ -1,4 +1,4 @@
-"""What was sent and not answered is sent again: it is recorded once, and nobody guesses that it was not."""
+"""A statement without an answer is sent again: its generations are recorded once, and never assumed to be lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -32,7 +32,7 @@ from tests.harness import Account, Key, generate, looks
 
 @pytest.fixture
 async def line(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
-    """What the ledger of every application that is started from now on reaches the database by."""
+    """The connection to the database of every ledger that the test starts."""
     line = Line(database_url)
     monkeypatch.setattr("app.main.connect_for_writing", lambda _: connect_for_writing(line.url))
     async with line.open():
@@ -40,7 +40,7 @@ async def line(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 def _sent_before(entry: Entry) -> Entry:
-    """As after a connection that was lost: nobody has told what became of it."""
+    """Marks the entry as sent on a lost connection, with an unknown outcome."""
     entry.sent = True
     return entry
 
@@ -53,7 +53,7 @@ async def _until_refused(lines: Sequence[EventDict], *, times: int) -> None:
     raise AssertionError("nothing was refused")
 
 
-async def test_a_connection_that_ends_while_its_statement_waits_is_replaced_and_nobody_notices(
+async def test_a_connection_that_ends_while_its_statement_waits_is_replaced_without_an_error(
     patient: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
 ) -> None:
     waiting = "select pid from pg_locks where not granted and $1 = any(pg_blocking_pids(pid))"
@@ -68,11 +68,13 @@ async def test_a_connection_that_ends_while_its_statement_waits_is_replaced_and_
 
 
 @pytest.mark.parametrize("revoked", [False, True], ids=["active", "revoked meanwhile"])
-async def test_a_commit_whose_answer_is_lost_is_told_once_the_database_is_back_and_counts_once(
+async def test_a_commit_whose_answer_is_lost_is_answered_once_the_database_is_back_and_counts_once(
     start: Start, account: Account, key: Key, database: asyncpg.Connection, line: Line, *, revoked: bool
 ) -> None:
     client = await start(record_deadline_seconds=60)
-    earlier = [await generate(client, key) for _ in range(2)]  # the second comes behind whatever follows the first
+    earlier = [
+        await generate(client, key) for _ in range(2)
+    ]  # the second is queued behind everything that follows the first
     line.lose_the_next_answer()
     call = asyncio.ensure_future(generate(client, key))
     await line.cut.wait()
@@ -85,7 +87,7 @@ async def test_a_commit_whose_answer_is_lost_is_told_once_the_database_is_back_a
     assert await total(database, key) == 3
 
 
-async def test_what_was_recorded_before_the_connection_was_lost_is_found_again(
+async def test_a_generation_that_was_recorded_before_the_connection_was_lost_is_found_again(
     ledger: Ledger, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     entries = [new_entry(key) for _ in range(3)]
@@ -96,7 +98,7 @@ async def test_what_was_recorded_before_the_connection_was_lost_is_found_again(
     assert await total(database, key) == 3
 
 
-async def test_what_was_not_recorded_before_its_key_was_revoked_is_refused(
+async def test_a_generation_that_was_not_recorded_before_its_key_was_revoked_is_refused(
     ledger: Ledger, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     await account.revoke_key(key)
@@ -105,7 +107,7 @@ async def test_what_was_not_recorded_before_its_key_was_revoked_is_refused(
     await assert_nothing_recorded(database, key)
 
 
-async def test_a_revoked_key_gets_nobody_elses_answer_by_what_it_sent_before(
+async def test_a_revoked_key_that_sends_again_gets_no_other_keys_answer(
     ledger: Ledger, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     first, second = new_entry(await account.create_key()), _sent_before(new_entry(key))
@@ -118,7 +120,7 @@ async def test_a_revoked_key_gets_nobody_elses_answer_by_what_it_sent_before(
     await assert_nothing_recorded(database, key)
 
 
-async def test_what_may_have_been_recorded_is_not_refused_because_its_key_is_held(
+async def test_a_generation_that_may_be_recorded_is_not_refused_because_its_key_is_locked(
     database_url: str, key: Key, database: asyncpg.Connection
 ) -> None:
     ledger = Ledger(Writer(partial(connect_for_writing, database_url)), queue_max=10, deadline_seconds=60)
@@ -133,7 +135,7 @@ async def test_what_may_have_been_recorded_is_not_refused_because_its_key_is_hel
     assert await total(database, key) == 1
 
 
-async def test_what_may_have_been_recorded_is_not_refused_for_what_it_holds(
+async def test_a_generation_that_may_be_recorded_is_not_refused_for_its_values(
     database_url: str, key: Key, database: asyncpg.Connection
 ) -> None:
     ledger = Ledger(Writer(partial(connect_for_writing, database_url)), queue_max=10, deadline_seconds=1)

@@ -1,4 +1,4 @@
-"""The ledger's statements find their rows by the indexes, from the first day on."""
+"""The ledger's statements use the indexes, also with a plan that was made on small tables."""
 
 import asyncpg
 import pytest
@@ -17,7 +17,7 @@ _FEW_ROWS = """
 
 
 @pytest.mark.parametrize("statement", [RECORD, SETTLE, SETTLED])
-async def test_a_plan_that_was_made_while_the_tables_were_small_goes_by_the_indexes(
+async def test_a_plan_that_was_made_while_the_tables_were_small_uses_the_indexes(
     new_database_url: str, statement: str
 ) -> None:
     connection = await connect_for_writing(new_database_url)
@@ -29,7 +29,7 @@ async def test_a_plan_that_was_made_while_the_tables_were_small_goes_by_the_inde
 
 
 async def _plan(connection: asyncpg.Connection, statement: str) -> str:
-    """The one that is made once, for whatever parameters."""
+    """The generic plan, which does not depend on parameters."""
     await connection.execute("set plan_cache_mode = force_generic_plan")
     await connection.execute(f"prepare recorded as {statement}")
     query = "select array_length(parameter_types, 1) from pg_prepared_statements where name = 'recorded'"
