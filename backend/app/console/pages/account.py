@@ -10,7 +10,7 @@ from app.console.site import Page
 from app.console.visits import Owner, Visitor, farewell, welcome
 from app.core.db import Session
 from app.features.auth import service, sessions
-from app.features.auth.dependencies import CallersOrigin, CurrentAccounts, CurrentLimits, guess, limit_logins
+from app.features.auth.dependencies import CurrentAccounts, CurrentAttempt, limited_login
 from app.features.auth.schemas import PasswordChange
 
 router = APIRouter(include_in_schema=False)
@@ -24,14 +24,11 @@ async def account_page(visitor: Visitor, draft: Draft) -> Page:
 
 
 async def _guarded_change(
-    request: Request,
-    limits: CurrentLimits,
-    origin: CallersOrigin,
+    attempt: CurrentAttempt,
     sent: Annotated[PasswordChange, form(PasswordChange, again=account_page)],
     visitor: Owner,
 ) -> AsyncIterator[PasswordChange]:
-    await limit_logins(request, limits, origin)
-    async with guess(request, limits, origin, email=visitor.account.email):
+    async with limited_login(attempt, email=visitor.account.email):
         yield sent
 
 

@@ -10,13 +10,11 @@ from app.console.site import Page
 from app.console.visits import CurrentVisitor, Destination, Visitor, destination, farewell, welcome
 from app.features.auth import sessions
 from app.features.auth.dependencies import (
-    CallersOrigin,
     CurrentAccounts,
-    CurrentLimits,
-    guess,
-    limit_logins,
+    CurrentAttempt,
     limit_sign_ups,
     limit_sign_ups_of,
+    limited_login,
 )
 from app.features.auth.schemas import Credentials
 
@@ -36,24 +34,19 @@ async def log_out_page(visitor: Visitor, draft: Draft) -> Page:
 
 
 async def _new_credentials(
-    request: Request,
-    limits: CurrentLimits,
-    origin: CallersOrigin,
+    attempt: CurrentAttempt,
     sent: Annotated[Credentials, form(Credentials, again=sign_up_page)],
 ) -> Credentials:
-    await limit_sign_ups(request, limits, origin)
-    await limit_sign_ups_of(request, limits, email=sent.email)
+    await limit_sign_ups(attempt)
+    await limit_sign_ups_of(attempt, email=sent.email)
     return sent
 
 
 async def _guarded_credentials(
-    request: Request,
-    limits: CurrentLimits,
-    origin: CallersOrigin,
+    attempt: CurrentAttempt,
     sent: Annotated[Credentials, form(Credentials, again=log_in_page)],
 ) -> AsyncIterator[Credentials]:
-    await limit_logins(request, limits, origin)
-    async with guess(request, limits, origin, email=sent.email):
+    async with limited_login(attempt, email=sent.email):
         yield sent
 
 

@@ -1,4 +1,4 @@
-"""What accounts offer to routes: who is logged in, and the limits on those who are not yet."""
+"""What accounts offer to routes: the user who is logged in, and the limits on sign-ups and password checks."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -85,81 +85,100 @@ def _accounts(request: Request) -> Accounts:
     return accounts
 
 
-def _sign_in_limits(request: Request) -> SignInLimits:
-    limits: SignInLimits = request.app.state.sign_in_limits
-    return limits
-
-
 CurrentAccounts = Annotated[Accounts, Depends(_accounts)]
-CurrentLimits = Annotated[SignInLimits, Depends(_sign_in_limits)]
-CallersOrigin = Annotated[Origin, Depends(origin_of)]
 _SentToken = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-async def limit_sign_ups(request: Request, limits: CurrentLimits, origin: CallersOrigin) -> None:
+@dataclass(frozen=True)
+class SignInAttempt:
+    """A request that signs up or has a password checked: the limits that it takes from, and where it comes from.
+
+    The API and the console guard their routes with the functions below, and so take from the same limits.
+    """
+
+    request: Request
+    limits: SignInLimits
+    origin: Origin
+
+
+async def _attempt(request: Request) -> SignInAttempt:
+    return SignInAttempt(request, request.app.state.sign_in_limits, origin_of(request))
+
+
+CurrentAttempt = Annotated[SignInAttempt, Depends(_attempt)]
+
+
+async def limit_sign_ups(attempt: CurrentAttempt) -> None:
     """Raises RateLimited when this address, its network or everybody together has signed up too often."""
-    await _take(request, limits, limits.register.charges(origin))
+    await _take(attempt, attempt.limits.register)
 
 
-async def limit_logins(request: Request, limits: CurrentLimits, origin: CallersOrigin) -> None:
+async def limit_logins(attempt: CurrentAttempt) -> None:
     """Raises RateLimited when this address, its network or everybody together has tried to log in too often."""
-    await _take(request, limits, limits.login.charges(origin))
+    await _take(attempt, attempt.limits.login)
 
 
-async def _take(request: Request, limits: SignInLimits, charges: Sequence[Charge]) -> None:
-    taken = await limits.limiter.take(charges, group=_GROUP)
-    tell(request, taken.decisions[:1])  # the caller's own address: how busy others are is not for everybody
-    enforce(request, taken)
+async def _take(attempt: SignInAttempt, limits: OriginLimits) -> None:
+    taken = await attempt.limits.limiter.take(limits.charges(attempt.origin), group=_GROUP)
+    # Only the limit of the caller's own address is in the headers: the others would show how busy other callers are.
+    tell(attempt.request, taken.decisions[:1])
+    enforce(attempt.request, taken)
 
 
-async def limit_sign_ups_of(request: Request, limits: SignInLimits, *, email: str) -> None:
+async def limit_sign_ups_of(attempt: SignInAttempt, *, email: str) -> None:
     """Raises RateLimited when this canonical email has been signed up with too often."""
-    charge = Charge("register-account", email, limits.register_per_account)
-    enforce(request, await limits.limiter.take([charge], group=_GROUP))
-
-
-async def _new_credentials(
-    request: Request, limits: CurrentLimits, credentials: Annotated[Credentials, json_body(Credentials)]
-) -> Credentials:
-    await limit_sign_ups_of(request, limits, email=credentials.email)
-    return credentials
-
-
-NewCredentials = Annotated[Credentials, Depends(_new_credentials)]
-"""Credentials to sign up with. Whether they are good or not, the email counts."""
+    charge = Charge("register-account", email, attempt.limits.register_per_account)
+    enforce(attempt.request, await attempt.limits.limiter.take([charge], group=_GROUP))
 
 
 @asynccontextmanager
-async def guess(request: Request, limits: SignInLimits, origin: Origin, *, email: str) -> AsyncIterator[None]:
-    """Around the check of a password of the account with this canonical email, whether there is one or not. A wrong one
-    counts against the account, from this address and from anywhere.
+async def count_failed_login(attempt: SignInAttempt, *, email: str) -> AsyncIterator[None]:
+    """Around the check of a password of the account with this canonical email, whether there is one or not. A wrong
+    password counts against the account, from this address and from all addresses together.
 
-    Raises RateLimited when there were too many of them.
+    Raises RateLimited when too many were wrong.
     """
-    # Taken before the password is checked and given back unless it was wrong: a check first and a count afterwards
-    # would let a hundred guesses through that come at once.
+    # Taken before the password is checked, and given back unless it was wrong: if it were counted afterwards, a hundred
+    # guesses that arrive together would all be checked.
+    limits, limiter = attempt.limits, attempt.limits.limiter
     charges = [
-        Charge("login-account", f"{origin.host} {email}", limits.login_per_account),
+        Charge("login-account", f"{attempt.origin.host} {email}", limits.login_per_account),
         Charge("login-account-anywhere", email, limits.login_per_account_anywhere),
     ]
-    enforce(request, await limits.limiter.take(charges, group=_GROUP))
+    enforce(attempt.request, await limiter.take(charges, group=_GROUP))
     try:
         yield
     except (InvalidCredentials, WrongPassword):
         raise
     except BaseException:
-        await limits.limiter.give_back(charges, group=_GROUP)
+        await limiter.give_back(charges, group=_GROUP)
         raise
-    await limits.limiter.give_back(charges, group=_GROUP)
+    await limiter.give_back(charges, group=_GROUP)
+
+
+@asynccontextmanager
+async def limited_login(attempt: SignInAttempt, *, email: str) -> AsyncIterator[None]:
+    """All limits on the check of a password: those of `limit_logins`, then those of `count_failed_login`."""
+    await limit_logins(attempt)
+    async with count_failed_login(attempt, email=email):
+        yield
+
+
+async def _new_credentials(
+    attempt: CurrentAttempt, credentials: Annotated[Credentials, json_body(Credentials)]
+) -> Credentials:
+    await limit_sign_ups_of(attempt, email=credentials.email)
+    return credentials
+
+
+NewCredentials = Annotated[Credentials, Depends(_new_credentials)]
+"""Credentials to sign up with. Their email is counted whether or not they are accepted."""
 
 
 async def _guarded_credentials(
-    request: Request,
-    limits: CurrentLimits,
-    origin: CallersOrigin,
-    credentials: Annotated[Credentials, json_body(Credentials)],
+    attempt: CurrentAttempt, credentials: Annotated[Credentials, json_body(Credentials)]
 ) -> AsyncIterator[Credentials]:
-    async with guess(request, limits, origin, email=credentials.email):
+    async with count_failed_login(attempt, email=credentials.email):
         yield credentials
 
 
@@ -177,13 +196,11 @@ CurrentUser = Annotated[User, Depends(_current_user)]
 """The active account whose login token came with the request."""
 
 
-async def _guarded_user(
-    request: Request, limits: CurrentLimits, origin: CallersOrigin, accounts: CurrentAccounts, sent: _SentToken
-) -> AsyncIterator[User]:
-    async with accounts.sessions.begin() as session:  # and no longer: hashes take their time
+async def _guarded_user(attempt: CurrentAttempt, accounts: CurrentAccounts, sent: _SentToken) -> AsyncIterator[User]:
+    # The connection goes back to the pool before the route begins: hashing the password takes long.
+    async with accounts.sessions.begin() as session:
         user = await _current_user(session, accounts, sent)
-    await limit_logins(request, limits, origin)
-    async with guess(request, limits, origin, email=user.email):
+    async with limited_login(attempt, email=user.email):
         yield user
 
 
