@@ -11,9 +11,9 @@ from typing import Any
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from app.console import errors as pages_of_errors
-from app.console.pages import ROUTERS as PAGES
-from app.console.site import Site
+from app.console import errors as console_errors
+from app.console.pages import PAGES, ROUTERS
+from app.console.rendering import Console
 from app.core.db import SessionMaker, connect_for_writing, create_engine
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
@@ -82,15 +82,15 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
         lifespan=lifespan,
     )
     app.state.settings, app.state.metrics = settings, Metrics()
-    app.state.site = Site(settings, picture_origins=picture_origins(settings))
+    app.state.console = Console(settings, PAGES, image_origins=picture_origins(settings))
     app.state.error_answers = (
         (re.compile(re.escape(openai.ROUTE)), answer_as_openai),
-        (pages_of_errors.PATHS, pages_of_errors.answer_error),
+        (console_errors.PATHS, console_errors.answer_error),
     )
     app.state.door = Door(settings.requests_max, app.state.metrics, proxies=settings.trusted_proxies)
     # Among the app's own routes and not included: there they are found before any router looks.
     app.router.routes.extend(generate.lean.routes)
-    for router in (auth.router, keys.router, generate.router, openai.router, usage.router, health.router, *PAGES):
+    for router in (auth.router, keys.router, generate.router, openai.router, usage.router, health.router, *ROUTERS):
         app.include_router(router)
     add_reference(app)
     return app

@@ -135,6 +135,6 @@ async def test_a_refused_generation_moves_the_focus_to_its_error(page: Page) -> 
     await create_first_key(page)
     await page.get_by_label("Prompt").fill("  ")
     await page.get_by_role("button", name="Draw").click()
-    await page.locator("#prompt-wrong").wait_for()
+    await page.locator("#prompt-error").wait_for()
     assert await page.evaluate("document.activeElement.id") == "prompt"
-    assert await page.locator("#status").inner_text() == await page.locator("#prompt-wrong").inner_text()
+    assert await page.locator("#status").inner_text() == await page.locator("#prompt-error").inner_text()

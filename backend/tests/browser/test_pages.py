@@ -37,7 +37,7 @@ async def test_every_page_is_accessible_and_fits_its_window(open_page: OpenPage,
     await page.goto("/sign-up")
     await page.locator("form").evaluate("form => form.noValidate = true")
     await page.get_by_role("button", name="Sign up").click()
-    await page.locator("#email-wrong").wait_for()
+    await page.locator("#email-error").wait_for()
     await check_page(page, f"sign-up-refused-{appearance}")
     await sign_up(page)
     await check_page(page, f"playground-empty-{appearance}")

@@ -1,4 +1,4 @@
-"""A browser without a script: it opens pages, fills in the forms that it finds there, and follows where it is led."""
+"""A browser without scripts: it opens pages, fills in and sends their forms, and follows redirects."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ _VOID = {"input", "meta", "link", "img", "br"}
 
 @dataclass
 class Element:
-    """A tag, and all the text within it."""
+    """An element, and all the text in it."""
 
     tag: str
     attributes: Mapping[str, str]
@@ -23,40 +23,40 @@ class Element:
 
 @dataclass
 class Form:
-    """A form as it stands in a page: where it goes, and what it would send."""
+    """A form of a page: the path that it is sent to, and the values that it would send as it is."""
 
     action: str
     values: dict[str, str] = field(default_factory=dict)
 
 
 class Page(HTMLParser):
-    """An answer, read as HTML."""
+    """A response, read as HTML."""
 
-    def __init__(self, answer: httpx2.Response) -> None:
+    def __init__(self, response: httpx2.Response) -> None:
         super().__init__()
-        self.answer = answer
+        self.response = response
         self.elements: list[Element] = []
         self.forms: list[Form] = []
         self._open: list[Element] = []
-        if answer.headers.get("content-type", "").startswith("text/html"):
-            self.feed(answer.text)
+        if response.headers.get("content-type", "").startswith("text/html"):
+            self.feed(response.text)
             assert self._open == []
 
     @property
     def status(self) -> int:
-        return self.answer.status_code
+        return self.response.status_code
 
     @property
     def path(self) -> str:
-        return self.answer.url.path
+        return self.response.url.path
 
     def all(self, tag: str, **attributes: str) -> list[Element]:
-        """Every element of this tag with these attributes; `class_` for class."""
-        wanted = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
-        return [each for each in self.elements if each.tag == tag and wanted.items() <= each.attributes.items()]
+        """Every element with this tag and these attributes; `class_` for class."""
+        expected = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
+        return [each for each in self.elements if each.tag == tag and expected.items() <= each.attributes.items()]
 
     def text(self, tag: str, **attributes: str) -> str:
-        """The text of the one element of this tag with these attributes."""
+        """The text of the only element with this tag and these attributes."""
         [element] = self.all(tag, **attributes)
         return " ".join(element.text.split())
 
@@ -84,7 +84,7 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         element = self._open.pop()
-        assert element.tag == tag, "what is opened is closed, in order"
+        assert element.tag == tag, "elements are closed in the reverse of the order in which they are opened"
         if tag == "textarea":
             self.forms[-1].values[element.attributes["name"]] = element.text.removeprefix("\n")
         if tag == "option":
@@ -99,7 +99,7 @@ class Page(HTMLParser):
 
 @dataclass
 class Browser:
-    """Somebody's browser: its cookies, and what it says of where a form stands."""
+    """A browser with cookies of its own. It sends the `Origin` of the site with every form."""
 
     client: httpx2.AsyncClient
 
@@ -112,49 +112,49 @@ class Browser:
         return value
 
     async def open(self, path: str, **request: Any) -> Page:
-        """The page at this path, or wherever it leads."""
-        return await self._arrive(await self.client.get(path, **request))
+        """The page at this path, or the one that it redirects to."""
+        return await self._follow_redirect(await self.client.get(path, **request))
 
     async def submit(self, page: Page, action: str, **values: str) -> Page:
-        """The page's form with this action, with these fields filled in; and where it leads."""
+        """Sends the page's form with this action and these values; the page that comes back."""
         return await self.post(action, {**page.form(action).values, **values})
 
     async def post(self, path: str, values: Mapping[str, str], *, headers: Mapping[str, str] | None = None) -> Page:
-        """A form of our own making, sent as a page of the site would send it unless the headers say otherwise."""
+        """Sends a form with these values, as a page of the site would send it unless `headers` are given."""
         sent = {"Origin": self.origin} if headers is None else dict(headers)
-        return await self._arrive(await self.client.post(path, data=dict(values), headers=sent))
+        return await self._follow_redirect(await self.client.post(path, data=dict(values), headers=sent))
 
-    async def _arrive(self, answer: httpx2.Response) -> Page:
-        return await self.open(answer.headers["location"]) if answer.status_code == 303 else Page(answer)
+    async def _follow_redirect(self, response: httpx2.Response) -> Page:
+        return await self.open(response.headers["location"]) if response.status_code == 303 else Page(response)
 
     async def sign_up(self, *, email: str = "", password: str = PASSWORD) -> Page:
-        """A new account; the page after it."""
+        """Signs up with a new account; the page that comes back."""
         page = await self.open("/sign-up")
         return await self.submit(page, "/sign-up", email=email or new_email(), password=password)
 
     async def log_in(self, email: str, password: str = PASSWORD, *, path: str = "/log-in") -> Page:
-        """The page after logging in."""
+        """Logs in; the page that comes back."""
         return await self.submit(await self.open(path), path, email=email, password=password)
 
     async def email(self) -> str:
-        """Of the account that is logged in."""
+        """The email of the user who is logged in."""
         return (await self.open("/account")).text("span", class_="email")
 
     async def create_key(self, *, name: str = "a key", environment: str = "live") -> tuple[str, str]:
-        """A key's id and its raw text."""
+        """Creates a key; its id and its raw text."""
         page = await self.submit(await self.open("/keys"), "/keys", name=name, environment=environment)
-        assert page.status == 200, page.answer.text
+        assert page.status == 200, page.response.text
         [link] = [each for each in page.all("a") if each.attributes["href"].startswith("/playground?")]
         return link.attributes["href"].partition("=")[2], page.by_id("raw-key").text
 
-    async def draw(self, prompt: str = "A cute banana", **values: str) -> Page:
-        """The playground after a picture was asked for."""
+    async def generate(self, prompt: str = "A cute banana", **values: str) -> Page:
+        """Sends the form of the playground; the page that comes back."""
         page = await self.open("/playground")
         return await self.submit(page, "/playground", prompt=prompt, size="64x64", **values)
 
 
 @asynccontextmanager
-async def browsing(client: httpx2.AsyncClient) -> AsyncIterator[Browser]:
-    """A browser of its own for the server that this client talks to."""
-    async with httpx2.AsyncClient(base_url=client.base_url, timeout=30) as own:
-        yield Browser(own)
+async def new_browser(client: httpx2.AsyncClient) -> AsyncIterator[Browser]:
+    """A browser without cookies yet, for the server of this client."""
+    async with httpx2.AsyncClient(base_url=client.base_url, timeout=30) as http_client:
+        yield Browser(http_client)
