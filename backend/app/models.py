@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from app.core.limit_format import CONCURRENCY_MAX, LIMIT_PATTERN
 from app.core.security import KeyEnvironment
 
 GenerationStatus = Literal["processing", "delivered", "failed", "lost"]
@@ -31,7 +32,11 @@ _id = Text(collation="C")  # compared byte by byte: ids that begin with their ti
 
 
 def _is_limit(column: str) -> str:
-    return f"{column} ~ '^[1-9][0-9]{{0,6}}/(second|minute|hour|day)$'"
+    return f"{column} ~ '^{LIMIT_PATTERN}$'"
+
+
+def _is_concurrency(column: str) -> str:
+    return f"{column} between 1 and {CONCURRENCY_MAX}"
 
 
 class Base(DeclarativeBase):
@@ -55,7 +60,7 @@ class User(Base):
         CheckConstraint("email = lower(email)", name="email"),
         CheckConstraint(_is_limit("generate_limit"), name="generate_limit"),
         CheckConstraint(_is_limit("generate_limit_per_key"), name="generate_limit_per_key"),
-        CheckConstraint("generate_concurrency_per_key between 1 and 1000000", name="generate_concurrency_per_key"),
+        CheckConstraint(_is_concurrency("generate_concurrency_per_key"), name="generate_concurrency_per_key"),
     )
 
     id: Mapped[str] = mapped_column(_id, primary_key=True)
@@ -92,7 +97,7 @@ class ApiKey(Base):
         CheckConstraint("environment in ('live', 'test')", name="environment"),
         CheckConstraint("octet_length(key_hash) = 32", name="key_hash"),
         CheckConstraint(_is_limit("generate_limit"), name="generate_limit"),
-        CheckConstraint("generate_concurrency between 1 and 1000000", name="generate_concurrency"),
+        CheckConstraint(_is_concurrency("generate_concurrency"), name="generate_concurrency"),
         Index("api_keys_of_user_idx", "user_id", "created_at", "id"),
     )
 

@@ -4,13 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
-LimitText = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,6}/(second|minute|hour|day)$")]
+from app.core.limit_format import CONCURRENCY_MAX, LIMIT_PATTERN
+
+LimitText = Annotated[str, StringConstraints(pattern=f"^{LIMIT_PATTERN}$")]
+LimitMode = Literal["observe", "enforce"]
 
 
 class LimitSettings(BaseModel):
     """How often, and how much at a time. A limit is written `600/minute`: that many at once, refilled evenly."""
 
-    generate_limit_mode: Literal["observe", "enforce"] = Field(
+    generate_limit_mode: LimitMode = Field(
         default="enforce",
         description="`enforce` refuses what is over a generate limit; `observe` only tells and counts.",
     )
@@ -23,7 +26,7 @@ class LimitSettings(BaseModel):
     generate_concurrency_per_key: int = Field(
         default=100,
         ge=1,
-        le=1_000_000,
+        le=CONCURRENCY_MAX,
         description="Generations of a key that may run at a time, unless set otherwise.",
     )
     unknown_key_limit_per_ip: LimitText = Field(

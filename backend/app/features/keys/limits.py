@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.limit_format import CONCURRENCY_MAX, NUMBER_PATTERN
 from app.core.security import is_id
 from app.core.settings import ConfigurationError
 from app.models import ApiKey, User
 from app.ratelimit import Limit
 
-CONCURRENCY_MAX = 1_000_000
-_NUMBER = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
+_NUMBER = re.compile(NUMBER_PATTERN)
 
 Change = Mapping[str, str | int | None]
 """By column: a limit such as `600/minute` or a number; None for what the settings say."""
