@@ -112,15 +112,15 @@ async def test_sign_ups_with_one_email_are_limited_in_any_letter_case_and_from_e
     assert hashed == []
 
 
-async def test_the_limit_of_an_email_tells_nobody_whether_it_is_registered(
+async def test_the_limit_of_an_email_does_not_reveal_whether_it_is_registered(
     start: Start, account: Account, limit_clock: Clock
 ) -> None:
-    client, told = await start(register_limit_per_account="2/hour", register_limit_per_ip="20/hour"), []
+    client, answers = await start(register_limit_per_account="2/hour", register_limit_per_ip="20/hour"), []
     for email in (account.email, new_email()):
-        told.append([as_seen(await _too_short(client, email)) for _ in range(4)])
+        answers.append([as_seen(await _too_short(client, email)) for _ in range(4)])
         limit_clock.now += 3600
-    assert [status for status, *_ in told[0]] == [422, 422, 429, 429]
-    assert told[0] == told[1]
+    assert [status for status, *_ in answers[0]] == [422, 422, 429, 429]
+    assert answers[0] == answers[1]
 
 
 async def test_parallel_sign_ups_with_one_email_are_no_more_than_its_limit(start: Start) -> None:
