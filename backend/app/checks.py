@@ -15,8 +15,8 @@ from app.core.pool import BoundedPool
 from app.core.settings import ConfigurationError, Settings
 from app.providers import ProviderUnavailable
 from app.providers.configured import configured_provider
-from app.ratelimit.batches import OutOfReach
-from app.ratelimit.redis import check_redis as ask_redis
+from app.ratelimit.batches import RedisUnavailable
+from app.ratelimit.redis import ping_redis
 from app.storage import StoreUnavailable
 from app.storage.configured import configured_store
 
@@ -40,10 +40,10 @@ def check_redis(settings: Settings) -> str:
     if settings.redis_url is None:
         return "none"
     try:
-        asyncio.run(ask_redis(settings.redis_url.get_secret_value()))
+        asyncio.run(ping_redis(settings.redis_url.get_secret_value()))
     except (ValueError, TypeError, AttributeError):  # an option in it that the client does not know
         raise ConfigurationError("REDIS_URL is not a URL that the Redis client can read.") from None
-    except OutOfReach as error:
+    except RedisUnavailable as error:
         raise AwayError(f"The Redis of REDIS_URL cannot be used ({error.reason}).") from None
     return "ok"
 

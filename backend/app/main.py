@@ -155,14 +155,14 @@ async def _studio(
 
 @asynccontextmanager
 async def _limiter(settings: Settings, metrics: Metrics) -> AsyncIterator[Limiter]:
-    """Limits in Redis where there is one, and in this process where there is none or while it is out of reach."""
-    own = MemoryLimiter(clock=time.monotonic, processes=settings.processes)
+    """Limits in Redis if there is one, and in this process's memory if there is none or while Redis is unavailable."""
+    local = MemoryLimiter(clock=time.monotonic, processes=settings.processes)
     if settings.redis_url is None:
-        yield own
+        yield local
         return
     client, timeout_seconds = open_redis(settings.redis_url.get_secret_value()), settings.redis_timeout_ms / 1000
     shared = RedisLimiter(client, secret=settings.signing_secret, timeout_seconds=timeout_seconds)
-    limiter = FallbackLimiter(shared, own, metrics)
+    limiter = FallbackLimiter(shared, local, metrics)
     await limiter.open()
     try:
         yield limiter

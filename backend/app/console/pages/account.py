@@ -10,7 +10,13 @@ from app.console.site import Page
 from app.console.visits import Owner, Visitor, farewell, welcome
 from app.core.db import Session
 from app.features.auth import service, sessions
-from app.features.auth.dependencies import CallersOrigin, CurrentAccounts, CurrentLimits, guess, limit_logins
+from app.features.auth.dependencies import (
+    CallersOrigin,
+    CurrentAccounts,
+    CurrentLimits,
+    count_failed_login,
+    limit_logins,
+)
 from app.features.auth.schemas import PasswordChange
 
 router = APIRouter(include_in_schema=False)
@@ -31,7 +37,7 @@ async def _guarded_change(
     visitor: Owner,
 ) -> AsyncIterator[PasswordChange]:
     await limit_logins(request, limits, origin)
-    async with guess(request, limits, origin, email=visitor.account.email):
+    async with count_failed_login(request, limits, origin, email=visitor.account.email):
         yield sent
 
 

@@ -13,7 +13,7 @@ from app.features.auth.dependencies import (
     CallersOrigin,
     CurrentAccounts,
     CurrentLimits,
-    guess,
+    count_failed_login,
     limit_logins,
     limit_sign_ups,
     limit_sign_ups_of,
@@ -53,7 +53,7 @@ async def _guarded_credentials(
     sent: Annotated[Credentials, form(Credentials, again=log_in_page)],
 ) -> AsyncIterator[Credentials]:
     await limit_logins(request, limits, origin)
-    async with guess(request, limits, origin, email=sent.email):
+    async with count_failed_login(request, limits, origin, email=sent.email):
         yield sent
 
 

@@ -12,11 +12,11 @@ from app.core.db import Session
 from app.core.settings import Settings
 from app.core.web.address import Origin, origin_of
 from app.core.web.body import json_body
+from app.core.web.rate_limit_headers import raise_if_refused, set_rate_limit_headers
 from app.features.auth.schemas import Credentials
 from app.features.auth.service import Accounts, InvalidCredentials, InvalidToken, WrongPassword, authenticate
 from app.models import User
-from app.ratelimit import Charge, Limit, Limiter
-from app.ratelimit.headers import enforce, tell
+from app.ratelimit import Limit, Limiter, Take
 
 _bearer = HTTPBearer(
     scheme_name="Login token",
@@ -26,29 +26,29 @@ _bearer = HTTPBearer(
 )
 
 
-_GROUP = "sign-in"  # of the limiter: all that is decided before anybody has shown who they are
+_GROUP = "sign-in"  # the limiter's group for everything that is decided before the caller is known
 
 
 @dataclass(frozen=True)
 class OriginLimits:
-    """How often something may be tried from one address, from one network, and from everywhere together."""
+    """How often an action may be tried from one address, from one network, and from everywhere together."""
 
     name: str
     per_ip: Limit
     per_network: Limit
     everywhere: Limit
 
-    def charges(self, origin: Origin) -> Sequence[Charge]:
+    def takes(self, origin: Origin) -> Sequence[Take]:
         return [
-            Charge(f"{self.name}-ip", origin.host, self.per_ip),
-            Charge(f"{self.name}-network", origin.network, self.per_network),
-            Charge(f"{self.name}-global", "everybody", self.everywhere),
+            Take(f"{self.name}-ip", origin.host, self.per_ip),
+            Take(f"{self.name}-network", origin.network, self.per_network),
+            Take(f"{self.name}-global", "everybody", self.everywhere),
         ]
 
 
 @dataclass(frozen=True)
 class SignInLimits:
-    """How often one may sign up or log in, and how often an account may be guessed at."""
+    """How often clients may sign up and log in, and how often logins to one account may fail."""
 
     limiter: Limiter
     register: OriginLimits
@@ -97,25 +97,25 @@ _SentToken = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
 async def limit_sign_ups(request: Request, limits: CurrentLimits, origin: CallersOrigin) -> None:
-    """Raises RateLimited when this address, its network or everybody together has signed up too often."""
-    await _take(request, limits, limits.register.charges(origin))
+    """Raises RateLimited if there were too many sign-ups from this address, from its network or from everywhere."""
+    await _take(request, limits, limits.register.takes(origin))
 
 
 async def limit_logins(request: Request, limits: CurrentLimits, origin: CallersOrigin) -> None:
-    """Raises RateLimited when this address, its network or everybody together has tried to log in too often."""
-    await _take(request, limits, limits.login.charges(origin))
+    """Raises RateLimited if there were too many logins from this address, from its network or from everywhere."""
+    await _take(request, limits, limits.login.takes(origin))
 
 
-async def _take(request: Request, limits: SignInLimits, charges: Sequence[Charge]) -> None:
-    taken = await limits.limiter.take(charges, group=_GROUP)
-    tell(request, taken.decisions[:1])  # the caller's own address: how busy others are is not for everybody
-    enforce(request, taken)
+async def _take(request: Request, limits: SignInLimits, takes: Sequence[Take]) -> None:
+    result = await limits.limiter.take(takes, group=_GROUP)
+    set_rate_limit_headers(request, result.decisions[:1])  # the address's: others' traffic is not the caller's business
+    raise_if_refused(request, result)
 
 
 async def limit_sign_ups_of(request: Request, limits: SignInLimits, *, email: str) -> None:
-    """Raises RateLimited when this canonical email has been signed up with too often."""
-    charge = Charge("register-account", email, limits.register_per_account)
-    enforce(request, await limits.limiter.take([charge], group=_GROUP))
+    """Raises RateLimited if there were too many sign-ups with this canonical email."""
+    take = Take("register-account", email, limits.register_per_account)
+    raise_if_refused(request, await limits.limiter.take([take], group=_GROUP))
 
 
 async def _new_credentials(
@@ -126,31 +126,33 @@ async def _new_credentials(
 
 
 NewCredentials = Annotated[Credentials, Depends(_new_credentials)]
-"""Credentials to sign up with. Whether they are good or not, the email counts."""
+"""Credentials to sign up with. The email counts against its limit whether the sign-up succeeds or not."""
 
 
 @asynccontextmanager
-async def guess(request: Request, limits: SignInLimits, origin: Origin, *, email: str) -> AsyncIterator[None]:
-    """Around the check of a password of the account with this canonical email, whether there is one or not. A wrong one
-    counts against the account, from this address and from anywhere.
+async def count_failed_login(
+    request: Request, limits: SignInLimits, origin: Origin, *, email: str
+) -> AsyncIterator[None]:
+    """Surrounds the check of a password for this canonical email, whether it has an account or not.
 
-    Raises RateLimited when there were too many of them.
+    A wrong password counts against the account, from this address and from anywhere. Raises RateLimited before the
+    check if there were too many.
     """
-    # Taken before the password is checked and given back unless it was wrong: a check first and a count afterwards
-    # would let a hundred guesses through that come at once.
-    charges = [
-        Charge("login-account", f"{origin.host} {email}", limits.login_per_account),
-        Charge("login-account-anywhere", email, limits.login_per_account_anywhere),
+    # Taken before the password is checked and given back unless it was wrong: if wrong passwords were counted after the
+    # check, a hundred guesses that arrive at once would all be checked.
+    takes = [
+        Take("login-account", f"{origin.host} {email}", limits.login_per_account),
+        Take("login-account-anywhere", email, limits.login_per_account_anywhere),
     ]
-    enforce(request, await limits.limiter.take(charges, group=_GROUP))
+    raise_if_refused(request, await limits.limiter.take(takes, group=_GROUP))
     try:
         yield
     except (InvalidCredentials, WrongPassword):
         raise
     except BaseException:
-        await limits.limiter.give_back(charges, group=_GROUP)
+        await limits.limiter.give_back(takes, group=_GROUP)
         raise
-    await limits.limiter.give_back(charges, group=_GROUP)
+    await limits.limiter.give_back(takes, group=_GROUP)
 
 
 async def _guarded_credentials(
@@ -159,12 +161,12 @@ async def _guarded_credentials(
     origin: CallersOrigin,
     credentials: Annotated[Credentials, json_body(Credentials)],
 ) -> AsyncIterator[Credentials]:
-    async with guess(request, limits, origin, email=credentials.email):
+    async with count_failed_login(request, limits, origin, email=credentials.email):
         yield credentials
 
 
 GuardedCredentials = Annotated[Credentials, Depends(_guarded_credentials, scope="function")]
-"""Credentials to be checked. Failed checks count against the account, from this address and from anywhere."""
+"""Credentials to be checked. A wrong password counts against the account, from this address and from anywhere."""
 
 
 async def _current_user(session: Session, accounts: CurrentAccounts, sent: _SentToken) -> User:
@@ -183,9 +185,9 @@ async def _guarded_user(
     async with accounts.sessions.begin() as session:  # and no longer: hashes take their time
         user = await _current_user(session, accounts, sent)
     await limit_logins(request, limits, origin)
-    async with guess(request, limits, origin, email=user.email):
+    async with count_failed_login(request, limits, origin, email=user.email):
         yield user
 
 
 GuardedUser = Annotated[User, Depends(_guarded_user, scope="function")]
-"""As CurrentUser, to have its password checked again: limited as a login is, and a wrong one counts as a failed one."""
+"""CurrentUser, whose password is to be checked again, within the limits of a login; a wrong one is a failed login."""

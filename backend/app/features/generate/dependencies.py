@@ -11,20 +11,21 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.core.errors import Invalid, InvalidRequest
+from app.core.limit_settings import LimitMode
 from app.core.settings import Settings
 from app.core.web.body import BODY_SECONDS_MAX
 from app.core.web.middleware import add_answer_headers, sent_headers
+from app.core.web.rate_limit_headers import raise_if_refused, set_rate_limit_headers
 from app.features.generate.pictures import find_delivered
 from app.features.generate.service import Delivered
 from app.features.generate.studio import Studio
 from app.features.keys.dependencies import recall_caller
 from app.features.keys.service import Caller
 from app.models import Generation
-from app.ratelimit import Charge, Lease, Limit, Limiter, Taken
-from app.ratelimit.headers import Mode, enforce, tell
+from app.ratelimit import Limit, Limiter, Slot, Take, TakeResult
 
 _IDEMPOTENCY_KEY = re.compile(r'"(?P<quoted>[!#-~]{1,255})"|(?P<bare>[!#-~]{1,255})', re.ASCII)
-_LEASE_MARGIN_SECONDS = 5
+_SLOT_MARGIN_SECONDS = 5
 
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
@@ -38,18 +39,18 @@ IDEMPOTENCY_KEY = {
 
 @dataclass(frozen=True)
 class GenerateLimits:
-    """How often a key and an account may generate, how many at a time, and whether that is only told or also held.
+    """How often a key and an account may generate, how many at a time, and whether that is enforced or only observed.
 
-    What a key or an account was given of its own goes before what stands here.
+    A limit that was set for a key or an account replaces the one here.
     """
 
     limiter: Limiter
     per_key: Limit
     per_account: Limit
     concurrency_per_key: int
-    lease_seconds: int
-    mode: Mode
-    _lease_ids: Iterator[str]
+    slot_seconds: int
+    mode: LimitMode
+    _slot_ids: Iterator[str]
 
     @classmethod
     def of(cls, settings: Settings, limiter: Limiter) -> "GenerateLimits":
@@ -59,30 +60,30 @@ class GenerateLimits:
             Limit.parse(settings.generate_limit_per_key),
             Limit.parse(settings.generate_limit_per_account),
             settings.generate_concurrency_per_key,
-            # Longer than any generation lives, from its body to its record.
+            # Longer than any generation takes, from reading its body to recording it.
             math.ceil(BODY_SECONDS_MAX + settings.generation_deadline_seconds + 2 * settings.record_deadline_seconds)
-            + _LEASE_MARGIN_SECONDS,
+            + _SLOT_MARGIN_SECONDS,
             settings.generate_limit_mode,
             (f"{process}-{number}" for number in count()),
         )
 
-    def charges(self, caller: Caller, *, units: int = 1) -> Sequence[Charge]:
-        """What pictures of this caller cost: so many units of its key's limit and of its account's."""
+    def takes(self, caller: Caller, *, units: int = 1) -> Sequence[Take]:
+        """What so many images take: as many units from the limit of the caller's key and from that of its account."""
         return (
-            Charge("key", caller.key_id, caller.limit or self.per_key, units),
-            Charge("account", caller.user_id, caller.account_limit or self.per_account, units),
+            Take("key", caller.key_id, caller.limit or self.per_key, units),
+            Take("account", caller.user_id, caller.account_limit or self.per_account, units),
         )
 
     def check_possible(self, caller: Caller, *, units: int) -> None:
-        """Raises Invalid for more pictures at once than a limit ever lets through: no wait would help."""
-        most = min(charge.limit.count for charge in self.charges(caller))
+        """Raises Invalid for more images at once than the caller's limits ever allow: waiting would not help."""
+        most = min(take.limit.count for take in self.takes(caller))
         if units > most and self.mode == "enforce":
             raise Invalid([{"pointer": "#/n", "detail": f"The limits let {most} through at once"}])
 
-    def lease(self, caller: Caller) -> Lease:
-        """A new place among the caller's running generations, still to be taken."""
-        places = caller.concurrency or self.concurrency_per_key
-        return Lease(caller.key_id, places, self.lease_seconds, next(self._lease_ids))
+    def new_slot(self, caller: Caller) -> Slot:
+        """A slot for one running generation of the caller's key, not yet taken."""
+        slots = caller.concurrency or self.concurrency_per_key
+        return Slot(caller.key_id, slots, self.slot_seconds, next(self._slot_ids))
 
 
 def _studio(request: Request) -> Studio:
@@ -94,37 +95,38 @@ CurrentStudio = Annotated[Studio, Depends(_studio)]
 
 
 class WithinLimits:
-    """One unit of the caller's limits is taken, and one generation counts as running meanwhile. The key's limit is told
-    in the answer's headers, and the account's where that leaves less.
+    """Takes one unit from each of the caller's limits, and holds a slot for a running generation inside the block.
 
+    The answer's headers show the key's limit, and the account's as well if fewer of its units remain.
     Raises RateLimited and ConcurrencyLimited.
     """
 
     def __init__(self, request: Request, caller: Caller) -> None:
         self._request, self._caller = request, caller
         self._limits: GenerateLimits = request.app.state.generate_limits
-        self._lease = self._limits.lease(caller)
+        self._slot = self._limits.new_slot(caller)
 
     async def __aenter__(self) -> None:
         limits, caller = self._limits, self._caller
         try:
-            taken = await limits.limiter.take(limits.charges(caller), group=caller.user_id, lease=self._lease)
-            _tell(self._request, taken)
-            enforce(self._request, taken, mode=limits.mode)
+            result = await limits.limiter.take(limits.takes(caller), group=caller.user_id, slot=self._slot)
+            _set_headers(self._request, result)
+            raise_if_refused(self._request, result, mode=limits.mode)
         except BaseException:
-            self._end()
+            self._release()
             raise
 
     async def __aexit__(self, *_exception: object) -> None:
-        self._end()
+        self._release()
 
-    def _end(self) -> None:
-        self._limits.limiter.end(self._lease, group=self._caller.user_id)
+    def _release(self) -> None:
+        self._limits.limiter.release(self._slot, group=self._caller.user_id)
 
 
-def _tell(request: Request, taken: Taken) -> None:
-    of_key, of_account = taken.decisions
-    tell(request, [of_key, of_account] if of_account.remaining < of_key.remaining else [of_key])
+def _set_headers(request: Request, result: TakeResult) -> None:
+    of_key, of_account = result.decisions
+    shown = [of_key, of_account] if of_account.remaining < of_key.remaining else [of_key]
+    set_rate_limit_headers(request, shown)
 
 
 async def _admitted_caller(request: Request) -> AsyncIterator[Caller]:
@@ -134,22 +136,26 @@ async def _admitted_caller(request: Request) -> AsyncIterator[Caller]:
 
 
 AdmittedCaller = Annotated[Caller, Depends(_admitted_caller, scope="function")]
-"""Whoever sent an active key, within the generate limits. Raises InvalidApiKey, and what `WithinLimits` raises."""
+"""The caller whose active key came with the request, within the generate limits.
+
+Raises InvalidApiKey, RateLimited and ConcurrencyLimited.
+"""
 
 
 async def take_further(request: Request, caller: Caller, *, units: int) -> None:
-    """Takes what more pictures of an admitted request need. Raises Invalid for more than the limits ever let through at
-    once, and RateLimited where they do not now; then the request's first unit is given back.
+    """Takes the units of a request's further images, whose first unit is taken already.
+
+    Raises RateLimited, after giving the first unit back, and Invalid for more images than the limits ever allow.
     """
     if units == 0:
         return
     limits: GenerateLimits = request.app.state.generate_limits
     limits.check_possible(caller, units=units + 1)
-    taken = await limits.limiter.take(limits.charges(caller, units=units), group=caller.user_id)
-    if not taken.allowed and limits.mode == "enforce":
-        await limits.limiter.give_back(limits.charges(caller), group=caller.user_id)
-    _tell(request, taken)
-    enforce(request, taken, mode=limits.mode)
+    result = await limits.limiter.take(limits.takes(caller, units=units), group=caller.user_id)
+    if not result.allowed and limits.mode == "enforce":
+        await limits.limiter.give_back(limits.takes(caller), group=caller.user_id)
+    _set_headers(request, result)
+    raise_if_refused(request, result, mode=limits.mode)
 
 
 def read_idempotency_key(request: Request) -> str | None:

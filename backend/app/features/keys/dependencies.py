@@ -12,10 +12,10 @@ from app.core.security import hash_api_key
 from app.core.settings import Settings
 from app.core.web.address import origin_of
 from app.core.web.middleware import sent_headers
+from app.core.web.rate_limit_headers import raise_if_refused
 from app.features.keys import service
 from app.features.keys.cache import CallerCache
-from app.ratelimit import Charge, Limit, Limiter
-from app.ratelimit.headers import enforce
+from app.ratelimit import Limit, Limiter, Take
 
 bearer = HTTPBearer(
     scheme_name="API key",
@@ -27,7 +27,7 @@ bearer = HTTPBearer(
 
 @dataclass(frozen=True)
 class UnknownKeyLimit:
-    """How often an address may call with keys that nobody has. A good key is never refused by it."""
+    """How often an address may call with keys that are not active. It never refuses an active key."""
 
     limiter: Limiter
     per_ip: Limit
@@ -38,20 +38,22 @@ class UnknownKeyLimit:
 
 
 async def recall_caller(request: Request) -> service.Caller:
-    """Whoever sent an API key that was active a moment ago. For the ledger, which asks the key's row again.
+    """The caller whose API key was active a moment ago. For the ledger, which reads the key's row again.
 
-    Raises InvalidApiKey, or RateLimited where that was the answer too often.
+    Raises InvalidApiKey, or RateLimited if the address got that answer too often.
     """
     key_hash = await _sent_key_hash(request)
     cache: CallerCache = request.app.state.callers
     try:
         caller = cache.get(key_hash)
     except service.InvalidApiKey:
-        return await _refuse(request)
+        await _refuse_unknown_key(request)
     if caller is None:
         sessions: SessionMaker = request.app.state.sessions
         caller = await cache.learn(key_hash, partial(_find_caller, sessions))
-    return caller or await _refuse(request)
+    if caller is None:
+        await _refuse_unknown_key(request)
+    return caller
 
 
 async def _find_caller(sessions: SessionMaker, key_hash: bytes) -> service.Caller | None:
@@ -63,24 +65,30 @@ async def _caller(
     request: Request, session: Session, _documented: Annotated[object, Depends(bearer)]
 ) -> service.Caller:
     caller = await service.find_caller(session, key_hash=await _sent_key_hash(request))
-    return caller or await _refuse(request)
+    if caller is None:
+        await _refuse_unknown_key(request)
+    return caller
 
 
 Caller = Annotated[service.Caller, Depends(_caller)]
-"""Whoever sent an API key that the database says is active now."""
+"""The caller whose API key is active according to the database."""
 
 
 async def _sent_key_hash(request: Request) -> bytes:
     scheme, _, raw = "".join(sent_headers(request, b"authorization")).partition(" ")
     if scheme.lower() != "bearer" or not raw:
         raise service.InvalidApiKey(credential_sent=False)
-    return hash_api_key(raw.strip(" ")) or await _refuse(request)
+    key_hash = hash_api_key(raw.strip(" "))
+    if key_hash is None:
+        await _refuse_unknown_key(request)
+    return key_hash
 
 
-async def _refuse(request: Request) -> NoReturn:
+async def _refuse_unknown_key(request: Request) -> NoReturn:
+    """Raises InvalidApiKey, or RateLimited if this address has already got that answer too often."""
     limit: UnknownKeyLimit = request.app.state.unknown_key_limit
-    charge = Charge("unknown-key-ip", origin_of(request).host, limit.per_ip)
-    enforce(request, await limit.limiter.take([charge], group="sign-in"))
+    take = Take("unknown-key-ip", origin_of(request).host, limit.per_ip)
+    raise_if_refused(request, await limit.limiter.take([take], group="sign-in"))
     raise service.InvalidApiKey
 
 

@@ -1,0 +1,38 @@
+"""A limiter's result in HTTP: the headers of the answer, and the error where the call is refused."""
+
+from collections.abc import Sequence
+
+from fastapi import Request
+
+from app.core.errors import ConcurrencyLimited, RateLimited
+from app.core.limit_settings import LimitMode
+from app.core.metrics import Metrics
+from app.core.web.middleware import add_answer_headers
+from app.ratelimit import Decision, TakeResult
+from app.ratelimit.headers import rate_limit_headers, retry_after_seconds
+
+
+def set_rate_limit_headers(request: Request, decisions: Sequence[Decision]) -> None:
+    """Puts these limits on the answer to the request, whether it becomes a success or an error."""
+    add_answer_headers(request, rate_limit_headers(decisions))
+
+
+def raise_if_refused(request: Request, result: TakeResult, *, mode: LimitMode = "enforce") -> None:
+    """Counts each limit that refused the call, and raises the refusal unless the mode is to observe.
+
+    Raises RateLimited if a rate limit refused, and ConcurrencyLimited if only a free slot is missing.
+    """
+    if result.allowed:
+        return
+    refusals = [decision for decision in result.decisions if not decision.allowed]
+    names = [decision.name for decision in refusals]
+    if result.no_free_slot:
+        names.append("concurrency")
+    metrics: Metrics = request.app.state.metrics
+    for name in names:
+        metrics.limit_refusals.labels(name, mode).inc()
+    if mode == "observe":
+        return
+    if not refusals:
+        raise ConcurrencyLimited(retry_after_seconds=1)
+    raise RateLimited(retry_after_seconds=retry_after_seconds(refusals))
