@@ -1,4 +1,4 @@
-"""Whether what the settings name can be used: tried by `nanobanana check`, and before the server starts."""
+"""Tries the configured database, Redis, store and provider: for `nanobanana check`, and before the server starts."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,8 +23,8 @@ from app.storage.configured import configured_store
 Result = TypeVar("Result")
 
 
-class AwayError(ConfigurationError):
-    """It cannot be used now, which is no reason not to start."""
+class DependencyUnavailable(ConfigurationError):
+    """Redis, the store or the provider cannot be used now. The server starts all the same."""
 
 
 def check_database(settings: Settings) -> str:
@@ -36,7 +36,7 @@ def check_database(settings: Settings) -> str:
 
 
 def check_redis(settings: Settings) -> str:
-    """Raises ConfigurationError for a URL that means nothing, and AwayError for a Redis that cannot be used."""
+    """Raises ConfigurationError for an unreadable URL, and DependencyUnavailable for a Redis that cannot be used."""
     if settings.redis_url is None:
         return "none"
     try:
@@ -44,12 +44,12 @@ def check_redis(settings: Settings) -> str:
     except (ValueError, TypeError, AttributeError):  # an option in it that the client does not know
         raise ConfigurationError("REDIS_URL is not a URL that the Redis client can read.") from None
     except OutOfReach as error:
-        raise AwayError(f"The Redis of REDIS_URL cannot be used ({error.reason}).") from None
+        raise DependencyUnavailable(f"The Redis of REDIS_URL cannot be used ({error.reason}).") from None
     return "ok"
 
 
 def check_store(settings: Settings) -> str:
-    """Raises ConfigurationError for wrong settings, and AwayError for a store that is in trouble or not there."""
+    """Raises ConfigurationError for wrong settings, and DependencyUnavailable for a store that cannot be used now."""
 
     async def try_out() -> None:
         async with configured_store(settings) as store:
@@ -58,14 +58,12 @@ def check_store(settings: Settings) -> str:
     try:
         asyncio.run(try_out())
     except StoreUnavailable as error:
-        raise AwayError(f"{error.sentence}.") from None
+        raise DependencyUnavailable(f"{error.sentence}.") from None
     return f"ok ({settings.image_store})"
 
 
 def check_provider(settings: Settings) -> str:
-    """Raises ConfigurationError for settings that mean nothing, and AwayError for a provider that cannot be used with
-    them now.
-    """
+    """Raises ConfigurationError for wrong settings, and DependencyUnavailable where the provider's check fails."""
 
     async def try_out() -> str:
         pool = BoundedPool(threads=1, queue_max=1, name="check")
@@ -78,7 +76,7 @@ def check_provider(settings: Settings) -> str:
     try:
         found = asyncio.run(try_out())
     except ProviderUnavailable as error:
-        raise AwayError(f"{error.sentence}.") from None
+        raise DependencyUnavailable(f"{error.sentence}.") from None
     return f"{found} ({settings.image_provider})"
 
 
@@ -88,7 +86,7 @@ EVERYTHING: Mapping[str, Callable[[Settings], str]] = {
     "store": check_store,
     "provider": check_provider,
 }
-"""What can be tried, by name. Each says what it found, and raises ConfigurationError where that cannot be used."""
+"""The checks by name. Each returns what it found, and raises ConfigurationError where that cannot be used."""
 
 
 async def in_transaction(database_url: str, action: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
@@ -104,7 +102,7 @@ async def in_transaction(database_url: str, action: Callable[[AsyncSession], Awa
 
 
 def why_unreachable(error: Exception) -> str:
-    """The sentence for it, without a word of the URL."""
+    """One sentence for the operator, which does not quote the URL."""
     sqlstate = str(getattr(getattr(error, "orig", error), "sqlstate", None) or "")
     if sqlstate.startswith("28"):
         return "The database of DATABASE_URL refuses its user or password."

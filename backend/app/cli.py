@@ -217,7 +217,7 @@ def _check_limits(settings: Settings) -> None:
         return
     try:
         checks.check_redis(settings)
-    except checks.AwayError as error:
+    except checks.DependencyUnavailable as error:
         click.echo(f"{error} Until it can, each process limits by itself.", err=True)
 
 
@@ -228,7 +228,7 @@ def _check_pictures(settings: Settings) -> None:
     for check in (checks.check_store, checks.check_provider):
         try:
             check(settings)
-        except checks.AwayError as error:
+        except checks.DependencyUnavailable as error:
             click.echo(f"{error} Until that is mended, live keys may get no pictures.", err=True)
 
 

@@ -48,7 +48,7 @@ from app.ratelimit import Limiter
 from app.ratelimit.fallback import FallbackLimiter
 from app.ratelimit.memory import MemoryLimiter
 from app.ratelimit.redis import RedisLimiter, open_redis
-from app.storage.configured import configured_store, picture_origins
+from app.storage.configured import configured_store, image_origins
 
 _DESCRIPTION = """An image-generation API platform that anyone can run: sign up, create an API key, send a prompt, get a
 picture. Errors are `application/problem+json`, with a stable `code`."""
@@ -82,7 +82,7 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
         lifespan=lifespan,
     )
     app.state.settings, app.state.metrics = settings, Metrics()
-    app.state.site = Site(settings, picture_origins=picture_origins(settings))
+    app.state.site = Site(settings, image_origins=image_origins(settings))
     app.state.error_answers = (
         (re.compile(re.escape(openai.ROUTE)), answer_as_openai),
         (pages_of_errors.PATHS, pages_of_errors.answer_error),
@@ -102,7 +102,7 @@ async def _opened(
 ) -> AsyncIterator[dict[str, Any]]:
     """Everything that dependencies find in `app.state`, open; closed at the end, the ledger first."""
     # What was drawn elsewhere is paid: as much of it as can be on its way finds room to be decoded.
-    paid = 0 if settings.image_provider == "stub" else 2 * settings.provider_calls_max
+    paid = 0 if settings.uses_stub else 2 * settings.provider_calls_max
     queues = {"hash": settings.hash_queue_max, "draw": settings.drawing_queue_max + paid}
     async with AsyncExitStack() as stack:
         engine = create_engine(database_url, pool_size=settings.database_pool_size)

@@ -21,10 +21,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from app.core.images import ImageFormat
 from app.core.security import KeyEnvironment
 
 GenerationStatus = Literal["processing", "delivered", "failed", "lost"]
-PictureFormat = Literal["png", "jpeg", "webp"]
 
 _time = DateTime(timezone=True)
 _id = Text(collation="C")  # compared byte by byte: ids that begin with their time stay in the order of time
@@ -135,7 +135,7 @@ class Generation(Base):
     status: Mapped[GenerationStatus] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(_time, server_default=func.now())
     delivered_at: Mapped[datetime | None] = mapped_column(_time)
-    format: Mapped[PictureFormat] = mapped_column(Text, server_default="png")
+    format: Mapped[ImageFormat] = mapped_column(Text, server_default="png")
     deleted_at: Mapped[datetime | None] = mapped_column(_time)
     """When its picture was forgotten. The row stays, and counts."""
 

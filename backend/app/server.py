@@ -128,7 +128,7 @@ def http_config(app: ASGIApp | Callable[[], FastAPI], **process: Any) -> uvicorn
 
 def grace_seconds(settings: Settings) -> int:
     """How long a server that is told to stop waits for its requests: longer than any of them takes, with a drawing."""
-    drawing = 0 if settings.image_provider == "stub" else settings.generation_deadline_seconds
+    drawing = 0 if settings.uses_stub else settings.generation_deadline_seconds
     longest = BODY_SECONDS_MAX + drawing + 2 * settings.record_deadline_seconds
     return max(_GRACE_SECONDS_MIN, math.ceil(longest) + _GRACE_MARGIN_SECONDS)
 

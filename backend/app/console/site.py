@@ -38,14 +38,14 @@ class StaticFile:
 class Site:
     """Templates and static files, read once."""
 
-    def __init__(self, settings: Settings, *, picture_origins: Sequence[str] = ()) -> None:
-        """`picture_origins` are those, besides our own, that a picture's address may lead a browser to."""
+    def __init__(self, settings: Settings, *, image_origins: Sequence[str] = ()) -> None:
+        """`image_origins` are those, besides our own, that a picture's address may lead a browser to."""
         self.public_url = settings.public_url
         self.form_key = hmac.digest(settings.signing_secret, b"nb-form", "sha256")
         self.files = {each.name: each for each in map(_read, sorted((_FOLDER / "static").iterdir()))}
         self.examples: dict[str, bytes] = {}
         """What the front page shows, once it has been drawn."""
-        self._headers = _headers(picture_origins)
+        self._headers = _headers(image_origins)
         self._templates = _templates(settings, self.files)
 
     def snippets(self, values: Mapping[str, str]) -> Sequence[Snippet]:
@@ -58,12 +58,12 @@ class Site:
         return Page(content, status_code=status, headers=self._headers)
 
 
-def _headers(picture_origins: Sequence[str]) -> Mapping[str, str]:
+def _headers(image_origins: Sequence[str]) -> Mapping[str, str]:
     policy = {
         "default-src": "'none'",
         "script-src": "'self'",
         "style-src": "'self'",
-        "img-src": " ".join(["'self'", *picture_origins]),
+        "img-src": " ".join(["'self'", *image_origins]),
         "connect-src": "'self'",
         "form-action": "'self'",
         "frame-ancestors": "'none'",

@@ -77,6 +77,12 @@ class PictureSettings(BaseModel):
         return value
 
     @property
+    def uses_stub(self) -> bool:
+        """Whether the stub draws for live keys too, so that no image costs."""
+        return self.image_provider == "stub"
+
+    @property
     def model(self) -> str:
-        """The name of what draws for live keys."""
-        return {"stub": "stub", "gemini": self.gemini_model, "openai": self.openai_model}[self.image_provider]
+        """The name of the model that draws for live keys."""
+        models = {"gemini": self.gemini_model, "openai": self.openai_model}
+        return models.get(self.image_provider, self.image_provider)

@@ -8,7 +8,7 @@ from app import cli, main
 from app.core.errors import ApiError
 from app.core.settings import Settings
 from fastapi.routing import APIRoute, iter_route_contexts
-from tests.providers.ways import WAYS
+from tests.providers.failures import FAILURES
 
 ROOT = Path(__file__).parents[3]
 REFERENCE = (ROOT / "docs" / "api.md").read_text()
@@ -55,7 +55,7 @@ def test_every_default_in_the_example_is_the_default() -> None:
 def test_what_each_failure_of_a_provider_costs_stands_in_the_operators_page() -> None:
     operations = (ROOT / "docs" / "operations.md").read_text()
     told = operations.partition("### What a failure costs\n")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| .* \| \d \| .*$", told, re.MULTILINE) == [way.row for way in WAYS]
+    assert re.findall(r"^\| .* \| \d \| .*$", told, re.MULTILINE) == [failure.row for failure in FAILURES]
 
 
 def test_every_command_stands_in_the_operators_page() -> None:

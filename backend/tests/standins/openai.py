@@ -1,10 +1,10 @@
-"""A stand-in for an OpenAI-compatible image endpoint, with faults on demand, and for the host of its pictures."""
+"""A stand-in for an OpenAI-compatible image endpoint and the host of its images, with faults on demand."""
 
 import base64
 from collections import deque
 from typing import Any
 
-from tests.standins.gemini import picture_bytes
+from tests.standins.gemini import image_bytes
 from tests.standins.wire import Reply, Seen, json_reply
 
 MODEL = "gpt-image-2.5-sunburst"
@@ -13,9 +13,9 @@ _SIZES = {"1024x1024", "1536x1024", "1024x1536", "auto"}
 
 
 class OpenAIStandIn:
-    """Draws for whoever has the key, and gives the picture away at `GET /files/...` to everybody.
+    """Draws for callers with the key, and serves images at `GET /files/...` to everybody.
 
-    What stands in `faults` is answered first, one reply for each call; `file_faults` likewise for the files.
+    Replies in `faults` are sent first, one for each call; those in `file_faults` likewise for the files.
     """
 
     def __init__(self, *, api_key: str) -> None:
@@ -45,12 +45,12 @@ class OpenAIStandIn:
 
 
 def in_place(image: bytes) -> Reply:
-    """An answer that holds the picture."""
+    """A reply that holds the image."""
     return json_reply({"created": 1713833628, "data": [{"b64_json": base64.b64encode(image).decode()}]})
 
 
 def at(url: str) -> Reply:
-    """An answer that says where the picture is."""
+    """A reply that holds the image's URL."""
     return json_reply({"created": 1713833628, "data": [{"url": url, "revised_prompt": "Words of the provider"}]})
 
 
@@ -85,4 +85,4 @@ def _file(target: str) -> Reply:
 
 def _pixels(size: str) -> bytes:
     width, _, height = size.partition("x")
-    return picture_bytes(int(width), int(height))
+    return image_bytes(int(width), int(height))

@@ -11,7 +11,7 @@ from app.core.errors import NotFound
 from app.core.web.immutable import Part, immutable, part_of
 from app.features.generate.dependencies import CurrentStudio
 from app.features.generate.studio import Studio
-from app.providers import Order, Size
+from app.providers import DrawRequest, Size
 
 router = APIRouter(include_in_schema=False)
 
@@ -54,6 +54,6 @@ async def _open_example(request: Request, studio: Studio, name: str, start: int,
         raise NotFound
     site: Site = request.app.state.site
     if name not in site.examples:
-        order = Order(_EXAMPLES[name], _EXAMPLE_SIZE)
-        site.examples[name] = (await studio.providers["test"].draw(order, deadline=math.inf)).content
+        example = DrawRequest(_EXAMPLES[name], _EXAMPLE_SIZE)
+        site.examples[name] = (await studio.providers["test"].draw(example, deadline=math.inf)).content
     return part_of(site.examples[name], "image/png", start, end)

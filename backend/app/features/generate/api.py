@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.core.db import Session
 from app.core.errors import ConcurrencyLimited, Invalid, RateLimited
+from app.core.images import MEDIA_TYPES
 from app.core.web.body import JSONBody, json_body
 from app.core.web.immutable import RangeNotSatisfiable, immutable
 from app.core.web.lean import LeanJSON, LeanRoute
@@ -28,7 +29,7 @@ from app.features.keys.service import InvalidApiKey
 from app.features.usage.ledger.entries import IdempotencyKeyInUse, IdempotencyKeyReused, OutcomeUnknown
 from app.providers import PROVIDER_PROBLEMS
 
-_IMAGES: dict[str, dict[str, str]] = {"image/png": {}, "image/jpeg": {}, "image/webp": {}}
+_IMAGES: dict[str, dict[str, str]] = {each: {} for each in MEDIA_TYPES.values()}
 
 router = APIRouter(prefix="/v1", tags=["Generate"])
 lean = APIRouter(prefix="/v1", tags=["Generate"], route_class=LeanRoute, generate_unique_id_function=operation_id)

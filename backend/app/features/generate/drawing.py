@@ -12,7 +12,7 @@ from app.core.errors import Unavailable, as_api_error
 from app.core.logs import logger
 from app.features.generate.studio import Studio, Wish, name_of
 from app.features.usage.ledger.entries import Entry, IdempotencyKeyInUse, LeaseLostError, Recorded, Settlement
-from app.providers import CallBudget, Order, Provider, ProviderTimeout
+from app.providers import CallBudget, DrawRequest, Provider, ProviderTimeout
 
 LEASE_MARGIN_SECONDS = 5
 """How much longer than its generation a lease lasts, so that it can still be settled."""
@@ -124,8 +124,8 @@ async def draw(
     """One picture in the format that is wished for, on the budget of its request, or one of its own. Raises what
     `Provider.draw` raises.
     """
-    order = Order(wish.prompt, wish.size, budget or CallBudget())
-    picture = await provider.draw(order, deadline=deadline)
+    request = DrawRequest(wish.prompt, wish.size, budget or CallBudget())
+    picture = await provider.draw(request, deadline=deadline)
     return (await studio.convert(picture, wish.format)).content
 
 

@@ -9,13 +9,14 @@ from sqlalchemy import ColumnElement, func, select, update
 
 from app.core.db import trouble
 from app.core.errors import ApiError, NotFound
+from app.core.images import MEDIA_TYPES, ImageFormat
 from app.core.logs import logger
 from app.core.security import is_id, time_prefix
 from app.core.web.immutable import Elsewhere, Part, part_of
 from app.features.generate.drawing import draw
 from app.features.generate.service import SHOWN
 from app.features.generate.studio import Studio, Wish, name_of
-from app.models import Generation, PictureFormat
+from app.models import Generation
 from app.providers import Size
 
 _SWEEP_SECONDS = 60
@@ -43,7 +44,7 @@ async def open_part(studio: Studio, generation: Generation, start: int, end: int
 
     Raises ImageNotFound where it is gone, and Unavailable when too much waits or the store cannot be reached.
     """
-    media_type = f"image/{generation.format}"
+    media_type = MEDIA_TYPES[generation.format]
     if generation.provider == studio.providers["test"].name:
         return part_of(await _draw(studio, generation), media_type, start, end)
     stored = await studio.store.get(name_of(generation.id, generation.format), start=start, end=end)
@@ -60,7 +61,7 @@ async def find_elsewhere(studio: Studio, generation: Generation) -> Elsewhere | 
     return None if address is None else Elsewhere(address.url, address.seconds)
 
 
-async def read(studio: Studio, *, generation_id: str, picture_format: PictureFormat) -> bytes:
+async def read(studio: Studio, *, generation_id: str, picture_format: ImageFormat) -> bytes:
     """The whole picture of a delivered generation. Raises what `find_delivered` and `open_part` raise."""
     generation = await find_delivered(studio, generation_id=generation_id, picture_format=picture_format)
     part = await open_part(studio, generation, 0, None)
@@ -112,7 +113,7 @@ class Sweeper:
 
     async def _forget(self, *which: ColumnElement[bool]) -> None:
         """Marked as deleted only after they are: what fails or crashes between is deleted again."""
-        kept = Generation.provider != "stub", Generation.deleted_at.is_(None)
+        kept = Generation.provider != self.studio.providers["test"].name, Generation.deleted_at.is_(None)
         some = select(Generation.id, Generation.format).where(*kept, *which).limit(_AT_A_TIME)
         while True:
             async with self.studio.sessions.begin() as session:

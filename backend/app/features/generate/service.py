@@ -12,13 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.core.errors import ApiError, Invalid, NotFound
+from app.core.images import ImageFormat
 from app.core.security import KeyEnvironment, is_id, new_timed_id
 from app.core.web.pages import Cursor
 from app.features.generate import drawing
 from app.features.generate.studio import Studio, Wish, name_of
 from app.features.keys.service import Caller
 from app.features.usage.ledger.entries import Entry, Recorded
-from app.models import ApiKey, Generation, PictureFormat
+from app.models import ApiKey, Generation
 from app.providers import Provider
 
 
@@ -43,7 +44,7 @@ class Delivered(NamedTuple):
 
     ids: Sequence[str]
     urls: Sequence[str]
-    format: PictureFormat
+    format: ImageFormat
     prompt: str
     created_at: datetime
     replayed: bool
@@ -111,7 +112,7 @@ class Listed:
     url: str
     prompt: str
     size: str
-    format: PictureFormat
+    format: ImageFormat
     environment: KeyEnvironment
     key_id: str
     key_name: str

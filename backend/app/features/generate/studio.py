@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.core.db import SessionMaker
+from app.core.images import ImageFormat
 from app.core.pool import BoundedPool
 from app.core.security import KeyEnvironment
 from app.features.usage.ledger import Ledger
-from app.models import PictureFormat
-from app.providers import Picture, Provider, Size
-from app.providers.pixels import convert
+from app.providers import Image, Provider, Size
+from app.providers.decode import convert
 from app.storage import Store
 
 
@@ -29,9 +29,9 @@ class Studio:
     deadline_seconds: float
     clock: Callable[[], float]
 
-    async def convert(self, picture: Picture, picture_format: PictureFormat) -> Picture:
+    async def convert(self, picture: Image, picture_format: ImageFormat) -> Image:
         """The picture in this format. Raises Unavailable where it has another, and too much waits to be converted."""
-        if picture.media_type == f"image/{picture_format}":
+        if picture.format == picture_format:
             return picture  # most have it: a thread would cost more than all the rest
         return await self.converting.run(partial(convert, picture, picture_format))
 
@@ -42,11 +42,11 @@ class Wish:
 
     prompt: str
     size: Size
-    format: PictureFormat = "png"
+    format: ImageFormat = "png"
     count: int = 1
     as_bytes: bool = False
 
 
-def name_of(generation_id: str, picture_format: PictureFormat) -> str:
+def name_of(generation_id: str, picture_format: ImageFormat) -> str:
     """What a picture is kept as."""
     return f"{generation_id}.{picture_format}"

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from app.core.images import ImageFormat
 from app.core.schemas import Answer, Body, Text
 from app.features.generate.schemas import Prompt, SizeText, read_size
 from app.features.generate.studio import Wish
-from app.models import PictureFormat
 from app.providers import Size
 
 DEFAULT_SIZE = Size(1024, 1024)
@@ -41,7 +41,7 @@ class ImageGenerate(Body):
     n: Annotated[int, Field(ge=1, le=IMAGES_MAX)] | None = None
     size: SizeText | None = None
     response_format: Literal["url", "b64_json"] | None = None
-    output_format: PictureFormat | None = None
+    output_format: ImageFormat | None = None
     user: Text | None = None
     safety_identifier: Text | None = None
     quality: Any = None
@@ -85,4 +85,4 @@ class Images(Answer):
     created: int = Field(description="Seconds since 1970.", examples=[1_795_000_000])
     data: Sequence[Image]
     size: str = Field(examples=["1024x1024"])
-    output_format: PictureFormat
+    output_format: ImageFormat

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
 
 from app.core.errors import ApiError, Conflict, Invalid, Unavailable
-from app.models import PictureFormat
+from app.core.images import ImageFormat
 
 
 class IdempotencyKeyReused(ApiError):
@@ -88,7 +88,7 @@ class Entry(_Waiting[Recorded]):
     scope: bytes | None = None
     fingerprint: bytes | None = None
     other_ids: Sequence[str] = ()
-    format: PictureFormat = "png"
+    format: ImageFormat = "png"
     lease_seconds: float | None = None
 
     @property

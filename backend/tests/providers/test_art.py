@@ -1,4 +1,4 @@
-"""The drawn picture: exact, always the same, legible, and there for every text whatever."""
+"""The stub's image: of exact size, deterministic, legible, and drawn for every text."""
 
 import hashlib
 import subprocess
@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from app.providers.picture import GLYPHS, Colour, Mood, draw_png
+from app.providers.stub.art import GLYPHS, Colour, Palette, draw_png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageFont
@@ -40,8 +40,8 @@ AWKWARD = {
 def decoded(png: bytes) -> Image.Image:
     with Image.open(BytesIO(png), formats=["PNG"]) as unread:
         unread.verify()
-    with Image.open(BytesIO(png), formats=["PNG"]) as picture:
-        return picture.convert("RGB")
+    with Image.open(BytesIO(png), formats=["PNG"]) as opened:
+        return opened.convert("RGB")
 
 
 def luminance(colour: Colour) -> float:
@@ -60,7 +60,7 @@ def contrast(one: Colour, other: Colour) -> float:
     ("width", "height"),
     [(64, 64), (64, 2048), (2048, 64), (512, 512), (1024, 1024), (1536, 640), (333, 1001), (2048, 2048)],
 )
-def test_picture_is_a_png_of_exactly_the_asked_size(width: int, height: int) -> None:
+def test_the_image_is_a_png_of_exactly_the_requested_size(width: int, height: int) -> None:
     assert decoded(draw_png(SENTENCE, width=width, height=height)).size == (width, height)
 
 
@@ -71,7 +71,7 @@ def test_same_arguments_give_the_same_bytes() -> None:
 def test_same_arguments_give_the_same_bytes_in_another_process() -> None:
     prompt = "süße 猫 🍌 banana"
     program = (
-        "import hashlib, sys; from app.providers.picture import draw_png;"
+        "import hashlib, sys; from app.providers.stub.art import draw_png;"
         "print(hashlib.sha256(draw_png(sys.argv[1], width=200, height=300)).hexdigest())"
     )
     command = [sys.executable, "-X", "utf8", "-c", program, prompt]
@@ -79,19 +79,19 @@ def test_same_arguments_give_the_same_bytes_in_another_process() -> None:
     assert there == hashlib.sha256(draw_png(prompt, width=200, height=300)).hexdigest()
 
 
-def test_threads_that_draw_at_once_do_not_disturb_each_other() -> None:
+def test_concurrent_threads_draw_the_same_bytes_as_one() -> None:
     prompts = [f"{number} bananas 🍌" for number in range(16)]
     alone = [draw_png(prompt, width=160, height=160) for prompt in prompts]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda prompt: draw_png(prompt, width=160, height=160), prompts)) == alone
 
 
-def test_different_prompts_give_different_pictures() -> None:
+def test_different_prompts_give_different_images() -> None:
     prompts = [f"banana number {number}" for number in range(30)]
     assert len({draw_png(prompt, width=96, height=96) for prompt in prompts}) == len(prompts)
 
 
-def test_prompts_that_differ_after_the_last_visible_word_give_different_pictures() -> None:
+def test_prompts_that_differ_after_the_last_visible_word_give_different_images() -> None:
     words = "banana " * 560
     one, other = (draw_png(words + ending, width=128, height=128) for ending in ("moon", "sun"))
     assert one != other
@@ -109,34 +109,34 @@ def test_any_unicode_is_drawn_at_any_size(prompt: str, width: int, height: int) 
     assert decoded(draw_png(prompt, width=width, height=height)).size == (width, height)
 
 
-def test_every_letter_that_is_written_has_a_form_in_the_font() -> None:
+def test_every_letter_that_is_drawn_is_in_the_font() -> None:
     font = ImageFont.load_default(40)
     formless = bytes(font.getmask("\U0010fffd"))
     assert [glyph for glyph in sorted(GLYPHS) if bytes(font.getmask(glyph)) == formless] == []
 
 
 def test_accents_and_dashes_are_written_in_letters_of_the_font(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.providers.picture.Mood", lambda _: Mood("one palette for both"))
+    monkeypatch.setattr("app.providers.stub.art.Palette", lambda _: Palette("one palette for both"))
     plain = draw_png("Ein susser Bar im Cafe - naive Lodz", width=500, height=300)
     assert draw_png("Ein süßer Bär im Café \u2013 naïve Łódź", width=500, height=300) == plain
 
 
 def test_words_have_a_contrast_of_at_least_four_and_a_half_for_every_prompt() -> None:
-    for mood in (Mood(f"prompt {number}") for number in range(200)):
-        for letters in (mood.text, mood.label):
-            assert min(contrast(letters, ground) for ground in mood.ground) >= 4.5
+    for palette in (Palette(f"prompt {number}") for number in range(200)):
+        for letters in (palette.text, palette.label):
+            assert min(contrast(letters, ground) for ground in palette.ground) >= 4.5
 
 
 @pytest.mark.parametrize("prompt", ["A cute banana", SENTENCE, f"{SENTENCE}, " * 6, "banana" * 600])
 @pytest.mark.parametrize(("width", "height"), [(512, 512), (900, 600), (2048, 600), (600, 1200)])
-def test_words_stand_on_the_ground_and_nowhere_else(prompt: str, width: int, height: int) -> None:
-    picture, mood = decoded(draw_png(prompt, width=width, height=height)), Mood(prompt)
-    strangers = ImageChops.difference(picture, Image.new("RGB", picture.size, mood.text)).split()
+def test_words_are_drawn_on_the_ground_alone(prompt: str, width: int, height: int) -> None:
+    image, palette = decoded(draw_png(prompt, width=width, height=height)), Palette(prompt)
+    strangers = ImageChops.difference(image, Image.new("RGB", image.size, palette.text)).split()
     distance = reduce(ImageChops.lighter, strangers)
     words = distance.point(lambda level: 0 if level else 255).getbbox()
     assert words
     left, top, right, _ = words
     for x in range(left, right):
-        colour = picture.getpixel((x, top - 3))
+        colour = image.getpixel((x, top - 3))
         assert isinstance(colour, tuple)
-        assert contrast((colour[0], colour[1], colour[2]), mood.text) >= 4.5
+        assert contrast((colour[0], colour[1], colour[2]), palette.text) >= 4.5

@@ -1,4 +1,4 @@
-"""An account at whatever speaks the S3 protocol, and the bucket that its settings lead to."""
+"""The settings of a bucket at any service that speaks the S3 protocol, and its client."""
 
 import re
 from dataclasses import dataclass, field
@@ -12,19 +12,19 @@ from obstore.store import S3Store as Bucket
 
 from app.core.settings import ConfigurationError
 
-if TYPE_CHECKING:  # it is there for type checkers alone
+if TYPE_CHECKING:  # it exists for type checkers alone
     from obstore.store import S3Credential
 
 RETRIES_MAX = 3
 """Of one call."""
 
-_DOWNLOAD_SECONDS_MAX = 3600  # of a whole picture, by a caller who reads slowly; each chunk has the deadline
-_IDLE_SECONDS_MAX = 20  # many a router forgets a silent connection soon after
+_DOWNLOAD_SECONDS_MAX = 3600  # of a whole image, by a client that reads slowly; each chunk has the deadline
+_IDLE_SECONDS_MAX = 20  # many routers drop a silent connection soon after
 
 
 @dataclass(frozen=True)
-class S3Account:
-    """Whose bucket, and where. Without an endpoint it is AWS's in the region. Plain HTTP is for this machine alone."""
+class S3Settings:
+    """A bucket and its credentials; without an endpoint, at AWS. Plain HTTP is for this machine, or `allow_http`."""
 
     bucket: str
     access_key_id: str = field(repr=False)
@@ -35,21 +35,21 @@ class S3Account:
     allow_http: bool = False
 
 
-def open_bucket(account: S3Account, *, deadline_seconds: float) -> Bucket:
-    """The bucket, of which nobody is asked yet. No connection or silence takes longer than the deadline.
+def open_bucket(settings: S3Settings, *, deadline_seconds: float) -> Bucket:
+    """The bucket's client. It sends nothing yet. No connection or silence takes longer than the deadline.
 
-    Raises ConfigurationError, with one sentence, for an account that cannot be used.
+    Raises ConfigurationError, with one sentence, for settings that cannot be used.
     """
-    _check_words(account)
-    address = endpoint(account)
+    _check_syntax(settings)
+    url = endpoint(settings)
     return Bucket(
-        account.bucket,
-        prefix=account.prefix or None,
-        # All are said, both names of the endpoint too: what is not said comes from AWS_ variables, if there are any.
+        settings.bucket,
+        prefix=settings.prefix or None,
+        # All are given, both names of the endpoint too: the library reads what is missing from AWS_ variables.
         config={
-            "endpoint": address,
-            "aws_endpoint_url_s3": address,
-            "region": account.region,
+            "endpoint": url,
+            "aws_endpoint_url_s3": url,
+            "region": settings.region,
             "virtual_hosted_style_request": False,
             "disable_bulk_delete": True,
             "skip_signature": False,
@@ -57,9 +57,9 @@ def open_bucket(account: S3Account, *, deadline_seconds: float) -> Bucket:
             "s3_express": False,
             "request_payer": False,
         },
-        credential_provider=partial(_credential, account),
+        credential_provider=partial(_credential, settings),
         client_options={
-            "allow_http": address.startswith("http:"),
+            "allow_http": url.startswith("http:"),
             "connect_timeout": timedelta(seconds=deadline_seconds / 3),
             "read_timeout": timedelta(seconds=deadline_seconds * 0.6),
             "timeout": timedelta(seconds=_DOWNLOAD_SECONDS_MAX),
@@ -73,42 +73,42 @@ def open_bucket(account: S3Account, *, deadline_seconds: float) -> Bucket:
     )
 
 
-def _check_words(account: S3Account) -> None:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", account.bucket):
+def _check_syntax(settings: S3Settings) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", settings.bucket):
         raise ConfigurationError("S3_BUCKET must be a name of 3 to 63 lower-case letters, digits, dots and hyphens")
-    if not re.fullmatch(r"([A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*)?", account.prefix):
+    if not re.fullmatch(r"([A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*)?", settings.prefix):
         raise ConfigurationError("S3_PREFIX must look like pictures/live, without a slash at its ends")
-    if not re.fullmatch(r"[a-z0-9-]+", account.region):
+    if not re.fullmatch(r"[a-z0-9-]+", settings.region):
         raise ConfigurationError("S3_REGION must look like auto or eu-west-1")
-    if not re.fullmatch(r"[\x21-\x7e]+", account.access_key_id):
+    if not re.fullmatch(r"[\x21-\x7e]+", settings.access_key_id):
         raise ConfigurationError("S3_ACCESS_KEY_ID must be there, and have no white space in it")
-    if not re.fullmatch(r"[\x21-\x7e]+", account.secret_access_key):
+    if not re.fullmatch(r"[\x21-\x7e]+", settings.secret_access_key):
         raise ConfigurationError("S3_SECRET_ACCESS_KEY must be there, and have no white space in it")
 
 
-def _credential(account: S3Account) -> "S3Credential":
+def _credential(settings: S3Settings) -> "S3Credential":
     return {
-        "access_key_id": account.access_key_id,
-        "secret_access_key": account.secret_access_key,
+        "access_key_id": settings.access_key_id,
+        "secret_access_key": settings.secret_access_key,
         "token": None,
         "expires_at": None,
     }
 
 
-def endpoint(account: S3Account) -> str:
-    """The scheme and host that are asked. Raises ConfigurationError for one that cannot be used."""
-    if account.endpoint is None:
-        if account.region == "auto":
+def endpoint(settings: S3Settings) -> str:
+    """The scheme and host of the service. Raises ConfigurationError for an endpoint that cannot be used."""
+    if settings.endpoint is None:
+        if settings.region == "auto":
             raise ConfigurationError("S3_REGION must be the one of the bucket, or S3_ENDPOINT must be set")
-        return f"https://s3.{account.region}.amazonaws.com"
-    parts = urlsplit(account.endpoint)
+        return f"https://s3.{settings.region}.amazonaws.com"
+    parts = urlsplit(settings.endpoint)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise ConfigurationError("S3_ENDPOINT must look like https://s3.example.com")
     if parts.path not in {"", "/"}:
         raise ConfigurationError("S3_ENDPOINT must end with the host: the name of the bucket belongs into S3_BUCKET")
-    if parts.scheme == "http" and not (account.allow_http or _is_this_machine(parts.hostname)):
+    if parts.scheme == "http" and not (settings.allow_http or _is_this_machine(parts.hostname)):
         raise ConfigurationError("S3_ENDPOINT must begin with https://, unless it is on this machine")
-    return account.endpoint.rstrip("/")
+    return settings.endpoint.rstrip("/")
 
 
 def _is_this_machine(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""The picture of the `stub` provider: a banana before the sun, above hills that carry the prompt's words."""
+"""The image of the stub provider: a banana in front of the sun, above hills that carry the prompt's words."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
-# What Pillow's embedded font has a form for, and how it writes what Unicode itself does not take apart.
+# The characters in Pillow's embedded font, and spellings for letters that Unicode does not decompose.
 GLYPHS = {*map(chr, range(0x20, 0x7F)), *"©«°±·»“”…", "\u2018", "\u2019"}
 SPELLINGS = {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE"}
 SPELLINGS |= dict(zip("øØłŁđĐðı„\u2010\u2013\u2014\u2212\u00d7", "oOlLdDdi“----x", strict=True))
@@ -24,20 +24,20 @@ def draw_png(prompt: str, *, width: int, height: int) -> bytes:
     """A PNG of exactly width x height pixels (64 to 2,048 a side), drawn from the prompt alone: its words on
     it, its colours from its SHA-256. The same bytes for the same arguments, every time, in every process.
 
-    Any text can be drawn. Accents that the font lacks are left away (é becomes e), a character without a form
-    in it (猫, 🍌) becomes a small tile with a pattern of its own, words that find no room end in "…".
+    Any text can be drawn. Accents that the font lacks are dropped (é becomes e), a character that it lacks (猫, 🍌)
+    becomes a small tile with a pattern of its own, and words that do not fit end in "…".
     """
-    mood, layout = Mood(prompt), _Layout(prompt, width, height)
-    picture = _sky(mood, width, height)
+    palette, layout = Palette(prompt), _Layout(prompt, width, height)
+    canvas = _sky(palette, width, height)
     for draw in (_draw_sun, _draw_hills, _draw_banana, _draw_words):
-        draw(picture, mood, layout)
+        draw(canvas, palette, layout)
     encoded = BytesIO()
-    picture.save(encoded, "PNG", compress_level=4)
+    canvas.save(encoded, "PNG", compress_level=4)
     return encoded.getvalue()
 
 
-class Mood:
-    """The numbers and colours of a picture: they look chosen at random, and follow from the prompt alone.
+class Palette:
+    """The numbers and colours of an image: they look random, and are a function of the prompt.
     `text` and `label`, on the two colours of `ground` and all between, have a contrast of at least 4.5 to 1.
     """
 
@@ -72,13 +72,13 @@ class Mood:
         return round(red), round(green), round(blue)
 
 
-def _sky(mood: Mood, width: int, height: int) -> Image.Image:
+def _sky(palette: Palette, width: int, height: int) -> Image.Image:
     """A mesh of 25 knots of colour, deep above and bright below, blended so widely that no knot is seen."""
-    knots, slant = Image.new("RGB", (5, 5)), mood.between("slant", -0.3, 0.3)
+    knots, slant = Image.new("RGB", (5, 5)), palette.between("slant", -0.3, 0.3)
     for column, row in ((n % 5, n // 5) for n in range(25)):
-        place = row / 5 + slant * (column / 2 - 1) + mood.between(f"knot {column} {row}", -0.08, 0.28)
+        place = row / 5 + slant * (column / 2 - 1) + palette.between(f"knot {column} {row}", -0.08, 0.28)
         place = min(1, max(0, place))
-        knots.putpixel((column, row), mood.colour(place, 0.40 + 0.50 * place, 0.17 - 0.09 * place**3))
+        knots.putpixel((column, row), palette.colour(place, 0.40 + 0.50 * place, 0.17 - 0.09 * place**3))
     blended = knots.resize((96, 96), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(8))
     return blended.resize((width, height), Image.Resampling.BICUBIC)
 
@@ -108,7 +108,7 @@ def _curve(at: Point, radius: float, start: float = 0, end: float = 360, *, powe
 
 
 class _Layout:
-    """The words in the lower part of a picture, the sun above them, or beside them if the picture is wide."""
+    """The words in the lower part of an image, the sun above them, or beside them if the image is wide."""
 
     def __init__(self, prompt: str, width: int, height: int) -> None:
         unit, wide = min(width, height), width > 1.35 * height
@@ -125,37 +125,37 @@ class _Layout:
         self.slope = max(0, height * 0.86 - self.top) if wide else 0
 
 
-def _draw_sun(picture: Image.Image, mood: Mood, layout: _Layout) -> None:
+def _draw_sun(canvas: Image.Image, palette: Palette, layout: _Layout) -> None:
     (x, y), reach = layout.sun, layout.reach
-    white, halo = mood.colour(1, 0.97, 0.04), mood.colour(0.7, 0.75, 0.14)
+    white, halo = palette.colour(1, 0.97, 0.04), palette.colour(0.7, 0.75, 0.14)
     for radius in (1.62, 1.27, 0.95):
-        _paint(picture, _curve((x, y), reach * radius), (halo, halo), opacity=51)
-    _paint(picture, _curve((x, y), reach * 0.68), (white, mood.colour(1, 0.80, 0.15)))
+        _paint(canvas, _curve((x, y), reach * radius), (halo, halo), opacity=51)
+    _paint(canvas, _curve((x, y), reach * 0.68), (white, palette.colour(1, 0.80, 0.15)))
     for n in range(9):
-        turn = math.radians(-200 + 220 * (n + mood.between(f"turn {n}", 0.1, 0.9)) / 9)
-        far, size = reach * mood.between(f"far {n}", 0.95, 1.5), reach * (0.035 if n % 4 - 1 else 0.085)
+        turn = math.radians(-200 + 220 * (n + palette.between(f"turn {n}", 0.1, 0.9)) / 9)
+        far, size = reach * palette.between(f"far {n}", 0.95, 1.5), reach * (0.035 if n % 4 - 1 else 0.085)
         star = x + far * math.cos(turn), y + far * math.sin(turn)
-        if size < star[0] < picture.width - size and size < star[1]:
-            _paint(picture, _curve(star, size, power=3), (white, white))
+        if size < star[0] < canvas.width - size and size < star[1]:
+            _paint(canvas, _curve(star, size, power=3), (white, white))
 
 
-def _draw_hills(picture: Image.Image, mood: Mood, layout: _Layout) -> None:
-    """Two hills far away, and the ground, which covers every place where there is a word."""
-    width, height = picture.size
-    for far, colours in ((2, mood.hills[1]), (1, mood.hills[0]), (0, mood.ground)):
-        waves, phase = mood.between(f"waves {far}", 0.7, 1.3), mood.between(f"phase {far}", 0, 1)
+def _draw_hills(canvas: Image.Image, palette: Palette, layout: _Layout) -> None:
+    """Two distant hills, and the ground, which lies behind every word."""
+    width, height = canvas.size
+    for far, colours in ((2, palette.hills[1]), (1, palette.hills[0]), (0, palette.ground)):
+        waves, phase = palette.between(f"waves {far}", 0.7, 1.3), palette.between(f"phase {far}", 0, 1)
         ridge: list[Point] = [(width, height), (0, height)]
         for across in (n / 120 for n in range(121)):
             wave = 0.5 + 0.5 * math.sin(math.tau * (waves * across + phase))
             lift = min(width, height) * (0.055 * far + (0.05 + 0.02 * far) * wave) + layout.size * 0.45
             fall = layout.slope * (0.5 - 0.5 * math.cos(math.pi * min(1, max(0, (across - 0.5) / 0.3))))
             ridge.append((width * across, layout.top + fall - lift))
-        _paint(picture, ridge, colours)
+        _paint(canvas, ridge, colours)
 
 
-def _draw_banana(picture: Image.Image, mood: Mood, layout: _Layout) -> None:
-    side = math.copysign(1, mood.between("side", -1, 1))
-    tilt = math.radians(mood.between("tilt", -32, 4)) * side
+def _draw_banana(canvas: Image.Image, palette: Palette, layout: _Layout) -> None:
+    side = math.copysign(1, palette.between("side", -1, 1))
+    tilt = math.radians(palette.between("tilt", -32, 4)) * side
 
     def strip(start: float, end: float, across: Point, *, drop: float = 0, taper: float = 0) -> list[Point]:
         """From tip (0) to stem (1), between two lines along it: -1 is the inner, 1 the outer edge."""
@@ -171,17 +171,17 @@ def _draw_banana(picture: Image.Image, mood: Mood, layout: _Layout) -> None:
             outline.append((layout.sun[0] + x * layout.reach * 0.66, layout.sun[1] + y * layout.reach * 0.66))
         return outline
 
-    _paint(picture, strip(0, 1.1, (-1, 1), drop=0.07), (mood.ground[1], mood.ground[1]), opacity=51)
-    _paint(picture, strip(0, 1, (-1, 1)), ((255, 232, 96), (255, 204, 44)))
-    _paint(picture, strip(0, 1, (0.2, 1)), ((250, 192, 38), (238, 154, 18)))
-    _paint(picture, strip(0.2, 0.74, (-0.64, -0.4), taper=0.5), ((255, 246, 196), (255, 240, 170)))
-    _paint(picture, strip(0.985, 1.1, (-1, 1)), ((122, 116, 40), (206, 184, 60)))
-    _paint(picture, strip(1.085, 1.1, (-1, 1)), ((92, 74, 36), (92, 74, 36)))
-    _paint(picture, strip(-0.03, 0.02, (-1, 1)), ((104, 72, 36), (66, 44, 20)))
+    _paint(canvas, strip(0, 1.1, (-1, 1), drop=0.07), (palette.ground[1], palette.ground[1]), opacity=51)
+    _paint(canvas, strip(0, 1, (-1, 1)), ((255, 232, 96), (255, 204, 44)))
+    _paint(canvas, strip(0, 1, (0.2, 1)), ((250, 192, 38), (238, 154, 18)))
+    _paint(canvas, strip(0.2, 0.74, (-0.64, -0.4), taper=0.5), ((255, 246, 196), (255, 240, 170)))
+    _paint(canvas, strip(0.985, 1.1, (-1, 1)), ((122, 116, 40), (206, 184, 60)))
+    _paint(canvas, strip(1.085, 1.1, (-1, 1)), ((92, 74, 36), (92, 74, 36)))
+    _paint(canvas, strip(-0.03, 0.02, (-1, 1)), ((104, 72, 36), (66, 44, 20)))
 
 
 def _words(prompt: str) -> list[str]:
-    """What may begin a line, with the space after it: words in the font's letters, and other characters."""
+    """What a line may break between, with the space after it: words in the font's letters, other characters singly."""
     text = ""
     for character in " ".join(prompt[:CONSIDERED].split()):
         parts = "".join(SPELLINGS.get(part, part) for part in unicodedata.normalize("NFKD", character))
@@ -191,7 +191,7 @@ def _words(prompt: str) -> list[str]:
 
 
 def _fitted(words: list[str], room: Point, low: int, high: int) -> tuple[list[str], int]:
-    """Even lines of the words, at the largest size at which all fit, else what fits at the smallest."""
+    """Even lines of the words, at the largest size at which all fit, or as many as fit at the smallest size."""
     low += bisect(range(low + 1, high + 1), 0, key=lambda size: not _wrapped(words, size, room)[1])
     lines, whole = _wrapped(words, low, room)
     even = (_wrapped(words, low, (room[0] * share / 20, room[1])) for share in range(8, 20 if whole else 8))
@@ -199,7 +199,7 @@ def _fitted(words: list[str], room: Point, low: int, high: int) -> tuple[list[st
 
 
 def _wrapped(words: list[str], size: int, room: Point) -> tuple[list[str], bool]:
-    """As much as fits of the words, on lines, and whether that is all of them, none broken."""
+    """Lines of the words that fit, and whether all words fit unbroken."""
     font, width = ImageFont.load_default(size), room[0]
     extent = {c: font.getlength(c) if c in GLYPHS else TILE * size for c in {*"".join(words), "…"}}
     lines, left, whole = [""], width, True
@@ -219,32 +219,32 @@ def _wrapped(words: list[str], size: int, room: Point) -> tuple[list[str], bool]
     return [*lines[: rows - 1], lines[rows - 1].rstrip() + "…"], False
 
 
-def _draw_words(picture: Image.Image, mood: Mood, layout: _Layout) -> None:
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(layout.size)
+def _draw_words(canvas: Image.Image, palette: Palette, layout: _Layout) -> None:
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(layout.size)
     for number, line in enumerate(layout.lines):
         x, y = float(layout.margin), layout.top + (number * LEADING + 0.9) * layout.size
         for drawable, run in groupby(line, key=GLYPHS.__contains__):
             text = "".join(run)
             if drawable:
-                draw.text((x, y), text, mood.text, font, anchor="ls", stroke_width=layout.size // 12 / 5)
+                draw.text((x, y), text, palette.text, font, anchor="ls", stroke_width=layout.size // 12 / 5)
             for n, character in enumerate("" if drawable else text):
-                _draw_tile(picture, mood, character, (x + n * layout.size * TILE, y), layout.size * 0.9)
+                _draw_tile(canvas, palette, character, (x + n * layout.size * TILE, y), layout.size * 0.9)
             x += font.getlength(text) if drawable else len(text) * layout.size * TILE
     if layout.label:
-        place, font = (layout.margin, picture.height - layout.margin), ImageFont.load_default(layout.label)
-        draw.text(place, "NanoBanana  ·  test picture", mood.label, font, anchor="ls")
+        place, font = (layout.margin, canvas.height - layout.margin), ImageFont.load_default(layout.label)
+        draw.text(place, "NanoBanana  ·  test picture", palette.label, font, anchor="ls")
 
 
-def _draw_tile(picture: Image.Image, mood: Mood, character: str, corner: Point, side: float) -> None:
-    ground, ink, *_ = sorted(mood.tiles, key=lambda tile: mood.between(f"{character}{tile}", 0, 1))
+def _draw_tile(canvas: Image.Image, palette: Palette, character: str, corner: Point, side: float) -> None:
+    ground, ink, *_ = sorted(palette.tiles, key=lambda tile: palette.between(f"{character}{tile}", 0, 1))
     middle = corner[0] + side / 2, corner[1] - side * 0.4
-    turn = 90 * int(mood.between("turn" + character, 0, 4))
+    turn = 90 * int(palette.between("turn" + character, 0, 4))
     near, *_, far = _curve(middle, side * 0.626, turn + 45, turn + 225)
     motifs = (
-        _curve(middle, side * 0.32, turn, turn + 180 * round(mood.between("sweep" + character, 1, 2))),
+        _curve(middle, side * 0.32, turn, turn + 180 * round(palette.between("sweep" + character, 1, 2))),
         _curve(middle, side * 0.44, power=3),
         [near, *_curve(near, side * 0.8, turn + 180, turn + 270)],
         [*_curve(near, side * 0.88, turn + 180, turn + 270), *_curve(far, side * 0.88, turn, turn + 90)],
     )
-    _paint(picture, _curve(middle, side / 2, power=0.35), (ground, ground))
-    _paint(picture, motifs[int(mood.between("motif" + character, 0, len(motifs)))], (ink, ink))
+    _paint(canvas, _curve(middle, side / 2, power=0.35), (ground, ground))
+    _paint(canvas, motifs[int(palette.between("motif" + character, 0, len(motifs)))], (ink, ink))

@@ -1,16 +1,19 @@
-"""Providers as they would be configured, but for their addresses and for how long they pause between tries."""
+"""Providers as configured in production, except for their URLs and the pauses between attempts."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from io import BytesIO
 
 from app.core.pool import BoundedPool
-from app.providers import Order, Provider, Size
+from app.providers import DrawRequest, Provider, Size
+from app.providers.downloads import Resolve, resolve
 from app.providers.gemini import GEMINI_SIZES, GeminiProvider, parse_frames
-from app.providers.openai import OPENAI_SIZES, OpenAIProvider, Resolve, parse_sizes, resolve
+from app.providers.openai import OPENAI_SIZES, OpenAIProvider, parse_sizes
 from app.providers.upstream import Bounds, Upstream
+from PIL import Image
 from pydantic import SecretStr
-from tests.providers.ways import BY_NAME, Dialect
+from tests.providers.failures import BY_NAME, Dialect
 from tests.standins import gemini, openai
 from tests.standins.gemini import GeminiStandIn
 from tests.standins.openai import OpenAIStandIn
@@ -25,26 +28,35 @@ GeminiWithin = Callable[..., GeminiProvider]
 OpenAIResolving = Callable[[Resolve], OpenAIProvider]
 
 
-def banana() -> Order:
-    """An order on a budget of its own."""
-    return Order("canary-prompt: a cute banana", Size(1024, 1024))
+def _red_png() -> bytes:
+    encoded = BytesIO()
+    Image.new("RGB", (1024, 1024), "red").save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+RED_PNG = _red_png()
+
+
+def banana() -> DrawRequest:
+    """A request on a budget of its own."""
+    return DrawRequest("canary-prompt: a cute banana", Size(1024, 1024))
 
 
 def soon() -> float:
-    """A deadline that is not met, unless something is broken."""
+    """A deadline that passes only if something is broken."""
     return asyncio.get_running_loop().time() + 30
 
 
 @dataclass(frozen=True)
-class Behind:
-    """One dialect: the stand-in that speaks it, and ways to it: `open(url, tries_max=1)`."""
+class RemoteSetup:
+    """One dialect: its stand-in, and a function that opens providers on it: `open(url, attempts_max=1)`."""
 
     dialect: Dialect
     stand_in: GeminiStandIn | OpenAIStandIn
     open: Callable[..., Provider]
 
     def fail(self, *names: str) -> None:
-        """Has the next calls answered in these ways, one after another."""
+        """Answers the next calls with these failures, one after another."""
         self.stand_in.faults.extend(BY_NAME[name].reply(self.dialect) for name in names)
 
 

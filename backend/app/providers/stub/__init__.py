@@ -4,15 +4,15 @@ import asyncio
 from functools import partial
 
 from app.core.pool import BoundedPool
-from app.providers import Order, Picture, Provider, ProviderTimeout, Size
-from app.providers.picture import draw_png
+from app.providers import DrawRequest, Image, Provider, ProviderTimeout, Size
+from app.providers.stub.art import draw_png
 
 SIDE_MIN = 64
 SIDE_MAX = 2048
 
 
 class StubProvider:
-    """A provider that needs nothing but a thread. It takes the sizes of `like`, which it stands in for, or its own."""
+    """Draws in a thread of `pool`. It takes the sizes of the provider `like`, or without one its own."""
 
     name = "stub"
     is_deterministic = True
@@ -32,10 +32,10 @@ class StubProvider:
     async def check(self) -> str:
         return "ok"
 
-    async def draw(self, order: Order, *, deadline: float) -> Picture:
-        draw = partial(draw_png, order.prompt, width=order.size.width, height=order.size.height)
+    async def draw(self, request: DrawRequest, *, deadline: float) -> Image:
+        draw = partial(draw_png, request.prompt, width=request.size.width, height=request.size.height)
         try:
             async with asyncio.timeout_at(deadline):
-                return Picture(await self._pool.run(draw), "image/png")
+                return Image(await self._pool.run(draw), "png")
         except TimeoutError:
             raise ProviderTimeout from None

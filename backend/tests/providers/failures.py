@@ -1,4 +1,4 @@
-"""The ways in which a provider fails, in either dialect: what each costs in calls, and whether it may be paid."""
+"""The failures of a provider, in either dialect: how many calls each costs, and whether they may have been paid."""
 
 import asyncio
 import socket
@@ -15,12 +15,12 @@ from tests.standins.wire import Reply, json_reply
 
 Dialect = Literal["gemini", "openai"]
 Place = Literal["there", "refused", "no TLS", "full"]
-"""Where the provider is: at its stand-in; where nobody listens, nobody speaks TLS, or no connection is accepted."""
+"""Where the provider's URL points: its stand-in, a closed port, a port without TLS, or a full accept queue."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """What a provider answers to every call for an image, how often it is called, and what its client is told."""
+class Failure:
+    """A provider's reply to every call for an image, the number of calls, and the error that the client gets."""
 
     name: str
     gemini: Reply
@@ -30,62 +30,66 @@ class Way:
     may_have_been_paid: bool = True
     place: Place = "there"
     is_silent: bool = False
-    """It ends at the deadline and not before."""
+    """The call ends at its deadline."""
 
     def reply(self, dialect: Dialect) -> Reply:
         return self.gemini if dialect == "gemini" else self.openai
 
     @property
     def row(self) -> str:
-        """How the operator's page describes it."""
+        """Its row in docs/operations.md."""
         return f"| {self.name} | {self.calls} | {'yes' if self.may_have_been_paid else 'no'} | `{self.code}` |"
 
 
-def alike(name: str, reply: Reply) -> Way:
-    """A fault of the connection, or of a gateway in between: it speaks no dialect."""
-    return Way(name, reply, reply)
+def alike(name: str, reply: Reply) -> Failure:
+    """A fault of the connection or of a gateway, which is the same in both dialects."""
+    return Failure(name, reply, reply)
 
 
-def unread(name: str, image: bytes) -> Way:
-    """Bytes in the place of the image."""
-    return Way(name, gemini.drawn(image), openai.in_place(image))
+def unread(name: str, image: bytes) -> Failure:
+    """A reply with these bytes in place of the image."""
+    return Failure(name, gemini.drawn(image), openai.in_place(image))
 
 
-def unpaid(way: Way, *, calls: int = 1, code: str = "provider_unavailable", place: Place = "there") -> Way:
-    return replace(way, calls=calls, code=code, place=place, may_have_been_paid=False)
+def unpaid(failure: Failure, *, calls: int = 1, code: str = "provider_unavailable", place: Place = "there") -> Failure:
+    return replace(failure, calls=calls, code=code, place=place, may_have_been_paid=False)
 
 
-def silent(way: Way, *, place: Place = "there") -> Way:
+def silent(failure: Failure, *, place: Place = "there") -> Failure:
     paid = place == "there"
-    return replace(way, calls=int(paid), code="provider_timeout", may_have_been_paid=paid, place=place, is_silent=True)
+    return replace(
+        failure, calls=int(paid), code="provider_timeout", may_have_been_paid=paid, place=place, is_silent=True
+    )
 
 
-def busy(name: str, *, seconds: str | None) -> Way:
+def busy(name: str, *, seconds: str | None) -> Failure:
     wait = {"Retry-After": seconds} if seconds else {}
     told = gemini.throttled(retry_delay=seconds and f"{seconds}s")
-    return Way(name, told, openai.failed(429, "rate_limit_exceeded", headers=wait))
+    return Failure(name, told, openai.failed(429, "rate_limit_exceeded", headers=wait))
 
 
 @cache
 def animated(kind: Literal["GIF", "PNG", "WEBP"]) -> bytes:
-    """Two frames of the asked size."""
+    """Two frames of the requested size."""
     frames = [Image.new("RGB", (1024, 1024), colour) for colour in ("red", "yellow")]
     encoded = BytesIO()
     frames[0].save(encoded, kind, save_all=True, append_images=frames[1:], duration=100)
     return encoded.getvalue()
 
 
-def _broken_base64() -> Way:
+def _broken_base64() -> Failure:
     part = {"inlineData": {"mimeType": "image/png", "data": "no base64!"}}
-    return Way("base64 is broken", gemini.candidate("STOP", part), json_reply({"data": [{"b64_json": "no base64!"}]}))
+    return Failure(
+        "base64 is broken", gemini.candidate("STOP", part), json_reply({"data": [{"b64_json": "no base64!"}]})
+    )
 
 
-def _nothing() -> Way:
-    nothing = Way("200, no image and no reason", gemini.candidate("STOP", {"text": "No"}), json_reply({"data": []}))
+def _nothing() -> Failure:
+    nothing = Failure("200, no image and no reason", gemini.candidate("STOP", {"text": "No"}), json_reply({"data": []}))
     return replace(nothing, calls=2, code="no_image_returned")
 
 
-_WHOLE = gemini.picture_bytes(1024, 1024)
+_WHOLE = gemini.image_bytes(1024, 1024)
 _ANSWER = gemini.drawn(_WHOLE).content
 _PER_DAY = gemini.throttled(retry_delay="3s", quota_id="GenerateRequestsPerDayPerProjectPerModel")
 _NEVER = Reply(gate=asyncio.Event())
@@ -98,18 +102,18 @@ NOT_SENT = [
 REFUSED = [
     unpaid(busy("429", seconds=None), calls=3),
     unpaid(busy("429, to wait beyond the deadline", seconds="300")),
-    unpaid(Way("503", gemini.failed(503, "UNAVAILABLE"), openai.failed(503, "server_overloaded")), calls=3),
+    unpaid(Failure("503", gemini.failed(503, "UNAVAILABLE"), openai.failed(503, "server_overloaded")), calls=3),
     unpaid(alike("503 of a gateway", gemini.html(503)), calls=3),
-    unpaid(Way("quota is spent", _PER_DAY, openai.failed(429, "insufficient_quota"))),
-    unpaid(Way("401", gemini.failed(401, "UNAUTHENTICATED"), openai.failed(401, "invalid_api_key"))),
-    unpaid(Way("403", gemini.failed(403, "PERMISSION_DENIED"), openai.failed(403, "forbidden"))),
-    unpaid(Way("404", gemini.failed(404, "NOT_FOUND"), openai.failed(404, "model_not_found"))),
-    unpaid(Way("400", gemini.failed(400, "INVALID"), openai.failed(400, "invalid_value")), code="provider_failed"),
+    unpaid(Failure("quota is spent", _PER_DAY, openai.failed(429, "insufficient_quota"))),
+    unpaid(Failure("401", gemini.failed(401, "UNAUTHENTICATED"), openai.failed(401, "invalid_api_key"))),
+    unpaid(Failure("403", gemini.failed(403, "PERMISSION_DENIED"), openai.failed(403, "forbidden"))),
+    unpaid(Failure("404", gemini.failed(404, "NOT_FOUND"), openai.failed(404, "model_not_found"))),
+    unpaid(Failure("400", gemini.failed(400, "INVALID"), openai.failed(400, "invalid_value")), code="provider_failed"),
 ]
 SENT = [
-    Way("500", gemini.failed(500, "INTERNAL"), openai.failed(500, "server_error")),
+    Failure("500", gemini.failed(500, "INTERNAL"), openai.failed(500, "server_error")),
     alike("502 of a gateway", gemini.html(502)),
-    Way("504", gemini.failed(504, "DEADLINE_EXCEEDED"), openai.failed(504, "timeout")),
+    Failure("504", gemini.failed(504, "DEADLINE_EXCEEDED"), openai.failed(504, "timeout")),
     alike("504 of a gateway", gemini.html(504)),
     alike("524 of a gateway", gemini.html(524)),
     alike("408 of a gateway", gemini.html(408)),
@@ -125,7 +129,7 @@ UNREAD = [
     alike("200, empty", Reply()),
     alike("200, JSON that is cut off", Reply(_ANSWER[:-100])),
     alike("200, JSON of another shape", json_reply({"candidates": "none", "data": "none"})),
-    Way(
+    Failure(
         "200, a byte order mark",
         Reply(b"\xef\xbb\xbf" + _ANSWER),
         Reply(b"\xef\xbb\xbf" + openai.in_place(_WHOLE).content),
@@ -137,20 +141,20 @@ UNREAD = [
     unread("GIF", animated("GIF")),
     unread("APNG", animated("PNG")),
     unread("animated WebP", animated("WEBP")),
-    unread("an image of another shape", gemini.picture_bytes(1536, 1024)),
+    unread("an image of another shape", gemini.image_bytes(1536, 1024)),
     _nothing(),
 ]
 SILENT = [
     silent(alike("silence until the deadline", _NEVER)),
     silent(alike("silence in the middle of the answer", Reply(_ANSWER[:1000], is_stuck=True))),
 ]
-WAYS = [*NOT_SENT, *REFUSED, *SENT, *UNREAD, *SILENT]
-BY_NAME = {way.name: way for way in WAYS}
+FAILURES = [*NOT_SENT, *REFUSED, *SENT, *UNREAD, *SILENT]
+BY_NAME = {failure.name: failure for failure in FAILURES}
 
 
 @asynccontextmanager
-async def reached(place: Place) -> AsyncIterator[str | None]:
-    """The address of such a place; None for the stand-in's own."""
+async def provider_url(place: Place) -> AsyncIterator[str | None]:
+    """The URL of such a place; None for the stand-in's own."""
     if place == "there":
         yield None
         return
@@ -160,7 +164,7 @@ async def reached(place: Place) -> AsyncIterator[str | None]:
 
 @asynccontextmanager
 async def _refused() -> AsyncIterator[str]:
-    with socket.socket() as bound:  # and nobody listens, nor can anybody else meanwhile
+    with socket.socket() as bound:  # bound and not listening: no other process can take the port
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
@@ -177,7 +181,7 @@ async def _no_tls() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def _full() -> AsyncIterator[str]:
-    """A queue of connections that nobody accepts: further ones wait."""
+    """A full accept queue: further connections wait."""
     with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
