@@ -64,8 +64,8 @@ def silent(failure: Failure, *, place: Place = "there") -> Failure:
 
 def busy(name: str, *, seconds: str | None) -> Failure:
     wait = {"Retry-After": seconds} if seconds else {}
-    told = gemini.throttled(retry_delay=seconds and f"{seconds}s")
-    return Failure(name, told, openai.failed(429, "rate_limit_exceeded", headers=wait))
+    throttled = gemini.throttled(retry_delay=seconds and f"{seconds}s")
+    return Failure(name, throttled, openai.failed(429, "rate_limit_exceeded", headers=wait))
 
 
 @cache

@@ -33,11 +33,11 @@ async def test_an_unpaid_failure_is_retried_and_hidden_from_the_caller(remote: R
 
 
 async def test_a_503s_delay_beyond_the_deadline_becomes_retry_after(remote: RemoteSetup) -> None:
-    told = {
+    replies = {
         "gemini": gemini.failed(503, "UNAVAILABLE", {"retryDelay": "300s"}),
         "openai": openai.failed(503, "server_overloaded", headers={"Retry-After": "300"}),
     }
-    remote.stand_in.faults.append(told[remote.dialect])
+    remote.stand_in.faults.append(replies[remote.dialect])
     with pytest.raises(ApiError) as raised:
         await remote.open().draw(banana(), deadline=soon())
     assert (raised.value.headers, len(remote.stand_in.seen)) == ({"Retry-After": "300"}, 1)

@@ -25,8 +25,8 @@ async def test_each_failure_costs_its_number_of_calls_and_its_error_says_whether
         provider = remote.open(url, first_byte_seconds=0.05) if failure.is_silent else remote.open(url)
         with pytest.raises(ApiError) as raised:
             await provider.draw(request, deadline=deadline)
-    told = (raised.value.code, len(remote.stand_in.seen), raised.value.may_have_been_paid)
-    assert told == (failure.code, failure.calls, failure.may_have_been_paid)
+    outcome = (raised.value.code, len(remote.stand_in.seen), raised.value.may_have_been_paid)
+    assert outcome == (failure.code, failure.calls, failure.may_have_been_paid)
     assert request.budget.may_have_been_paid is failure.may_have_been_paid
 
 

@@ -62,14 +62,16 @@ async def test_an_error_for_the_operator_is_reported_and_not_retried(
     assert len(endpoint.seen) == 1
 
 
-@pytest.mark.parametrize(("name", "value", "told"), [("Retry-After", "41.2", "42"), ("Retry-After-Ms", "50000", "50")])
+@pytest.mark.parametrize(
+    ("name", "value", "expected"), [("Retry-After", "41.2", "42"), ("Retry-After-Ms", "50000", "50")]
+)
 async def test_a_providers_delay_beyond_the_deadline_becomes_retry_after_at_once(
-    openai: OpenAIProvider, endpoint: OpenAIStandIn, name: str, value: str, told: str
+    openai: OpenAIProvider, endpoint: OpenAIStandIn, name: str, value: str, expected: str
 ) -> None:
     endpoint.faults.append(failed(429, "rate_limit_exceeded", headers={name: value}))
     with pytest.raises(Unavailable) as raised:
         await openai.draw(banana(), deadline=soon())
-    assert raised.value.headers == {"Retry-After": told}
+    assert raised.value.headers == {"Retry-After": expected}
     assert len(endpoint.seen) == 1
 
 

@@ -55,9 +55,9 @@ class GeminiStandIn:
 
     def answer(self, seen: Seen) -> Reply:
         self.seen.append(seen)
-        return self._refusal(seen) or (self.faults.popleft() if self.faults else self._told(seen))
+        return self._refusal(seen) or (self.faults.popleft() if self.faults else self._reply(seen))
 
-    def _told(self, seen: Seen) -> Reply:
+    def _reply(self, seen: Seen) -> Reply:
         if seen.method == "GET":
             return json_reply({"name": f"models/{self._model}", "supportedGenerationMethods": ["generateContent"]})
         return drawn(_image(seen.json()))

@@ -28,7 +28,7 @@ class OpenAIStandIn:
         self.seen.append(seen)
         if seen.method == "GET" and seen.target.startswith("/files/"):
             return self.file_faults.popleft() if self.file_faults else _file(seen.target)
-        return self._refusal(seen) or (self.faults.popleft() if self.faults else _told(seen))
+        return self._refusal(seen) or (self.faults.popleft() if self.faults else _reply(seen))
 
     def _refusal(self, seen: Seen) -> Reply | None:
         if seen.headers.get("authorization") != f"Bearer {self._api_key}":
@@ -60,7 +60,7 @@ def failed(status: int, code: str, *, headers: dict[str, str] | None = None) -> 
     return Reply(reply.content, status, {**reply.headers, **(headers or {})})
 
 
-def _told(seen: Seen) -> Reply:
+def _reply(seen: Seen) -> Reply:
     return json_reply(_ABOUT_MODELS[seen.target]) if seen.method == "GET" else _drawn(seen)
 
 

@@ -149,9 +149,9 @@ async def main():
     await store.close()
 asyncio.run(main())
 """
-    told = run(program)
-    assert StoreUnavailable.detail in told.stdout
-    assert "EFBIG" in told.stdout + told.stderr
+    finished = run(program)
+    assert StoreUnavailable.detail in finished.stdout
+    assert "EFBIG" in finished.stdout + finished.stderr
     assert files(folder) == [PLACE]
     assert (folder / PLACE).read_bytes() == b"before"
 

@@ -98,9 +98,9 @@ async def test_a_lasting_fault_is_unavailable_within_the_deadline(
     outcomes = await asyncio.gather(*(call(store) for call in CALLS), return_exceptions=True)
     assert time.monotonic() - began < 10  # without our bounds: three minutes
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 4
-    told = lines(log)
-    assert sorted(operation for operation, _ in told) == ["delete", "get", "get", "put"]
-    assert {found for _, found in told} <= {reason, "timeout"}
+    logged = lines(log)
+    assert sorted(operation for operation, _ in logged) == ["delete", "get", "get", "put"]
+    assert {found for _, found in logged} <= {reason, "timeout"}
     assert len(server.seen) <= 16
     server.recover()
     await S3Store(settings).put(NAME, CONTENT)
@@ -157,19 +157,19 @@ async def test_another_servers_404_is_unavailable_and_not_a_missing_image(
 
 async def test_errors_and_logs_hold_no_keys_urls_or_words_of_the_store(settings: S3Settings, log: StringIO) -> None:
     wrong = replace(settings, secret_access_key="canary-secret")
-    store, told = S3Store(wrong), []
+    store, printed = S3Store(wrong), []
     for call in (*CALLS, S3Store.check):
         try:
             await call(store)
         except (StoreUnavailable, ConfigurationError) as error:
-            told += traceback.format_exception(error)
+            printed += traceback.format_exception(error)
             chain: BaseException | None = error
             while chain is not None:
-                told += [repr(chain), repr(vars(chain))]
+                printed += [repr(chain), repr(vars(chain))]
                 chain = chain.__context__
     assert settings.endpoint is not None
     canaries = ["canary-secret", settings.access_key_id, settings.endpoint.partition("//")[2], NAME, "StringToSign"]
-    everything = "".join(told) + log.getvalue()
+    everything = "".join(printed) + log.getvalue()
     assert [canary for canary in canaries if canary in everything] == []
     assert "canary-secret" not in repr(wrong)
     assert lines(log) == [(operation, "SignatureDoesNotMatch") for operation in ("put", "get", "get", "delete")]
