@@ -1,6 +1,7 @@
 """Runs migrations: for `nanobanana migrate`, and for `alembic` called in this folder with DATABASE_URL set."""
 
 import asyncio
+import time
 
 from alembic import context
 from app.core.settings import load_settings
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 _ADVISORY_LOCK = 6_077_313_990_148_352_612  # any number that nobody else locks
+_POLL_SECONDS = 0.2
 
 
 def _database_url() -> str:
@@ -23,13 +25,30 @@ def _database_url() -> str:
 
 
 def _migrate(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
+    _wait_for_turn(connection)
+    # A migration that cannot have its lock fails instead of queueing every query of the service behind it.
+    connection.execute(text("set lock_timeout = '5s'"))
+    connection.execute(text("set statement_timeout = 0"))  # whatever the database's default is
+    connection.commit()
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        compare_server_default=True,
+        transaction_per_migration=True,
+    )
     with context.begin_transaction():
-        # Whoever comes second waits here, and then finds nothing left to do.
-        connection.execute(text("select pg_advisory_xact_lock(:number)"), {"number": _ADVISORY_LOCK})
-        # A migration that cannot have its lock fails instead of queueing every query of the service behind it.
-        connection.execute(text("set local lock_timeout = '5s'"))
         context.run_migrations()
+
+
+def _wait_for_turn(connection: Connection) -> None:
+    """Takes the lock of migrations for as long as the connection lives: the second of two waits here, and then finds
+    nothing left to do. It asks again and again, since `create index concurrently` would wait for the transaction of a
+    connection that waits for a lock.
+    """
+    ask = text("select pg_try_advisory_lock(:number)")
+    while not connection.scalar(ask, {"number": _ADVISORY_LOCK}):
+        connection.commit()
+        time.sleep(_POLL_SECONDS)
 
 
 async def _run() -> None:

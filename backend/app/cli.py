@@ -193,7 +193,7 @@ def _migrate(database_url: str) -> None:
         migrations.upgrade(database_url)
     except (SQLAlchemyError, PostgresError, OSError, TimeoutError) as error:
         if isinstance(error, DBAPIError):
-            raise ConfigurationError(f"The migration failed, and nothing was changed: {error.orig}") from None
+            raise ConfigurationError(f"The migration stopped; run it again, and it goes on: {error.orig}") from None
         raise ConfigurationError(why_unreachable(error)) from None
 
 

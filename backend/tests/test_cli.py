@@ -151,12 +151,12 @@ def test_a_database_that_may_forget_is_refused(tmp_path: Path) -> None:
     assert refused.stderr.startswith("nanobanana: The database runs with fsync=off")
 
 
-def test_a_failed_migration_ends_with_a_sentence_and_changes_nothing(tmp_path: Path, server_url: str) -> None:
+def test_a_failed_migration_ends_with_a_sentence_and_leaves_nothing_half_done(tmp_path: Path, server_url: str) -> None:
     with fresh_database(server_url) as url:
         on_server(url, "create table usage ()")
         done = nanobanana(tmp_path, "migrate", DATABASE_URL=url)
         assert done.returncode == 1
-        assert done.stderr.startswith("nanobanana: The migration failed, and nothing was changed")
+        assert done.stderr.startswith("nanobanana: The migration stopped; run it again, and it goes on")
         on_server(url, "create table users ()")  # would fail if the migration had left it behind
 
 

