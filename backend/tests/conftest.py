@@ -67,18 +67,24 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def database_url(server_url: str) -> Iterator[str]:
-    """A database of this run's own, migrated by Alembic, dropped at the end."""
+def migrated_url(server_url: str) -> Iterator[str]:
+    """A database that Alembic has migrated. It is copied, and never connected to."""
     with fresh_database(server_url) as url:
         migrations.upgrade(url)
         yield url
 
 
+@pytest.fixture(scope="session")
+def database_url(server_url: str, migrated_url: str) -> Iterator[str]:
+    """A migrated database of this run's own, dropped at the end."""
+    with fresh_database(server_url, copy_of=migrated_url) as url:
+        yield url
+
+
 @pytest.fixture
-def new_database_url(server_url: str) -> Iterator[str]:
-    """A migrated database in which nobody has written yet, for one test."""
-    with fresh_database(server_url) as url:
-        migrations.upgrade(url)
+def new_database_url(server_url: str, migrated_url: str) -> Iterator[str]:
+    """A migrated database in which nothing has been written yet, for one test."""
+    with fresh_database(server_url, copy_of=migrated_url) as url:
         yield url
 
 

@@ -102,11 +102,14 @@ async def running(
 
 
 @contextmanager
-def fresh_database(server_url: str) -> Iterator[str]:
-    """An empty database on the server, dropped at the end. Deadlocks in it end, and are counted, after 100 ms."""
+def fresh_database(server_url: str, *, copy_of: str | None = None) -> Iterator[str]:
+    """A database on the server, dropped at the end: an empty one, or a copy of one to which nothing is connected.
+    Deadlocks in it are found after 100 ms.
+    """
     name = f"nanobanana_test_{secrets.token_hex(6)}"
-    on_server(server_url, f"create database {name}")
-    with suppress(asyncpg.InsufficientPrivilegeError):  # TEST_DATABASE_URL is no superuser's: they end after a second
+    template = make_url(copy_of).database if copy_of else "template1"
+    on_server(server_url, f"create database {name} template {template}")
+    with suppress(asyncpg.InsufficientPrivilegeError):  # without a superuser in TEST_DATABASE_URL, after a second
         on_server(server_url, f"alter database {name} set deadlock_timeout = '100ms'")
     yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
     on_server(server_url, f"drop database {name} with (force)")

