@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,9 +114,16 @@ def database() -> Iterator[str]:
 @contextmanager
 def serving(*command: str, port: int, **environment: str) -> Iterator[Server]:
     """A server in another process, from its first answer on."""
+    with serving_from(BACKEND, *command, port=port, environment=environment) as server:
+        yield server
+
+
+@contextmanager
+def serving_from(folder: Path, *command: str, port: int, environment: Mapping[str, str]) -> Iterator[Server]:
+    """The same, of the program in this folder."""
     process = subprocess.Popen(
         [sys.executable, "-m", *command],
-        cwd=BACKEND,
+        cwd=folder,
         env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
