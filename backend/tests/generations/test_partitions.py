@@ -172,6 +172,15 @@ async def test_a_long_reading_transaction_delays_the_partitions_and_is_not_distu
     assert len(await _ensure(engine, _begin(6))) == 3
 
 
+async def test_they_are_made_while_a_transaction_that_records_is_open(
+    engine: AsyncEngine, database: asyncpg.Connection
+) -> None:
+    key_id = await create_key(database, await register(database))
+    async with database.transaction():
+        await record(database, key_id)
+        assert len(await _ensure(engine, _begin(6))) == 3
+
+
 async def test_recording_goes_on_while_the_partitions_wait_for_a_lock(
     engine: AsyncEngine, database: asyncpg.Connection, new_database_url: str
 ) -> None:

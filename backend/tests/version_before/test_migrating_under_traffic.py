@@ -111,7 +111,7 @@ def test_a_limit_that_changes_while_accounts_are_made_is_the_accounts_too(old_da
         changing.start()
         assert is_changed.wait(PATIENCE_SECONDS)
 
-    with just_before("insert into accounts", start):
+    with just_before("from batch on conflict do nothing", start):
         upgrade(old_database_url)
     changing.join()
 

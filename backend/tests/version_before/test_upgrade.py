@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import httpx2
 import pytest
-from app.core.security import TokenKey, TokenSubject
+from app.core.security import TokenKey, TokenSubject, time_prefix
 from app.core.settings import Settings
 from pydantic import SecretStr
 from tests.harness import PASSWORD, Key, fresh_database, running
+from tests.version_before.calls import record
 from tests.version_before.history import connected, upgrade
 from tests.version_before.rows import IMAGES, ONE_IMAGE, Person, Rows
 
@@ -164,6 +165,27 @@ async def test_all_rows_so_far_are_in_the_first_partition(database: asyncpg.Conn
     spread = "select distinct tableoid::regclass::text from generations where id = any($1)"
     [[partition]] = await database.fetch(spread, list(rows.generations.values()))
     assert partition.startswith("generations_before_")
+
+
+_FIRST_BOUND = """
+select substring(pg_get_expr(c.relpartbound, c.oid) from $$TO [(]'(.*)'[)]$$) from pg_class c
+where c.relname like 'generations_before_%' and c.relispartition
+"""
+
+
+@pytest.mark.parametrize("days_ahead", [0, 100])
+async def test_the_first_partition_ends_a_week_after_the_migration_and_behind_every_id(
+    old_database_url: str, rows: Rows, days_ahead: int
+) -> None:
+    """A killed migration leaves the bound behind, and new ids must stay below it until it is run again."""
+    now = datetime.now(UTC)
+    async with connected(old_database_url) as database:
+        await record(database, rows.ada.keys["live"].id, at=(now + timedelta(days=days_ahead)).timestamp())
+        await asyncio.to_thread(upgrade, old_database_url)
+        bound = await database.fetchval(_FIRST_BOUND)
+        assert bound > time_prefix("gen", now + timedelta(days=max(7, days_ahead)))
+        assert bound <= time_prefix("gen", now + timedelta(days=max(7, days_ahead) + 32))
+        assert await database.fetchval("select count(*) from generations_default") == 0
 
 
 async def test_an_accounts_list_is_read_from_the_end_of_one_index_of_each_partition(
