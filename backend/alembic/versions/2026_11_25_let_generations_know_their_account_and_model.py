@@ -35,12 +35,13 @@ _FILL = """
 create or replace function fill_generation() returns trigger language plpgsql as $$
 begin
   if new.account_id is null or new.environment is null then
-    select coalesce(new.account_id, k.account_id), coalesce(new.environment, k.environment)
-    into new.account_id, new.environment from api_keys k where k.id = new.key_id;
+    select k.account_id, k.environment into new.account_id, new.environment from api_keys k where k.id = new.key_id;
   end if;
-  new.request_id := coalesce(new.request_id, new.id);
-  if new.status = 'processing' then
-    new.lease_until := coalesce(new.lease_until, now() + interval '1 hour');
+  if new.request_id is null then
+    new.request_id := new.id;
+  end if;
+  if new.status = 'processing' and new.lease_until is null then
+    new.lease_until := now() + interval '1 hour';
   end if;
   return new;
 end
@@ -181,6 +182,7 @@ def downgrade() -> None:
             )
         for function in ("fill_generation", "end_lease_of_generation"):
             steps.execute(f"drop function if exists {function}()")
+        steps.create_index("generations_of_key_idx", "generations (key_id, id)")  # unless it was dropped by hand
         if not steps.has_constraint("generations", "generations_key_id_fkey"):
             steps.execute_together(_ADD_FOREIGN_KEY, lock=("api_keys", "generations"))
         steps.execute_patiently("alter table generations validate constraint generations_key_id_fkey")

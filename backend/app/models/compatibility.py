@@ -95,12 +95,13 @@ _FILL_GENERATION = """
 create function fill_generation() returns trigger language plpgsql as $$
 begin
   if new.account_id is null or new.environment is null then
-    select coalesce(new.account_id, k.account_id), coalesce(new.environment, k.environment)
-    into new.account_id, new.environment from api_keys k where k.id = new.key_id;
+    select k.account_id, k.environment into new.account_id, new.environment from api_keys k where k.id = new.key_id;
   end if;
-  new.request_id := coalesce(new.request_id, new.id);
-  if new.status = 'processing' then
-    new.lease_until := coalesce(new.lease_until, now() + interval '1 hour');
+  if new.request_id is null then
+    new.request_id := new.id;
+  end if;
+  if new.status = 'processing' and new.lease_until is null then
+    new.lease_until := now() + interval '1 hour';
   end if;
   return new;
 end

@@ -54,6 +54,20 @@ def test_up_and_down_again_leaves_the_schema_and_every_row_as_they_were(old_data
     upgrade(old_database_url)
 
 
+def test_the_index_that_may_be_dropped_after_the_upgrade_comes_back(old_database_url: str) -> None:
+    async def drop(database: asyncpg.Connection) -> None:
+        index = await database.fetchval(
+            "select relname from pg_class where relname like 'generations_before%of_key_idx'"
+        )
+        await database.execute(f"drop index {index}")
+
+    schema = dump(old_database_url)
+    upgrade(old_database_url)
+    on_database(old_database_url, drop)
+    downgrade(old_database_url)
+    assert dump(old_database_url) == schema
+
+
 def test_what_this_version_wrote_is_there_for_the_version_before(old_database_url: str, rows: Rows) -> None:
     key_id = rows.ada.keys["live"].id
     made: dict[str, str] = {}
