@@ -6,7 +6,7 @@ BIN := .venv/bin
 LOCKED := --require-hashes --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help run test suite test-browser proxies test-proxies screenshots check bench bench-scale bench-limits bench-overload bench-provider bench-memory bench-console chaos lock clean
+.PHONY: help run test suite test-browser proxies test-proxies screenshots check bench bench-scale bench-limits bench-overload bench-provider bench-memory bench-migration bench-console chaos lock clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench-provider: .venv/dev.installed ## thousands of generations in flight on a p
 
 bench-memory: .venv/dev.installed ## ten thousand pictures of two megabytes, drawn, kept, read and deleted
 	cd backend && ../$(BIN)/python -m benchmarks.memory
+
+bench-migration: .venv/dev.installed ## migrate two million generations under traffic; what the schema costs recording
+	cd backend && ../$(BIN)/python -m benchmarks.migration && ../$(BIN)/python -m benchmarks.recording
 
 bench-console: .venv/dev.installed ## how soon the page of keys is painted, in a Chromium
 	cd backend && ../$(BIN)/python -m benchmarks.console

@@ -19,12 +19,18 @@ from app.core.logs import logger
 # Shorter than deadlock_timeout: in a deadlock with a statement of the service, the migration gives up first.
 _LOCK_TIMEOUT_MS = 40
 _PAUSE_SECONDS = 0.1
-_TRIES = 300
-# PostgreSQL cancels an autovacuum only for a statement that has waited for deadlock_timeout. One try in ten waits for
-# longer than that, and for less than the lock_timeout of the service's statements.
+_TRIES = 1000
+# PostgreSQL cancels an autovacuum only for a statement that has waited for deadlock_timeout. While there is one, a try
+# in ten waits for longer than that, and for less than the lock_timeout of the service's statements.
 _LONG_TRY = 10
 _LONG_TRY_MARGIN_MS = 200
 _LONG_TRY_MAX_MS = 1500
+_IS_VACUUMING = """
+select exists (
+  select from pg_locks where mode = 'ShareUpdateExclusiveLock' and granted and pid <> pg_backend_pid()
+    and database = (select oid from pg_database where datname = current_database())
+)
+"""
 _LOCK_NOT_AVAILABLE, _DEADLOCK_DETECTED = "55P03", "40P01"
 _LOG_SECONDS = 10
 
@@ -116,7 +122,8 @@ class OnlineSteps:
 
     def _until_locked(self, action: Callable[[], CursorResult[Any]]) -> CursorResult[Any]:
         for number in range(1, _TRIES):
-            self.set_lock_timeout(f"{_LOCK_TIMEOUT_MS if number % _LONG_TRY else self._long_try_ms}ms")
+            is_long = number % _LONG_TRY == 0 and self.scalar(_IS_VACUUMING)
+            self.set_lock_timeout(f"{self._long_try_ms if is_long else _LOCK_TIMEOUT_MS}ms")
             try:
                 return action()
             except DBAPIError as error:

@@ -56,10 +56,8 @@ def test_up_and_down_again_leaves_the_schema_and_every_row_as_they_were(old_data
 
 def test_the_index_that_may_be_dropped_after_the_upgrade_comes_back(old_database_url: str) -> None:
     async def drop(database: asyncpg.Connection) -> None:
-        index = await database.fetchval(
-            "select relname from pg_class where relname like 'generations_before%of_key_idx'"
-        )
-        await database.execute(f"drop index {index}")
+        index = "select relname from pg_class where relname ~ '^generations_before_.*_of_key_idx$'"
+        await database.execute(f"drop index {await database.fetchval(index)}")
 
     schema = dump(old_database_url)
     upgrade(old_database_url)
