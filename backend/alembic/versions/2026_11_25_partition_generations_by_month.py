@@ -107,7 +107,7 @@ def upgrade() -> None:
             now = steps.scalar("select now()")
             bound = _choose_bound(now, steps.scalar("select max(id) from generations"))
             _prove_bound(steps, bound)
-            steps.execute_together(*_partition(bound, now))
+            steps.execute_together(*_partition(bound, now), lock=("generations",))
         steps.execute_patiently("analyze generations")
 
 
@@ -139,7 +139,6 @@ def _partition(bound: datetime, now: datetime) -> Sequence[str]:
     checks = [f"constraint generations_{name}_check check ({condition})" for name, condition in _CHECKS.items()]
     body = ", ".join([*columns, "constraint generations_pkey primary key (id)", *checks])
     return [
-        "lock table generations in access exclusive mode",
         *_DROP_TRIGGERS,
         f"alter table generations rename to {first}",
         *(f"alter index if exists {name} rename to {_of_partition(name, first)}" for name in _ALL_INDEXES),
@@ -194,7 +193,7 @@ def downgrade() -> None:
             first = steps.scalar(_FIRST_PARTITION)
             if first is None:
                 raise RuntimeError("The first partition of generations is gone: there is no way back without it.")
-            steps.execute_together(*_unite(first))
+            steps.execute_together(*_unite(first), lock=("generations",))
         steps.execute_patiently("analyze generations")
 
 
@@ -202,7 +201,6 @@ def _unite(first: str) -> Sequence[str]:
     """The first partition becomes the table again. The rows of all others are copied into it first."""
     names = ", ".join(name for name, _ in _COLUMNS)
     return [
-        "lock table generations in access exclusive mode",
         f"alter table generations detach partition {first}",
         _COPY.format(first=first, columns=names),
         "drop table generations",

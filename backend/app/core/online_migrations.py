@@ -8,7 +8,7 @@ beginning, so every step does nothing where its work is done already.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic import op
 from sqlalchemy import Connection, CursorResult, text
@@ -33,6 +33,8 @@ select exists (
 """
 _LOCK_NOT_AVAILABLE, _DEADLOCK_DETECTED = "55P03", "40P01"
 _LOG_SECONDS = 10
+
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -61,13 +63,19 @@ class OnlineSteps:
         """Executes statements without results as one transaction, sent as one: a slow client cannot hold its locks.
 
         The tables named by `lock` are locked first, in this order. Where there are several, autovacuum is cancelled on
-        each one alone before, so that no table stays locked for long while the next one is waited for.
+        each one alone right before, so that no table stays locked for long while the next one is waited for.
         """
         locks = [f"lock table {table} in access exclusive mode" for table in lock]
-        for each in locks[1:]:
-            self.execute(_as_one(each))
-        from_now_on_briefly = f"perform set_config('lock_timeout', '{_LOCK_TIMEOUT_MS}', true)"
-        self.execute(_as_one(*locks[:1], from_now_on_briefly, *locks[1:], *statements))
+        alone = [[each] for each in locks[1:]]
+        if alone:
+            locks.insert(1, f"perform set_config('lock_timeout', '{_LOCK_TIMEOUT_MS}', true)")
+
+        def execute() -> None:
+            for transaction in [*alone, [*locks, *statements]]:
+                body = "\n".join(f"{statement};" for statement in transaction)
+                self._connection.execute(text(f"do $together$ begin\n{body}\nend $together$"))
+
+        self._until_locked(execute)
 
     def execute_patiently(self, statement: str) -> None:
         """Executes one statement whose lock does not block reading and writing rows, and waits for it without end.
@@ -120,7 +128,7 @@ class OnlineSteps:
         """How long the next statements wait for a lock, as PostgreSQL writes it: `40ms`, or `0` for without end."""
         self._connection.execute(text("select set_config('lock_timeout', :value, false)"), {"value": value})
 
-    def _until_locked(self, action: Callable[[], CursorResult[Any]]) -> CursorResult[Any]:
+    def _until_locked(self, action: Callable[[], Result]) -> Result:
         for number in range(1, _TRIES):
             is_long = number % _LONG_TRY == 0 and self.scalar(_IS_VACUUMING)
             self.set_lock_timeout(f"{self._long_try_ms if is_long else _LOCK_TIMEOUT_MS}ms")
@@ -131,8 +139,3 @@ class OnlineSteps:
                     raise
             time.sleep(_PAUSE_SECONDS)
         return action()
-
-
-def _as_one(*statements: str) -> str:
-    body = "\n".join(f"{statement};" for statement in statements)
-    return f"do $together$ begin\n{body}\nend $together$"
