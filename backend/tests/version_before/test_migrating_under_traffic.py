@@ -2,14 +2,15 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 
 import asyncpg
 from app.core.security import new_id, time_prefix
 from sqlalchemy import Engine, event
-from tests.harness import PATIENCE_SECONDS
+from tests.harness import PATIENCE_SECONDS, looks
 from tests.version_before import statements as old
 from tests.version_before.calls import create_key, record, register
 from tests.version_before.history import connected, downgrade, upgrade
@@ -95,29 +96,65 @@ def just_before(part: str, action: Callable[[], None]) -> Iterator[None]:
     assert done
 
 
+@contextmanager
+def meanwhile(
+    database_url: str, part: str, action: Callable[[asyncpg.Connection, threading.Event], Awaitable[None]]
+) -> Iterator[None]:
+    """Runs the action in a transaction, from right before a migration executes the statement that has this part. The
+    migration goes on when the action has set the event. Raises what the action raises.
+    """
+    is_ready = threading.Event()
+
+    async def run() -> None:
+        async with connected(database_url) as database, database.transaction():
+            await action(database, is_ready)
+
+    with ThreadPoolExecutor(1) as pool:
+        futures: list[Future[None]] = []
+
+        def start() -> None:
+            futures.append(pool.submit(lambda: asyncio.run(run())))
+            assert is_ready.wait(PATIENCE_SECONDS)
+
+        with just_before(part, start):
+            yield
+        futures[0].result()
+
+
 def test_a_limit_that_changes_while_accounts_are_made_is_the_accounts_too(old_database_url: str, rows: Rows) -> None:
     """The change is not committed when its user's account is made."""
-    is_changed = threading.Event()
 
-    async def change() -> None:
-        async with connected(old_database_url) as database, database.transaction():
-            await database.fetch(old.LIMIT_ACCOUNT, "9/hour", rows.ada.email)
-            is_changed.set()
-            await asyncio.sleep(0.3)
+    async def change(database: asyncpg.Connection, is_ready: threading.Event) -> None:
+        await database.fetch(old.LIMIT_ACCOUNT, "9/hour", rows.ada.email)
+        is_ready.set()
+        await asyncio.sleep(0.3)
 
-    changing = threading.Thread(target=lambda: asyncio.run(change()))
-
-    def start() -> None:
-        changing.start()
-        assert is_changed.wait(PATIENCE_SECONDS)
-
-    with just_before("from batch on conflict do nothing", start):
+    with meanwhile(old_database_url, "from batch on conflict do nothing", change):
         upgrade(old_database_url)
-    changing.join()
 
-    async def limits() -> list[str]:
+    async def limit() -> str:
         async with connected(old_database_url) as database:
-            found = await database.fetch("select generate_limit from accounts where id = $1", rows.ada.account_id)
-            return [limit for (limit,) in found]
+            query = "select generate_limit from accounts where id = $1"
+            return str(await database.fetchval(query, rows.ada.account_id))
 
-    assert asyncio.run(limits()) == ["9/hour"]
+    assert asyncio.run(limit()) == "9/hour"
+
+
+_WAITING_FOR_KEYS = "select count(*) from pg_locks where not granted and relation = 'api_keys'::regclass"
+
+
+def test_a_batch_that_has_locked_its_keys_gets_its_generations_while_the_foreign_key_is_dropped(
+    old_database_url: str, rows: Rows
+) -> None:
+    """Both tables are locked for that: in the ledger's order, and never one while the other is waited for."""
+
+    async def record_slowly(database: asyncpg.Connection, is_ready: threading.Event) -> None:
+        await database.execute("select id from api_keys where id = $1 for no key update", rows.ada.keys["live"].id)
+        is_ready.set()
+        for _ in looks():
+            if await database.fetchval(_WAITING_FOR_KEYS):
+                break
+        await record(database, rows.ada.keys["live"].id)
+
+    with meanwhile(old_database_url, "drop constraint if exists generations_key_id_fkey", record_slowly):
+        upgrade(old_database_url)
