@@ -5,8 +5,11 @@ BIN := .venv/bin
 # pinned ones wherever something is wanted with an extra, and fail at them.
 LOCKED := --require-hashes --no-deps
 
+FAST := tests/core/test_logs.py tests/core/test_pool.py tests/core/test_security.py tests/core/test_settings.py tests/docs tests/features \
+  tests/generations tests/providers tests/ratelimit/test_limit.py tests/ratelimit/test_memory.py tests/ratelimit/test_slots.py tests/web
+
 .DEFAULT_GOAL := help
-.PHONY: help run test suite test-browser proxies test-proxies screenshots check bench bench-scale bench-limits bench-overload bench-provider bench-memory bench-console chaos lock clean
+.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies screenshots check bench bench-scale bench-limits bench-overload bench-provider bench-memory bench-console bench-migration chaos settings-docs lock clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,11 +17,18 @@ help: ## show this help
 run: .venv/run.installed ## start NanoBanana on http://127.0.0.1:8000, with a PostgreSQL of its own
 	@exec $(BIN)/nanobanana serve
 
+wheel: .venv/run.installed ## build dist/nanobanana-VERSION-py3-none-any.whl, which pip installs anywhere
+	@$(BIN)/pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist ./backend
+	@ls dist/*.whl
+
 test: suite ## run the whole suite on a real PostgreSQL and Redis, with coverage, and in a browser if there is one
 	@cd backend && if ../$(BIN)/python -m tests.browser.chromium; then ../$(BIN)/pytest -q tests/browser; else \
 	  echo "There is no Chromium or Chrome here: the tests in a browser were left out. make test-browser installs one."; fi
 	@cd backend && if ../$(BIN)/python -m tests.proxies.programs; then ../$(BIN)/pytest -q tests/proxies; else \
 	  echo "There is no nginx, Caddy or HAProxy here: the tests behind proxies were left out. make test-proxies installs them."; fi
+
+test-fast: .venv/dev.installed ## run the tests that need neither PostgreSQL nor Redis nor another process, in seconds
+	cd backend && ../$(BIN)/pytest -q --fast $(FAST)
 
 suite: .venv/dev.installed
 	cd backend && rm -rf .coverage && ../$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -q -n 3 --dist worksteal --ignore=tests/chaos --ignore=tests/browser --ignore=tests/proxies
@@ -39,8 +49,8 @@ screenshots: .venv/dev.installed ## take pictures of every page, light, dark and
 	cd backend && ../$(BIN)/python -m tests.browser.chromium install && SCREENSHOTS=../screenshots ../$(BIN)/pytest -q tests/browser
 	@ls screenshots
 
-check: .venv/dev.installed ## style, types, import contracts, schema equal to the models
-	cd backend && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports && ../$(BIN)/pytest -q tests/test_schema.py
+check: .venv/dev.installed ## style, types, import contracts, schema equal to the models, documentation, a wheel that works
+	cd backend && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports && ../$(BIN)/pytest -q tests/test_schema.py tests/docs tests/test_wheel.py
 
 bench: .venv/dev.installed ## generate against the bare FastAPI route and the tutorial way, or with BASE=<commit> against that (needs wrk)
 	cd backend && ../$(BIN)/python -m $(if $(BASE),benchmarks.base $(BASE),benchmarks.bench)
@@ -63,8 +73,14 @@ bench-memory: .venv/dev.installed ## ten thousand pictures of two megabytes, dra
 bench-console: .venv/dev.installed ## how soon the page of keys is painted, in a Chromium
 	cd backend && ../$(BIN)/python -m benchmarks.console
 
+bench-migration: .venv/dev.installed ## migrate two million generations under traffic; what the schema costs recording
+	cd backend && ../$(BIN)/python -m benchmarks.migration && ../$(BIN)/python -m benchmarks.recording
+
 chaos: .venv/dev.installed ## break workers, connections and PostgreSQL under traffic, for minutes
 	cd backend && CHAOS=long ../$(BIN)/pytest -q -s tests/chaos
+
+settings-docs: .venv/dev.installed ## write .env.example and the tables of docs/operations.md from the settings' fields
+	cd backend && ../$(BIN)/python -m tests.docs.settings_pages
 
 lock: .venv/dev.installed ## resolve the dependencies anew into the hash-pinned requirements
 	cd backend && PATH="../$(BIN):$$PATH" ../scripts/lock.sh

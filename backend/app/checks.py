@@ -1,4 +1,4 @@
-"""Whether what the settings name can be used: tried by `nanobanana check`, and before the server starts."""
+"""Tries the database, Redis, the store and the provider of the settings: for `nanobanana check` and before a start."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,65 +9,63 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.core import migrations
+from app import migrations
 from app.core.db import create_engine
 from app.core.pool import BoundedPool
 from app.core.settings import ConfigurationError, Settings
 from app.providers import ProviderUnavailable
 from app.providers.configured import configured_provider
-from app.ratelimit.batches import OutOfReach
-from app.ratelimit.redis import check_redis as ask_redis
+from app.ratelimit.batches import RedisUnavailable
+from app.ratelimit.redis import ping_redis
 from app.storage import StoreUnavailable
 from app.storage.configured import configured_store
 
 Result = TypeVar("Result")
 
 
-class AwayError(ConfigurationError):
-    """It cannot be used now, which is no reason not to start."""
+class DependencyUnavailable(ConfigurationError):
+    """A dependency cannot be used now, but the server can start without it."""
 
 
 def check_database(settings: Settings) -> str:
-    """Raises ConfigurationError for a database that cannot be reached, may lose what it has written, or is behind."""
+    """Raises ConfigurationError for a database that cannot be reached, may lose commits, or has an older schema."""
     if settings.database_url is None:
         return "ours, started by serve"
-    asyncio.run(in_transaction(settings.database_url.get_secret_value(), _check_database))
+    asyncio.run(run_in_transaction(settings.database_url.get_secret_value(), _check_durability_and_schema))
     return "ok"
 
 
 def check_redis(settings: Settings) -> str:
-    """Raises ConfigurationError for a URL that means nothing, and AwayError for a Redis that cannot be used."""
+    """Raises ConfigurationError for a wrong URL, and DependencyUnavailable for a Redis that cannot be used."""
     if settings.redis_url is None:
         return "none"
     try:
-        asyncio.run(ask_redis(settings.redis_url.get_secret_value()))
+        asyncio.run(ping_redis(settings.redis_url.get_secret_value()))
     except (ValueError, TypeError, AttributeError):  # an option in it that the client does not know
         raise ConfigurationError("REDIS_URL is not a URL that the Redis client can read.") from None
-    except OutOfReach as error:
-        raise AwayError(f"The Redis of REDIS_URL cannot be used ({error.reason}).") from None
+    except RedisUnavailable as error:
+        raise DependencyUnavailable(f"The Redis of REDIS_URL cannot be used ({error.reason}).") from None
     return "ok"
 
 
 def check_store(settings: Settings) -> str:
-    """Raises ConfigurationError for wrong settings, and AwayError for a store that is in trouble or not there."""
+    """Raises ConfigurationError for wrong settings, DependencyUnavailable for a store that fails or is not reached."""
 
-    async def try_out() -> None:
+    async def open_and_check() -> None:
         async with configured_store(settings) as store:
             await store.check()
 
     try:
-        asyncio.run(try_out())
+        asyncio.run(open_and_check())
     except StoreUnavailable as error:
-        raise AwayError(f"{error.sentence}.") from None
+        raise DependencyUnavailable(f"{error.sentence}.") from None
     return f"ok ({settings.image_store})"
 
 
 def check_provider(settings: Settings) -> str:
-    """Raises ConfigurationError for settings that mean nothing, and AwayError for a provider that cannot be used with
-    them now.
-    """
+    """Raises ConfigurationError for wrong settings, DependencyUnavailable for a provider that cannot be used now."""
 
-    async def try_out() -> str:
+    async def open_and_check() -> str:
         pool = BoundedPool(threads=1, queue_max=1, name="check")
         try:
             async with configured_provider(settings, drawing=pool, decoding=pool) as provider:
@@ -76,46 +74,44 @@ def check_provider(settings: Settings) -> str:
             pool.close()
 
     try:
-        found = asyncio.run(try_out())
+        result = asyncio.run(open_and_check())
     except ProviderUnavailable as error:
-        raise AwayError(f"{error.sentence}.") from None
-    return f"{found} ({settings.image_provider})"
+        raise DependencyUnavailable(f"{error.sentence}.") from None
+    return f"{result} ({settings.image_provider})"
 
 
-EVERYTHING: Mapping[str, Callable[[Settings], str]] = {
+CHECKS: Mapping[str, Callable[[Settings], str]] = {
     "database": check_database,
     "redis": check_redis,
     "store": check_store,
     "provider": check_provider,
 }
-"""What can be tried, by name. Each says what it found, and raises ConfigurationError where that cannot be used."""
+"""The checks by the name of their dependency. Each returns its result as text, or raises ConfigurationError."""
 
 
-async def in_transaction(database_url: str, action: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
-    """What the action returns. Raises ConfigurationError where the database cannot be reached."""
+async def run_in_transaction(database_url: str, action: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
+    """Runs the action in one transaction. Raises ConfigurationError where the database cannot be reached."""
     engine = create_engine(database_url, pool_size=1)
     try:
         async with async_sessionmaker(engine).begin() as session:
             return await action(session)
     except (SQLAlchemyError, PostgresError, OSError, TimeoutError) as error:
-        raise ConfigurationError(why_unreachable(error)) from None
+        raise ConfigurationError(unreachable_sentence(error)) from None
     finally:
         await engine.dispose()
 
 
-def why_unreachable(error: Exception) -> str:
-    """The sentence for it, without a word of the URL."""
+def unreachable_sentence(error: Exception) -> str:
+    """A sentence for the operator about a failed connection. It holds no part of the URL, which has the password."""
     sqlstate = str(getattr(getattr(error, "orig", error), "sqlstate", None) or "")
     if sqlstate.startswith("28"):
         return "The database of DATABASE_URL refuses its user or password."
     if sqlstate == "3D000":
-        return (
-            "The database that DATABASE_URL names does not exist on its server. scripts/init-db.sh makes a local one."
-        )
+        return "The database of DATABASE_URL does not exist on its server. Make it, with `createdb NAME` for example."
     return f"The database of DATABASE_URL cannot be reached ({type(error).__name__})."
 
 
-async def _check_database(session: AsyncSession) -> None:
+async def _check_durability_and_schema(session: AsyncSession) -> None:
     for setting in ("fsync", "full_page_writes"):
         if await session.scalar(select(func.current_setting(setting))) != "on":
             raise ConfigurationError(

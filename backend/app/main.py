@@ -1,78 +1,63 @@
-"""Puts the parts together. The only file that knows everyone."""
+"""The application: routers, pages and error formats on the services that its lifespan opens."""
 
-import asyncio
 import re
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from app.console import errors as pages_of_errors
-from app.console.pages import ROUTERS as PAGES
-from app.console.site import Site
-from app.core.db import SessionMaker, connect_for_writing, create_engine
+from app.assembly import Externals, open_services, require_database_url
+from app.console import errors as console_errors
+from app.console.pages import PAGES, ROUTERS
+from app.console.rendering import Console
 from app.core.metrics import Metrics
-from app.core.pool import BoundedPool
-from app.core.security import KeyEnvironment, TokenKey
-from app.core.settings import ConfigurationError, Settings
-from app.core.web.app import App
-from app.core.web.door import Door
-from app.core.web.openapi import operation_id
-from app.core.web.reference import add_reference
-from app.core.web.refusals import Refusals
+from app.core.settings import Settings
 from app.features.auth import api as auth
-from app.features.auth.dependencies import SignInLimits
-from app.features.auth.service import Accounts
 from app.features.generate import api as generate
-from app.features.generate.dependencies import GenerateLimits
-from app.features.generate.drawing import LEASE_MARGIN_SECONDS
-from app.features.generate.pictures import Sweeper
-from app.features.generate.studio import Studio
 from app.features.health import api as health
 from app.features.keys import api as keys
-from app.features.keys.cache import CallerCache
-from app.features.keys.dependencies import UnknownKeyLimit
 from app.features.openai import api as openai
-from app.features.openai.dependencies import answer_error as answer_as_openai
+from app.features.openai.dependencies import answer_error as openai_error
 from app.features.usage import api as usage
-from app.features.usage.ledger import Ledger
-from app.features.usage.ledger.writer import Writer
-from app.providers import Provider
-from app.providers.configured import configured_provider
-from app.providers.stub import StubProvider
-from app.ratelimit import Limiter
-from app.ratelimit.fallback import FallbackLimiter
-from app.ratelimit.memory import MemoryLimiter
-from app.ratelimit.redis import RedisLimiter, open_redis
-from app.storage.configured import configured_store, picture_origins
+from app.storage.configured import image_origins
+from app.web.app import App
+from app.web.openapi import operation_id
+from app.web.overload import OverloadGuard
+from app.web.prepared_refusals import PreparedRefusals
+from app.web.reference import add_reference
+from app.web.state import LifespanState, WebSettings
 
 _DESCRIPTION = """An image-generation API platform that anyone can run: sign up, create an API key, send a prompt, get a
 picture. Errors are `application/problem+json`, with a stable `code`."""
 
-_DECODING_NICENESS = 5
-"""The niceness of threads that decode what was paid: behind the event loop, before hashes and drawings."""
+_ERROR_FORMATS = (
+    (re.compile(re.escape(openai.ROUTE)), openai_error),
+    (console_errors.PATHS, console_errors.answer_error),
+)
 
 
-def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) -> FastAPI:
-    """The application on these settings. Opens nothing before its lifespan starts, and closes all of it at the end.
+def create_app(settings: Settings, externals: Externals | None = None) -> FastAPI:
+    """The application on these settings. Its lifespan opens the services, and closes them at the end.
 
-    Raises ConfigurationError without `database_url` or a secret. `clock`, in seconds since 1970, dates tokens and ids.
+    Raises ConfigurationError without `database_url` or a secret.
     """
-    if settings.database_url is None:
-        raise ConfigurationError("DATABASE_URL is missing")
-    database_url, token_key = settings.database_url.get_secret_value(), TokenKey.derive(settings.signing_secret)
+    require_database_url(settings)
+    metrics = Metrics()
+    guard = OverloadGuard(settings.requests_max, metrics, proxies=settings.trusted_proxies)
+    console = Console(settings, PAGES, image_origins=image_origins(settings))
+    web = WebSettings(settings.public_url, settings.trusted_proxies, _ERROR_FORMATS)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with _opened(settings, app.state.metrics, database_url, token_key, clock) as parts:
-            for name, part in parts.items():
-                setattr(app.state, name, part)
-            yield {"door": app.state.door, "refusals": await Refusals.prepare(app)}
-        app.state.door.close()
+    async def lifespan(_app: FastAPI) -> AsyncIterator[LifespanState]:
+        async with open_services(settings, externals or Externals(), metrics=metrics) as services:
+            yield {
+                "overload_guard": guard,
+                "prepared_refusals": await PreparedRefusals.prepare({"web": web, "console": console}),
+                "web": web,
+                "services": services,
+                "console": console,
+            }
+        guard.close()
 
     app = App(
         title="NanoBanana",
@@ -83,111 +68,11 @@ def create_app(settings: Settings, *, clock: Callable[[], float] = time.time) ->
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
         lifespan=lifespan,
+        overload_guard=guard,
     )
-    app.state.settings, app.state.metrics = settings, Metrics()
-    app.state.site = Site(settings, picture_origins=picture_origins(settings))
-    app.state.error_answers = (
-        (re.compile(re.escape(openai.ROUTE)), answer_as_openai),
-        (pages_of_errors.PATHS, pages_of_errors.answer_error),
-    )
-    app.state.door = Door(settings.requests_max, app.state.metrics, proxies=settings.trusted_proxies)
-    # Among the app's own routes and not included: there they are found before any router looks.
-    app.router.routes.extend(generate.lean.routes)
-    for router in (auth.router, keys.router, generate.router, openai.router, usage.router, health.router, *PAGES):
+    # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
+    app.router.routes.extend(generate.fast_router.routes)
+    for router in (auth.router, keys.router, generate.router, openai.router, usage.router, health.router, *ROUTERS):
         app.include_router(router)
     add_reference(app)
     return app
-
-
-@asynccontextmanager
-async def _opened(
-    settings: Settings, metrics: Metrics, database_url: str, token_key: TokenKey, clock: Callable[[], float]
-) -> AsyncIterator[dict[str, Any]]:
-    """Everything that dependencies find in `app.state`, open; closed at the end, the ledger first."""
-    async with AsyncExitStack() as stack:
-        engine = create_engine(database_url, pool_size=settings.database_pool_size)
-        stack.push_async_callback(engine.dispose)
-        pools = stack.enter_context(_pools(settings))
-        limiter = await stack.enter_async_context(_limiter(settings, metrics))
-        writer = Writer(partial(connect_for_writing, database_url))
-        ledger = Ledger(writer, queue_max=settings.record_queue_max, deadline_seconds=settings.record_deadline_seconds)
-        ledger.open()
-        stack.push_async_callback(ledger.close)
-        sessions = async_sessionmaker(engine, expire_on_commit=False)
-        studio = await stack.enter_async_context(_studio(settings, sessions, ledger, pools, clock))
-        token_seconds, password_bytes_min = settings.login_token_minutes * 60, settings.password_bytes_min
-        yield {
-            "engine": engine,
-            "sessions": sessions,
-            "accounts": Accounts(
-                sessions, pools.hashing, token_key, token_seconds, settings.session_days, password_bytes_min, clock
-            ),
-            "sign_in_limits": SignInLimits.of(settings, limiter),
-            "unknown_key_limit": UnknownKeyLimit.of(settings, limiter),
-            "generate_limits": GenerateLimits.of(settings, limiter),
-            "callers": CallerCache(),
-            "studio": studio,
-        }
-
-
-class _Pools(NamedTuple):
-    hashing: BoundedPool
-    drawing: BoundedPool
-    decoding: BoundedPool
-
-
-@contextmanager
-def _pools(settings: Settings) -> Iterator[_Pools]:
-    """The threads of this process: to hash passwords, to draw images of the stub, and to decode what a provider sent,
-    which is paid. Each kind has threads and a queue of its own, so that none fills another's.
-    """
-    # Of the images that a provider draws at a time, all may wait to be decoded; and as the queue is in order, no more
-    # than as many that were decoded wait to be converted to another format.
-    paid = 2 * settings.provider_calls_max
-    open_pool = partial(BoundedPool.for_cores_left, processes=settings.workers)
-    with (
-        closing(open_pool(queue_max=settings.hash_queue_max, name="hash-passwords")) as hashing,
-        closing(open_pool(queue_max=settings.drawing_queue_max, name="draw-stub-images")) as drawing,
-        closing(open_pool(queue_max=paid, name="decode-images", niceness=_DECODING_NICENESS)) as decoding,
-    ):
-        yield _Pools(hashing, drawing, decoding)
-
-
-@asynccontextmanager
-async def _studio(
-    settings: Settings, sessions: SessionMaker, ledger: Ledger, pools: _Pools, clock: Callable[[], float]
-) -> AsyncIterator[Studio]:
-    """Whoever draws, and wherever pictures are kept; what nobody can ask for any more is swept meanwhile."""
-    seconds = settings.generation_deadline_seconds
-    drawing, decoding = pools.drawing, pools.decoding
-    async with (
-        configured_store(settings) as store,
-        configured_provider(settings, drawing=drawing, decoding=decoding) as live,
-    ):
-        providers: Mapping[KeyEnvironment, Provider] = {"live": live, "test": StubProvider(drawing, like=live)}
-        url = settings.public_url
-        studio = Studio(sessions, ledger, providers, drawing, decoding, store, url, seconds, clock)
-        sweeper = Sweeper(studio, seconds + LEASE_MARGIN_SECONDS, settings.image_retention_days)
-        sweeping = asyncio.create_task(sweeper.run())
-        try:
-            yield studio
-        finally:
-            sweeping.cancel()
-            await asyncio.wait({sweeping})
-
-
-@asynccontextmanager
-async def _limiter(settings: Settings, metrics: Metrics) -> AsyncIterator[Limiter]:
-    """Limits in Redis where there is one, and in this process where there is none or while it is out of reach."""
-    own = MemoryLimiter(clock=time.monotonic, processes=settings.processes)
-    if settings.redis_url is None:
-        yield own
-        return
-    client, timeout_seconds = open_redis(settings.redis_url.get_secret_value()), settings.redis_timeout_ms / 1000
-    shared = RedisLimiter(client, secret=settings.signing_secret, timeout_seconds=timeout_seconds)
-    limiter = FallbackLimiter(shared, own, metrics)
-    await limiter.open()
-    try:
-        yield limiter
-    finally:
-        await limiter.close()

@@ -1,4 +1,4 @@
-"""The running server: its socket, its signals, its workers, and what it says when it starts."""
+"""The running server: its socket, its signals, its workers, and the message at its start."""
 
 import gc
 import math
@@ -21,25 +21,28 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
+from app.core.bounds import BODY_SECONDS_MAX
 from app.core.logs import configure_logging
-from app.core.memory import give_back_what_is_large
+from app.core.memory import return_large_blocks_when_freed
 from app.core.metrics import shared_by_workers
 from app.core.settings import ConfigurationError, Settings
-from app.core.web.body import BODY_SECONDS_MAX
-from app.core.web.protocol import Protocol
 from app.main import create_app
+from app.web.protocol import HttpProtocol
 
-_GC_THRESHOLDS = (20_000, 50, 100)  # full collections are rare
+_GC_THRESHOLDS = (20_000, 50, 100)  # makes full collections rare
 _ACCEPTED_PER_TURN = 16
 _GRACE_SECONDS_MIN, _GRACE_MARGIN_SECONDS = 30, 5
-# Longer than clients and proxies keep an idle connection (60 seconds at the most of the usual ones): whoever lets go of
-# it must be the one who sends, or a request meets a connection that has just been closed.
+# Longer than the usual clients and proxies keep an idle connection (at most 60 seconds), so that they close it and not
+# the server: a request that is sent while the server closes its connection would fail.
 _KEEP_ALIVE_SECONDS = 75
 
 
 @contextmanager
-def listening(settings: Settings) -> Iterator[socket.socket]:
-    """The listening socket, taken before anything else is started: a port in use is told at once."""
+def listening_socket(settings: Settings) -> Iterator[socket.socket]:
+    """The bound socket, made before anything else is started: a port in use ends the start at once.
+
+    Raises ConfigurationError where the address cannot be had.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -57,27 +60,27 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
 
 @dataclass
 class Stop:
-    """The signal that asked for the end, if one has."""
+    """The number of the signal that asked this process to stop; None before that."""
 
     number: int | None = None
 
 
 @contextmanager
 def signals_as_exits() -> Iterator[Stop]:
-    """SIGTERM and Ctrl-C unwind the stack, so that whatever was started is stopped.
+    """Inside the `with`, SIGTERM and Ctrl-C raise SystemExit, so that every `finally` stops what it started.
 
-    The server raises the signal that ended it once more after its own clean-up; by default that would end this process
-    on the spot, past every `finally`.
+    uvicorn raises the signal that ended it once more after its own clean-up; by default that would end this process
+    at once, past every `finally`.
     """
     stop = Stop()
 
-    def leave(number: int, _frame: FrameType | None) -> None:
-        # What is raised here is lost if it comes in the middle of a callback of the import system, say; so it is also
-        # written down, and whoever runs for long looks.
+    def exit_by(number: int, _frame: FrameType | None) -> None:
+        # An exception that is raised in some callbacks, such as the import system's, is lost: so `run` reads the number
+        # too, before it waits.
         stop.number = number
         sys.exit(128 + number)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, exit_by) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
         if stop.number is not None:
@@ -88,7 +91,7 @@ def signals_as_exits() -> Iterator[Stop]:
 
 
 def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
-    """Serves until a signal comes."""
+    """Serves HTTP on the socket, with `settings.workers` processes, until a signal comes."""
     config = http_config(
         partial(_worker_app, settings),
         factory=True,
@@ -98,11 +101,11 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
     )
     configure_logging(settings.log_level)
     listener.listen(config.backlog)
-    # The event loop accepts one connection a turn of each. In an overload its turns are long, and who asks for health
-    # comes on a new connection, behind all others who do.
+    # In one turn the event loop accepts one connection on each listening socket. During an overload its turns are long,
+    # and a health check comes on a new connection, which waits behind all others.
     sockets = [listener, *(listener.dup() for _ in range(_ACCEPTED_PER_TURN - 1))]
     if settings.workers > 1:
-        supervisor = Multiprocess(config, sockets=sockets)  # takes over the signals
+        supervisor = Multiprocess(config, sockets=sockets)  # handles signals from here on
         with shared_by_workers():
             if stop.number is None:
                 supervisor.run()
@@ -111,15 +114,15 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
 
 
 def http_config(app: ASGIApp | Callable[[], FastAPI], **process: Any) -> uvicorn.Config:
-    """How the application speaks HTTP, whatever `process` it runs in."""
+    """The configuration of uvicorn for this application; `process` holds the options that depend on how it is run."""
     return uvicorn.Config(
         app,
-        http=Protocol,
+        http=HttpProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
-        proxy_headers=False,  # it would believe whatever a client on this machine claims
+        proxy_headers=False,  # it would trust X-Forwarded-For of every client on this machine
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         **process,
@@ -127,14 +130,14 @@ def http_config(app: ASGIApp | Callable[[], FastAPI], **process: Any) -> uvicorn
 
 
 def grace_seconds(settings: Settings) -> int:
-    """How long a server that is told to stop waits for its requests: longer than any of them takes, with a drawing."""
-    drawing = 0 if settings.image_provider == "stub" else settings.generation_deadline_seconds
-    longest = BODY_SECONDS_MAX + drawing + 2 * settings.record_deadline_seconds
+    """How long a stopping server waits for its requests: longer than any takes, the provider's part included."""
+    provider = 0 if settings.uses_stub else settings.generation_deadline_seconds
+    longest = BODY_SECONDS_MAX + provider + 2 * settings.record_deadline_seconds
     return max(_GRACE_SECONDS_MIN, math.ceil(longest) + _GRACE_MARGIN_SECONDS)
 
 
 class _Server(uvicorn.Server):
-    """A server that looks, once signals have become its own, whether one came before."""
+    """Stops after its startup if a signal had come before uvicorn's own handlers were installed."""
 
     def __init__(self, config: uvicorn.Config, stop: Stop) -> None:
         super().__init__(config)
@@ -145,11 +148,12 @@ class _Server(uvicorn.Server):
         self.should_exit = self.should_exit or self._stop.number is not None
 
 
-def welcome(settings: Settings) -> str:
+def start_message(settings: Settings) -> str:
+    """The text that `serve` prints: the URL, and commands that lead a newcomer to a first image."""
     url = settings.public_url
     as_json = "-H 'Content-Type: application/json'"
     account = """-d '{"email":"you@example.com","password":"a long password"}'"""
-    log_in = f"curl -s {url}/v1/auth/login {as_json} {account} {_pick('access_token')}"
+    log_in = f"curl -s {url}/v1/auth/login {as_json} {account} {_cut_field('access_token')}"
     create_key = f"""curl -s {url}/v1/keys -H "Authorization: Bearer $({log_in})" {as_json} -d '{{"name":"first"}}'"""
     return f"""
   NanoBanana is at {url}   open it in a browser: your first picture is a minute away
@@ -158,7 +162,7 @@ def welcome(settings: Settings) -> str:
   Or in three lines for another terminal:
 
 curl -s {url}/v1/auth/register {as_json} {account}
-KEY=$({create_key} {_pick("key")})
+KEY=$({create_key} {_cut_field("key")})
 curl -s {url}/v1/generate -H "Authorization: Bearer $KEY" {as_json} -d '{{"prompt":"A cute banana"}}'
 
   The "url" of the last answer is the picture.
@@ -167,27 +171,29 @@ curl -s {url}/v1/generate -H "Authorization: Bearer $KEY" {as_json} -d '{{"promp
 
 def _worker_app(settings: Settings) -> FastAPI:
     configure_logging(settings.log_level)
-    give_back_what_is_large()
+    return_large_blocks_when_freed()
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        threading.Thread(target=_stop_after, args=(parent,), daemon=True).start()
     app = create_app(settings)
-    _spare_the_collector()
+    _freeze_start_objects()
     return app
 
 
-def _spare_the_collector() -> None:
-    """What is there now stays for good: to look through it again would hold requests up for tens of milliseconds."""
+def _freeze_start_objects() -> None:
+    """Leaves all objects of the start out of later collections: they live as long as the process, and looking through
+    them would hold requests up for tens of milliseconds.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-def _end_with(parent: BaseProcess) -> None:
-    """A worker whose parent was killed would keep the port, and nobody would restart it."""
+def _stop_after(parent: BaseProcess) -> None:
+    """Stops this worker when its parent has ended: else it would keep the port, and nothing would restart it."""
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _pick(field: str) -> str:
+def _cut_field(field: str) -> str:
     return f"""| sed 's/.*"{field}":"\\([^"]*\\)".*/\\1/'"""

@@ -61,8 +61,8 @@ def main() -> None:
                     memory.append(server.memory_kib)
             print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
         for _ in range(ROUNDS):  # last, since passwords are hashed in 19 MiB each, which shows in the memory
-            quiet, crowded, logins = among_logins(servers["ours"], key)
-            tails.append(crowded.p99 / quiet.p99)
+            quiet, busy, logins = among_logins(servers["ours"], key)
+            tails.append(busy.p99 / quiet.p99)
             login_rates.append(logins.per_second)
     report(rounds, cpu, transactions, memory)
     rate, tail = statistics.median(login_rates), statistics.median(tails)
@@ -82,8 +82,8 @@ def among_logins(server: Server, key: str) -> tuple[Load, Load, Load]:
             path="/v1/auth/login",
             body=json.dumps(ACCOUNT),
         )
-        crowded = load(server.url, keys=[key], seconds=SECONDS)
-        return quiet, crowded, logins.result()
+        busy = load(server.url, keys=[key], seconds=SECONDS)
+        return quiet, busy, logins.result()
 
 
 def start(stack: ExitStack, url: str, *, names: Sequence[str] = NAMES) -> dict[str, Server]:

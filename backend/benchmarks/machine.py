@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.request import Request, urlopen
 
-from app.core import migrations
+from app import migrations
 from app.core.embedded import embedded_postgres
 from app.core.limit_settings import LimitSettings
 

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx2
 import pytest
-from app.core import migrations
+from app import migrations
+from app.assembly import Externals
 from app.core.embedded import embedded_postgres
 from app.core.limit_settings import LimitSettings
 from app.core.logs import configure_logging
@@ -27,6 +29,20 @@ EVERY_LIMIT = [name for name in LimitSettings.model_fields if "_limit_" in name 
 
 Start = Callable[..., Awaitable[httpx2.AsyncClient]]
 SignUp = Callable[..., Awaitable[Account]]
+
+
+_SERVERS = {"server_url", "redis", "redis_url"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--fast`: without the tests that need a PostgreSQL or a Redis."""
+    parser.addoption("--fast", action="store_true", help="leave out what needs a PostgreSQL or a Redis")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what needs a server, if that was asked for."""
+    if config.getoption("fast"):
+        items[:] = [each for each in items if not _SERVERS & set(getattr(each, "fixturenames", ()))]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,18 +83,24 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def database_url(server_url: str) -> Iterator[str]:
-    """A database of this run's own, migrated by Alembic, dropped at the end."""
+def migrated_url(server_url: str) -> Iterator[str]:
+    """A database that Alembic has migrated. It is copied, and never connected to."""
     with fresh_database(server_url) as url:
         migrations.upgrade(url)
         yield url
 
 
+@pytest.fixture(scope="session")
+def database_url(server_url: str, migrated_url: str) -> Iterator[str]:
+    """A migrated database of this run's own, dropped at the end."""
+    with fresh_database(server_url, copy_of=migrated_url) as url:
+        yield url
+
+
 @pytest.fixture
-def new_database_url(server_url: str) -> Iterator[str]:
-    """A migrated database in which nobody has written yet, for one test."""
-    with fresh_database(server_url) as url:
-        migrations.upgrade(url)
+def new_database_url(server_url: str, migrated_url: str) -> Iterator[str]:
+    """A migrated database in which nothing has been written yet, for one test."""
+    with fresh_database(server_url, copy_of=migrated_url) as url:
         yield url
 
 
@@ -122,13 +144,19 @@ async def client(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 @pytest.fixture
-async def start(settings: Settings) -> AsyncIterator[Start]:
+def externals() -> dict[str, Any]:
+    """What every application that `start` starts takes from the test: fields of Externals, by name."""
+    return {}
+
+
+@pytest.fixture
+async def start(settings: Settings, externals: dict[str, Any]) -> AsyncIterator[Start]:
     """Starts the application again, with other settings, for one test: `client = await start(workers=2)`."""
     async with AsyncExitStack() as stack:
 
         async def start_with(**changes: object) -> httpx2.AsyncClient:
             changed = Settings(**{**settings.model_dump(), **changes})
-            return await stack.enter_async_context(running(changed))
+            return await stack.enter_async_context(running(changed, Externals(**externals)))
 
         yield start_with
 
@@ -156,5 +184,5 @@ async def other_account(client: httpx2.AsyncClient) -> Account:
 
 @pytest.fixture
 def backend() -> Path:
-    """The folder that holds app/ and alembic/."""
+    """The folder that holds app/ and alembic.ini."""
     return Path(__file__).parents[1]

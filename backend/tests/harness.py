@@ -5,7 +5,7 @@ import json
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,6 +16,7 @@ from typing import Any
 import asyncpg
 import httpx2
 import uvicorn
+from app.assembly import Externals
 from app.core.settings import Settings
 from app.main import create_app
 from app.server import http_config
@@ -73,14 +74,16 @@ async def serving(config: uvicorn.Config) -> AsyncIterator[int]:
         listener.listen()
         server = Server(config)
         running = asyncio.create_task(server.serve(sockets=[listener]))
-        yield listener.getsockname()[1]
-        server.end()
-        await running
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.end()
+            await running
 
 
 @asynccontextmanager
 async def running(
-    settings: Settings, *, clock: Callable[[], float] = time.time, at_its_own_url: bool = False
+    settings: Settings, externals: Externals | None = None, *, at_its_own_url: bool = False
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the application, served on a free loopback port as `nanobanana serve` does it. What its answers lead
     to is there only `at_its_own_url`; else it is at the settings' PUBLIC_URL.
@@ -92,20 +95,27 @@ async def running(
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         if at_its_own_url:
             settings = settings.model_copy(update={"public_url": url})
-        server = Server(http_config(create_app(settings, clock=clock)))
+        server = Server(http_config(create_app(settings, externals)))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         limits = httpx2.Limits(max_connections=None)
-        async with httpx2.AsyncClient(base_url=url, timeout=30, limits=limits, verify=_TRUSTS_NOBODY) as client:
-            yield client  # its first request waits in the socket's queue until the application has started
-        server.end()
-        await serving
+        try:
+            async with httpx2.AsyncClient(base_url=url, timeout=30, limits=limits, verify=_TRUSTS_NOBODY) as client:
+                yield client  # its first request waits in the socket's queue until the application has started
+        finally:
+            server.end()
+            await serving
 
 
 @contextmanager
-def fresh_database(server_url: str) -> Iterator[str]:
-    """An empty database on the server, dropped at the end."""
+def fresh_database(server_url: str, *, copy_of: str | None = None) -> Iterator[str]:
+    """A database on the server, dropped at the end: an empty one, or a copy of one to which nothing is connected.
+    Deadlocks in it are found after 100 ms.
+    """
     name = f"nanobanana_test_{secrets.token_hex(6)}"
-    on_server(server_url, f"create database {name}")
+    template = make_url(copy_of).database if copy_of else "template1"
+    on_server(server_url, f"create database {name} template {template}")
+    with suppress(asyncpg.InsufficientPrivilegeError):  # without a superuser in TEST_DATABASE_URL, after a second
+        on_server(server_url, f"alter database {name} set deadlock_timeout = '100ms'")
     yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
     on_server(server_url, f"drop database {name} with (force)")
 
@@ -146,6 +156,11 @@ class Account:
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
+
+    @property
+    def account_id(self) -> str:
+        """The id of the account's row; `id` is that of its user, which is what the API shows."""
+        return f"acc_{self.id.removeprefix('usr_')}"
 
     async def create_key(self, *, environment: str = "live", name: str = "a key") -> Key:
         answer = await self.client.post(
@@ -258,6 +273,7 @@ async def until_none_is_held(database: asyncpg.Connection) -> None:
 async def everything_stored(database: asyncpg.Connection) -> str:
     """Every row of every table, as a dump shows it."""
     dump = BytesIO()
-    for (table,) in await database.fetch("select tablename from pg_tables where schemaname = 'public'"):
+    tables = "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'"
+    for (table,) in await database.fetch(tables):  # a partitioned one has its rows in its partitions
         await database.copy_from_table(table, output=dump)
     return dump.getvalue().decode()

@@ -1,4 +1,4 @@
-"""`nanobanana` as its operator meets it: another process, its words, its exit."""
+"""`nanobanana` as a process: its output and its exit status."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from app import migrations
 from app.cli import main
-from app.core import migrations
 from app.core.embedded import embedded_postgres
 from click.testing import CliRunner
 from PIL import Image
@@ -24,7 +24,7 @@ WAIT_SECONDS = 60
 
 
 def environment(data_dir: Path, **settings: str) -> dict[str, str]:
-    """An environment that holds these settings and none of the person who runs the tests."""
+    """An environment with these settings and without those of the person who runs the tests."""
     kept = ("PATH", "HOME", "TMPDIR")
     inherited = {name: os.environ[name] for name in kept if name in os.environ}
     return {**inherited, "DATA_DIR": str(data_dir), "PORT": str(free_port()), **settings}
@@ -52,7 +52,7 @@ def nanobanana_in_here(data_dir: Path, *arguments: str, **settings: str) -> subp
 
 @contextmanager
 def serving(data_dir: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server that has said where it is; and everything it said until then. Its errors go to the file `stderr`."""
+    """A server that has printed its URL, and its output until then. Its errors go to the file `stderr`."""
     with (data_dir / "stderr").open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", "serve"],
@@ -75,7 +75,7 @@ def serving(data_dir: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[
 
 
 def processes_of(data_dir: Path) -> list[str]:
-    """The names of all running processes that were started with this DATA_DIR, or work in it."""
+    """The names of all processes with this DATA_DIR in their environment, or with a working directory in it."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -85,9 +85,9 @@ def processes_of(data_dir: Path) -> list[str]:
     return found
 
 
-def test_help_tells_a_newcomer_what_there_is(tmp_path: Path) -> None:
+def test_help_lists_every_command(tmp_path: Path) -> None:
     said = nanobanana(tmp_path, "--help").stdout
-    for word in ("serve", "migrate", ".env.example", "image-generation"):
+    for word in ("serve", "migrate", "settings", "image-generation"):
         assert word in said
 
 
@@ -101,7 +101,7 @@ def test_production_ends_with_one_sentence_and_no_secret_in_it(tmp_path: Path, s
     assert not (tmp_path / "data").exists(), "nothing was started or made"
 
 
-def test_a_port_in_use_is_told_before_anything_is_started(tmp_path: Path) -> None:
+def test_a_port_in_use_ends_the_start_before_anything_is_started(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -142,7 +142,7 @@ def test_a_schema_that_is_behind_is_refused_until_it_is_migrated(tmp_path: Path,
             assert process.wait(WAIT_SECONDS) == 128 + signal.SIGTERM
 
 
-def test_a_database_that_may_forget_is_refused(tmp_path: Path) -> None:
+def test_a_database_that_may_lose_commits_is_refused(tmp_path: Path) -> None:
     with embedded_postgres(tmp_path / "server") as url:
         on_server(url, "alter system set fsync = off")
         on_server(url, "select pg_reload_conf()")
@@ -151,17 +151,17 @@ def test_a_database_that_may_forget_is_refused(tmp_path: Path) -> None:
     assert refused.stderr.startswith("nanobanana: The database runs with fsync=off")
 
 
-def test_a_failed_migration_ends_with_a_sentence_and_changes_nothing(tmp_path: Path, server_url: str) -> None:
+def test_a_failed_migration_ends_with_a_sentence_and_leaves_nothing_half_done(tmp_path: Path, server_url: str) -> None:
     with fresh_database(server_url) as url:
         on_server(url, "create table usage ()")
         done = nanobanana(tmp_path, "migrate", DATABASE_URL=url)
         assert done.returncode == 1
-        assert done.stderr.startswith("nanobanana: The migration failed, and nothing was changed")
+        assert done.stderr.startswith("nanobanana: The migration stopped; run it again, and it goes on")
         on_server(url, "create table users ()")  # would fail if the migration had left it behind
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
-def test_the_first_lines_lead_to_a_picture_and_a_signal_stops_everything(
+def test_the_printed_commands_make_an_image_and_a_signal_stops_everything(
     tmp_path: Path, redis_url: str, number: signal.Signals, workers: str
 ) -> None:
     with serving(tmp_path, WORKERS=workers, REDIS_URL=redis_url) as (process, said):
@@ -177,7 +177,7 @@ def test_the_first_lines_lead_to_a_picture_and_a_signal_stops_everything(
     assert processes_of(tmp_path) == []
 
 
-def test_workers_end_with_a_killed_parent_and_the_next_start_takes_over(
+def test_workers_end_with_a_killed_parent_and_the_next_start_works(
     tmp_path: Path, server_url: str, redis_url: str
 ) -> None:
     with fresh_database(server_url) as url:
@@ -191,7 +191,7 @@ def test_workers_end_with_a_killed_parent_and_the_next_start_takes_over(
             assert processes_of(tmp_path) == []
 
 
-def test_a_disabled_account_is_stopped_at_once_and_an_enabled_one_has_its_keys_again(tmp_path: Path) -> None:
+def test_a_disabled_account_is_refused_at_once_and_an_enabled_one_has_its_keys_again(tmp_path: Path) -> None:
     with serving(tmp_path) as (_, said):
         lines = [line for line in said.splitlines() if line.startswith(("curl ", "KEY="))]
         url = lines[0].split()[2].removesuffix("/v1/auth/register")

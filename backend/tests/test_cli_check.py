@@ -1,4 +1,4 @@
-"""`nanobanana check` and the start of `serve`: all that is configured is tried, and what is wrong is one sentence."""
+"""`nanobanana check` and the start of `serve`: every configured dependency is checked, and a fault is one sentence."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -35,7 +35,7 @@ def in_bucket(bucket: S3Server, **changes: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Vendors:
-    """A Gemini and an OpenAI-compatible endpoint, and the settings that lead there."""
+    """Stand-ins for Gemini and an OpenAI-compatible endpoint, and the settings that name them."""
 
     google: GeminiStandIn
     endpoint: OpenAIStandIn
@@ -60,7 +60,7 @@ async def vendors() -> AsyncIterator[Vendors]:
 
 
 async def check(folder: Path, **settings: str) -> tuple[int, dict[str, str]]:
-    """The exit status, and what was said of each component."""
+    """The exit status, and the result of each component."""
     done = await asyncio.to_thread(nanobanana_in_here, folder, "check", **settings)
     assert done.stderr == ""
     assert "hunter2" not in done.stdout
@@ -69,7 +69,7 @@ async def check(folder: Path, **settings: str) -> tuple[int, dict[str, str]]:
     return done.returncode, {name: said for name, _, said in lines}
 
 
-async def test_everything_that_is_configured_is_tried_and_nothing_that_costs(
+async def test_every_configured_dependency_is_checked_and_no_image_is_bought(
     tmp_path: Path, database_url: str, redis_url: str, bucket: S3Server, vendors: Vendors
 ) -> None:
     settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, **in_bucket(bucket)}
@@ -81,13 +81,13 @@ async def test_everything_that_is_configured_is_tried_and_nothing_that_costs(
     assert bucket.buckets["pictures"] == {}
 
 
-async def test_without_settings_everything_is_ours(tmp_path: Path) -> None:
+async def test_without_settings_every_check_passes_on_the_built_in_parts(tmp_path: Path) -> None:
     done = await asyncio.to_thread(nanobanana, tmp_path, "check")
     ours = ["database: ours, started by serve", "redis: none", "store: ok (disk)", "provider: ok (stub)"]
     assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, ours, "")
 
 
-async def test_all_that_is_wrong_is_told_at_once(tmp_path: Path, bucket: S3Server, vendors: Vendors) -> None:
+async def test_every_failed_check_is_reported_in_one_run(tmp_path: Path, bucket: S3Server, vendors: Vendors) -> None:
     wrong = {"DATABASE_URL": UNREACHABLE, "REDIS_URL": "redis://u:hunter2@127.0.0.1:1"}
     store = in_bucket(bucket, S3_SECRET_ACCESS_KEY="hunter2" * 9)
     status, said = await check(tmp_path, **wrong, **store, **vendors.gemini(GEMINI_MODEL="gemini-0"))
@@ -112,7 +112,7 @@ async def test_all_that_is_wrong_is_told_at_once(tmp_path: Path, bucket: S3Serve
         ({"GEMINI_SIZES": "9x9"}, [], "GEMINI_SIZES cannot be read: entry 1 must look like 1536x1024=3:2/1K."),
     ],
 )
-async def test_what_is_wrong_with_gemini_is_told_apart(
+async def test_each_fault_of_gemini_has_its_own_sentence(
     tmp_path: Path, vendors: Vendors, *, changes: dict[str, str], faults: list[Reply], sentence: str
 ) -> None:
     vendors.google.faults.extend(faults)
@@ -137,7 +137,7 @@ async def test_what_is_wrong_with_gemini_is_told_apart(
         ({}, [gemini.html()] * 2, 0, "it answers, but lists no models: key and model were not tried (openai)"),
     ],
 )
-async def test_what_is_wrong_with_an_endpoint_is_told_apart_and_one_without_models_is_not_wrong(
+async def test_each_fault_of_an_endpoint_has_its_own_sentence_and_a_missing_list_of_models_is_none(
     tmp_path: Path, vendors: Vendors, *, changes: dict[str, str], faults: list[Reply], status: int, sentence: str
 ) -> None:
     vendors.endpoint.faults.extend(faults)
@@ -154,7 +154,7 @@ async def test_what_is_wrong_with_an_endpoint_is_told_apart_and_one_without_mode
         ({"S3_BUCKET": ""}, "IMAGE_STORE is s3, but S3_BUCKET is missing."),
     ],
 )
-async def test_a_store_that_is_set_up_wrong_is_refused_before_anything_is_started(
+async def test_wrong_settings_of_a_store_are_refused_before_anything_is_started(
     tmp_path: Path, bucket: S3Server, *, wrong: dict[str, str], sentence: str
 ) -> None:
     done = await asyncio.to_thread(nanobanana, tmp_path / "data", "serve", **in_bucket(bucket, **wrong))
@@ -165,7 +165,7 @@ async def test_a_store_that_is_set_up_wrong_is_refused_before_anything_is_starte
     assert not (tmp_path / "data" / "postgres").exists()
 
 
-async def test_a_store_or_a_provider_that_is_of_no_use_now_is_told_and_the_server_serves(
+async def test_a_store_or_a_provider_that_cannot_be_used_now_is_a_warning_and_the_server_starts(
     tmp_path: Path, database_url: str, bucket: S3Server, vendors: Vendors
 ) -> None:
     settings = {**in_bucket(bucket, S3_ENDPOINT=NOWHERE), **vendors.gemini(GEMINI_API_KEY="another")}
@@ -181,6 +181,6 @@ async def test_a_store_or_a_provider_that_is_of_no_use_now_is_told_and_the_serve
     finally:
         await asyncio.to_thread(server.__exit__, None, None, None)
     lines = (tmp_path / "stderr").read_text().splitlines()
-    until = "Until that is mended, live keys may get no pictures."
+    until = "Until that is mended, live keys may get no images."
     told = [line for line in lines if not line.startswith("{")]
     assert told == [f"S3_ENDPOINT cannot be reached. {until}", f"GEMINI_API_KEY is refused. {until}"]

@@ -1,4 +1,4 @@
-"""The README's words, as they stand there, with Gemini behind the server: the program itself, bash and curl."""
+"""The README's commands, unchanged, with Gemini behind the server: the program itself, bash and curl."""
 
 import asyncio
 import re
@@ -17,12 +17,12 @@ PROVIDER_KEY = "canary-key-of-the-provider-0123456789"
 
 
 def code_under(heading: str) -> str:
-    """The first piece of code under this heading."""
+    """The first block of code under this heading."""
     return README.partition(f"\n## {heading}\n")[2].partition("```bash\n")[2].partition("```")[0]
 
 
 def line_with(words: str) -> str:
-    """The command, in the API's tour, that has these words; it may go on in further lines."""
+    """The command in the API's tour that contains this text, with its continuation lines."""
     [found] = re.findall(
         rf"^((?:[^\n]*\\\n)*[^\n]*{re.escape(words)}[^\n]*)$", code_under("The API in curl"), re.MULTILINE
     )
@@ -42,7 +42,7 @@ def size_of(picture: Path) -> tuple[str | None, tuple[int, int]]:
         return opened.format, opened.size
 
 
-async def test_the_readmes_words_lead_to_a_picture_of_gemini(tmp_path: Path, database_url: str) -> None:
+async def test_the_readmes_commands_make_an_image_with_gemini(tmp_path: Path, database_url: str) -> None:
     gemini = GeminiStandIn(api_key=PROVIDER_KEY)
     assert "IMAGE_PROVIDER=gemini GEMINI_API_KEY=... make run" in README
     async with serving(gemini.answer) as url:

@@ -1,14 +1,15 @@
-"""`nanobanana limits`: what an operator types, what is said, and that a running server obeys."""
+"""`nanobanana limits`: its input, its output, and that a running server applies the limits."""
 
 import asyncio
 import subprocess
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx2
 import pytest
-from app.features.keys.cache import KNOWN_SECONDS, CallerCache
+from app.generations.callers import KNOWN_SECONDS
 from tests.conftest import Start
 from tests.harness import Account, Clock, Key, everything_stored, generate, new_email
 from tests.test_cli import nanobanana, nanobanana_in_here
@@ -18,7 +19,7 @@ UNKNOWN_KEY = "key_28fm63cjp43w44255s68"
 
 @pytest.fixture
 async def key(account: Account) -> Key:
-    """A key that nobody has used."""
+    """A key without calls."""
     return await account.create_key()
 
 
@@ -39,11 +40,10 @@ async def _told(client: httpx2.AsyncClient, key: Key) -> str:
     return policy
 
 
-async def test_a_running_server_obeys_what_was_set_and_what_was_taken_back(
-    start: Start, account: Account, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_running_server_applies_limits_that_are_set_and_removed(
+    start: Start, externals: dict[str, Any], account: Account, database_url: str, tmp_path: Path
 ) -> None:
-    clock = Clock(1_000_000)
-    monkeypatch.setattr("app.main.CallerCache", partial(CallerCache, clock=clock))
+    clock = externals["cache_clock"] = Clock(1_000_000)
     client, key = await start(generate_limit_per_key="50/hour"), await account.create_key()
     assert await _told(client, key) == '"key";q=50;w=3600'
     words = ("limits", "set", key.id, "--generate", "1200/minute")
@@ -56,7 +56,7 @@ async def test_a_running_server_obeys_what_was_set_and_what_was_taken_back(
     assert await _told(client, key) == '"key";q=50;w=3600'
 
 
-async def test_what_was_set_is_shown(database_url: str, account: Account, key: Key) -> None:
+async def test_limits_that_were_set_are_shown(database_url: str, account: Account, key: Key) -> None:
     of_account = ["--generate", "9/day", "--generate-per-key", "8/hour", "--concurrency", "7"]
     assert (await _run(database_url, "set", account.email.upper(), *of_account)).returncode == 0
     assert (await _run(database_url, "set", account.email, "--generate", "default")).returncode == 0

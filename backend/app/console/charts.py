@@ -1,4 +1,4 @@
-"""The bars of the usage chart, as numbers: what is drawn, how high, and what it says."""
+"""The bars of the usage chart: their sizes and texts, for the template that draws them as SVG."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from itertools import accumulate
 
 from app.features.usage.service import Share
 
-HEIGHT = 200
-_SLOT = 10  # the width of a day, in units of the drawing
+_HEIGHT = 200  # in units of the SVG, as all lengths here
+_DAY_WIDTH = 10
 _GAP = 2
 
 
 @dataclass(frozen=True)
 class Series:
-    """A key, or all others together, and what it delivered in all."""
+    """The images that one key delivered, or without a key id, those of all the keys without a series of their own."""
 
     key_id: str | None
     name: str
@@ -25,7 +25,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Bar:
-    """What one series delivered on one day: a rectangle, in units of the drawing."""
+    """The rectangle for the images of one series on one day. `series` is its index in `Chart.series`."""
 
     series: int
     x: float
@@ -37,7 +37,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Day:
-    """A day's row of the table: what each series delivered."""
+    """The images of one day, in the order of `Chart.series`."""
 
     date: date
     images: Sequence[int]
@@ -49,17 +49,17 @@ class Day:
 
 @dataclass(frozen=True)
 class Chart:
-    """All that is drawn."""
+    """The series from the most to the fewest images, the bars of all days, and the same numbers for a table."""
 
     series: Sequence[Series]
     bars: Sequence[Bar]
     days: Sequence[Day]
-    top: int
-    """The number that the drawing's full height stands for."""
+    maximum: int
+    """The number of images at the upper end of the vertical axis."""
 
     @property
     def width(self) -> int:
-        return len(self.days) * _SLOT
+        return len(self.days) * _DAY_WIDTH
 
     @property
     def total(self) -> int:
@@ -71,48 +71,48 @@ class Chart:
 
 
 def draw_chart(shares: Sequence[Share], *, first: date, last: date) -> Chart:
-    """The chart of the days from `first` to `last`: a stack a day, the series with the most at the bottom."""
+    """The chart of the days from `first` to `last`: one stack of bars a day, with the largest series at the bottom."""
     series = _series(shares)
-    place = {each.key_id: number for number, each in enumerate(series)}
+    index = {each.key_id: number for number, each in enumerate(series)}
     images: defaultdict[date, list[int]] = defaultdict(lambda: [0] * len(series))
     for share in shares:
-        images[share.date][place[share.key_id]] += share.images
+        images[share.date][index[share.key_id]] += share.images
     days = [Day(day, images[day]) for day in (first + timedelta(days=n) for n in range((last - first).days + 1))]
-    top = _round_up(max(day.total for day in days))
-    bars = [bar for number, day in enumerate(days) for bar in _stack(day, series, x=number * _SLOT + _GAP / 2, top=top)]
-    return Chart(series, bars, days, top)
+    maximum = _round_up(max(day.total for day in days))
+    bars = [bar for number, day in enumerate(days) for bar in _stack(number, day, series, maximum=maximum)]
+    return Chart(series, bars, days, maximum)
 
 
 def _series(shares: Sequence[Share]) -> Sequence[Series]:
-    """The keys by what they delivered, the others last."""
+    """A series for each key, from the most to the fewest images; that of all other keys is the last."""
     totals: defaultdict[str | None, int] = defaultdict(int)
     for share in shares:
         totals[share.key_id] += share.images
-    known = {share.key_id: share for share in shares}
+    key_of = {share.key_id: share for share in shares}
     order = sorted(totals, key=lambda key_id: (key_id is None, -totals[key_id], key_id or ""))
     return [
-        Series(key_id, known[key_id].key_name or "All other keys", known[key_id].environment, totals[key_id])
+        Series(key_id, key_of[key_id].key_name or "All other keys", key_of[key_id].environment, totals[key_id])
         for key_id in order
     ]
 
 
-def _stack(day: Day, series: Sequence[Series], *, x: float, top: int) -> Sequence[Bar]:
-    levels = [HEIGHT * level / top for level in accumulate(day.images, initial=0)]
+def _stack(number: int, day: Day, series: Sequence[Series], *, maximum: int) -> Sequence[Bar]:
+    levels = [_HEIGHT * level / maximum for level in accumulate(day.images, initial=0)]
     return [
         Bar(
-            number,
-            x,
-            round(HEIGHT - levels[number + 1], 2),
-            _SLOT - _GAP,
-            round(levels[number + 1] - levels[number], 2),
-            f"{day.date:%-d %b}, {series[number].name}: {count:,}",
+            index,
+            number * _DAY_WIDTH + _GAP / 2,
+            round(_HEIGHT - levels[index + 1], 2),
+            _DAY_WIDTH - _GAP,
+            round(levels[index + 1] - levels[index], 2),
+            f"{day.date:%-d %b}, {series[index].name}: {count:,}",
         )
-        for number, count in enumerate(day.images)
+        for index, count in enumerate(day.images)
         if count
     ]
 
 
-def _round_up(most: int) -> int:
-    """The next even number of one or two leading digits: 4, 38 or 1,200, so that half of it is a number too."""
-    unit = int(10 ** max(0, len(str(most)) - 2))
-    return max(2, -(-most // (2 * unit)) * 2 * unit)
+def _round_up(count: int) -> int:
+    """The next even number of one or two significant digits (4, 38, 1,200), so that its half is a whole number."""
+    unit = int(10 ** max(0, len(str(count)) - 2))
+    return max(2, -(-count // (2 * unit)) * 2 * unit)

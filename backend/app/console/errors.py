@@ -1,66 +1,76 @@
-"""Errors as pages, in words, with the status and the headers that the API would give them."""
+"""Errors as pages, with the status and the headers that the API gives the same error."""
 
 import asyncio
 import re
 
 from fastapi import Request, Response
+from fastapi.responses import HTMLResponse
+from fastapi.routing import APIRoute
 
-from app.console.drafts import Draft, Refusable
-from app.console.site import Page, Site
-from app.console.visits import DESTINATIONS, Visitor, led_to
+from app.console.forms import FormState, SubmittedForm
+from app.console.pages import PAGES
+from app.console.rendering import Page
+from app.console.session import redirect
+from app.console.state import console_of, state_of
 from app.core.errors import ApiError, headers_of
 from app.core.logs import logger
 from app.features.auth.service import InvalidToken
 
-PATHS = re.compile(r"/|/(?:sign-up|log-in|log-out|keys|usage|usage\.csv|playground|history|account)(?:/.*)?")
-"""All that belongs to the console."""
+_SECTIONS = {
+    re.escape(route.path.split("/")[1]) for page in PAGES for route in page.router.routes if isinstance(route, APIRoute)
+}
 
-_REFILL_SECONDS = 2
-_KEPT = ("name", "prompt")
-"""What took somebody time to type, and is no secret."""
+PATHS = re.compile(rf"/|/(?:{'|'.join(sorted(_SECTIONS - {''}))})(?:/.*)?")
+"""The paths whose errors are answered as pages: those of the pages, and all below the first segment of each."""
+
+_RERENDER_SECONDS = 2
+_FIELDS_TO_RETURN = ("name", "prompt")
+"""The fields whose text may have taken long to enter, and is no secret."""
 
 
 async def answer_error(request: Request, error: ApiError) -> Response:
-    """The page that the error means to whoever looks: the form that was refused, with what was typed into it; for
-    somebody who is not logged in, the way to the log-in page and back; else what went wrong and the request's id.
+    """The page for this error, with its status and headers.
+
+    A browser that asks for a page without being logged in is redirected to the log-in page, which redirects it back. A
+    form that was refused is shown again, with the values entered. Any other error becomes a page with its sentence and
+    the request's id.
     """
-    refusable: Refusable | None = getattr(request.state, "refusable", None)
     if isinstance(error, InvalidToken) and request.method == "GET":
-        return _led_to_log_in(request)
-    page = await _form_again(refusable, error) if refusable else None
-    if page is None:
-        page = _plain(request, error)
-    page.status_code = error.status
-    page.headers.update(headers_of(error))
-    return page
+        return _redirect_to_log_in(request)
+    form = state_of(request).form
+    response = await _rerender(form, error) if form else None
+    if response is None:
+        response = _error_page(request, error)
+    response.status_code = error.status
+    response.headers.update(headers_of(error))
+    return response
 
 
-def _led_to_log_in(request: Request) -> Response:
-    name = _destination(request)
-    return led_to(f"/log-in?next={name}" if name else "/log-in")
+def _redirect_to_log_in(request: Request) -> Response:
+    page = _page_of(request)
+    return redirect(f"/log-in?next={page.name}" if page else "/log-in")
 
 
-def _destination(request: Request) -> str | None:
-    name: str = request.scope["path"].split("/")[1].removesuffix(".csv")
-    return name if name in DESTINATIONS else None
+def _page_of(request: Request) -> Page | None:
+    section: str = request.scope["path"].split("/")[1]
+    return console_of(request).page_named(section.removesuffix(".csv"))
 
 
-async def _form_again(form: Refusable, error: ApiError) -> Page | None:
+async def _rerender(form: SubmittedForm, error: ApiError) -> HTMLResponse | None:
     try:
-        async with asyncio.timeout(_REFILL_SECONDS):
-            return await form.again(form.visitor, Draft(form.values, error))
+        async with asyncio.timeout(_RERENDER_SECONDS):
+            return await form.rerender(form.session, FormState(form.values, error))
     except InvalidToken:
-        kept = [form.values[name] for name in _KEPT if form.values.get(name)]
-        return form.visitor.page("ended.html", kept=kept, to=_destination(form.visitor.request))
+        entered = [form.values[name] for name in _FIELDS_TO_RETURN if form.values.get(name)]
+        return form.session.render("session_ended.html", entered=entered, next_page=_page_of(form.session.request))
     except ApiError:
         return None
-    except Exception:  # what troubles the request troubles its page too, and there is a plainer one
-        logger.exception("form_not_shown_again")
+    except Exception:  # the fault that ended the request can also stop its page, and the error page needs no database
+        logger.exception("form_rerender_failed")
         return None
 
 
-def _plain(request: Request, error: ApiError) -> Page:
-    site: Site = request.app.state.site
-    visitor: Visitor | None = getattr(request.state, "visitor", None)
-    values = {"error": error, "draft": Draft(error=error), "request_id": request.state.request_id}
-    return visitor.page("error.html", **values) if visitor else site.page("error.html", visitor=None, path="", **values)
+def _error_page(request: Request, error: ApiError) -> HTMLResponse:
+    state = state_of(request)
+    renderer = state.session or console_of(request)
+    return renderer.render("error.html", error=error, form=FormState(error=error), request_id=state.request_id)

@@ -1,4 +1,4 @@
-"""One call, in the words of whoever will make it elsewhere."""
+"""Code to copy: one API request in several languages."""
 
 import json
 import shlex
@@ -10,7 +10,7 @@ PROMPT, SIZE = "A cute banana", "1024x1024"
 
 @dataclass(frozen=True)
 class Snippet:
-    """A piece of code to copy. The key is not in it: it is read from the environment."""
+    """A piece of code to copy. It reads the API key from the environment, so that no page shows the key again."""
 
     id: str
     title: str
@@ -18,26 +18,26 @@ class Snippet:
 
 
 def snippets(public_url: str, values: Mapping[str, str]) -> list[Snippet]:
-    """The call that makes this picture, in curl, in Python, and with OpenAI's SDK."""
-    order = {"prompt": values.get("prompt") or PROMPT, "size": values.get("size") or SIZE}
+    """The request for a generation with the prompt and size in `values`, in curl, in Python, and with OpenAI's SDK."""
+    body = {"prompt": values.get("prompt") or PROMPT, "size": values.get("size") or SIZE}
     return [
-        Snippet("curl", "curl", _curl(public_url, order)),
-        Snippet("python", "Python", _PYTHON.format(url=json.dumps(f"{public_url}/v1/generate"), order=repr(order))),
+        Snippet("curl", "curl", _curl(public_url, body)),
+        Snippet("python", "Python", _PYTHON.format(url=json.dumps(f"{public_url}/v1/generate"), body=repr(body))),
         Snippet(
             "openai",
             "OpenAI SDK",
-            _OPENAI.format(url=json.dumps(f"{public_url}/v1"), prompt=repr(order["prompt"]), size=repr(order["size"])),
+            _OPENAI.format(url=json.dumps(f"{public_url}/v1"), prompt=repr(body["prompt"]), size=repr(body["size"])),
         ),
     ]
 
 
-def _curl(public_url: str, order: Mapping[str, str]) -> str:
-    body = shlex.quote(json.dumps(order, ensure_ascii=False))
+def _curl(public_url: str, body: Mapping[str, str]) -> str:
+    quoted = shlex.quote(json.dumps(body, ensure_ascii=False))
     return (
         f"curl {public_url}/v1/generate \\\n"
         '  -H "Authorization: Bearer $KEY" \\\n'
         "  -H 'Content-Type: application/json' \\\n"
-        f"  -d {body}"
+        f"  -d {quoted}"
     )
 
 
@@ -48,7 +48,7 @@ import httpx
 answer = httpx.post(
     {url},
     headers={{"Authorization": f"Bearer {{os.environ['KEY']}}"}},
-    json={order},
+    json={body},
     timeout=120,
 )
 answer.raise_for_status()

@@ -1,33 +1,39 @@
-"""The settings of limits: the part of Settings that grows with every limit."""
+"""The settings of limits: one field for each."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
-LimitText = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,6}/(second|minute|hour|day)$")]
+from app.core.limit_format import CONCURRENCY_MAX, LIMIT_PATTERN
+
+LimitText = Annotated[str, StringConstraints(pattern=f"^{LIMIT_PATTERN}$")]
+LimitMode = Literal["observe", "enforce"]
 
 
 class LimitSettings(BaseModel):
-    """How often, and how much at a time. A limit is written `600/minute`: that many at once, refilled evenly."""
+    """Limits. One is written `600/minute`, or with `second`, `hour` or `day`: that many at once, refilled evenly.
+    A key or an account gets limits of its own for generating with `nanobanana limits set`.
+    """
 
-    generate_limit_mode: Literal["observe", "enforce"] = Field(
+    generate_limit_mode: LimitMode = Field(
         default="enforce",
-        description="`enforce` refuses what is over a generate limit; `observe` only tells and counts.",
+        description="`enforce` refuses what is over a generate limit; `observe` only sets headers and counts.",
     )
     generate_limit_per_key: LimitText = Field(
-        default="600/minute", description="Pictures per key, unless `nanobanana limits set` says otherwise."
+        default="600/minute", description="Images per key, unless it has a limit of its own."
     )
     generate_limit_per_account: LimitText = Field(
-        default="3000/minute", description="Pictures of all keys of an account together, unless set otherwise."
+        default="3000/minute",
+        description="Images of all keys of an account together, unless it has a limit of its own.",
     )
     generate_concurrency_per_key: int = Field(
         default=100,
         ge=1,
-        le=1_000_000,
-        description="Generations of a key that may run at a time, unless set otherwise.",
+        le=CONCURRENCY_MAX,
+        description="Generations of a key that may run at a time, unless it has a limit of its own.",
     )
     unknown_key_limit_per_ip: LimitText = Field(
-        default="60/minute", description="Calls with keys that nobody has, per address (IPv6: per /64)."
+        default="60/minute", description="Calls with keys that do not exist, per address (IPv6: per /64)."
     )
     register_limit_per_ip: LimitText = Field(default="30/hour", description="Sign-ups per address (IPv6: per /64).")
     register_limit_per_network: LimitText = Field(
@@ -46,18 +52,24 @@ class LimitSettings(BaseModel):
     )
     login_limit_per_account_anywhere: LimitText = Field(
         default="1000/hour",
-        description="Failed logins per account from all addresses together: wide, so that strangers lock nobody out.",
+        description="Failed logins per account from all addresses together: wide, so that strangers lock no owner out.",
     )
     login_limit_global: LimitText = Field(default="6000/minute", description="Logins from everywhere together.")
     limit_processes: int | None = Field(
         default=None,
         ge=1,
         le=100_000,
-        description="Processes over all machines: the share of each while Redis is away. By default WORKERS.",
+        description="Processes over all machines, for the share of each while Redis is away. By default `WORKERS`.",
     )
     redis_timeout_ms: int = Field(
-        default=75, ge=10, le=10_000, description="How long Redis may take to decide, before this process does."
+        default=75,
+        ge=10,
+        le=10_000,
+        description="How long Redis may take to decide; after that, this process decides by itself.",
     )
     requests_max: int = Field(
-        default=1000, ge=1, le=1_000_000, description="Requests that one process works on at a time; beyond it, 503."
+        default=1000,
+        ge=1,
+        le=1_000_000,
+        description="Requests that one process works on at a time; beyond it, 503 `overloaded` at once.",
     )

@@ -1,7 +1,7 @@
 """Logs: one JSON object a line, on standard error, with the id of the request that caused it.
 
-Nothing that a caller sent is logged. An exception is written as its type and the places it passed; its text is left
-out, since a driver's or a validator's text quotes values.
+No value that a client sent is logged. An exception is logged as its type and its stack frames, without its text,
+because drivers and validators quote values in theirs.
 """
 
 import asyncio
@@ -17,38 +17,38 @@ from structlog.types import EventDict, Processor
 logger: structlog.stdlib.BoundLogger = structlog.get_logger("nanobanana")
 
 current_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request that is being answered."""
+"""The id of the request that the current task answers; None outside of requests."""
 
 _FRAMES_MAX = 30
 _QUIET_LIBRARIES = ("uvicorn", "sqlalchemy", "alembic", "asyncio", "PIL", "httpx2", "httpcore2")
 
 
 class JSONLines(logging.StreamHandler[TextIO]):
-    """Where the lines go: standard error."""
+    """Writes lines to standard error."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._waiting: list[str] = []
+        self._pending: list[str] = []
 
     def write_soon(self, line: str) -> None:
-        """Writes a line with all others of this turn of the event loop: one system call for many requests."""
-        self._waiting.append(line)
-        if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._write_waiting)
+        """Writes the line with all others of this turn of the event loop: one system call for many requests."""
+        self._pending.append(line)
+        if len(self._pending) == 1:
+            asyncio.get_running_loop().call_soon(self._write_pending)
 
-    def _write_waiting(self) -> None:
-        lines, self._waiting = self._waiting, []
+    def _write_pending(self) -> None:
+        lines, self._pending = self._pending, []
         self.stream.write("".join(lines))
         self.flush()
 
 
 def configure_logging(level: str) -> None:
-    """Sends the program's own lines and every library's through the same JSON writer.
+    """Writes log lines of the program and of every library as JSON, from `level` up.
 
-    Libraries whose lines below WARNING hold statements, rows or noise stay at WARNING whatever the level.
+    Libraries whose lines below WARNING hold statements or rows, or are of no use, stay at WARNING at every level.
     """
     shared: list[Processor] = [
-        _with_request_id,
+        _add_request_id,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -60,9 +60,9 @@ def configure_logging(level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    last = [formatting.remove_processors_meta, _exception_without_its_text, _in_reading_order]
+    final = [formatting.remove_processors_meta, _describe_exception, _put_common_fields_first]
     handler = JSONLines()
-    handler.setFormatter(formatting(foreign_pre_chain=shared, processors=[*last, structlog.processors.JSONRenderer()]))
+    handler.setFormatter(formatting(foreign_pre_chain=shared, processors=[*final, structlog.processors.JSONRenderer()]))
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level)
     for library in _QUIET_LIBRARIES:
@@ -70,7 +70,7 @@ def configure_logging(level: str) -> None:
 
 
 def log_request(request_id: str, *, method: str, route: str, status: int, seconds: float) -> None:
-    """The line about one answered request. Written by hand: there is one for each, and nothing in it needs quoting."""
+    """Logs one answered request. structlog would be slower, and no value here needs escaping."""
     if not logging.root.isEnabledFor(logging.INFO):
         return
     now = datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
@@ -83,13 +83,13 @@ def log_request(request_id: str, *, method: str, route: str, status: int, second
             handler.write_soon(line)
 
 
-def _with_request_id(_logger: object, _method: str, event: EventDict) -> EventDict:
+def _add_request_id(_logger: object, _method: str, event: EventDict) -> EventDict:
     request_id = current_request_id.get()
     return event if request_id is None else {**event, "request_id": request_id}
 
 
-def _exception_without_its_text(_logger: object, _method: str, event: EventDict) -> EventDict:
-    exception = _raised(event.pop("exc_info", None))
+def _describe_exception(_logger: object, _method: str, event: EventDict) -> EventDict:
+    exception = _exception_of(event.pop("exc_info", None))
     if exception is not None:
         frames = traceback.extract_tb(exception.__traceback__)[-_FRAMES_MAX:]
         event["exception"] = {
@@ -100,10 +100,10 @@ def _exception_without_its_text(_logger: object, _method: str, event: EventDict)
     return event
 
 
-def _raised(exc_info: object) -> BaseException | None:
-    raised = exc_info[1] if isinstance(exc_info, tuple) else exc_info
-    return raised if isinstance(raised, BaseException) else None
+def _exception_of(exc_info: object) -> BaseException | None:
+    exception = exc_info[1] if isinstance(exc_info, tuple) else exc_info
+    return exception if isinstance(exception, BaseException) else None
 
 
-def _in_reading_order(_logger: object, _method: str, event: EventDict) -> EventDict:
+def _put_common_fields_first(_logger: object, _method: str, event: EventDict) -> EventDict:
     return {**{name: event.pop(name, None) for name in ("timestamp", "level", "event")}, **event}

@@ -1,4 +1,4 @@
-"""How this process takes memory from the system, and gives it back."""
+"""How the C library takes memory from the system, and returns it."""
 
 import ctypes
 
@@ -7,12 +7,12 @@ LARGE_BYTES = 256 * 1024
 _MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of <malloc.h>
 
 
-def give_back_what_is_large() -> None:
-    """From now on whatever has at least LARGE_BYTES is a mapping of its own, which ends when it is freed.
+def return_large_blocks_when_freed() -> None:
+    """Makes every later allocation of at least LARGE_BYTES a mapping of its own, which is unmapped when it is freed.
 
-    Left to itself glibc takes the first picture that is freed for a sign that such pieces should be kept: then they lie
-    in the heap of whichever thread made them, between small ones that stay, and the process grows. Does nothing where
-    there is no glibc.
+    By default glibc raises this threshold to the size of the first large block that is freed. From then on images lie
+    in the heap of the thread that made them, between small blocks that stay, and the process grows. Does nothing
+    without glibc.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "gnu_get_libc_version"):

@@ -1,4 +1,4 @@
-"""What an operator's Prometheus reads: counters over all the workers of one server."""
+"""Counters for the operator's Prometheus, added up over all workers of one server."""
 
 import os
 import tempfile
@@ -9,12 +9,12 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest, multi
 
 from app.core.settings import ConfigurationError
 
-_SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # read by the library when it is imported
+_SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it when it is imported
 
 
 @contextmanager
 def shared_by_workers() -> Iterator[None]:
-    """Lets the processes that are started meanwhile count together: each shows what all have counted.
+    """Processes that are started inside the `with` share their counters: each shows the sums of all.
 
     Raises ConfigurationError where no temporary folder can be made.
     """
@@ -46,9 +46,9 @@ class Metrics:
         """All counters in Prometheus' text format."""
         if _SHARED_FOLDER not in os.environ:
             return generate_latest(self._registry)
-        everyone = CollectorRegistry()
-        multiprocess.MultiProcessCollector(everyone)
-        return generate_latest(everyone)
+        all_workers = CollectorRegistry()
+        multiprocess.MultiProcessCollector(all_workers)
+        return generate_latest(all_workers)
 
     def _counter(self, name: str, meaning: str, labels: list[str] | None = None) -> Counter:
         return Counter(name, meaning, labels or [], namespace="nanobanana", registry=self._registry)

@@ -28,7 +28,7 @@ class BoundedPool:
 
     def __init__(self, *, threads: int, queue_max: int, name: str, niceness: int = LOWEST_PRIORITY) -> None:
         """`niceness` is that of the threads, on Linux: 0 for the event loop's own priority, more to give way to it."""
-        self._room = threads + queue_max
+        self._free_slots = threads + queue_max
         self._executor = ThreadPoolExecutor(
             threads, thread_name_prefix=name, initializer=_give_way, initargs=(niceness,)
         )
@@ -45,9 +45,9 @@ class BoundedPool:
         When the caller is cancelled, a function that has not begun never runs, and its place is free at once. One that
         has begun runs to its end and keeps its place until then.
         """
-        if self._room == 0:
+        if self._free_slots == 0:
             raise Unavailable(retry_after_seconds=1)
-        self._room -= 1
+        self._free_slots -= 1
         # The place is given back once, when the function has ended or was cancelled before it began.
         future = self._executor.submit(function)
         loop = asyncio.get_running_loop()
@@ -63,7 +63,7 @@ class BoundedPool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _leave(self) -> None:
-        self._room += 1
+        self._free_slots += 1
 
 
 def _give_way(niceness: int) -> None:

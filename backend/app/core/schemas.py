@@ -1,4 +1,4 @@
-"""The strict base of every wire schema, and the types of field that several of them share."""
+"""The base classes of all wire schemas, and the field types that several schemas share."""
 
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -8,13 +8,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Pla
 
 
 class Body(BaseModel):
-    """What a caller sends. Unknown fields are refused and nothing is coerced."""
+    """A request body. Unknown fields are refused, and no value is coerced to another type."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Answer(BaseModel):
-    """What a caller gets. Built from attributes of the same names."""
+    """A response body, built from an object's attributes of the same names."""
 
     model_config = ConfigDict(from_attributes=True, frozen=True)
 
@@ -33,7 +33,7 @@ def _storable(text: str) -> str:
 
 
 def _whole_number(value: object) -> object:
-    # int() takes signs, blanks, underscores and other scripts' digits; a query string is plain digits or wrong.
+    # int() also takes signs, blanks, underscores and digits of other scripts; only ASCII digits are a number here.
     if isinstance(value, str):
         if not (value.isascii() and value.isdigit()) or len(value) > _QUERY_DIGITS_MAX:
             raise ValueError("must be a whole number")
@@ -41,7 +41,7 @@ def _whole_number(value: object) -> object:
     return value
 
 
-def _true_or_false(value: object) -> object:
+def _boolean(value: object) -> object:
     if isinstance(value, str):
         if value not in {"true", "false"}:
             raise ValueError("must be true or false")
@@ -50,13 +50,13 @@ def _true_or_false(value: object) -> object:
 
 
 Text = Annotated[str, AfterValidator(_storable)]
-"""Text that PostgreSQL can keep and UTF-8 can carry. Every string of a body is one."""
+"""Text that PostgreSQL can store and UTF-8 can encode. Every string of a request body has this type."""
 
 QueryInt = Annotated[int, BeforeValidator(_whole_number)]
-QueryBool = Annotated[bool, BeforeValidator(_true_or_false)]
+QueryBool = Annotated[bool, BeforeValidator(_boolean)]
 
 
-@lru_cache(maxsize=128)  # all that one commit records was recorded at the same time
+@lru_cache(maxsize=128)  # all generations of one commit have the same time
 def format_time(at: datetime) -> str:
     """RFC 3339 in UTC, ending in `Z`."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""Passwords, tokens, API keys and identifiers: pure functions, no clock and no I/O of their own."""
+"""Passwords, tokens, API keys and identifiers: functions that do no I/O and get the time as an argument."""
 
 import hmac
 import re
@@ -19,11 +19,16 @@ KeyEnvironment = Literal["live", "test"]
 KEY_PREFIX_LENGTH = 16
 _KEY = re.compile(r"nb_(live|test)_[0-9a-f]{32}", re.ASCII)
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base32: sorts like the number it stands for
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base32: text sorts as the numbers do
+_LETTERS = frozenset(_ALPHABET)
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
+_LETTER_OF_BYTE = _ALPHABET.encode() * 8  # each letter stands for 8 of the 256 bytes: all are equally likely
 _RANDOM_CHARACTERS = 20  # of 5 bits each
 _TIME_CHARACTERS = 10
+_BLOCK_IDS = 256
+_random_ids: list[str] = []  # made a block at a time: one system call for each id would take 5 % of a request
 
-# Without the padding that the library would take as well, so that a token has one spelling.
+# PyJWT also takes base64 with padding; without it a token has one spelling.
 _TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _SESSION_TOKEN_BYTES = 32
 _SESSION_TOKEN = re.compile(r"[\w-]{43}", re.ASCII)
@@ -32,6 +37,18 @@ _ISSUER = "nanobanana"
 _CLAIMS = ("iss", "aud", "sub", "gen", "iat", "exp", "jti")
 _LIFETIME_SECONDS_MAX = 3600
 _CLOCK_SKEW_SECONDS = 60
+_DECODING: dict[str, Any] = {
+    "algorithms": ["HS256"],
+    "audience": _ISSUER,
+    "issuer": _ISSUER,
+    "options": {
+        "require": list(_CLAIMS),
+        "verify_exp": False,  # `_subject` checks the times, against the clock that it is given
+        "verify_iat": False,
+        "verify_nbf": False,
+        "strict_aud": True,
+    },
+}
 
 # OWASP's floor for argon2id: 19 MiB, two passes, one lane.
 _hasher = PasswordHash((Argon2Hasher(memory_cost=19_456, time_cost=2, parallelism=1),))
@@ -39,7 +56,7 @@ _hasher = PasswordHash((Argon2Hasher(memory_cost=19_456, time_cost=2, parallelis
 UNKNOWN_ACCOUNT_HASH = (
     "$argon2id$v=19$m=19456,t=2,p=1$dGhlcmUgaXMgbm8gdXNlcg$QIcsA9I6IH7mlBlwCl5rdmXGfYgxXAFLfyUqGu3qGRY"
 )
-"""Checked where an account is unknown, so that both answers cost one hash. Nobody has its password."""
+"""Verified in place of an unknown account's hash, so that every login computes one hash. No password matches it."""
 
 
 def hash_password(password: str) -> str:
@@ -48,9 +65,9 @@ def hash_password(password: str) -> str:
 
 
 def verify_password(password: str, password_hash: str) -> tuple[bool, str | None]:
-    """Whether the password is the one behind the hash; and a new hash where the old one's cost is out of date.
+    """Whether the password matches the hash, and a new hash where the parameters of the old one are out of date.
 
-    A hash that cannot be read matches nothing.
+    A hash that cannot be read matches no password.
     """
     try:
         return _hasher.verify_and_update(password, password_hash)
@@ -60,7 +77,7 @@ def verify_password(password: str, password_hash: str) -> tuple[bool, str | None
 
 @dataclass(frozen=True, slots=True)
 class TokenSubject:
-    """Whom a login token was issued to: an account, in the generation of its tokens that it had then."""
+    """The user that a login token was issued to, and the token generation then: a later one ends the token."""
 
     user_id: str
     generation: int
@@ -68,7 +85,7 @@ class TokenSubject:
 
 @dataclass(frozen=True, slots=True)
 class TokenKey:
-    """What login tokens are signed and checked with: a key derived from SECRET_KEY for this one purpose."""
+    """The key that signs and verifies login tokens, derived from SECRET_KEY for this purpose alone."""
 
     _key: bytes
 
@@ -77,7 +94,7 @@ class TokenKey:
         return cls(hmac.digest(secret, _SESSION_TYPE.encode(), "sha256"))
 
     def issue(self, subject: TokenSubject, *, now: float, lifetime_seconds: int) -> str:
-        """A login token that is good for `lifetime_seconds` (at most 3,600) from `now`."""
+        """A login token that is valid for `lifetime_seconds` (at most 3,600) from `now`."""
         claims = {
             "iss": _ISSUER,
             "aud": _ISSUER,
@@ -90,28 +107,13 @@ class TokenKey:
         return jwt.encode(claims, self._key, algorithm="HS256", headers={"typ": _SESSION_TYPE})
 
     def read(self, token: str, *, now: float) -> TokenSubject | None:
-        """Whom a token is for that this key signed and whose time has not run out; None for any other input."""
+        """The subject of a token that this key signed and that is valid at `now`; None for any other text."""
         if not _TOKEN.fullmatch(token):
             return None
         try:
             return _subject(jwt.decode_complete(token, self._key, **_DECODING), now=now)
         except (jwt.InvalidTokenError, ValueError, OverflowError, RecursionError, TypeError):
             return None
-
-
-# The times are checked here against the caller's clock, and not by the library against its own.
-_DECODING: dict[str, Any] = {
-    "algorithms": ["HS256"],
-    "audience": _ISSUER,
-    "issuer": _ISSUER,
-    "options": {
-        "require": list(_CLAIMS),
-        "verify_exp": False,
-        "verify_iat": False,
-        "verify_nbf": False,
-        "strict_aud": True,
-    },
-}
 
 
 def _subject(decoded: dict[str, Any], *, now: float) -> TokenSubject | None:
@@ -122,7 +124,7 @@ def _subject(decoded: dict[str, Any], *, now: float) -> TokenSubject | None:
         and "crit" not in header
         and type(issued) is int
         and type(expires) is int
-        and issued <= now + _CLOCK_SKEW_SECONDS  # another machine's clock may be a little ahead
+        and issued <= now + _CLOCK_SKEW_SECONDS  # the clock of the machine that issued it may be ahead
         and now < expires <= issued + _LIFETIME_SECONDS_MAX
         and isinstance(user_id, str)
         and type(generation) is int
@@ -136,7 +138,7 @@ def new_session_token() -> str:
 
 
 def hash_session_token(token: str) -> bytes | None:
-    """The 32 bytes that a browser's session is stored and looked up by; None for what is not shaped like its token."""
+    """The 32 bytes under which a browser session is stored; None for a text without the form of its token."""
     return sha256(token.encode()).digest() if _SESSION_TOKEN.fullmatch(token) else None
 
 
@@ -146,7 +148,7 @@ def new_api_key(environment: KeyEnvironment) -> str:
 
 
 def hash_api_key(key: str) -> bytes | None:
-    """The 32 bytes that a key is stored and looked up by; None for anything that is not shaped like a key."""
+    """The 32 bytes under which an API key is stored; None for a text without the form of a key."""
     return sha256(key.encode()).digest() if _KEY.fullmatch(key) else None
 
 
@@ -156,25 +158,22 @@ def new_id(prefix: str) -> str:
 
 
 def new_timed_id(prefix: str, *, now: float) -> str:
-    """As `new_id`, with the milliseconds of `now` in front, so that ids sort by the time they were made at."""
+    """As `new_id`, with the milliseconds of `now` in front, so that ids sort by creation time."""
     return f"{prefix}_{_base32(int(now * 1000), _TIME_CHARACTERS)}{_random_characters()}"
 
 
 def time_prefix(prefix: str, at: datetime) -> str:
-    """What sorts before every timed id that was made at this time or later, and behind every earlier one."""
+    """A text that sorts before every timed id of this time or later, and after every earlier one."""
     return f"{prefix}_{_base32(int(at.timestamp() * 1000), _TIME_CHARACTERS)}"
 
 
 def is_id(prefix: str, text: str) -> bool:
-    """Whether the text is shaped like an id of this kind. What is not has no need to be looked up."""
+    """Whether the text has the form of an id with this prefix. Other texts need no look-up in the database."""
     body = text.removeprefix(f"{prefix}_")
     length = len(body)
     return (
         body != text and length in {_RANDOM_CHARACTERS, _RANDOM_CHARACTERS + _TIME_CHARACTERS} and set(body) <= _LETTERS
     )
-
-
-_LETTERS = frozenset(_ALPHABET)
 
 
 def _random_characters() -> str:
@@ -185,14 +184,6 @@ def _random_characters() -> str:
     return _random_ids.pop()
 
 
-_BLOCK_IDS = 256
-_random_ids: list[str] = []  # made many at a time: a system call for each is a twentieth of a request
-_LETTER_OF_BYTE = _ALPHABET.encode() * 8  # each letter stands for 8 of the 256, so that none is likelier than another
-
-
-@lru_cache(maxsize=8)  # several ids have the same time
+@lru_cache(maxsize=8)  # many ids of one moment share their time
 def _base32(number: int, characters: int) -> str:
     return "".join([_PAIRS[number >> shift & 1023] for shift in range(5 * characters - 10, -1, -10)])
-
-
-_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]

@@ -1,9 +1,13 @@
-"""The port to whatever draws pictures, the values that cross it, and what can go wrong behind it."""
+"""The port to image providers: the values that cross it, and the errors that a provider raises."""
 
+import re
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from app.core.errors import ApiError, Unavailable
+from app.core.images import MEDIA_TYPES, ImageFormat
+
+_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", re.ASCII)
 
 
 class Size(NamedTuple):
@@ -12,13 +16,27 @@ class Size(NamedTuple):
     width: int
     height: int
 
+    @classmethod
+    def parse(cls, text: str) -> "Size | None":
+        """The size that is written as `1024x1024`; None for any other text."""
+        match = _SIZE.fullmatch(text)
+        return cls(int(match[1]), int(match[2])) if match else None
+
+    @classmethod
+    def of(cls, text: str) -> "Size":
+        """The same of a text that was accepted before. Raises ValueError for any other."""
+        size = cls.parse(text)
+        if size is None:
+            raise ValueError("not a size")
+        return size
+
     def __str__(self) -> str:
         return f"{self.width}x{self.height}"
 
 
 @dataclass(slots=True, eq=False)
 class CallBudget:
-    """The calls to a provider that one request of a client may cost, over all its images.
+    """The calls to a provider that one client request may cost, over all its images.
 
     Each image has one call, and the repeats after a failure are counted for the request: `n` images cost at most
     `n + repeats_max` calls.
@@ -26,12 +44,12 @@ class CallBudget:
 
     repeats: int = 0
     is_closed: bool = False
-    """Whether an image has failed for good: no call is sent any more."""
+    """Whether an image has failed for good: no further call is sent."""
     may_have_been_paid: bool = False
     """Whether a call was sent that the provider may charge for."""
 
     def take_repeat(self, repeats_max: int) -> bool:
-        """Whether there may be one more call after one that failed. If so, it is counted."""
+        """Counts one more call after a failed one, and returns True; or returns False where none is allowed."""
         if self.is_closed or self.repeats >= repeats_max:
             return False
         self.repeats += 1
@@ -43,49 +61,53 @@ class CallBudget:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be drawn, and on which request's budget."""
+class DrawRequest:
+    """One image to draw, and the budget of the client request that it belongs to."""
 
     prompt: str
     size: Size
     budget: CallBudget = field(default_factory=CallBudget, compare=False, repr=False)
-    """The images of one request share one; by default an image has a request to itself."""
+    """Shared by the images of one client request; by default an image has its own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """The bytes of a picture of exactly the ordered size, and what they are: image/png, image/jpeg or image/webp."""
+class Image:
+    """The bytes of an image, of exactly the requested size."""
 
     content: bytes
-    media_type: str
+    format: ImageFormat
+
+    @property
+    def media_type(self) -> str:
+        return MEDIA_TYPES[self.format]
 
 
 class Provider(Protocol):
-    """Draws pictures."""
+    """Draws images."""
 
     name: str
     is_deterministic: bool
-    """Whether the same order gives the same bytes every time, at no cost: then drawing can wait for whoever looks."""
+    """Whether equal requests give equal bytes, at no cost: then the image can be drawn when it is first read."""
 
-    def refusal(self, size: Size) -> str | None:
-        """Why this size cannot be drawn, as a sentence that lists what can; None where it can."""
+    def refusal(self, size: Size | None) -> str | None:
+        """None if this size can be drawn; otherwise a sentence that lists the sizes that can."""
         ...
 
-    async def draw(self, order: Order, *, deadline: float) -> Picture:
-        """The picture, before `deadline` (of the event loop's clock).
+    async def draw(self, request: DrawRequest, *, deadline: float) -> Image:
+        """The image, before `deadline` (of the event loop's clock).
 
-        Raises one of the errors below, or Unavailable when too much waits already. None of them holds a word of the
-        provider's, and each says whether this image `may_have_been_paid`.
+        Raises one of PROVIDER_PROBLEMS, or Unavailable when too many calls are waiting already. No error quotes the
+        provider, and each says whether this image `may_have_been_paid`.
 
-        A call that may have been paid is not sent again, but once after an answer without an image and without a
-        reason. All calls are on the order's budget, which also knows whether any of the request may have been paid.
+        A call that may have been paid is not repeated, except once after a response without an image and without a
+        reason. All calls count against the request's budget, which also records whether any may have been paid.
         """
         ...
 
     async def check(self) -> str:
-        """`ok`, once its address, key and model have been tried by asking for nothing that costs; or what could not be.
+        """Tries address, key and model by a request that costs nothing. Returns `ok`, or what could not be tried.
 
-        Raises ProviderUnavailable, with one sentence for the operator, for what cannot be used.
+        Raises ProviderUnavailable, with one sentence for the operator, for a setting that cannot be used.
         """
         ...
 
@@ -117,4 +139,3 @@ class ProviderUnavailable(Unavailable):
 
 
 PROVIDER_PROBLEMS = (ContentRefused, NoImageReturned, ProviderFailed, ProviderTimeout, ProviderUnavailable)
-"""All of them."""

@@ -1,7 +1,8 @@
 """The provider that the settings name."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from app.core.pool import BoundedPool
 from app.core.settings import ConfigurationError, Settings
@@ -11,17 +12,19 @@ from app.providers.openai import OPENAI_SIZES, OpenAIProvider, parse_sizes
 from app.providers.stub import StubProvider
 from app.providers.upstream import Bounds, Upstream
 
+Parsed = TypeVar("Parsed")
+
 
 @asynccontextmanager
 async def configured_provider(
     settings: Settings, *, drawing: BoundedPool, decoding: BoundedPool
 ) -> AsyncIterator[Provider]:
-    """Who draws for live keys; its connections are closed at the end. The stub draws in the threads of `drawing`; what
-    any other provider sends is decoded in those of `decoding`.
+    """The provider for live keys; its connections are closed at the end. The stub draws in the threads of `drawing`;
+    what any other provider sends is decoded in those of `decoding`.
 
-    Raises ConfigurationError where a setting that it needs is missing or cannot be read.
+    Raises ConfigurationError for a setting that is missing or cannot be read.
     """
-    if settings.image_provider == "stub":
+    if settings.uses_stub:
         yield StubProvider(drawing)
         return
     seconds = settings.generation_deadline_seconds
@@ -40,10 +43,6 @@ async def configured_provider(
 def _gemini(settings: Settings, upstream: Upstream, pool: BoundedPool) -> Provider:
     if settings.gemini_api_key is None:
         raise ConfigurationError("IMAGE_PROVIDER is gemini, but GEMINI_API_KEY is missing.")
-    try:
-        frames = parse_frames(settings.gemini_sizes or GEMINI_SIZES)
-    except ValueError as error:
-        raise ConfigurationError(f"GEMINI_SIZES cannot be read: {error}.") from None
     return GeminiProvider(
         upstream,
         pool,
@@ -51,20 +50,23 @@ def _gemini(settings: Settings, upstream: Upstream, pool: BoundedPool) -> Provid
         base_url=settings.gemini_base_url,
         api_version=settings.gemini_api_version,
         model=settings.gemini_model,
-        frames=frames,
+        frames=_parsed("GEMINI_SIZES", parse_frames, settings.gemini_sizes or GEMINI_SIZES),
     )
 
 
 def _openai(settings: Settings, upstream: Upstream, pool: BoundedPool) -> Provider:
-    try:
-        sizes = parse_sizes(settings.openai_sizes or OPENAI_SIZES)
-    except ValueError as error:
-        raise ConfigurationError(f"OPENAI_SIZES cannot be read: {error}.") from None
     return OpenAIProvider(
         upstream,
         pool,
         api_key=settings.openai_api_key,
         base_url=settings.openai_base_url,
         model=settings.openai_model,
-        sizes=sizes,
+        sizes=_parsed("OPENAI_SIZES", parse_sizes, settings.openai_sizes or OPENAI_SIZES),
     )
+
+
+def _parsed(name: str, parse: Callable[[str], Parsed], text: str) -> Parsed:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{name} cannot be read: {error}.") from None

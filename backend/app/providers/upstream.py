@@ -1,31 +1,27 @@
 """Calls to a provider over HTTP: bounded in number, time and bytes, and not repeated where one may have been paid."""
 
 import asyncio
-import math
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from ssl import SSLContext
 
 import httpx2
-from pydantic import SecretStr
 
 from app.core.errors import ApiError, Unavailable
 from app.core.logs import logger
-from app.providers import CallBudget, Picture, ProviderFailed, ProviderTimeout, ProviderUnavailable
-from app.providers.answers import OK, SERVER_ERROR, TIMED_OUT, Answer
-from app.providers.purchase import Again, BudgetClosed, Purchase
+from app.providers import Image, ProviderFailed, ProviderTimeout
+from app.providers.responses import OK, Response
+from app.providers.retries import BudgetClosed, ImageCalls, Retry
 
 _ERROR_BYTES_MAX = 64 * 1024
 # A provider that closes a connection just as a call is sent on it leaves a call that may have been paid. So ours are
 # closed first: uvicorn, Node and Apache keep theirs for five seconds, nginx for 75, Google and Cloudflare for longer.
 _IDLE_CONNECTIONS_MAX, _IDLE_SECONDS = 100, 4
 _PAUSE_SECONDS_MAX = 10.0
-_UNTOLD_SECONDS, _UNUSABLE_SECONDS = 5, 60
-_LOOK_SECONDS = 5
+_PROBE_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -33,182 +29,148 @@ class Bounds:
     """What calls to one provider may take of this process."""
 
     calls_max: int = 1000
-    """Drawings in flight, their pauses included; one more is refused at once."""
+    """Images being drawn at a time, their pauses included; one more is refused at once."""
     connect_seconds: float = 10
     first_byte_seconds: float = 120
-    """Also the longest silence between two pieces of an answer."""
+    """Also the longest silence between two chunks of a response."""
     bytes_max: int = 64 * 1024 * 1024
-    """Of one answer."""
+    """Of one response."""
     readers_max: int = 32
-    """Answers in memory at a time; the others wait in the provider's connection."""
-    tries_max: int = 3
+    """Responses in memory at a time; the others wait in the provider's connection."""
+    attempts_max: int = 3
     pause_seconds: float = 0.5
-    """The longest pause before the second try; it doubles for each further one."""
+    """The longest pause before the second attempt; it doubles for each further one."""
 
 
 class Upstream:
-    """The way to one provider. Redirects, cookies and the environment's proxies and passwords are not followed.
+    """Sends calls to one provider. Redirects, cookies and the environment's proxies and passwords are not followed.
 
-    What it raises holds no request, no answer and no address, not even as the cause: a request's headers are the key.
+    No error holds a request, a response or an address, not even as its cause: a request's headers carry the key.
     """
 
     def __init__(self, bounds: Bounds, *, ssl_context: SSLContext | None = None) -> None:
         self._bounds = bounds
-        self._room = bounds.calls_max
+        self._free_slots = bounds.calls_max
         self._readers = asyncio.Semaphore(bounds.readers_max)
         self._connections = _Connections(ssl_context or httpx2.create_ssl_context(trust_env=False))
 
-    async def draw(
-        self, attempt: Callable[[Purchase], Awaitable[Picture]], *, budget: CallBudget, deadline: float
-    ) -> Picture:
-        """What `attempt` returns, after as many tries as it asks for and the budget and the bounds allow, before
-        `deadline`. Its calls belong to the purchase that it is given.
+    async def draw(self, attempt: Callable[[], Awaitable[Image]], calls: ImageCalls) -> Image:
+        """The result of `attempt`, which sends `calls`, after as many attempts as it asks for and as the budget and the
+        bounds allow, before the deadline.
 
-        Raises Unavailable at once when too many are drawn already, ProviderTimeout at the deadline, and whatever error
-        `attempt` raises. Each says whether one of the calls may have been paid.
+        Raises Unavailable at once when `calls_max` images are being drawn, ProviderTimeout at the deadline, and any
+        error of `attempt`. Each says whether one of the calls may have been paid.
         """
-        if self._room == 0:
+        if self._free_slots == 0:
             raise Unavailable
-        self._room -= 1
-        purchase = Purchase(budget)
+        self._free_slots -= 1
         try:
-            async with asyncio.timeout_at(deadline):
-                # The other images of the request take their slots, or find none, before a call for this one is sent.
+            async with asyncio.timeout_at(calls.deadline):
+                # The other images of the request take their slots, or are refused, before a call for this one is sent.
                 await asyncio.sleep(0)
-                return await self.persist(partial(attempt, purchase), deadline=deadline, purchase=purchase)
+                return await self.retry(attempt, calls)
         except TimeoutError:
-            pass  # raised below, so that it has no cause to show
+            pass  # raised below, so that it has no cause
         except ApiError as error:
-            error.may_have_been_paid = purchase.may_have_been_paid
+            error.may_have_been_paid = calls.may_have_been_paid
             raise
         finally:
-            self._room += 1
-            purchase.end()
+            self._free_slots += 1
+            calls.end()
         late = ProviderTimeout()
-        late.may_have_been_paid = purchase.may_have_been_paid
+        late.may_have_been_paid = calls.may_have_been_paid
         raise late
 
-    async def persist(
-        self, attempt: Callable[[], Awaitable[Picture]], *, deadline: float, purchase: Purchase | None = None
-    ) -> Picture:
-        """The same without the bound on calls, for a step of one that is counted already. Without a purchase, for one
-        that costs nothing: it has as many tries as the bounds allow.
-        """
+    async def retry(self, attempt: Callable[[], Awaitable[Image]], calls: ImageCalls) -> Image:
+        """The same without `calls_max`, for a step of a drawing that already holds a slot."""
         loop = asyncio.get_running_loop()
-        purchase = purchase or Purchase(CallBudget())
-        tried = 0
+        attempts = 0
         while True:
-            tried += 1
+            attempts += 1
             try:
                 return await attempt()
-            except Again as raised:
+            except Retry as raised:
                 failed = raised
-            pause = self._pause_seconds(failed, tried)
-            in_time = loop.time() + pause < deadline
-            if not in_time or not purchase.may_repeat(failed, tries_max=self._bounds.tries_max):
+            pause = self._pause_seconds(failed, attempts)
+            in_time = loop.time() + pause < calls.deadline
+            if not in_time or not calls.may_repeat(failed, attempts_max=self._bounds.attempts_max):
                 raise failed.error
             await asyncio.sleep(pause)
 
     @asynccontextmanager
-    async def exchange(self, request: httpx2.Request, purchase: Purchase | None = None) -> AsyncIterator[Answer]:
-        """The answer to one request, which belongs to `purchase` unless it costs nothing. It takes one of the places
-        for answers in memory until the context is left.
+    async def call(self, request: httpx2.Request, calls: ImageCalls | None = None) -> AsyncIterator[Response]:
+        """The response to one request, which is counted in `calls` unless it costs nothing. It holds one of the
+        `readers_max` slots until the context is left.
 
-        Raises Again where the connection failed or was lost or too much came, and ProviderTimeout where the provider
-        fell silent.
+        Raises Retry where the connection failed or was lost or the response was too large, and ProviderTimeout where
+        the provider fell silent.
         """
         bounds = self._bounds
         silence = {"read": bounds.first_byte_seconds, "write": bounds.first_byte_seconds}
         request.extensions = {**request.extensions, "timeout": {"connect": bounds.connect_seconds, **silence}}
-        if purchase is not None:
-            purchase.begin_call()
-            request.extensions["trace"] = purchase.trace
-        trouble: Exception | None = None
+        if calls is not None:
+            calls.begin_call()
+            request.extensions["trace"] = calls.trace
+        failure: Exception | None = None
         async with AsyncExitStack() as held:
             try:
-                answer = await self._read(request, held)
+                response = await self._read(request, held)
             except (httpx2.ReadTimeout, httpx2.WriteTimeout):
-                trouble = ProviderTimeout()
+                failure = ProviderTimeout()
             except (_TooLarge, BudgetClosed):
-                trouble = Again(ProviderFailed())
-            except (httpx2.TransportError, OSError) as error:  # an alert of TLS is an OSError of its own
+                failure = Retry(ProviderFailed())
+            except (httpx2.TransportError, OSError) as error:  # a TLS alert is an OSError of its own
                 logger.error("provider_connection_failed", failure=type(error).__name__)
-                trouble = Again(ProviderFailed())
-            if trouble is not None:
-                raise trouble
-            if purchase is not None and answer.says_nothing_was_drawn:
-                purchase.nothing_was_drawn()
-            yield answer
+                failure = Retry(ProviderFailed())
+            if failure is not None:
+                raise failure
+            if calls is not None and response.means_unpaid:
+                calls.mark_unpaid()
+            yield response
 
-    async def look(self, request: httpx2.Request) -> Answer | None:
-        """The answer to a question that costs nothing, asked once; None where there is none in time."""
+    async def probe(self, request: httpx2.Request) -> Response | None:
+        """The response to one request that costs nothing, sent once; None where none arrives within five seconds."""
         try:
-            async with asyncio.timeout(_LOOK_SECONDS), self.exchange(request) as answer:
-                return answer
-        except (Again, ProviderTimeout, TimeoutError):
+            async with asyncio.timeout(_PROBE_SECONDS), self.call(request) as response:
+                return response
+        except (Retry, ProviderTimeout, TimeoutError):
             return None
 
-    async def _read(self, request: httpx2.Request, held: AsyncExitStack) -> Answer:
-        async with self._connections.send(request) as response:
+    async def _read(self, request: httpx2.Request, held: AsyncExitStack) -> Response:
+        async with self._connections.send(request) as received:
             await held.enter_async_context(self._readers)
-            succeeded, content = response.status_code == OK, bytearray()
-            most = self._bounds.bytes_max if succeeded else _ERROR_BYTES_MAX
-            answer = Answer(response.status_code, response.headers, content)
-            async for chunk in response.aiter_raw():
+            succeeded, content = received.status_code == OK, bytearray()
+            bytes_max = self._bounds.bytes_max if succeeded else _ERROR_BYTES_MAX
+            response = Response(received.status_code, received.headers, content)
+            async for chunk in received.aiter_raw():
                 content += chunk
-                if len(content) > most:
+                if len(content) > bytes_max:
                     if succeeded:
-                        logger.error("provider_answer_too_large", **answer.description)
+                        logger.error("provider_answer_too_large", **response.description)
                         raise _TooLarge
                     break
-            return answer
+            return response
 
-    def _pause_seconds(self, failed: Again, tried: int) -> float:
-        # Jitter, or all who failed together come back together. Not a secret, so any generator will do.
-        longest = min(_PAUSE_SECONDS_MAX, self._bounds.pause_seconds * 2.0 ** (tried - 1))
-        return (failed.told_seconds or 0) + longest * random.SystemRandom().uniform(0.1, 1)
+    def _pause_seconds(self, failed: Retry, attempts: int) -> float:
+        # Jitter, or all calls that failed together would be repeated together.
+        longest = min(_PAUSE_SECONDS_MAX, self._bounds.pause_seconds * 2.0 ** (attempts - 1))
+        return (failed.after_seconds or 0) + longest * random.SystemRandom().uniform(0.1, 1)
 
     async def close(self) -> None:
-        """Ends what is left of its connections."""
+        """Closes the remaining connections."""
         await self._connections.close()
 
 
-def unusable(provider: str, *, status: int, reason: str) -> ProviderUnavailable:
-    """The error for what only the operator can mend, told in the log: our word for it, and none of the provider's."""
-    logger.error("provider_unusable", provider=provider, status=status, reason=reason)
-    return ProviderUnavailable(retry_after_seconds=_UNUSABLE_SECONDS)
-
-
-def unexpected(provider: str, answer: Answer) -> Exception:
-    """What a status stands for that has no meaning of its own, logged: worth another try where it may be in trouble."""
-    logger.error("provider_answer_unexpected", provider=provider, **answer.description)
-    return Again(ProviderFailed()) if answer.status >= SERVER_ERROR or answer.status == TIMED_OUT else ProviderFailed()
-
-
-def not_now(told_seconds: float | None) -> Again:
-    """What a 429 and a 503 stand for: nothing was drawn, and another try may come as soon as the provider says."""
-    seconds = max(1, math.ceil(_UNTOLD_SECONDS if told_seconds is None else told_seconds))
-    return Again(ProviderUnavailable(retry_after_seconds=seconds), told_seconds=told_seconds)
-
-
-def checked_key(key: SecretStr) -> SecretStr:
-    """The key, if a header can hold it. Raises ValueError, without it."""
-    raw = key.get_secret_value()
-    if not raw.isascii() or not raw.isprintable() or " " in raw:
-        raise ValueError("A provider's key must be visible ASCII characters")
-    return key
-
-
 class _TooLarge(Exception):
-    """More than one answer may have."""
+    """A response exceeds `bytes_max`."""
 
 
 class _Connections:
-    """Connections that carry one call at a time, all with one SSL context. The last used is the next; of those that are
-    idle, a hundred are kept.
+    """Connections that carry one call at a time, all with one SSL context. The last used is reused first, and at most
+    a hundred idle ones are kept.
 
-    Each is a pool of its own: a pool looks at all its connections whenever a call begins or ends, and with thousands of
-    them does little else.
+    Each is a pool of its own: httpcore2's pool walks all its connections whenever a call begins or ends, which takes
+    most of its time with thousands of them.
     """
 
     def __init__(self, ssl_context: SSLContext) -> None:

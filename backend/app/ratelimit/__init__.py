@@ -1,7 +1,9 @@
-"""Rate limits: what a limit is, the arithmetic that decides, and the port behind which the state is kept.
+"""Rate limits: what a limit is, the arithmetic that decides, and the port to where the state is kept.
 
-The arithmetic is GCRA, a token bucket that needs one number per bucket: the time at which it will be full again. All
-times are whole microseconds, so that every source, in this process or in a script elsewhere, decides alike.
+The arithmetic is the generic cell rate algorithm (GCRA): a token bucket of which one number is kept, its theoretical
+arrival time (TAT), the time at which it is full again. Taking a unit moves the TAT one emission interval into the
+future, and is allowed if the TAT is then no further ahead of now than the burst tolerance. All times are whole
+microseconds, so that memory and the Redis script decide alike.
 """
 
 import re
@@ -10,73 +12,74 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol, Self
 
+from app.core.limit_format import LIMIT_PATTERN, WINDOW_SECONDS
+
 MICROSECONDS = 1_000_000
-_WINDOW_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
-_LIMIT = re.compile(r"([1-9][0-9]{0,6})/(second|minute|hour|day)", re.ASCII)
+_LIMIT = re.compile(LIMIT_PATTERN)
 
 
 @dataclass(frozen=True)
 class Limit:
-    """`count` at once, refilled evenly over `window_seconds`."""
+    """`count` units at once, refilled evenly over `window_seconds`."""
 
     count: int
     window_seconds: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`600/minute`. Raises ValueError for anything else."""
-        match = _LIMIT.fullmatch(text)
-        if match is None:
+        """The limit that a text such as `600/minute` describes. Raises ValueError for any other text."""
+        if _LIMIT.fullmatch(text) is None:
             raise ValueError("must look like 600/minute (per second, minute, hour or day)")
-        return cls(int(match[1]), _WINDOW_SECONDS[match[2]])
+        count, window = text.split("/")
+        return cls(int(count), WINDOW_SECONDS[window])
 
     @cached_property
-    def interval(self) -> int:
-        """Microseconds in which one unit comes back, rounded up: never more than the limit says."""
+    def emission_interval(self) -> int:
+        """Microseconds after which one unit is refilled, rounded up: never more than `count` in the window."""
         return -(-self.window_seconds * MICROSECONDS // self.count)
 
     @cached_property
-    def policy(self) -> str:
-        """As `RateLimit-Policy` has it, without the name."""
-        return f"q={self.count};w={self.window_seconds}"
+    def burst_tolerance(self) -> int:
+        """Microseconds by which a TAT may be ahead of now, which is also how long an empty bucket takes to fill."""
+        return self.count * self.emission_interval
 
     @cached_property
-    def depth(self) -> int:
-        """Microseconds in which an empty bucket is full again."""
-        return self.count * self.interval
+    def policy(self) -> str:
+        """The limit's parameters in `RateLimit-Policy`."""
+        return f"q={self.count};w={self.window_seconds}"
 
 
-class Charge(NamedTuple):
-    """Units to be taken from the bucket `name` of the caller `who`."""
+class Take(NamedTuple):
+    """Units to be taken from the bucket that `subject`, such as a key or an address, has under the limit `name`."""
 
     name: str
-    who: str
+    subject: str
     limit: Limit
     units: int = 1
 
     @property
-    def cost(self) -> int:
-        """Microseconds by which taking the units puts off the time at which the bucket is full."""
-        return self.units * self.limit.interval
+    def increment(self) -> int:
+        """Microseconds by which taking the units moves the bucket's TAT."""
+        return self.units * self.limit.emission_interval
 
 
-class Lease(NamedTuple):
-    """One of the `places` for things that `who` may have running at a time, known by its `id`.
+class Slot(NamedTuple):
+    """One of the `slots` of a concurrency limit that `subject` has, held under an `id` of its own.
 
-    It lasts until it is ended, and no longer than `seconds`: whoever dies with a lease leaks none.
+    It is held until it is released, and for `seconds` at most: if its process dies, it becomes free by itself.
     """
 
-    who: str
-    places: int
+    subject: str
+    slots: int
     seconds: int
     id: str
 
 
 class Decision(NamedTuple):
-    """What a limiter answers about one charge.
+    """A limiter's answer to one take.
 
-    `remaining` units could be taken now; in `reset_seconds` the bucket is full again; after `retry_after_seconds` the
-    same charge is allowed, if nobody else takes from the bucket (0 where it was allowed).
+    `remaining` units could be taken now; the bucket is full in `reset_seconds`; after `retry_after_seconds` (0 if it is
+    allowed) the same take is allowed, provided that nothing else is taken from the bucket meanwhile.
     """
 
     name: str
@@ -87,67 +90,67 @@ class Decision(NamedTuple):
     retry_after_seconds: float
 
 
-class Taken(NamedTuple):
-    """What became of an attempt to take: everything that was asked for where `allowed`, else nothing at all."""
+class TakeResult(NamedTuple):
+    """What came of one call: everything that it asked for was taken if it is `allowed`, and nothing if it is not."""
 
     allowed: bool
     decisions: Sequence[Decision]
-    """One for each charge, in their order. A charge that had room is `allowed` even where another one had none."""
-    crowded: bool
-    """As many leases as there may be are running."""
+    """One for each take, in their order. One whose bucket had enough units is `allowed` even if another refused."""
+    no_free_slot: bool
+    """A slot was asked for, and all slots of its subject are held."""
 
 
 class Limiter(Protocol):
-    """Where buckets and leases are kept.
+    """Where buckets and slots are kept.
 
-    A bucket or a lease belongs to a `group`, in which it is unique; what is taken at once lives in one group.
+    Each belongs to a `group`, in which its name and subject are unique. All that one call takes is of one group.
     """
 
-    async def take(self, charges: Sequence[Charge], *, group: str, lease: Lease | None = None) -> Taken:
-        """Takes the units of each charge, and the lease if there is one; or, if any of them is refused, none of it."""
+    async def take(self, takes: Sequence[Take], *, group: str, slot: Slot | None = None) -> TakeResult:
+        """Takes the units of every take, and the slot if there is one; or nothing, if any of them is refused."""
         ...
 
-    async def give_back(self, charges: Sequence[Charge], *, group: str) -> None:
-        """Returns units that were taken and, as it turned out, should not have been."""
+    async def give_back(self, takes: Sequence[Take], *, group: str) -> None:
+        """Returns units that were taken and turned out not to count. A bucket never holds more than its limit."""
         ...
 
-    def end(self, lease: Lease, *, group: str) -> None:
-        """Ends a lease. One that was never taken, or has ended, changes nothing."""
+    def release(self, slot: Slot, *, group: str) -> None:
+        """Frees a slot. Has no effect on one that is not held."""
         ...
 
 
-def level(full_at: int, limit: Limit, *, now: int) -> int:
-    """When a bucket that was left to be full at `full_at` is full: not before now, and not after an empty one would be.
+def clamp_tat(tat: int, limit: Limit, *, now: int) -> int:
+    """The TAT as it counts now: not in the past, and no further ahead than the burst tolerance.
 
-    The second bound holds where the limit has become wider meanwhile, or the clock has gone back: neither makes anybody
-    wait longer than for an empty bucket.
+    The second bound matters after the limit was changed or the clock was set back: no caller waits longer than an empty
+    bucket takes to fill.
     """
-    if full_at <= now:
+    if tat <= now:
         return now
-    empty = now + limit.depth
-    return min(full_at, empty)
+    empty = now + limit.burst_tolerance
+    return min(tat, empty)
 
 
-def decide(charges: Sequence[Charge], *, levels: Sequence[int], now: int, crowded: bool = False) -> Taken:
-    """GCRA over buckets at these levels: taken are all units or none. Microseconds.
+def decide(takes: Sequence[Take], *, tats: Sequence[int], now: int, no_free_slot: bool = False) -> TakeResult:
+    """GCRA over several buckets, whose clamped TATs are given: all units are taken, or none. Microseconds.
 
-    Taking a unit puts the time at which a bucket is full off by one interval; a bucket of N can be at most N intervals
-    from full. More units than the limit counts are never there.
+    A take of more units than its limit counts is always refused.
     """
-    allowed, costs = not crowded, []
-    for charge, at in zip(charges, levels, strict=True):
-        cost = charge.cost
-        costs.append((charge, at - now, cost))
-        if at + cost - now > charge.limit.depth:
+    allowed, moves = not no_free_slot, []
+    for take, tat in zip(takes, tats, strict=True):
+        increment = take.increment
+        moves.append((take, tat - now, increment))
+        if tat + increment - now > take.limit.burst_tolerance:
             allowed = False
-    decisions = [_decision(charge, away=away, cost=cost, taken=allowed) for charge, away, cost in costs]
-    return Taken(allowed, decisions, crowded)
+    decisions = [_decision(take, ahead=ahead, increment=increment, taken=allowed) for take, ahead, increment in moves]
+    return TakeResult(allowed, decisions, no_free_slot)
 
 
-def _decision(charge: Charge, *, away: int, cost: int, taken: bool) -> Decision:
-    limit = charge.limit
-    missing = away + cost - limit.depth
+def _decision(take: Take, *, ahead: int, increment: int, taken: bool) -> Decision:
+    limit = take.limit
+    wait = ahead + increment - limit.burst_tolerance
     if taken:
-        away += cost
-    remaining, wait = (limit.depth - away) // limit.interval, missing / MICROSECONDS if missing > 0 else 0.0
-    return Decision(charge.name, limit, missing <= 0, remaining, away / MICROSECONDS, wait)
+        ahead += increment
+    remaining = (limit.burst_tolerance - ahead) // limit.emission_interval
+    retry_after_seconds = wait / MICROSECONDS if wait > 0 else 0.0
+    return Decision(take.name, limit, wait <= 0, remaining, ahead / MICROSECONDS, retry_after_seconds)

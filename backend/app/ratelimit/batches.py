@@ -1,4 +1,4 @@
-"""Operations that wait to be sent to Redis, in the words of the script."""
+"""Operations that wait to be sent to Redis, as the keys and arguments of the script that decides them."""
 
 import asyncio
 import json
@@ -6,18 +6,18 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import chain, islice
 
-from app.ratelimit import Lease
+from app.ratelimit import Slot
 
 BATCH_MAX = 500
-"""Operations that one script decides at most: a few milliseconds, in which Redis does nothing else."""
+"""Operations that one run of the script decides at most: a few milliseconds, in which Redis does nothing else."""
 _BATCH_MIN = 32
 
-Word = str | int
-Levels = tuple[int, Sequence[int], bool]
-"""The time, the level of each bucket before the units were taken, and whether as many leases as may be were running."""
+Argument = str | int
+Reply = tuple[int, Sequence[int], bool]
+"""The time, the clamped TAT of each bucket before the take, and whether there was no free slot."""
 
 
-class OutOfReach(Exception):
+class RedisUnavailable(Exception):
     """Redis did not decide: it cannot be reached, is too slow, or refuses to write. `reason` names the error."""
 
     def __init__(self, reason: str) -> None:
@@ -26,63 +26,64 @@ class OutOfReach(Exception):
 
 
 class Batch:
-    """Operations of one group that are sent together: the keys of one script, and its words about them."""
+    """Operations of one group that one run of the script decides, and the futures of those who wait for its replies."""
 
     def __init__(self, prefix: str, *, operations_max: int) -> None:
         self.operations_max = operations_max
         self.keys: dict[str, int] = {}
-        self.ended: list[tuple[Lease, str]] = []
+        self.released: list[tuple[Slot, str]] = []
+        """The slots that this batch releases, each with its group."""
         self._prefix = prefix
         self._operations = 0
-        self._words: list[Word] = []
-        self._asked: list[tuple[int | None, asyncio.Future[Levels]]] = []
+        self._arguments: list[Argument] = []
+        self._waiters: list[tuple[int | None, asyncio.Future[Reply]]] = []
 
     @property
     def is_full(self) -> bool:
         return self._operations >= self.operations_max
 
     @property
-    def words(self) -> str:
-        """All of them in one: the client takes its time over each argument of a command."""
-        return json.dumps(self._words)
+    def arguments(self) -> str:
+        """All arguments as one JSON array: the Redis client spends time on each argument of a command."""
+        return json.dumps(self._arguments)
 
-    def key(self, name: str) -> int:
-        """The place of this key among those of the script, from 1 on."""
+    def key_index(self, name: str) -> int:
+        """The index of this key among the keys of the script, counted from 1."""
         return self.keys.setdefault(self._prefix + name, len(self.keys) + 1)
 
-    def tell(self, words: Sequence[Word]) -> None:
-        """Adds an operation. All its words at once: one that cannot be written takes none of the others with it."""
+    def add(self, arguments: Sequence[Argument]) -> None:
+        """Adds an operation. Its arguments come all at once, so that one that fails to encode a name adds nothing."""
         self._operations += 1
-        self._words += words
+        self._arguments += arguments
 
-    def ask(self, words: Sequence[Word], *, levels: int | None) -> asyncio.Future[Levels]:
-        """The same, and what the script will have answered: this many levels, or None for no answer."""
-        self.tell(words)
-        future: asyncio.Future[Levels] = asyncio.get_running_loop().create_future()
-        self._asked.append((levels, future))
+    def add_awaited(self, arguments: Sequence[Argument], *, buckets: int | None) -> asyncio.Future[Reply]:
+        """Adds an operation and returns its future reply, about so many buckets; None if the script replies nothing."""
+        self.add(arguments)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiters.append((buckets, future))
         return future
 
-    def settle(self, answer: Sequence[int]) -> None:
-        """Gives everybody their part of the answer."""
-        now, rest = answer[0], iter(answer[1:])
-        for count, future in self._asked:
-            levels = list(islice(rest, count or 0))
-            crowded = count is not None and next(rest) == 1
-            if not future.done():  # its caller may have gone
-                future.set_result((now, levels, crowded))
+    def deliver(self, reply: Sequence[int]) -> None:
+        """Resolves every future with its part of the script's reply."""
+        now, values = reply[0], iter(reply[1:])
+        for buckets, future in self._waiters:
+            tats = list(islice(values, buckets or 0))
+            no_free_slot = buckets is not None and next(values) == 1
+            if not future.done():  # its caller may have been cancelled
+                future.set_result((now, tats, no_free_slot))
 
     def fail(self, reason: str) -> None:
-        """Tells everybody who still waits: OutOfReach."""
-        for _, future in self._asked:
+        """Fails every pending future with RedisUnavailable."""
+        for _, future in self._waiters:
             if not future.done():
-                future.set_exception(OutOfReach(reason))
+                future.set_exception(RedisUnavailable(reason))
 
 
 class Queue:
-    """Batches by group, each group's in the order of asking. A group's first is small, each behind it twice as large.
+    """Batches that wait, by group and in order of arrival. A group's first is small, each later one twice as large.
 
-    Were all that waits sent at once, those who are answered together would ask together again, and the process would
-    have nothing to do while they all wait.
+    If everything that waits were sent at once, the callers that are answered together would call again together, and
+    the process would have nothing to do while all of them wait.
     """
 
     def __init__(self) -> None:
@@ -91,22 +92,22 @@ class Queue:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def last(self, group: str) -> Batch:
-        """The group's batch that takes the next operation. Its keys begin with the group's name."""
-        batches = self._waiting.get(group)
+    def open_batch(self, prefix: str) -> Batch:
+        """The batch that takes the next operation of the group whose keys begin with this prefix."""
+        batches = self._waiting.get(prefix)
         if batches is None:
-            batches = self._waiting[group] = deque([Batch(group, operations_max=_BATCH_MIN)])
+            batches = self._waiting[prefix] = deque([Batch(prefix, operations_max=_BATCH_MIN)])
         elif batches[-1].is_full:
-            batches.append(Batch(group, operations_max=min(2 * batches[-1].operations_max, BATCH_MAX)))
+            batches.append(Batch(prefix, operations_max=min(2 * batches[-1].operations_max, BATCH_MAX)))
         return batches[-1]
 
-    def take_first(self) -> list[Batch]:
-        """The first batch of each group, which waits no longer."""
+    def pop_first(self) -> list[Batch]:
+        """Removes and returns the first batch of each group."""
         first = [batches.popleft() for batches in self._waiting.values()]
-        self._waiting = {group: batches for group, batches in self._waiting.items() if batches}
+        self._waiting = {prefix: batches for prefix, batches in self._waiting.items() if batches}
         return first
 
-    def take_all(self) -> list[Batch]:
-        """Every batch; none of them waits any longer."""
-        everything, self._waiting = self._waiting, {}
-        return list(chain.from_iterable(everything.values()))
+    def pop_all(self) -> list[Batch]:
+        """Removes and returns every batch."""
+        waiting, self._waiting = self._waiting, {}
+        return list(chain.from_iterable(waiting.values()))

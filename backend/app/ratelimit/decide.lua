@@ -1,16 +1,18 @@
--- Decides operations on the buckets and leases of one group, in their order; the arithmetic of app/ratelimit/__init__.py.
+-- Decides operations on the buckets and slots of one group, in their order; the arithmetic of app/ratelimit/__init__.py.
 --
--- KEYS: buckets, each a string that holds when it is full, and sets of leases, scored with when they end.
--- ARGV: the time, or '' for this server's own; the time after which nothing must happen any more, or '';
---       a JSON array of the words of all operations, one behind the other, where a key is its place in KEYS:
---         take   number of charges, for each: bucket, cost, depth; set of leases or 0, count, duration, id
---         give   number of charges, for each: bucket, cost
---         end    set of leases, id
--- Returns: the time; for each `take` the level of each of its buckets before it, and 1 if it was crowded, else 0.
---          Nothing if it was too late.
+-- KEYS: buckets, each a string with its theoretical arrival time (TAT), and sorted sets of the ids of held slots, scored
+--       with the time until which they are held.
+-- ARGV: the time, or '' for the clock of this server; the deadline after which the script does nothing, or '';
+--       a JSON array of the arguments of all operations, one after the other, where a key is its index in KEYS:
+--         take       number of buckets, for each: bucket, increment, burst tolerance;
+--                    number of slots, 0 or 1, and for one: set of held slots, slots of the subject, duration, id
+--         give_back  number of buckets, for each: bucket, increment
+--         release    set of held slots, id
+-- Returns: the time; for each `take` the clamped TAT of each of its buckets before it, and 1 if there was no free slot,
+--          else 0. An empty array after the deadline.
 -- All times are microseconds.
 
-local KEPT_LONGER = 10000 -- milliseconds, so that a clock that is put right does not empty a bucket
+local KEPT_LONGER = 10000 -- milliseconds, so that setting a wrong clock right does not empty a bucket
 
 local time = redis.call('TIME')
 local now = tonumber(ARGV[1]) or time[1] * 1000000 + time[2]
@@ -18,95 +20,98 @@ if now > (tonumber(ARGV[2]) or now) then
   return {}
 end
 
-local full_at, changed = {}, {}
-local answer = {now}
-local words, position = cjson.decode(ARGV[3]), 0
+local tats, changed = {}, {}
+local reply = {now}
+local arguments, position = cjson.decode(ARGV[3]), 0
 
-local function word()
+local function next_argument()
   position = position + 1
-  return words[position]
+  return arguments[position]
 end
 
-local function exactly(value) -- tostring() would round to 14 digits
+local function digits(value) -- tostring() would round to 14 digits
   return string.format('%.0f', value)
 end
 
-local function read(bucket)
-  local at = full_at[bucket] or tonumber(redis.call('GET', KEYS[bucket]) or '') or 0
-  full_at[bucket] = at
-  return at
+local function read_tat(bucket)
+  local tat = tats[bucket] or tonumber(redis.call('GET', KEYS[bucket]) or '') or 0
+  tats[bucket] = tat
+  return tat
 end
 
-local function write(bucket, at)
-  full_at[bucket], changed[bucket] = at, true
+local function write_tat(bucket, tat)
+  tats[bucket], changed[bucket] = tat, true
 end
 
-local function is_crowded(leases, count)
-  if redis.call('ZCARD', KEYS[leases]) < count then
+local function has_no_free_slot(held, slots)
+  if redis.call('ZCARD', KEYS[held]) < slots then
     return false
   end
-  redis.call('ZREMRANGEBYSCORE', KEYS[leases], '-inf', exactly(now))
-  return redis.call('ZCARD', KEYS[leases]) >= count
+  redis.call('ZREMRANGEBYSCORE', KEYS[held], '-inf', digits(now))
+  return redis.call('ZCARD', KEYS[held]) >= slots
 end
 
-local function start(leases, duration, id)
-  redis.call('ZADD', KEYS[leases], exactly(now + duration), id)
+local function hold(held, duration, id)
+  redis.call('ZADD', KEYS[held], digits(now + duration), id)
   local kept = math.ceil(duration / 1000) + KEPT_LONGER
-  if redis.call('PTTL', KEYS[leases]) < kept then -- a longer one may be there
-    redis.call('PEXPIRE', KEYS[leases], exactly(kept))
+  if redis.call('PTTL', KEYS[held]) < kept then -- the set may have a slot that is held for longer
+    redis.call('PEXPIRE', KEYS[held], digits(kept))
   end
 end
 
 local operations = {}
 
 function operations.take()
-  local allowed, after = true, {}
-  for _ = 1, word() do
-    local bucket, cost, depth = word(), word(), word()
-    local at = math.min(math.max(read(bucket), now), now + depth)
-    if at < read(bucket) then
-      write(bucket, at) -- even where nothing is taken: what is told of the wait is reckoned from here
+  local allowed, new_tats = true, {}
+  for _ = 1, next_argument() do
+    local bucket, increment, burst_tolerance = next_argument(), next_argument(), next_argument()
+    local tat = math.min(math.max(read_tat(bucket), now), now + burst_tolerance)
+    if tat < read_tat(bucket) then
+      write_tat(bucket, tat) -- even if nothing is taken: the wait in the decision counts from the clamped TAT
     end
-    allowed = allowed and at + cost - now <= depth
-    after[bucket] = at + cost
-    answer[#answer + 1] = at
+    allowed = allowed and tat + increment - now <= burst_tolerance
+    new_tats[bucket] = tat + increment
+    reply[#reply + 1] = tat
   end
-  local leases, count, duration, id = word(), word(), word(), word()
-  local crowded = leases > 0 and is_crowded(leases, count)
-  answer[#answer + 1] = crowded and 1 or 0
-  if allowed and not crowded then
-    for bucket, at in pairs(after) do
-      write(bucket, at)
-    end
-    if leases > 0 then
-      start(leases, duration, id)
-    end
+  local held, slots, duration, id
+  if next_argument() == 1 then
+    held, slots, duration, id = next_argument(), next_argument(), next_argument(), next_argument()
   end
-end
-
-function operations.give()
-  for _ = 1, word() do
-    local bucket, cost = word(), word()
-    write(bucket, read(bucket) - cost)
+  local no_free_slot = held ~= nil and has_no_free_slot(held, slots)
+  reply[#reply + 1] = no_free_slot and 1 or 0
+  if allowed and not no_free_slot then
+    for bucket, tat in pairs(new_tats) do
+      write_tat(bucket, tat)
+    end
+    if held then
+      hold(held, duration, id)
+    end
   end
 end
 
-operations['end'] = function()
-  redis.call('ZREM', KEYS[word()], word())
+function operations.give_back()
+  for _ = 1, next_argument() do
+    local bucket, increment = next_argument(), next_argument()
+    write_tat(bucket, read_tat(bucket) - increment)
+  end
 end
 
-while position < #words do
-  operations[word()]()
+function operations.release()
+  redis.call('ZREM', KEYS[next_argument()], next_argument())
+end
+
+while position < #arguments do
+  operations[next_argument()]()
 end
 
 for bucket in pairs(changed) do
-  local at = full_at[bucket]
-  if at > 0 then
-    local away = math.max(at - now, 0)
-    redis.call('SET', KEYS[bucket], exactly(at), 'PX', exactly(math.ceil(away / 1000) + KEPT_LONGER))
+  local tat = tats[bucket]
+  if tat > 0 then
+    local ahead = math.max(tat - now, 0)
+    redis.call('SET', KEYS[bucket], digits(tat), 'PX', digits(math.ceil(ahead / 1000) + KEPT_LONGER))
   else
     redis.call('DEL', KEYS[bucket])
   end
 end
 
-return answer
+return reply

@@ -1,4 +1,4 @@
-"""What limits do while the shared state is out of reach: each process holds its own share."""
+"""Limits in Redis, and in the memory of each process while Redis cannot decide."""
 
 import asyncio
 import secrets
@@ -7,63 +7,63 @@ from contextlib import suppress
 
 from app.core.logs import logger
 from app.core.metrics import Metrics
-from app.ratelimit import Charge, Lease, Limit, Taken
-from app.ratelimit.batches import OutOfReach
+from app.ratelimit import Limit, Slot, Take, TakeResult
+from app.ratelimit.batches import RedisUnavailable
 from app.ratelimit.memory import MemoryLimiter
 from app.ratelimit.redis import RedisLimiter
 
 PROBE_SECONDS = 0.5
-"""How often an unreachable Redis is tried: its return is noticed within about that time."""
+"""How often an unavailable Redis is probed: its return is noticed within about that time."""
 
-_WIDE = Limit(1_000_000, 1)
+_PROBE_LIMIT = Limit(1_000_000, 1)
 
 
 class FallbackLimiter:
-    """A limiter that is shared while it can be, and this process's own while it cannot.
+    """A limiter whose calls Redis decides while it can, and otherwise the memory of this process, which holds a share.
 
-    The first call that Redis does not decide in time is decided here, and so is every later one, at once, until a probe
-    has seen Redis decide again. No call ever fails because of Redis, and only those that were on their way when it
-    failed wait for it.
+    The first call that Redis does not decide in time is decided in memory, and so is every later one, without asking
+    Redis, until a probe has seen it decide again. No call fails because of Redis, and only those that were on their way
+    when it failed wait for it.
     """
 
-    def __init__(self, shared: RedisLimiter, own: MemoryLimiter, metrics: Metrics) -> None:
+    def __init__(self, shared: RedisLimiter, local: MemoryLimiter, metrics: Metrics) -> None:
         self._shared = shared
-        self._own = own
+        self._local = local
         self._metrics = metrics
         self._outage: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Connects before the first call has to. Where that fails, the process starts on its own."""
+        """Connects, so that the first call does not have to. If Redis is unavailable, an outage begins here."""
         try:
-            await self._shared.reach()
-        except OutOfReach as error:
-            self._leave(error)
+            await self._shared.connect()
+        except RedisUnavailable as error:
+            self._begin_outage(error)
 
-    async def take(self, charges: Sequence[Charge], *, group: str, lease: Lease | None = None) -> Taken:
+    async def take(self, takes: Sequence[Take], *, group: str, slot: Slot | None = None) -> TakeResult:
         if self._outage is None:
             try:
-                return await self._shared.take(charges, group=group, lease=lease)
-            except OutOfReach as error:
-                self._leave(error)
+                return await self._shared.take(takes, group=group, slot=slot)
+            except RedisUnavailable as error:
+                self._begin_outage(error)
         self._metrics.own_decisions.inc()
-        return await self._own.take(charges, group=group, lease=lease)
+        return await self._local.take(takes, group=group, slot=slot)
 
-    async def give_back(self, charges: Sequence[Charge], *, group: str) -> None:
+    async def give_back(self, takes: Sequence[Take], *, group: str) -> None:
         if self._outage is None:
             try:
-                await self._shared.give_back(charges, group=group)
-            except OutOfReach as error:
-                self._leave(error)
+                await self._shared.give_back(takes, group=group)
+            except RedisUnavailable as error:
+                self._begin_outage(error)
         else:
-            await self._own.give_back(charges, group=group)
+            await self._local.give_back(takes, group=group)
 
-    def end(self, lease: Lease, *, group: str) -> None:
-        if self._own.has(lease, group=group):
-            self._own.end(lease, group=group)
+    def release(self, slot: Slot, *, group: str) -> None:
+        if self._local.holds(slot, group=group):
+            self._local.release(slot, group=group)
         elif self._outage is None:
-            self._shared.end(lease, group=group)
+            self._shared.release(slot, group=group)
         else:
-            self._shared.end_later(lease, group=group)
+            self._shared.release_later(slot, group=group)
 
     async def close(self) -> None:
         if self._outage is not None:
@@ -72,29 +72,29 @@ class FallbackLimiter:
                 await self._outage
         await self._shared.close()
 
-    def _leave(self, error: OutOfReach) -> None:
+    def _begin_outage(self, error: RedisUnavailable) -> None:
         if self._outage is None:  # many calls may have failed together
             self._metrics.limit_outages.inc()
             logger.warning("limits_on_their_own", reason=error.reason)
-            self._outage = asyncio.create_task(self._return())
+            self._outage = asyncio.create_task(self._probe_until_redis_decides())
 
-    async def _return(self) -> None:
-        probe = Charge("probe", secrets.token_hex(8), _WIDE)
+    async def _probe_until_redis_decides(self) -> None:
+        take = Take("probe", secrets.token_hex(8), _PROBE_LIMIT)
         decides = False
         while not decides:
             await asyncio.sleep(PROBE_SECONDS)
-            decides = await self._decides(probe)
+            decides = await self._redis_decides(take)
         self._outage = None
         logger.info("limits_shared_again")
 
-    async def _decides(self, probe: Charge) -> bool:
+    async def _redis_decides(self, take: Take) -> bool:
         """Whether Redis can be reached, and writes in time."""
         try:
-            await self._shared.reach()
-            await self._shared.take([probe], group=probe.who)
-        except OutOfReach:
+            await self._shared.connect()
+            await self._shared.take([take], group=take.subject)
+        except RedisUnavailable:
             return False
         except Exception:
-            logger.exception("probe_failed")  # whatever it meets: without another try limits were never shared again
+            logger.exception("probe_failed")  # an error that ended the probing would end shared limits for good
             return False
         return True

@@ -1,10 +1,10 @@
-"""Buckets and leases in the memory of one process: the whole truth for a single worker, a share of it for several."""
+"""Buckets and slots in the memory of one process: of a single process, or a share of them of one among several."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from app.ratelimit import MICROSECONDS, Charge, Lease, Limit, Taken, decide, level
+from app.ratelimit import MICROSECONDS, Limit, Slot, Take, TakeResult, clamp_tat, decide
 
 _BUCKETS_MAX = 100_000
 
@@ -12,82 +12,82 @@ _Bucket = tuple[str, str, str]
 
 
 class MemoryLimiter:
-    """A limiter for the callers of this process, which holds one of `processes` equal shares of every limit.
+    """A limiter for the calls of this process, which enforces one of `processes` equal shares of every limit.
 
-    A share is rounded up, so all processes together let at most one unit each through that the limit does not. What is
-    told of a limit is the whole. Bounded: beyond `buckets_max` the bucket longest unused is forgotten.
+    Shares are rounded up, so all processes together let at most one unit each through beyond the limit. Decisions name
+    the whole limit. Memory is bounded: beyond `buckets_max` the bucket that was used longest ago is forgotten.
     """
 
     def __init__(self, *, clock: Callable[[], float], processes: int = 1, buckets_max: int = _BUCKETS_MAX) -> None:
         self._clock = clock
         self._processes = processes
         self._buckets_max = buckets_max
-        self._full_at: OrderedDict[_Bucket, int] = OrderedDict()
-        self._ends_at: dict[tuple[str, str], dict[str, int]] = {}
+        self._tats: OrderedDict[_Bucket, int] = OrderedDict()
+        self._held_until: dict[tuple[str, str], dict[str, int]] = {}
 
-    async def take(self, charges: Sequence[Charge], *, group: str, lease: Lease | None = None) -> Taken:
+    async def take(self, takes: Sequence[Take], *, group: str, slot: Slot | None = None) -> TakeResult:
         # No await between reading and writing: on one event loop that is what makes a decision atomic.
         now = self._now()
-        mine = charges if self._processes == 1 else [self._share_of(charge) for charge in charges]
-        buckets = [(group, charge.name, charge.who) for charge in charges]
-        levels = [
-            level(self._full_at.get(bucket, 0), charge.limit, now=now)
-            for bucket, charge in zip(buckets, mine, strict=True)
+        shares = takes if self._processes == 1 else [self._share_of(take) for take in takes]
+        buckets = [(group, take.name, take.subject) for take in takes]
+        tats = [
+            clamp_tat(self._tats.get(bucket, 0), share.limit, now=now)
+            for bucket, share in zip(buckets, shares, strict=True)
         ]
-        crowded = lease is not None and self._is_crowded(lease, group=group, now=now)
-        taken = decide(mine, levels=levels, now=now, crowded=crowded)
-        for bucket, charge, at in zip(buckets, mine, levels, strict=True):
-            if taken.allowed:
-                self._keep(bucket, at + charge.cost)
-            elif bucket in self._full_at:
-                self._keep(bucket, min(at, self._full_at[bucket]))  # what is told of the wait is reckoned from here
-        if taken.allowed and lease is not None:
-            self._ends_at.setdefault((group, lease.who), {})[lease.id] = now + lease.seconds * MICROSECONDS
-        return taken if mine is charges else _told_of_the_whole(taken, charges)
+        no_free_slot = slot is not None and self._has_no_free_slot(slot, group=group, now=now)
+        result = decide(shares, tats=tats, now=now, no_free_slot=no_free_slot)
+        for bucket, share, tat in zip(buckets, shares, tats, strict=True):
+            if result.allowed:
+                self._keep(bucket, tat + share.increment)
+            elif bucket in self._tats:
+                self._keep(bucket, min(tat, self._tats[bucket]))  # the wait in the decision counts from the clamped TAT
+        if result.allowed and slot is not None:
+            self._held_until.setdefault((group, slot.subject), {})[slot.id] = now + slot.seconds * MICROSECONDS
+        return result if shares is takes else _with_whole_limits(result, takes)
 
-    async def give_back(self, charges: Sequence[Charge], *, group: str) -> None:
-        for charge in charges:
-            bucket = group, charge.name, charge.who
-            if bucket in self._full_at:
-                self._full_at[bucket] -= self._share_of(charge).cost
+    async def give_back(self, takes: Sequence[Take], *, group: str) -> None:
+        for take in takes:
+            bucket = group, take.name, take.subject
+            if bucket in self._tats:
+                self._tats[bucket] -= self._share_of(take).increment
 
-    def end(self, lease: Lease, *, group: str) -> None:
-        running = self._ends_at.get((group, lease.who))
-        if running is not None:
-            running.pop(lease.id, None)
-            if not running:
-                del self._ends_at[group, lease.who]
+    def release(self, slot: Slot, *, group: str) -> None:
+        held = self._held_until.get((group, slot.subject))
+        if held is not None:
+            held.pop(slot.id, None)
+            if not held:
+                del self._held_until[group, slot.subject]
 
-    def has(self, lease: Lease, *, group: str) -> bool:
-        """Whether the lease was taken here and has not been ended."""
-        return lease.id in self._ends_at.get((group, lease.who), ())
+    def holds(self, slot: Slot, *, group: str) -> bool:
+        """Whether the slot was taken here and has not been released."""
+        return slot.id in self._held_until.get((group, slot.subject), ())
 
-    def _share_of(self, charge: Charge) -> Charge:
-        return charge._replace(limit=_share(charge.limit, self._processes))
+    def _share_of(self, take: Take) -> Take:
+        return take._replace(limit=_share(take.limit, self._processes))
 
-    def _is_crowded(self, lease: Lease, *, group: str, now: int) -> bool:
-        running, places = self._ends_at.get((group, lease.who), {}), -(-lease.places // self._processes)
-        if len(running) < places:
+    def _has_no_free_slot(self, slot: Slot, *, group: str, now: int) -> bool:
+        held, slots = self._held_until.get((group, slot.subject), {}), -(-slot.slots // self._processes)
+        if len(held) < slots:
             return False
-        for ended in [each for each, ends_at in running.items() if ends_at <= now]:
-            del running[ended]
-        if not running:
-            del self._ends_at[group, lease.who]
-        return len(running) >= places
+        for expired in [each for each, until in held.items() if until <= now]:
+            del held[expired]
+        if not held:
+            del self._held_until[group, slot.subject]
+        return len(held) >= slots
 
-    def _keep(self, bucket: _Bucket, full_at: int) -> None:
-        self._full_at[bucket] = full_at
-        self._full_at.move_to_end(bucket)
-        if len(self._full_at) > self._buckets_max:
-            self._full_at.popitem(last=False)
+    def _keep(self, bucket: _Bucket, tat: int) -> None:
+        self._tats[bucket] = tat
+        self._tats.move_to_end(bucket)
+        if len(self._tats) > self._buckets_max:
+            self._tats.popitem(last=False)
 
     def _now(self) -> int:
         return round(self._clock() * MICROSECONDS)
 
 
-def _told_of_the_whole(taken: Taken, charges: Sequence[Charge]) -> Taken:
-    told = [each._replace(limit=charge.limit) for each, charge in zip(taken.decisions, charges, strict=True)]
-    return taken._replace(decisions=told)
+def _with_whole_limits(result: TakeResult, takes: Sequence[Take]) -> TakeResult:
+    pairs = zip(result.decisions, takes, strict=True)
+    return result._replace(decisions=[decision._replace(limit=take.limit) for decision, take in pairs])
 
 
 @cache

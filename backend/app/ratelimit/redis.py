@@ -1,4 +1,4 @@
-"""Buckets and leases in Redis: one truth for all processes and machines."""
+"""Buckets and slots in Redis, shared by all processes and machines."""
 
 import asyncio
 import time
@@ -17,61 +17,63 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from app.core.logs import logger
-from app.ratelimit import MICROSECONDS, Charge, Lease, Taken, decide
-from app.ratelimit.batches import Batch, OutOfReach, Queue, Word
+from app.ratelimit import MICROSECONDS, Slot, Take, TakeResult, decide
+from app.ratelimit.batches import Argument, Batch, Queue, RedisUnavailable
 
 _SCRIPT = resources.files("app.ratelimit").joinpath("decide.lua").read_bytes()
 _SCRIPT_SHA = sha1(_SCRIPT, usedforsecurity=False).hexdigest()  # the name by which Redis knows it
 _CLUSTER = "+cluster"
-_AS_THEY_ARE: dict[str, Any] = {
+_CLIENT_OPTIONS: dict[str, Any] = {
     "retry": Retry(NoBackoff(), 0),
     "socket_timeout": None,
     "socket_connect_timeout": None,
     "protocol": 2,  # with 3, and with a name for the driver, a new connection costs two more round trips
     "driver_info": None,
 }
-_CONNECTIONS_MAX = 4  # one is used; a second while a broken one is given up
+_CONNECTIONS_MAX = 4  # one is used; a second while a broken one is closed
 _CONNECT_SECONDS = 1.0
-_LEFT_MAX = 100_000
-_NAMES_REMEMBERED = 65_536
+_UNRELEASED_MAX = 100_000
+_HASHES_CACHED_MAX = 65_536
 
 Result = TypeVar("Result")
 Client = Redis | RedisCluster
+_ScriptReply = list[int] | Exception  # the exception may also be that a node of a cluster cannot be reached
 
 
 def open_redis(url: str) -> Client:
-    """A client that never tries again by itself, and leaves it to its user how long anything may take.
+    """A client without retries and timeouts of its own: the limiter decides how long anything may take.
 
     `redis+cluster://` and `rediss+cluster://` name one node of a Redis Cluster; the client finds the others.
     """
-    scheme, _, rest = url.partition("://")
+    scheme, _, location = url.partition("://")
     if scheme.endswith(_CLUSTER):
-        return RedisCluster.from_url(f"{scheme.removesuffix(_CLUSTER)}://{rest}", **_AS_THEY_ARE)
+        return RedisCluster.from_url(f"{scheme.removesuffix(_CLUSTER)}://{location}", **_CLIENT_OPTIONS)
     pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
-        url, max_connections=_CONNECTIONS_MAX, **_AS_THEY_ARE
+        url, max_connections=_CONNECTIONS_MAX, **_CLIENT_OPTIONS
     )
     return Redis.from_pool(pool)
 
 
-async def check_redis(url: str) -> None:
-    """Returns if Redis answers within a second. Raises OutOfReach."""
+async def ping_redis(url: str) -> None:
+    """Returns if Redis answers within a second. Raises RedisUnavailable."""
     client = open_redis(url)
     try:
-        with _told_as_out_of_reach():
-            await _patiently(_CONNECT_SECONDS, client.ping())
+        with _raising_redis_unavailable():
+            await _within(_CONNECT_SECONDS, client.ping())
     finally:
         await client.aclose()
 
 
 class RedisLimiter:
-    """A limiter whose state is in Redis and whose clock is that of Redis.
+    """A limiter whose state is in Redis, by the clock of Redis.
 
-    What waits at the same moment is sent in one round trip, as one script for each group, which decides in the order of
-    asking. One round trip is on its way at a time; what comes meanwhile, or is too much of one group, is the next.
+    Calls that wait at the same moment share one round trip, in one script for each group, which decides them in the
+    order of arrival. Only one round trip is under way at a time: calls that arrive meanwhile, and those of a group that
+    has too many, go with the next.
 
-    `take` and `give_back` raise OutOfReach when Redis has not decided within `timeout_seconds`; a script that it would
-    begin with after that time does nothing (but for a cluster). Names in Redis are keyed hashes: whoever reads them
-    learns no address, email or id. `clock`, in seconds, replaces that of Redis.
+    `take` and `give_back` raise RedisUnavailable if Redis has not decided within `timeout_seconds`; a script that Redis
+    starts after that time does nothing (except in a cluster). Names in Redis are hashes keyed with `secret`, so that no
+    address, email or id can be read there. `clock`, in seconds, replaces that of Redis.
     """
 
     def __init__(
@@ -81,139 +83,137 @@ class RedisLimiter:
         self._secret = blake2b(secret, digest_size=32, person=b"ratelimit").digest()
         self._timeout_seconds = timeout_seconds
         self._clock = clock
-        self._hash = lru_cache(_NAMES_REMEMBERED)(self._hash_anew)
-        self._to_be_ended: deque[tuple[Lease, str]] = deque(maxlen=_LEFT_MAX)
-        self._waiting = Queue()
-        self._exchange: asyncio.Task[None] | None = None
-        self._ahead: int | None = None  # how far the clock of Redis is ahead of ours, at most
+        self._hash = lru_cache(_HASHES_CACHED_MAX)(self._hash_uncached)
+        self._unreleased: deque[tuple[Slot, str]] = deque(maxlen=_UNRELEASED_MAX)
+        self._queue = Queue()
+        self._sender: asyncio.Task[None] | None = None
+        self._clock_lead_max: int | None = None  # how far the clock of Redis is ahead of ours at most, if known
 
-    async def take(self, charges: Sequence[Charge], *, group: str, lease: Lease | None = None) -> Taken:
-        batch = self._batch(group)
-        words: list[Word] = ["take", len(charges)]
-        for charge in charges:
-            words += self._bucket(batch, charge), charge.cost, charge.limit.depth
-        if lease is None:
-            words += 0, 0, 0, ""
+    async def take(self, takes: Sequence[Take], *, group: str, slot: Slot | None = None) -> TakeResult:
+        batch = self._open_batch(group)
+        arguments: list[Argument] = ["take", len(takes)]
+        for take in takes:
+            arguments += self._bucket(batch, take), take.increment, take.limit.burst_tolerance
+        if slot is None:
+            arguments.append(0)
         else:
-            words += self._running(batch, lease), lease.places, lease.seconds * MICROSECONDS, lease.id
-        now, levels, crowded = await batch.ask(words, levels=len(charges))
-        return decide(charges, levels=levels, now=now, crowded=crowded)
+            arguments += 1, self._held_slots(batch, slot), slot.slots, slot.seconds * MICROSECONDS, slot.id
+        now, tats, no_free_slot = await batch.add_awaited(arguments, buckets=len(takes))
+        return decide(takes, tats=tats, now=now, no_free_slot=no_free_slot)
 
-    async def give_back(self, charges: Sequence[Charge], *, group: str) -> None:
-        batch = self._batch(group)
-        words: list[Word] = ["give", len(charges)]
-        for charge in charges:
-            words += self._bucket(batch, charge), charge.cost
-        await batch.ask(words, levels=None)
+    async def give_back(self, takes: Sequence[Take], *, group: str) -> None:
+        batch = self._open_batch(group)
+        arguments: list[Argument] = ["give_back", len(takes)]
+        for take in takes:
+            arguments += self._bucket(batch, take), take.increment
+        await batch.add_awaited(arguments, buckets=None)
 
-    def end(self, lease: Lease, *, group: str) -> None:
-        batch = self._batch(group)
-        batch.tell(["end", self._running(batch, lease), lease.id])
-        batch.ended.append((lease, group))
+    def release(self, slot: Slot, *, group: str) -> None:
+        batch = self._open_batch(group)
+        batch.add(["release", self._held_slots(batch, slot), slot.id])
+        batch.released.append((slot, group))
 
-    def end_later(self, lease: Lease, *, group: str) -> None:
-        """Ends a lease with the next call that Redis decides; so is what could not be ended because it did not."""
-        self._to_be_ended.append((lease, group))
+    def release_later(self, slot: Slot, *, group: str) -> None:
+        """Releases a slot once Redis has decided a call, as is done with every release that Redis did not decide."""
+        self._unreleased.append((slot, group))
 
-    async def reach(self) -> None:
-        """Returns once Redis answers, within a second, on a connection that later calls will use. Raises OutOfReach.
+    async def connect(self) -> None:
+        """Returns once Redis answers, within a second, on a connection that later calls will use.
 
-        To connect takes more time than to decide, and no call should have to wait for it.
+        Connecting takes more time than deciding, and no call should have to wait for it. Raises RedisUnavailable.
         """
-        with _told_as_out_of_reach():
-            await _patiently(_CONNECT_SECONDS, self._client.ping())
+        with _raising_redis_unavailable():
+            await _within(_CONNECT_SECONDS, self._client.ping())
 
     async def close(self) -> None:
         """Sends what waits, and closes the connections."""
-        if self._exchange is not None:
-            await self._exchange
+        if self._sender is not None:
+            await self._sender
         await self._client.aclose()
 
-    def _batch(self, group: str) -> Batch:
-        if self._exchange is None or self._exchange.done():
-            self._exchange = asyncio.create_task(self._exchange_what_waits())
-        return self._waiting.last(f"nb:{{{self._hash(group)}}}:")
+    def _open_batch(self, group: str) -> Batch:
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send_queue())
+        return self._queue.open_batch(f"nb:{{{self._hash(group)}}}:")
 
-    def _bucket(self, batch: Batch, charge: Charge) -> int:
-        return batch.key(f"{charge.name}:{self._hash(charge.who)}")
+    def _bucket(self, batch: Batch, take: Take) -> int:
+        return batch.key_index(f"{take.name}:{self._hash(take.subject)}")
 
-    def _running(self, batch: Batch, lease: Lease) -> int:
-        return batch.key(f"running:{self._hash(lease.who)}")
+    def _held_slots(self, batch: Batch, slot: Slot) -> int:
+        return batch.key_index(f"running:{self._hash(slot.subject)}")
 
-    def _hash_anew(self, identifier: str) -> str:
+    def _hash_uncached(self, identifier: str) -> str:
         return blake2b(identifier.encode(), key=self._secret, digest_size=15).hexdigest()
 
-    async def _exchange_what_waits(self) -> None:
-        while self._waiting:
-            batches = self._waiting.take_first()
+    async def _send_queue(self) -> None:
+        while self._queue:
+            batches = self._queue.pop_first()
             try:
-                with _told_as_out_of_reach():
-                    answers = await _patiently(self._timeout_seconds, self._send(batches))
-                for batch, answer in zip(batches, answers, strict=True):
-                    if isinstance(answer, Exception) or not answer:
-                        self._fail([batch], OutOfReach(type(answer).__name__ if answer else "late"))
+                with _raising_redis_unavailable():
+                    replies = await _within(self._timeout_seconds, self._send(batches))
+                for batch, reply in zip(batches, replies, strict=True):
+                    if isinstance(reply, Exception) or not reply:
+                        self._fail([batch], RedisUnavailable(type(reply).__name__ if reply else "late"))
                     else:
-                        batch.settle(answer)
-                        if self._to_be_ended:
-                            self._end_those_left()
-            except OutOfReach as error:
-                self._fail((*batches, *self._waiting.take_all()), error)
+                        batch.deliver(reply)
+                        if self._unreleased:
+                            self._release_unreleased()
+            except RedisUnavailable as error:
+                self._fail((*batches, *self._queue.pop_all()), error)
             except Exception:
-                logger.exception("limiter_failed")  # a defect of ours or the client's must not hang whoever waits
-                self._fail((*batches, *self._waiting.take_all()), OutOfReach("defect"))
+                logger.exception("limiter_failed")  # no caller may hang because of a defect in this code or the client
+                self._fail((*batches, *self._queue.pop_all()), RedisUnavailable("defect"))
 
-    def _end_those_left(self) -> None:
-        left, self._to_be_ended = self._to_be_ended, deque(maxlen=_LEFT_MAX)
-        for lease, group in left:
-            self.end(lease, group=group)
+    def _release_unreleased(self) -> None:
+        unreleased, self._unreleased = self._unreleased, deque(maxlen=_UNRELEASED_MAX)
+        for slot, group in unreleased:
+            self.release(slot, group=group)
 
-    def _fail(self, batches: Sequence[Batch], error: OutOfReach) -> None:
-        """Also those that have not been sent: who waited behind a round trip that failed waits for no second one."""
+    def _fail(self, batches: Sequence[Batch], error: RedisUnavailable) -> None:
+        """Fails batches, sent or not: a call that waited behind a failed round trip does not wait for a second one."""
         for batch in batches:
-            self._to_be_ended += batch.ended
+            self._unreleased += batch.released
             batch.fail(error.reason)
 
-    async def _send(self, batches: Sequence[Batch]) -> "Sequence[_Answer]":
-        sent = _microseconds()
+    async def _send(self, batches: Sequence[Batch]) -> Sequence[_ScriptReply]:
+        sent_at = _microseconds()
         now = "" if self._clock is None else round(self._clock() * MICROSECONDS)
-        too_late = "" if self._ahead is None else sent + self._ahead + round(self._timeout_seconds * MICROSECONDS)
-        # The nodes of a cluster have clocks of their own, which say nothing of each other's.
-        times = (now, "" if self._clock or isinstance(self._client, RedisCluster) else too_late)
-        answers = await self._evaluate("EVALSHA", _SCRIPT_SHA, batches, times)
-        unknown = [batch for batch, answer in zip(batches, answers, strict=True) if isinstance(answer, NoScriptError)]
+        timeout = round(self._timeout_seconds * MICROSECONDS)
+        deadline = "" if self._clock_lead_max is None else sent_at + self._clock_lead_max + timeout
+        # Every node of a cluster has a clock of its own, and the lead of one says nothing about the others.
+        times = (now, "" if self._clock or isinstance(self._client, RedisCluster) else deadline)
+        replies = await self._evaluate("EVALSHA", _SCRIPT_SHA, batches, times)
+        unknown = [batch for batch, reply in zip(batches, replies, strict=True) if isinstance(reply, NoScriptError)]
         if unknown:
-            again = iter(await self._evaluate("EVAL", _SCRIPT, unknown, times))
-            answers = [next(again) if isinstance(answer, NoScriptError) else answer for answer in answers]
-        known = [answer[0] for answer in answers if not isinstance(answer, Exception) and answer]
-        self._ahead = known[-1] - sent if known else None
-        return answers
+            repeated = iter(await self._evaluate("EVAL", _SCRIPT, unknown, times))
+            replies = [next(repeated) if isinstance(reply, NoScriptError) else reply for reply in replies]
+        decided_at = [reply[0] for reply in replies if not isinstance(reply, Exception) and reply]
+        self._clock_lead_max = decided_at[-1] - sent_at if decided_at else None
+        return replies
 
     async def _evaluate(
-        self, command: str, script: str | bytes, batches: Sequence[Batch], times: tuple[Word, Word]
-    ) -> "Sequence[_Answer]":
+        self, command: str, script: str | bytes, batches: Sequence[Batch], times: tuple[Argument, Argument]
+    ) -> Sequence[_ScriptReply]:
         async with self._client.pipeline(transaction=False) as pipeline:
             for batch in batches:
-                pipeline.execute_command(command, script, len(batch.keys), *batch.keys, *times, batch.words)
-            answers: Sequence[_Answer] = await pipeline.execute(raise_on_error=False)
-            return answers
-
-
-_Answer = list[int] | Exception  # with a cluster also that a node cannot be reached
+                pipeline.execute_command(command, script, len(batch.keys), *batch.keys, *times, batch.arguments)
+            replies: Sequence[_ScriptReply] = await pipeline.execute(raise_on_error=False)
+            return replies
 
 
 @contextmanager
-def _told_as_out_of_reach() -> Iterator[None]:
+def _raising_redis_unavailable() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
-        raise OutOfReach(type(error).__name__) from error
+        raise RedisUnavailable(type(error).__name__) from error
 
 
-async def _patiently(seconds: float, work: Awaitable[Result]) -> Result:
-    """The result of the work. Raises TimeoutError where there is none after `seconds`, and gives it up.
+async def _within(seconds: float, work: Awaitable[Result]) -> Result:
+    """The result of the work. Cancels it after `seconds`, and raises TimeoutError.
 
-    The time is waited for in two halves: a process that was busy may find its timer due and the answer there, unread.
-    Then the second half reads it. A process that is busy all the time should not conclude that Redis is slow.
+    The time is waited for in two halves. In a busy process the timer may be due while the answer is there and unread;
+    the second half reads it. So a process that is always busy does not conclude that Redis is slow.
     """
     task = asyncio.ensure_future(work)
     try:

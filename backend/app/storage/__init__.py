@@ -1,4 +1,4 @@
-"""The port to wherever pictures are kept."""
+"""The port to image stores."""
 
 import re
 from collections.abc import AsyncIterator
@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.core.errors import Unavailable
+from app.core.images import IMAGE_FORMATS
 
 CHUNK_BYTES = 256 * 1024
-"""How much of a picture is in memory at a time while it is read."""
+"""How much of an image is in memory at a time while it is read."""
 
-_NAME = re.compile(r"gen_[0-9a-z]{16,64}\.(png|jpeg|webp)")
+_NAME = re.compile(rf"gen_[0-9a-z]{{16,64}}\.({'|'.join(IMAGE_FORMATS)})")
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A picture that is kept: its bytes from `start` up to and not including `end`, of `size` in all.
+    """A stored image: its bytes from `start` up to and not including `end`, of `size` in all.
 
-    `chunks` raises StoreUnavailable where the rest cannot be read, and never ends early. Who wants no more drops it.
+    `chunks` raises StoreUnavailable where the rest cannot be read, and never ends early. A reader may drop it at any
+    time.
     """
 
     size: int
@@ -27,38 +29,38 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Where anybody can get a picture without us, for so many seconds from now."""
+class PresignedUrl:
+    """A URL from which any client can get an image without this server, for `seconds` from now."""
 
     url: str
     seconds: int
 
 
 class Store(Protocol):
-    """Keeps pictures by name, such as `gen_01kapn5vfe28fm63cjp43w44255s68.png`.
+    """Keeps images by name, such as `gen_01kapn5vfe28fm63cjp43w44255s68.png`.
 
-    Every method raises StoreUnavailable when the store cannot be reached or refuses, and ValueError for anything that
-    is not such a name, before it reaches a disk or a network.
+    Every method raises StoreUnavailable when the store cannot be reached or refuses, and ValueError for any other name,
+    before it reaches a disk or a network.
     """
 
     async def put(self, name: str, content: bytes) -> None:
-        """Keeps the bytes; once this returns they outlive a crash. Whoever looks meanwhile sees nothing or all."""
+        """Keeps the bytes; once this returns they survive a crash. A concurrent reader gets nothing or all of them."""
         ...
 
     async def get(self, name: str, *, start: int = 0, end: int | None = None) -> Stored | None:
-        """The bytes from `start` up to and not including `end`, as they come; None where nothing has that name.
+        """The bytes from `start` up to and not including `end`; None where nothing has that name.
 
-        Where `start` is not below the size, the answer's `start` and `end` are the size, and there are no chunks.
-        Likewise where `end` is not above `start`: both are `start`.
+        Where `start` is not below the size, the result's `start` and `end` are the size. Where `end` is not above
+        `start`, both are `start`. In either case there are no chunks.
         """
         ...
 
-    async def address(self, name: str) -> Address | None:
-        """Where callers are to be led for it, whether or not it is there; None where it is to be had from us only."""
+    async def presigned_url(self, name: str) -> PresignedUrl | None:
+        """A URL of the store itself, whether or not the image is there; None if this server is to send images."""
         ...
 
     async def delete(self, name: str) -> None:
-        """Forgets it. What is not there is forgotten already."""
+        """Deletes the image. Does nothing where there is none."""
         ...
 
 
@@ -67,14 +69,24 @@ class StoreUnavailable(Unavailable):
 
 
 def checked(name: str) -> str:
-    """The name. Raises ValueError for what is not the name of a picture: it could point anywhere."""
+    """The name. Raises ValueError unless it is the name of an image: any other could be a path to another file."""
     if not _NAME.fullmatch(name):
-        raise ValueError("not the name of a picture")
+        raise ValueError("not the name of an image")
     return name
 
 
+def stored_bytes(content: bytes, start: int, end: int | None) -> Stored:
+    """A part of content that is in memory, as a store would give it."""
+    first, behind = min(start, len(content)), len(content) if end is None else min(end, len(content))
+    return Stored(len(content), first, behind, _one_chunk(content[first:behind]))
+
+
+async def _one_chunk(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
 async def no_chunks() -> AsyncIterator[bytes]:
-    """The chunks of a picture of which nothing was asked for."""
+    """The chunks of an empty part."""
     empty: tuple[bytes, ...] = ()
     for chunk in empty:
         yield chunk

@@ -1,4 +1,4 @@
-"""Keeps pictures in a folder of this machine, or of a file system that machines share."""
+"""Keeps images in a folder of this machine, or of a file system that machines share."""
 
 import asyncio
 import errno
@@ -18,11 +18,11 @@ from app.storage import CHUNK_BYTES, Stored, StoreUnavailable, checked, no_chunk
 
 _INCOMING = "incoming"
 _SHARD_CHARACTERS = 2
-_TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe in the folder makes nobody wait
+_TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a pipe in the folder does not block
 
 
 class FilesystemStore:
-    """Between `open` and `close`, a Store. The disk is waited for in threads of its own, never by the event loop."""
+    """A Store between `open` and `close`. Its own threads wait for the disk, never the event loop."""
 
     def __init__(self, folder: Path, *, threads: int = 8, queue_max: int = 1024) -> None:
         """Reading and writing have so many threads each, and a queue of that length each: however many read, what was
@@ -33,22 +33,22 @@ class FilesystemStore:
         self._reading, self._writing = open_pool(name="read-images"), open_pool(name="write-images")
 
     async def open(self) -> None:
-        """Makes the folder unless it is there, and removes what crashed puts have left behind.
+        """Makes the folder unless it exists, and removes the leftovers of puts that crashed.
 
         Raises ConfigurationError where the folder cannot be used.
         """
-        with _named_for_the_operator():
+        with _as_configuration_error():
             await self._writing.run(self._disk.open)
 
     async def close(self) -> None:
-        """Lets what runs end."""
+        """Waits for running work, then closes the folder."""
         for pool in (self._writing, self._reading):
             await asyncio.to_thread(pool.close)
         self._disk.close()
 
     async def check(self) -> None:
         """Writes, reads and removes a file. Raises ConfigurationError, with one sentence, where that fails."""
-        with _named_for_the_operator():
+        with _as_configuration_error():
             await self._writing.run(self._disk.try_out)
 
     async def put(self, name: str, content: bytes) -> None:
@@ -63,26 +63,26 @@ class FilesystemStore:
         chunks = self._chunks(file, start, end) if start < end else no_chunks()
         return Stored(file.size, start, end, chunks)
 
-    async def address(self, name: str) -> None:
+    async def presigned_url(self, name: str) -> None:
         checked(name)
 
     async def delete(self, name: str) -> None:
         await _run(self._writing, "delete", partial(self._disk.delete, checked(name)))
 
     async def _chunks(self, file: "_File", start: int, end: int) -> AsyncIterator[bytes]:
-        # Past the queue's limit: what was admitted is read to its end, and each reader waits for one chunk at a time.
+        # Without a slot: an admitted read goes on to its end, and each reader queues one chunk at a time.
         while start < end:
-            with _unavailable_if_it_fails("get"):
+            with _as_unavailable("get"):
                 chunk = await self._reading.go_on(partial(file.read, start, min(CHUNK_BYTES, end - start)))
             start += len(chunk)
             yield chunk
 
 
 class _Disk:
-    """A file for each picture, mode 0600, in one of 1,024 folders, 0700, by the last two characters of its id.
+    """A file for each image, mode 0600, in one of 1,024 folders, 0700, by the last two characters of its id.
 
-    Ids begin with their time: by their first characters, all pictures of a day would share a folder. Only what lies
-    in the folder itself is opened: no symbolic link is followed, no path is ever made of a name.
+    Ids begin with their time: by their first characters, all images of a day would share a folder. Only files in the
+    folder itself are opened: no symbolic link is followed, and no name becomes a path.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -128,7 +128,7 @@ class _Disk:
     def delete(self, name: str) -> None:
         with suppress(FileNotFoundError), self._entered(_shard(name)) as folder:
             os.unlink(name, dir_fd=folder)
-            files.sync_folder(folder)  # a crash does not bring it back
+            files.sync_folder(folder)  # so that a crash does not bring it back
 
     def _make_folder(self, name: str) -> None:
         try:
@@ -136,7 +136,7 @@ class _Disk:
         except FileExistsError:
             if name in self._durable_shards:
                 return
-        # Also where another process made it a moment ago: its own sync may be still to come.
+        # Also where another process has just made it: that process may not have synced it yet.
         files.sync_folder(self._root)
         self._durable_shards.add(name)
 
@@ -145,7 +145,7 @@ class _Disk:
 
 
 class _File:
-    """An open file, closed when the last who could read it lets go: a reader that never begins has no other end."""
+    """An open file, closed when its last reference is dropped: a reader that never begins is not closed otherwise."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -167,8 +167,8 @@ def _shard(name: str) -> str:
 
 
 async def _run(pool: BoundedPool, operation: str, function: Callable[[], Result]) -> Result:
-    """The function's result. What finds the pool's queue full is refused at once, and never runs."""
-    with _unavailable_if_it_fails(operation):
+    """The function's result, from a thread. Raises StoreUnavailable at once where the pool's queue is full."""
+    with _as_unavailable(operation):
         try:
             return await pool.run(function)
         except Unavailable:
@@ -176,17 +176,17 @@ async def _run(pool: BoundedPool, operation: str, function: Callable[[], Result]
 
 
 @contextmanager
-def _unavailable_if_it_fails(operation: str) -> Iterator[None]:
+def _as_unavailable(operation: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = errno.errorcode.get(error.errno or 0, "unknown")  # the error's text has the name in it
+        reason = errno.errorcode.get(error.errno or 0, "unknown")  # the error's text contains the image's name
         logger.warning("store_unavailable", store="filesystem", operation=operation, reason=reason)
         raise StoreUnavailable from None
 
 
 @contextmanager
-def _named_for_the_operator() -> Iterator[None]:
+def _as_configuration_error() -> Iterator[None]:
     try:
         yield
     except OSError as error:

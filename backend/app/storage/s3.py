@@ -1,4 +1,4 @@
-"""Keeps pictures in a bucket of whatever speaks the S3 protocol: Cloudflare R2, MinIO, AWS."""
+"""Keeps images in a bucket of any service that speaks the S3 protocol: Cloudflare R2, MinIO, AWS."""
 
 import asyncio
 import re
@@ -11,22 +11,21 @@ from typing import TYPE_CHECKING, TypeVar
 import obstore
 from obstore.exceptions import BaseError
 
+from app.core.images import CACHE_CONTROL, MEDIA_TYPES
 from app.core.logs import logger
 from app.core.settings import ConfigurationError
-from app.storage import CHUNK_BYTES, Address, Stored, StoreUnavailable, checked, no_chunks
-from app.storage.account import RETRIES_MAX, S3Account, open_bucket
+from app.storage import CHUNK_BYTES, PresignedUrl, Stored, StoreUnavailable, checked, no_chunks
+from app.storage.s3_settings import RETRIES_MAX, S3Settings, open_bucket
 
-if TYPE_CHECKING:  # these are there for type checkers alone
+if TYPE_CHECKING:  # these exist for type checkers alone
     from obstore import GetOptions, GetResult
 
-CACHE_CONTROL = "private, max-age=31536000, immutable"
-MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
-_LETTING_GO_SECONDS = 0.2
+_RELEASE_SECONDS = 0.2
 _NO_ANSWER, _TIMEOUT = "no_answer", "timeout"
 _ABSENT, _PAST_THE_END = "NoSuchKey", "InvalidRange"
 
-# What the operator can put right. Every other answer is the store's own trouble.
+# What the operator can correct. Any other error is the store's own.
 _WRONG_KEY = "S3_ACCESS_KEY_ID is not known to the store"
 _WRONG_BUCKET = "S3_BUCKET names no bucket of this account"
 _WRONG_REGION = "S3_REGION is not the region of the bucket"
@@ -51,38 +50,38 @@ Result = TypeVar("Result")
 
 
 class S3Store:
-    """A Store. No call takes longer than the deadline, tries and waiting for a connection included; nor does a chunk.
+    """A Store. No call and no chunk takes longer than the deadline, retries and the wait for a connection included.
 
-    Raises ConfigurationError, with one sentence, for an account that cannot be used.
+    Raises ConfigurationError, with one sentence, for settings that cannot be used.
     """
 
     def __init__(
         self,
-        account: S3Account,
+        settings: S3Settings,
         *,
         redirect_seconds: int | None = None,
         deadline_seconds: float = 10,
         connections_max: int = 64,
     ) -> None:
-        """With `redirect_seconds` (at most a week) callers are led to the bucket, by addresses that are good for it.
+        """With `redirect_seconds` (at most a week) there are presigned URLs, which are valid for so long.
         Reading and writing have `connections_max` each: however many read, what was paid is written.
         """
-        self._bucket = open_bucket(account, deadline_seconds=deadline_seconds)
+        self._bucket = open_bucket(settings, deadline_seconds=deadline_seconds)
         self._redirect_seconds = redirect_seconds
         self._deadline_seconds = deadline_seconds
         self._reads, self._writes = asyncio.Semaphore(connections_max), asyncio.Semaphore(connections_max)
 
     async def close(self) -> None:
-        """Lets the library's threads give back what they hold of ours: while the interpreter ends, that aborts it."""
-        await asyncio.sleep(_LETTING_GO_SECONDS)
+        """Gives the library's threads time to drop their Python objects: at interpreter exit, that aborts it."""
+        await asyncio.sleep(_RELEASE_SECONDS)
 
     async def check(self) -> None:
         """Writes, reads and deletes an object.
 
-        Raises, with one sentence: ConfigurationError where a setting is wrong, StoreUnavailable where the store is.
+        Raises, with one sentence, ConfigurationError for a wrong setting and StoreUnavailable for a failing store.
         """
         try:
-            await self._answered(self._writes, partial(self._try_out, f"check_{secrets.token_hex(8)}"))
+            await self._limited(self._writes, partial(self._try_out, f"check_{secrets.token_hex(8)}"))
         except _Failed as failure:
             sentence = _SENTENCES.get(failure.reason, f"The S3 store fails: {failure.reason}")
             is_setting = failure.reason in _SENTENCES and failure.reason not in {_TIMEOUT, _NO_ANSWER}
@@ -91,7 +90,7 @@ class S3Store:
     async def put(self, name: str, content: bytes) -> None:
         attributes = {"Content-Type": MEDIA_TYPES[checked(name).rpartition(".")[2]], "Cache-Control": CACHE_CONTROL}
         try:
-            await self._answered(
+            await self._limited(
                 self._writes,
                 lambda: self._bucket.put_async(name, content, attributes=attributes, use_multipart=False),
             )
@@ -102,7 +101,7 @@ class S3Store:
         options = _options(start, end)
         checked(name)
         try:
-            result = await self._answered(self._reads, partial(self._got, name, options))
+            result = await self._limited(self._reads, partial(self._got, name, options))
         except _Failed as failure:
             if failure.reason == _ABSENT:
                 return None
@@ -117,21 +116,21 @@ class S3Store:
     async def delete(self, name: str) -> None:
         checked(name)
         try:
-            await self._answered(self._writes, partial(self._delete, name))
+            await self._limited(self._writes, partial(self._delete, name))
         except _Failed as failure:
             if failure.reason != _ABSENT:
                 raise _unavailable("delete", failure) from None
 
-    async def address(self, name: str) -> Address | None:
-        """Signed here, for GET alone: nobody is asked."""
+    async def presigned_url(self, name: str) -> PresignedUrl | None:
+        """Signed by this process, for GET only: the store is not called."""
         checked(name)
         if self._redirect_seconds is None:
             return None
         lifetime = timedelta(seconds=self._redirect_seconds)
-        return Address(await obstore.sign_async(self._bucket, "GET", name, lifetime), self._redirect_seconds)
+        return PresignedUrl(await obstore.sign_async(self._bucket, "GET", name, lifetime), self._redirect_seconds)
 
     async def _delete(self, name: str) -> None:
-        """The library sends a DELETE again for an error, but not for a lost connection. It may be: it only forgets."""
+        """The library repeats a DELETE after an error, but not after a lost connection. Repeating it is harmless."""
         for _ in range(RETRIES_MAX):
             try:
                 return await self._bucket.delete_async(name)
@@ -141,7 +140,7 @@ class S3Store:
         return await self._bucket.delete_async(name)
 
     async def _got(self, name: str, options: "GetOptions") -> "GetResult | int":
-        """What was asked for, or the size of a picture that has nothing there."""
+        """The requested part, or the size of an image that ends before it."""
         try:
             return await self._bucket.get_async(name, options=options)
         except BaseError as error:
@@ -170,19 +169,19 @@ class S3Store:
             await self._bucket.delete_async(name)
         try:
             await self._bucket.get_async(name)
-        except FileNotFoundError:  # AWS says AccessDenied to who may not list: then every lost picture is a failure
+        except FileNotFoundError:  # without permission to list, AWS answers AccessDenied instead
             return
         raise _Failed("what was deleted is still there")
 
-    async def _answered(self, connections: asyncio.Semaphore, call: Callable[[], Awaitable[Result]]) -> Result:
-        async def in_its_turn() -> Result:
+    async def _limited(self, connections: asyncio.Semaphore, call: Callable[[], Awaitable[Result]]) -> Result:
+        async def in_turn() -> Result:
             async with connections:
                 return await call()
 
-        return await self._in_time(in_its_turn)
+        return await self._in_time(in_turn)
 
     async def _in_time(self, call: Callable[[], Awaitable[Result]]) -> Result:
-        """What the call returns; raises _Failed. The library's errors quote addresses, keys and the store's words."""
+        """The call's result. Raises _Failed instead of the library's errors, which quote URLs, keys and the store."""
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 return await call()
@@ -190,11 +189,11 @@ class S3Store:
             reason = _TIMEOUT
         except (BaseError, OSError, ValueError) as error:
             reason = _reason(str(error))
-        raise _Failed(reason)  # out here the library's error is not chained to it
+        raise _Failed(reason)  # out here, so that the library's error is not its cause
 
 
 class _Failed(Exception):
-    """A call that failed, for a reason in words of our own."""
+    """A failed call. The reason is from a fixed list, or a status."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -207,7 +206,7 @@ def _unavailable(operation: str, failure: _Failed) -> StoreUnavailable:
 
 
 def _reason(text: str) -> str:
-    """One of S3's codes, a status, or that there was no answer: never a word that the store chose."""
+    """One of the known S3 codes, a status, or a fixed word: never text that the store chose."""
     code, status = re.search(r"<Code>(\w+)</Code>", text), re.search(r"status code: (\d{3})", text)
     if code and code[1] in _KNOWN_CODES:
         return code[1]
@@ -218,5 +217,5 @@ def _reason(text: str) -> str:
 
 def _options(start: int, end: int | None) -> "GetOptions":
     if end is not None:
-        return {"range": (start, max(end, start + 1))}  # S3 knows no empty range
+        return {"range": (start, max(end, start + 1))}  # S3 has no empty range
     return {"range": {"offset": start}} if start else {}

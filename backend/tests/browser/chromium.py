@@ -1,7 +1,7 @@
-"""The browser that the tests drive: a Chromium or Chrome of this machine, installed where that is possible.
+"""The browser of the tests: the Chromium or Chrome of this machine, or one that is installed with apt-get.
 
-python -m tests.browser.chromium            # ends with 1 where there is none
-python -m tests.browser.chromium install    # installs one first; ends with a sentence where it cannot
+python -m tests.browser.chromium            # exits with 1 if there is none
+python -m tests.browser.chromium install    # installs one first, or exits with the reason why not
 """
 
 import os
@@ -22,12 +22,12 @@ _INSTALL = (["apt-get", "update", "-q"], ["apt-get", "install", "-q", "-y", "--n
 
 
 def find() -> str | None:
-    """The path of a Chromium or Chrome, the first of the names that browsers are installed under."""
+    """The path of the first Chromium or Chrome on the PATH or in its usual place; None if there is none."""
     return next(filter(None, map(shutil.which, _NAMES)), None)
 
 
 def install() -> None:
-    """Debian's Chromium, unless there is a browser already. Raises SystemExit with a sentence where it cannot."""
+    """Installs Debian's Chromium unless there is a browser already. Raises SystemExit with the reason if it cannot."""
     if find():
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):

@@ -1,22 +1,22 @@
-"""The API reference in a browser: all of it is there, and it comes from nowhere else."""
+"""The API reference in a browser: it shows every operation, and loads nothing from other hosts."""
 
 import httpx2
 from playwright.async_api import Page, expect
-from tests.browser.sight import picture
+from tests.browser.checks import screenshot
 
 
 async def test_the_reference_shows_every_operation(
-    site: httpx2.AsyncClient, page_in_every_look: Page, look: str
+    site: httpx2.AsyncClient, page_in_every_appearance: Page, appearance: str
 ) -> None:
     document = (await site.get("/openapi.json")).json()
     operations = sum(len(methods) for methods in document["paths"].values())
-    await page_in_every_look.goto("/docs")
-    await expect(page_in_every_look.locator(".opblock")).to_have_count(operations)
-    await expect(page_in_every_look.get_by_role("heading", name="NanoBanana")).to_be_visible()
-    await picture(page_in_every_look, f"docs-{look}")
+    await page_in_every_appearance.goto("/docs")
+    await expect(page_in_every_appearance.locator(".opblock")).to_have_count(operations)
+    await expect(page_in_every_appearance.get_by_role("heading", name="NanoBanana")).to_be_visible()
+    await screenshot(page_in_every_appearance, f"docs-{appearance}")
 
 
-async def test_an_operation_is_tried_out_from_the_page(page: Page) -> None:
+async def test_an_operation_can_be_called_from_the_page(page: Page) -> None:
     await page.goto("/docs")
     health = page.locator(".opblock", has_text="/health")
     await health.locator(".opblock-summary-control").click()

@@ -7,13 +7,14 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import asyncpg
-from app.core import migrations
+from app import migrations
 from app.core.embedded import embedded_postgres
 from app.core.processes import end, started_at
 from sqlalchemy.engine import URL, make_url
 
 _STOP_SECONDS = 60.0
 _WITH_SQLSTATES = "alter system set log_line_prefix = '%m [%p] %e '"
+_WITH_DEADLOCKS_FOUND_SOON = "alter system set deadlock_timeout = '100ms'"
 
 
 class Cluster:
@@ -29,7 +30,8 @@ class Cluster:
         await self.start()
         await asyncio.to_thread(migrations.upgrade, self._url.render_as_string(hide_password=False))
         connection = await self.connect()
-        await connection.execute(_WITH_SQLSTATES)
+        for statement in (_WITH_SQLSTATES, _WITH_DEADLOCKS_FOUND_SOON):
+            await connection.execute(statement)
         await connection.close()
         await self.stop()
         await self.start()

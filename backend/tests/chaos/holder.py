@@ -1,9 +1,9 @@
-"""`python -m tests.chaos.holder URL GROUP PLACES SECONDS`: takes leases, says "held", and waits to be killed."""
+"""`python -m tests.chaos.holder URL GROUP SLOTS SECONDS`: takes slots, says "held", and waits to be killed."""
 
 import asyncio
 import sys
 
-from app.ratelimit import Lease
+from app.ratelimit import Slot
 from app.ratelimit.redis import RedisLimiter, open_redis
 
 SECRET = bytes(32)
@@ -14,11 +14,11 @@ def limiter(url: str) -> RedisLimiter:
     return RedisLimiter(open_redis(url), secret=SECRET, timeout_seconds=TIMEOUT_SECONDS)
 
 
-async def _hold(url: str, group: str, places: int, seconds: int) -> None:
+async def _hold(url: str, group: str, slots: int, seconds: int) -> None:
     held = limiter(url)
-    for number in range(places):
-        taken = await held.take([], group=group, lease=Lease("key", places, seconds, f"held {number}"))
-        assert taken.allowed
+    for number in range(slots):
+        result = await held.take([], group=group, slot=Slot("key", slots, seconds, f"held {number}"))
+        assert result.allowed
     sys.stdout.write("held\n")
     sys.stdout.flush()
     await asyncio.Event().wait()

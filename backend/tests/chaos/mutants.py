@@ -6,25 +6,25 @@ from typing import Any
 from unittest.mock import patch
 
 from app import cli
-from app.features.keys.service import InvalidApiKey
-from app.features.usage.ledger.entries import Entry
-from app.features.usage.ledger.writer import StatementLostError, StatementRefusedError, Writer
+from app.generations.errors import InvalidApiKey
+from app.generations.ledger.queue import PendingRecord
+from app.generations.ledger.writer import StatementLostError, StatementRefusedError, Writer
 
 _fetch = vars(Writer)["_fetch"]
 
 
-async def _lost_is_refused(writer: Writer, *statement: Any) -> Any:
+async def _lost_is_refused(writer: Writer, *statement: Any, **values: Any) -> Any:
     try:
-        return await _fetch(writer, *statement)
+        return await _fetch(writer, *statement, **values)
     except StatementLostError:
         raise StatementRefusedError("57P01") from None
 
 
 async def _missing_is_revoked(
-    _writer: Writer, _connection: object, doubts: Sequence[tuple[Entry, bool | None]]
+    _writer: Writer, _connection: object, in_doubt: Sequence[tuple[PendingRecord, object]]
 ) -> None:
-    for entry, _ in doubts:
-        entry.fail(InvalidApiKey())
+    for record, _ in in_doubt:
+        record.fail(InvalidApiKey())
 
 
 MUTANTS = {

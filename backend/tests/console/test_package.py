@@ -1,4 +1,4 @@
-"""What is installed has its pages with it."""
+"""The package that is installed contains the files of the console."""
 
 import zipfile
 from importlib import import_module

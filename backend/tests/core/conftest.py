@@ -1,4 +1,4 @@
-"""Leaves out what this machine cannot do."""
+"""Skips tests that this machine cannot run."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ from tests.core.small_disks import MOUNTED
 
 
 def can_mount() -> bool:
-    """Whether a process gets a file system of its own here, without anybody's permission."""
+    """Whether a process can mount a file system of its own here, without privileges."""
     if not shutil.which("unshare"):
         return False
     mount = [*MOUNTED, 'mount -t tmpfs none "$1"', "sh", tempfile.gettempdir()]

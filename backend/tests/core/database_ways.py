@@ -1,4 +1,4 @@
-"""Ways to a database that can be closed, and servers that let nobody in."""
+"""Proxies to a database that can be closed, and servers that refuse every login."""
 
 import asyncio
 import socket
@@ -9,7 +9,7 @@ from sqlalchemy.engine import make_url
 
 
 class Way:
-    """A loopback port that leads to the database while it is open, and refuses connections while it is not."""
+    """A loopback port that forwards to the database while it is open, and refuses connections otherwise."""
 
     def __init__(self, database_url: str) -> None:
         self._to = make_url(database_url)
@@ -22,7 +22,7 @@ class Way:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Opens the way. At the end whoever is on it loses the connection, and nobody else gets on it."""
+        """Opens the port. At the end its connections are closed, and new ones are refused."""
         async with await asyncio.start_server(self._lead, "127.0.0.1", self._port) as server:
             yield
             server.close()
@@ -59,7 +59,7 @@ async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def refusing(sqlstate: str) -> AsyncIterator[str]:
-    """The URL of a server that answers everybody with this error, as PostgreSQL does before it lets somebody in."""
+    """The URL of a server that answers every login with this error, in PostgreSQL's protocol."""
     fields = b"SFATAL\0VFATAL\0C%b\0Mnot now\0\0" % sqlstate.encode()
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What a test asks of an embedded PostgreSQL: whether it works, what it says, where it runs."""
+"""Helpers for tests of the embedded PostgreSQL: queries, errors, folders and processes."""
 
 import asyncio
 import os
@@ -12,11 +12,11 @@ import pytest
 from app.core.embedded import EmbeddedPostgresError, embedded_postgres
 
 AS_ORDINARY_USER = ("unshare", "--user", "--map-user=65534", "--") if os.geteuid() == 0 else ()
-"""What a command is put behind to run as somebody whom the system can refuse."""
+"""The prefix that runs a command as an ordinary user, to whom file permissions apply."""
 
 
 def ask(url: str, sql: str, password: str | None = None) -> Any:
-    """The first value that `sql` answers, asked with another password if one is given."""
+    """The first value of the query's result; with another password than the URL's, if one is given."""
 
     async def connect() -> Any:
         connection = await asyncpg.connect(url.replace("+asyncpg", ""), password=password, timeout=10)
@@ -44,7 +44,7 @@ def socket_folder(url: str) -> Path:
 
 
 def servers(cluster: Path) -> list[int]:
-    """The processes that work in the folder, PostgreSQL's among them."""
+    """The pids of the processes whose working directory is the folder, such as PostgreSQL's."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

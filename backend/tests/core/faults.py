@@ -1,4 +1,4 @@
-"""Starts that are broken off at one chosen call: by a full disk, by the death of their process, by a power cut."""
+"""Interrupts a start at one chosen system call: by a full disk, a killed process or a power cut."""
 
 import errno
 import io
@@ -17,7 +17,7 @@ import pytest
 from tests.harness import PATIENCE_SECONDS
 
 FORKS = multiprocessing.get_context("forkserver")
-"""Makes processes quickly, each from a clean one that has imported what they need."""
+"""Forks processes quickly, from a server process that has imported all modules."""
 FORKS.set_forkserver_preload(["pytest", "app.core.embedded", "app.core.settings", "tests.core.faults"])
 
 _ASKED_OF_THE_DISK = ("open", "write", "fsync", "rename", "replace", "link", "mkdir", "symlink")
@@ -29,20 +29,20 @@ NEVER = 1_000_000
 
 @dataclass
 class Fault:
-    """What happens at call number `at` of all that ask the disk for something, counted from 0."""
+    """A fault at call number `at` of the calls that use the disk, counted from 0."""
 
     at: int
     happen: Callable[[], None]
     calls: list[str] = field(default_factory=list)
     unsynced: set[int] = field(default_factory=set)
-    """The inodes of files that were written and are not on the disk."""
+    """The inodes of files that were written and not synced."""
 
     @property
     def happened(self) -> bool:
         return len(self.calls) > self.at
 
     def counted(self, name: str, real: Callable[..., Any], part: Callable[[], object] = lambda: None) -> Any:
-        """The result of `real`. At the fault only `part` of it is done."""
+        """The result of `real`; at the fault only `part` is done."""
         self.calls.append(name)
         if len(self.calls) - 1 == self.at:
             part()
@@ -55,7 +55,7 @@ def fault(at: int, happen: Callable[[], None]) -> Iterator[Fault]:
     """For the length of the `with`, calls of `os` that ask the disk for something are counted, and so is what files
     that Python opens are asked to write; at number `at`, `happen` is called first. Of a write, half has been done.
     """
-    tempfile.gettempdir()  # tries folders out the first time
+    tempfile.gettempdir()  # its first call writes to folders
     fault = Fault(at, happen)
     with pytest.MonkeyPatch.context() as patched:
         for name in _ASKED_OF_THE_DISK:
@@ -65,12 +65,12 @@ def fault(at: int, happen: Callable[[], None]) -> Iterator[Fault]:
 
 
 def full() -> None:
-    """A disk without room."""
+    """A disk without free space."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def reason(refused: type[Exception], start: Callable[[], object]) -> str:
-    """What the error says with which the start is refused; empty where it is not."""
+    """The text of the error that ended the start; empty where none did."""
     try:
         start()
     except refused as error:
@@ -133,7 +133,7 @@ def _counted_open(fault: Fault, real: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _CountedFile:
-    """An open file whose writes are counted."""
+    """An open file whose writes are counted as calls."""
 
     def __init__(self, fault: Fault, file: Any) -> None:
         self._fault, self._file = fault, file

@@ -1,4 +1,4 @@
-"""A wheel whose PostgreSQL keeps a role's password, one database and nothing else: our own part of a start, quickly."""
+"""A wheel with a stand-in for PostgreSQL that stores a role's password and one database: it makes a start quick."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ import pytest
 from app.core.embedded import embedded_postgres
 
 ROLE, DATABASE = "role.password", "database"
-"""The files in the cluster that stand for what PostgreSQL would know."""
+"""The stand-in's files in the cluster, for the role's password and the database."""
 
 _INITDB = f"""#!/bin/sh
 while [ "$1" != -D ]; do shift; done
 echo 18 > "$2/PG_VERSION"
 cat > "$2/{ROLE}"
 """
-# As the real one does, it leaves data alone on which another lives.
+# Like PostgreSQL, it refuses data that another process is using.
 _POSTGRES = f"""#!/bin/sh
 while [ $# -gt 0 ]; do
   case "$1" in --version) exit;; --single) single=yes;; -D) data=$2; shift;; esac
@@ -41,7 +41,7 @@ while :; do sleep 0.01; done
 
 
 def make_wheel(folder: Path) -> None:
-    """Put such programs into the folder."""
+    """Writes the programs of the stand-in into the folder."""
     programs = folder / "pginstall18" / "bin"
     programs.mkdir(parents=True)
     for name, script in (("initdb", _INITDB), ("postgres", _POSTGRES)):

@@ -1,4 +1,4 @@
-"""File systems of a few pages, really full, in a namespace of one test's process: nobody else sees them."""
+"""File systems of a few pages that are really full, in the mount namespace of one test's process."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 MOUNTED = ("unshare", "--user", "--map-root-user", "--mount", "--", "sh", "-c")
-"""What a shell's script is put behind to run where it may mount."""
+"""The prefix that runs a shell script in a namespace where it may mount."""
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def enlarge(at: Path, size: str) -> None:
 
 @contextmanager
 def filled(disk: Path, *, pages: int, inodes: int) -> Iterator[None]:
-    """For the length of the `with`, the disk has room for so many pages and so many files."""
+    """For the length of the `with`, the disk has this many free pages and inodes."""
     fillers = []
     with suppress(OSError):
         for number in range(1000):

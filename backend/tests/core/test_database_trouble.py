@@ -1,4 +1,4 @@
-"""Trouble with the database is a 503 that may be tried again, never a 500, never a success; and it passes by itself."""
+"""A failing database is a 503 that clients may retry, never a 500 or a success; it needs no restart to recover."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -9,7 +9,7 @@ import httpx2
 import pytest
 import structlog
 from app.core.errors import Unavailable
-from app.features.usage.ledger.entries import OutcomeUnknown
+from app.generations.errors import OutcomeUnknown
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -20,7 +20,7 @@ from tests.core.database_ways import Way, refusing
 from tests.harness import PATIENCE_SECONDS, Account, Key, generate, new_email, sign_up
 from tests.problems import check_problem
 
-LOCK_ACCOUNT = "select from users where id = $1 for update"
+LOCK_ACCOUNT = "select from accounts where id = 'acc_' || substr($1, 5) for update"
 LOCK_KEY = "select from api_keys where id = $1 for update"
 
 FAIL_AT_COMMIT = """
@@ -47,7 +47,7 @@ async def key(account: Account) -> Key:
 
 @pytest.fixture(autouse=True)
 def lines() -> Iterator[list[EventDict]]:
-    """What is logged meanwhile."""
+    """The lines that are logged during the test."""
     with structlog.testing.capture_logs() as lines:
         yield lines
 
@@ -60,7 +60,7 @@ def a_pool_sooner_given_up_than_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def commits_that_fail(database: asyncpg.Connection) -> AsyncIterator[None]:
-    """Keys and generations named `fail at commit with SQLSTATE` do so."""
+    """Commits of keys and generations named `fail at commit with SQLSTATE` fail with it."""
     await database.execute(FAIL_AT_COMMIT)
     yield
     await database.execute("drop function fail_at_commit cascade")
@@ -74,7 +74,7 @@ async def locked(database: asyncpg.Connection, statement: str, row_id: str) -> A
 
 
 async def blocked(database: asyncpg.Connection) -> int:
-    """The backend that waits for a lock of this connection, as soon as there is one."""
+    """The pid of the backend that waits for a lock of this connection, once there is one."""
     waiting = "select pid from pg_locks where not granted and $1 = any(pg_blocking_pids(pid))"
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (pid := await database.fetchval(waiting, database.get_server_pid())) is None:
@@ -102,13 +102,13 @@ async def ask_everything(client: httpx2.AsyncClient, account: Account, key: Key)
 
 
 def causes(lines: list[EventDict]) -> set[object]:
-    """What was behind the failures: SQLSTATEs where the database spoke, else types. The ledger tells of its own."""
+    """The causes of the failures: SQLSTATEs of the database's errors, else types. The ledger logs its own."""
     raised = [line["exc_info"] for line in lines if line["log_level"] == "error"]
     failed = {getattr(getattr(each, "orig", each), "sqlstate", None) or type(each) for each in raised}
     return (failed - {Unavailable, OutcomeUnknown}) | {line["sqlstate"] for line in lines if "sqlstate" in line}
 
 
-async def test_a_lock_that_is_not_to_be_had_is_a_503(
+async def test_a_lock_timeout_is_a_503(
     client: httpx2.AsyncClient, account: Account, key: Key, database: asyncpg.Connection, lines: list[EventDict]
 ) -> None:
     async with locked(database, LOCK_ACCOUNT, account.id):
@@ -121,7 +121,7 @@ async def test_a_lock_that_is_not_to_be_had_is_a_503(
     assert (await generate(client, key)).status_code == 200
 
 
-async def test_a_statement_that_takes_too_long_is_a_503(
+async def test_a_statement_timeout_is_a_503(
     start: Start,
     account: Account,
     database: asyncpg.Connection,
@@ -136,11 +136,11 @@ async def test_a_statement_that_takes_too_long_is_a_503(
     assert (await create_key(client, account)).status_code == 201
 
 
-async def test_a_deadlock_is_a_503_and_makes_nothing(
+async def test_a_deadlock_is_a_503_and_writes_nothing(
     client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection, lines: list[EventDict]
 ) -> None:
     async with database.transaction():
-        await database.execute("lock table api_keys in share mode")  # a key can be counted, and not be made
+        await database.execute("lock table api_keys in share mode")  # keys can be counted, and not inserted
         asked = asyncio.create_task(create_key(client, account, name="deadlock"))
         await blocked(database)
         await database.execute(LOCK_ACCOUNT, account.id)
@@ -178,7 +178,7 @@ async def test_a_connection_lost_in_a_transaction_is_a_503_and_leaves_nothing_be
     assert (await create_key(client, account, name="lost")).status_code == 201
 
 
-async def test_connections_that_died_in_the_pool_are_replaced_and_nobody_notices(
+async def test_connections_that_died_in_the_pool_are_replaced_without_an_error(
     client: httpx2.AsyncClient, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     everyone = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'nanobanana'"
@@ -189,7 +189,7 @@ async def test_connections_that_died_in_the_pool_are_replaced_and_nobody_notices
 
 
 @pytest.mark.parametrize("sqlstate", ["57P03", "53300", "53400", "53100", "57P01", "08004", "28P01", "3D000"])
-async def test_a_server_that_lets_nobody_in_is_a_503(
+async def test_a_database_that_refuses_every_login_is_a_503(
     start: Start, account: Account, key: Key, lines: list[EventDict], sqlstate: str
 ) -> None:
     async with refusing(sqlstate) as url:
@@ -200,7 +200,7 @@ async def test_a_server_that_lets_nobody_in_is_a_503(
     assert sqlstate in causes(lines)
 
 
-async def test_a_server_that_is_not_there_is_a_503_until_it_comes_and_again_when_it_goes(
+async def test_a_database_that_is_down_is_a_503_until_it_starts_and_again_when_it_stops(
     start: Start, account: Account, key: Key, database_url: str, lines: list[EventDict]
 ) -> None:
     way = Way(database_url)
@@ -214,7 +214,7 @@ async def test_a_server_that_is_not_there_is_a_503_until_it_comes_and_again_when
     assert all(isinstance(cause, type) for cause in causes(lines))
 
 
-async def test_a_socket_folder_that_is_not_there_is_a_503(
+async def test_a_missing_socket_folder_is_a_503(
     start: Start, account: Account, key: Key, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("socket") / "missing"
@@ -225,7 +225,7 @@ async def test_a_socket_folder_that_is_not_there_is_a_503(
 
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01", "53100", "57P01", "25006"])
 @pytest.mark.usefixtures("commits_that_fail")
-async def test_a_commit_that_fails_for_now_is_a_503_and_never_told_as_success(
+async def test_a_commit_that_fails_temporarily_is_a_503_and_never_a_success(
     start: Start, account: Account, key: Key, database: asyncpg.Connection, sqlstate: str
 ) -> None:
     client, doomed = await start(record_deadline_seconds=1), f"fail at commit with {sqlstate}"
@@ -239,7 +239,7 @@ async def test_a_commit_that_fails_for_now_is_a_503_and_never_told_as_success(
 
 
 @pytest.mark.usefixtures("commits_that_fail")
-async def test_a_commit_that_fails_for_good_is_a_500_or_unknown_and_never_told_as_success(
+async def test_a_commit_that_fails_permanently_is_a_500_or_outcome_unknown_and_never_a_success(
     start: Start, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     client, doomed = await start(record_deadline_seconds=1), "fail at commit with P0001"
@@ -255,7 +255,7 @@ async def test_a_commit_that_fails_for_good_is_a_500_or_unknown_and_never_told_a
     "statement",
     ["select 1/0", "select 'x'::integer", "select '0001-13-01'::date", "select 1 limit -1"],
 )
-async def test_data_that_a_validator_should_have_refused_is_a_422_and_a_line_that_says_so(
+async def test_a_value_that_the_validators_missed_is_a_422_and_is_logged(
     client: httpx2.AsyncClient,
     account: Account,
     lines: list[EventDict],
@@ -270,7 +270,7 @@ async def test_data_that_a_validator_should_have_refused_is_a_422_and_a_line_tha
     assert [line["event"] for line in lines] == ["validator_missing"]
 
 
-async def test_text_that_the_database_cannot_keep_is_a_422_even_where_no_validator_saw_it(
+async def test_text_that_the_database_cannot_store_is_a_422_even_without_a_validator(
     client: httpx2.AsyncClient, account: Account, lines: list[EventDict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.features.keys.service.new_id", lambda prefix: f"{prefix}_\0")

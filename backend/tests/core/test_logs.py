@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line that says what happened to which request, and nothing that anybody sent."""
+"""Logs: one JSON object a line, with the id of its request and no value that a client sent."""
 
 import asyncio
 import json
@@ -18,14 +18,14 @@ from app.core.settings import Settings
 from tests.harness import Account, generate, looks, new_email, running, sign_up
 from tests.raw_http import JSON_TYPE, connected, head, send_raw
 
-CLIENTS = ("httpx2", "httpcore2")  # the tests' own client: what it logs is not ours
-QUIET = ("uvicorn", "sqlalchemy", "alembic", "asyncio", "PIL")  # libraries whose lines quote what they work on
+CLIENTS = ("httpx2", "httpcore2")  # the tests' own client, whose lines are not the program's
+QUIET = ("uvicorn", "sqlalchemy", "alembic", "asyncio", "PIL")  # libraries whose lines quote values
 Line = dict[str, Any]
 
 
 @pytest.fixture
 def log() -> Iterator[StringIO]:
-    """What the program writes at DEBUG, the most that can be asked of it."""
+    """The program's output at DEBUG, the lowest level."""
     handlers, structure = logging.root.handlers[:], structlog.get_config()
     levels = {name: logging.getLogger(name).level for name in (None, *CLIENTS, *QUIET)}
     configure_logging("DEBUG")
@@ -44,7 +44,7 @@ def log() -> Iterator[StringIO]:
 
 @pytest.fixture
 def canaries() -> dict[str, str]:
-    """Secrets to be found nowhere, each unlike anything else."""
+    """Unique secrets that must not appear in any line."""
     return {
         name: f"{name}{secrets.token_hex(8)}" for name in ("email", "password", "prompt", "name", "header", "query")
     }
@@ -60,11 +60,11 @@ def about(log: StringIO, answer: httpx2.Response) -> list[Line]:
 
 
 async def settle(client: httpx2.AsyncClient) -> None:
-    """A request's last line is written after its answer: by the time of a second answer it is there."""
+    """Returns once the last lines of earlier requests are written: they come before the answer to a later one."""
     await client.get("/health")
 
 
-async def test_a_request_is_one_line_with_its_id_its_route_and_its_status(
+async def test_a_request_is_logged_as_one_line_with_its_id_route_and_status(
     client: httpx2.AsyncClient, log: StringIO
 ) -> None:
     answer = await client.get("/v1/keys")
@@ -84,7 +84,7 @@ async def test_a_request_is_one_line_with_its_id_its_route_and_its_status(
     assert line["ms"] >= 0
 
 
-async def test_refusals_for_want_of_room_are_told_in_one_line_and_not_in_one_each(
+async def test_refusals_by_overload_are_logged_in_one_line_and_not_one_for_each(
     settings: Settings, log: StringIO
 ) -> None:
     def told() -> list[int]:
@@ -105,7 +105,7 @@ async def test_refusals_for_want_of_room_are_told_in_one_line_and_not_in_one_eac
     assert [about(log, answer) for answer in refused] == [[]] * len(refused)
 
 
-async def test_a_line_names_the_route_and_never_the_path(
+async def test_a_request_line_names_the_route_and_never_the_path(
     client: httpx2.AsyncClient, account: Account, log: StringIO
 ) -> None:
     key = await account.create_key()
@@ -125,14 +125,14 @@ async def test_a_line_names_the_route_and_never_the_path(
     assert key.id not in log.getvalue()
 
 
-async def test_a_method_that_is_made_up_is_not_repeated(client: httpx2.AsyncClient, log: StringIO) -> None:
+async def test_an_unknown_method_is_logged_as_other(client: httpx2.AsyncClient, log: StringIO) -> None:
     for method in ("TRACE", "PROPFIND", "GET"):
         answer = await send_raw(client, head(method, "/health"))
         await settle(client)
         assert [line["method"] for line in about(log, answer)] == [method if method == "GET" else "other"]
 
 
-async def test_a_failure_is_logged_with_its_type_and_places_but_not_its_text(
+async def test_an_exception_is_logged_with_its_type_and_frames_but_not_its_text(
     client: httpx2.AsyncClient, account: Account, log: StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     canary = secrets.token_hex(8)
@@ -153,10 +153,10 @@ async def test_a_failure_is_logged_with_its_type_and_places_but_not_its_text(
     assert canary not in log.getvalue()
 
 
-async def test_what_the_database_says_is_logged_as_its_sqlstate_alone(
+async def test_a_database_error_is_logged_with_its_sqlstate_and_no_text(
     client: httpx2.AsyncClient, account: Account, log: StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = await account.create_key()  # its id is given to the next one too: the database's text would quote it
+    key = await account.create_key()  # the next key gets the same id, which the database's error text quotes
     monkeypatch.setattr("app.features.keys.service.new_id", lambda _prefix: key.id)
     answer = await client.post("/v1/keys", json={"name": "twin"}, headers=account.headers)
     await settle(client)
@@ -166,7 +166,7 @@ async def test_what_the_database_says_is_logged_as_its_sqlstate_alone(
     assert not re.search(r"insert into|duplicate key|api_keys_pkey", log.getvalue(), re.IGNORECASE)
 
 
-async def test_nothing_that_was_sent_or_made_secret_is_logged_even_at_debug(
+async def test_no_value_of_a_request_and_no_secret_is_logged_even_at_debug(
     client: httpx2.AsyncClient, canaries: dict[str, str], log: StringIO
 ) -> None:
     email, password = f"{canaries['email']}@example.com", canaries["password"]
@@ -189,7 +189,7 @@ async def test_nothing_that_was_sent_or_made_secret_is_logged_even_at_debug(
         assert secret not in written
 
 
-async def test_nothing_that_was_sent_is_logged_when_the_database_fails(
+async def test_no_value_of_a_request_is_logged_when_the_database_fails(
     client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection, log: StringIO
 ) -> None:
     name, email = f"name{secrets.token_hex(8)}", new_email()
@@ -206,7 +206,7 @@ async def test_nothing_that_was_sent_is_logged_when_the_database_fails(
         assert secret not in log.getvalue()
 
 
-def test_a_line_is_one_line_whatever_it_holds(log: StringIO) -> None:
+def test_a_log_entry_is_one_line_whatever_its_values_hold(log: StringIO) -> None:
     logger.warning("odd", text='line\nbreak\r\x1b[31m "quoted" \u2028 \ud800')
     logging.getLogger("a.library").warning("line\nbreak of %s", "a library")
     assert len(log.getvalue().strip("\n").split("\n")) == 2
@@ -216,14 +216,14 @@ def test_a_line_is_one_line_whatever_it_holds(log: StringIO) -> None:
     ]
 
 
-def test_the_drivers_statements_are_not_logged_at_any_level(log: StringIO) -> None:
+def test_sql_statements_are_not_logged_at_any_level(log: StringIO) -> None:
     for name in QUIET:
         logging.getLogger(f"{name}.part").info("insert into users values ('secret')")
     assert log.getvalue() == ""
 
 
 @pytest.mark.parametrize(("level", "written"), [("DEBUG", 3), ("INFO", 3), ("WARNING", 2), ("ERROR", 1)])
-def test_only_what_is_important_enough_is_written(log: StringIO, level: str, written: int) -> None:
+def test_lines_below_the_log_level_are_not_written(log: StringIO, level: str, written: int) -> None:
     configure_logging(level)
     [handler] = logging.root.handlers
     assert isinstance(handler, logging.StreamHandler)

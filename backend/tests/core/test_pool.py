@@ -1,4 +1,4 @@
-"""Threads for work that would block: how much of it may wait, and that it gives way to everything else."""
+"""The pool of threads for blocking work: its bounded queue, and its low priority."""
 
 import asyncio
 import os
@@ -13,11 +13,11 @@ import pytest
 from app.core.errors import Unavailable
 from app.core.pool import BoundedPool
 
-SECONDS = 30  # that nothing here takes, unless it is broken
+SECONDS = 30  # longer than any step here takes unless it hangs
 
 
 class Gate:
-    """Work that says when it has begun, and ends when it is let go."""
+    """Work that reports its start, and ends when the gate is opened."""
 
     def __init__(self) -> None:
         self.begun, self.over = threading.Event(), threading.Event()
@@ -33,7 +33,7 @@ class Gate:
 
 @pytest.fixture
 def pool() -> Iterator[BoundedPool]:
-    """One thread, and room for one that waits."""
+    """A pool of one thread with a queue of one."""
     pool = BoundedPool(threads=1, queue_max=1, name="test")
     yield pool
     pool.close()
@@ -57,7 +57,7 @@ async def _assert_full(pool: BoundedPool) -> None:
 
 
 async def _settle() -> None:
-    # A place is given back by a callback of the loop; two turns are enough for one that is due.
+    # A callback of the event loop frees the slot: it has run after two turns.
     for _ in range(2):
         await asyncio.sleep(0)
 
@@ -66,13 +66,13 @@ async def test_the_result_comes_from_another_thread(pool: BoundedPool) -> None:
     assert await pool.run(threading.get_ident) != threading.get_ident()
 
 
-async def test_an_error_reaches_whoever_waits_and_gives_the_place_back(pool: BoundedPool) -> None:
+async def test_an_error_reaches_the_caller_and_frees_the_slot(pool: BoundedPool) -> None:
     for _ in range(5):
         with pytest.raises(ZeroDivisionError):
             await pool.run(_fail)
 
 
-async def test_what_finds_the_queue_full_is_refused_and_never_runs(pool: BoundedPool, gate: Gate) -> None:
+async def test_work_is_refused_when_the_queue_is_full_and_never_runs(pool: BoundedPool, gate: Gate) -> None:
     ran: list[str] = []
     running = asyncio.ensure_future(pool.run(gate.work))
     await gate.until_begun()
@@ -88,7 +88,7 @@ async def test_what_finds_the_queue_full_is_refused_and_never_runs(pool: Bounded
     assert await pool.run(str) == ""
 
 
-async def test_of_many_at_once_no_more_run_than_there_is_room_for(gate: Gate) -> None:
+async def test_of_many_parallel_calls_only_as_many_run_as_there_are_slots(gate: Gate) -> None:
     pool = BoundedPool(threads=2, queue_max=3, name="test")
     calls = [asyncio.ensure_future(pool.run(gate.work)) for _ in range(20)]
     await gate.until_begun()
@@ -99,7 +99,7 @@ async def test_of_many_at_once_no_more_run_than_there_is_room_for(gate: Gate) ->
     pool.close()
 
 
-async def test_a_place_is_given_back_when_the_work_has_ended_and_not_when_its_caller_has_left(
+async def test_a_slot_is_freed_when_the_work_has_ended_and_not_when_its_caller_is_cancelled(
     pool: BoundedPool, gate: Gate
 ) -> None:
     left = asyncio.ensure_future(pool.run(gate.work))
@@ -223,7 +223,7 @@ def _be_nice(niceness: int) -> None:
 @pytest.mark.parametrize(
     ("cores", "processes", "threads"), [(1, 1, 1), (2, 1, 1), (8, 1, 7), (8, 2, 3), (8, 7, 1), (8, 64, 1), (None, 1, 1)]
 )
-async def test_all_processes_together_leave_a_core_to_the_event_loops(
+async def test_the_threads_of_all_processes_together_leave_a_core_to_the_event_loops(
     monkeypatch: pytest.MonkeyPatch, cores: int | None, processes: int, threads: int
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
@@ -239,13 +239,13 @@ async def test_all_processes_together_leave_a_core_to_the_event_loops(
     await _assert_full(pool)
     for _ in range(threads):
         assert await asyncio.to_thread(begun.acquire, timeout=SECONDS)
-    assert not begun.acquire(blocking=False), "no more threads than that"
+    assert not begun.acquire(blocking=False), "no more threads run"
     gate.over.set()
     assert await asyncio.gather(*calls) == ["done"] * (threads + 1)
     pool.close()
 
 
-async def test_closing_lets_running_work_end_and_drops_what_waits(gate: Gate) -> None:
+async def test_closing_a_pool_finishes_running_work_and_drops_queued_work(gate: Gate) -> None:
     pool, ran = BoundedPool(threads=1, queue_max=1, name="test"), list[str]()
     running = asyncio.ensure_future(pool.run(gate.work))
     await gate.until_begun()

@@ -1,4 +1,4 @@
-"""Identifiers, keys and tokens as pure functions: their shape, their randomness, and what is none of them."""
+"""Identifiers, keys and tokens as functions: their form, their randomness, and invalid texts."""
 
 import re
 from hashlib import sha256
@@ -42,7 +42,7 @@ NO_IDS = [
     f"key_{'0' * 19}\0",
     f"key_{'0' * 19} ",
     f"key_{'0' * 19}A",
-    f"key_{'0' * 19}i",  # letters that the alphabet leaves out
+    f"key_{'0' * 19}i",  # a letter that is not in the alphabet
     f"key_{'0' * 19}l",
     f"key_{'0' * 19}o",
     f"key_{'0' * 19}u",
@@ -64,7 +64,7 @@ def test_an_id_is_its_prefix_and_100_random_bits(prefix: str) -> None:
         assert {each[place] for each in ids} == set(ALPHABET)
 
 
-def test_ids_with_a_time_sort_by_it_and_end_with_100_random_bits() -> None:
+def test_timed_ids_sort_by_time_and_end_with_100_random_bits() -> None:
     times = [0.0, 0.001, 1.0, 1_700_000_000.0, 1_700_000_000.001, 1_700_000_001.0, 4_102_444_800.0, 30_000_000_000.0]
     ids = [new_timed_id("gen", now=now) for now in times]
     assert ids == sorted(ids)
@@ -80,7 +80,7 @@ def test_the_time_of_an_id_is_its_milliseconds() -> None:
 
 
 @pytest.mark.parametrize("text", NO_IDS, ids=ascii)
-def test_what_is_not_shaped_like_an_id_is_none(text: str) -> None:
+def test_text_without_the_form_of_an_id_is_no_id(text: str) -> None:
     assert is_id("key", text) is False
 
 
@@ -119,7 +119,7 @@ def test_a_key_is_looked_up_by_the_sha256_of_its_whole_text() -> None:
     ],
     ids=ascii,
 )
-def test_what_is_not_shaped_like_a_key_is_not_even_hashed(text: str) -> None:
+def test_text_without_the_form_of_a_key_is_not_hashed(text: str) -> None:
     assert hash_api_key(text) is None
 
 
@@ -131,11 +131,11 @@ def test_a_password_matches_its_own_hash_only() -> None:
 
 
 @pytest.mark.parametrize("stored", ["", "plain", "$argon2id$", "$argon2id$v=19$m=8,t=1,p=1$x$y", "$2b$12$" + "a" * 53])
-def test_a_hash_that_cannot_be_read_matches_nothing(stored: str) -> None:
+def test_a_hash_that_cannot_be_read_matches_no_password(stored: str) -> None:
     assert verify_password("plain", stored) == (False, None)
 
 
-def test_a_token_is_good_for_its_lifetime_and_never_for_more_than_an_hour() -> None:
+def test_a_token_is_valid_for_its_lifetime_and_never_for_more_than_an_hour() -> None:
     key = TokenKey.derive(b"s" * 32)
     minute, day = (
         key.issue(SUBJECT, now=1000, lifetime_seconds=60),
@@ -146,15 +146,15 @@ def test_a_token_is_good_for_its_lifetime_and_never_for_more_than_an_hour() -> N
     assert key.read(minute, now=939.9) is None, "a clock that is ahead by more than a minute is not believed"
 
 
-def test_another_secret_reads_nothing_and_the_secret_itself_is_not_the_key() -> None:
+def test_tokens_are_not_signed_with_the_secret_itself_nor_valid_under_another_one() -> None:
     token = TokenKey.derive(b"s" * 32).issue(SUBJECT, now=1000, lifetime_seconds=60)
     for other in (TokenKey.derive(b"t" * 32), TokenKey(b"s" * 32)):
         assert other.read(token, now=1000) is None
 
 
-def test_a_token_in_which_any_bit_is_flipped_is_none() -> None:
+def test_reading_a_token_with_any_flipped_bit_returns_none() -> None:
     key = TokenKey.derive(b"s" * 32)
-    # Several tokens: which flips leave the bytes as they are depends on the last character.
+    # Several tokens, because the last character decides which flipped bits do not change the decoded bytes.
     for token in (key.issue(TokenSubject(new_id("usr"), 7), now=1000, lifetime_seconds=60) for _ in range(8)):
         places = ((place, bit) for place in range(len(token)) for bit in range(8))
         flipped = (token[:place] + chr(ord(token[place]) ^ 1 << bit) + token[place + 1 :] for place, bit in places)
@@ -172,5 +172,5 @@ def test_a_token_has_one_spelling_only(more: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", ".", "..", "...", "a.b.c", "\0", "\ud800.a.b", "\u00e9.a.b", "a" * 100_000], ids=len
 )
-def test_what_is_no_token_is_none_and_never_an_error(text: str) -> None:
+def test_reading_any_other_text_as_a_token_returns_none_and_never_raises(text: str) -> None:
     assert TokenKey.derive(b"s" * 32).read(text, now=1000) is None

@@ -1,10 +1,10 @@
-"""Settings are refused with a sentence, or are safe to run on."""
+"""Settings are refused with a sentence, or are safe to use."""
 
 import stat
 from pathlib import Path
 
 import pytest
-from app.core import settings as module
+from app.core import locations
 from app.core.settings import ConfigurationError, Settings, load_settings
 
 GOOD_SECRET = "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9fAeYi4tKx1u"
@@ -21,8 +21,7 @@ WEAK_SECRETS = [
 def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setitem(module.__dict__["_Given"].model_config, "env_file", tmp_path / ".env")
+    monkeypatch.setattr(locations, "CHECKOUT", tmp_path)
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
@@ -49,7 +48,7 @@ def test_production_does_not_start_without_a_secret(monkeypatch: pytest.MonkeyPa
     assert refusal(monkeypatch, ENVIRONMENT="production", **given).startswith("SECRET_KEY is missing.")
 
 
-def test_development_makes_a_secret_and_keeps_it_for_its_owner_alone(tmp_path: Path) -> None:
+def test_development_creates_a_secret_that_only_its_owner_can_read(tmp_path: Path) -> None:
     first, second = load_settings().with_secret(), load_settings().with_secret()
     kept = tmp_path / ".data" / "secret_key"
     assert first.signing_secret == second.signing_secret == kept.read_bytes()
@@ -72,7 +71,7 @@ def test_a_secret_in_data_dir_is_refused_for_the_same_reasons_as_the_setting(
     assert kept.read_text() == secret
 
 
-def test_a_good_secret_that_the_operator_put_into_data_dir_is_used_as_it_is(tmp_path: Path) -> None:
+def test_a_good_secret_that_the_operator_wrote_to_data_dir_is_used(tmp_path: Path) -> None:
     kept = tmp_path / ".data" / "secret_key"
     kept.parent.mkdir()
     (tmp_path / "mounted").write_text(GOOD_SECRET)
@@ -98,10 +97,16 @@ def test_a_good_secret_that_the_operator_put_into_data_dir_is_used_as_it_is(tmp_
         ("LIMIT_PROCESSES", "0"),
         ("GENERATE_CONCURRENCY_PER_KEY", "0"),
         ("GENERATE_LIMIT_PER_ACCOUNT", "1e3/hour"),
-        ("UNKNOWN_KEY_LIMIT_PER_IP", "60/minute\n"),
+        ("UNKNOWN_KEY_LIMIT_PER_IP", "60/minute\n60/minute"),
         ("LOGIN_LIMIT_GLOBAL", "10000000/second"),
         ("PUBLIC_URL", "images.example.com"),
         ("PUBLIC_URL", "https://images.example.com/?a=1"),
+        ("PUBLIC_URL", "https://images.example.com?"),
+        ("PUBLIC_URL", "https://:hunter2hunter2@images.example.com"),
+        ("PUBLIC_URL", "https://"),
+        ("PUBLIC_URL", "https://[::1"),
+        ("PUBLIC_URL", "HTTPS://images.example.com"),
+        ("PUBLIC_URL", "https://images.example .com"),
         ("TRUSTED_PROXIES", "10.0.0.0/8, everyone"),
         ("GENERATE_LIMIT_PER_KEY", "600"),
         ("GENERATE_LIMIT_PER_KEY", "0/minute"),
@@ -109,14 +114,22 @@ def test_a_good_secret_that_the_operator_put_into_data_dir_is_used_as_it_is(tmp_
         ("GENERATE_LIMIT_MODE", "off"),
         ("LOGIN_TOKEN_MINUTES", "61"),
         ("PASSWORD_BYTES_MIN", "7"),
+        ("DATA_DIR", "~hunter2hunter2/data"),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_named_and_its_value_is_not(
+def test_an_error_names_the_invalid_setting_and_not_its_value(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     sentence = refusal(monkeypatch, **{name: value})
     assert sentence.startswith(name)
     assert "hunter2" not in sentence
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("path", ["/images", "/images/", "//images", "/%2F", "/."])
+def test_a_public_url_with_a_path_is_refused(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    sentence = refusal(monkeypatch, PUBLIC_URL=f"https://images.example.com{path}")
+    assert sentence.startswith("PUBLIC_URL must look like https://images.example.com, without a path")
     assert "\n" not in sentence
 
 
@@ -132,13 +145,45 @@ def test_limits_are_shared_by_the_workers_unless_there_are_more_machines(
     assert load_settings().processes == processes
 
 
+@pytest.mark.parametrize("nothing", ["", " \t"])
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_setting_without_a_value_has_its_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, nothing: str
+) -> None:
+    default = load_settings()
+    (tmp_path / ".env").write_text(f"{name.upper()}='{nothing}'\n")
+    assert load_settings() == default
+    monkeypatch.setenv(name.upper(), nothing)
+    assert load_settings() == default
+
+
+def test_an_empty_variable_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=9000\n")
+    monkeypatch.setenv("PORT", "")
+    assert load_settings().port == 8000
+
+
+def test_white_space_around_a_value_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SECRET_KEY": GOOD_SECRET, "PORT": "9000", "S3_BUCKET": "a b", "LOG_LEVEL": "DEBUG"}.items():
+        monkeypatch.setenv(name, f" {value}\n")
+    settings = load_settings()
+    assert settings.signing_secret == GOOD_SECRET.encode()
+    assert (settings.port, settings.s3_bucket, settings.log_level) == (9000, "a b", "DEBUG")
+
+
+def test_an_env_file_that_is_no_text_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"HOST=\xff\n")
+    with pytest.raises(ConfigurationError, match=r"\.env cannot be read: it is not UTF-8"):
+        load_settings()
+
+
 def test_a_name_in_the_env_file_that_is_no_setting_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("GENERATE_LIMIT_MOD=enforce\n")
     with pytest.raises(ConfigurationError, match=r"GENERATE_LIMIT_MOD is set in \.env"):
         load_settings()
 
 
-def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_environment_variables_override_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("PORT=9000\nHOST=10.0.0.1\n")
     monkeypatch.setenv("PORT", "9001")
     settings = load_settings()
@@ -151,11 +196,13 @@ def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch,
         ({}, "http://127.0.0.1:8000"),
         ({"HOST": "::1", "PORT": "80"}, "http://[::1]:80"),
         ({"HOST": "::"}, "http://localhost:8000"),
+        ({"HOST": "fe80::1%eth0"}, "http://[fe80::1%eth0]:8000"),
+        ({"PUBLIC_URL": "http://[::1]:8000"}, "http://[::1]:8000"),
         ({"PUBLIC_URL": "https://images.example.com/"}, "https://images.example.com"),
         ({"PUBLIC_URL": ""}, "http://127.0.0.1:8000"),
     ],
 )
-def test_urls_begin_with_what_the_operator_says(
+def test_urls_begin_with_the_operators_public_url(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], public_url: str
 ) -> None:
     for name, value in environment.items():
@@ -171,7 +218,7 @@ def test_every_usual_spelling_of_a_postgresql_url_is_understood(monkeypatch: pyt
     assert url.get_secret_value() == "postgresql+asyncpg://localhost/nanobanana"
 
 
-def test_settings_do_not_change_and_do_not_show_themselves() -> None:
+def test_settings_are_frozen_and_their_repr_holds_no_value() -> None:
     settings = Settings.model_validate({"secret_key": GOOD_SECRET, "database_url": "postgresql://u:hunter2@h/n"})
     with pytest.raises(ValueError, match="frozen"):
         settings.__setattr__("port", 1)

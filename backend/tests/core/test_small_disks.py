@@ -1,4 +1,4 @@
-"""A first start on a disk that is really full ends with a sentence, and once there is room the next one works."""
+"""A first start on a disk that is really full ends with a sentence, and the next one works once there is space."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ BACKEND = Path(__file__).parents[2]
 
 
 def run_where_it_may_mount(function: str, disk: Path) -> None:
-    """Run a function of this module, in a process of its own, with the path of an empty folder."""
+    """Runs a function of this module in a process of its own, with the path of an empty folder."""
     program = f"import pathlib, {__name__} as this; this.{function}(pathlib.Path({str(disk)!r}))"
     done = subprocess.run(
         [*MOUNTED, 'exec "$@"', "sh", sys.executable, "-c", program],
@@ -56,9 +56,9 @@ def start_servers(disk: Path) -> None:
             assert (disk / "data" / "postgres" / "PG_VERSION").exists()
 
 
-def test_a_secret_is_whole_or_not_there_on_a_disk_with_room_for_less(tmp_path: Path) -> None:
+def test_a_secret_is_complete_or_missing_on_a_disk_that_is_too_small_for_it(tmp_path: Path) -> None:
     run_where_it_may_mount("start_secrets", tmp_path)
 
 
-def test_an_embedded_server_starts_once_there_is_room_for_its_data(tmp_path: Path) -> None:
+def test_an_embedded_server_starts_once_the_disk_has_space_for_its_data(tmp_path: Path) -> None:
     run_where_it_may_mount("start_servers", tmp_path)

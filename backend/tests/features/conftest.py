@@ -1,24 +1,22 @@
 """What tests of several features share."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
 import pytest
 from app.core.db import connect_for_writing
-from app.features.usage.ledger.writer import Connect
+from app.generations.ledger.writer import Connect
 from tests.harness import Clock
 from tests.pool_calls import Held, Hold, PoolCalls, watch_pools
 
 
 @pytest.fixture
-def limit_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def limit_clock(externals: dict[str, Any]) -> Clock:
     """The time by which every application that is started from now on counts its limits."""
     clock = Clock(1_000_000)
-    monkeypatch.setattr("app.main.time", SimpleNamespace(time=time.time, monotonic=clock))
+    externals["limit_clock"] = clock
     return clock
 
 
@@ -55,14 +53,14 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Connect:
+def patience(monkeypatch: pytest.MonkeyPatch, externals: dict[str, Any], database_url: str) -> Connect:
     """Connections, in every application that is started from now on, that wait for a lock while a test holds it."""
 
-    async def connect(url: str = database_url) -> asyncpg.Connection:
-        connection = await connect_for_writing(url)
+    async def connect() -> asyncpg.Connection:
+        connection = await connect_for_writing(database_url)
         await connection.execute("set lock_timeout = '30s'; set statement_timeout = '30s'")
         return connection
 
-    monkeypatch.setattr("app.main.connect_for_writing", connect)
-    monkeypatch.setattr("app.features.usage.ledger.writer._ANSWER_SECONDS", 30)
+    externals["connect"] = connect
+    monkeypatch.setattr("app.generations.ledger.writer._ANSWER_SECONDS", 30)
     return connect

@@ -4,18 +4,19 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from urllib.parse import urlencode
 
 import asyncpg
 import httpx2
 import pytest
 from app.core.security import hash_password, verify_password
-from app.providers.picture import draw_png
+from app.providers.stub.art import draw_png
 from tests.conftest import Start
-from tests.console.browsing import Page
+from tests.console.browser import Page
 from tests.features.generate.painted import painted
 from tests.features.usage.recorded import total
-from tests.harness import PASSWORD, Account, Key, generate, looks, sign_up, until_waited_for
+from tests.harness import BEYOND_PATIENCE_SECONDS, PASSWORD, Account, Key, generate, looks, sign_up, until_waited_for
 from tests.pool_calls import THREADS, Held, Hold, PoolCalls
 from tests.raw_http import crowd, head, post_of, send_raw
 
@@ -43,12 +44,13 @@ async def _image_path(client: httpx2.AsyncClient, key: Key) -> str:
 async def test_images_of_clients_who_left_the_queue_are_never_drawn_and_the_next_client_is_served(
     start: Start, pool_calls: PoolCalls, hold: Hold
 ) -> None:
-    drawing = hold(DRAW, draw_png)
+    drawing = hold(DRAW, cache(draw_png))
     client = await start(drawing_queue_max=CLIENTS - THREADS)
     path = await _image_path(client, await (await sign_up(client)).create_key())
     await _crowd_leaves(client, head("GET", path), calls=pool_calls, work=drawing)
     handed = pool_calls.handed
-    following = [asyncio.ensure_future(client.get(path)) for _ in range(CLIENTS - THREADS)]
+    show = partial(client.get, path, timeout=BEYOND_PATIENCE_SECONDS)
+    following = [asyncio.ensure_future(show()) for _ in range(CLIENTS - THREADS)]
     await pool_calls.until(handed=handed + len(following))
     assert drawing.begun == THREADS
     drawing.let_go()
@@ -59,7 +61,7 @@ async def test_images_of_clients_who_left_the_queue_are_never_drawn_and_the_next
 async def test_bytes_for_clients_who_left_the_queue_are_neither_drawn_nor_counted(
     start: Start, database: asyncpg.Connection, pool_calls: PoolCalls, hold: Hold
 ) -> None:
-    drawing = hold(DRAW, draw_png)
+    drawing = hold(DRAW, cache(draw_png))
     client = await start(drawing_queue_max=CLIENTS - THREADS)
     key = await (await sign_up(client)).create_key(environment="test")
     wanted = json.dumps({"prompt": "A cute banana", "size": "64x64", "response_format": "b64_json"}).encode()
@@ -99,7 +101,7 @@ async def _password_change(_client: httpx2.AsyncClient, account: Account, passwo
 async def _console_login(client: httpx2.AsyncClient, account: Account, password: str) -> bytes:
     page = Page(await client.get("/log-in"))
     form = {**page.form("/log-in").values, "email": account.email, "password": password}
-    headers = [("Origin", "https://pictures.test"), ("Cookie", page.answer.headers["set-cookie"].partition(";")[0])]
+    headers = [("Origin", "https://pictures.test"), ("Cookie", page.response.headers["set-cookie"].partition(";")[0])]
     return post_of("/log-in", urlencode(form).encode(), headers, media_type="application/x-www-form-urlencoded")
 
 

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 from app.core.pool import BoundedPool
 from app.providers import Provider
+from app.providers.downloads import resolve
 from app.providers.gemini import GeminiProvider
-from app.providers.openai import OpenAIProvider, resolve
+from app.providers.openai import OpenAIProvider
 from app.providers.upstream import Upstream
-from tests.providers.drawing import (
+from tests.providers.remote import (
     BOUNDS,
     KEY,
-    Behind,
     GeminiWithin,
     OpenAIResolving,
     OpenUpstream,
+    RemoteSetup,
     Serve,
     gemini_provider,
     openai_provider,
@@ -29,7 +30,7 @@ from tests.standins.wire import Reply, Seen, serving
 
 @pytest.fixture(scope="session")
 def pool() -> Iterator[BoundedPool]:
-    """Where pictures are decoded and drawn."""
+    """Decodes and draws images."""
     pool = BoundedPool(threads=1, queue_max=1000, name="draw")
     yield pool
     pool.close()
@@ -37,7 +38,7 @@ def pool() -> Iterator[BoundedPool]:
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Starts a server for one test, and says where it is."""
+    """Starts a server for one test, and returns its URL."""
     async with AsyncExitStack() as stack:
 
         async def start(answer: Callable[[Seen], Reply]) -> str:
@@ -48,7 +49,7 @@ async def serve() -> AsyncIterator[Serve]:
 
 @pytest.fixture
 async def open_upstream() -> AsyncIterator[OpenUpstream]:
-    """Opens a way to a provider for one test, with other bounds: `open_upstream(tries_max=1)`."""
+    """Opens an Upstream for one test, with other bounds: `open_upstream(attempts_max=1)`."""
     async with AsyncExitStack() as stack:
 
         def start(**bounds: Any) -> Upstream:
@@ -71,7 +72,7 @@ async def google_url(google: GeminiStandIn, serve: Serve) -> str:
 
 @pytest.fixture
 def gemini_within(google_url: str, open_upstream: OpenUpstream, pool: BoundedPool) -> GeminiWithin:
-    """Gemini, as `google` plays it, within other bounds: `gemini_within(tries_max=1)`."""
+    """A provider on the stand-in `google`, with other bounds: `gemini_within(attempts_max=1)`."""
     return lambda **bounds: gemini_provider(open_upstream(**bounds), pool, google_url)
 
 
@@ -93,7 +94,7 @@ async def endpoint_url(endpoint: OpenAIStandIn, serve: Serve) -> str:
 
 @pytest.fixture
 def openai_resolving(endpoint_url: str, open_upstream: OpenUpstream, pool: BoundedPool) -> OpenAIResolving:
-    """An OpenAI-compatible endpoint, as `endpoint` plays it, on a network whose names mean something else."""
+    """A provider on the stand-in `endpoint`, with another resolver."""
     return lambda resolve: openai_provider(open_upstream(), pool, endpoint_url, resolve=resolve)
 
 
@@ -103,12 +104,12 @@ def openai(openai_resolving: OpenAIResolving) -> OpenAIProvider:
 
 
 @pytest.fixture(params=["gemini", "openai"])
-def behind(request: pytest.FixtureRequest, open_upstream: OpenUpstream, pool: BoundedPool) -> Behind:
-    """Both dialects, one after the other."""
+def remote(request: pytest.FixtureRequest, open_upstream: OpenUpstream, pool: BoundedPool) -> RemoteSetup:
+    """Each dialect in turn."""
     name, build = ("google", gemini_provider) if request.param == "gemini" else ("endpoint", openai_provider)
     stand_in, its_url = (request.getfixturevalue(each) for each in (name, f"{name}_url"))
 
     def open_provider(url: str | None = None, **bounds: Any) -> Provider:
         return build(open_upstream(**bounds), pool, url or its_url)
 
-    return Behind(request.param, stand_in, open_provider)
+    return RemoteSetup(request.param, stand_in, open_provider)

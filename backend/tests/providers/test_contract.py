@@ -1,4 +1,4 @@
-"""What every provider promises, whichever it is."""
+"""The guarantees of every provider."""
 
 import asyncio
 from io import BytesIO
@@ -6,11 +6,11 @@ from io import BytesIO
 import pytest
 from app.core.errors import Unavailable
 from app.core.pool import BoundedPool
-from app.providers import Order, Provider, ProviderTimeout, Size
+from app.providers import DrawRequest, Provider, ProviderTimeout, Size
 from app.providers.gemini import GeminiProvider
 from app.providers.stub import StubProvider
 from PIL import Image
-from tests.providers.drawing import banana, soon
+from tests.providers.remote import banana, soon
 
 SIZES = {
     "stub": [Size(64, 64), Size(65, 301), Size(1024, 512)],
@@ -30,38 +30,38 @@ def provider(request: pytest.FixtureRequest) -> Provider:
     return provider
 
 
-def test_it_is_known_by_its_name_and_says_whether_it_costs(provider: Provider) -> None:
+def test_a_provider_has_a_name_and_only_the_stub_is_deterministic(provider: Provider) -> None:
     assert provider.name in SIZES
     assert provider.is_deterministic is (provider.name == "stub")
 
 
-async def test_a_picture_has_exactly_the_ordered_size_and_is_what_it_says(provider: Provider) -> None:
+async def test_an_image_has_exactly_the_requested_size_and_its_stated_media_type(provider: Provider) -> None:
     for size in SIZES[provider.name]:
         assert provider.refusal(size) is None
-        picture = await provider.draw(Order("A cute banana", size), deadline=soon())
-        with Image.open(BytesIO(picture.content)) as opened:
+        image = await provider.draw(DrawRequest("A cute banana", size), deadline=soon())
+        with Image.open(BytesIO(image.content)) as opened:
             assert opened.size == (size.width, size.height)
-            assert Image.MIME[opened.format or ""] == picture.media_type
+            assert Image.MIME[opened.format or ""] == image.media_type
 
 
-async def test_what_it_needs_can_be_tried(provider: Provider) -> None:
+async def test_check_is_ok_when_the_provider_answers(provider: Provider) -> None:
     assert await provider.check() == "ok"
 
 
 @pytest.mark.parametrize("size", [Size(0, 0), Size(1, 1), Size(99_999, 99_999), Size(64, 99_999), Size(99_999, 64)])
-def test_a_size_that_cannot_be_drawn_is_refused_with_what_can(provider: Provider, size: Size) -> None:
+def test_an_unsupported_size_is_refused_with_the_supported_ones(provider: Provider, size: Size) -> None:
     assert any(character.isdigit() for character in provider.refusal(size) or "")
 
 
-async def test_a_deadline_that_has_passed_is_a_timeout(provider: Provider) -> None:
+async def test_a_passed_deadline_is_a_timeout(provider: Provider) -> None:
     with pytest.raises(ProviderTimeout) as raised:
         await provider.draw(banana(), deadline=asyncio.get_running_loop().time() - 1)
     assert raised.value.sentence == "The provider took too long"
 
 
-async def test_the_same_order_gives_the_same_bytes_where_that_is_promised(stub: StubProvider) -> None:
-    order = Order("A cute banana", Size(128, 96))
-    first, second = await asyncio.gather(stub.draw(order, deadline=soon()), stub.draw(order, deadline=soon()))
+async def test_the_stub_draws_the_same_bytes_for_the_same_request(stub: StubProvider) -> None:
+    request = DrawRequest("A cute banana", Size(128, 96))
+    first, second = await asyncio.gather(stub.draw(request, deadline=soon()), stub.draw(request, deadline=soon()))
     assert first == second
 
 
@@ -70,15 +70,15 @@ async def test_the_stub_takes_and_draws_the_sizes_of_the_provider_it_stands_in_f
 ) -> None:
     stub, refused = StubProvider(pool, like=gemini), Size(64, 64)
     assert stub.refusal(refused) == gemini.refusal(refused) is not None
-    picture = await stub.draw(Order("A cute banana", Size(2520, 1080)), deadline=soon())
-    with Image.open(BytesIO(picture.content)) as opened:
+    image = await stub.draw(DrawRequest("A cute banana", Size(2520, 1080)), deadline=soon())
+    with Image.open(BytesIO(image.content)) as opened:
         assert opened.size == (2520, 1080)
 
 
-async def test_more_orders_than_may_wait_are_refused_at_once() -> None:
+async def test_requests_beyond_the_queue_are_refused_at_once() -> None:
     pool = BoundedPool(threads=1, queue_max=1, name="draw")
-    order = Order("A cute banana", Size(64, 64))
-    orders = [StubProvider(pool).draw(order, deadline=soon()) for _ in range(5)]
-    outcomes = await asyncio.gather(*orders, return_exceptions=True)
+    request = DrawRequest("A cute banana", Size(64, 64))
+    requests = [StubProvider(pool).draw(request, deadline=soon()) for _ in range(5)]
+    outcomes = await asyncio.gather(*requests, return_exceptions=True)
     assert [isinstance(outcome, Unavailable) for outcome in outcomes] == [False, False, True, True, True]
     pool.close()

@@ -1,50 +1,27 @@
-"""Gemini: what is sent to it, and what becomes of what it answers."""
+"""Gemini: the requests that are sent to it, and the results of its responses."""
 
 import asyncio
 import json
-from io import BytesIO
 
 import pytest
-from app.providers import (
-    ContentRefused,
-    NoImageReturned,
-    Order,
-    Size,
-)
+from app.providers import ContentRefused, DrawRequest, NoImageReturned, Size
 from app.providers.gemini import GEMINI_SIZES, Frame, GeminiProvider, parse_frames
-from app.providers.upstream import checked_key
-from PIL import Image
+from app.providers.remote import checked_key
 from pydantic import SecretStr
-from tests.providers.drawing import KEY, banana, soon
-from tests.standins.gemini import (
-    GeminiStandIn,
-    blocked_prompt,
-    candidate,
-    drawn,
-    picture_bytes,
-)
+from tests.providers.remote import KEY, RED_PNG, banana, soon
+from tests.standins.gemini import GeminiStandIn, blocked_prompt, candidate, drawn, image_bytes
 from tests.standins.wire import Reply, json_reply
 
-RED = Image.new("RGB", (1024, 1024), "red")
 
-
-def png(image: Image.Image) -> bytes:
-    encoded = BytesIO()
-    image.save(encoded, "PNG")
-    return encoded.getvalue()
-
-
-async def test_the_key_travels_in_its_header_and_nowhere_else(gemini: GeminiProvider, google: GeminiStandIn) -> None:
+async def test_the_key_is_sent_in_its_header_and_nowhere_else(gemini: GeminiProvider, google: GeminiStandIn) -> None:
     await gemini.draw(banana(), deadline=soon())
     [seen] = google.seen
     assert seen.headers.pop("x-goog-api-key") == KEY
     assert KEY not in repr(seen)
 
 
-async def test_a_request_says_what_is_drawn_and_how_large_and_nothing_else(
-    gemini: GeminiProvider, google: GeminiStandIn
-) -> None:
-    await gemini.draw(Order("A cute banana", Size(1920, 1080)), deadline=soon())
+async def test_a_request_holds_prompt_and_size_and_nothing_else(gemini: GeminiProvider, google: GeminiStandIn) -> None:
+    await gemini.draw(DrawRequest("A cute banana", Size(1920, 1080)), deadline=soon())
     [seen] = google.seen
     assert (seen.method, seen.target) == ("POST", "/v1beta/models/gemini-2.5-flash-image:generateContent")
     assert seen.json() == {
@@ -57,33 +34,35 @@ async def test_a_request_says_what_is_drawn_and_how_large_and_nothing_else(
 
 
 @pytest.mark.parametrize("prompt", ["猫 🍌 \u202e\x7f", '"}]}],"x":', "%s{{7*7}}${jndi:ldap://x}", "x" * 4000])
-async def test_any_prompt_arrives_as_it_is(gemini: GeminiProvider, google: GeminiStandIn, prompt: str) -> None:
-    await gemini.draw(Order(prompt, Size(256, 256)), deadline=soon())
+async def test_any_prompt_is_sent_unchanged(gemini: GeminiProvider, google: GeminiStandIn, prompt: str) -> None:
+    await gemini.draw(DrawRequest(prompt, Size(256, 256)), deadline=soon())
     assert google.seen[0].json()["contents"][0]["parts"] == [{"text": prompt}]
 
 
-async def test_the_picture_is_the_last_one_that_is_no_thought(gemini: GeminiProvider, google: GeminiStandIn) -> None:
-    google.faults.append(drawn(png(RED), thought=picture_bytes(1024, 1024)))
-    assert (await gemini.draw(banana(), deadline=soon())).content == png(RED)
+async def test_the_result_is_the_last_image_that_is_not_a_thought(
+    gemini: GeminiProvider, google: GeminiStandIn
+) -> None:
+    google.faults.append(drawn(RED_PNG, thought=image_bytes(1024, 1024)))
+    assert (await gemini.draw(banana(), deadline=soon())).content == RED_PNG
 
 
-async def test_of_several_pictures_the_last_is_the_finished_one(gemini: GeminiProvider, google: GeminiStandIn) -> None:
-    parts = [json.loads(drawn(image).content)["candidates"][0]["content"]["parts"][0] for image in (b"draft", png(RED))]
+async def test_of_several_images_the_last_is_the_result(gemini: GeminiProvider, google: GeminiStandIn) -> None:
+    parts = [json.loads(drawn(image).content)["candidates"][0]["content"]["parts"][0] for image in (b"draft", RED_PNG)]
     google.faults.append(candidate("STOP", *parts))
-    assert (await gemini.draw(banana(), deadline=soon())).content == png(RED)
+    assert (await gemini.draw(banana(), deadline=soon())).content == RED_PNG
 
 
-async def test_thoughts_alone_are_no_picture(gemini: GeminiProvider, google: GeminiStandIn) -> None:
-    sketch = json.loads(drawn(b"", thought=png(RED)).content)["candidates"][0]["content"]["parts"][:2]
+async def test_thoughts_alone_are_no_image(gemini: GeminiProvider, google: GeminiStandIn) -> None:
+    sketch = json.loads(drawn(b"", thought=RED_PNG).content)["candidates"][0]["content"]["parts"][:2]
     google.faults.extend([candidate("STOP", *sketch)] * 2)
     with pytest.raises(NoImageReturned):
         await gemini.draw(banana(), deadline=soon())
 
 
-async def test_the_type_comes_from_the_bytes_and_not_from_the_claim(
+async def test_the_media_type_comes_from_the_bytes_and_not_from_the_providers_claim(
     gemini: GeminiProvider, google: GeminiStandIn
 ) -> None:
-    google.faults.append(drawn(picture_bytes(1024, 1024, "JPEG"), media_type="text/html"))
+    google.faults.append(drawn(image_bytes(1024, 1024, "JPEG"), media_type="text/html"))
     assert (await gemini.draw(banana(), deadline=soon())).media_type == "image/jpeg"
 
 
@@ -95,7 +74,7 @@ async def test_the_type_comes_from_the_bytes_and_not_from_the_claim(
         *(candidate(reason, {"text": "No."}) for reason in ("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT")),
     ],
 )
-async def test_what_the_provider_refuses_is_told_as_a_refusal_and_not_tried_again(
+async def test_a_prompt_that_the_provider_refuses_is_reported_as_refused_and_not_retried(
     gemini: GeminiProvider, google: GeminiStandIn, refusal: Reply
 ) -> None:
     google.faults.append(refusal)
@@ -114,7 +93,7 @@ async def test_what_the_provider_refuses_is_told_as_a_refusal_and_not_tried_agai
         candidate("MAX_TOKENS"),
     ],
 )
-async def test_no_picture_and_no_reason_is_tried_once_more_and_then_told(
+async def test_a_response_without_image_and_reason_is_retried_once_and_then_reported(
     gemini: GeminiProvider, google: GeminiStandIn, nothing: Reply
 ) -> None:
     google.faults.extend([nothing] * 5)
@@ -123,19 +102,19 @@ async def test_no_picture_and_no_reason_is_tried_once_more_and_then_told(
     assert len(google.seen) == 2
 
 
-async def test_the_second_try_for_a_picture_can_succeed(gemini: GeminiProvider, google: GeminiStandIn) -> None:
+async def test_the_second_attempt_can_succeed(gemini: GeminiProvider, google: GeminiStandIn) -> None:
     google.faults.append(candidate("NO_IMAGE"))
     assert (await gemini.draw(banana(), deadline=soon())).media_type == "image/png"
 
 
 @pytest.mark.parametrize("key", ["with space", "new\nline", "ümlaut", "tab\t"])
-def test_a_key_that_no_header_can_hold_is_refused_without_being_shown(key: str) -> None:
+def test_a_key_that_no_header_can_hold_is_refused_without_quoting_it(key: str) -> None:
     with pytest.raises(ValueError, match="visible ASCII") as raised:
         checked_key(SecretStr(key))
     assert key not in str(raised.value)
 
 
-def test_the_sizes_that_come_with_the_program_are_ones_that_gemini_draws() -> None:
+def test_the_default_sizes_have_ratios_that_gemini_draws() -> None:
     frames = parse_frames(GEMINI_SIZES)
     assert frames[Size(1024, 1024)] == Frame("1:1", "1K")
     ratios = {"1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"}
@@ -147,7 +126,7 @@ def test_the_sizes_that_come_with_the_program_are_ones_that_gemini_draws() -> No
     ["", "1024x1024", "1024x1024=1:1", "1024x1024=1:1/3K", "1792x1024=16:9/2K", "1024x1023=1:1/1K", "0x0=1:1/1K", ",",
      "1024X1024=1:1/1K", "٣٢x٣٢=1:1/1K", "99999x99999=1:1/4K"],
 )  # fmt: skip
-def test_a_table_that_cannot_be_read_or_would_distort_is_refused(text: str) -> None:
+def test_an_unreadable_or_distorting_table_of_sizes_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="entry 1"):
         parse_frames(text)
 
@@ -158,8 +137,8 @@ def test_a_size_outside_the_table_is_refused_with_the_whole_table(gemini: Gemini
     assert gemini.refusal(Size(1024, 1024)) is None
 
 
-async def test_many_calls_at_once_are_spread_and_all_answered(gemini: GeminiProvider, google: GeminiStandIn) -> None:
-    small = picture_bytes(256, 256)
+async def test_many_concurrent_calls_all_succeed(gemini: GeminiProvider, google: GeminiStandIn) -> None:
+    small = image_bytes(256, 256)
     google.faults.extend([drawn(small)] * 250)
-    pictures = await asyncio.gather(*(gemini.draw(Order("x", Size(256, 256)), deadline=soon()) for _ in range(250)))
-    assert {picture.content for picture in pictures} == {small}
+    images = await asyncio.gather(*(gemini.draw(DrawRequest("x", Size(256, 256)), deadline=soon()) for _ in range(250)))
+    assert {image.content for image in images} == {small}

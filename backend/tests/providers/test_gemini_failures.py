@@ -1,62 +1,38 @@
-"""When Gemini throttles, falls silent or is too slow: what is waited for, what it may take, what is told."""
+"""When Gemini throttles, falls silent or is too slow: the waits, the limits and the errors."""
 
 import asyncio
 import logging
 from collections.abc import Iterator
-from io import BytesIO
 
 import httpx2
 import pytest
 from app.core.errors import ApiError, Unavailable
 from app.core.pool import BoundedPool
-from app.providers import (
-    ContentRefused,
-    Order,
-    ProviderFailed,
-    ProviderTimeout,
-    ProviderUnavailable,
-    Size,
-)
+from app.providers import ContentRefused, DrawRequest, ProviderFailed, ProviderTimeout, ProviderUnavailable, Size
 from app.providers.gemini import GeminiProvider
-from PIL import Image
-from tests.providers.drawing import KEY, Behind, GeminiWithin, OpenUpstream, banana, gemini_provider, soon
-from tests.providers.ways import WAYS, Way
-from tests.standins.gemini import (
-    GeminiStandIn,
-    blocked_prompt,
-    drawn,
-    failed,
-    html,
-    picture_bytes,
-    slow,
-    throttled,
-)
+from tests.providers.failures import FAILURES, Failure
+from tests.providers.remote import KEY, RED_PNG, GeminiWithin, OpenUpstream, RemoteSetup, banana, gemini_provider, soon
+from tests.standins.gemini import GeminiStandIn, blocked_prompt, drawn, failed, html, image_bytes, slow, throttled
 from tests.standins.wire import Reply
 
-RED = Image.new("RGB", (1024, 1024), "red")
 
-
-def png(image: Image.Image) -> bytes:
-    encoded = BytesIO()
-    image.save(encoded, "PNG")
-    return encoded.getvalue()
-
-
-async def test_a_picture_of_another_shape_is_neither_distorted_nor_paid_for_again(
+async def test_an_image_of_another_shape_is_neither_distorted_nor_paid_for_again(
     gemini: GeminiProvider, google: GeminiStandIn
 ) -> None:
-    google.faults.extend([drawn(picture_bytes(1024, 1024))] * 3)
+    google.faults.extend([drawn(image_bytes(1024, 1024))] * 3)
     with pytest.raises(ProviderFailed):
-        await gemini.draw(Order("A cute banana", Size(1920, 1080)), deadline=soon())
+        await gemini.draw(DrawRequest("A cute banana", Size(1920, 1080)), deadline=soon())
     assert len(google.seen) == 1
 
 
-async def test_a_wait_that_is_told_and_short_enough_is_waited(gemini: GeminiProvider, google: GeminiStandIn) -> None:
+async def test_a_providers_delay_before_the_deadline_is_waited_for(
+    gemini: GeminiProvider, google: GeminiStandIn
+) -> None:
     google.faults.append(throttled(retry_delay="0.01s"))
     assert (await gemini.draw(banana(), deadline=soon())).media_type == "image/png"
 
 
-async def test_a_wait_beyond_the_deadline_is_told_to_the_caller_at_once(
+async def test_a_providers_delay_beyond_the_deadline_becomes_retry_after_at_once(
     gemini: GeminiProvider, google: GeminiStandIn
 ) -> None:
     google.faults.append(throttled(retry_delay="41.2s"))
@@ -67,7 +43,7 @@ async def test_a_wait_beyond_the_deadline_is_told_to_the_caller_at_once(
 
 
 @pytest.mark.parametrize("delay", [None, "0.001s", "soon", "1e9s", "-1s"])
-async def test_a_provider_that_goes_on_throttling_is_not_asked_for_ever(
+async def test_a_provider_that_keeps_throttling_is_called_three_times(
     gemini: GeminiProvider, google: GeminiStandIn, delay: str | None
 ) -> None:
     google.faults.extend([throttled(retry_delay=delay)] * 9)
@@ -88,7 +64,7 @@ async def test_a_provider_that_goes_on_throttling_is_not_asked_for_ever(
         failed(400, "INVALID_ARGUMENT", {"reason": "API_KEY_INVALID"}),
     ],
 )
-async def test_what_only_the_operator_can_mend_is_told_and_not_tried_again(
+async def test_an_error_for_the_operator_is_reported_and_not_retried(
     gemini: GeminiProvider, google: GeminiStandIn, unusable: Reply
 ) -> None:
     google.faults.append(unusable)
@@ -97,7 +73,7 @@ async def test_what_only_the_operator_can_mend_is_told_and_not_tried_again(
     assert len(google.seen) == 1
 
 
-async def test_a_wrong_key_and_an_unknown_model_are_the_operators_to_mend(
+async def test_a_wrong_key_and_an_unknown_model_make_the_provider_unavailable(
     google_url: str, open_upstream: OpenUpstream, pool: BoundedPool
 ) -> None:
     for wrong in ({"key": "another"}, {"model": "gemini-0"}):
@@ -106,9 +82,7 @@ async def test_a_wrong_key_and_an_unknown_model_are_the_operators_to_mend(
 
 
 @pytest.mark.parametrize("status", [400, 409, 302, 307])
-async def test_an_answer_that_another_try_would_not_change_is_final(
-    gemini: GeminiProvider, google: GeminiStandIn, status: int
-) -> None:
+async def test_a_final_status_is_not_retried(gemini: GeminiProvider, google: GeminiStandIn, status: int) -> None:
     google.faults.append(Reply(b"{}", status, {"Location": "/v1/models/gemini-2.5-flash-image:generateContent"}))
     with pytest.raises(ProviderFailed):
         await gemini.draw(banana(), deadline=soon())
@@ -122,7 +96,7 @@ async def test_silence_until_the_deadline_is_a_timeout(gemini: GeminiProvider, g
 
 
 @pytest.mark.parametrize("silent", [Reply(delay_seconds=60), Reply(b" ", is_stuck=True)])
-async def test_a_provider_that_falls_silent_is_not_asked_again_since_it_may_be_drawing(
+async def test_a_silent_provider_is_not_called_again_because_it_may_be_drawing(
     gemini_within: GeminiWithin, google: GeminiStandIn, silent: Reply
 ) -> None:
     gemini = gemini_within(first_byte_seconds=0.05)
@@ -132,22 +106,22 @@ async def test_a_provider_that_falls_silent_is_not_asked_again_since_it_may_be_d
     assert len(google.seen) == 1
 
 
-async def test_more_calls_than_the_bulkhead_holds_are_refused_at_once_and_places_come_back(
+async def test_calls_beyond_calls_max_are_refused_at_once_and_slots_are_released(
     gemini_within: GeminiWithin, google: GeminiStandIn
 ) -> None:
     gemini, gate = gemini_within(calls_max=2), asyncio.Event()
-    google.faults.extend([Reply(gate=gate, content=drawn(png(RED)).content)] * 2)
+    google.faults.extend([Reply(gate=gate, content=drawn(RED_PNG).content)] * 2)
     running = [asyncio.create_task(gemini.draw(banana(), deadline=soon())) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(Unavailable) as raised:
         await gemini.draw(banana(), deadline=soon())
     assert raised.value.code == "unavailable"
     gate.set()
-    assert [(await each).content for each in running] == [png(RED)] * 2
+    assert [(await each).content for each in running] == [RED_PNG] * 2
     assert (await gemini.draw(banana(), deadline=soon())).media_type == "image/png"
 
 
-async def test_a_place_comes_back_from_a_call_that_failed_timed_out_or_was_given_up(
+async def test_a_slot_is_released_by_a_call_that_failed_timed_out_or_was_cancelled(
     gemini_within: GeminiWithin, google: GeminiStandIn
 ) -> None:
     gemini, stuck = gemini_within(calls_max=1, readers_max=1), Reply(b" ", is_stuck=True)
@@ -162,13 +136,15 @@ async def test_a_place_comes_back_from_a_call_that_failed_timed_out_or_was_given
     assert (await gemini.draw(banana(), deadline=soon())).media_type == "image/png"
 
 
-async def test_only_so_many_answers_are_in_memory_at_a_time(google_url: str, open_upstream: OpenUpstream) -> None:
+async def test_at_most_readers_max_responses_are_in_memory_at_a_time(
+    google_url: str, open_upstream: OpenUpstream
+) -> None:
     upstream = open_upstream(readers_max=2)
     at_once = held = 0
 
     async def hold() -> None:
         nonlocal at_once, held
-        async with upstream.exchange(httpx2.Request("POST", google_url)):
+        async with upstream.call(httpx2.Request("POST", google_url)):
             held += 1
             at_once = max(at_once, held)
             await asyncio.sleep(0.01)
@@ -178,20 +154,22 @@ async def test_only_so_many_answers_are_in_memory_at_a_time(google_url: str, ope
     assert at_once == 2
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way.place == "there"], ids=lambda way: way.name)
-async def test_neither_the_key_nor_a_word_of_the_provider_is_in_an_error_or_a_log(
-    behind: Behind, google_url: str, endpoint_url: str, lines: list[str], way: Way
+@pytest.mark.parametrize(
+    "failure", [failure for failure in FAILURES if failure.place == "there"], ids=lambda failure: failure.name
+)
+async def test_neither_the_key_nor_the_providers_words_are_in_an_error_or_a_log(
+    remote: RemoteSetup, google_url: str, endpoint_url: str, lines: list[str], failure: Failure
 ) -> None:
-    behind.fail(*[way.name] * 2)
+    remote.fail(*[failure.name] * 2)
     with pytest.raises(ApiError) as raised:
-        await behind.open(first_byte_seconds=0.05, tries_max=2).draw(banana(), deadline=soon())
+        await remote.open(first_byte_seconds=0.05, attempts_max=2).draw(banana(), deadline=soon())
     said = "".join([*everything_in(raised.value), *lines])
     for secret in (KEY, "canary", "Words of the provider", "words", google_url, endpoint_url):
         assert secret not in said
 
 
 def everything_in(error: BaseException | None) -> Iterator[str]:
-    """What a handler that prints all it can get hold of would print, down to the causes and their requests."""
+    """Everything that a handler could print of an error, its causes and their requests."""
     while error is not None:
         yield repr(error)
         yield repr({name: getattr(value, "__dict__", value) for name, value in vars(error).items()})
@@ -199,7 +177,7 @@ def everything_in(error: BaseException | None) -> Iterator[str]:
 
 
 class Written(logging.Handler):
-    """Keeps every line with all that belongs to it."""
+    """Keeps every log line with all fields of its record."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__()
@@ -211,7 +189,7 @@ class Written(logging.Handler):
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    """What the program logs meanwhile, at DEBUG."""
+    """The lines logged during the test, at DEBUG."""
     written: list[str] = []
     handler, logger = Written(written), logging.getLogger("nanobanana")
     before = logger.level
@@ -222,7 +200,7 @@ def lines() -> Iterator[list[str]]:
     logger.setLevel(before)
 
 
-async def test_the_operator_is_told_the_status_and_our_reason(
+async def test_the_log_names_the_status_and_a_reason_for_the_operator(
     gemini: GeminiProvider, google: GeminiStandIn, lines: list[str]
 ) -> None:
     google.faults.append(failed(403, "PERMISSION_DENIED"))

@@ -1,4 +1,4 @@
-"""Where an OpenAI-compatible endpoint says that its picture is: where we go for it, as whom, and where we will not."""
+"""Downloads from the URL that an OpenAI-compatible endpoint names: allowed hosts, and no credentials."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,34 +6,31 @@ from collections.abc import Sequence
 import httpx2
 import pytest
 from app.core.pool import BoundedPool
-from app.providers import (
-    ProviderFailed,
-    ProviderTimeout,
-)
+from app.providers import ProviderFailed, ProviderTimeout
 from app.providers.openai import OpenAIProvider
-from tests.providers.drawing import KEY, OpenAIResolving, OpenUpstream, Serve, banana, openai_provider, soon
-from tests.standins.gemini import html, picture_bytes
+from tests.providers.remote import KEY, OpenAIResolving, OpenUpstream, Serve, banana, openai_provider, soon
+from tests.standins.gemini import html, image_bytes
 from tests.standins.openai import OpenAIStandIn, at
 from tests.standins.wire import Reply, Seen
 
-PICTURE = picture_bytes(1024, 1024)
+IMAGE = image_bytes(1024, 1024)
 PUBLIC = ["93.184.216.34"]
 
 
 @pytest.mark.parametrize("path", ["/files/1024x1024.png", "/files/1024x1024.png?signature=a%2Fb%20c"])
-async def test_a_picture_at_the_endpoint_itself_is_fetched_without_the_key(
+async def test_an_image_at_the_endpoint_itself_is_fetched_without_the_key(
     openai: OpenAIProvider, endpoint: OpenAIStandIn, endpoint_url: str, path: str
 ) -> None:
     endpoint.faults.append(at(f"{endpoint_url}{path}"))
-    endpoint.file_faults.append(Reply(PICTURE))
-    assert (await openai.draw(banana(), deadline=soon())).content == PICTURE
+    endpoint.file_faults.append(Reply(IMAGE))
+    assert (await openai.draw(banana(), deadline=soon())).content == IMAGE
     fetched = endpoint.seen[-1]
     assert fetched.target == path
     assert KEY not in repr(fetched)
 
 
 @pytest.mark.parametrize(
-    "fault", [html(500), html(), Reply(is_reset=True), Reply(PICTURE, cut_after=99), Reply(PICTURE[:-50])]
+    "fault", [html(500), html(), Reply(is_reset=True), Reply(IMAGE, cut_after=99), Reply(IMAGE[:-50])]
 )
 async def test_only_the_download_is_repeated_and_never_the_drawing(
     openai: OpenAIProvider, endpoint: OpenAIStandIn, endpoint_url: str, fault: Reply
@@ -45,10 +42,10 @@ async def test_only_the_download_is_repeated_and_never_the_drawing(
     assert [seen.method for seen in endpoint.seen] == ["POST", "GET", "GET", "GET"]
 
 
-async def test_a_download_has_a_bound_on_bytes(
+async def test_a_download_is_limited_in_bytes(
     endpoint: OpenAIStandIn, endpoint_url: str, open_upstream: OpenUpstream, pool: BoundedPool
 ) -> None:
-    openai = openai_provider(open_upstream(bytes_max=100_000, tries_max=1), pool, endpoint_url)
+    openai = openai_provider(open_upstream(bytes_max=100_000, attempts_max=1), pool, endpoint_url)
     endpoint.faults.append(at(f"{endpoint_url}/files/1024x1024.png"))
     endpoint.file_faults.append(Reply(b" " * 10_000, is_endless=True))
     with pytest.raises(ProviderFailed):
@@ -76,7 +73,7 @@ async def test_a_download_that_redirects_is_not_followed(
 
 @pytest.fixture
 def internet(monkeypatch: pytest.MonkeyPatch, endpoint_url: str) -> list[httpx2.Request]:
-    """What is sent anywhere but to the endpoint. It never leaves, and is answered with a picture."""
+    """The requests to hosts other than the endpoint. They are not sent, and answered with an image."""
     sent: list[httpx2.Request] = []
     send = httpx2.AsyncHTTPTransport.handle_async_request
 
@@ -84,7 +81,7 @@ def internet(monkeypatch: pytest.MonkeyPatch, endpoint_url: str) -> list[httpx2.
         if str(request.url).startswith(f"{endpoint_url}/"):
             return await send(transport, request)
         sent.append(request)
-        return httpx2.Response(200, stream=httpx2.ByteStream(PICTURE))
+        return httpx2.Response(200, stream=httpx2.ByteStream(IMAGE))
 
     monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", watch)
     return sent
@@ -119,7 +116,7 @@ PRIVATE = [
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-async def test_a_name_that_leads_into_our_own_network_is_not_followed(
+async def test_a_host_name_that_resolves_to_a_private_address_is_refused(
     openai_resolving: OpenAIResolving, endpoint: OpenAIStandIn, internet: list[httpx2.Request], address: str
 ) -> None:
     for addresses in ([address], [*PUBLIC, address], [address, *PUBLIC]):
@@ -144,7 +141,7 @@ async def test_a_name_that_leads_into_our_own_network_is_not_followed(
         "ftp://pictures.test/1.png",
     ],
 )
-async def test_a_public_host_is_only_visited_by_https_and_as_nobody(
+async def test_a_public_host_is_requested_only_by_https_and_without_credentials(
     openai_resolving: OpenAIResolving, endpoint: OpenAIStandIn, internet: list[httpx2.Request], url: str
 ) -> None:
     endpoint.faults.append(at(url))
@@ -153,7 +150,7 @@ async def test_a_public_host_is_only_visited_by_https_and_as_nobody(
     assert internet == []
 
 
-async def test_a_name_without_an_address_is_not_followed(
+async def test_a_host_name_without_an_address_is_refused(
     openai_resolving: OpenAIResolving, endpoint: OpenAIStandIn, internet: list[httpx2.Request]
 ) -> None:
     async def resolve(_host: str, _port: int) -> Sequence[str]:
@@ -166,25 +163,25 @@ async def test_a_name_without_an_address_is_not_followed(
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "2606:4700:4700::1111"])
-async def test_any_address_of_the_internet_may_hold_a_picture(
+async def test_any_public_address_may_serve_an_image(
     openai_resolving: OpenAIResolving, endpoint: OpenAIStandIn, internet: list[httpx2.Request], address: str
 ) -> None:
     async def resolve(_host: str, _port: int) -> Sequence[str]:
         return [address]
 
     endpoint.faults.append(at("https://pictures.test/1.png"))
-    assert (await openai_resolving(resolve).draw(banana(), deadline=soon())).content == PICTURE
+    assert (await openai_resolving(resolve).draw(banana(), deadline=soon())).content == IMAGE
     assert [request.url.host for request in internet] == [address]
 
 
-async def test_no_way_of_writing_an_address_of_ours_reaches_it(
+async def test_no_spelling_of_a_loopback_address_reaches_it(
     openai: OpenAIProvider, endpoint: OpenAIStandIn, serve: Serve
 ) -> None:
     visits: list[Seen] = []
 
     def trap(seen: Seen) -> Reply:
         visits.append(seen)
-        return Reply(PICTURE)
+        return Reply(IMAGE)
 
     trap_url = await serve(trap)
     port = httpx2.URL(trap_url).port
@@ -217,7 +214,7 @@ async def test_no_way_of_writing_an_address_of_ours_reaches_it(
     assert all(seen.method == "POST" for seen in endpoint.seen)
 
 
-async def test_another_port_of_the_endpoints_host_is_not_the_endpoint(
+async def test_another_port_of_the_endpoints_host_is_refused(
     endpoint: OpenAIStandIn, openai: OpenAIProvider, serve: Serve
 ) -> None:
     neighbour = OpenAIStandIn(api_key=KEY)
@@ -227,10 +224,10 @@ async def test_another_port_of_the_endpoints_host_is_not_the_endpoint(
     assert neighbour.seen == []
 
 
-async def test_the_connection_goes_to_the_very_address_that_was_checked(
+async def test_the_connection_goes_to_the_address_that_was_checked(
     openai_resolving: OpenAIResolving, endpoint: OpenAIStandIn, internet: list[httpx2.Request]
 ) -> None:
-    """A name that is public when it is looked up and ours a moment later is not looked up a second time."""
+    """A host name that resolves to a private address at a second lookup is looked up once."""
     asked: list[tuple[str, int]] = []
 
     async def resolve(host: str, port: int) -> Sequence[str]:

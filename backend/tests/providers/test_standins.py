@@ -1,4 +1,4 @@
-"""The vendors' own clients take the stand-ins for the real thing, so what passes against them means something."""
+"""The vendors' own clients work with the stand-ins, which shows that the stand-ins speak the real protocols."""
 
 import asyncio
 
@@ -6,15 +6,15 @@ import openai
 import pytest
 from google import genai
 from google.genai import errors, types
-from tests.providers.drawing import KEY
-from tests.standins.gemini import MODEL, GeminiStandIn, blocked_prompt, candidate, drawn, picture_bytes, throttled
+from tests.providers.remote import KEY
+from tests.standins.gemini import MODEL, GeminiStandIn, blocked_prompt, candidate, drawn, image_bytes, throttled
 from tests.standins.openai import MODEL as OPENAI_MODEL
 from tests.standins.openai import OpenAIStandIn
 from tests.standins.openai import failed as openai_failed
 
 
 def draw(url: str, *, key: str = KEY, version: str | None = None, model: str = MODEL) -> types.GenerateContentResponse:
-    """As Google's documentation draws a picture."""
+    """Draws an image as Google's documentation does."""
     image = types.ImageConfig(aspect_ratio="16:9", image_size="1K")
     with genai.Client(api_key=key, http_options=types.HttpOptions(base_url=url, api_version=version)) as client:
         return client.models.generate_content(
@@ -25,11 +25,11 @@ def draw(url: str, *, key: str = KEY, version: str | None = None, model: str = M
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta", None])
-async def test_googles_client_gets_a_picture(google_url: str, version: str | None) -> None:
+async def test_googles_client_gets_an_image(google_url: str, version: str | None) -> None:
     answer = await asyncio.to_thread(draw, google_url, version=version)
     [part, text] = answer.parts or []
     assert part.inline_data is not None
-    assert part.inline_data.data == picture_bytes(1376, 768)
+    assert part.inline_data.data == image_bytes(1376, 768)
     assert text.text == "Here it is"
 
 
@@ -42,15 +42,15 @@ async def test_googles_client_finds_the_model_and_no_other(google_url: str) -> N
     assert unknown.value.code == 404
 
 
-async def test_googles_client_tells_thoughts_from_the_picture(google: GeminiStandIn, google_url: str) -> None:
-    google.faults.append(drawn(picture_bytes(64, 64), thought=picture_bytes(32, 32)))
+async def test_googles_client_distinguishes_thoughts_from_the_image(google: GeminiStandIn, google_url: str) -> None:
+    google.faults.append(drawn(image_bytes(64, 64), thought=image_bytes(32, 32)))
     answer = await asyncio.to_thread(draw, google_url)
     assert [bool(part.thought) for part in answer.parts or []] == [True, True, False, False]
-    pictures = [part.inline_data.data for part in answer.parts or [] if part.inline_data and not part.thought]
-    assert pictures == [picture_bytes(64, 64)]
+    images = [part.inline_data.data for part in answer.parts or [] if part.inline_data and not part.thought]
+    assert images == [image_bytes(64, 64)]
 
 
-async def test_googles_client_sees_words_instead_of_a_picture(google: GeminiStandIn, google_url: str) -> None:
+async def test_googles_client_sees_text_instead_of_an_image(google: GeminiStandIn, google_url: str) -> None:
     google.faults.append(candidate("STOP", {"text": "No"}))
     answer = await asyncio.to_thread(draw, google_url)
     assert answer.text == "No"
@@ -66,7 +66,7 @@ async def test_googles_client_sees_each_form_of_a_refusal(google: GeminiStandIn,
     assert reasons == [types.FinishReason.SAFETY, types.FinishReason.IMAGE_SAFETY]
 
 
-async def test_googles_client_sees_what_is_wrong(google: GeminiStandIn, google_url: str) -> None:
+async def test_googles_client_raises_each_error(google: GeminiStandIn, google_url: str) -> None:
     google.faults.append(throttled(retry_delay="17s"))
     for code, status, wrong in (
         (429, "RESOURCE_EXHAUSTED", {}),
@@ -79,7 +79,7 @@ async def test_googles_client_sees_what_is_wrong(google: GeminiStandIn, google_u
 
 
 @pytest.mark.parametrize(("quota_id", "retry_delay"), [("GenerateRequestsPerDay", None), ("PerMinute", "17s")])
-async def test_googles_client_is_told_how_long_to_wait_and_for_which_quota(
+async def test_googles_client_sees_the_retry_delay_and_the_quota(
     google: GeminiStandIn, google_url: str, quota_id: str, retry_delay: str | None
 ) -> None:
     google.faults.append(throttled(retry_delay=retry_delay, quota_id=quota_id))
@@ -95,7 +95,7 @@ def openai_client(endpoint_url: str) -> openai.OpenAI:
     return openai.OpenAI(api_key=KEY, base_url=f"{endpoint_url}/v1", max_retries=0)
 
 
-async def test_openais_client_gets_a_picture(openai_client: openai.OpenAI) -> None:
+async def test_openais_client_gets_an_image(openai_client: openai.OpenAI) -> None:
     with openai_client as client:
         answer = await asyncio.to_thread(
             client.images.generate, prompt="A cute banana", model=OPENAI_MODEL, size="1536x1024"
@@ -104,7 +104,7 @@ async def test_openais_client_gets_a_picture(openai_client: openai.OpenAI) -> No
     assert image.b64_json is not None
 
 
-async def test_openais_client_gets_the_address_of_a_picture(openai_client: openai.OpenAI, endpoint_url: str) -> None:
+async def test_openais_client_gets_the_url_of_an_image(openai_client: openai.OpenAI, endpoint_url: str) -> None:
     with openai_client as client:
         answer = await asyncio.to_thread(
             client.images.generate, prompt="A cute banana", model=OPENAI_MODEL, response_format="url"
@@ -122,7 +122,7 @@ async def test_openais_client_finds_the_model_and_the_list_of_all(openai_client:
     assert OPENAI_MODEL in {each.id for each in listed.data}
 
 
-async def test_openais_client_sees_what_is_wrong(openai_client: openai.OpenAI, endpoint: OpenAIStandIn) -> None:
+async def test_openais_client_raises_each_error(openai_client: openai.OpenAI, endpoint: OpenAIStandIn) -> None:
     endpoint.faults.append(openai_failed(400, "content_policy_violation"))
     with openai_client as client:
         with pytest.raises(openai.BadRequestError) as refused:

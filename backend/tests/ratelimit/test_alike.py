@@ -1,14 +1,14 @@
-"""Memory and Redis answer alike: whatever is asked, at whatever time, one at a time or many at once."""
+"""Memory and Redis decide alike, for any calls at any times, one after the other or many at once."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.ratelimit import MICROSECONDS, Charge, Lease, Limit, Limiter, Taken
+from app.ratelimit import MICROSECONDS, Limit, Limiter, Slot, Take, TakeResult
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.ratelimit.sources import REPRODUCIBLY, NewSource
+from tests.ratelimit.sync_limiter import REPRODUCIBLY, NewSyncLimiter
 
 DAY = 86_400 * MICROSECONDS
 TODAY = 1_800_000_000 * MICROSECONDS
@@ -16,11 +16,11 @@ TODAY = 1_800_000_000 * MICROSECONDS
 COUNTS = st.one_of(st.integers(min_value=1, max_value=5), st.integers(min_value=1, max_value=9_999_999))
 LIMITS = st.builds(Limit, COUNTS, st.sampled_from((1, 60, 3600, 86_400)))
 UNITS = st.integers(min_value=1, max_value=10)
-CHARGES = st.builds(Charge, st.sampled_from(("key", "account")), st.sampled_from(("ada", "bob")), LIMITS, UNITS)
-SEVERAL = st.lists(CHARGES, max_size=3, unique_by=lambda charge: (charge.name, charge.who))
+TAKES = st.builds(Take, st.sampled_from(("key", "account")), st.sampled_from(("ada", "bob")), LIMITS, UNITS)
+SEVERAL = st.lists(TAKES, max_size=3, unique_by=lambda take: (take.name, take.subject))
 GROUPS = st.sampled_from(("one", "two"))
-LEASES = st.builds(
-    Lease,
+SLOTS = st.builds(
+    Slot,
     st.sampled_from(("ada", "bob")),
     st.integers(min_value=1, max_value=3),
     st.integers(min_value=1, max_value=100),
@@ -33,72 +33,74 @@ MOVES = st.one_of(
 
 
 @dataclass(frozen=True)
-class Take:
-    """An attempt to take."""
+class TakeCall:
+    """A call to take."""
 
-    charges: Sequence[Charge]
+    takes: Sequence[Take]
     group: str
-    lease: Lease | None
+    slot: Slot | None
 
-    async def of(self, limiter: Limiter) -> Taken:
-        return await limiter.take(self.charges, group=self.group, lease=self.lease)
+    async def made_on(self, limiter: Limiter) -> TakeResult:
+        return await limiter.take(self.takes, group=self.group, slot=self.slot)
 
 
 @dataclass(frozen=True)
-class GiveBack:
-    """Units that should not have been taken, or never were."""
+class GiveBackCall:
+    """A call to give back units, which may never have been taken."""
 
-    charges: Sequence[Charge]
+    takes: Sequence[Take]
     group: str
 
-    async def of(self, limiter: Limiter) -> None:
-        await limiter.give_back(self.charges, group=self.group)
+    async def made_on(self, limiter: Limiter) -> None:
+        await limiter.give_back(self.takes, group=self.group)
 
 
 @dataclass(frozen=True)
-class End:
-    """The end of a lease that runs or does not."""
+class ReleaseCall:
+    """A call to release a slot, which may not be held."""
 
-    lease: Lease
+    slot: Slot
     group: str
 
-    async def of(self, limiter: Limiter) -> None:
-        limiter.end(self.lease, group=self.group)
+    async def made_on(self, limiter: Limiter) -> None:
+        limiter.release(self.slot, group=self.group)
 
 
-Step = Take | GiveBack | End
-Ask = Callable[[Sequence[Step], Limiter], Coroutine[Any, Any, Sequence[Taken | None]]]
+Call = TakeCall | GiveBackCall | ReleaseCall
+MakeCalls = Callable[[Sequence[Call], Limiter], Coroutine[Any, Any, Sequence[TakeResult | None]]]
 
-TAKES = st.builds(Take, SEVERAL, GROUPS, st.none() | LEASES)
-STEPS = st.one_of(TAKES, TAKES, st.builds(GiveBack, SEVERAL, GROUPS), st.builds(End, LEASES, GROUPS))
-MOMENTS = st.lists(st.tuples(MOVES, st.lists(STEPS, max_size=12)), min_size=1, max_size=12)
-
-
-async def at_once(steps: Sequence[Step], limiter: Limiter) -> Sequence[Taken | None]:
-    """What is answered to steps that are asked for in this order, none waiting for another."""
-    return await asyncio.gather(*(step.of(limiter) for step in steps))
+TAKE_CALLS = st.builds(TakeCall, SEVERAL, GROUPS, st.none() | SLOTS)
+CALLS = st.one_of(
+    TAKE_CALLS, TAKE_CALLS, st.builds(GiveBackCall, SEVERAL, GROUPS), st.builds(ReleaseCall, SLOTS, GROUPS)
+)
+MOMENTS = st.lists(st.tuples(MOVES, st.lists(CALLS, max_size=12)), min_size=1, max_size=12)
 
 
-async def one_at_a_time(steps: Sequence[Step], limiter: Limiter) -> Sequence[Taken | None]:
-    return [await step.of(limiter) for step in steps]
+async def at_once(calls: Sequence[Call], limiter: Limiter) -> Sequence[TakeResult | None]:
+    """The results of calls that are made in this order, without waiting for each other."""
+    return await asyncio.gather(*(call.made_on(limiter) for call in calls))
+
+
+async def one_at_a_time(calls: Sequence[Call], limiter: Limiter) -> Sequence[TakeResult | None]:
+    return [await call.made_on(limiter) for call in calls]
 
 
 @REPRODUCIBLY
-@given(begin=st.sampled_from((DAY, TODAY)), moments=MOMENTS, ask=st.sampled_from((at_once, one_at_a_time)))
-def test_memory_and_redis_answer_alike(
-    new_memory: NewSource,
-    new_shared: NewSource,
+@given(begin=st.sampled_from((DAY, TODAY)), moments=MOMENTS, make_calls=st.sampled_from((at_once, one_at_a_time)))
+def test_memory_and_redis_decide_alike(
+    new_in_memory: NewSyncLimiter,
+    new_in_redis: NewSyncLimiter,
     begin: int,
-    moments: Sequence[tuple[int, Sequence[Step]]],
-    ask: Ask,
+    moments: Sequence[tuple[int, Sequence[Call]]],
+    make_calls: MakeCalls,
 ) -> None:
-    sources = new_memory(), new_shared()
-    for source in sources:
-        source.clock.microseconds = begin
-    for move, steps in moments:
-        answers = []
-        for source in sources:
-            source.clock.microseconds = max(source.clock.microseconds + move, 1)
-            answers.append(source.runner.run(ask(steps, source.limiter)))
-        in_memory, in_redis = answers
+    limiters = new_in_memory(), new_in_redis()
+    for limiter in limiters:
+        limiter.clock.microseconds = begin
+    for move, calls in moments:
+        results = []
+        for limiter in limiters:
+            limiter.clock.microseconds = max(limiter.clock.microseconds + move, 1)
+            results.append(limiter.runner.run(make_calls(calls, limiter.limiter)))
+        in_memory, in_redis = results
         assert in_memory == in_redis

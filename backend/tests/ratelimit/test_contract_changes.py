@@ -1,99 +1,102 @@
-"""What every source of limits promises when a limit or the clock is changed meanwhile."""
+"""What every limiter guarantees when a limit or the clock is changed between calls."""
 
 import pytest
 from app.ratelimit import MICROSECONDS, Limit
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.ratelimit.sources import REPRODUCIBLY, NewSource, Source
+from tests.ratelimit.sync_limiter import REPRODUCIBLY, NewSyncLimiter, SyncLimiter
 
 LIMITS = st.builds(Limit, st.integers(min_value=1, max_value=20), st.sampled_from((1, 60, 3600)))
 MOVES = st.integers(min_value=-7200 * MICROSECONDS, max_value=7200 * MICROSECONDS)
 DAY = 86_400
 
 
-def _empty(source: Source, limit: Limit) -> None:
-    while source.take_one(limit).allowed:
+def _spend_all(limiter: SyncLimiter, limit: Limit) -> None:
+    while limiter.take_one(limit).allowed:
         pass
 
 
-def test_a_narrower_limit_leaves_what_it_alone_would_have_left(source: Source) -> None:
+def test_a_smaller_limit_counts_the_units_taken_under_the_larger_one(limiter: SyncLimiter) -> None:
     for _ in range(2):
-        source.take_one(Limit(10, 60))
-    assert source.take_one(Limit(5, 60)).remaining == 3
+        limiter.take_one(Limit(10, 60))
+    assert limiter.take_one(Limit(5, 60)).remaining == 3
 
 
-def test_a_limit_with_more_units_gives_more_at_once(source: Source) -> None:
-    _empty(source, Limit(5, 60))
-    assert source.take_one(Limit(10, 120)).remaining == 4
+def test_a_limit_with_more_units_allows_the_additional_ones_at_once(limiter: SyncLimiter) -> None:
+    _spend_all(limiter, Limit(5, 60))
+    assert limiter.take_one(Limit(10, 120)).remaining == 4
 
 
-@pytest.mark.parametrize("limit", [Limit(2, 60), Limit(10, 60), Limit(1000, 1)], ids=["narrower", "as wide", "wider"])
-def test_whoever_gets_another_limit_waits_no_longer_than_for_its_empty_bucket(source: Source, limit: Limit) -> None:
-    _empty(source, Limit(10, 3600))
-    refused = source.take_one(limit)
+@pytest.mark.parametrize("limit", [Limit(2, 60), Limit(10, 60), Limit(1000, 1)], ids=["smaller", "faster", "larger"])
+def test_after_a_change_no_caller_waits_longer_than_for_an_empty_bucket_of_the_new_limit(
+    limiter: SyncLimiter, limit: Limit
+) -> None:
+    _spend_all(limiter, Limit(10, 3600))
+    refused = limiter.take_one(limit)
     assert (refused.allowed, refused.remaining) == (False, 0)
-    assert refused.retry_after_seconds == limit.interval / MICROSECONDS
-    assert refused.reset_seconds == limit.depth / MICROSECONDS
+    assert refused.retry_after_seconds == limit.emission_interval / MICROSECONDS
+    assert refused.reset_seconds == limit.burst_tolerance / MICROSECONDS
 
 
-def test_whoever_gets_a_wider_limit_is_let_in_after_the_wait_that_is_told(source: Source) -> None:
-    _empty(source, Limit(10, 3600))
-    wider = Limit(10, 60)
-    source.clock.wait(source.take_one(wider).retry_after_seconds)
-    assert source.take_one(wider).allowed
+def test_after_a_change_the_next_take_is_allowed_after_retry_after(limiter: SyncLimiter) -> None:
+    _spend_all(limiter, Limit(10, 3600))
+    faster = Limit(10, 60)
+    limiter.clock.advance(limiter.take_one(faster).retry_after_seconds)
+    assert limiter.take_one(faster).allowed
 
 
-def test_whoever_gets_a_wider_limit_has_all_of_it_after_the_reset_that_is_told(source: Source) -> None:
-    _empty(source, Limit(10, 3600))
-    wider = Limit(10, 60)
-    source.clock.wait(source.take_one(wider).reset_seconds)
-    assert source.take_one(wider).remaining == 9
+def test_after_a_change_the_whole_limit_is_there_after_the_reset(limiter: SyncLimiter) -> None:
+    _spend_all(limiter, Limit(10, 3600))
+    faster = Limit(10, 60)
+    limiter.clock.advance(limiter.take_one(faster).reset_seconds)
+    assert limiter.take_one(faster).remaining == 9
 
 
-def test_a_clock_that_goes_back_never_tells_less_than_nothing(source: Source) -> None:
+def test_a_clock_set_back_never_makes_the_remaining_units_negative(limiter: SyncLimiter) -> None:
     limit = Limit(3, 60)
-    source.take_one(limit)
-    source.clock.wait(-300)
-    decision = source.take_one(limit)
+    limiter.take_one(limit)
+    limiter.clock.advance(-300)
+    decision = limiter.take_one(limit)
     assert (decision.allowed, decision.remaining) == (False, 0)
 
 
 @pytest.mark.parametrize("seconds", [1, 60, DAY])
-def test_a_clock_that_goes_back_makes_nobody_wait_longer_than_for_an_empty_bucket(source: Source, seconds: int) -> None:
-    source.clock.wait(2 * DAY)
+def test_after_the_clock_is_set_back_no_caller_waits_longer_than_for_an_empty_bucket(
+    limiter: SyncLimiter, seconds: int
+) -> None:
+    limiter.clock.advance(2 * DAY)
     limit = Limit(3, 60)
-    _empty(source, limit)
-    source.clock.wait(-seconds)
-    refused = source.take_one(limit)
+    _spend_all(limiter, limit)
+    limiter.clock.advance(-seconds)
+    refused = limiter.take_one(limit)
     assert (refused.retry_after_seconds, refused.reset_seconds) == (20, 60)
-    source.clock.wait(20)
-    assert source.take_one(limit).allowed
+    limiter.clock.advance(20)
+    assert limiter.take_one(limit).allowed
 
 
-def test_a_clock_that_is_put_right_gives_nothing_away(source: Source) -> None:
+def test_setting_the_clock_back_and_forth_adds_no_units(limiter: SyncLimiter) -> None:
     limit = Limit(3, 60)
-    _empty(source, limit)
+    _spend_all(limiter, limit)
     for seconds in (-5, 5) * 3:
-        source.clock.wait(seconds)
-        assert not source.take_one(limit).allowed
+        limiter.clock.advance(seconds)
+        assert not limiter.take_one(limit).allowed
 
 
 @REPRODUCIBLY
 @given(steps=st.lists(st.tuples(MOVES, LIMITS), min_size=1, max_size=20), data=st.data())
-def test_waiting_as_told_is_enough_whatever_has_happened_before(
-    new_source: NewSource, steps: list[tuple[int, Limit]], data: st.DataObject
+def test_retry_after_is_true_after_any_changes_of_limit_and_clock(
+    new_sync_limiter: NewSyncLimiter, steps: list[tuple[int, Limit]], data: st.DataObject
 ) -> None:
-    source = new_source()
-    source.clock.wait(2 * DAY)
+    limiter = new_sync_limiter()
+    limiter.clock.advance(2 * DAY)
     for move, limit in steps:
-        source.clock.microseconds += move
-        decision = source.take_one(limit)
+        limiter.clock.microseconds += move
+        decision = limiter.take_one(limit)
     if not decision.allowed:
-        assert decision.retry_after_seconds <= limit.interval / MICROSECONDS
-        tries = data.draw(st.integers(min_value=0, max_value=3))
-        for _ in range(tries):
-            source.clock.wait(decision.retry_after_seconds / 4)
-            assert not source.take_one(limit).allowed
-            decision = source.take_one(limit)
-        source.clock.wait(decision.retry_after_seconds)
-        assert source.take_one(limit).allowed
+        assert decision.retry_after_seconds <= limit.emission_interval / MICROSECONDS
+        for _ in range(data.draw(st.integers(min_value=0, max_value=3))):
+            limiter.clock.advance(decision.retry_after_seconds / 4)
+            assert not limiter.take_one(limit).allowed
+            decision = limiter.take_one(limit)
+        limiter.clock.advance(decision.retry_after_seconds)
+        assert limiter.take_one(limit).allowed

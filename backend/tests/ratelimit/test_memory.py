@@ -1,45 +1,45 @@
-"""What the memory of a process promises beyond the contract: it is bounded, and holds its share."""
+"""What the limiter in memory guarantees beyond the contract: bounded memory, and the share of one process."""
 
 import asyncio
 import tracemalloc
 
 import pytest
-from app.ratelimit import Charge, Lease, Limit
+from app.ratelimit import Limit, Slot, Take
 from app.ratelimit.memory import MemoryLimiter
-from tests.ratelimit.sources import Clock, Source
+from tests.ratelimit.sync_limiter import Clock, SyncLimiter
 
 LIMIT = Limit(1, 60)
 
 
-def memory(runner: asyncio.Runner, **options: int) -> Source:
+def new_limiter(runner: asyncio.Runner, **options: int) -> SyncLimiter:
     clock = Clock()
-    return Source(MemoryLimiter(clock=clock, **options), clock, runner)
+    return SyncLimiter(MemoryLimiter(clock=clock, **options), clock, runner)
 
 
-def test_memory_is_bounded_and_the_longest_unused_bucket_goes_first(runner: asyncio.Runner) -> None:
-    source = memory(runner, buckets_max=3)
-    for who in ("ada", "bob", "cyd", "dan"):
-        assert source.take_one(LIMIT, who=who).allowed
-    assert not source.take_one(LIMIT, who="bob").allowed
-    assert source.take_one(LIMIT, who="ada").allowed, "forgotten when dan came"
+def test_beyond_the_bound_the_bucket_used_longest_ago_is_forgotten(runner: asyncio.Runner) -> None:
+    limiter = new_limiter(runner, buckets_max=3)
+    for subject in ("ada", "bob", "cyd", "dan"):
+        assert limiter.take_one(LIMIT, subject=subject).allowed
+    assert not limiter.take_one(LIMIT, subject="bob").allowed
+    assert limiter.take_one(LIMIT, subject="ada").allowed, "forgotten for dan's"
 
 
-def test_a_bucket_that_has_just_refused_is_not_the_longest_unused(runner: asyncio.Runner) -> None:
-    source = memory(runner, buckets_max=3)
-    for who in ("ada", "bob", "cyd"):
-        source.take_one(LIMIT, who=who)
-    assert not source.take_one(LIMIT, who="ada").allowed
-    source.take_one(LIMIT, who="dan")
-    assert not source.take_one(LIMIT, who="ada").allowed
-    assert source.take_one(LIMIT, who="bob").allowed, "forgotten when dan came"
+def test_a_refused_take_counts_as_use_of_its_bucket(runner: asyncio.Runner) -> None:
+    limiter = new_limiter(runner, buckets_max=3)
+    for subject in ("ada", "bob", "cyd"):
+        limiter.take_one(LIMIT, subject=subject)
+    assert not limiter.take_one(LIMIT, subject="ada").allowed
+    limiter.take_one(LIMIT, subject="dan")
+    assert not limiter.take_one(LIMIT, subject="ada").allowed
+    assert limiter.take_one(LIMIT, subject="bob").allowed, "forgotten for dan's"
 
 
-def test_a_flood_of_callers_takes_no_more_memory_than_as_many_as_are_kept(runner: asyncio.Runner) -> None:
-    source = memory(runner, buckets_max=100)
+def test_a_flood_of_subjects_takes_no_more_memory_than_the_bound(runner: asyncio.Runner) -> None:
+    limiter = new_limiter(runner, buckets_max=100)
 
-    async def flood(callers: range) -> None:
-        for caller in callers:
-            await source.limiter.take([Charge("ip", str(caller), LIMIT)], group="sign-in")
+    async def flood(subjects: range) -> None:
+        for subject in subjects:
+            await limiter.limiter.take([Take("ip", str(subject), LIMIT)], group="sign-in")
 
     runner.run(flood(range(1000)))
     tracemalloc.start()
@@ -50,40 +50,38 @@ def test_a_flood_of_callers_takes_no_more_memory_than_as_many_as_are_kept(runner
 
 
 @pytest.mark.parametrize(("count", "processes", "share"), [(10, 1, 10), (10, 2, 5), (10, 4, 3), (1, 8, 1), (9, 9, 1)])
-def test_a_process_lets_its_share_through_rounded_up(
-    runner: asyncio.Runner, count: int, processes: int, share: int
-) -> None:
-    source = memory(runner, processes=processes)
-    assert sum(source.take_one(Limit(count, 60)).allowed for _ in range(count + 1)) == share
+def test_a_process_allows_its_share_rounded_up(runner: asyncio.Runner, count: int, processes: int, share: int) -> None:
+    limiter = new_limiter(runner, processes=processes)
+    assert sum(limiter.take_one(Limit(count, 60)).allowed for _ in range(count + 1)) == share
 
 
-def test_a_share_comes_back_in_the_window_of_the_whole(runner: asyncio.Runner) -> None:
-    source = memory(runner, processes=2)
+def test_a_share_is_refilled_in_the_window_of_the_whole_limit(runner: asyncio.Runner) -> None:
+    limiter = new_limiter(runner, processes=2)
     limit = Limit(10, 60)
-    while (decision := source.take_one(limit)).allowed:
+    while (decision := limiter.take_one(limit)).allowed:
         pass
     assert (decision.retry_after_seconds, decision.reset_seconds) == (12, 60)
 
 
-def test_what_is_told_of_a_limit_is_the_whole(runner: asyncio.Runner) -> None:
-    source = memory(runner, processes=4)
-    decisions = [source.take_one(Limit(10, 60)) for _ in range(4)]
+def test_decisions_name_the_whole_limit(runner: asyncio.Runner) -> None:
+    limiter = new_limiter(runner, processes=4)
+    decisions = [limiter.take_one(Limit(10, 60)) for _ in range(4)]
     assert {decision.limit for decision in decisions} == {Limit(10, 60)}
 
 
-def test_what_a_process_gave_back_can_be_taken_again_and_no_more(runner: asyncio.Runner) -> None:
-    source = memory(runner, processes=4)
+def test_exactly_the_units_given_back_to_a_share_can_be_taken_again(runner: asyncio.Runner) -> None:
+    limiter = new_limiter(runner, processes=4)
     limit = Limit(10, 60)
     for _ in range(3):
-        source.take_one(limit)
-    source.give_back(Charge("key", "ada", limit))
-    assert [source.take_one(limit).allowed for _ in range(2)] == [True, False]
+        limiter.take_one(limit)
+    limiter.give_back(Take("key", "ada", limit))
+    assert [limiter.take_one(limit).allowed for _ in range(2)] == [True, False]
 
 
-@pytest.mark.parametrize(("places", "processes", "share"), [(10, 4, 3), (1, 8, 1), (6, 3, 2)])
-def test_a_process_gives_its_share_of_the_places_rounded_up(
-    runner: asyncio.Runner, places: int, processes: int, share: int
+@pytest.mark.parametrize(("slots", "processes", "share"), [(10, 4, 3), (1, 8, 1), (6, 3, 2)])
+def test_a_process_allows_its_share_of_the_slots_rounded_up(
+    runner: asyncio.Runner, slots: int, processes: int, share: int
 ) -> None:
-    source = memory(runner, processes=processes)
-    started = [source.starts(Lease("key", places, 30, str(number))) for number in range(places + 1)]
-    assert sum(started) == share
+    limiter = new_limiter(runner, processes=processes)
+    acquired = [limiter.acquires(Slot("key", slots, 30, str(number))) for number in range(slots + 1)]
+    assert sum(acquired) == share

@@ -1,4 +1,4 @@
-"""A stand-in for the Gemini API: models and `generateContent` as Google answers them, and its faults, on demand."""
+"""A stand-in for the Gemini API: models and `generateContent` as Google serves them, and faults on demand."""
 
 import asyncio
 import base64
@@ -36,8 +36,8 @@ _KNOWN = {
 
 
 @cache
-def picture_bytes(width: int, height: int, kind: str = "PNG") -> bytes:
-    """A picture of that size, whose colours differ from corner to corner."""
+def image_bytes(width: int, height: int, kind: str = "PNG") -> bytes:
+    """An image of that size, whose colours differ from corner to corner."""
     encoded = BytesIO()
     gradient = Image.linear_gradient("L").resize((width, height))
     Image.merge("RGB", (gradient, gradient.transpose(Image.Transpose.ROTATE_180), gradient)).save(encoded, kind)
@@ -45,7 +45,7 @@ def picture_bytes(width: int, height: int, kind: str = "PNG") -> bytes:
 
 
 class GeminiStandIn:
-    """Draws for whoever has the key. What stands in `faults` is answered first, one reply for each call."""
+    """Draws for callers with the key. Replies in `faults` are sent first, one for each call."""
 
     def __init__(self, *, api_key: str, model: str = MODEL) -> None:
         self.seen: list[Seen] = []
@@ -55,9 +55,9 @@ class GeminiStandIn:
 
     def answer(self, seen: Seen) -> Reply:
         self.seen.append(seen)
-        return self._refusal(seen) or (self.faults.popleft() if self.faults else self._told(seen))
+        return self._refusal(seen) or (self.faults.popleft() if self.faults else self._reply(seen))
 
-    def _told(self, seen: Seen) -> Reply:
+    def _reply(self, seen: Seen) -> Reply:
         if seen.method == "GET":
             return json_reply({"name": f"models/{self._model}", "supportedGenerationMethods": ["generateContent"]})
         return drawn(_image(seen.json()))
@@ -77,7 +77,7 @@ _RPC = "type.googleapis.com/google.rpc"
 
 
 def drawn(image: bytes, *, media_type: str = "image/png", thought: bytes | None = None) -> Reply:
-    """An answer with a picture, and before it a sketch that the model made while it thought."""
+    """A reply with an image, after a sketch that the model made while it thought."""
     final = {"inlineData": {"mimeType": media_type, "data": base64.b64encode(image).decode()}}
     sketch = {"inlineData": {"mimeType": "image/png", "data": base64.b64encode(thought or b"").decode()}}
     parts = [{"text": "Let me think", "thought": True}, {**sketch, "thought": True}] if thought else []
@@ -85,7 +85,7 @@ def drawn(image: bytes, *, media_type: str = "image/png", thought: bytes | None 
 
 
 def candidate(finish_reason: str, *parts: dict[str, Any]) -> Reply:
-    """An answer whose only candidate has these parts; without parts it has no content, as with Google."""
+    """A reply whose only candidate has these parts; without parts it has no content, as with Google."""
     content = {"content": {"role": "model", "parts": list(parts)}} if parts else {}
     usage = {"promptTokenCount": 4, "candidatesTokenCount": 1290, "totalTokenCount": 1294}
     chosen = {**content, "finishReason": finish_reason, "index": 0}
@@ -115,19 +115,19 @@ def html(status: int = 200) -> Reply:
 
 
 def slow(gate: asyncio.Event) -> Reply:
-    """An answer with a picture of the usual size, not before the gate is set."""
-    return replace(drawn(picture_bytes(1024, 1024)), gate=gate)
+    """A reply with an image of the usual size, once the gate is set."""
+    return replace(drawn(image_bytes(1024, 1024)), gate=gate)
 
 
 def _image(body: Any) -> bytes:
     asked = body.get("generationConfig", {}).get("imageConfig", {})
     width, height = _PIXELS[asked.get("aspectRatio", "1:1")]
     scale = _SCALES[asked.get("imageSize", "1K")]
-    return picture_bytes(width * scale, height * scale)
+    return image_bytes(width * scale, height * scale)
 
 
 def _is_understood(body: Any) -> bool:
-    """As Google reads it: a field that it does not know is an error."""
+    """Whether Google would accept the body: an unknown field is an error."""
     generation = body.get("generationConfig", {})
     image = generation.get("imageConfig", {})
     fields = {"": body, "generationConfig": generation, "imageConfig": image}

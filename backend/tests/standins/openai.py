@@ -1,10 +1,10 @@
-"""A stand-in for an OpenAI-compatible image endpoint, with faults on demand, and for the host of its pictures."""
+"""A stand-in for an OpenAI-compatible image endpoint and the host of its images, with faults on demand."""
 
 import base64
 from collections import deque
 from typing import Any
 
-from tests.standins.gemini import picture_bytes
+from tests.standins.gemini import image_bytes
 from tests.standins.wire import Reply, Seen, json_reply
 
 MODEL = "gpt-image-2.5-sunburst"
@@ -13,9 +13,9 @@ _SIZES = {"1024x1024", "1536x1024", "1024x1536", "auto"}
 
 
 class OpenAIStandIn:
-    """Draws for whoever has the key, and gives the picture away at `GET /files/...` to everybody.
+    """Draws for callers with the key, and serves images at `GET /files/...` to everybody.
 
-    What stands in `faults` is answered first, one reply for each call; `file_faults` likewise for the files.
+    Replies in `faults` are sent first, one for each call; those in `file_faults` likewise for the files.
     """
 
     def __init__(self, *, api_key: str) -> None:
@@ -28,7 +28,7 @@ class OpenAIStandIn:
         self.seen.append(seen)
         if seen.method == "GET" and seen.target.startswith("/files/"):
             return self.file_faults.popleft() if self.file_faults else _file(seen.target)
-        return self._refusal(seen) or (self.faults.popleft() if self.faults else _told(seen))
+        return self._refusal(seen) or (self.faults.popleft() if self.faults else _reply(seen))
 
     def _refusal(self, seen: Seen) -> Reply | None:
         if seen.headers.get("authorization") != f"Bearer {self._api_key}":
@@ -45,12 +45,12 @@ class OpenAIStandIn:
 
 
 def in_place(image: bytes) -> Reply:
-    """An answer that holds the picture."""
+    """A reply that holds the image."""
     return json_reply({"created": 1713833628, "data": [{"b64_json": base64.b64encode(image).decode()}]})
 
 
 def at(url: str) -> Reply:
-    """An answer that says where the picture is."""
+    """A reply that holds the image's URL."""
     return json_reply({"created": 1713833628, "data": [{"url": url, "revised_prompt": "Words of the provider"}]})
 
 
@@ -60,7 +60,7 @@ def failed(status: int, code: str, *, headers: dict[str, str] | None = None) -> 
     return Reply(reply.content, status, {**reply.headers, **(headers or {})})
 
 
-def _told(seen: Seen) -> Reply:
+def _reply(seen: Seen) -> Reply:
     return json_reply(_ABOUT_MODELS[seen.target]) if seen.method == "GET" else _drawn(seen)
 
 
@@ -85,4 +85,4 @@ def _file(target: str) -> Reply:
 
 def _pixels(size: str) -> bytes:
     width, _, height = size.partition("x")
-    return picture_bytes(int(width), int(height))
+    return image_bytes(int(width), int(height))

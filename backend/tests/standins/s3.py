@@ -1,4 +1,4 @@
-"""An S3 server on loopback that speaks the real protocol, checks every signature, and fails when it is told to.
+"""An S3 server on loopback that speaks the real protocol, checks every signature, and fails on demand.
 
 Path style: PUT, GET (with Range), HEAD and DELETE of objects, HEAD of buckets, ListObjectsV2. What it does not know
 is answered 501 NotImplemented, as S3 does. tests/storage/test_standin_s3.py shows with boto3 that it is S3.
@@ -26,8 +26,8 @@ from xml.sax.saxutils import escape
 from tests.standins.sigv4 import Request, S3Error, verify
 
 Fault = Literal["internal_error", "slow_down", "not_s3", "reset", "hang", "slow", "cut"]
-"""`not_s3`: a 404 as something else than S3 says it. `slow`: answers after a moment. `cut`: sends half of the answer's
-body and resets. `hang`: never says a word."""
+"""`not_s3`: a 404 of another kind of server. `slow`: responds after a moment. `cut`: sends half of the response's
+body and resets. `hang`: never responds."""
 
 _OUTRIGHT = {
     "internal_error": S3Error(500, "InternalError", "We encountered an internal error. Please try again."),
@@ -46,7 +46,7 @@ CHECKSUMS = {
 
 @dataclass(frozen=True)
 class Object:
-    """What is kept under a key."""
+    """The object stored under a key."""
 
     content: bytes = field(repr=False)
     headers: Mapping[str, str]
@@ -59,7 +59,7 @@ class Object:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that came, and how it was answered: the status, 0 where no answer was given, and S3's error code."""
+    """A received request, and its response: the status, 0 where none was sent, and S3's error code."""
 
     method: str
     path: str
@@ -77,7 +77,7 @@ class _Answer:
 
 
 class S3Server:
-    """The buckets, who may use them, and what was asked."""
+    """The buckets, the credentials that they accept, and the received requests."""
 
     def __init__(self, *, buckets: tuple[str, ...], region: str) -> None:
         self.url = ""
@@ -89,7 +89,7 @@ class S3Server:
         self._faults: deque[tuple[Fault, str]] = deque()
 
     def fail(self, fault: Fault, *, times: int = 1, method: str = "") -> None:
-        """The next requests, of this method or of any, meet this fault, even with a good signature."""
+        """The next requests, of this method or of any, get this fault, even with a valid signature."""
         self._faults.extend([(fault, method)] * times)
 
     def recover(self) -> None:
@@ -195,7 +195,7 @@ def _as_xml(error: S3Error) -> bytes:
 
 
 class _Connections:
-    """HTTP/1.1 by hand, so that an answer can be late, cut, or never come."""
+    """HTTP/1.1 by hand, so that a response can be late, cut, or missing."""
 
     def __init__(self, server: S3Server) -> None:
         self._server = server
@@ -233,8 +233,8 @@ class _Connections:
             writer.write(_on_the_wire(request, answer, cut=fault == "cut"))
             await writer.drain()
         if fault in {"reset", "cut"}:
-            await asyncio.sleep(0.05 if fault == "cut" else 0)  # what was sent arrives before the reset does
-            _close_rudely(writer)
+            await asyncio.sleep(0.05 if fault == "cut" else 0)  # so that the sent bytes arrive before the reset
+            _close_with_reset(writer)
         return fault not in {"reset", "cut"}
 
 
@@ -246,8 +246,8 @@ def _on_the_wire(request: Request, answer: _Answer, *, cut: bool) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + (body[: len(body) // 2] if cut else body)
 
 
-def _close_rudely(writer: asyncio.StreamWriter) -> None:
-    """Closing it now says so to the other side at once, whatever is still on its way."""
+def _close_with_reset(writer: asyncio.StreamWriter) -> None:
+    """Makes the next close send a reset at once, and drop unsent bytes."""
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
@@ -263,7 +263,7 @@ def s3_server(*buckets: str, region: str = "auto") -> Iterator[S3Server]:
         server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         ready.set()
         await stopping.wait()
-        # Nobody new; who is just being let in must be, to be closed; and only then the listener: in any other order
+        # Accept nothing new, close what is being accepted, and only then close the listener: in any other order
         # the event loop loses a connection.
         loop.remove_reader(listening.sockets[0].fileno())
         while len(asyncio.all_tasks()) > 1:

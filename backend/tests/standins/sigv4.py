@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 as S3 checks it: headers, signed URLs, and that the body is what was signed.
+"""AWS Signature Version 4 as S3 checks it: of headers, of presigned URLs, and of the body.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-authenticating-requests.html
 """
@@ -22,7 +22,7 @@ _AUTHORIZATION = re.compile(
 
 
 class S3Error(Exception):
-    """An error as S3 answers it."""
+    """An error of S3."""
 
     def __init__(self, status: int, code: str, message: str, **details: object) -> None:
         super().__init__(code)
@@ -31,7 +31,7 @@ class S3Error(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came; the path and the query's names and values still encoded."""
+    """A received request; the path and the query's names and values still encoded."""
 
     method: str
     path: str
@@ -56,7 +56,7 @@ class Request:
 
 @dataclass(frozen=True)
 class _Claim:
-    """What a request says about its own signature."""
+    """The signature of a request, and the values it was made with."""
 
     credential: str
     signed_headers: tuple[str, ...]
@@ -75,7 +75,7 @@ class _Claim:
 
 
 def verify(request: Request, secrets: Mapping[str, str], *, region: str, now: float) -> None:
-    """Raises the S3Error that S3 answers, unless one of the secrets has signed just this request, just now."""
+    """Raises the S3Error that S3 sends, unless one of the secrets has signed this request, and at this time."""
     claim = _claim_of_url(request) if request.argument("X-Amz-Signature") else _claim_of_headers(request)
     _check_scope(claim, region)
     if claim.key_id not in secrets:

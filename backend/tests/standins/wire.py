@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for stand-ins: it keeps what it was sent, and can break in the ways that real ones do."""
+"""A small HTTP/1.1 server for stand-ins: it records its requests, and can fail as real servers do."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as it came; the names of headers in lower case."""
+    """A received request; the names of headers in lower case."""
 
     method: str
     target: str
@@ -26,26 +26,26 @@ class Seen:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, or the way in which there is none."""
+    """A response, or the failure to send one."""
 
     content: bytes = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     gate: asyncio.Event | None = None
-    """Nothing is said before it is set."""
+    """Nothing is sent before it is set."""
     delay_seconds: float = 0
     cut_after: int | None = None
-    """So many bytes of the content, though its whole length was told, and then the end."""
+    """The connection ends after so many bytes of the content, though Content-Length names all of them."""
     is_reset: bool = False
-    """A reset instead of an answer."""
+    """The connection is reset instead of a response."""
     is_closed: bool = False
-    """The connection ends instead of an answer."""
+    """The connection ends instead of a response."""
     closed_after: asyncio.Event | None = None
-    """The connection ends after the answer, which does not say so; then this is set."""
+    """The connection ends after the response, which does not announce it; then this is set."""
     is_stuck: bool = False
-    """The content, and then nothing, though more was promised."""
+    """The content is sent without its end, and the connection stays open."""
     is_endless: bool = False
-    """The content again and again, for as long as anybody listens."""
+    """The content is sent again and again until the client disconnects."""
 
 
 def json_reply(body: object, *, status: int = 200, **more: Any) -> Reply:
@@ -56,7 +56,7 @@ def json_reply(body: object, *, status: int = 200, **more: Any) -> Reply:
 async def serving(
     answer: Callable[[Seen], Reply], *, port: int = 0, tls: SSLContext | None = None
 ) -> AsyncIterator[str]:
-    """The address of a server on a loopback port, a free one by default, that answers with `answer`."""
+    """The URL of a server on a loopback port, a free one by default, that replies with `answer`."""
     conversations: set[asyncio.Task[None]] = set()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,10 +65,10 @@ async def serving(
         conversations.add(conversation)
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
-                while await _exchange(reader, writer, answer):
+                while await _answer_one(reader, writer, answer):
                     pass
         except asyncio.CancelledError:
-            pass  # the server is closing, and a stream's task that ends cancelled is reported as an error
+            pass  # the server is closing; asyncio would report a stream's cancelled task as an error
         finally:
             conversations.discard(conversation)
             writer.close()
@@ -83,10 +83,10 @@ async def serving(
         await asyncio.gather(*conversations, return_exceptions=True)
 
 
-async def _exchange(
+async def _answer_one(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Callable[[Seen], Reply]
 ) -> bool:
-    """Whether the connection goes on."""
+    """Answers one request. Returns whether the connection stays open."""
     seen = await _read(reader)
     reply = answer(seen)
     if reply.gate is not None:

@@ -1,4 +1,4 @@
-"""What every store promises, whichever it is."""
+"""The guarantees of every store."""
 
 import asyncio
 import os
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from app.storage import CHUNK_BYTES, Store, Stored, StoreUnavailable
-from app.storage.account import S3Account
 from app.storage.filesystem import FilesystemStore
 from app.storage.s3 import S3Store
+from app.storage.s3_settings import S3Settings
 from tests.standins.s3 import s3_server
 
 NAME = "gen_01kapn5vfe28fm63cjp43w44255s68.png"
@@ -29,7 +29,7 @@ async def filesystem(folder: Path) -> AsyncIterator[Store]:
 @asynccontextmanager
 async def s3(_: Path) -> AsyncIterator[Store]:
     with s3_server("pictures") as server:
-        yield S3Store(S3Account("pictures", server.key_id, server.secret, server.url, prefix="test/live"))
+        yield S3Store(S3Settings("pictures", server.key_id, server.secret, server.url, prefix="test/live"))
 
 
 @pytest.fixture(params=[filesystem, s3])
@@ -45,7 +45,7 @@ async def whole(stored: Stored | None) -> bytes:
     return content
 
 
-async def test_what_is_put_is_got_by_its_name_and_no_other(store: Store) -> None:
+async def test_a_stored_image_is_read_by_its_name_alone(store: Store) -> None:
     await store.put(NAME, CONTENT)
     stored = await store.get(NAME)
     assert stored is not None
@@ -54,12 +54,12 @@ async def test_what_is_put_is_got_by_its_name_and_no_other(store: Store) -> None
     assert await store.get(OTHER) is None
 
 
-async def test_it_is_to_be_had_through_us_unless_the_operator_says_otherwise(store: Store) -> None:
-    assert await store.address(NAME) is None
+async def test_a_store_has_no_presigned_url_unless_redirects_are_configured(store: Store) -> None:
+    assert await store.presigned_url(NAME) is None
 
 
 @pytest.mark.parametrize("name", [NAME, NAME.replace("png", "jpeg"), OTHER, f"gen_{'z' * 64}.png"])
-async def test_every_kind_of_picture_is_kept(store: Store, name: str) -> None:
+async def test_every_image_format_is_stored(store: Store, name: str) -> None:
     await store.put(name, CONTENT)
     assert await whole(await store.get(name)) == CONTENT
 
@@ -84,7 +84,7 @@ async def test_every_kind_of_picture_is_kept(store: Store, name: str) -> None:
         (7, 3, (7, 7)),
     ],
 )
-async def test_a_part_is_what_lies_between_its_ends(
+async def test_a_part_holds_the_bytes_from_start_to_end(
     store: Store, start: int, end: int | None, expected: tuple[int, int]
 ) -> None:
     await store.put(NAME, CONTENT)
@@ -94,18 +94,18 @@ async def test_a_part_is_what_lies_between_its_ends(
     assert await whole(stored) == CONTENT[slice(*expected)]
 
 
-async def test_a_part_of_what_is_not_there_is_not_there(store: Store) -> None:
+async def test_a_part_of_a_missing_image_is_none(store: Store) -> None:
     assert await store.get(NAME, start=5, end=7) is None
     assert await store.get(NAME, start=5, end=5) is None
 
 
-async def test_nothing_at_all_can_be_kept(store: Store) -> None:
+async def test_an_empty_image_can_be_stored(store: Store) -> None:
     await store.put(NAME, b"")
     assert await whole(await store.get(NAME)) == b""
     assert await whole(await store.get(NAME, start=0, end=5)) == b""
 
 
-async def test_what_is_deleted_is_gone_and_may_be_deleted_again(store: Store) -> None:
+async def test_a_deleted_image_is_gone_and_may_be_deleted_again(store: Store) -> None:
     await store.put(NAME, CONTENT)
     await store.put(OTHER, CONTENT)
     for _ in range(2):
@@ -114,7 +114,7 @@ async def test_what_is_deleted_is_gone_and_may_be_deleted_again(store: Store) ->
     assert await whole(await store.get(OTHER)) == CONTENT
 
 
-async def test_of_puts_of_one_name_at_once_one_is_kept_whole(store: Store) -> None:
+async def test_concurrent_puts_of_one_name_store_one_of_them_whole(store: Store) -> None:
     contents = [bytes([number]) * (100_000 + number) for number in range(20)]
     seen: list[bytes] = []
 
@@ -128,7 +128,7 @@ async def test_of_puts_of_one_name_at_once_one_is_kept_whole(store: Store) -> No
     assert [content for content in seen if content not in contents] == []
 
 
-async def test_a_big_picture_comes_in_small_chunks(store: Store) -> None:
+async def test_a_large_image_is_read_in_small_chunks(store: Store) -> None:
     content = os.urandom(20_000_000)
     await store.put(NAME, content)
     stored = await store.get(NAME)
@@ -141,7 +141,7 @@ async def test_a_big_picture_comes_in_small_chunks(store: Store) -> None:
     assert place == len(content)
 
 
-async def test_who_reads_slowly_or_never_disturbs_nobody(store: Store) -> None:
+async def test_slow_and_abandoned_readers_do_not_block_others(store: Store) -> None:
     await store.put(NAME, bytes(1_000_000))
     left_alone = [await store.get(NAME) for _ in range(100)]
     begun = await store.get(NAME)
@@ -151,7 +151,7 @@ async def test_who_reads_slowly_or_never_disturbs_nobody(store: Store) -> None:
     del left_alone, begun
 
 
-async def test_a_picture_that_is_deleted_while_it_is_read_ends_well_or_says_that_it_does_not(store: Store) -> None:
+async def test_an_image_deleted_while_it_is_read_is_read_whole_or_the_store_is_unavailable(store: Store) -> None:
     content = bytes(8_000_000)
     await store.put(NAME, content)
     stored = await store.get(NAME)
@@ -193,7 +193,7 @@ async def test_a_picture_that_is_deleted_while_it_is_read_ends_well_or_says_that
         "incoming",
     ],
 )
-async def test_what_is_not_the_name_of_a_picture_is_refused(store: Store, name: str) -> None:
+async def test_any_other_name_is_refused(store: Store, name: str) -> None:
     for call in (store.put(name, CONTENT), store.get(name), store.get(name, start=1, end=1), store.delete(name)):
-        with pytest.raises(ValueError, match="not the name of a picture"):
+        with pytest.raises(ValueError, match="not the name of an image"):
             await call

@@ -1,4 +1,4 @@
-"""What the disk adds to a store's promises: durable, private, tidy, and nobody waits for it but who asked."""
+"""The guarantees of the file store: durable and private files, no leftovers, and no blocked event loop."""
 
 import asyncio
 import errno
@@ -41,14 +41,14 @@ def modes(folder: Path) -> dict[Path, int]:
 
 
 def run(program: str) -> "subprocess.CompletedProcess[str]":
-    """A program of its own: what it does to its limits, or to itself, it does alone."""
+    """Runs a program in a process of its own, since it changes its limits or kills itself."""
     return subprocess.run(
         [sys.executable, "-c", program], cwd=BACKEND, check=False, capture_output=True, text=True, timeout=60
     )
 
 
 async def until_open(folder: Path, *, times: int) -> None:
-    """Returns once this process holds the picture open so many times: a thread may be letting go of it just now."""
+    """Returns once this process has the image open so many times: a thread may be about to close it."""
     for _ in looks():
         if times_open(folder) == times:
             return
@@ -65,7 +65,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
 
 
-async def test_folders_and_files_are_the_owners_alone(store: FilesystemStore, folder: Path) -> None:
+async def test_folders_and_files_are_accessible_to_their_owner_alone(store: FilesystemStore, folder: Path) -> None:
     await store.put(NAME, b"content")
     found = modes(folder)
     assert found.pop(folder / PLACE) == 0o600
@@ -74,7 +74,7 @@ async def test_folders_and_files_are_the_owners_alone(store: FilesystemStore, fo
     assert files(folder) == [PLACE]
 
 
-async def test_pictures_spread_over_folders_by_the_random_end_of_their_ids(
+async def test_images_are_spread_over_folders_by_the_random_end_of_their_ids(
     store: FilesystemStore, folder: Path
 ) -> None:
     ends = ["00", "01", "7z", "zz"]
@@ -82,7 +82,7 @@ async def test_pictures_spread_over_folders_by_the_random_end_of_their_ids(
     assert [str(path.parent) for path in files(folder)] == ends
 
 
-async def test_a_put_returns_after_file_and_folders_are_on_the_disk(
+async def test_put_returns_after_file_and_folders_are_synced(
     store: FilesystemStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
@@ -107,7 +107,7 @@ async def test_a_put_returns_after_file_and_folders_are_on_the_disk(
     assert steps[7:] == ["fsync 68"]
 
 
-async def test_a_put_killed_half_way_leaves_no_picture_and_its_rest_is_swept(folder: Path) -> None:
+async def test_a_put_killed_half_way_leaves_no_image_and_open_removes_its_leftovers(folder: Path) -> None:
     program = f"""
 import asyncio, os, pathlib
 from app.storage.filesystem import FilesystemStore
@@ -132,7 +132,7 @@ asyncio.run(main())
     await store.close()
 
 
-def test_a_disk_that_is_full_half_way_is_unavailable_and_nothing_is_left(folder: Path) -> None:
+def test_a_disk_that_fills_up_during_a_put_is_unavailable_and_keeps_no_leftovers(folder: Path) -> None:
     program = f"""
 import asyncio, pathlib, resource
 from app.storage import StoreUnavailable
@@ -149,18 +149,18 @@ async def main():
     await store.close()
 asyncio.run(main())
 """
-    told = run(program)
-    assert StoreUnavailable.detail in told.stdout
-    assert "EFBIG" in told.stdout + told.stderr
+    finished = run(program)
+    assert StoreUnavailable.detail in finished.stdout
+    assert "EFBIG" in finished.stdout + finished.stderr
     assert files(folder) == [PLACE]
     assert (folder / PLACE).read_bytes() == b"before"
 
 
 @pytest.mark.parametrize("broken", ["write", "fsync", "rename", "open"])
-async def test_a_disk_that_fails_at_any_step_is_unavailable_and_nothing_is_left(
+async def test_a_disk_that_fails_at_any_step_is_unavailable_and_keeps_no_leftovers(
     store: FilesystemStore, folder: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    await store.put(NAME.replace("01", "02"), b"")  # the folder is there
+    await store.put(NAME.replace("01", "02"), b"")  # so that the folder exists
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", NAME)
@@ -183,13 +183,13 @@ async def test_no_symbolic_link_is_followed(store: FilesystemStore, folder: Path
     (folder / PLACE).symlink_to(secret)
     with pytest.raises(StoreUnavailable):
         await store.get(NAME)
-    await store.put(NAME, b"picture")
+    await store.put(NAME, b"image")
     await store.delete(NAME)
     assert secret.read_bytes() == b"secret"
     (folder / "69").symlink_to(elsewhere)
     with pytest.raises(StoreUnavailable):
-        await store.put(NAME.replace("68", "69"), b"picture")
-    (elsewhere / NAME.replace("68", "69")).write_bytes(b"picture")
+        await store.put(NAME.replace("68", "69"), b"image")
+    (elsewhere / NAME.replace("68", "69")).write_bytes(b"image")
     with pytest.raises(StoreUnavailable):
         await store.get(NAME.replace("68", "69"))
     with pytest.raises(StoreUnavailable):
@@ -197,7 +197,9 @@ async def test_no_symbolic_link_is_followed(store: FilesystemStore, folder: Path
     assert len(list(elsewhere.iterdir())) == 1
 
 
-async def test_what_is_no_file_is_not_read_and_makes_nobody_wait(store: FilesystemStore, folder: Path) -> None:
+async def test_a_pipe_or_folder_in_place_of_a_file_is_unavailable_without_blocking(
+    store: FilesystemStore, folder: Path
+) -> None:
     (folder / "68").mkdir()
     os.mkfifo(folder / PLACE)
     with pytest.raises(StoreUnavailable):
@@ -208,7 +210,7 @@ async def test_what_is_no_file_is_not_read_and_makes_nobody_wait(store: Filesyst
         await store.get(NAME)
 
 
-async def test_a_file_that_is_cut_short_while_it_is_read_says_so(store: FilesystemStore, folder: Path) -> None:
+async def test_a_file_truncated_while_it_is_read_is_unavailable(store: FilesystemStore, folder: Path) -> None:
     await store.put(NAME, bytes(1_000_000))
     stored = await store.get(NAME)
     assert stored is not None
@@ -218,7 +220,7 @@ async def test_a_file_that_is_cut_short_while_it_is_read_says_so(store: Filesyst
         _ = [chunk async for chunk in stored.chunks]
 
 
-async def test_a_reader_keeps_a_file_open_until_its_end_or_until_it_is_dropped(
+async def test_a_file_is_open_until_it_is_read_to_its_end_or_its_reader_is_dropped(
     store: FilesystemStore, folder: Path
 ) -> None:
     await store.put(NAME, bytes(1_000_000))
@@ -233,7 +235,7 @@ async def test_a_reader_keeps_a_file_open_until_its_end_or_until_it_is_dropped(
     await until_open(folder, times=0)
 
 
-async def test_a_big_picture_is_never_in_memory_as_a_whole(store: FilesystemStore) -> None:
+async def test_a_large_image_is_never_in_memory_as_a_whole(store: FilesystemStore) -> None:
     await store.put(NAME, bytes(20_000_000))
     tracemalloc.start()
     try:
@@ -246,7 +248,7 @@ async def test_a_big_picture_is_never_in_memory_as_a_whole(store: FilesystemStor
     assert peak < 2_000_000
 
 
-async def test_a_folder_that_cannot_be_used_is_told_to_the_operator(tmp_path: Path) -> None:
+async def test_an_unusable_folder_is_a_configuration_error(tmp_path: Path) -> None:
     (tmp_path / "pictures").write_text("a file")
     store = FilesystemStore(tmp_path / "pictures")
     with pytest.raises(ConfigurationError, match="The folder for pictures cannot be used: Not a directory"):
@@ -254,9 +256,7 @@ async def test_a_folder_that_cannot_be_used_is_told_to_the_operator(tmp_path: Pa
     await store.close()
 
 
-async def test_the_check_finds_a_disk_that_cannot_be_written(
-    store: FilesystemStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_check_finds_a_read_only_disk(store: FilesystemStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_only(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 

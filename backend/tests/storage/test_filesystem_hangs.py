@@ -1,4 +1,4 @@
-"""A disk that hangs: nobody waits but who asked, and no queue grows without end."""
+"""A disk that hangs: only its own callers wait, and the queue is bounded."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
-async def test_a_disk_that_hangs_stops_neither_the_event_loop_nor_readers_nor_grows_a_queue(
+async def test_a_hanging_disk_blocks_neither_the_event_loop_nor_fills_a_queue_beyond_its_limit(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = FilesystemStore(folder, threads=2, queue_max=3)
@@ -74,7 +74,7 @@ async def test_however_many_readers_hang_an_image_is_written(folder: Path, monke
     await store.close()
 
 
-async def test_a_caller_who_goes_away_gives_the_place_back_when_the_work_has_ended(
+async def test_a_cancelled_put_releases_its_slot_when_the_work_ends(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = FilesystemStore(folder, threads=1, queue_max=0)

@@ -1,4 +1,4 @@
-"""What S3 adds to a store's promises: signed, bounded in time, and silent about keys and addresses."""
+"""The guarantees of the S3 store: signed requests, bounded waits, and no keys or URLs in errors and logs."""
 
 import asyncio
 import json
@@ -11,10 +11,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from app.core.images import CACHE_CONTROL
 from app.core.settings import ConfigurationError
 from app.storage import StoreUnavailable
-from app.storage.account import S3Account
-from app.storage.s3 import CACHE_CONTROL, S3Store
+from app.storage.s3 import S3Store
+from app.storage.s3_settings import S3Settings
 from tests.harness import BEYOND_PATIENCE_SECONDS, PATIENCE_SECONDS, looks
 from tests.standins.s3 import Fault, S3Server, s3_server
 
@@ -36,13 +37,13 @@ def server() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def account(server: S3Server) -> S3Account:
-    return S3Account("pictures", server.key_id, server.secret, server.url, prefix="test/live")
+def settings(server: S3Server) -> S3Settings:
+    return S3Settings("pictures", server.key_id, server.secret, server.url, prefix="test/live")
 
 
 @pytest.fixture
-def store(account: S3Account) -> S3Store:
-    return S3Store(account)
+def store(settings: S3Settings) -> S3Store:
+    return S3Store(settings)
 
 
 def lines(log: StringIO) -> list[tuple[str, str]]:
@@ -50,7 +51,9 @@ def lines(log: StringIO) -> list[tuple[str, str]]:
     return [(line["operation"], line["reason"]) for line in found if line["event"] == "store_unavailable"]
 
 
-async def test_an_object_has_its_type_and_lifetime_and_lies_under_the_prefix(store: S3Store, server: S3Server) -> None:
+async def test_an_object_has_media_type_and_cache_control_and_the_prefix_in_its_key(
+    store: S3Store, server: S3Server
+) -> None:
     await store.put(NAME, CONTENT)
     [(key, kept)] = server.buckets["pictures"].items()
     assert key == f"test/live/{NAME}"
@@ -58,23 +61,25 @@ async def test_an_object_has_its_type_and_lifetime_and_lies_under_the_prefix(sto
     assert [(seen.method, seen.path) for seen in server.seen] == [("PUT", f"/pictures/test/live/{NAME}")]
 
 
-async def test_an_address_shows_the_picture_for_its_time_and_asks_nobody(account: S3Account, server: S3Server) -> None:
-    store = S3Store(account, redirect_seconds=60)
+async def test_a_presigned_url_serves_the_image_until_it_expires_and_is_made_without_a_request(
+    settings: S3Settings, server: S3Server
+) -> None:
+    store = S3Store(settings, redirect_seconds=60)
     await store.put(NAME, CONTENT)
-    address = await store.address(NAME)
-    assert address is not None
-    assert (address.seconds, len(server.seen)) == (60, 1)
+    presigned = await store.presigned_url(NAME)
+    assert presigned is not None
+    assert (presigned.seconds, len(server.seen)) == (60, 1)
     async with httpx2.AsyncClient() as browser:
-        shown = await browser.get(address.url)
+        shown = await browser.get(presigned.url)
         assert (shown.content, shown.headers["content-type"]) == (CONTENT, "image/png")
         server.clock_offset_seconds = 62
-        assert (await browser.get(address.url)).status_code == 403
-    with pytest.raises(ValueError, match="not the name of a picture"):
-        await store.address("../secret")
+        assert (await browser.get(presigned.url)).status_code == 403
+    with pytest.raises(ValueError, match="not the name of an image"):
+        await store.presigned_url("../secret")
 
 
 @pytest.mark.parametrize("fault", ["internal_error", "slow_down", "reset"])
-async def test_trouble_that_passes_is_not_noticed(store: S3Store, server: S3Server, fault: Fault) -> None:
+async def test_a_passing_fault_is_retried_and_hidden(store: S3Store, server: S3Server, fault: Fault) -> None:
     await store.put(NAME, CONTENT)
     for method in ("PUT", "GET", "DELETE"):
         server.fail(fault, times=2, method=method)
@@ -86,27 +91,27 @@ async def test_trouble_that_passes_is_not_noticed(store: S3Store, server: S3Serv
     ("fault", "reason"),
     [("internal_error", "InternalError"), ("slow_down", "SlowDown"), ("reset", "no_answer"), ("hang", "timeout")],
 )
-async def test_trouble_that_stays_is_unavailable_within_the_deadline(
-    account: S3Account, server: S3Server, log: StringIO, fault: Fault, reason: str
+async def test_a_lasting_fault_is_unavailable_within_the_deadline(
+    settings: S3Settings, server: S3Server, log: StringIO, fault: Fault, reason: str
 ) -> None:
-    store = S3Store(account, deadline_seconds=0.4)
+    store = S3Store(settings, deadline_seconds=0.4)
     server.fail(fault, times=100)
     began = time.monotonic()
     outcomes = await asyncio.gather(*(call(store) for call in CALLS), return_exceptions=True)
-    assert time.monotonic() - began < 10  # without bounds of ours: three minutes
+    assert time.monotonic() - began < 10  # without our bounds: three minutes
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 4
-    told = lines(log)
-    assert sorted(operation for operation, _ in told) == ["delete", "get", "get", "put"]
-    assert {found for _, found in told} <= {reason, "timeout"}
+    logged = lines(log)
+    assert sorted(operation for operation, _ in logged) == ["delete", "get", "get", "put"]
+    assert {found for _, found in logged} <= {reason, "timeout"}
     assert len(server.seen) <= 16
     server.recover()
-    await S3Store(account).put(NAME, CONTENT)
+    await S3Store(settings).put(NAME, CONTENT)
 
 
-async def test_a_store_that_is_busy_makes_others_wait_no_longer_than_the_deadline(
-    account: S3Account, server: S3Server
+async def test_calls_wait_for_a_busy_connection_no_longer_than_the_deadline(
+    settings: S3Settings, server: S3Server
 ) -> None:
-    store = S3Store(account, deadline_seconds=0.4, connections_max=1)
+    store = S3Store(settings, deadline_seconds=0.4, connections_max=1)
     server.fail("hang", times=100)
     outcomes = await asyncio.gather(*(store.put(NAME, CONTENT) for _ in range(20)), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
@@ -114,9 +119,9 @@ async def test_a_store_that_is_busy_makes_others_wait_no_longer_than_the_deadlin
 
 
 async def test_however_many_readers_wait_for_the_store_an_image_is_written(
-    account: S3Account, server: S3Server
+    settings: S3Settings, server: S3Server
 ) -> None:
-    store = S3Store(account, deadline_seconds=BEYOND_PATIENCE_SECONDS, connections_max=1)
+    store = S3Store(settings, deadline_seconds=BEYOND_PATIENCE_SECONDS, connections_max=1)
     server.fail("hang", times=1, method="GET")
     gets = [asyncio.create_task(store.get(NAME)) for _ in range(20)]
     for _ in looks():
@@ -133,8 +138,8 @@ async def test_however_many_readers_wait_for_the_store_an_image_is_written(
     }
 
 
-async def test_an_answer_that_ends_early_is_never_taken_for_the_whole(account: S3Account, server: S3Server) -> None:
-    store = S3Store(account, deadline_seconds=1)
+async def test_a_truncated_response_is_unavailable(settings: S3Settings, server: S3Server) -> None:
+    store = S3Store(settings, deadline_seconds=1)
     await store.put(NAME, CONTENT)
     server.fail("cut", times=100, method="GET")
     stored = await store.get(NAME)
@@ -143,10 +148,10 @@ async def test_an_answer_that_ends_early_is_never_taken_for_the_whole(account: S
         _ = [chunk async for chunk in stored.chunks]
 
 
-async def test_a_picture_whose_reader_waits_longer_than_the_deadline_is_read_to_its_end(account: S3Account) -> None:
-    store = S3Store(account, deadline_seconds=1)
+async def test_an_image_is_read_to_its_end_though_its_reader_pauses_beyond_the_deadline(settings: S3Settings) -> None:
+    store = S3Store(settings, deadline_seconds=1)
     content = bytes(8_000_000)
-    await S3Store(account).put(NAME, content)
+    await S3Store(settings).put(NAME, content)
     stored = await store.get(NAME)
     assert stored is not None
     size = len(await anext(stored.chunks))
@@ -154,14 +159,14 @@ async def test_a_picture_whose_reader_waits_longer_than_the_deadline_is_read_to_
     assert size + sum([len(chunk) async for chunk in stored.chunks]) == len(content)
 
 
-async def test_a_missing_bucket_is_trouble_and_not_a_missing_picture(account: S3Account) -> None:
-    store = S3Store(replace(account, bucket="another"))
+async def test_a_missing_bucket_is_unavailable_and_not_a_missing_image(settings: S3Settings) -> None:
+    store = S3Store(replace(settings, bucket="another"))
     for call in CALLS:
         with pytest.raises(StoreUnavailable):
             await call(store)
 
 
-async def test_another_servers_404_is_trouble_and_not_a_missing_picture(
+async def test_another_servers_404_is_unavailable_and_not_a_missing_image(
     store: S3Store, server: S3Server, log: StringIO
 ) -> None:
     server.fail("not_s3", times=4)
@@ -172,30 +177,28 @@ async def test_another_servers_404_is_trouble_and_not_a_missing_picture(
     assert "WordsOfItsOwn" not in log.getvalue()
 
 
-async def test_nothing_of_keys_addresses_or_the_stores_words_gets_into_errors_and_logs(
-    account: S3Account, log: StringIO
-) -> None:
-    wrong = replace(account, secret_access_key="canary-secret")
-    store, told = S3Store(wrong), []
+async def test_errors_and_logs_hold_no_keys_urls_or_words_of_the_store(settings: S3Settings, log: StringIO) -> None:
+    wrong = replace(settings, secret_access_key="canary-secret")
+    store, printed = S3Store(wrong), []
     for call in (*CALLS, S3Store.check):
         try:
             await call(store)
         except (StoreUnavailable, ConfigurationError) as error:
-            told += traceback.format_exception(error)
+            printed += traceback.format_exception(error)
             chain: BaseException | None = error
             while chain is not None:
-                told += [repr(chain), repr(vars(chain))]
+                printed += [repr(chain), repr(vars(chain))]
                 chain = chain.__context__
-    assert account.endpoint is not None
-    canaries = ["canary-secret", account.access_key_id, account.endpoint.partition("//")[2], NAME, "StringToSign"]
-    everything = "".join(told) + log.getvalue()
+    assert settings.endpoint is not None
+    canaries = ["canary-secret", settings.access_key_id, settings.endpoint.partition("//")[2], NAME, "StringToSign"]
+    everything = "".join(printed) + log.getvalue()
     assert [canary for canary in canaries if canary in everything] == []
     assert "canary-secret" not in repr(wrong)
     assert lines(log) == [(operation, "SignatureDoesNotMatch") for operation in ("put", "get", "get", "delete")]
 
 
-async def test_variables_meant_for_other_programs_change_nothing(
-    account: S3Account, server: S3Server, monkeypatch: pytest.MonkeyPatch
+async def test_aws_environment_variables_change_nothing(
+    settings: S3Settings, server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = {
         "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
@@ -213,14 +216,14 @@ async def test_variables_meant_for_other_programs_change_nothing(
     }
     for name, value in others.items():
         monkeypatch.setenv(name, value)
-    store = S3Store(account)
+    store = S3Store(settings)
     await store.put(NAME, CONTENT)
     [seen] = server.seen
     assert {"x-amz-security-token", "x-amz-request-payer"}.isdisjoint(seen.headers)
     assert seen.headers["x-amz-content-sha256"] != "UNSIGNED-PAYLOAD"
 
 
-async def test_the_check_passes_and_leaves_nothing(store: S3Store, server: S3Server) -> None:
+async def test_check_leaves_no_object(store: S3Store, server: S3Server) -> None:
     await store.check()
     assert [seen.method for seen in server.seen] == ["PUT", "GET", "DELETE", "GET"]
     assert server.buckets["pictures"] == {}
@@ -235,32 +238,32 @@ async def test_the_check_passes_and_leaves_nothing(store: S3Store, server: S3Ser
         ({"region": "eu-west-1"}, "S3_REGION is not"),
     ],
 )
-async def test_the_check_tells_wrong_settings_apart(account: S3Account, wrong: dict[str, Any], sentence: str) -> None:
+async def test_check_names_the_wrong_setting(settings: S3Settings, wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence) as caught:
-        await S3Store(replace(account, **wrong)).check()
+        await S3Store(replace(settings, **wrong)).check()
     assert [value for value in wrong.values() if value in str(caught.value)] == []
 
 
-async def test_the_check_tells_of_a_wrong_clock(store: S3Store, server: S3Server) -> None:
+async def test_check_names_a_wrong_clock(store: S3Store, server: S3Server) -> None:
     server.clock_offset_seconds = 1000
     with pytest.raises(ConfigurationError, match="The clock of this machine"):
         await store.check()
 
 
-async def test_the_check_tells_an_endpoint_that_is_not_there_from_one_that_is_silent_or_failing(
-    account: S3Account, server: S3Server
+async def test_check_distinguishes_a_missing_a_silent_and_a_failing_endpoint(
+    settings: S3Settings, server: S3Server
 ) -> None:
-    nowhere = S3Store(replace(account, endpoint="http://127.0.0.1:1"), deadline_seconds=5)
+    nowhere = S3Store(replace(settings, endpoint="http://127.0.0.1:1"), deadline_seconds=5)
     with pytest.raises(StoreUnavailable, match="cannot be reached"):
         await nowhere.check()
-    store = S3Store(account, deadline_seconds=0.5)
+    store = S3Store(settings, deadline_seconds=0.5)
     server.fail("hang", times=100)
     with pytest.raises(StoreUnavailable, match="does not answer in time"):
         await store.check()
     server.recover()
     server.fail("internal_error", times=100)
     with pytest.raises(StoreUnavailable, match="The S3 store fails: InternalError"):
-        await S3Store(account).check()
+        await S3Store(settings).check()
 
 
 @pytest.mark.parametrize(
@@ -283,9 +286,9 @@ async def test_the_check_tells_an_endpoint_that_is_not_there_from_one_that_is_si
         ({"secret_access_key": ""}, "S3_SECRET_ACCESS_KEY must"),
     ],
 )
-def test_an_account_that_cannot_be_meant_is_refused(account: S3Account, wrong: dict[str, Any], sentence: str) -> None:
+def test_invalid_settings_are_refused(settings: S3Settings, wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence) as caught:
-        S3Store(replace(account, **wrong))
+        S3Store(replace(settings, **wrong))
     assert "canary" not in str(caught.value)
 
 
@@ -299,11 +302,11 @@ def test_an_account_that_cannot_be_meant_is_refused(account: S3Account, wrong: d
         (None, False),
     ],
 )
-async def test_plain_http_is_for_this_machine_or_where_it_is_allowed(
-    account: S3Account, endpoint: str | None, *, allow_http: bool
+async def test_plain_http_is_for_this_machine_or_with_allow_http(
+    settings: S3Settings, endpoint: str | None, *, allow_http: bool
 ) -> None:
-    at = replace(account, endpoint=endpoint, region="eu-west-1", allow_http=allow_http)
-    address = await S3Store(at, redirect_seconds=60).address(NAME)
-    assert address is not None
+    at = replace(settings, endpoint=endpoint, region="eu-west-1", allow_http=allow_http)
+    presigned = await S3Store(at, redirect_seconds=60).presigned_url(NAME)
+    assert presigned is not None
     begin = (endpoint or "https://s3.eu-west-1.amazonaws.com").rstrip("/")
-    assert address.url.startswith(f"{begin}/pictures/test/live/{NAME}?")
+    assert presigned.url.startswith(f"{begin}/pictures/test/live/{NAME}?")

@@ -1,4 +1,4 @@
-"""The S3 of the tests is S3: AWS's own client passes, and is refused for whatever S3 refuses it for."""
+"""The S3 stand-in behaves as S3: AWS's own client works with it, and is refused where S3 refuses it."""
 
 import importlib
 from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ def boto3(server: S3Server, session: Any) -> Iterator[Boto3]:
 
 
 def refusal(call: Callable[[], object]) -> tuple[int, str]:
-    """Status and code of the error that the call meets."""
+    """Status and code of the error that the call raises."""
     with pytest.raises(ClientError) as caught:
         call()
     answer = caught.value.response
@@ -61,7 +61,7 @@ def answered(answer: httpx2.Response) -> tuple[int, str]:
     return answer.status_code, answer.text.partition("<Code>")[2].partition("</Code>")[0]
 
 
-def test_what_is_put_is_got_with_its_headers_and_deleted(boto3: Boto3) -> None:
+def test_an_object_is_stored_read_with_its_headers_and_deleted(boto3: Boto3) -> None:
     client, key = boto3(), "a folder/é +&=~.png"
     client.put_object(Bucket=BUCKET, Key=key, Body=PNG, ContentType="image/png", CacheControl="private")
     got = client.get_object(Bucket=BUCKET, Key=key)
@@ -77,7 +77,7 @@ def test_what_is_put_is_got_with_its_headers_and_deleted(boto3: Boto3) -> None:
     ("asked", "expected"),
     [("bytes=0-0", PNG[:1]), ("bytes=5-9", PNG[5:10]), ("bytes=1000-99999", PNG[1000:]), ("bytes=-7", PNG[-7:])],
 )
-def test_a_range_is_what_was_asked_for(boto3: Boto3, asked: str, expected: bytes) -> None:
+def test_a_range_holds_the_requested_bytes(boto3: Boto3, asked: str, expected: bytes) -> None:
     client = boto3()
     client.put_object(Bucket=BUCKET, Key="a", Body=PNG)
     got = client.get_object(Bucket=BUCKET, Key="a", Range=asked)
@@ -102,13 +102,13 @@ def test_a_listing_has_every_key_of_the_prefix_once_page_by_page(boto3: Boto3) -
     assert [[entry["Key"] for entry in page["Contents"]] for page in pages] == [keys[:3], keys[3:6], keys[6:]]
 
 
-def test_a_bucket_is_there_or_not(boto3: Boto3) -> None:
+def test_a_missing_bucket_is_a_404(boto3: Boto3) -> None:
     boto3().head_bucket(Bucket=BUCKET)
     assert refusal(lambda: boto3().head_bucket(Bucket="another")) == (404, "404")
     assert refusal(lambda: boto3().get_object(Bucket="another", Key="a")) == (404, "NoSuchBucket")
 
 
-def test_a_wrong_secret_is_refused_and_an_unknown_key(boto3: Boto3) -> None:
+def test_a_wrong_secret_and_an_unknown_key_are_refused(boto3: Boto3) -> None:
     def put(**wrong: str) -> tuple[int, str]:
         return refusal(lambda: boto3(**wrong).put_object(Bucket=BUCKET, Key="a", Body=PNG))
 
@@ -131,7 +131,7 @@ def test_a_clock_more_than_fifteen_minutes_wrong_is_refused(boto3: Boto3, server
     boto3().put_object(Bucket=BUCKET, Key="a", Body=PNG)
 
 
-def test_whatever_is_altered_after_signing_is_refused(boto3: Boto3, server: S3Server) -> None:
+def test_any_change_after_signing_is_refused(boto3: Boto3, server: S3Server) -> None:
     def put(alter: Callable[[Any], None]) -> tuple[int, str]:
         client = boto3()
         client.meta.events.register("before-send.s3.PutObject", lambda request, **_: alter(request))
@@ -170,7 +170,7 @@ def test_a_checksum_that_is_not_the_bodys_is_refused(boto3: Boto3) -> None:
     )
 
 
-def test_a_signed_url_is_good_for_its_object_method_and_time(boto3: Boto3, server: S3Server) -> None:
+def test_a_presigned_url_is_valid_for_its_object_method_and_time(boto3: Boto3, server: S3Server) -> None:
     client = boto3()
     client.put_object(Bucket=BUCKET, Key="a b", Body=PNG)
     url = client.generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": "a b"}, ExpiresIn=60)
@@ -193,7 +193,7 @@ def test_a_signed_url_is_good_for_its_object_method_and_time(boto3: Boto3, serve
         assert "Request is not yet valid" in browser.get(url).text
 
 
-def test_a_signed_url_of_somebody_else_is_refused(boto3: Boto3) -> None:
+def test_a_presigned_url_of_another_key_is_refused(boto3: Boto3) -> None:
     def get(**wrong: str) -> tuple[int, str]:
         url = boto3(**wrong).generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": "a"})
         with httpx2.Client() as browser:
@@ -203,7 +203,7 @@ def test_a_signed_url_of_somebody_else_is_refused(boto3: Boto3) -> None:
     assert get(key_id="AKIAIOSFODNN7EXAMPLE") == (403, "InvalidAccessKeyId")
 
 
-def test_what_is_uploaded_to_a_signed_url_must_have_the_signed_type(boto3: Boto3, server: S3Server) -> None:
+def test_an_upload_to_a_presigned_url_must_have_the_signed_media_type(boto3: Boto3, server: S3Server) -> None:
     wanted = {"Bucket": BUCKET, "Key": "a", "ContentType": "image/png"}
     url = boto3().generate_presigned_url("put_object", Params=wanted, ExpiresIn=60)
     with httpx2.Client() as browser:
@@ -213,7 +213,7 @@ def test_what_is_uploaded_to_a_signed_url_must_have_the_signed_type(boto3: Boto3
     assert server.buckets[BUCKET]["a"].content == PNG
 
 
-def test_faults_come_as_often_as_was_asked_and_are_recorded(boto3: Boto3, server: S3Server) -> None:
+def test_faults_occur_as_often_as_requested_and_are_recorded(boto3: Boto3, server: S3Server) -> None:
     client = boto3()
     server.fail("slow_down", method="PUT")
     server.fail("internal_error")
@@ -227,7 +227,7 @@ def test_faults_come_as_often_as_was_asked_and_are_recorded(boto3: Boto3, server
     ]
 
 
-def test_connections_are_reset_cut_and_left_without_an_answer(boto3: Boto3, server: S3Server) -> None:
+def test_connections_are_reset_cut_and_left_without_a_response(boto3: Boto3, server: S3Server) -> None:
     boto3().put_object(Bucket=BUCKET, Key="a", Body=PNG)
     url = boto3().generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": "a"})
     with httpx2.Client(timeout=0.3) as browser:

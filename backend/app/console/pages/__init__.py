@@ -1,5 +1,11 @@
-"""The pages, one module for each group of them."""
+"""The pages of the console, with one module for each."""
 
-from app.console.pages import account, history, keys, landing, playground, sign_in, usage
+from app.console.pages import account, history, keys, landing, log_in, log_out, playground, revoke_key, sign_up, usage
+from app.console.rendering import Page
 
-ROUTERS = tuple(module.router for module in (landing, sign_in, keys, usage, playground, history, account))
+_IN_ORDER = (landing, sign_up, log_in, log_out, playground, keys, revoke_key, usage, history, account)
+
+PAGES: tuple[Page, ...] = tuple(module.page for module in _IN_ORDER)
+"""In the order of the navigation. Its first page is the console's home."""
+
+ROUTERS = (*(page.router for page in PAGES), landing.files)

@@ -1,37 +1,35 @@
-"""The account: its password, and its sessions."""
+"""The account: its password, and the end of all its sessions."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Response
+from fastapi.responses import HTMLResponse
 
-from app.console.drafts import Draft, Nothing, form
-from app.console.site import Page
-from app.console.visits import Owner, Visitor, farewell, welcome
-from app.core.db import Session
+from app.console.dependencies import LoggedInSession, form
+from app.console.forms import UNSENT, EmptyForm, FormState
+from app.console.rendering import Page
+from app.console.session import ConsoleSession
 from app.features.auth import service, sessions
-from app.features.auth.dependencies import CallersOrigin, CurrentAccounts, CurrentLimits, guess, limit_logins
+from app.features.auth.dependencies import CurrentAccounts, CurrentAttempt, limited_login
 from app.features.auth.schemas import PasswordChange
+from app.features.dependencies import Session
 
-router = APIRouter(include_in_schema=False)
+page = Page("/account", template="account.html", label="Account")
 
 
-async def account_page(visitor: Visitor, draft: Draft) -> Page:
-    _ = visitor.account
-    changed = "changed" in visitor.request.query_params
-    notice = "The password is changed, and every other login has ended." if changed and draft.error is None else None
-    return visitor.page("account.html", draft=draft, notice=notice)
+async def _render(session: ConsoleSession, form_state: FormState) -> HTMLResponse:
+    changed = "changed" in session.request.query_params and form_state.error is None
+    notice = "The password is changed, and every other login has ended." if changed else None
+    return session.render(page.template, form=form_state, user=session.user, notice=notice)
 
 
 async def _guarded_change(
-    request: Request,
-    limits: CurrentLimits,
-    origin: CallersOrigin,
-    sent: Annotated[PasswordChange, form(PasswordChange, again=account_page)],
-    visitor: Owner,
+    attempt: CurrentAttempt,
+    sent: Annotated[PasswordChange, form(PasswordChange, _render)],
+    session: LoggedInSession,
 ) -> AsyncIterator[PasswordChange]:
-    await limit_logins(request, limits, origin)
-    async with guess(request, limits, origin, email=visitor.account.email):
+    async with limited_login(attempt, email=session.user.email):
         yield sent
 
 
@@ -39,30 +37,25 @@ GuardedChange = Annotated[PasswordChange, Depends(_guarded_change, scope="functi
 """A change whose current password is checked within the limits of a log-in."""
 
 
-@router.get("/account")
-async def show_account(visitor: Owner) -> Page:
-    """The account, and the forms that change it."""
-    return await account_page(visitor, Draft())
+@page.router.get(page.path)
+async def show_account(session: LoggedInSession) -> HTMLResponse:
+    """Show the account, and the forms that change it."""
+    return await _render(session, UNSENT)
 
 
-@router.post("/account/password")
-async def change_password(
-    request: Request,
-    change: GuardedChange,
-    visitor: Owner,
-    accounts: CurrentAccounts,
-) -> Response:
-    """Changes the password, ends every other login, and goes on with a new session."""
-    session = await sessions.change_password(
-        accounts, user=visitor.account, current_password=change.current_password, new_password=change.new_password
+@page.router.post(f"{page.path}/password")
+async def change_password(session: LoggedInSession, accounts: CurrentAccounts, change: GuardedChange) -> Response:
+    """Change the password, end every other login, and go on with a new session."""
+    opened = await sessions.change_password(
+        accounts, user=session.user, current_password=change.current_password, new_password=change.new_password
     )
-    return welcome(request, session, to="account?changed")
+    return session.start_browser_session(opened, redirect_to=f"{page.path}?changed")
 
 
-@router.post("/account/log-out-everywhere")
+@page.router.post(f"{page.path}/log-out-everywhere")
 async def log_out_everywhere(
-    request: Request, _sent: Annotated[Nothing, form(Nothing, again=account_page)], visitor: Owner, session: Session
+    _sent: Annotated[EmptyForm, form(EmptyForm, _render)], session: LoggedInSession, database: Session
 ) -> Response:
-    """Ends every login of the account, this one too."""
-    await service.end_all_sessions(session, user_id=visitor.account.id)
-    return farewell(request, to="/log-in")
+    """End every login of the account, this one too."""
+    await service.end_all_sessions(database, user_id=session.user.id)
+    return session.end_browser_session(redirect_to="/log-in")

@@ -1,36 +1,44 @@
-"""What the account made."""
+"""History: the generations of the account."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
+from fastapi.responses import HTMLResponse
 from pydantic import Field
 
-from app.console.site import Page
-from app.console.visits import Owner
-from app.core.db import Session
+from app.console.dependencies import LoggedInSession
+from app.console.rendering import Page
 from app.core.schemas import QueryInt
-from app.core.web.pages import PAGE_SIZE_MAX, PageQuery, split_page
-from app.features.generate import service
-from app.features.generate.dependencies import CurrentStudio
+from app.features.dependencies import CurrentGenerations, Session
+from app.generations import records
+from app.web.pagination import PAGE_SIZE_MAX, PageQuery, split_page
 
-router = APIRouter(include_in_schema=False)
+page = Page("/history", template="history.html", label="History")
 
-_PICTURES = 24
+_GENERATIONS = 24  # fills the last row of the grid, whether it has two, three or four columns
 
 
 class HistoryQuery(PageQuery):
-    """Which page of the pictures: whole rows of two, three and four."""
+    """Which part of the history."""
 
-    limit: QueryInt = Field(default=_PICTURES, ge=1, le=PAGE_SIZE_MAX)
+    limit: QueryInt = Field(default=_GENERATIONS, ge=1, le=PAGE_SIZE_MAX)
 
 
-@router.get("/history")
+@page.router.get(page.path)
 async def show_history(
-    visitor: Owner, query: Annotated[HistoryQuery, Query()], studio: CurrentStudio, session: Session
-) -> Page:
-    """The account's pictures with all its keys, newest first."""
-    found = await service.find_all(
-        studio, session, user_id=visitor.account.id, environment=None, after=query.after, limit=query.limit + 1
+    session: LoggedInSession,
+    query: Annotated[HistoryQuery, Query()],
+    generations: CurrentGenerations,
+    database: Session,
+) -> HTMLResponse:
+    """Show the generations of all the account's keys, newest first."""
+    found = await records.find_all(
+        generations,
+        database,
+        account_id=session.user.account_id,
+        environments=["live", "test"],
+        before_id=query.after.id if query.after else None,
+        limit=query.limit + 1,
     )
-    pictures, further = split_page(found, query=query)
-    return visitor.page("history.html", pictures=pictures, further=further, query=query)
+    newest, older = split_page(found, query=query)
+    return session.render(page.template, generations=newest, older=older)

@@ -1,19 +1,22 @@
-"""The front door: what this is, how it is called, and what it draws; and the files that all pages share."""
+"""The landing page with its example images, and the files that all pages load."""
 
 import math
 from functools import partial
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse
 
-from app.console.site import Page, Site
-from app.console.visits import CurrentVisitor
+from app.console.dependencies import CurrentSession
+from app.console.rendering import Console, Page
+from app.console.state import console_of
 from app.core.errors import NotFound
-from app.core.web.immutable import Part, immutable, part_of
-from app.features.generate.dependencies import CurrentStudio
-from app.features.generate.studio import Studio
-from app.providers import Order, Size
+from app.features.dependencies import CurrentGenerations
+from app.generations.collaborators import Generations
+from app.providers import DrawRequest, Size
+from app.web.immutable import Part, immutable_response, part_of
 
-router = APIRouter(include_in_schema=False)
+page = Page("/", template="landing.html")
+files = APIRouter(include_in_schema=False)
 
 _EXAMPLES = {
     "banana": "A cute banana",
@@ -26,34 +29,33 @@ _EXAMPLES = {
 _EXAMPLE_SIZE = Size(480, 480)
 
 
-@router.get("/")
-async def show_landing(visitor: CurrentVisitor) -> Page:
-    """What this is."""
-    return visitor.page("landing.html", examples=_EXAMPLES, size=_EXAMPLE_SIZE)
+@page.router.get(page.path)
+async def show_landing(session: CurrentSession) -> HTMLResponse:
+    """Show what the product is."""
+    return session.render(page.template, examples=_EXAMPLES, size=_EXAMPLE_SIZE)
 
 
-@router.get("/examples/{name}.png")
-async def show_example(request: Request, name: str, studio: CurrentStudio) -> Response:
-    """One of the pictures on the front page, drawn by this server when it is first asked for."""
-    return await immutable(request, etag=f"example-{name}", open_part=partial(_open_example, request, studio, name))
+@files.get("/examples/{name}.png")
+async def show_example(request: Request, name: str, generations: CurrentGenerations) -> Response:
+    """Show one of the example images, which this server's stub draws on the first request for it."""
+    open_part = partial(_open_example, console_of(request), generations, name)
+    return await immutable_response(request, etag=f"example-{name}", open_part=open_part)
 
 
-@router.get("/static/{name}")
+@files.get("/static/{name}")
 async def show_static_file(request: Request, name: str) -> Response:
-    """A file that all pages share."""
-    site: Site = request.app.state.site
-    file = site.files.get(name)
+    """Show a file that all pages load."""
+    file = console_of(request).files.get(name)
     if file is None:
         raise NotFound
     headers = {"Cache-Control": "public, max-age=31536000, immutable"}
     return Response(file.content, media_type=file.media_type, headers=headers)
 
 
-async def _open_example(request: Request, studio: Studio, name: str, start: int, end: int | None) -> Part:
+async def _open_example(console: Console, generations: Generations, name: str, start: int, end: int | None) -> Part:
     if name not in _EXAMPLES:
         raise NotFound
-    site: Site = request.app.state.site
-    if name not in site.examples:
-        order = Order(_EXAMPLES[name], _EXAMPLE_SIZE)
-        site.examples[name] = (await studio.providers["test"].draw(order, deadline=math.inf)).content
-    return part_of(site.examples[name], "image/png", start, end)
+    if name not in console.examples:
+        request = DrawRequest(_EXAMPLES[name], _EXAMPLE_SIZE)
+        console.examples[name] = (await generations.providers["test"].draw(request, deadline=math.inf)).content
+    return part_of(console.examples[name], "image/png", start, end)

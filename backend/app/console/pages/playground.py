@@ -1,115 +1,108 @@
-"""The playground: a picture in the name of one of the account's keys, and the same call for elsewhere."""
+"""The playground: requests a generation with one of the account's keys, and shows the same request as code."""
 
 import json
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
+from fastapi.responses import HTMLResponse
 
-from app.console.drafts import Draft, Nothing, form
-from app.console.site import Page
-from app.console.visits import Owner, Visitor
+from app.console.dependencies import LoggedInSession, form
+from app.console.forms import UNSENT, EmptyForm, FormState
+from app.console.rendering import Page
+from app.console.session import ConsoleSession
 from app.core.schemas import Text
-from app.core.web.pages import PAGE_SIZE_MAX
-from app.features.generate import service
-from app.features.generate.dependencies import CurrentStudio, WithinLimits
-from app.features.generate.schemas import GenerationCreate, read_size
+from app.features.admission import Admission
+from app.features.dependencies import services_of
+from app.features.generate.schemas import GenerationCreate
 from app.features.keys import service as keys
 from app.features.keys.dependencies import KeysMax
+from app.generations.spec import Caller, Delivered
+from app.providers import Size
+from app.web.pagination import PAGE_SIZE_MAX
 
-router = APIRouter(include_in_schema=False)
+page = Page("/playground", template="playground.html", label="Playground")
 
-ROUTE = "/playground"
 _SIZES = ("1024x1024", "1536x1024", "1024x1536", "1280x720", "720x1280", "512x512", "256x256")
 _FIRST_KEY = "First key"
 
 
-class PictureForm(GenerationCreate):
-    """A picture to be made: with which key, and from which form."""
+class GenerationForm(GenerationCreate):
+    """A generation to be requested, with the id of the key that requests it and the id of the rendered form."""
 
     key_id: Text
     form_id: Text
 
     @property
     def idempotency_key(self) -> str:
-        """One for each form and what is written in it: sent twice it is one picture, changed it is another."""
+        """The same for the same form with the same values: sent twice, it is one generation; changed, it is another."""
         parts = [self.form_id, self.key_id, self.size, self.prompt]
         return sha256(json.dumps(parts).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Admitted:
-    """A picture that may be made."""
-
-    caller: keys.Caller
-    sent: PictureForm
-
-
-async def playground_page(
-    visitor: Visitor, draft: Draft, *, made: service.Delivered | None = None, new_key: keys.CreatedKey | None = None
-) -> Page:
-    async with visitor.transaction() as session:
-        own = await keys.find_all(
-            session, user_id=visitor.account.id, include_revoked=False, after=None, limit=PAGE_SIZE_MAX
+async def _render(
+    session: ConsoleSession,
+    form_state: FormState,
+    *,
+    generation: Delivered | None = None,
+    new_key: keys.CreatedKey | None = None,
+) -> HTMLResponse:
+    async with session.transaction() as database:
+        own_keys = await keys.find_all(
+            database, account_id=session.user.account_id, include_revoked=False, after=None, limit=PAGE_SIZE_MAX
         )
-    studio = visitor.request.app.state.studio
-    sizes = [size for size in _SIZES if studio.providers["live"].refusal(read_size(size)) is None]
-    values = {"key_id": visitor.request.query_params.get("key_id", ""), **draft.values}
-    return visitor.page(
-        "playground.html",
-        draft=draft,
-        keys=own,
-        sizes=sizes,
-        chosen=values,
-        # Kept while the picture is not there: whatever went wrong, sending the form again makes one picture.
-        form_id=(made is None and draft.values.get("form_id")) or secrets.token_urlsafe(16),
-        made=made,
+    request = session.request
+    provider = services_of(request).generations.providers["live"]
+    return session.render(
+        page.template,
+        form=form_state,
+        keys=own_keys,
+        sizes=[size for size in _SIZES if provider.refusal(Size.parse(size)) is None],
+        selected={"key_id": request.query_params.get("key_id", ""), **form_state.values},
+        # The form keeps its id until its generation is delivered: sent again after an error, it is the same request.
+        form_id=(generation is None and form_state.values.get("form_id")) or secrets.token_urlsafe(16),
+        generation=generation,
         new_key=new_key,
     )
 
 
-async def _admitted(
-    request: Request, sent: Annotated[PictureForm, form(PictureForm, again=playground_page)], visitor: Owner
-) -> AsyncIterator[Admitted]:
-    async with visitor.transaction() as session:
-        caller = await keys.find_own_caller(session, user_id=visitor.account.id, key_id=sent.key_id)
-    async with WithinLimits(request, caller):
-        yield Admitted(caller, sent)
+SentForm = Annotated[GenerationForm, form(GenerationForm, _render)]
 
 
-AdmittedPicture = Annotated[Admitted, Depends(_admitted, scope="function")]
-"""A picture within the limits of the account's own key, as if that key had called."""
+async def _admission(request: Request, sent: SentForm, session: LoggedInSession) -> AsyncIterator[Admission]:
+    async def find_caller() -> Caller:
+        async with session.transaction() as database:
+            return await keys.find_own_caller(database, account_id=session.user.account_id, key_id=sent.key_id)
+
+    caller = await find_caller()
+    async with Admission(request, caller, idempotency_key=sent.idempotency_key, find_again=find_caller) as admission:
+        yield admission
 
 
-@router.get(ROUTE)
-async def show_playground(visitor: Owner) -> Page:
-    """The form for a picture; before there is a key, the one click that makes it."""
-    return await playground_page(visitor, Draft())
+FormAdmission = Annotated[Admission, Depends(_admission, scope="function")]
+"""The admission that an API request with the key of the form would get. The key is one of the account's own."""
 
 
-@router.post(ROUTE)
-async def draw_picture(admitted: AdmittedPicture, visitor: Owner, studio: CurrentStudio) -> Page:
-    """Makes the picture and shows it."""
-    made = await service.generate(
-        studio,
-        caller=admitted.caller,
-        wish=admitted.sent.wish,
-        route=ROUTE,
-        idempotency_key=admitted.sent.idempotency_key,
-    )
-    return await playground_page(visitor, Draft(admitted.sent.model_dump()), made=made)
+@page.router.get(page.path)
+async def show_playground(session: LoggedInSession) -> HTMLResponse:
+    """Show the form for a generation, or to an account without keys, the button that creates the first one."""
+    return await _render(session, UNSENT)
 
 
-@router.post(f"{ROUTE}/first-key")
+@page.router.post(page.path)
+async def generate(sent: SentForm, session: LoggedInSession, admission: FormAdmission) -> HTMLResponse:
+    """Request the generation, and show its image."""
+    generation = await admission.generate(sent.spec, route=page.path)
+    return await _render(session, FormState(sent.model_dump()), generation=generation)
+
+
+@page.router.post(f"{page.path}/first-key")
 async def create_first_key(
-    _sent: Annotated[Nothing, form(Nothing, again=playground_page)], visitor: Owner, keys_max: KeysMax
-) -> Page:
-    """Makes a key with one click, and goes on with it."""
-    async with visitor.transaction() as session:
-        key = await keys.create(
-            session, user_id=visitor.account.id, name=_FIRST_KEY, environment="live", keys_max=keys_max
-        )
-    return await playground_page(visitor, Draft({"key_id": key.id}), new_key=key)
+    _sent: Annotated[EmptyForm, form(EmptyForm, _render)], session: LoggedInSession, keys_max: KeysMax
+) -> HTMLResponse:
+    """Create a key, show it in this response only, and select it in the form."""
+    async with session.transaction() as database:
+        key = await keys.create(database, user=session.user, name=_FIRST_KEY, environment="live", keys_max=keys_max)
+    return await _render(session, FormState({"key_id": key.id}), new_key=key)

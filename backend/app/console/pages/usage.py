@@ -1,69 +1,75 @@
-"""Usage: how much, by day and key, as a chart, as a table and as a file."""
+"""Usage: delivered images by day and key, as a chart, as a table and as a CSV file."""
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
-from fastapi.responses import StreamingResponse
+from fastapi import Query, Response
+from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from app.console.charts import draw_chart
-from app.console.site import Page
-from app.console.visits import Owner, Visitor
-from app.core.db import Session
-from app.core.web.pages import Cursor
-from app.features.auth.dependencies import CurrentAccounts
+from app.console.dependencies import LoggedInSession
+from app.console.rendering import Page
+from app.console.session import ConsoleSession
+from app.core.cursor import Cursor
+from app.features.dependencies import CurrentServices, Session
 from app.features.usage import service
 
-router = APIRouter(include_in_schema=False)
+page = Page("/usage", template="usage.html", label="Usage")
 
-SPANS = (7, 30, 90)
+PERIODS = (7, 30, 90)  # in days
 KEYS_SHOWN = 5
 _ROWS_AT_A_TIME = 1000
 
 
-class Span(BaseModel):
-    """How many days, today included."""
+class UsagePeriod(BaseModel):
+    """The last so many days, today included."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     days: Annotated[Literal["7", "30", "90"], BeforeValidator(str)] = "30"
 
     def ending(self, last: date) -> tuple[date, date]:
+        """The first and the last day of the period that ends on this day."""
         return last - timedelta(days=int(self.days) - 1), last
 
 
-@router.get("/usage")
+@page.router.get(page.path)
 async def show_usage(
-    visitor: Owner, span: Annotated[Span, Query()], accounts: CurrentAccounts, session: Session
-) -> Page:
-    """What the account's keys delivered, day by day."""
-    first, last = span.ending(_today(accounts))
-    shares = await service.find_shares(session, user_id=visitor.account.id, first=first, last=last, keys_max=KEYS_SHOWN)
-    return visitor.page("usage.html", chart=draw_chart(shares, first=first, last=last), spans=SPANS, span=span)
+    session: LoggedInSession, period: Annotated[UsagePeriod, Query()], services: CurrentServices, database: Session
+) -> HTMLResponse:
+    """Show how many images each of the account's keys delivered on each day."""
+    first, last = period.ending(_today(services))
+    shares = await service.find_shares(
+        database, account_id=session.user.account_id, first=first, last=last, keys_max=KEYS_SHOWN
+    )
+    chart = draw_chart(shares, first=first, last=last)
+    return session.render(page.template, chart=chart, periods=PERIODS, days=int(period.days))
 
 
-@router.get("/usage.csv")
-async def download_usage(visitor: Owner, span: Annotated[Span, Query()], accounts: CurrentAccounts) -> Response:
-    """The same, a line for each key and day."""
-    first, last = span.ending(_today(accounts))
+@page.router.get(f"{page.path}.csv")
+async def download_usage(
+    session: LoggedInSession, period: Annotated[UsagePeriod, Query()], services: CurrentServices
+) -> Response:
+    """Download the same numbers, with a line for each key and day."""
+    first, last = period.ending(_today(services))
     headers = {"Content-Disposition": f'attachment; filename="usage-{first}-{last}.csv"'}
-    return StreamingResponse(_lines(visitor, first, last), media_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingResponse(_lines(session, first, last), media_type="text/csv; charset=utf-8", headers=headers)
 
 
-def _today(accounts: CurrentAccounts) -> date:
-    return datetime.fromtimestamp(accounts.clock(), UTC).date()
+def _today(services: CurrentServices) -> date:
+    return datetime.fromtimestamp(services.clock(), UTC).date()
 
 
-async def _lines(visitor: Visitor, first: date, last: date) -> AsyncIterator[str]:
+async def _lines(session: ConsoleSession, first: date, last: date) -> AsyncIterator[str]:
     yield "date,key_id,key_name,environment,images\r\n"
     after: Cursor | None = None
     days: Mapping[str, Any] = {"first": first, "last": last, "today": last, "key_id": None}
     while True:
-        async with visitor.transaction() as session:
+        async with session.transaction() as database:
             rows = await service.find_usage(
-                session, user_id=visitor.account.id, after=after, limit=_ROWS_AT_A_TIME, **days
+                database, account_id=session.user.account_id, after=after, limit=_ROWS_AT_A_TIME, **days
             )
         yield "".join(
             f"{row.date},{row.key_id},{_cell(row.key_name)},{row.environment},{row.images}\r\n" for row in rows
@@ -74,6 +80,6 @@ async def _lines(visitor: Visitor, first: date, last: date) -> AsyncIterator[str
 
 
 def _cell(text: str) -> str:
-    """Quoted; and what a spreadsheet would take for a formula begins with an apostrophe, so that it is text there."""
+    """The text as a quoted cell, behind an apostrophe if a spreadsheet would otherwise evaluate it as a formula."""
     harmless = f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
     return '"' + harmless.replace('"', '""') + '"'

@@ -1,28 +1,28 @@
-// Makes the pages pleasanter. Every one of them works without it.
+// Makes the pages more convenient. Every page works without it.
 
 const status = document.getElementById("status");
-const say = (sentence) => {
+const announce = (sentence) => {
   status.textContent = sentence;
 };
 
-// Times stand in UTC; here they come in the reader's own.
-const inOwnTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-const localize = (root) => {
+// The server writes times in UTC; this shows them in the time zone of the browser.
+const localFormat = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const localizeTimes = (root) => {
   for (const time of root.querySelectorAll("time[datetime]")) {
     time.title = time.textContent;
-    time.textContent = inOwnTime.format(new Date(time.dateTime));
+    time.textContent = localFormat.format(new Date(time.dateTime));
   }
 };
 
-const offerToCopy = (root) => {
+const showCopyButtons = (root) => {
   for (const button of root.querySelectorAll("button[data-copy]")) {
     button.hidden = !navigator.clipboard;
   }
 };
 
-const wake = (root) => {
-  localize(root);
-  offerToCopy(root);
+const enhance = (root) => {
+  localizeTimes(root);
+  showCopyButtons(root);
 };
 
 document.addEventListener("click", async (event) => {
@@ -32,52 +32,52 @@ document.addEventListener("click", async (event) => {
   const label = button.firstChild;
   const before = label.textContent;
   label.textContent = "Copied";
-  say("Copied");
+  announce("Copied");
   setTimeout(() => {
     label.textContent = before;
   }, 1500);
 });
 
-// The playground: the same form, sent without leaving the page. What comes back is the same page, and parts of it are shown.
-const parts = ["#bench", "#snippets"];
+// The playground's form is sent without leaving the page: these parts are replaced by those of the page that comes back.
+const parts = ["#playground", "#snippets"];
 
-const show = (page) => {
-  if (!page.querySelector("#bench")) {
+const replaceParts = (page) => {
+  if (!page.querySelector("#playground")) {
     document.querySelector("main").replaceWith(page.querySelector("main"));
   } else {
     for (const part of parts) document.querySelector(part).replaceWith(page.querySelector(part));
   }
   const main = document.querySelector("main");
-  wake(main);
-  const wrong = main.querySelector("[aria-invalid], .message.wrong");
-  say(wrong ? main.querySelector(".wrong:not(.field .wrong), .field .wrong")?.textContent ?? "" : "Your picture is ready");
+  enhance(main);
+  const refused = main.querySelector("[aria-invalid], .message.error");
+  announce(refused ? main.querySelector(".error:not(.field .error), .field .error")?.textContent ?? "" : "Your picture is ready");
   (main.querySelector("[aria-invalid]") ?? main.querySelector("#result") ?? main).focus();
 };
 
-const draw = async (form) => {
+const generate = async (form) => {
   const result = document.getElementById("result");
   const button = form.querySelector("button[type=submit]");
-  const sent = new URLSearchParams(new FormData(form));
+  const body = new URLSearchParams(new FormData(form));
   button.disabled = true;
   button.textContent = "Drawing…";
   result.setAttribute("aria-busy", "true");
-  say("Drawing");
+  announce("Drawing");
   try {
-    const answer = await fetch(form.action, { method: "POST", body: sent });
-    show(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    const response = await fetch(form.action, { method: "POST", body });
+    replaceParts(new DOMParser().parseFromString(await response.text(), "text/html"));
   } catch {
-    // The answer was lost. The same form asks for the same picture, so sending it again is safe.
+    // The response was lost. The same form is the same request to the server, so that sending it again is safe.
     button.disabled = false;
     button.textContent = "The connection was lost. Try again";
     result.removeAttribute("aria-busy");
-    say(button.textContent);
+    announce(button.textContent);
   }
 };
 
 document.addEventListener("submit", (event) => {
-  if (event.target.id !== "draw") return;
+  if (event.target.id !== "generation-form") return;
   event.preventDefault();
-  if (!event.target.querySelector("button[type=submit]").disabled) draw(event.target);
+  if (!event.target.querySelector("button[type=submit]").disabled) generate(event.target);
 });
 
-wake(document);
+enhance(document);

@@ -1,1 +1,1 @@
-"""Accounts: registration, logins by token and in browsers, whose they are, and how they are ended."""
+"""Accounts: registration, logins by token and by browser session, their owner, their end, and disabled accounts."""

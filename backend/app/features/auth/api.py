@@ -4,10 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from app.core.db import Session
 from app.core.errors import RateLimited
-from app.core.web.body import json_body
-from app.core.web.openapi import BODY_PROBLEMS, problems
 from app.features.auth import service
 from app.features.auth.dependencies import (
     CurrentAccounts,
@@ -19,6 +16,9 @@ from app.features.auth.dependencies import (
     limit_sign_ups,
 )
 from app.features.auth.schemas import AccountPublic, LoginToken, PasswordChange
+from app.features.dependencies import Session
+from app.web.body import json_body
+from app.web.openapi import BODY_PROBLEMS, problems
 
 router = APIRouter(prefix="/v1/auth", tags=["Accounts"])
 

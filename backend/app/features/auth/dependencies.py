@@ -1,24 +1,25 @@
-"""What accounts offer to routes: who is logged in, and the limits on those who are not yet."""
+"""What accounts offer to routes: the user who is logged in, and the limits on sign-ups and password checks."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from app.core.db import Session
-from app.core.settings import Settings
-from app.core.web.address import Origin, origin_of
-from app.core.web.body import json_body
-from app.core.web.disconnect import cancelled_on_disconnect
 from app.features.auth.schemas import Credentials
 from app.features.auth.service import Accounts, InvalidCredentials, InvalidToken, WrongPassword, authenticate
+from app.features.dependencies import Session, services_of
+from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
 from app.models import User
-from app.ratelimit import Charge, Limit, Limiter
-from app.ratelimit.headers import enforce, tell
+from app.ratelimit import Take
+from app.ratelimit.policies import OriginPolicy
+from app.services import Services
+from app.web.body import json_body
+from app.web.client_address import Origin, origin_of
+from app.web.disconnect import cancelled_on_disconnect
 
 _bearer = HTTPBearer(
     scheme_name="Login token",
@@ -28,145 +29,117 @@ _bearer = HTTPBearer(
 )
 
 
-_GROUP = "sign-in"  # of the limiter: all that is decided before anybody has shown who they are
-
-
-@dataclass(frozen=True)
-class OriginLimits:
-    """How often something may be tried from one address, from one network, and from everywhere together."""
-
-    name: str
-    per_ip: Limit
-    per_network: Limit
-    everywhere: Limit
-
-    def charges(self, origin: Origin) -> Sequence[Charge]:
-        return [
-            Charge(f"{self.name}-ip", origin.host, self.per_ip),
-            Charge(f"{self.name}-network", origin.network, self.per_network),
-            Charge(f"{self.name}-global", "everybody", self.everywhere),
-        ]
-
-
-@dataclass(frozen=True)
-class SignInLimits:
-    """How often one may sign up or log in, and how often an account may be guessed at."""
-
-    limiter: Limiter
-    register: OriginLimits
-    register_per_account: Limit
-    login: OriginLimits
-    login_per_account: Limit
-    login_per_account_anywhere: Limit
-
-    @classmethod
-    def of(cls, settings: Settings, limiter: Limiter) -> "SignInLimits":
-        parse = Limit.parse
-        return cls(
-            limiter,
-            OriginLimits(
-                "register",
-                parse(settings.register_limit_per_ip),
-                parse(settings.register_limit_per_network),
-                parse(settings.register_limit_global),
-            ),
-            parse(settings.register_limit_per_account),
-            OriginLimits(
-                "login",
-                parse(settings.login_limit_per_ip),
-                parse(settings.login_limit_per_network),
-                parse(settings.login_limit_global),
-            ),
-            parse(settings.login_limit_per_account),
-            parse(settings.login_limit_per_account_anywhere),
-        )
+_GROUP = "sign-in"  # the limiter's group for everything that is decided before the caller is known
 
 
 def _accounts(request: Request) -> Accounts:
-    accounts: Accounts = request.app.state.accounts
-    return replace(accounts, cancelled_on_disconnect=partial(cancelled_on_disconnect, request))
-
-
-def _sign_in_limits(request: Request) -> SignInLimits:
-    limits: SignInLimits = request.app.state.sign_in_limits
-    return limits
+    return Accounts.of(services_of(request), cancelled_on_disconnect=partial(cancelled_on_disconnect, request))
 
 
 CurrentAccounts = Annotated[Accounts, Depends(_accounts)]
-CurrentLimits = Annotated[SignInLimits, Depends(_sign_in_limits)]
-CallersOrigin = Annotated[Origin, Depends(origin_of)]
 _SentToken = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-async def limit_sign_ups(request: Request, limits: CurrentLimits, origin: CallersOrigin) -> None:
+@dataclass(frozen=True)
+class SignInAttempt:
+    """A request that signs up or has a password checked: the limits that it takes from, and where it comes from.
+
+    The API and the console guard their routes with the functions below, and so take from the same limits.
+    """
+
+    request: Request
+    services: Services
+    origin: Origin
+
+
+async def _attempt(request: Request) -> SignInAttempt:
+    return SignInAttempt(request, services_of(request), origin_of(request))
+
+
+CurrentAttempt = Annotated[SignInAttempt, Depends(_attempt)]
+
+
+async def limit_sign_ups(attempt: CurrentAttempt) -> None:
     """Raises RateLimited when this address, its network or everybody together has signed up too often."""
-    await _take(request, limits, limits.register.charges(origin))
+    await _take(attempt, attempt.services.policies.register)
 
 
-async def limit_logins(request: Request, limits: CurrentLimits, origin: CallersOrigin) -> None:
+async def limit_logins(attempt: CurrentAttempt) -> None:
     """Raises RateLimited when this address, its network or everybody together has tried to log in too often."""
-    await _take(request, limits, limits.login.charges(origin))
+    await _take(attempt, attempt.services.policies.login)
 
 
-async def _take(request: Request, limits: SignInLimits, charges: Sequence[Charge]) -> None:
-    taken = await limits.limiter.take(charges, group=_GROUP)
-    tell(request, taken.decisions[:1])  # the caller's own address: how busy others are is not for everybody
-    enforce(request, taken)
+async def _take(attempt: SignInAttempt, policy: OriginPolicy) -> None:
+    takes = [
+        Take(f"{policy.name}-ip", attempt.origin.host, policy.per_ip),
+        Take(f"{policy.name}-network", attempt.origin.network, policy.per_network),
+        Take(f"{policy.name}-global", "everybody", policy.everywhere),
+    ]
+    taken = await attempt.services.limiter.take(takes, group=_GROUP)
+    # Only the limit of the caller's own address is in the headers: the others would show how busy other callers are.
+    set_rate_limit_headers(attempt.request, taken.decisions[:1])
+    raise_if_refused(attempt.request, taken)
 
 
-async def limit_sign_ups_of(request: Request, limits: SignInLimits, *, email: str) -> None:
+async def limit_sign_ups_of(attempt: SignInAttempt, *, email: str) -> None:
     """Raises RateLimited when this canonical email has been signed up with too often."""
-    charge = Charge("register-account", email, limits.register_per_account)
-    enforce(request, await limits.limiter.take([charge], group=_GROUP))
-
-
-async def _new_credentials(
-    request: Request, limits: CurrentLimits, credentials: Annotated[Credentials, json_body(Credentials)]
-) -> Credentials:
-    await limit_sign_ups_of(request, limits, email=credentials.email)
-    return credentials
-
-
-NewCredentials = Annotated[Credentials, Depends(_new_credentials)]
-"""Credentials to sign up with. Whether they are good or not, the email counts."""
+    take = Take("register-account", email, attempt.services.policies.register_per_account)
+    raise_if_refused(attempt.request, await attempt.services.limiter.take([take], group=_GROUP))
 
 
 @asynccontextmanager
-async def guess(request: Request, limits: SignInLimits, origin: Origin, *, email: str) -> AsyncIterator[None]:
-    """Around the check of a password of the account with this canonical email, whether there is one or not. A wrong one
-    counts against the account, from this address and from anywhere.
+async def count_failed_login(attempt: SignInAttempt, *, email: str) -> AsyncIterator[None]:
+    """Around the check of a password of the account with this canonical email, whether there is one or not. A wrong
+    password counts against the account, from this address and from all addresses together.
 
-    Raises RateLimited when there were too many of them.
+    Raises RateLimited when too many were wrong.
     """
-    # Taken before the password is checked and given back unless it was wrong: a check first and a count afterwards
-    # would let a hundred guesses through that come at once.
-    charges = [
-        Charge("login-account", f"{origin.host} {email}", limits.login_per_account),
-        Charge("login-account-anywhere", email, limits.login_per_account_anywhere),
+    # Taken before the password is checked, and given back unless it was wrong: if it were counted afterwards, a hundred
+    # guesses that arrive together would all be checked.
+    policies, limiter = attempt.services.policies, attempt.services.limiter
+    takes = [
+        Take("login-account", f"{attempt.origin.host} {email}", policies.login_per_account),
+        Take("login-account-anywhere", email, policies.login_per_account_anywhere),
     ]
-    enforce(request, await limits.limiter.take(charges, group=_GROUP))
+    raise_if_refused(attempt.request, await limiter.take(takes, group=_GROUP))
     try:
         yield
     except (InvalidCredentials, WrongPassword):
         raise
     except BaseException:
-        await limits.limiter.give_back(charges, group=_GROUP)
+        await limiter.give_back(takes, group=_GROUP)
         raise
-    await limits.limiter.give_back(charges, group=_GROUP)
+    await limiter.give_back(takes, group=_GROUP)
+
+
+@asynccontextmanager
+async def limited_login(attempt: SignInAttempt, *, email: str) -> AsyncIterator[None]:
+    """All limits on the check of a password: those of `limit_logins`, then those of `count_failed_login`."""
+    await limit_logins(attempt)
+    async with count_failed_login(attempt, email=email):
+        yield
+
+
+async def _new_credentials(
+    attempt: CurrentAttempt, credentials: Annotated[Credentials, json_body(Credentials)]
+) -> Credentials:
+    await limit_sign_ups_of(attempt, email=credentials.email)
+    return credentials
+
+
+NewCredentials = Annotated[Credentials, Depends(_new_credentials)]
+"""Credentials to sign up with. Their email is counted whether or not they are accepted."""
 
 
 async def _guarded_credentials(
-    request: Request,
-    limits: CurrentLimits,
-    origin: CallersOrigin,
-    credentials: Annotated[Credentials, json_body(Credentials)],
+    attempt: CurrentAttempt, credentials: Annotated[Credentials, json_body(Credentials)]
 ) -> AsyncIterator[Credentials]:
-    async with guess(request, limits, origin, email=credentials.email):
+    async with count_failed_login(attempt, email=credentials.email):
         yield credentials
 
 
 GuardedCredentials = Annotated[Credentials, Depends(_guarded_credentials, scope="function")]
-"""Credentials to be checked. Failed checks count against the account, from this address and from anywhere."""
+"""Credentials to be checked. A wrong password counts against the account, from this address and from anywhere."""
 
 
 async def _current_user(session: Session, accounts: CurrentAccounts, sent: _SentToken) -> User:
@@ -176,18 +149,16 @@ async def _current_user(session: Session, accounts: CurrentAccounts, sent: _Sent
 
 
 CurrentUser = Annotated[User, Depends(_current_user)]
-"""The active account whose login token came with the request."""
+"""The active account of the request's login token."""
 
 
-async def _guarded_user(
-    request: Request, limits: CurrentLimits, origin: CallersOrigin, accounts: CurrentAccounts, sent: _SentToken
-) -> AsyncIterator[User]:
-    async with accounts.sessions.begin() as session:  # and no longer: hashes take their time
+async def _guarded_user(attempt: CurrentAttempt, accounts: CurrentAccounts, sent: _SentToken) -> AsyncIterator[User]:
+    # The connection goes back to the pool before the route begins: hashing the password takes long.
+    async with accounts.sessions.begin() as session:
         user = await _current_user(session, accounts, sent)
-    await limit_logins(request, limits, origin)
-    async with guess(request, limits, origin, email=user.email):
+    async with limited_login(attempt, email=user.email):
         yield user
 
 
 GuardedUser = Annotated[User, Depends(_guarded_user, scope="function")]
-"""As CurrentUser, to have its password checked again: limited as a login is, and a wrong one counts as a failed one."""
+"""CurrentUser, whose password is to be checked again, within the limits of a login; a wrong one is a failed login."""

@@ -12,9 +12,9 @@ PASSWORD_BYTES_MAX = 1024
 
 
 def _canonical(email: str) -> str:
-    """Lower case, the domain as IDNA: one spelling for each account. No name is looked up."""
+    """The email in lower case with its domain as IDNA: one spelling for each account. No DNS name is looked up."""
     try:
-        # test_environment only lets .test domains through; they are as good a name as any other here.
+        # test_environment only allows domains that end in .test.
         parsed = validate_email(
             email, strict=True, check_deliverability=False, allow_smtputf8=False, test_environment=True
         )

@@ -1,11 +1,11 @@
-"""What happens to accounts."""
+"""Registers accounts, checks their passwords and login tokens, ends logins, and disables accounts."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy import SQLColumnExpression, delete, select, update
+from sqlalchemy import ScalarSelect, SQLColumnExpression, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,7 +21,13 @@ from app.core.security import (
     new_id,
     verify_password,
 )
-from app.models import BrowserSession, User
+from app.models import Account, ApiKey, BrowserSession, User
+from app.services import Services
+
+OWN_ACCOUNT = Account.id == func.concat("acc_", func.substr(User.id, 5))
+"""What joins a user with the personal account."""
+
+_WITH_ACCOUNT = select(User, Account.is_active).join(Account, OWN_ACCOUNT)
 
 
 class EmailAlreadyRegistered(Conflict):
@@ -45,7 +51,7 @@ class WrongPassword(Invalid):
 
 @dataclass(frozen=True)
 class Accounts:
-    """The collaborators of every account's doings.
+    """The collaborators of the functions below.
 
     `cancelled_on_disconnect` cancels work once the client of the request at hand has left. What is written stays
     outside: it is written as a whole or not at all.
@@ -60,6 +66,20 @@ class Accounts:
     clock: Callable[[], float]
     cancelled_on_disconnect: CancelScope = nullcontext
 
+    @classmethod
+    def of(cls, services: Services, *, cancelled_on_disconnect: CancelScope) -> "Accounts":
+        settings = services.settings
+        return cls(
+            services.sessions,
+            services.hashing,
+            services.token_key,
+            settings.login_token_minutes * 60,
+            settings.session_days,
+            settings.password_bytes_min,
+            services.clock,
+            cancelled_on_disconnect,
+        )
+
     async def hash(self, function: Callable[[], Result]) -> Result:
         """The result of a function that hashes a password, computed in a thread while the client is there.
 
@@ -71,17 +91,17 @@ class Accounts:
 
 @dataclass(frozen=True)
 class Login:
-    """A login that succeeded: its token is good for `expires_in` seconds."""
+    """A successful login: its token is valid for `expires_in` seconds."""
 
     access_token: str
     expires_in: int
 
 
 async def register(accounts: Accounts, *, email: str, password: str) -> User:
-    """A new account with a canonical email. The password is hashed before the database is asked, so known and unknown
-    addresses cost the same; the unique index alone decides between two who come at once.
+    """A new account with a canonical email. The password is hashed before the insert, so that a known email takes as
+    long as an unknown one; of parallel calls with one email, the unique index lets one succeed.
 
-    Raises EmailAlreadyRegistered, Invalid for a password below the minimum, and Unavailable when too many hashes wait.
+    Raises EmailAlreadyRegistered, Invalid for a short password, and Unavailable when the hash queue is full.
     """
     _require_length(accounts, password, pointer="#/password")
     password_hash = await accounts.hash(partial(hash_password, password))
@@ -93,27 +113,30 @@ async def register(accounts: Accounts, *, email: str, password: str) -> User:
     )
     async with accounts.sessions.begin() as session:
         user = await session.scalar(statement)
-    if user is None:
-        raise EmailAlreadyRegistered
+        if user is None:
+            raise EmailAlreadyRegistered
+        await session.execute(insert(Account).values(id=user.account_id).on_conflict_do_nothing())
     return user
 
 
 async def log_in(accounts: Accounts, *, email: str, password: str) -> Login:
-    """A login token. Raises InvalidCredentials as `check_credentials` does."""
+    """A login token. Raises what `check_credentials` raises."""
     return _login(accounts, await check_credentials(accounts, email=email, password=password))
 
 
 async def check_credentials(accounts: Accounts, *, email: str, password: str) -> User:
-    """The account with this email and password. No connection is held while the password is checked, and one hash is
-    computed whether the account exists or not, so neither the answer nor its time tells which.
+    """The account with this email and password. No connection is held while the password is checked. One hash is
+    computed whether the account exists or not, so that neither the error nor its time reveals it.
 
-    Raises InvalidCredentials for a wrong password, an unknown email and a disabled account alike.
+    Raises InvalidCredentials for a wrong password, an unknown email and a disabled account alike, and Unavailable when
+    the hash queue is full.
     """
     async with accounts.sessions.begin() as session:
-        user = await session.scalar(select(User).where(User.email == email))
+        found = (await session.execute(_WITH_ACCOUNT.where(User.email == email))).one_or_none()
+    user, is_active = found or (None, False)
     password_hash = user.password_hash if user else UNKNOWN_ACCOUNT_HASH
     matches, better_hash = await accounts.hash(partial(verify_password, password, password_hash))
-    if user is None or not user.is_active or not matches:
+    if user is None or not is_active or not matches:
         raise InvalidCredentials(credential_sent=False)
     if better_hash:
         await _upgrade_hash(accounts.sessions, user_id=user.id, old=password_hash, new=better_hash)
@@ -121,26 +144,28 @@ async def check_credentials(accounts: Accounts, *, email: str, password: str) ->
 
 
 async def authenticate(session: AsyncSession, accounts: Accounts, *, token: str) -> User:
-    """The active account that a login token belongs to. Raises InvalidToken for anything else."""
+    """The active account that a login token belongs to. Raises InvalidToken for any other text."""
     subject = accounts.token_key.read(token, now=accounts.clock())
     if subject is None or not is_id("usr", subject.user_id):
         raise InvalidToken
-    user = await session.scalar(select(User).where(User.id == subject.user_id, User.is_active))
+    user = await session.scalar(
+        select(User).join(Account, OWN_ACCOUNT).where(User.id == subject.user_id, Account.is_active)
+    )
     if user is None or user.token_generation != subject.generation:
         raise InvalidToken
     return user
 
 
 async def end_all_sessions(session: AsyncSession, *, user_id: str) -> None:
-    """Ends every login of the account: all its login tokens and browser sessions are refused once this has committed.
-    Its API keys go on working.
+    """Ends every login of the account: its login tokens and browser sessions are refused once this has committed. Its
+    API keys stay valid.
     """
     await _end_logins(session, User.id == user_id)
 
 
 async def change_password(accounts: Accounts, *, user: User, current_password: str, new_password: str) -> Login:
-    """Gives the account, as it was when its caller was authenticated, a new password, and ends every login that it had;
-    the one that is returned is its only one. Raises what `check_change` and `replace_password` do.
+    """Sets a new password, and ends every earlier login of the account; returns its only valid one. `user` is the row
+    as it was when the client was authenticated. Raises what `check_change` and `replace_password` raise.
     """
     password_hash = await check_change(
         accounts, user=user, current_password=current_password, new_password=new_password
@@ -151,9 +176,9 @@ async def change_password(accounts: Accounts, *, user: User, current_password: s
 
 
 async def check_change(accounts: Accounts, *, user: User, current_password: str, new_password: str) -> str:
-    """The hash to store for a new password, computed while no connection is held.
+    """The hash of the new password. No connection is held while hashes are computed.
 
-    Raises Invalid for a new password below the minimum, WrongPassword, and Unavailable when too many hashes wait.
+    Raises Invalid for a new password below the minimum, WrongPassword, and Unavailable when the hash queue is full.
     """
     _require_length(accounts, new_password, pointer="#/new_password")
     matches, _ = await accounts.hash(partial(verify_password, current_password, user.password_hash))
@@ -163,17 +188,50 @@ async def check_change(accounts: Accounts, *, user: User, current_password: str,
 
 
 async def replace_password(session: AsyncSession, *, user: User, password_hash: str) -> User:
-    """Writes the hash only over the password that was checked, and ends every login of the account; the account as it
-    is then.
+    """Replaces the password that was checked, ends every login of the account, and returns its row as it is then.
 
-    Raises InvalidToken where the caller's own login was ended meanwhile, by another change of password, by
-    `end_all_sessions` or because the account was disabled: of two changes at once one wins.
+    Raises InvalidToken where the client's own login was ended meanwhile, by another change of password, by
+    `end_all_sessions` or because the account was disabled: of two parallel changes one succeeds.
     """
-    unchanged = User.id == user.id, User.is_active, User.token_generation == user.token_generation
+    unchanged = User.id == user.id, User.token_generation == user.token_generation
     changed = await _end_logins(session, *unchanged, password_hash=password_hash)
-    if changed is None:
+    if changed is None or not await is_account_active(session, user=user):
         raise InvalidToken
     return changed
+
+
+async def is_account_active(session: AsyncSession, *, user: User) -> bool:
+    """Whether the user's account is active, and stays so until the transaction ends. Call it when the user's row is
+    locked: a transaction that disables the account locks that first, then the account.
+    """
+    active = select(Account.id).where(Account.id == user.account_id, Account.is_active).with_for_update(read=True)
+    return await session.scalar(active) is not None
+
+
+def personal_account(email: str) -> ScalarSelect[str]:
+    """The id of the account of the user with this email, in any case."""
+    return select(func.concat("acc_", func.substr(User.id, 5))).where(User.email == email.lower()).scalar_subquery()
+
+
+async def set_account_active(session: AsyncSession, *, email: str, active: bool) -> bool:
+    """Disables an account with all its logins and keys, or enables them again; False if there is no such account.
+
+    The user's row is locked first, so that no login begins meanwhile, then the account's, so that no key is created,
+    then its keys by id: every transaction that locks several of these rows takes them in that order, so that no two
+    wait for each other.
+    """
+    user = await session.scalar(select(User).where(User.email == email.lower()).with_for_update(key_share=True))
+    if user is None:
+        return False
+    account = select(Account).where(Account.id == user.account_id).with_for_update(key_share=True)
+    (await session.execute(account)).scalar_one().is_active = active
+    await session.flush()
+    keys = (
+        select(ApiKey).where(ApiKey.account_id == user.account_id).order_by(ApiKey.id).with_for_update(key_share=True)
+    )
+    for key in await session.scalars(keys):
+        key.is_suspended = not active
+    return True
 
 
 def _require_length(accounts: Accounts, password: str, *, pointer: str) -> None:
@@ -182,25 +240,27 @@ def _require_length(accounts: Accounts, password: str, *, pointer: str) -> None:
 
 
 def _login(accounts: Accounts, user: User) -> Login:
-    # Of the generation that was read together with the password's hash: a password that was changed while it was being
-    # checked gives a token that is refused.
+    # The token generation was read together with the password's hash: if the password was changed while it was being
+    # checked, the token is refused.
     subject = TokenSubject(user.id, user.token_generation)
     token = accounts.token_key.issue(subject, now=accounts.clock(), lifetime_seconds=accounts.token_seconds)
     return Login(access_token=token, expires_in=accounts.token_seconds)
 
 
-async def _end_logins(session: AsyncSession, *account: SQLColumnExpression[bool], **change: str) -> User | None:
-    # The account's row first: a session that is being opened has its lock. It is either there by now, to be deleted, or
-    # waits for this transaction and then finds another generation than the one whose password was checked.
-    bump = update(User).where(*account).values(token_generation=User.token_generation + 1, **change).returning(User)
-    user = await session.scalar(bump)
+async def _end_logins(session: AsyncSession, *conditions: SQLColumnExpression[bool], **change: str) -> User | None:
+    # The account's row is locked first, as by a login that opens a session. Such a login has either committed, and its
+    # session is deleted here, or it waits for this transaction and then finds a newer token generation, and fails.
+    statement = (
+        update(User).where(*conditions).values(token_generation=User.token_generation + 1, **change).returning(User)
+    )
+    user = await session.scalar(statement)
     if user is not None:
         await session.execute(delete(BrowserSession).where(BrowserSession.user_id == user.id))
     return user
 
 
 async def _upgrade_hash(sessions: SessionMaker, *, user_id: str, old: str, new: str) -> None:
-    # Only over the hash that was checked: a password that was changed meanwhile stays changed.
+    # Replaces only the hash that was checked, so that a password that was changed meanwhile stays.
     statement = update(User).where(User.id == user_id, User.password_hash == old).values(password_hash=new)
     async with sessions.begin() as session:
         await session.execute(statement)

@@ -1,4 +1,4 @@
-"""What happens to logins in a browser: opaque tokens that are stored as hashes and ended on the server."""
+"""Logins in a browser: opaque tokens, stored as hashes, that the server can end."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,22 +9,24 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.security import hash_session_token, new_session_token
 from app.features.auth.service import (
+    OWN_ACCOUNT,
     Accounts,
     InvalidCredentials,
     check_change,
     check_credentials,
+    is_account_active,
     register,
     replace_password,
 )
-from app.models import BrowserSession, User
+from app.models import Account, BrowserSession, User
 
 SESSIONS_MAX = 20
-"""Sessions that an account can have. One more ends its oldest."""
+"""How many sessions an account can have. Opening another one ends the oldest."""
 
 
 @dataclass(frozen=True)
 class OpenedSession:
-    """A session that was just opened for `user`, good for `expires_in` seconds. Its token is kept nowhere."""
+    """A new session of `user`, valid for `expires_in` seconds. Its token is not stored."""
 
     token: str
     expires_in: int
@@ -32,26 +34,26 @@ class OpenedSession:
 
 
 async def open_session(accounts: Accounts, *, email: str, password: str) -> OpenedSession:
-    """A session for whoever has this email and password. Raises InvalidCredentials as `check_credentials` does."""
+    """A session of the account with this email and password. Raises what `check_credentials` raises."""
     user = await check_credentials(accounts, email=email, password=password)
     async with accounts.sessions.begin() as session:
         return await _open(session, user, days=accounts.session_days)
 
 
 async def sign_up(accounts: Accounts, *, email: str, password: str) -> OpenedSession:
-    """A session of a new account. Raises what `register` does."""
+    """A session of a new account. Raises what `register` raises."""
     user = await register(accounts, email=email, password=password)
     async with accounts.sessions.begin() as session:
         return await _open(session, user, days=accounts.session_days)
 
 
 async def find_session_user(session: AsyncSession, *, token: str) -> User | None:
-    """The active account whose session has this token and has not expired or been ended; None for any other text."""
+    """The active account whose current session has this token; None for any other text."""
     token_hash = hash_session_token(token)
     if token_hash is None:
         return None
-    good = BrowserSession.token_hash == token_hash, BrowserSession.expires_at > func.now(), User.is_active
-    return await session.scalar(select(User).join(BrowserSession).where(*good))
+    current = BrowserSession.token_hash == token_hash, BrowserSession.expires_at > func.now(), Account.is_active
+    return await session.scalar(select(User).join(BrowserSession).join(Account, OWN_ACCOUNT).where(*current))
 
 
 async def end_session(session: AsyncSession, *, token: str) -> None:
@@ -60,7 +62,7 @@ async def end_session(session: AsyncSession, *, token: str) -> None:
 
 
 async def change_password(accounts: Accounts, *, user: User, current_password: str, new_password: str) -> OpenedSession:
-    """As the service's `change_password`, and what goes on is a session, opened by the same commit."""
+    """As the service's `change_password`, but the remaining login is a session, opened in the same transaction."""
     password_hash = await check_change(
         accounts, user=user, current_password=current_password, new_password=new_password
     )
@@ -70,24 +72,25 @@ async def change_password(accounts: Accounts, *, user: User, current_password: s
 
 
 async def _open(session: AsyncSession, user: User, *, days: int) -> OpenedSession:
-    """A session for the account as it was when its password was checked.
+    """A session of `user`, whose row was read when the password was checked.
 
     Raises InvalidCredentials if the account was disabled or all its logins were ended meanwhile.
     """
-    # The account's row is locked while its sessions are counted, so that the cap holds however many are opened at once.
-    unchanged = User.id == user.id, User.is_active, User.token_generation == user.token_generation
-    if await session.scalar(select(User.id).where(*unchanged).with_for_update(key_share=True)) is None:
+    # The account's row is locked while its sessions are counted, so that parallel logins cannot exceed SESSIONS_MAX.
+    unchanged = User.id == user.id, User.token_generation == user.token_generation
+    locked = await session.scalar(select(User.id).where(*unchanged).with_for_update(key_share=True))
+    if locked is None or not await is_account_active(session, user=user):
         raise InvalidCredentials(credential_sent=False)
-    await _make_room(session, user_id=user.id)
+    await _delete_oldest(session, user_id=user.id)
     token, lifetime = new_session_token(), timedelta(days=days)
     values = {"token_hash": hash_session_token(token), "user_id": user.id, "expires_at": func.now() + lifetime}
     await session.execute(insert(BrowserSession).values(values))
     return OpenedSession(token, int(lifetime.total_seconds()), user)
 
 
-async def _make_room(session: AsyncSession, *, user_id: str) -> None:
-    # What has expired goes as well. Nothing else sweeps: an account that never comes back keeps SESSIONS_MAX rows at
-    # most, and one that does has them swept by its next login.
+async def _delete_oldest(session: AsyncSession, *, user_id: str) -> None:
+    # Expired sessions are deleted too. Nothing else deletes them: an account that never logs in again keeps at most
+    # SESSIONS_MAX rows.
     own = BrowserSession.user_id == user_id
     newest = (
         select(BrowserSession.token_hash)

@@ -1,40 +1,45 @@
-"""Generations and their pictures over HTTP."""
+"""Generations and their images over HTTP."""
 
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from app.core.db import Session
 from app.core.errors import ConcurrencyLimited, Invalid, RateLimited
-from app.core.web.body import JSONBody, json_body
-from app.core.web.immutable import RangeNotSatisfiable, immutable
-from app.core.web.lean import LeanJSON, LeanRoute
-from app.core.web.openapi import BODY_PROBLEMS, operation_id, problems
-from app.core.web.pages import PageQuery, one_page
-from app.features.generate import service
-from app.features.generate.dependencies import (
-    IDEMPOTENCY_KEY,
-    CurrentStudio,
-    DeliveredGeneration,
-    WithinLimits,
-    read_idempotency_key,
-    tell_replay,
-)
-from app.features.generate.pictures import ImageNotFound, find_elsewhere, open_part
+from app.core.images import MEDIA_TYPES
+from app.features.admission import IDEMPOTENCY_KEY, admit
+from app.features.dependencies import CurrentGenerations, Session
+from app.features.generate.dependencies import DeliveredGeneration
 from app.features.generate.schemas import GenerationCreate, GenerationListed, GenerationPublic
-from app.features.keys.dependencies import Caller, bearer, recall_caller
-from app.features.keys.service import InvalidApiKey
-from app.features.usage.ledger.entries import IdempotencyKeyInUse, IdempotencyKeyReused, OutcomeUnknown
+from app.features.keys.dependencies import Caller, bearer
+from app.generations import records, serve
+from app.generations.collaborators import Generations
+from app.generations.errors import (
+    GenerationNotFound,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    ImageDeleted,
+    ImageNotFound,
+    InvalidApiKey,
+    OutcomeUnknown,
+)
+from app.models import Generation
 from app.providers import PROVIDER_PROBLEMS
+from app.web.body import JSONBody, json_body
+from app.web.fast_route import FastRoute, JSONBytes
+from app.web.immutable import Part, RangeNotSatisfiable, RedirectTarget, immutable_response
+from app.web.openapi import BODY_PROBLEMS, operation_id, problems
+from app.web.pagination import PageQuery, one_page
 
-_IMAGES: dict[str, dict[str, str]] = {"image/png": {}, "image/jpeg": {}, "image/webp": {}}
+_IMAGES: dict[str, dict[str, str]] = {media_type: {} for media_type in MEDIA_TYPES.values()}
 
 router = APIRouter(prefix="/v1", tags=["Generate"])
-lean = APIRouter(prefix="/v1", tags=["Generate"], route_class=LeanRoute, generate_unique_id_function=operation_id)
+fast_router = APIRouter(
+    prefix="/v1", tags=["Generate"], route_class=FastRoute, generate_unique_id_function=operation_id
+)
 
 
-@lean.post(
+@fast_router.post(
     "/generate",
     response_model=GenerationPublic,
     dependencies=[Depends(bearer), json_body(GenerationCreate)],
@@ -44,71 +49,66 @@ lean = APIRouter(prefix="/v1", tags=["Generate"], route_class=LeanRoute, generat
         ConcurrencyLimited,
         IdempotencyKeyReused,
         IdempotencyKeyInUse,
-        service.ImageDeleted,
+        ImageDeleted,
         OutcomeUnknown,
         *PROVIDER_PROBLEMS,
         *BODY_PROBLEMS,
     ),
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
-async def generate(request: Request) -> LeanJSON:
+async def generate(request: Request) -> JSONBytes:
     """Make a picture from a prompt.
 
     `size` is honoured exactly or refused. A 200 is recorded and counted before it is sent. With an `Idempotency-Key` a
     retry within a day gets the same picture again, which is not counted twice.
     """
-    idempotency_key = read_idempotency_key(request)
-    caller = await recall_caller(request)
-    async with WithinLimits(request, caller):
-        order = await _ORDER(request)
-        delivered = await service.generate(
-            request.app.state.studio,
-            caller=caller,
-            wish=order.wish,
-            route="/v1/generate",
-            idempotency_key=idempotency_key,
-        )
-    tell_replay(request, delivered)
-    return LeanJSON(GenerationPublic.write(delivered))
+    async with await admit(request) as admission:
+        sent = await _read_body(request)
+        delivered = await admission.generate(sent.spec, route="/v1/generate")
+    return JSONBytes(GenerationPublic.write(delivered))
 
 
-_ORDER = JSONBody(GenerationCreate)
+_read_body = JSONBody(GenerationCreate)
 
 
 @router.get("/generations", responses=problems(InvalidApiKey, RateLimited, Invalid))
 async def list_generations(
-    request: Request, caller: Caller, query: Annotated[PageQuery, Query()], studio: CurrentStudio, session: Session
+    request: Request,
+    caller: Caller,
+    query: Annotated[PageQuery, Query()],
+    generations: CurrentGenerations,
+    session: Session,
 ) -> list[GenerationListed]:
     """List what the key's account generated in the key's environment, newest first."""
-    generations = await service.find_all(
-        studio,
+    found = await records.find_all(
+        generations,
         session,
-        user_id=caller.user_id,
-        environment=caller.environment,
-        after=query.after,
+        account_id=caller.account_id,
+        environments=[caller.environment],
+        before_id=query.after.id if query.after else None,
         limit=query.limit + 1,
     )
-    return [GenerationListed.model_validate(each) for each in one_page(request, generations, query=query)]
+    return [GenerationListed.model_validate(each) for each in one_page(request, found, query=query)]
 
 
-@router.get("/generations/{generation_id}", responses=problems(InvalidApiKey, RateLimited, service.GenerationNotFound))
+@router.get("/generations/{generation_id}", responses=problems(InvalidApiKey, RateLimited, GenerationNotFound))
 async def get_generation(
-    caller: Caller, generation_id: str, studio: CurrentStudio, session: Session
+    caller: Caller, generation_id: str, generations: CurrentGenerations, session: Session
 ) -> GenerationListed:
     """Show one generation of the key's account and environment."""
     return GenerationListed.model_validate(
-        await service.find_one(studio, session, caller=caller, generation_id=generation_id)
+        await records.find_one(generations, session, caller=caller, generation_id=generation_id)
     )
 
 
 @router.delete(
     "/generations/{generation_id}",
     status_code=204,
-    responses=problems(InvalidApiKey, RateLimited, service.GenerationNotFound),
+    responses=problems(InvalidApiKey, RateLimited, GenerationNotFound),
 )
-async def delete_generation(caller: Caller, generation_id: str, studio: CurrentStudio) -> None:
+async def delete_generation(caller: Caller, generation_id: str, generations: CurrentGenerations) -> None:
     """Delete a picture for good. That it was delivered stays counted."""
-    await service.delete_picture(studio, caller=caller, generation_id=generation_id)
+    await records.delete_image(generations, caller=caller, generation_id=generation_id)
 
 
 @router.head("/images/{generation_id}.{extension}", include_in_schema=False)
@@ -123,11 +123,21 @@ async def delete_generation(caller: Caller, generation_id: str, studio: CurrentS
         **problems(ImageNotFound, RangeNotSatisfiable),
     },
 )
-async def show_image(request: Request, generation: DeliveredGeneration, studio: CurrentStudio) -> Response:
+async def show_image(request: Request, generation: DeliveredGeneration, generations: CurrentGenerations) -> Response:
     """Show a picture. It needs no key: whoever has the URL may look."""
-    return await immutable(
+    return await immutable_response(
         request,
         etag=generation.id,
-        open_part=partial(open_part, studio, generation),
-        find_elsewhere=partial(find_elsewhere, studio, generation),
+        open_part=partial(_open_part, generations, generation),
+        redirect_target=partial(_redirect_target, generations, generation),
     )
+
+
+async def _open_part(generations: Generations, generation: Generation, start: int, end: int | None) -> Part:
+    image = await serve.open_image(generations, generation, start, end)
+    return Part(MEDIA_TYPES[generation.format], image.size, image.start, image.end, image.chunks)
+
+
+async def _redirect_target(generations: Generations, generation: Generation) -> RedirectTarget | None:
+    presigned = await serve.presigned_url(generations, generation)
+    return None if presigned is None else RedirectTarget(presigned.url, presigned.seconds)

@@ -1,6 +1,5 @@
 """The wire types of generations."""
 
-import re
 from datetime import datetime
 from json.encoder import encode_basestring
 from typing import Annotated, Protocol
@@ -9,22 +8,13 @@ from pydantic import AfterValidator, Field
 
 from app.core.schemas import Answer, Body, Text, Time, format_time
 from app.core.security import KeyEnvironment
-from app.features.generate.studio import Wish
-from app.providers import Size
-
-_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", re.ASCII)
+from app.generations.spec import GenerationSpec
 
 
 def _not_blank(prompt: str) -> str:
     if not prompt.strip():
         raise ValueError("must not be blank")
     return prompt
-
-
-def read_size(text: str) -> Size:
-    """The size; 0x0 for what is none, which every provider refuses with the list of what is possible."""
-    match = _SIZE.fullmatch(text)
-    return Size(int(match[1]), int(match[2])) if match else Size(0, 0)
 
 
 Prompt = Annotated[Text, Field(min_length=1, max_length=4000, examples=["A cute banana"]), AfterValidator(_not_blank)]
@@ -38,9 +28,9 @@ class GenerationCreate(Body):
     size: SizeText = "1024x1024"
 
     @property
-    def wish(self) -> Wish:
-        """What it comes to."""
-        return Wish(self.prompt, read_size(self.size))
+    def spec(self) -> GenerationSpec:
+        """The request, for any dialect."""
+        return GenerationSpec(self.prompt, self.size)
 
 
 class GenerationListed(Answer):

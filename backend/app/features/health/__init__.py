@@ -1,1 +1,1 @@
-"""Whether this process lives, and whether it can serve."""
+"""Health: the process answers, it can serve, and its metrics."""

@@ -3,10 +3,11 @@
 from fastapi import APIRouter, Depends, Response
 
 from app.core.errors import NotFound
-from app.core.web.openapi import problems
+from app.features.dependencies import CurrentServices
 from app.features.health import service
-from app.features.health.dependencies import CurrentMetrics, Database, Recording, check_metrics_token
+from app.features.health.dependencies import check_metrics_token
 from app.features.health.schemas import Health, Readiness
+from app.web.openapi import problems
 
 router = APIRouter(tags=["Health"])
 
@@ -20,9 +21,9 @@ async def get_health() -> Health:
 
 @router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses=problems())
-async def get_readiness(engine: Database, recording: Recording) -> Readiness:
+async def get_readiness(services: CurrentServices) -> Readiness:
     """Tell whether requests can be served: the database answers and its schema is not behind."""
-    await service.check_ready(engine, recording=recording)
+    await service.check_ready(services.engine, recording=services.generations.ledger.is_alive)
     return Readiness()
 
 
@@ -35,6 +36,6 @@ async def get_readiness(engine: Database, recording: Recording) -> Readiness:
         **problems(service.InvalidMetricsToken, NotFound),
     },
 )
-async def get_metrics(metrics: CurrentMetrics) -> Response:
+async def get_metrics(services: CurrentServices) -> Response:
     """Show the server's counters to Prometheus, which sends METRICS_TOKEN as its bearer token."""
-    return Response(metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")
+    return Response(services.metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")

@@ -1,4 +1,4 @@
-"""Whether this process can serve."""
+"""Checks whether this process can serve, and the token for its metrics."""
 
 import asyncio
 import secrets
@@ -6,9 +6,9 @@ import secrets
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.db import trouble
+from app.core.db import classify_database_error
 from app.core.errors import NotFound, Unauthorized, Unavailable
-from app.core.migrations import schema_state
+from app.migrations import schema_state
 
 DATABASE_SECONDS_MAX = 0.5
 
@@ -18,15 +18,13 @@ class InvalidMetricsToken(Unauthorized):
 
 
 async def check_ready(engine: AsyncEngine, *, recording: bool) -> None:
-    """Returns when generations are being recorded, and the database answers within half a second and has this
-    program's schema.
-
-    Raises Unavailable, with the reason, when it does not, and never takes much longer to say so.
+    """Returns if generations are being recorded, the database answers within DATABASE_SECONDS_MAX and its schema is
+    current. Else raises Unavailable with the reason, after not much longer than DATABASE_SECONDS_MAX.
     """
     if not recording:
         raise Unavailable("Generations are not being recorded; restart this process")
     task = asyncio.create_task(_check_schema(engine))
-    # A driver may take seconds to give up on a server that hangs; the answer does not wait for that.
+    # The driver may take seconds to give up on a server that hangs; the answer does not wait for it.
     done, _ = await asyncio.wait({task}, timeout=DATABASE_SECONDS_MAX)
     if not done:
         task.cancel()
@@ -39,7 +37,7 @@ async def _check_schema(engine: AsyncEngine) -> None:
         async with engine.connect() as connection:
             state = await schema_state(connection)
     except Exception as exception:
-        if trouble(exception) is None:
+        if classify_database_error(exception) is None:
             raise
         raise Unavailable("The database cannot be reached") from None
     if state == "behind":
@@ -47,7 +45,7 @@ async def _check_schema(engine: AsyncEngine) -> None:
 
 
 def check_metrics_token(token: SecretStr | None, *, sent: str | None) -> None:
-    """Raises NotFound where there is no token to know, and InvalidMetricsToken where another one or none was sent."""
+    """Raises NotFound where METRICS_TOKEN is not set, and InvalidMetricsToken for another or no token."""
     if token is None:
         raise NotFound
     if sent is None or not secrets.compare_digest(sent.encode(), token.get_secret_value().encode()):

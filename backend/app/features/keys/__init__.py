@@ -1,1 +1,1 @@
-"""API keys: made once, shown once, kept as a hash, listed, revoked; and who is calling with one."""
+"""API keys: created, shown once, stored as a hash, listed and revoked; and the caller that a key belongs to."""

@@ -4,16 +4,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from app.core.db import Session
 from app.core.errors import Invalid
-from app.core.web.body import json_body
-from app.core.web.openapi import BODY_PROBLEMS, problems
-from app.core.web.pages import one_page
 from app.features.auth.dependencies import CurrentUser
 from app.features.auth.service import InvalidToken
+from app.features.dependencies import Session
 from app.features.keys import service
 from app.features.keys.dependencies import KeysMax
 from app.features.keys.schemas import KeyCreate, KeyCreated, KeyListQuery, KeyPublic
+from app.web.body import json_body
+from app.web.openapi import BODY_PROBLEMS, problems
+from app.web.pagination import one_page
 
 router = APIRouter(prefix="/v1/keys", tags=["Keys"])
 
@@ -27,7 +27,7 @@ async def create_key(
     This is the only answer that ever holds the key itself; keep it. An account can have 100 unrevoked keys.
     """
     return KeyCreated.model_validate(
-        await service.create(session, user_id=user.id, name=new.name, environment=new.environment, keys_max=keys_max)
+        await service.create(session, user=user, name=new.name, environment=new.environment, keys_max=keys_max)
     )
 
 
@@ -38,7 +38,7 @@ async def list_keys(
     """List the account's own keys, newest first. The `Link` header leads to the next page."""
     keys = await service.find_all(
         session,
-        user_id=user.id,
+        account_id=user.account_id,
         include_revoked=query.include_revoked,
         after=query.after,
         limit=query.limit + 1,
@@ -49,4 +49,4 @@ async def list_keys(
 @router.delete("/{key_id}", status_code=204, responses=problems(InvalidToken, service.KeyNotFound))
 async def revoke_key(user: CurrentUser, key_id: str, session: Session) -> None:
     """Revoke a key. Every request that starts after the 204 is refused, for good."""
-    await service.revoke(session, user_id=user.id, key_id=key_id)
+    await service.revoke(session, account_id=user.account_id, key_id=key_id)

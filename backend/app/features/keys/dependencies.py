@@ -1,21 +1,19 @@
-"""What keys offer to routes: who is calling."""
+"""The caller of an API key, as a dependency of routes."""
 
-from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, NoReturn
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from app.core.db import Session, SessionMaker
 from app.core.security import hash_api_key
-from app.core.settings import Settings
-from app.core.web.address import origin_of
-from app.core.web.middleware import sent_headers
+from app.features.dependencies import CurrentServices, Session, services_of
 from app.features.keys import service
-from app.features.keys.cache import CallerCache
-from app.ratelimit import Charge, Limit, Limiter
-from app.ratelimit.headers import enforce
+from app.features.rate_limits import raise_if_refused
+from app.generations import spec
+from app.generations.errors import InvalidApiKey
+from app.ratelimit import Take
+from app.web.client_address import origin_of
+from app.web.headers import header_values
 
 bearer = HTTPBearer(
     scheme_name="API key",
@@ -25,68 +23,64 @@ bearer = HTTPBearer(
 )
 
 
-@dataclass(frozen=True)
-class UnknownKeyLimit:
-    """How often an address may call with keys that nobody has. A good key is never refused by it."""
+async def cached_caller(request: Request) -> spec.Caller:
+    """The caller of an API key that was active at most KNOWN_SECONDS ago. The ledger checks the key's row again.
 
-    limiter: Limiter
-    per_ip: Limit
-
-    @classmethod
-    def of(cls, settings: Settings, limiter: Limiter) -> "UnknownKeyLimit":
-        return cls(limiter, Limit.parse(settings.unknown_key_limit_per_ip))
-
-
-async def recall_caller(request: Request) -> service.Caller:
-    """Whoever sent an API key that was active a moment ago. For the ledger, which asks the key's row again.
-
-    Raises InvalidApiKey, or RateLimited where that was the answer too often.
+    Raises InvalidApiKey, or RateLimited where an address was refused so too often.
     """
-    key_hash = await _sent_key_hash(request)
-    cache: CallerCache = request.app.state.callers
+    key_hash, callers = await _sent_key_hash(request), services_of(request).callers
     try:
-        caller = cache.get(key_hash)
-    except service.InvalidApiKey:
-        return await _refuse(request)
+        caller = callers.get(key_hash)
+    except InvalidApiKey:
+        await _refuse_unknown_key(request)
+    return caller or await fetch_caller(request, key_hash=key_hash)
+
+
+async def fetch_caller(request: Request, *, key_hash: bytes | None = None) -> spec.Caller:
+    """The same caller as the database has it now, for the cache too."""
+    services, key_hash = services_of(request), key_hash or await _sent_key_hash(request)
+
+    async def find(key_hash: bytes) -> spec.Caller | None:
+        async with services.sessions.begin() as session:
+            return await service.find_caller(session, key_hash=key_hash)
+
+    caller = await services.callers.fetch_once(key_hash, find)
     if caller is None:
-        sessions: SessionMaker = request.app.state.sessions
-        caller = await cache.learn(key_hash, partial(_find_caller, sessions))
-    return caller or await _refuse(request)
+        await _refuse_unknown_key(request)
+    return caller
 
 
-async def _find_caller(sessions: SessionMaker, key_hash: bytes) -> service.Caller | None:
-    async with sessions.begin() as session:
-        return await service.find_caller(session, key_hash=key_hash)
-
-
-async def _caller(
-    request: Request, session: Session, _documented: Annotated[object, Depends(bearer)]
-) -> service.Caller:
+async def _caller(request: Request, session: Session, _documented: Annotated[object, Depends(bearer)]) -> spec.Caller:
     caller = await service.find_caller(session, key_hash=await _sent_key_hash(request))
-    return caller or await _refuse(request)
+    if caller is None:
+        await _refuse_unknown_key(request)
+    return caller
 
 
-Caller = Annotated[service.Caller, Depends(_caller)]
-"""Whoever sent an API key that the database says is active now."""
+Caller = Annotated[spec.Caller, Depends(_caller)]
+"""The caller of an API key that is active in the database now."""
 
 
 async def _sent_key_hash(request: Request) -> bytes:
-    scheme, _, raw = "".join(sent_headers(request, b"authorization")).partition(" ")
+    scheme, _, raw = "".join(header_values(request, b"authorization")).partition(" ")
     if scheme.lower() != "bearer" or not raw:
-        raise service.InvalidApiKey(credential_sent=False)
-    return hash_api_key(raw.strip(" ")) or await _refuse(request)
+        raise InvalidApiKey(credential_sent=False)
+    key_hash = hash_api_key(raw.strip(" "))
+    if key_hash is None:
+        await _refuse_unknown_key(request)
+    return key_hash
 
 
-async def _refuse(request: Request) -> NoReturn:
-    limit: UnknownKeyLimit = request.app.state.unknown_key_limit
-    charge = Charge("unknown-key-ip", origin_of(request).host, limit.per_ip)
-    enforce(request, await limit.limiter.take([charge], group="sign-in"))
-    raise service.InvalidApiKey
+async def _refuse_unknown_key(request: Request) -> NoReturn:
+    """Raises InvalidApiKey, which counts against the client's address, or RateLimited where it counted too often."""
+    services = services_of(request)
+    take = Take("unknown-key-ip", origin_of(request).host, services.policies.unknown_key_per_ip)
+    raise_if_refused(request, await services.limiter.take([take], group="sign-in"))
+    raise InvalidApiKey
 
 
-def _keys_max(request: Request) -> int:
-    keys_max: int = request.app.state.settings.keys_per_account_max
-    return keys_max
+def _keys_max(services: CurrentServices) -> int:
+    return services.settings.keys_per_account_max
 
 
 KeysMax = Annotated[int, Depends(_keys_max)]

@@ -1,4 +1,4 @@
-"""Limits that a key or an account was given instead of the settings'."""
+"""Limits that an operator sets for a key or an account, in place of the settings'."""
 
 import re
 from collections.abc import Mapping
@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.limit_format import CONCURRENCY_MAX, NUMBER_PATTERN
 from app.core.security import is_id
 from app.core.settings import ConfigurationError
-from app.models import ApiKey, User
+from app.features.auth.service import personal_account
+from app.features.keys.service import UNREVOKED
+from app.models import Account, ApiKey
 from app.ratelimit import Limit
 
-CONCURRENCY_MAX = 1_000_000
-_NUMBER = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
+_NUMBER = re.compile(NUMBER_PATTERN)
 
 Change = Mapping[str, str | int | None]
-"""By column: a limit such as `600/minute` or a number; None for what the settings say."""
+"""New limits by name: a limit such as `600/minute`, or a number; None for the limit of the settings."""
 
 _KEY_COLUMNS = {"generate_limit": "generate_limit", "generate_concurrency": "generate_concurrency"}
 _ACCOUNT_COLUMNS = {
@@ -28,22 +30,22 @@ _ACCOUNT_COLUMNS = {
 
 @dataclass(frozen=True)
 class OwnLimits:
-    """What was set for a key or an account, by name; None where nothing was."""
+    """The limits that were set for a key or an account, by name; None where none was set."""
 
     owner: str
     values: Mapping[str, str | int | None]
 
 
 def read_change(texts: Mapping[str, str]) -> Change:
-    """What an operator typed, by name; `default` takes a limit back. Raises ConfigurationError for what is no limit."""
+    """An operator's input, by name; `default` removes a limit. Raises ConfigurationError where one is no limit."""
     return {name: None if text == "default" else _read(name, text) for name, text in texts.items()}
 
 
 async def set_limits(session: AsyncSession, *, owner: str, change: Change) -> bool:
-    """Gives the key with this id, or the account with this email, limits of its own; False if there is none.
+    """Sets limits of the key with this id or the account with this email; False if there is no such owner.
 
-    Every process knows within ten seconds. Raises ConfigurationError for a limit that such an owner cannot have, and
-    where there is nothing to change.
+    Every process applies them within ten seconds. Raises ConfigurationError for an empty change, and for a limit that
+    keys cannot have.
     """
     is_key = is_id("key", owner)
     columns = _KEY_COLUMNS if is_key else _ACCOUNT_COLUMNS
@@ -51,21 +53,24 @@ async def set_limits(session: AsyncSession, *, owner: str, change: Change) -> bo
         raise ConfigurationError("Name a limit to set; --generate-per-key is for accounts.")
     values = {columns[name]: value for name, value in change.items()}
     of_key = update(ApiKey).where(ApiKey.id == owner).returning(ApiKey.id)
-    of_account = update(User).where(User.email == owner.lower()).returning(User.id)
+    of_account = update(Account).where(Account.id == personal_account(owner)).returning(Account.id)
     return await session.scalar((of_key if is_key else of_account).values(**values)) is not None
 
 
 async def find_limits(session: AsyncSession, *, email: str) -> list[OwnLimits]:
-    """What was set for the account and for its unrevoked keys, the account first; empty if there is no such account."""
-    user = await session.scalar(select(User).where(User.email == email.lower()))
-    if user is None:
+    """The limits set for the account, then for its unrevoked keys; empty if there is no such account."""
+    account = await session.scalar(select(Account).where(Account.id == personal_account(email)))
+    if account is None:
         return []
-    statement = select(ApiKey).where(ApiKey.user_id == user.id, ApiKey.revoked_at.is_(None)).order_by(ApiKey.created_at)
+    statement = select(ApiKey).where(ApiKey.account_id == account.id, UNREVOKED).order_by(ApiKey.created_at)
     keys = await session.scalars(statement)
-    return [_own(user.email, user, _ACCOUNT_COLUMNS), *(_own(key.id, key, _KEY_COLUMNS) for key in keys)]
+    return [
+        _own_limits(email.lower(), account, _ACCOUNT_COLUMNS),
+        *(_own_limits(key.id, key, _KEY_COLUMNS) for key in keys),
+    ]
 
 
-def _own(owner: str, row: User | ApiKey, columns: Mapping[str, str]) -> OwnLimits:
+def _own_limits(owner: str, row: Account | ApiKey, columns: Mapping[str, str]) -> OwnLimits:
     return OwnLimits(owner, {name: getattr(row, column) for name, column in columns.items()})
 
 

@@ -7,12 +7,12 @@ from pydantic import AfterValidator, Field
 
 from app.core.schemas import Answer, Body, QueryBool, Text, Time
 from app.core.security import KeyEnvironment
-from app.core.web.pages import PageQuery
+from app.web.pagination import PageQuery
 
 _LINE_BREAKING = {"Cc", "Zl", "Zp"}  # Unicode's control characters, line and paragraph separators
 
 
-def _presentable(name: str) -> str:
+def _one_visible_line(name: str) -> str:
     if not name.strip():
         raise ValueError("must not be blank")
     if any(unicodedata.category(character) in _LINE_BREAKING for character in name):
@@ -20,7 +20,9 @@ def _presentable(name: str) -> str:
     return name
 
 
-KeyName = Annotated[Text, Field(min_length=1, max_length=100, examples=["my first key"]), AfterValidator(_presentable)]
+KeyName = Annotated[
+    Text, Field(min_length=1, max_length=100, examples=["my first key"]), AfterValidator(_one_visible_line)
+]
 
 
 class KeyCreate(Body):
@@ -51,6 +53,6 @@ class KeyCreated(KeyPublic):
 
 
 class KeyListQuery(PageQuery):
-    """Which of the keys."""
+    """The page of keys to list."""
 
     include_revoked: QueryBool = Field(default=False, description="Show revoked keys too.")

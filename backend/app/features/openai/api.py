@@ -1,18 +1,23 @@
 """The twin over HTTP."""
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 
 from app.core.errors import ConcurrencyLimited, RateLimited
-from app.core.web.openapi import BODY_PROBLEMS
-from app.features.generate import service as generate
-from app.features.generate.dependencies import IDEMPOTENCY_KEY, CurrentStudio, tell_replay
+from app.features.admission import IDEMPOTENCY_KEY, CurrentAdmission
+from app.features.dependencies import CurrentGenerations
 from app.features.keys.dependencies import bearer
-from app.features.keys.service import InvalidApiKey
 from app.features.openai import service
-from app.features.openai.dependencies import AdmittedRequest, problems
+from app.features.openai.dependencies import AdmittedSpec, problems
 from app.features.openai.schemas import Images
-from app.features.usage.ledger.entries import IdempotencyKeyInUse, IdempotencyKeyReused, OutcomeUnknown
+from app.generations.errors import (
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    ImageDeleted,
+    InvalidApiKey,
+    OutcomeUnknown,
+)
 from app.providers import PROVIDER_PROBLEMS
+from app.web.openapi import BODY_PROBLEMS
 
 ROUTE = "/v1/images/generations"
 
@@ -29,7 +34,7 @@ router = APIRouter(tags=["OpenAI"])
         ConcurrencyLimited,
         IdempotencyKeyReused,
         IdempotencyKeyInUse,
-        generate.ImageDeleted,
+        ImageDeleted,
         OutcomeUnknown,
         service.ModelNotFound,
         *PROVIDER_PROBLEMS,
@@ -37,22 +42,15 @@ router = APIRouter(tags=["OpenAI"])
     ),
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
-async def create_images(request: Request, admitted: AdmittedRequest, studio: CurrentStudio) -> Images:
+async def create_images(admission: CurrentAdmission, spec: AdmittedSpec, generations: CurrentGenerations) -> Images:
     """Make pictures as OpenAI's SDK asks for them: the same service, ledger and limits as `/v1/generate`.
 
     Each picture counts one, in usage and in the rate limit; all `n` are delivered, or none.
     """
-    delivered = await generate.generate(
-        studio,
-        caller=admitted.caller,
-        wish=admitted.wish,
-        route=ROUTE,
-        idempotency_key=admitted.idempotency_key,
-    )
-    tell_replay(request, delivered)
+    delivered = await admission.generate(spec, route=ROUTE)
     return Images(
         created=int(delivered.created_at.timestamp()),
-        data=await service.describe(studio, delivered, as_bytes=admitted.wish.as_bytes),
-        size=str(admitted.wish.size),
-        output_format=admitted.wish.format,
+        data=await service.describe(generations, delivered, as_bytes=spec.as_bytes),
+        size=spec.size,
+        output_format=spec.format,
     )

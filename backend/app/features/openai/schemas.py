@@ -5,16 +5,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from app.core.images import ImageFormat
 from app.core.schemas import Answer, Body, Text
-from app.features.generate.schemas import Prompt, SizeText, read_size
-from app.features.generate.studio import Wish
-from app.models import PictureFormat
-from app.providers import Size
+from app.features.generate.schemas import Prompt, SizeText
+from app.generations.spec import GenerationSpec
 
-DEFAULT_SIZE = Size(1024, 1024)
+DEFAULT_SIZE = "1024x1024"
 IMAGES_MAX = 10
 
-_ASKS_FOR_NOTHING: dict[str, str | bool | None] = {
+_DEFAULTS: dict[str, str | bool | None] = {
     "quality": "auto",
     "background": "auto",
     "moderation": "auto",
@@ -27,7 +26,7 @@ _ASKS_FOR_NOTHING: dict[str, str | bool | None] = {
     "frame_duration_ms": None,
     "svg": None,
 }
-"""What is known to OpenAI and cannot be honoured here, with the value that asks for nothing."""
+"""What is known to OpenAI and cannot be honoured here, with its default, which changes nothing."""
 
 
 class ImageGenerate(Body):
@@ -41,7 +40,7 @@ class ImageGenerate(Body):
     n: Annotated[int, Field(ge=1, le=IMAGES_MAX)] | None = None
     size: SizeText | None = None
     response_format: Literal["url", "b64_json"] | None = None
-    output_format: PictureFormat | None = None
+    output_format: ImageFormat | None = None
     user: Text | None = None
     safety_identifier: Text | None = None
     quality: Any = None
@@ -57,19 +56,22 @@ class ImageGenerate(Body):
     svg: Any = None
 
     @property
-    def wish(self) -> Wish:
-        """What it comes to."""
-        size = DEFAULT_SIZE if self.size in {None, "auto"} else read_size(self.size or "")
-        return Wish(
-            self.prompt, size, self.output_format or "png", self.n or 1, as_bytes=self.response_format == "b64_json"
+    def spec(self) -> GenerationSpec:
+        """The request, for any dialect."""
+        return GenerationSpec(
+            self.prompt,
+            DEFAULT_SIZE if self.size in {None, "auto"} else self.size or "",
+            self.output_format or "png",
+            self.n or 1,
+            as_bytes=self.response_format == "b64_json",
         )
 
     @property
     def not_to_be_honoured(self) -> str | None:
         """The first parameter that asks for something that there is not; empty for a name that the caller made up."""
-        asked = ((name, getattr(self, name), nothing) for name, nothing in _ASKS_FOR_NOTHING.items())
+        asked = ((name, getattr(self, name), default) for name, default in _DEFAULTS.items())
         made_up = "" if any(value is not None for value in (self.model_extra or {}).values()) else None
-        return next((name for name, value, nothing in asked if value not in (None, nothing)), made_up)
+        return next((name for name, value, default in asked if value not in (None, default)), made_up)
 
 
 class Image(Answer):
@@ -85,4 +87,4 @@ class Images(Answer):
     created: int = Field(description="Seconds since 1970.", examples=[1_795_000_000])
     data: Sequence[Image]
     size: str = Field(examples=["1024x1024"])
-    output_format: PictureFormat
+    output_format: ImageFormat

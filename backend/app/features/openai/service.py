@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.core.errors import ApiError, InvalidRequest, NotFound
-from app.features.generate import pictures
-from app.features.generate.service import Delivered
-from app.features.generate.studio import Studio
-
-MODEL = "nano-banana"
-"""The name that always works, whatever draws."""
+from app.generations.collaborators import Generations
+from app.generations.serve import read_image
+from app.generations.spec import MODEL, Delivered
 
 
 class ModelNotFound(NotFound):
@@ -46,19 +43,19 @@ class Described:
     b64_json: str | None = None
 
 
-async def describe(studio: Studio, delivered: Delivered, *, as_bytes: bool) -> Sequence[Described]:
+async def describe(generations: Generations, delivered: Delivered, *, as_bytes: bool) -> Sequence[Described]:
     """Every delivered picture, in order. The bytes of a replay are read from where they are kept: only that can fail,
     with ImageNotFound where one is gone, and Unavailable.
     """
     if not as_bytes:
         return [Described(url=url) for url in delivered.urls]
-    contents = delivered.drawn or [
-        await pictures.read(studio, generation_id=each, picture_format=delivered.format) for each in delivered.ids
+    contents = delivered.contents or [
+        await read_image(generations, generation_id=each, image_format=delivered.format) for each in delivered.ids
     ]
     return [Described(b64_json=b64encode(content).decode()) for content in contents]
 
 
-def envelope(error: ApiError) -> dict[str, Any]:
+def error_body(error: ApiError) -> dict[str, Any]:
     """An error as OpenAI writes it: `{"error": {"message", "type", "param", "code"}}`."""
     return {
         "error": {

@@ -1,1 +1,1 @@
-"""What a key is used for is kept here: one ledger row per picture, one counter per key and UTC day."""
+"""Usage: one ledger row for each image, and one counter for each key and UTC day."""

@@ -5,15 +5,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from app.core.db import Session
 from app.core.errors import Invalid
-from app.core.web.openapi import problems
-from app.core.web.pages import one_page
-from app.features.auth.dependencies import CurrentAccounts, CurrentUser
+from app.features.auth.dependencies import CurrentUser
 from app.features.auth.service import InvalidToken
+from app.features.dependencies import CurrentServices, Session
 from app.features.keys.service import KeyNotFound
 from app.features.usage import service
 from app.features.usage.schemas import UsagePublic, UsageQuery
+from app.web.openapi import problems
+from app.web.pagination import one_page
 
 router = APIRouter(prefix="/v1", tags=["Usage"])
 
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1", tags=["Usage"])
 async def list_usage(
     request: Request,
     user: CurrentUser,
-    accounts: CurrentAccounts,
+    services: CurrentServices,
     query: Annotated[UsageQuery, Query()],
     session: Session,
 ) -> list[UsagePublic]:
@@ -32,12 +32,12 @@ async def list_usage(
     """
     rows = await service.find_usage(
         session,
-        user_id=user.id,
+        account_id=user.account_id,
         first=query.first,
         last=query.last,
         key_id=query.key_id,
         after=query.after,
         limit=query.limit + 1,
-        today=datetime.fromtimestamp(accounts.clock(), UTC).date(),
+        today=datetime.fromtimestamp(services.clock(), UTC).date(),
     )
     return [UsagePublic.model_validate(row) for row in one_page(request, rows, query=query)]

@@ -8,13 +8,13 @@ from pydantic import BeforeValidator, Field
 
 from app.core.schemas import Answer, QueryInt
 from app.core.security import KeyEnvironment
-from app.core.web.pages import PAGE_SIZE_MAX, PageQuery
+from app.web.pagination import PAGE_SIZE_MAX, PageQuery
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 
 
 def _iso_day(value: object) -> object:
-    # A validator of dates takes numbers for seconds since 1970.
+    # Pydantic reads a number as seconds since 1970.
     if isinstance(value, str) and not _DAY.fullmatch(value):
         raise ValueError("must be a day such as 2026-11-23")
     return value
@@ -24,7 +24,7 @@ Day = Annotated[date, BeforeValidator(_iso_day)]
 
 
 class UsageQuery(PageQuery):
-    """Which days, of which key."""
+    """The days and the key to list."""
 
     limit: QueryInt = Field(default=PAGE_SIZE_MAX, ge=1, le=PAGE_SIZE_MAX, description="Rows on a page.")
     first: Day | None = Field(default=None, alias="from", description="The first day, UTC. By default 29 before `to`.")

@@ -1,4 +1,4 @@
-"""What was used, and the proof that it was counted right."""
+"""How many images each key delivered on each UTC day, and the comparison of these counters with the ledger."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,19 +7,32 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import BigInteger, case, cast, func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.cursor import Cursor
 from app.core.errors import Invalid
 from app.core.security import KeyEnvironment, is_id, time_prefix
-from app.core.web.pages import Cursor
 from app.features.keys.service import KeyNotFound
 from app.models import ApiKey, Generation, Usage
 
 DAYS_DEFAULT = 30
 _DAY = timedelta(days=1)
 
+_DIFFERENCES = """
+with recorded as (
+  select key_id, model, count(*) as pictures from generations
+  where id >= :low and id < :high and status = 'delivered' and (delivered_at at time zone 'UTC')::date = :day
+  group by key_id, model
+), counted as (
+  select key_id, model, pictures from usage where day = :day
+)
+select key_id, coalesce(c.pictures, 0), coalesce(r.pictures, 0)
+from counted c full join recorded r using (key_id, model)
+where c.pictures is distinct from r.pictures order by key_id
+"""
+
 
 @dataclass(frozen=True)
-class DayOfKey:
-    """What one key delivered on one UTC day."""
+class DailyUsage:
+    """How many images one key delivered on one UTC day."""
 
     date: date
     key_id: str
@@ -38,7 +51,7 @@ class DayOfKey:
 
 @dataclass(frozen=True)
 class Share:
-    """What one of the busiest keys delivered on one UTC day, or without a key, all the others together."""
+    """How many images one of the busiest keys delivered on one UTC day; without a key, all other keys together."""
 
     date: date
     images: int
@@ -49,7 +62,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Difference:
-    """A day of a key on which the counter and the ledger do not agree."""
+    """A key and a UTC day whose counter differs from the number of delivered generations in the ledger."""
 
     date: date
     key_id: str
@@ -60,17 +73,18 @@ class Difference:
 async def find_usage(
     session: AsyncSession,
     *,
-    user_id: str,
+    account_id: str,
     first: date | None,
     last: date | None,
     key_id: str | None,
     after: Cursor | None,
     limit: int,
     today: date,
-) -> Sequence[DayOfKey]:
-    """The account's usage from `first` to `last`, both included, newest first: at most `limit` rows, behind `after`.
+) -> Sequence[DailyUsage]:
+    """The account's usage from `first` to `last`, both included, newest first: at most `limit` rows, of those that
+    follow `after`.
 
-    Raises Invalid for days in the wrong order, and KeyNotFound for a key that is not the account's.
+    Raises Invalid for days in the wrong order, and KeyNotFound for a key of another account.
     """
     last = last or today
     others = _DAY * (DAYS_DEFAULT - 1)
@@ -78,29 +92,30 @@ async def find_usage(
     if first > last:
         raise Invalid([{"parameter": "from", "detail": "Must not be after `to`"}])
     if key_id is not None:
-        await _check_owner(session, user_id=user_id, key_id=key_id)
+        await _check_owner(session, account_id=account_id, key_id=key_id)
     statement = (
-        select(Usage.day, Usage.key_id, ApiKey.environment, Usage.pictures, ApiKey.name)
+        select(Usage.day, Usage.key_id, ApiKey.environment, cast(func.sum(Usage.pictures), BigInteger), ApiKey.name)
         .join(ApiKey, ApiKey.id == Usage.key_id)
-        .where(ApiKey.user_id == user_id, Usage.day.between(first, last))
+        .where(ApiKey.account_id == account_id, Usage.day.between(first, last))
     )
     if key_id is not None:
         statement = statement.where(Usage.key_id == key_id)
     if after is not None:
         statement = statement.where(tuple_(Usage.day, Usage.key_id) < tuple_(after.created_at.date(), after.id))
-    newest_first = statement.order_by(Usage.day.desc(), Usage.key_id.desc()).limit(limit)
-    return [DayOfKey(*row) for row in await session.execute(newest_first)]
+    by_day_and_key = statement.group_by(Usage.day, Usage.key_id, ApiKey.environment, ApiKey.name)
+    newest_first = by_day_and_key.order_by(Usage.day.desc(), Usage.key_id.desc()).limit(limit)
+    return [DailyUsage(*row) for row in await session.execute(newest_first)]
 
 
 async def find_shares(
-    session: AsyncSession, *, user_id: str, first: date, last: date, keys_max: int
+    session: AsyncSession, *, account_id: str, first: date, last: date, keys_max: int
 ) -> Sequence[Share]:
     """The account's usage from `first` to `last`, both included: at most `keys_max + 1` shares a day, oldest first. The
-    keys that delivered most come under their own name, however many the account has.
+    `keys_max` keys that delivered most have a share of their own; all others are added up in one.
     """
-    mine = ApiKey.user_id == user_id, Usage.day.between(first, last)
+    own = ApiKey.account_id == account_id, Usage.day.between(first, last)
     rank = func.row_number().over(order_by=(func.sum(Usage.pictures).desc(), Usage.key_id))
-    ranked = select(Usage.key_id, rank.label("rank")).join(ApiKey, ApiKey.id == Usage.key_id).where(*mine)
+    ranked = select(Usage.key_id, rank.label("rank")).join(ApiKey, ApiKey.id == Usage.key_id).where(*own)
     busiest = ranked.group_by(Usage.key_id).subquery()
     is_named = busiest.c.rank <= keys_max
     key = case((is_named, Usage.key_id)), case((is_named, ApiKey.name)), case((is_named, ApiKey.environment))
@@ -108,48 +123,36 @@ async def find_shares(
         select(Usage.day, cast(func.sum(Usage.pictures), BigInteger), *key)
         .join(ApiKey, ApiKey.id == Usage.key_id)
         .join(busiest, busiest.c.key_id == Usage.key_id)
-        .where(*mine)
+        .where(*own)
         .group_by(Usage.day, *key)
     )
     return [Share(*row) for row in await session.execute(statement.order_by(Usage.day, key[0].nulls_last()))]
 
 
-async def _check_owner(session: AsyncSession, *, user_id: str, key_id: str) -> None:
-    mine = select(ApiKey.id).where(ApiKey.id == key_id, ApiKey.user_id == user_id)
-    if not is_id("key", key_id) or await session.scalar(mine) is None:
+async def _check_owner(session: AsyncSession, *, account_id: str, key_id: str) -> None:
+    own = select(ApiKey.id).where(ApiKey.id == key_id, ApiKey.account_id == account_id)
+    if not is_id("key", key_id) or await session.scalar(own) is None:
         raise KeyNotFound
 
 
 async def find_days(session: AsyncSession) -> Sequence[date]:
-    """Every day from the first to the last on which anything was counted or delivered."""
+    """Every UTC day from the first to the last on which an image was counted or delivered."""
     counted = (await session.execute(select(func.min(Usage.day), func.max(Usage.day)))).one()
     ends = select(Generation.delivered_at).where(Generation.delivered_at.is_not(None)).limit(1)
     oldest = await session.scalar(ends.order_by(Generation.id))
     newest = await session.scalar(ends.order_by(Generation.id.desc()))
-    known = [day for day in (*counted, *(at.date() for at in (oldest, newest) if at is not None)) if day is not None]
-    if not known:
+    days = [day for day in (*counted, *(at.date() for at in (oldest, newest) if at is not None)) if day is not None]
+    if not days:
         return []
-    return [min(known) + _DAY * n for n in range((max(known) - min(known)).days + 1)]
+    return [min(days) + _DAY * n for n in range((max(days) - min(days)).days + 1)]
 
 
 async def find_differences(session: AsyncSession, *, day: date) -> Sequence[Difference]:
-    """Where `usage == count(ledger)` does not hold on this day. One statement, one snapshot, whatever is going on."""
+    """The keys whose counter differs from the ledger on this day. One statement reads both in one snapshot, so that
+    generations that are recorded meanwhile make no difference.
+    """
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    # Ids begin with the time of the machine that made them: a day's margin is more than any clock is off.
+    # An id begins with the time of the machine that made it: a margin of a day is more than any clock is wrong by.
     bounds = {"low": time_prefix("gen", midnight - _DAY), "high": time_prefix("gen", midnight + 2 * _DAY)}
     rows = await session.execute(text(_DIFFERENCES), {"day": day, **bounds})
     return [Difference(day, *row) for row in rows]
-
-
-_DIFFERENCES = """
-with recorded as (
-  select key_id, count(*) as pictures from generations
-  where id >= :low and id < :high and status = 'delivered' and (delivered_at at time zone 'UTC')::date = :day
-  group by key_id
-), counted as (
-  select key_id, pictures from usage where day = :day
-)
-select key_id, coalesce(c.pictures, 0), coalesce(r.pictures, 0)
-from counted c full join recorded r using (key_id)
-where c.pictures is distinct from r.pictures order by key_id
-"""

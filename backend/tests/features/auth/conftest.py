@@ -1,4 +1,4 @@
-"""What tests of accounts share."""
+"""Fixtures for tests of accounts."""
 
 import asyncio
 import threading
@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, argon2.Parameters]]:
-    """Every argon2 computation of this process from now on: which, and at what cost."""
+    """Every argon2 computation of this process during the test: its kind and its parameters."""
     done: list[tuple[str, argon2.Parameters]] = []
     make, verify = PasswordHasher.hash, PasswordHasher.verify
 
@@ -40,7 +40,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, argon2.Parameters
 
 @dataclass(frozen=True)
 class HeldCheck:
-    """The first check of a password from now on: its verdict is there, and nobody is told it yet."""
+    """The first check of a password during the test, held after it has its result and before it returns it."""
 
     reached: threading.Event = field(default_factory=threading.Event)
     free: threading.Event = field(default_factory=threading.Event)
@@ -51,7 +51,7 @@ class HeldCheck:
 
 @pytest.fixture
 def held_check(monkeypatch: pytest.MonkeyPatch, free: threading.Event) -> HeldCheck:
-    """A check that waits until `free` is set. Whatever else needs a hash meanwhile needs another application."""
+    """A check that waits until `free` is set. Another hash meanwhile needs another application, with its own pool."""
     held = HeldCheck(free=free)
 
     def check(password: str, password_hash: str) -> tuple[bool, str | None]:
@@ -67,7 +67,7 @@ def held_check(monkeypatch: pytest.MonkeyPatch, free: threading.Event) -> HeldCh
 
 @pytest.fixture
 async def accounts(settings: Settings) -> AsyncIterator[Accounts]:
-    """What the services work with, as the application makes it."""
+    """The collaborators of the services, built as the application builds them."""
     assert settings.database_url is not None
     engine = create_engine(settings.database_url.get_secret_value(), pool_size=10)
     hashing = BoundedPool(threads=1, queue_max=100, name="hash")

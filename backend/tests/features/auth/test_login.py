@@ -1,4 +1,4 @@
-"""Login: what it answers, what it costs, and that nothing tells whether an account exists."""
+"""Login: its answer, its cost, and that neither reveals whether an account exists."""
 
 import asyncio
 import threading
@@ -36,7 +36,7 @@ async def _stored_hash(database: asyncpg.Connection, account: Account) -> str:
     return stored
 
 
-async def test_login_answers_a_token_that_opens_the_account(client: httpx2.AsyncClient, account: Account) -> None:
+async def test_login_returns_a_token_of_the_account(client: httpx2.AsyncClient, account: Account) -> None:
     answer = await _log_in(client, account.email)
     body: JSON = answer.json()
     assert answer.status_code == 200
@@ -46,16 +46,16 @@ async def test_login_answers_a_token_that_opens_the_account(client: httpx2.Async
     assert (shown.status_code, shown.json()["id"]) == (200, account.id)
 
 
-async def test_expires_in_is_the_lifetime_that_was_set(start: Start, account: Account) -> None:
+async def test_expires_in_is_the_lifetime_of_the_settings(start: Start, account: Account) -> None:
     assert (await _log_in(await start(login_token_minutes=5), account.email)).json()["expires_in"] == 300
 
 
-async def test_login_takes_the_address_in_any_letter_case(client: httpx2.AsyncClient, account: Account) -> None:
+async def test_login_accepts_the_email_in_any_letter_case(client: httpx2.AsyncClient, account: Account) -> None:
     assert (await _log_in(client, account.email.upper())).status_code == 200
 
 
 @pytest.mark.parametrize("password", ["", "a" * 1025, "12345678\0", "12345678\ud800", None, 12345678])
-async def test_what_can_be_nobodys_password_is_422(
+async def test_an_impossible_password_is_422_at_login(
     client: httpx2.AsyncClient, account: Account, password: object
 ) -> None:
     answer = await _log_in(client, account.email, password)
@@ -63,7 +63,7 @@ async def test_what_can_be_nobodys_password_is_422(
 
 
 @pytest.mark.parametrize("email", ["", "ada", "Ada <ada@example.com>", f"{'a' * 65}@example.com"])
-async def test_what_can_be_nobodys_address_is_422(client: httpx2.AsyncClient, email: str) -> None:
+async def test_an_invalid_email_is_422_at_login(client: httpx2.AsyncClient, email: str) -> None:
     answer = await _log_in(client, email)
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "#/email")
 
@@ -93,7 +93,7 @@ def test_the_hash_of_unknown_accounts_costs_what_a_new_hash_costs() -> None:
     assert argon2.extract_parameters(UNKNOWN_ACCOUNT_HASH) == argon2.extract_parameters(hash_password(PASSWORD))
 
 
-async def test_a_hash_of_an_old_cost_is_renewed_at_login(
+async def test_a_hash_with_old_parameters_is_upgraded_at_login(
     client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection
 ) -> None:
     await _store_hash(database, account, CHEAP)
@@ -106,7 +106,7 @@ async def test_a_hash_of_an_old_cost_is_renewed_at_login(
     assert await _stored_hash(database, account) == renewed
 
 
-async def test_a_renewed_hash_never_replaces_a_password_that_was_changed_meanwhile(
+async def test_an_upgraded_hash_never_replaces_a_password_that_was_changed_meanwhile(
     client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked, changed, new_hash = threading.Event(), threading.Event(), hash_password("another password")
@@ -128,7 +128,7 @@ async def test_a_renewed_hash_never_replaces_a_password_that_was_changed_meanwhi
 
 
 @pytest.mark.parametrize("stored", ["", "plain text", "$2b$12$" + "a" * 53, "$argon2id$v=19$m=8,t=1,p=1$x$y"])
-async def test_a_hash_that_cannot_be_read_matches_nothing(
+async def test_a_hash_that_cannot_be_read_matches_no_password(
     client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection, stored: str
 ) -> None:
     await _store_hash(database, account, stored)
@@ -136,7 +136,7 @@ async def test_a_hash_that_cannot_be_read_matches_nothing(
         assert (await _log_in(client, account.email, password)).status_code == 401
 
 
-async def test_what_finds_the_hash_queue_full_is_503_and_counts_as_no_guess(
+async def test_a_login_is_503_when_the_hash_queue_is_full_and_is_not_counted_as_failed(
     start: Start, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: str) -> tuple[bool, str | None]:

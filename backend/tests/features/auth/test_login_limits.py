@@ -1,4 +1,4 @@
-"""Guessing at passwords: how often, from where, and that it locks nobody out."""
+"""Limits of logins and failed logins: how many, from where, and that they lock no owner out."""
 
 import asyncio
 from collections import Counter
@@ -19,7 +19,7 @@ async def _log_in(
     return await client.post("/v1/auth/login", json={"email": email, "password": password}, headers=headers)
 
 
-async def test_logins_are_limited_by_address_to_whatever_account_and_whether_right_or_wrong(
+async def test_logins_from_one_address_are_limited_for_any_account_and_any_password(
     start: Start, account: Account, limit_clock: Clock, hashed: list[tuple[str, argon2.Parameters]]
 ) -> None:
     client = await start(login_limit_per_ip="3/hour")
@@ -30,8 +30,8 @@ async def test_logins_are_limited_by_address_to_whatever_account_and_whether_rig
         await _log_in(client, account.email, PASSWORD),
     ]
     assert [answer.status_code for answer in answers] == [200, 401, 422, 429]
-    told = [(each.headers["ratelimit"], each.headers["x-ratelimit-remaining-requests"]) for each in answers]
-    assert told == [
+    headers = [(each.headers["ratelimit"], each.headers["x-ratelimit-remaining-requests"]) for each in answers]
+    assert headers == [
         ('"login-ip";r=2;t=1200', "2"),
         ('"login-ip";r=1;t=2400', "1"),
         ('"login-ip";r=0;t=3600', "0"),
@@ -46,7 +46,7 @@ async def test_logins_are_limited_by_address_to_whatever_account_and_whether_rig
     assert (await _log_in(client, account.email, PASSWORD)).status_code == 200
 
 
-async def test_claimed_addresses_are_not_believed_without_a_trusted_proxy(start: Start) -> None:
+async def test_without_a_trusted_proxy_forwarded_addresses_are_ignored(start: Start) -> None:
     client = await start(login_limit_per_ip="3/hour")
     answers = [await _log_in(client, new_email(), address=f"203.0.113.{n}") for n in range(12)]
     assert Counter(answer.status_code for answer in answers) == {401: 3, 429: 9}
@@ -65,14 +65,14 @@ async def test_failed_logins_are_limited_by_account_and_address(
     assert (await _log_in(client, account.email, PASSWORD)).status_code == 200
 
 
-async def test_a_stranger_who_guesses_elsewhere_does_not_lock_the_owner_out(start: Start, account: Account) -> None:
+async def test_failed_logins_from_another_address_do_not_lock_the_owner_out(start: Start, account: Account) -> None:
     client = await start(trusted_proxies="127.0.0.0/8", login_limit_per_account="3/hour")
     answers = [await _log_in(client, account.email, address=STRANGER) for _ in range(9)]
     assert [answer.status_code for answer in answers] == [401] * 3 + [429] * 6
     assert (await _log_in(client, account.email, PASSWORD, address=OWNER)).status_code == 200
 
 
-async def test_guesses_from_many_addresses_are_limited_alike_whether_the_account_exists_or_not(
+async def test_failed_logins_from_many_addresses_are_limited_alike_if_the_account_exists_or_not(
     start: Start, account: Account, limit_clock: Clock
 ) -> None:
     client = await start(trusted_proxies="127.0.0.0/8", login_limit_per_account_anywhere="5/hour")
@@ -86,7 +86,7 @@ async def test_guesses_from_many_addresses_are_limited_alike_whether_the_account
     assert (await _log_in(client, account.email, PASSWORD, address="192.0.2.1")).status_code == 200
 
 
-async def test_a_refused_guess_takes_nothing_from_the_other_bucket(start: Start, account: Account) -> None:
+async def test_a_refused_login_takes_nothing_from_the_other_bucket(start: Start, account: Account) -> None:
     client = await start(
         trusted_proxies="127.0.0.0/8", login_limit_per_account="1/day", login_limit_per_account_anywhere="2/day"
     )
@@ -96,7 +96,7 @@ async def test_a_refused_guess_takes_nothing_from_the_other_bucket(start: Start,
 
 
 @pytest.mark.parametrize("limit", ["login_limit_per_account", "login_limit_per_account_anywhere"])
-async def test_right_passwords_do_not_use_up_the_guesses(start: Start, account: Account, limit: str) -> None:
+async def test_right_passwords_do_not_count_as_failed_logins(start: Start, account: Account, limit: str) -> None:
     client = await start(**{limit: "2/day"})
     rights = [(await _log_in(client, account.email, PASSWORD)).status_code for _ in range(4)]
     assert rights == [200] * 4
@@ -105,7 +105,7 @@ async def test_right_passwords_do_not_use_up_the_guesses(start: Start, account: 
 
 
 @pytest.mark.parametrize("limit", ["login_limit_per_account", "login_limit_per_account_anywhere"])
-async def test_parallel_guesses_are_no_more_than_the_limit(
+async def test_parallel_failed_logins_are_no_more_than_the_limit(
     start: Start, limit: str, hashed: list[tuple[str, argon2.Parameters]]
 ) -> None:
     client = await start(**{limit: "5/day"})
@@ -116,7 +116,7 @@ async def test_parallel_guesses_are_no_more_than_the_limit(
     assert len(hashed) == 5
 
 
-async def test_parallel_logins_from_one_address_are_no_more_than_the_limit(start: Start) -> None:
+async def test_parallel_logins_from_one_address_cannot_exceed_the_limit(start: Start) -> None:
     client = await start(login_limit_per_ip="5/day")
     answers = await asyncio.gather(*(_log_in(client, new_email()) for _ in range(60)))
     assert Counter(answer.status_code for answer in answers) == {401: 5, 429: 55}

@@ -1,4 +1,4 @@
-"""The end of all logins: at once, on every route, of one account and of no API key."""
+"""Logging out everywhere: it ends all logins of one account at once, on every route, and no API key."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -34,7 +34,7 @@ async def _log_in(account: Account, password: str) -> Account:
 WAYS = pytest.mark.parametrize("end", [_log_out_everywhere, _change_password], ids=["logout-all", "password"])
 
 
-async def test_log_out_everywhere_answers_nothing_and_can_be_followed_by_a_login(account: Account) -> None:
+async def test_logging_out_everywhere_is_204_and_a_new_login_works(account: Account) -> None:
     answer = await _log_out_everywhere(account)
     assert (answer.status_code, answer.content) == (204, b"")
     again = await _log_in(account, PASSWORD)
@@ -61,7 +61,7 @@ async def test_every_token_that_was_issued_before_is_refused_on_every_route_at_o
 
 
 @WAYS
-async def test_another_accounts_logins_and_any_api_key_go_on(
+async def test_other_accounts_logins_and_all_api_keys_stay_valid(
     client: httpx2.AsyncClient, account: Account, other_account: Account, accounts: Accounts, end: End
 ) -> None:
     key = await account.create_key()

@@ -1,4 +1,4 @@
-"""A change of password: what it needs, what it ends, and that of several at once one counts."""
+"""A change of password: its conditions, the logins that it ends, and that of parallel changes one succeeds."""
 
 import asyncio
 from collections import Counter
@@ -32,7 +32,7 @@ async def _me(client: httpx2.AsyncClient, token: str) -> httpx2.Response:
     return await client.get("/v1/auth/me", headers={"Authorization": f"Bearer {token}"})
 
 
-async def test_a_change_answers_a_token_that_goes_on_and_the_new_password_alone_logs_in(
+async def test_a_change_returns_a_valid_token_and_only_the_new_password_logs_in(
     client: httpx2.AsyncClient, account: Account
 ) -> None:
     answer = await _change(account)
@@ -44,7 +44,7 @@ async def test_a_change_answers_a_token_that_goes_on_and_the_new_password_alone_
     assert [(await _log_in(client, account, each)).status_code for each in (PASSWORD, NEW)] == [401, 200]
 
 
-async def test_a_wrong_current_password_changes_nothing_and_says_where_it_is_wrong(
+async def test_a_wrong_current_password_changes_nothing_and_the_error_points_to_it(
     client: httpx2.AsyncClient, account: Account, hashed: Costs
 ) -> None:
     answer = await _change(account, "a wrong guess")
@@ -61,7 +61,7 @@ async def test_a_wrong_current_password_changes_nothing_and_says_where_it_is_wro
 @pytest.mark.parametrize(
     "new", ["", "1234567", "\u00e9\u00e9\u00e9", "a" * 1025, "12345678\0", "12345678\ud800", None, 12345678]
 )
-async def test_a_new_password_is_held_to_what_registration_asks_before_anything_is_hashed(
+async def test_a_new_password_is_validated_as_at_registration_before_any_hash_is_computed(
     account: Account, hashed: Costs, new: object
 ) -> None:
     answer = await _change(account, new=new)
@@ -70,7 +70,7 @@ async def test_a_new_password_is_held_to_what_registration_asks_before_anything_
     assert hashed == []
 
 
-async def test_both_passwords_are_taken_exactly_as_they_are(client: httpx2.AsyncClient, account: Account) -> None:
+async def test_both_passwords_are_used_exactly_as_they_are_sent(client: httpx2.AsyncClient, account: Account) -> None:
     spaced = "  p\u00e4ssword  "
     assert (await _change(account, f"{PASSWORD} ")).json()["code"] == "wrong_password"
     assert (await _change(account, new=spaced)).status_code == 200
@@ -84,12 +84,14 @@ async def test_the_same_password_again_still_ends_every_earlier_token(
     assert [(await _me(client, token)).status_code for token in (account.token, fresh)] == [401, 200]
 
 
-async def test_an_unreadable_hash_is_no_password(account: Account, database: asyncpg.Connection) -> None:
+async def test_a_stored_hash_that_cannot_be_read_matches_no_current_password(
+    account: Account, database: asyncpg.Connection
+) -> None:
     await database.execute("update users set password_hash = 'plain text' where id = $1", account.id)
     assert (await _change(account, "plain text")).json()["code"] == "wrong_password"
 
 
-async def test_of_several_changes_at_once_one_wins_and_the_others_are_told(
+async def test_of_parallel_changes_one_succeeds_and_the_others_are_refused(
     client: httpx2.AsyncClient, account: Account
 ) -> None:
     passwords = [f"{NEW} {n}" for n in range(5)]
@@ -102,7 +104,7 @@ async def test_of_several_changes_at_once_one_wins_and_the_others_are_told(
     assert (await _me(client, winner)).status_code == 200
 
 
-async def test_a_login_whose_check_a_change_overtook_gives_a_token_that_is_refused(
+async def test_a_login_checked_during_a_change_of_password_returns_a_token_that_is_refused(
     client: httpx2.AsyncClient, start: Start, account: Account, held_check: HeldCheck
 ) -> None:
     login = asyncio.ensure_future(_log_in(client, account, PASSWORD))
@@ -148,7 +150,7 @@ async def test_no_connection_is_held_while_the_passwords_are_hashed(
     assert (await change).status_code == 200
 
 
-async def test_wrong_current_passwords_and_failed_logins_are_the_same_guesses(
+async def test_wrong_current_passwords_and_failed_logins_share_one_limit(
     start: Start, account: Account, limit_clock: Clock, hashed: Costs
 ) -> None:
     client = await start(login_limit_per_account="3/hour")
@@ -160,13 +162,13 @@ async def test_wrong_current_passwords_and_failed_logins_are_the_same_guesses(
     assert [answer.status_code for answer in wrongs] == [422, 401, 422]
     refused = [await _change(account, client=client), await _log_in(client, account, PASSWORD)]
     assert [(answer.status_code, answer.headers["retry-after"]) for answer in refused] == [(429, "1200")] * 2
-    assert len(hashed) == 3, "a refused guess costs no hash"
+    assert len(hashed) == 3, "a refused guess computes no hash"
     limit_clock.now += 1200
     assert (await _change(account, client=client)).status_code == 200
 
 
 @pytest.mark.parametrize("limit", ["login_limit_per_account", "login_limit_per_account_anywhere"])
-async def test_changes_that_are_right_or_unreadable_use_up_no_guesses(
+async def test_successful_and_invalid_changes_do_not_count_as_failed_logins(
     start: Start, account: Account, limit: str
 ) -> None:
     client = await start(**{limit: "1/day"})
@@ -177,7 +179,7 @@ async def test_changes_that_are_right_or_unreadable_use_up_no_guesses(
 
 
 @pytest.mark.parametrize("limit", ["login_limit_per_account", "login_limit_per_account_anywhere"])
-async def test_parallel_guesses_with_a_stolen_token_are_no_more_than_the_limit(
+async def test_parallel_guesses_with_a_stolen_token_cannot_exceed_the_limit(
     start: Start, limit: str, hashed: Costs
 ) -> None:
     client = await start(**{limit: "5/day"})
@@ -188,7 +190,9 @@ async def test_parallel_guesses_with_a_stolen_token_are_no_more_than_the_limit(
     assert len(hashed) == 5
 
 
-async def test_changes_take_from_the_addresses_logins(start: Start, account: Account, limit_clock: Clock) -> None:
+async def test_changes_of_password_count_against_the_login_limit_of_the_address(
+    start: Start, account: Account, limit_clock: Clock
+) -> None:
     assert limit_clock.now
     client = await start(login_limit_per_ip="2/hour")
     answer = await _change(account, client=client)
@@ -201,7 +205,7 @@ async def test_changes_take_from_the_addresses_logins(start: Start, account: Acc
     assert (await _log_in(client, account, NEW)).status_code == 429
 
 
-async def test_an_api_key_changes_no_password_and_goes_on_working_after_a_change(
+async def test_an_api_key_cannot_change_the_password_and_stays_valid_after_a_change(
     client: httpx2.AsyncClient, account: Account
 ) -> None:
     key = await account.create_key()

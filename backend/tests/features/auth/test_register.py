@@ -1,4 +1,4 @@
-"""Registration: what it answers, and which addresses and passwords make an account."""
+"""Registration: its answer, and the emails and passwords that it accepts."""
 
 import secrets
 from collections.abc import Callable
@@ -29,7 +29,7 @@ async def _count(database: asyncpg.Connection) -> int:
     return count
 
 
-async def test_registration_answers_the_account_and_nothing_else(client: httpx2.AsyncClient) -> None:
+async def test_registration_returns_exactly_the_documented_fields(client: httpx2.AsyncClient) -> None:
     email = new_email()
     answer = await register(client, email=email)
     assert answer.status_code == 201
@@ -50,7 +50,7 @@ async def test_the_account_of_a_token_is_the_one_that_was_registered(client: htt
 
 
 @pytest.mark.parametrize("spell", [str, str.upper, str.title, str.swapcase])
-async def test_an_address_is_one_account_in_any_letter_case(
+async def test_an_email_is_one_account_in_any_letter_case(
     client: httpx2.AsyncClient, account: Account, spell: Callable[[str], str]
 ) -> None:
     answer = await register(client, email=spell(account.email))
@@ -59,7 +59,7 @@ async def test_an_address_is_one_account_in_any_letter_case(
     assert (problem["code"], problem["detail"]) == ("email_already_registered", "Email already registered")
 
 
-async def test_an_address_is_stored_in_lower_case(client: httpx2.AsyncClient, database: asyncpg.Connection) -> None:
+async def test_an_email_is_stored_in_lower_case(client: httpx2.AsyncClient, database: asyncpg.Connection) -> None:
     email = new_email()
     answer = await register(client, email=email.upper())
     assert answer.json()["email"] == email
@@ -101,7 +101,7 @@ async def test_an_address_is_stored_in_lower_case(client: httpx2.AsyncClient, da
         ["ada@example.com"],
     ],
 )
-async def test_what_is_no_canonical_address_is_refused_and_not_repeated(
+async def test_an_invalid_email_is_refused_and_not_echoed(
     client: httpx2.AsyncClient, database: asyncpg.Connection, email: object
 ) -> None:
     before = await _count(database)
@@ -112,7 +112,7 @@ async def test_what_is_no_canonical_address_is_refused_and_not_repeated(
     assert "\ufffd" not in answer.text
 
 
-async def test_the_longest_address_is_accepted(client: httpx2.AsyncClient) -> None:
+async def test_the_longest_valid_email_is_accepted(client: httpx2.AsyncClient) -> None:
     local = secrets.token_hex(32)
     email = f"{local}@{'b' * 63}.{'c' * 63}.{'d' * 57}.com"
     assert (len(local), len(email)) == (64, 254)
@@ -142,7 +142,7 @@ async def test_a_domain_is_stored_as_idna_so_that_its_spellings_are_one_account(
     "password",
     ["a" * 8, "\u00e9" * 4, " " * 8, "\U0001f34c" * 200, "a" * 1024, "\u00e9" * 512, "\r\n\t\x01\x7f\u202e${}"],
 )
-async def test_a_password_of_8_to_1024_bytes_is_accepted_whatever_is_in_it(
+async def test_a_password_of_8_to_1024_bytes_is_accepted_whatever_its_characters(
     client: httpx2.AsyncClient, password: str
 ) -> None:
     assert (await sign_up(client, password=password)).token
@@ -163,7 +163,7 @@ async def test_a_password_of_8_to_1024_bytes_is_accepted_whatever_is_in_it(
         ["12345678"],
     ],
 )
-async def test_any_other_password_is_refused_and_not_repeated(
+async def test_any_other_password_is_refused_and_not_echoed(
     client: httpx2.AsyncClient, database: asyncpg.Connection, password: object
 ) -> None:
     before = await _count(database)
@@ -184,12 +184,12 @@ async def test_any_other_password_is_refused_and_not_repeated(
         ("caf\u00e9 au lait", "cafe\u0301 au lait"),
     ],
 )
-async def test_a_password_is_taken_exactly_as_it_is(client: httpx2.AsyncClient, chosen: str, tried: str) -> None:
+async def test_a_password_is_used_exactly_as_it_is_sent(client: httpx2.AsyncClient, chosen: str, tried: str) -> None:
     account = await sign_up(client, password=chosen)
     assert (await _log_in(client, account.email, tried)).status_code == 401
 
 
-async def test_the_minimum_holds_where_a_password_is_chosen_and_not_at_login(
+async def test_the_minimum_length_applies_to_new_passwords_and_not_at_login(
     client: httpx2.AsyncClient, start: Start
 ) -> None:
     older = await sign_up(client, password="8 bytes.")
@@ -201,7 +201,7 @@ async def test_the_minimum_holds_where_a_password_is_chosen_and_not_at_login(
 
 
 @pytest.mark.parametrize("field", ["role", "is_active", "id", "created_at", "password_hash"])
-async def test_nobody_chooses_more_than_an_address_and_a_password(
+async def test_registration_accepts_no_other_fields(
     client: httpx2.AsyncClient, database: asyncpg.Connection, field: str
 ) -> None:
     before = await _count(database)
@@ -222,7 +222,7 @@ async def test_a_password_is_stored_as_argon2id_at_owasps_floor_with_a_salt_of_i
     assert len({each.split("$")[4] for each in stored}) == 2
 
 
-async def test_a_known_address_costs_the_same_one_hash_as_a_new_one(
+async def test_a_registered_email_costs_the_same_one_hash_as_a_new_one(
     client: httpx2.AsyncClient, account: Account, hashed: list[tuple[str, argon2.Parameters]]
 ) -> None:
     for email, status in ((new_email(), 201), (account.email, 409)):

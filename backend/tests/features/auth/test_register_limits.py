@@ -1,4 +1,4 @@
-"""Registration when many come: an address makes one account, and neither hashes nor sign-ups are without bound."""
+"""Parallel registrations: an email gets one account, and the hash queue and the limits are bounded."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from tests.harness import Account, Clock, as_seen, new_email, register, until_wa
 
 
 async def _too_short(client: httpx2.AsyncClient, email: str, address: str = "203.0.113.1") -> httpx2.Response:
-    """A sign-up that costs no hash: 422, unless a limit refuses it."""
+    """A sign-up that computes no hash: 422, unless a limit refuses it."""
     body = {"email": email, "password": "short"}
     return await client.post("/v1/auth/register", json=body, headers={"X-Forwarded-For": address})
 
@@ -28,10 +28,10 @@ async def _count(database: asyncpg.Connection) -> int:
     return count
 
 
-async def test_of_200_parallel_registrations_of_one_address_exactly_one_wins(
+async def test_of_200_parallel_registrations_of_one_email_exactly_one_succeeds(
     client: httpx2.AsyncClient, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "hash_password", str.upper)  # quick, so that they meet at the database
+    monkeypatch.setattr(service, "hash_password", str.upper)  # quick, so that they reach the database in parallel
     local, domain = f"ada{secrets.token_hex(8)}", "example.com"
     spellings = product((local, local.upper(), local.title(), local.swapcase()), (domain, domain.upper()))
     emails = [f"{name}@{host}" for name, host in spellings] * 25
@@ -41,7 +41,7 @@ async def test_of_200_parallel_registrations_of_one_address_exactly_one_wins(
 
 
 @pytest.mark.parametrize(("end", "status"), [("commit", 409), ("rollback", 201)])
-async def test_who_comes_while_the_address_is_being_registered_waits_for_the_outcome(
+async def test_a_parallel_sign_up_with_one_email_waits_for_the_first(
     client: httpx2.AsyncClient, database: asyncpg.Connection, end: str, status: int
 ) -> None:
     email = new_email()
@@ -53,7 +53,7 @@ async def test_who_comes_while_the_address_is_being_registered_waits_for_the_out
     assert (await second).status_code == status
 
 
-async def test_what_finds_the_hash_queue_full_is_503_and_nothing_is_registered(
+async def test_a_sign_up_is_503_when_the_hash_queue_is_full_and_nothing_is_registered(
     start: Start, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, free: threading.Event
 ) -> None:
     def hash_when_free(password: str) -> str:
@@ -74,7 +74,7 @@ async def test_what_finds_the_hash_queue_full_is_503_and_nothing_is_registered(
     assert await _count(database) == before + room
 
 
-async def test_sign_ups_are_limited_by_address_whatever_they_ask_for(
+async def test_sign_ups_are_limited_by_address_whether_they_succeed_or_not(
     start: Start, limit_clock: Clock, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = await start(register_limit_per_ip="3/hour")
@@ -112,18 +112,18 @@ async def test_sign_ups_with_one_email_are_limited_in_any_letter_case_and_from_e
     assert hashed == []
 
 
-async def test_the_limit_of_an_email_tells_nobody_whether_it_is_registered(
+async def test_the_limit_of_an_email_does_not_reveal_whether_it_is_registered(
     start: Start, account: Account, limit_clock: Clock
 ) -> None:
-    client, told = await start(register_limit_per_account="2/hour", register_limit_per_ip="20/hour"), []
+    client, answers = await start(register_limit_per_account="2/hour", register_limit_per_ip="20/hour"), []
     for email in (account.email, new_email()):
-        told.append([as_seen(await _too_short(client, email)) for _ in range(4)])
+        answers.append([as_seen(await _too_short(client, email)) for _ in range(4)])
         limit_clock.now += 3600
-    assert [status for status, *_ in told[0]] == [422, 422, 429, 429]
-    assert told[0] == told[1]
+    assert [status for status, *_ in answers[0]] == [422, 422, 429, 429]
+    assert answers[0] == answers[1]
 
 
-async def test_parallel_sign_ups_with_one_email_are_no_more_than_its_limit(start: Start) -> None:
+async def test_parallel_sign_ups_with_one_email_cannot_exceed_its_limit(start: Start) -> None:
     client, email = await start(register_limit_per_account="5/day"), new_email()
     answers = await asyncio.gather(*(_too_short(client, email) for _ in range(60)))
     assert Counter(answer.status_code for answer in answers) == {422: 5, 429: 55}

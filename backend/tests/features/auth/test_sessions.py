@@ -1,4 +1,4 @@
-"""Sessions of browsers: kept as hashes, ended on the server, few for each account, and nobody else's."""
+"""Browser sessions: stored as hashes, ended on the server, bounded for each account."""
 
 import asyncio
 from datetime import timedelta
@@ -38,7 +38,7 @@ async def _open(accounts: Accounts, account: Account, password: str = PASSWORD) 
 
 
 async def _find(accounts: Accounts, token: str) -> str | None:
-    """The id of the account that a session's token opens."""
+    """The id of the account that a session's token authenticates."""
     async with accounts.sessions.begin() as session:
         user = await sessions.find_session_user(session, token=token)
     return user.id if user else None
@@ -57,7 +57,7 @@ async def _count(database: asyncpg.Connection, account: Account) -> int:
 
 
 async def _fill(database: asyncpg.Connection, account: Account, count: int, *, expired: bool = False) -> None:
-    """Sessions that were opened an hour ago and earlier, the later ones first."""
+    """Inserts sessions that were opened an hour ago and earlier, the latest first."""
     await database.execute(
         """
         insert into browser_sessions (token_hash, user_id, created_at, expires_at)
@@ -70,13 +70,13 @@ async def _fill(database: asyncpg.Connection, account: Account, count: int, *, e
     )
 
 
-async def test_a_session_opens_its_own_account_until_it_is_ended(
+async def test_a_session_authenticates_its_own_account_until_it_is_ended(
     accounts: Accounts, account: Account, other_account: Account
 ) -> None:
     mine, theirs, other = [await _open(accounts, each) for each in (account, other_account, account)]
     assert (mine.user.id, mine.user.email, mine.expires_in) == (account.id, account.email, 14 * DAY_SECONDS)
     assert [await _find(accounts, each.token) for each in (mine, theirs)] == [account.id, other_account.id]
-    for _ in range(2):  # what is ended already is ended
+    for _ in range(2):  # ending it again is no error
         async with accounts.sessions.begin() as session:
             await sessions.end_session(session, token=mine.token)
     found = [await _find(accounts, each.token) for each in (mine, theirs, other)]
@@ -96,7 +96,9 @@ async def test_tokens_are_43_random_characters_and_only_their_hashes_are_stored(
 
 
 @pytest.mark.parametrize("token", NO_TOKENS, ids=ascii)
-async def test_what_is_no_token_opens_and_ends_nothing(accounts: Accounts, account: Account, token: str) -> None:
+async def test_any_other_text_than_a_token_neither_opens_nor_ends_a_session(
+    accounts: Accounts, account: Account, token: str
+) -> None:
     opened = await _open(accounts, account)
     assert await _find(accounts, token) is None
     async with accounts.sessions.begin() as session:
@@ -104,16 +106,14 @@ async def test_what_is_no_token_opens_and_ends_nothing(accounts: Accounts, accou
     assert await _find(accounts, opened.token) == account.id
 
 
-async def test_neither_the_stored_hash_nor_a_login_token_is_a_sessions_token(
-    accounts: Accounts, account: Account
-) -> None:
+async def test_neither_the_stored_hash_nor_a_login_token_opens_a_session(accounts: Accounts, account: Account) -> None:
     token = (await _open(accounts, account)).token
     digest = sha256(token.encode())
     for other in (digest.hexdigest(), digest.hexdigest()[:43], account.token, token.swapcase(), f"{token} "):
         assert await _find(accounts, other) is None
 
 
-async def test_a_session_ends_by_the_databases_clock_however_much_it_was_used(
+async def test_a_session_expires_by_the_databases_clock_however_often_it_was_used(
     accounts: Accounts, account: Account, database: asyncpg.Connection
 ) -> None:
     token = (await _open(accounts, account)).token
@@ -127,7 +127,7 @@ async def test_a_session_ends_by_the_databases_clock_however_much_it_was_used(
     assert await _find(accounts, token) is None
 
 
-async def test_a_disabled_accounts_session_is_useless_at_once_and_none_can_be_opened(
+async def test_a_disabled_accounts_session_is_refused_at_once_and_no_new_one_is_opened(
     accounts: Accounts, account: Account, database: asyncpg.Connection
 ) -> None:
     token = (await _open(accounts, account)).token
@@ -149,7 +149,7 @@ async def test_an_account_is_found_with_one_statement(accounts: Accounts, accoun
     assert len(statements) == 1, "what is not shaped like a token is not looked up"
 
 
-async def test_a_wrong_password_or_an_unknown_email_opens_nothing(
+async def test_a_wrong_password_or_an_unknown_email_opens_no_session(
     accounts: Accounts, account: Account, database: asyncpg.Connection
 ) -> None:
     for email, password in ((account.email, "a wrong guess"), (new_email(), PASSWORD)):
@@ -158,7 +158,7 @@ async def test_a_wrong_password_or_an_unknown_email_opens_nothing(
     assert await _count(database, account) == 0
 
 
-async def test_one_session_more_than_there_may_be_ends_the_oldest(
+async def test_one_session_over_the_maximum_ends_the_oldest(
     accounts: Accounts, account: Account, database: asyncpg.Connection
 ) -> None:
     first, second = await _open(accounts, account), await _open(accounts, account)
@@ -172,7 +172,7 @@ async def test_one_session_more_than_there_may_be_ends_the_oldest(
     assert await _count(database, account) == SESSIONS_MAX
 
 
-async def test_a_login_sweeps_what_has_expired_of_its_account_and_of_no_other(
+async def test_a_login_deletes_expired_sessions_of_its_own_account_only(
     accounts: Accounts, account: Account, other_account: Account, database: asyncpg.Connection
 ) -> None:
     await _fill(database, account, 5, expired=True)
@@ -181,14 +181,12 @@ async def test_a_login_sweeps_what_has_expired_of_its_account_and_of_no_other(
     assert [await _count(database, each) for each in (account, other_account)] == [1, 5]
 
 
-async def test_however_many_are_opened_at_once_there_are_no_more_than_there_may_be(
+async def test_parallel_logins_leave_no_more_than_the_maximum_of_sessions(
     accounts: Accounts, account: Account, database: asyncpg.Connection
 ) -> None:
     await _fill(database, account, SESSIONS_MAX)
     async with database.transaction():
-        await database.execute(
-            "lock table browser_sessions in share mode"
-        )  # all of them have begun, and none has written
+        await database.execute("lock table browser_sessions in share mode")  # all have begun, and none has written
         opening = asyncio.gather(*(_open(accounts, account) for _ in range(4)))
         await until_waiting(database, 4)
     opened = await opening
@@ -196,7 +194,7 @@ async def test_however_many_are_opened_at_once_there_are_no_more_than_there_may_
     assert [await _find(accounts, each.token) for each in opened] == [account.id] * 4
 
 
-async def test_a_session_that_is_being_opened_when_all_are_ended_is_ended_too(
+async def test_a_session_that_is_opened_while_all_are_being_ended_is_ended_too(
     accounts: Accounts, account: Account, database: asyncpg.Connection
 ) -> None:
     async def end_all() -> None:
@@ -228,7 +226,7 @@ async def test_no_session_is_opened_for_a_password_that_was_changed_while_it_was
     assert await _count(database, account) == 0
 
 
-async def test_a_change_of_password_in_a_browser_leaves_its_own_new_session_alone(
+async def test_a_change_of_password_in_a_browser_ends_all_sessions_but_its_new_one(
     accounts: Accounts, account: Account, database: asyncpg.Connection
 ) -> None:
     here, elsewhere = await _open(accounts, account), await _open(accounts, account)
@@ -241,7 +239,7 @@ async def test_a_change_of_password_in_a_browser_leaves_its_own_new_session_alon
     assert await _find(accounts, (await _open(accounts, account, NEW)).token) == account.id
 
 
-async def test_of_two_changes_in_browsers_at_once_one_wins(accounts: Accounts, account: Account) -> None:
+async def test_of_two_parallel_changes_in_browsers_one_succeeds(accounts: Accounts, account: Account) -> None:
     user = await _user(accounts, (await _open(accounts, account)).token)
     first, second = await asyncio.gather(
         *(

@@ -1,4 +1,4 @@
-"""Login tokens: what they are, that nobody makes or bends one, and that they end with their account."""
+"""Login tokens: their claims, that forged or altered ones are refused, and that they end with their account."""
 
 import base64
 import hmac
@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import httpx2
 import pytest
+from app.assembly import Externals
 from app.core.security import TokenKey, TokenSubject, new_id
 from app.core.settings import Settings
 from tests.harness import JSON, PASSWORD, Account, Clock, as_seen, generate, running, sign_up
@@ -29,20 +30,20 @@ def _decoded(part: str) -> JSON:
 
 
 def _signed(key: bytes, header: Mapping[str, Any], claims: Mapping[str, Any], *, digest: str = "sha256") -> str:
-    payload = json.dumps(claims).replace('"1e400"', "1e400")  # a number that only a text can hold
+    payload = json.dumps(claims).replace('"1e400"', "1e400")  # a number that json.dumps cannot write
     text = f"{_encoded(json.dumps(header).encode())}.{_encoded(payload.encode())}"
     return f"{text}.{_encoded(hmac.digest(key, text.encode(), digest))}"
 
 
 @pytest.fixture
 def key(settings: Settings) -> bytes:
-    """What the application signs tokens with."""
+    """The application's signing key."""
     return hmac.digest(settings.signing_secret, b"nb-session+jwt", "sha256")
 
 
 @pytest.fixture
 def claims(account: Account) -> JSON:
-    """Claims that are good for the account for a minute."""
+    """Claims of the account that are valid for a minute."""
     now = int(time.time())
     about = {"iss": "nanobanana", "aud": "nanobanana", "sub": account.id, "gen": 0}
     return {**about, "iat": now, "exp": now + 60, "jti": "1"}
@@ -64,7 +65,7 @@ async def _assert_refused(client: httpx2.AsyncClient, token: str) -> None:
     assert answer.headers["www-authenticate"] == 'Bearer realm="nanobanana", error="invalid_token"'
 
 
-async def test_a_token_has_exactly_the_claims_and_the_type_of_the_contract(account: Account) -> None:
+async def test_a_token_has_exactly_the_documented_claims_and_type(account: Account) -> None:
     header, claims = (_decoded(part) for part in account.token.split(".")[:2])
     assert header == HEADER
     assert set(claims) == {"iss", "aud", "sub", "gen", "iat", "exp", "jti"}
@@ -78,7 +79,7 @@ async def test_no_two_tokens_are_the_same(client: httpx2.AsyncClient, account: A
     assert len({_decoded(token.split(".")[1])["jti"] for token in tokens}) == 3
 
 
-async def test_what_the_forgeries_below_start_from_is_accepted(
+async def test_the_token_that_the_forgeries_below_alter_is_accepted(
     client: httpx2.AsyncClient, account: Account, key: bytes, claims: JSON
 ) -> None:
     answer = await _me(client, _signed(key, HEADER, claims))
@@ -126,7 +127,7 @@ async def test_a_token_that_lacks_a_claim_is_refused(
     ],
     ids=str,
 )
-async def test_a_well_signed_token_whose_claims_are_not_of_the_contract_is_refused(
+async def test_a_correctly_signed_token_with_other_claims_is_refused(
     client: httpx2.AsyncClient, key: bytes, claims: JSON, changes: JSON
 ) -> None:
     await _assert_refused(client, _signed(key, HEADER, {**claims, **changes}))
@@ -135,7 +136,7 @@ async def test_a_well_signed_token_whose_claims_are_not_of_the_contract_is_refus
 @pytest.mark.parametrize(
     ("issued", "expires"), [(0, -1), (-3600, 0), (-60, 0), (0, 3601), (-7200, 60), (600, 1200), (0, 60.5), (0.5, 60)]
 )
-async def test_a_well_signed_token_of_another_time_or_of_more_than_an_hour_is_refused(
+async def test_a_correctly_signed_token_of_another_time_or_over_an_hour_is_refused(
     client: httpx2.AsyncClient, key: bytes, claims: JSON, issued: float, expires: float
 ) -> None:
     now = claims["iat"]
@@ -161,14 +162,14 @@ async def test_a_well_signed_token_of_another_time_or_of_more_than_an_hour_is_re
     ],
     ids=str,
 )
-async def test_a_well_signed_token_whose_header_is_not_of_the_contract_is_refused(
+async def test_a_correctly_signed_token_with_another_header_is_refused(
     client: httpx2.AsyncClient, key: bytes, claims: JSON, header: JSON
 ) -> None:
     await _assert_refused(client, _signed(key, header, claims))
 
 
 @pytest.mark.parametrize(("algorithm", "digest"), [("HS384", "sha384"), ("HS512", "sha512")])
-async def test_the_right_key_with_another_algorithm_signs_nothing(
+async def test_a_token_signed_with_the_right_key_and_another_algorithm_is_refused(
     client: httpx2.AsyncClient, key: bytes, claims: JSON, algorithm: str, digest: str
 ) -> None:
     await _assert_refused(client, _signed(key, {**HEADER, "alg": algorithm}, claims, digest=digest))
@@ -181,24 +182,26 @@ async def test_a_token_without_a_signature_is_refused(client: httpx2.AsyncClient
         await _assert_refused(client, token)
 
 
-async def test_other_secrets_sign_nothing(client: httpx2.AsyncClient, settings: Settings, claims: JSON) -> None:
+async def test_tokens_signed_with_other_secrets_are_refused(
+    client: httpx2.AsyncClient, settings: Settings, claims: JSON
+) -> None:
     for key in (b"", b"another secret of more than 32 bytes", settings.signing_secret):
         await _assert_refused(client, _signed(key, HEADER, claims))
 
 
-async def test_a_signature_does_not_move_to_other_claims(
+async def test_a_signature_is_not_valid_for_other_claims(
     client: httpx2.AsyncClient, account: Account, other_account: Account
 ) -> None:
     mine, theirs = account.token.split("."), other_account.token.split(".")
     await _assert_refused(client, ".".join([mine[0], theirs[1], mine[2]]))
 
 
-async def test_a_token_in_which_any_bit_is_flipped_is_refused(client: httpx2.AsyncClient, account: Account) -> None:
+async def test_a_token_with_any_flipped_bit_is_refused(client: httpx2.AsyncClient, account: Account) -> None:
     token = account.token
     places = {*range(0, len(token), 23), *range(len(token) - 3, len(token)), token.index("."), token.rindex(".")}
     for place in sorted(places):
         for flipped in (chr(ord(token[place]) ^ 1 << bit) for bit in range(7)):
-            if "!" <= flipped <= "~":  # the rest are no characters of a header
+            if "!" <= flipped <= "~":  # other characters cannot stand in a header
                 await _assert_refused(client, token[:place] + flipped + token[place + 1 :])
 
 
@@ -210,13 +213,13 @@ async def test_a_token_has_one_spelling_only(client: httpx2.AsyncClient, account
 
 
 @pytest.mark.parametrize("token", ["a", "a.b", "a.b.c", "..", "a" * 5000, "e30.e30.e30", f"{'W' * 4000}.e30.e30"])
-async def test_what_is_no_token_is_refused(client: httpx2.AsyncClient, token: str) -> None:
+async def test_any_other_text_than_a_token_is_refused(client: httpx2.AsyncClient, token: str) -> None:
     await _assert_refused(client, token)
 
 
-async def test_a_token_ends_after_its_hour(settings: Settings, account: Account) -> None:
+async def test_a_token_expires_after_its_hour(settings: Settings, account: Account) -> None:
     clock = Clock(time.time())
-    async with running(settings, clock=clock) as client:
+    async with running(settings, Externals(clock=clock)) as client:
         token = await _log_in(client, account)
         issued = _decoded(token.split(".")[1])["iat"]
         clock.now = issued + 3599.9
@@ -225,7 +228,7 @@ async def test_a_token_ends_after_its_hour(settings: Settings, account: Account)
         await _assert_refused(client, token)
 
 
-async def test_a_deleted_or_unknown_account_has_no_token(
+async def test_a_token_of_a_deleted_or_unknown_account_is_refused(
     client: httpx2.AsyncClient, database: asyncpg.Connection, settings: Settings
 ) -> None:
     account = await sign_up(client)
@@ -247,7 +250,9 @@ async def test_a_disabled_accounts_token_is_refused_at_once(
         assert (await client.request(method, path, headers=account.headers)).status_code == 401
 
 
-async def test_an_api_key_is_no_token_and_a_token_no_api_key(client: httpx2.AsyncClient, account: Account) -> None:
+async def test_an_api_key_is_not_a_login_token_and_a_login_token_not_an_api_key(
+    client: httpx2.AsyncClient, account: Account
+) -> None:
     key = await account.create_key()
     await _assert_refused(client, key.raw)
     answer = await client.post("/v1/generate", json={"prompt": "A cute banana"}, headers=account.headers)
@@ -257,7 +262,7 @@ async def test_an_api_key_is_no_token_and_a_token_no_api_key(client: httpx2.Asyn
 
 
 @pytest.mark.parametrize("parameter", ["access_token", "token", "authorization", "jwt"])
-async def test_a_token_in_the_query_or_a_cookie_is_none(
+async def test_a_token_in_the_query_or_a_cookie_does_not_authenticate(
     client: httpx2.AsyncClient, account: Account, parameter: str
 ) -> None:
     absent = await client.get("/v1/auth/me")
@@ -269,6 +274,8 @@ async def test_a_token_in_the_query_or_a_cookie_is_none(
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "Token", "Digest", "Bearer:"])
-async def test_another_scheme_carries_no_token(client: httpx2.AsyncClient, account: Account, scheme: str) -> None:
+async def test_a_token_under_another_scheme_is_refused(
+    client: httpx2.AsyncClient, account: Account, scheme: str
+) -> None:
     answer = await client.get("/v1/auth/me", headers={"Authorization": f"{scheme} {account.token}"})
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")

@@ -1,4 +1,4 @@
-"""How many generations of a key may run at a time, and that a place is free again however one ends."""
+"""How many generations of a key may run at a time, and that a slot is free again however one ends."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,8 +7,8 @@ import asyncpg
 import httpx2
 import pytest
 from app.core.errors import Unavailable
-from app.features.usage.ledger import Ledger
-from app.features.usage.ledger.entries import OutcomeUnknown
+from app.generations.errors import OutcomeUnknown
+from app.generations.ledger import Ledger
 from tests.conftest import Start
 from tests.features.held import held
 from tests.features.scraped import METRICS_TOKEN, refusals
@@ -24,17 +24,17 @@ Open = Callable[..., Awaitable[httpx2.AsyncClient]]
 
 @pytest.fixture
 async def key(account: Account) -> Key:
-    """A key that nobody has used."""
+    """A key that has not been used."""
     return await account.create_key()
 
 
 @pytest.fixture
 async def open_with(request: pytest.FixtureRequest, start: Start) -> Open:
-    """Starts the application with so many places for each key, and a ledger that waits for a lock."""
+    """Starts the application with so many slots for each key, and a ledger that waits for a locked row."""
     request.getfixturevalue("patience")
 
-    async def start_with(places: int, **settings: object) -> httpx2.AsyncClient:
-        return await start(generate_concurrency_per_key=places, record_deadline_seconds=60, **settings)
+    async def start_with(slots: int, **settings: object) -> httpx2.AsyncClient:
+        return await start(generate_concurrency_per_key=slots, record_deadline_seconds=60, **settings)
 
     return start_with
 
@@ -44,17 +44,17 @@ def _head(key: Key, length: int = len(BODY)) -> bytes:
 
 
 async def _until(client: httpx2.AsyncClient, key: Key, status: int) -> None:
-    """Returns once a call that would be a 422 has this status: 429 while the only place is taken."""
+    """Returns once a call that would be a 422 has this status: 429 while the only slot is held."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (await generate(client, key, size="0x0")).status_code != status:
             pass
 
 
-async def test_one_more_than_may_run_is_refused_and_takes_nothing_from_the_limit(
+async def test_a_generation_without_a_free_slot_is_refused_and_takes_nothing_from_the_limit(
     open_with: Open, key: Key, database: asyncpg.Connection
 ) -> None:
     client = await open_with(3, generate_limit_per_key="100/day")
-    async with held(database, key, client, places=3) as refused:
+    async with held(database, key, client, slots=3) as refused:
         for answer in (*refused, await generate(client, key)):
             check_problem(answer, 429, "concurrency_limit_exceeded")
             assert answer.headers["ratelimit"].startswith('"key";r=97;')
@@ -62,23 +62,23 @@ async def test_one_more_than_may_run_is_refused_and_takes_nothing_from_the_limit
     assert await total(database, key) == 4
 
 
-async def test_each_key_has_places_of_its_own(
+async def test_each_key_has_its_own_slots(
     open_with: Open, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     client, other = await open_with(2), await account.create_key()
-    async with held(database, key, client, places=2):
+    async with held(database, key, client, slots=2):
         calls = [asyncio.ensure_future(generate(client, other)) for _ in range(3)]
         check_problem(await next(asyncio.as_completed(calls)), 429, "concurrency_limit_exceeded")
     assert sorted([answer.status_code for answer in await asyncio.gather(*calls)]) == [200, 200, 429]
 
 
-async def test_a_full_key_is_told_before_the_body_is_looked_at_and_a_spent_one_before_that(
+async def test_rate_limit_then_slots_are_checked_after_the_key_and_before_the_body(
     open_with: Open, key: Key, database: asyncpg.Connection
 ) -> None:
     roomy, spent = await open_with(1), await open_with(1, generate_limit_per_key="1/day")
     text = {"Content-Type": "text/plain"}
     for client, code in ((roomy, "concurrency_limit_exceeded"), (spent, "rate_limit_exceeded")):
-        async with held(database, key, client, places=1, more=0):
+        async with held(database, key, client, slots=1, more=0):
             refused = await client.post("/v1/generate", content=b"{", headers={**key.headers, **text})
             unknown = await client.post("/v1/generate", content=b"{", headers={"Authorization": "Bearer x", **text})
         check_problem(refused, 429, code)
@@ -86,7 +86,7 @@ async def test_a_full_key_is_told_before_the_body_is_looked_at_and_a_spent_one_b
         check_problem(unknown, 401, "invalid_api_key")
 
 
-async def test_a_place_is_free_again_after_every_answer(
+async def test_a_slot_is_free_again_after_every_answer(
     start: Start, key: Key, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = await start(generate_concurrency_per_key=1)
@@ -101,17 +101,17 @@ async def test_a_place_is_free_again_after_every_answer(
     assert (await client.post("/v1/generate", content=BODY, headers=key.headers)).status_code == 415
     assert (await post(client, "/v1/generate", float("nan"), headers=key.headers)).status_code == 400
     with monkeypatch.context() as impatient:
-        impatient.setattr("app.core.web.body.BODY_SECONDS_MAX", 0.05)
+        impatient.setattr("app.web.body.BODY_SECONDS_MAX", 0.05)
         assert (await send_raw(client, _head(key), BODY[:-1])).status_code == 408
     assert (await send_raw(client, chunked, *[chunk(b" " * 4096)] * 17)).status_code == 413
     await suspend(suspended=True)
-    assert (await generate(client, key)).status_code == 401, "found out when it was to be recorded"
+    assert (await generate(client, key)).status_code == 401, "refused when it was to be recorded"
     await suspend(suspended=False)
     assert [(await generate(client, key)).status_code for _ in range(3)] == [200, 200, 200]
 
 
 @pytest.mark.parametrize(("failure", "status"), [(Unavailable, 503), (OutcomeUnknown, 503), (RuntimeError, 500)])
-async def test_a_place_is_free_again_after_a_failure(
+async def test_a_slot_is_free_again_after_a_failure(
     start: Start, key: Key, monkeypatch: pytest.MonkeyPatch, failure: type[Exception], status: int
 ) -> None:
     async def fail(*_: object) -> None:
@@ -124,7 +124,7 @@ async def test_a_place_is_free_again_after_a_failure(
     assert [(await generate(client, key)).status_code for _ in range(3)] == [200, 200, 200]
 
 
-async def test_who_hangs_up_before_the_body_has_come_leaves_the_place(start: Start, key: Key) -> None:
+async def test_a_client_that_hangs_up_before_its_body_is_complete_frees_the_slot(start: Start, key: Key) -> None:
     client = await start(generate_concurrency_per_key=1, record_deadline_seconds=60)
     async with connected(client) as (_, writer):
         writer.write(_head(key) + BODY[:-1])
@@ -132,7 +132,7 @@ async def test_who_hangs_up_before_the_body_has_come_leaves_the_place(start: Sta
     await _until(client, key, 422)
 
 
-async def test_who_hangs_up_meanwhile_leaves_the_place_once_it_is_recorded(
+async def test_the_generation_of_a_client_that_hung_up_holds_its_slot_until_it_is_recorded(
     open_with: Open, key: Key, database: asyncpg.Connection
 ) -> None:
     client = await open_with(1)
@@ -146,11 +146,11 @@ async def test_who_hangs_up_meanwhile_leaves_the_place_once_it_is_recorded(
     assert await total(database, key) == 1
 
 
-async def test_observing_refuses_nobody_and_counts_what_would_have_been(
+async def test_mode_observe_counts_missing_slots_and_refuses_no_generation(
     open_with: Open, key: Key, database: asyncpg.Connection
 ) -> None:
     client = await open_with(1, generate_limit_mode="observe", metrics_token=METRICS_TOKEN)
-    async with held(database, key, client, places=4, more=0), asyncio.timeout(PATIENCE_SECONDS):
+    async with held(database, key, client, slots=4, more=0), asyncio.timeout(PATIENCE_SECONDS):
         while await refusals(client) != {("concurrency", "observe"): 3}:
             pass
     answer = await generate(client, key)

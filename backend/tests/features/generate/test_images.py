@@ -10,7 +10,7 @@ import asyncpg
 import httpx2
 import pytest
 from app.core.security import new_timed_id
-from app.providers.picture import draw_png
+from app.providers.stub.art import draw_png
 from PIL import Image
 from tests.conftest import Start
 from tests.harness import PATIENCE_SECONDS, Account, Key, as_seen, generate

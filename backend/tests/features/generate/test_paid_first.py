@@ -11,8 +11,9 @@ from functools import cache, partial
 import asyncpg
 import httpx2
 import pytest
-from app.providers import Picture, Size, pixels
-from app.providers.picture import draw_png
+from app.core.images import ImageFormat
+from app.providers import Image, Size, decode
+from app.providers.stub.art import draw_png
 from tests.conftest import Start
 from tests.features.generate.painted import Painted, painted
 from tests.features.usage.recorded import total
@@ -63,11 +64,11 @@ async def test_conversion_has_the_threads_of_the_provider_that_drew(
 ) -> None:
     threads: list[str] = []
 
-    def convert(picture: Picture, picture_format: str) -> Picture:
+    def convert(image: Image, image_format: ImageFormat) -> Image:
         threads.append(threading.current_thread().name.rpartition("_")[0])
-        return pixels.convert(picture, "webp" if picture_format == "webp" else "png")
+        return decode.convert(image, image_format)
 
-    monkeypatch.setattr("app.features.generate.studio.convert", convert)
+    monkeypatch.setattr("app.generations.collaborators.convert", convert)
     async with painted(start) as there:
         for key in (there.key, await there.account.create_key(environment="test")):
             assert (await _ask_for_webp(there.client, key)).status_code == 200
@@ -83,15 +84,15 @@ async def test_decoding_gives_way_to_the_event_loop_and_drawing_gives_way_to_dec
     def note(name: str) -> None:
         niceness[name] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    def fit(content: bytes, size: Size) -> Picture:
+    def fit(content: bytes, size: Size) -> Image:
         note("decoding")
-        return pixels.fit(content, size)
+        return decode.fit(content, size)
 
     def draw(prompt: str, *, width: int, height: int) -> bytes:
         note("drawing")
         return draw_png(prompt, width=width, height=height)
 
-    monkeypatch.setattr("app.providers.answers.fit", fit)
+    monkeypatch.setattr("app.providers.responses.fit", fit)
     monkeypatch.setattr("app.providers.stub.draw_png", draw)
     note("event loop")
     async with painted(start) as there:
@@ -104,7 +105,7 @@ async def test_paid_images_are_decoded_kept_and_counted_though_their_clients_lef
     start: Start, database: asyncpg.Connection, pool_calls: PoolCalls, hold: Hold
 ) -> None:
     hold(DRAW, draw_png)
-    decoding = hold("app.providers.answers.fit", pixels.fit)
+    decoding = hold("app.providers.responses.fit", decode.fit)
     async with painted(start, generation_deadline_seconds=600) as there:
         paid = post_of("/v1/images/generations", json.dumps(AS_WEBP).encode(), there.key.headers.items())
         free = head("GET", await _image_path(there))
@@ -126,7 +127,7 @@ async def test_paid_images_are_decoded_kept_and_counted_though_their_clients_lef
 async def test_as_many_images_as_a_provider_draws_at_a_time_find_a_place_to_be_decoded_and_converted(
     start: Start, hold: Hold, pool_calls: PoolCalls
 ) -> None:
-    decoding = hold("app.providers.answers.fit", pixels.fit)
+    decoding = hold("app.providers.responses.fit", decode.fit)
     async with painted(start, provider_calls_max=8, drawing_queue_max=1) as there:
         paid = [asyncio.ensure_future(_ask_for_webp(there.client, there.key)) for _ in range(8)]
         await pool_calls.until(handed=8)

@@ -11,9 +11,9 @@ import asyncpg
 import httpx2
 import pytest
 from app.core.errors import Unavailable
-from app.features.generate.studio import Studio
-from app.features.usage.ledger import Ledger
-from app.features.usage.ledger.entries import OutcomeUnknown
+from app.generations.collaborators import Generations
+from app.generations.errors import OutcomeUnknown
+from app.generations.ledger import Ledger
 from app.storage import StoreUnavailable
 from app.storage.filesystem import FilesystemStore
 from tests.conftest import Start
@@ -21,7 +21,7 @@ from tests.features.generate.painted import Painted, painted, painted_by_openai
 from tests.features.usage.recorded import total
 from tests.harness import generate
 from tests.problems import check_problem
-from tests.providers.ways import BY_NAME, WAYS, Dialect, Place, reached
+from tests.providers.failures import BY_NAME, FAILURES, Dialect, Place, provider_url
 from tests.standins import gemini
 from tests.standins.wire import Reply
 
@@ -40,7 +40,7 @@ def is_final(answer: httpx2.Response) -> bool:
 @asynccontextmanager
 async def failing(start: Start, dialect: Dialect, place: Place, *, is_silent: bool) -> AsyncIterator[Painted]:
     """An application whose provider is in this place."""
-    async with reached(place) as url:
+    async with provider_url(place) as url:
         path = "/v1" if dialect == "openai" else ""
         elsewhere = {} if url is None else {f"{dialect}_base_url": f"{url}{path}"}
         deadline = {"generation_deadline_seconds": DEADLINE_SECONDS} if is_silent else {}
@@ -57,11 +57,11 @@ async def ask(there: Painted, reply: Reply) -> Told:
 
 
 async def walk(start: Start, dialect: Dialect) -> dict[str, Told]:
-    """What each way of failing costs, and what the client is told."""
+    """For each failure, the code, the calls that it cost, and whether the client is told not to repeat."""
     found: dict[str, Told] = {}
-    for (place, is_silent), ways in groupby(WAYS, key=lambda way: (way.place, way.is_silent)):
+    for (place, is_silent), failures in groupby(FAILURES, key=lambda failure: (failure.place, failure.is_silent)):
         async with failing(start, dialect, place, is_silent=is_silent) as there:
-            found |= {way.name: await ask(there, way.reply(dialect)) for way in ways}
+            found |= {failure.name: await ask(there, failure.reply(dialect)) for failure in failures}
     return found
 
 
@@ -72,7 +72,7 @@ async def test_every_way_of_failing_costs_what_it_must_and_its_client_is_told_wh
 ) -> None:
     found = await walk(start, dialect)
     sys.stdout.writelines(f"{dialect} | {name} | {calls} | {final}\n" for name, (_, calls, final) in found.items())
-    assert found == {way.name: (way.code, way.calls, way.may_have_been_paid) for way in WAYS}
+    assert found == {failure.name: (failure.code, failure.calls, failure.may_have_been_paid) for failure in FAILURES}
 
 
 @pytest.mark.parametrize(("name", "most"), [("503", 12), ("502 of a gateway", 10)])
@@ -80,7 +80,7 @@ async def test_every_way_of_failing_costs_what_it_must_and_its_client_is_told_wh
 async def test_ten_images_of_a_provider_that_fails_six_times_in_ten_are_a_bounded_number_of_calls(
     start: Start, database: asyncpg.Connection, name: str, most: int
 ) -> None:
-    fault, good = BY_NAME[name].gemini, gemini.drawn(gemini.picture_bytes(1024, 1024))
+    fault, good = BY_NAME[name].gemini, gemini.drawn(gemini.image_bytes(1024, 1024))
     async with painted(start) as there:
         there.provider.faults.extend(islice(cycle([fault] * 6 + [good] * 4), 1000))
         answer = await there.client.post(
@@ -122,7 +122,7 @@ async def test_where_one_image_cost_nothing_and_another_was_drawn_the_client_is_
 @pytest.mark.parametrize(
     ("owner", "method", "error", "status", "code"),
     [
-        (Studio, "convert", Unavailable(), 503, "unavailable"),
+        (Generations, "convert", Unavailable(), 503, "unavailable"),
         (FilesystemStore, "put", StoreUnavailable(), 503, "unavailable"),
         (FilesystemStore, "put", OSError("the disk is gone"), 503, "unavailable"),
         (FilesystemStore, "put", ValueError("a defect"), 500, "internal_error"),
@@ -139,7 +139,7 @@ async def test_whatever_fails_after_an_image_was_drawn_the_client_is_told_not_to
     status: int,
     code: str,
 ) -> None:
-    async def fail(*_arguments: object, **_named: object) -> NoReturn:
+    async def fail(*_: object, **__: object) -> NoReturn:
         raise error
 
     async with painted(start) as there:
@@ -154,7 +154,7 @@ async def test_whatever_fails_after_an_image_was_drawn_the_client_is_told_not_to
 async def test_where_nothing_was_sent_to_a_provider_an_error_may_be_repeated(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_arguments: object) -> NoReturn:
+    async def fail(*_: object, **__: object) -> NoReturn:
         raise OutcomeUnknown
 
     async with painted(start) as there:

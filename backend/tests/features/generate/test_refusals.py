@@ -51,7 +51,7 @@ def _refused(name: str, reply: Reply) -> Row:
 
 
 _ALERTED, _FAILED = {"provider_unusable", "request_failed"}, {"request_failed"}
-_CUT = Reply(gemini.picture_bytes(1024, 1024), cut_after=1000)
+_CUT = Reply(gemini.image_bytes(1024, 1024), cut_after=1000)
 _TOO_LARGE = Reply(b" " * 1024 * 1024, is_endless=True)
 _WORDS_ONLY = gemini.candidate("STOP", {"text": WORDS})
 _PER_DAY = gemini.throttled(retry_delay="3s", quota_id="GenerateRequestsPerDayPerProjectPerModel")
@@ -87,7 +87,7 @@ GEMINI = [
     Row("lost", [Reply(is_reset=True)], 502, "provider_failed", 1, _FAILED),
     Row("a page", [gemini.html()], 502, "provider_failed", 1, _FAILED),
     Row("cut", [_CUT], 502, "provider_failed", 1, _FAILED),
-    Row("half a picture", [gemini.drawn(gemini.picture_bytes(1024, 1024)[:5000])], 502, "provider_failed"),
+    Row("half a picture", [gemini.drawn(gemini.image_bytes(1024, 1024)[:5000])], 502, "provider_failed"),
     Row("too large", [_TOO_LARGE], 502, "provider_failed", 1, _FAILED),
     Row("silent", [Reply(is_stuck=True)], 504, "provider_timeout", 1, _FAILED),
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from app.assembly import Externals
 from app.core.db import connect_for_writing
 from app.core.settings import Settings
 from pydantic import SecretStr
@@ -17,9 +18,11 @@ from tests.standins.gemini import GeminiStandIn
 from tests.standins.s3 import s3_server
 from tests.standins.wire import serving
 
-AS_AFTER_A_CRASH = (
-    "update generations set status = $2, delivered_at = null, created_at = now() - $3::interval where id = $1"
-)
+AS_AFTER_A_CRASH = """
+    update generations set status = $2, delivered_at = null, created_at = now() - $3::interval,
+      lease_until = case when $2 = 'processing' then now() + interval '10 minutes' - $3::interval end
+    where id = $1
+"""
 LONG_AGO, NOW = timedelta(hours=1), timedelta(0)
 
 
@@ -44,13 +47,14 @@ async def _until_forgotten(database: asyncpg.Connection, generation_id: str) -> 
 
 @pytest.mark.parametrize("status", ["processing", "failed", "lost"])
 async def test_a_picture_that_was_stored_and_never_recorded_is_deleted_when_its_lease_is_over(
-    start: Start, settings: Settings, database: asyncpg.Connection, status: str
+    start: Start, settings: Settings, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
+    monkeypatch.setattr("app.generations.sweep._SWEEP_SECONDS", 0.1)
     async with painted(start) as there:
         crashed, drawing, delivered = [await _made(there) for _ in range(3)]
         await database.execute(AS_AFTER_A_CRASH, crashed, status, LONG_AGO)
         await database.execute(AS_AFTER_A_CRASH, drawing, "processing", NOW)
-        await start()  # it sweeps when it starts
+        await start()
         assert await _until_forgotten(database, crashed) == ("lost" if status == "processing" else status)
         assert [len(_files(settings, each)) for each in (crashed, drawing, delivered)] == [0, 1, 1]
         left = await database.fetch("select status from generations where id = any($1)", [drawing, delivered])
@@ -66,7 +70,7 @@ async def test_pictures_are_kept_for_as_long_as_the_operator_says(
         changed = Settings(**{**settings.model_dump(), **drawing})
         made = []
         for days in (3, 1):
-            async with running(changed, clock=Clock(time.time() - days * 86_400)) as client:
+            async with running(changed, Externals(clock=Clock(time.time() - days * 86_400))) as client:
                 account = await sign_up(client)
                 key = await account.create_key()
                 made.append((await generate(client, key)).json()["id"])
@@ -81,7 +85,7 @@ async def test_what_cannot_be_deleted_now_is_deleted_later(
 ) -> None:
     # Not the database of all tests: the application that they share sweeps it too, and has no pictures in the bucket.
     database = await connect_for_writing(new_database_url)
-    monkeypatch.setattr("app.features.generate.pictures._SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr("app.generations.sweep._SWEEP_SECONDS", 0.1)
     with s3_server("pictures") as bucket:
         account = {"s3_access_key_id": bucket.key_id, "s3_secret_access_key": SecretStr(bucket.secret)}
         where = {"image_store": "s3", "s3_bucket": "pictures", "s3_endpoint": bucket.url, **account}

@@ -1,4 +1,4 @@
-"""Health: that the process lives, and whether it can serve, told without waiting for a database that hangs."""
+"""Health and readiness, answered without waiting for a database that hangs."""
 
 import asyncio
 import secrets
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import httpx2
 import pytest
-from app.core import migrations
+from app import migrations
 from tests.conftest import Start
 from tests.harness import as_seen, fresh_database, on_server, without_request_id
 
@@ -33,26 +33,26 @@ async def test_a_process_that_can_serve_says_so(client: httpx2.AsyncClient, path
     assert (status, headers, content) == (200, as_seen(answer)[1], b"")
 
 
-async def test_health_needs_no_credentials_and_minds_none(client: httpx2.AsyncClient) -> None:
+async def test_health_ignores_credentials(client: httpx2.AsyncClient) -> None:
     for path in ("/health", "/ready"):
         assert (await client.get(path, headers={"Authorization": "Bearer nothing"})).status_code == 200
 
 
-async def test_a_database_that_cannot_be_reached_is_told(start: Start) -> None:
+async def test_a_database_that_cannot_be_reached_is_reported(start: Start) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # nobody listens: connections are refused
+        taken.bind(("127.0.0.1", 0))  # no process listens: connections are refused
         url = f"postgresql://nobody:{secrets.token_hex(8)}@127.0.0.1:{taken.getsockname()[1]}/nothing"
         client = await start(database_url=url)
         await _assert_unready(client, "The database cannot be reached")
 
 
-async def test_a_database_that_does_not_exist_is_told(start: Start, database_url: str) -> None:
+async def test_a_database_that_does_not_exist_is_reported(start: Start, database_url: str) -> None:
     url = database_url.replace("nanobanana_test_", "nanobanana_missing_")
     assert url != database_url
     await _assert_unready(await start(database_url=url), "The database cannot be reached")
 
 
-async def test_a_schema_that_is_behind_is_told(start: Start, empty_database: str) -> None:
+async def test_a_schema_that_is_behind_is_reported(start: Start, empty_database: str) -> None:
     client = await start(database_url=empty_database)
     await _assert_unready(client, "The database's schema is behind this program")
 
@@ -81,9 +81,9 @@ async def test_a_process_is_ready_again_when_its_connections_were_cut(
     assert (await client.get("/ready")).status_code == 200
 
 
-async def test_a_database_that_hangs_is_told_without_waiting_for_the_driver(start: Start, hanging: str) -> None:
+async def test_a_database_that_hangs_is_reported_before_the_driver_times_out(start: Start, hanging: str) -> None:
     client = await start(database_url=hanging)
-    # The driver's own time-out would be told as a database that cannot be reached.
+    # The driver's own timeout would be reported as a database that cannot be reached.
     await _assert_unready(client, "The database does not answer")
     answers = await asyncio.gather(*(client.get(path) for path in ["/ready", "/health"] * 20))
     assert [answer.status_code for answer in answers] == [503, 200] * 20
@@ -91,14 +91,14 @@ async def test_a_database_that_hangs_is_told_without_waiting_for_the_driver(star
 
 @pytest.fixture
 def empty_database(server_url: str) -> Iterator[str]:
-    """A database without any table, for one test."""
+    """An empty database for one test."""
     with fresh_database(server_url) as url:
         yield url
 
 
 @pytest.fixture
 async def hanging() -> AsyncIterator[str]:
-    """The URL of a database server that takes connections and never says anything."""
+    """The URL of a database server that accepts connections and never sends a byte."""
     over = asyncio.Event()
 
     async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

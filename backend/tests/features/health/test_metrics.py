@@ -1,4 +1,4 @@
-"""Metrics: for whoever knows the token, in Prometheus' words, and about nobody."""
+"""Metrics: for clients with the token, in Prometheus' format, without secrets or identifiers."""
 
 import socket
 
@@ -18,15 +18,13 @@ async def _ask(client: httpx2.AsyncClient, authorization: str | None) -> httpx2.
 
 
 @pytest.mark.parametrize("token", [None, ""])
-async def test_without_a_token_of_the_operators_there_is_no_such_page(
-    start: Start, account: Account, token: str | None
-) -> None:
+async def test_without_metrics_token_the_metrics_are_404(start: Start, account: Account, token: str | None) -> None:
     client = await start(metrics_token=token)
     for sent in (None, "Bearer", "Bearer x", "Bearer None", f"Bearer {account.token}"):
         check_problem(await _ask(client, sent), 404, "not_found")
 
 
-async def test_nothing_but_the_very_token_opens_it(start: Start, account: Account) -> None:
+async def test_only_the_exact_metrics_token_is_accepted(start: Start, account: Account) -> None:
     client, key = await start(metrics_token=METRICS_TOKEN), await account.create_key()
     for sent in (None, "", "Bearer", METRICS_TOKEN, f"Basic {METRICS_TOKEN}"):
         answer = await _ask(client, sent)
@@ -41,7 +39,7 @@ async def test_nothing_but_the_very_token_opens_it(start: Start, account: Accoun
     assert (await client.get("/v1/auth/me", headers={"Authorization": f"Bearer {METRICS_TOKEN}"})).status_code == 401
 
 
-async def test_what_it_says_is_what_prometheus_reads_and_begins_with_nothing(start: Start) -> None:
+async def test_metrics_have_prometheus_format_and_start_at_zero(start: Start) -> None:
     client = await start(metrics_token=METRICS_TOKEN)
     answer = await _ask(client, f"bearer {METRICS_TOKEN}")
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
@@ -78,7 +76,7 @@ async def test_every_refusal_is_counted_under_the_limit_that_refused(start: Star
     }
 
 
-async def test_no_secret_and_nobodys_name_is_in_it(start: Start) -> None:
+async def test_metrics_hold_no_secret_and_no_identifier(start: Start) -> None:
     client = await start(metrics_token=METRICS_TOKEN, trusted_proxies="127.0.0.0/8", login_limit_per_ip="1/day")
     account, prompt, address = await sign_up(client), "a prompt that nobody else has", "203.0.113.77"
     key, idempotent = await account.create_key(name="a name"), {"Idempotency-Key": "a-key-that-nobody-else-has"}
@@ -93,10 +91,10 @@ async def test_no_secret_and_nobodys_name_is_in_it(start: Start) -> None:
     assert not [word for word in (*names, *hidden) if word in text]
 
 
-async def test_decisions_without_the_redis_that_there_should_be_are_counted(start: Start, account: Account) -> None:
+async def test_decisions_without_the_configured_redis_are_counted(start: Start, account: Account) -> None:
     key = await account.create_key()
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # nobody listens: connections are refused
+        taken.bind(("127.0.0.1", 0))  # no process listens: connections are refused
         url = SecretStr(f"redis://127.0.0.1:{taken.getsockname()[1]}")
         client = await start(redis_url=url, metrics_token=METRICS_TOKEN, generate_limit_per_key="2/day")
         assert [(await generate(client, key, size="0x0")).status_code for _ in range(3)] == [422, 422, 429]

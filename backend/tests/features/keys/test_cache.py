@@ -1,17 +1,18 @@
-"""Who called is remembered for a moment, which saves a question and never decides one."""
+"""The cache of callers: it saves queries, and never decides whether a key is active."""
 
 import asyncio
 
 import asyncpg
 import httpx2
 import pytest
-from app.features.keys.cache import KNOWN_SECONDS, UNKNOWN_SECONDS, CallerCache
-from app.features.keys.service import Caller, InvalidApiKey
+from app.generations.callers import KNOWN_SECONDS, UNKNOWN_SECONDS, CallerCache
+from app.generations.errors import InvalidApiKey
+from app.generations.spec import Caller
 from tests.conftest import Start
 from tests.harness import Account, Clock, Key, as_seen, generate
 
-ADA = Caller(key_id="key_ada", user_id="usr_ada", environment="live")
-BEN = Caller(key_id="key_ben", user_id="usr_ben", environment="test")
+ADA = Caller(key_id="key_ada", account_id="acc_ada", environment="live", revision=0)
+BEN = Caller(key_id="key_ben", account_id="acc_ben", environment="test", revision=0)
 
 
 @pytest.fixture
@@ -24,17 +25,17 @@ def cache(clock: Clock) -> CallerCache:
     return CallerCache(clock=clock, entries_max=3)
 
 
-def test_nobody_is_known_at_first(cache: CallerCache) -> None:
+def test_an_empty_cache_returns_none(cache: CallerCache) -> None:
     assert cache.get(b"a") is None
 
 
-def test_each_caller_is_remembered_under_their_own_key(cache: CallerCache) -> None:
+def test_each_caller_is_cached_under_its_own_key(cache: CallerCache) -> None:
     cache.put(b"a", ADA)
     cache.put(b"b", BEN)
     assert (cache.get(b"a"), cache.get(b"b"), cache.get(b"c")) == (ADA, BEN, None)
 
 
-def test_a_caller_is_forgotten_after_a_while_however_often_they_call(cache: CallerCache, clock: Clock) -> None:
+def test_a_cached_caller_expires_however_often_it_is_read(cache: CallerCache, clock: Clock) -> None:
     cache.put(b"a", ADA)
     clock.now += KNOWN_SECONDS - 0.001
     assert cache.get(b"a") == ADA
@@ -42,7 +43,7 @@ def test_a_caller_is_forgotten_after_a_while_however_often_they_call(cache: Call
     assert cache.get(b"a") is None
 
 
-def test_that_nobody_has_a_key_is_remembered_more_briefly(cache: CallerCache, clock: Clock) -> None:
+def test_an_unknown_key_is_cached_for_a_shorter_time(cache: CallerCache, clock: Clock) -> None:
     assert UNKNOWN_SECONDS < KNOWN_SECONDS
     cache.put(b"a", None)
     clock.now += UNKNOWN_SECONDS - 0.001
@@ -52,7 +53,7 @@ def test_that_nobody_has_a_key_is_remembered_more_briefly(cache: CallerCache, cl
     assert cache.get(b"a") is None
 
 
-def test_what_is_learned_later_replaces_what_was_known(cache: CallerCache, clock: Clock) -> None:
+def test_what_is_fetched_later_replaces_what_was_known(cache: CallerCache, clock: Clock) -> None:
     cache.put(b"a", None)
     cache.put(b"a", ADA)
     assert cache.get(b"a") == ADA
@@ -65,10 +66,10 @@ def test_what_is_learned_later_replaces_what_was_known(cache: CallerCache, clock
         cache.get(b"a")
 
 
-def test_no_more_are_remembered_than_may_be_and_the_oldest_goes_first(cache: CallerCache) -> None:
+def test_the_cache_is_bounded_and_drops_its_oldest_entry(cache: CallerCache) -> None:
     for key_hash in (b"a", b"b", b"c"):
         cache.put(key_hash, ADA)
-    cache.put(b"a", BEN)  # replaced: now the youngest, and no fourth
+    cache.put(b"a", BEN)  # replaced: now the newest, and not a fourth entry
     assert [cache.get(each) for each in (b"a", b"b", b"c")] == [BEN, ADA, ADA]
     cache.put(b"d", None)
     assert [cache.get(each) for each in (b"a", b"b", b"c")] == [BEN, None, ADA]
@@ -78,7 +79,7 @@ def test_no_more_are_remembered_than_may_be_and_the_oldest_goes_first(cache: Cal
 
 
 @pytest.mark.parametrize("found", [ADA, None])
-async def test_those_who_ask_at_the_same_time_share_one_question(cache: CallerCache, found: Caller | None) -> None:
+async def test_parallel_fetches_of_one_key_share_one_query(cache: CallerCache, found: Caller | None) -> None:
     asked, told = list[bytes](), asyncio.Event()
 
     async def find(key_hash: bytes) -> Caller | None:
@@ -86,18 +87,18 @@ async def test_those_who_ask_at_the_same_time_share_one_question(cache: CallerCa
         await told.wait()
         return found
 
-    calls = [asyncio.ensure_future(cache.learn(b"a", find)) for _ in range(100)]
-    other = asyncio.ensure_future(cache.learn(b"b", find))
+    calls = [asyncio.ensure_future(cache.fetch_once(b"a", find)) for _ in range(100)]
+    other = asyncio.ensure_future(cache.fetch_once(b"b", find))
     await asyncio.sleep(0)
-    calls[0].cancel()  # whoever asked first may leave
+    calls[0].cancel()  # the first call may be cancelled
     told.set()
     assert await asyncio.gather(*calls[1:], other) == [found] * 100
     assert asked == [b"a", b"b"]
-    assert await cache.learn(b"a", find) == found
+    assert await cache.fetch_once(b"a", find) == found
     assert asked == [b"a", b"b", b"a"]
 
 
-async def test_a_question_that_fails_fails_for_all_who_share_it_and_is_asked_again(cache: CallerCache) -> None:
+async def test_a_fetch_that_fails_fails_for_all_waiting_calls_and_is_not_cached(cache: CallerCache) -> None:
     async def fail(_key_hash: bytes) -> Caller | None:
         await asyncio.sleep(0)
         raise OSError
@@ -105,10 +106,10 @@ async def test_a_question_that_fails_fails_for_all_who_share_it_and_is_asked_aga
     async def find(_key_hash: bytes) -> Caller | None:
         return ADA
 
-    failed = await asyncio.gather(*(cache.learn(b"a", fail) for _ in range(3)), return_exceptions=True)
+    failed = await asyncio.gather(*(cache.fetch_once(b"a", fail) for _ in range(3)), return_exceptions=True)
     assert [type(each) for each in failed] == [OSError] * 3
     assert cache.get(b"a") is None
-    assert await cache.learn(b"a", find) == cache.get(b"a") == ADA
+    assert await cache.fetch_once(b"a", find) == cache.get(b"a") == ADA
 
 
 async def _make_known(client: httpx2.AsyncClient, key: Key) -> None:
@@ -116,7 +117,7 @@ async def _make_known(client: httpx2.AsyncClient, key: Key) -> None:
         assert (await generate(client, key)).status_code == 200
 
 
-async def test_a_revoked_key_is_refused_at_once_by_every_process_that_knew_it(
+async def test_a_revoked_key_is_refused_at_once_by_every_process_that_cached_it(
     client: httpx2.AsyncClient, start: Start, account: Account, database: asyncpg.Connection
 ) -> None:
     key, processes = await account.create_key(), [client, await start()]
@@ -131,7 +132,7 @@ async def test_a_revoked_key_is_refused_at_once_by_every_process_that_knew_it(
     assert await database.fetchval("select count(*) from generations where key_id = $1", key.id) == 6
 
 
-async def test_calls_that_run_while_a_key_is_revoked_are_never_younger_than_the_revocation(
+async def test_no_call_that_runs_during_a_revocation_is_recorded_after_it(
     client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection
 ) -> None:
     key = await account.create_key()
@@ -148,7 +149,7 @@ async def test_calls_that_run_while_a_key_is_revoked_are_never_younger_than_the_
     assert tuple(await database.fetchrow(younger, key.id) or ()) == (0, 3 + len(delivered))
 
 
-async def test_a_suspended_key_is_refused_at_once_and_works_at_once_again(
+async def test_a_suspended_key_is_refused_at_once_and_works_again_once_it_is_enabled(
     client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection
 ) -> None:
     key = await account.create_key()
@@ -169,7 +170,7 @@ async def test_a_new_key_works_at_once_after_unknown_ones_were_tried(
     assert (await generate(client, unknown)).status_code == 401
 
 
-async def test_a_known_key_is_not_good_for_anything_else_once_it_is_revoked(
+async def test_a_cached_key_records_and_reads_nothing_once_it_is_revoked(
     client: httpx2.AsyncClient, account: Account
 ) -> None:
     key = await account.create_key()

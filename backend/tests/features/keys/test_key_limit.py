@@ -1,4 +1,4 @@
-"""How many keys an account may have, however many are created at once."""
+"""The maximum of keys of an account, also under parallel creates."""
 
 import asyncio
 from collections import Counter
@@ -36,7 +36,7 @@ async def test_live_and_test_keys_count_together(start: Start, database: asyncpg
     assert await _unrevoked(database, account) == 5
 
 
-async def test_revoking_makes_room_for_one(start: Start, database: asyncpg.Connection) -> None:
+async def test_revoking_a_key_allows_one_more(start: Start, database: asyncpg.Connection) -> None:
     account = await sign_up(await start(keys_per_account_max=2))
     first, _ = await account.create_key(), await account.create_key()
     await account.revoke_key(first)
@@ -44,7 +44,7 @@ async def test_revoking_makes_room_for_one(start: Start, database: asyncpg.Conne
     assert await _unrevoked(database, account) == 2
 
 
-async def test_the_cap_is_each_accounts_own(start: Start) -> None:
+async def test_each_account_has_its_own_maximum_of_keys(start: Start) -> None:
     client = await start(keys_per_account_max=1)
     full, other = await sign_up(client), await sign_up(client)
     assert [(await _create(account)).status_code for account in (full, full, other)] == [201, 409, 201]
@@ -57,7 +57,7 @@ async def test_50_parallel_creates_are_no_more_than_the_cap(start: Start, databa
     assert await _unrevoked(database, account) == 5
 
 
-async def test_by_default_the_hundredth_key_is_the_last_of_50_parallel_creates(
+async def test_by_default_50_parallel_creates_stop_at_the_hundredth_key(
     account: Account, database: asyncpg.Connection
 ) -> None:
     await database.execute(_ALL_BUT_ONE, account.id)

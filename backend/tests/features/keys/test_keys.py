@@ -1,4 +1,4 @@
-"""API keys: what they look like, that they are shown once, and what their owner sees and does afterwards."""
+"""API keys: their form, that they are shown once, their list and their revocation."""
 
 import asyncio
 import re
@@ -48,7 +48,7 @@ async def test_a_new_key_has_the_format_and_the_prefix_of_the_contract(account: 
     assert body["created_at"].endswith("Z")
 
 
-async def test_a_key_is_live_unless_it_is_asked_for_otherwise(account: Account) -> None:
+async def test_a_key_is_live_by_default(account: Account) -> None:
     assert (await _create(account)).json()["environment"] == "live"
 
 
@@ -62,7 +62,7 @@ async def test_there_are_two_environments(account: Account, environment: object)
 
 
 @pytest.mark.parametrize("field", ["key", "id", "prefix", "key_hash", "user_id", "is_suspended", "revoked_at"])
-async def test_nobody_chooses_more_than_name_and_environment(account: Account, field: str) -> None:
+async def test_creating_a_key_accepts_no_other_fields(account: Account, field: str) -> None:
     chosen = "nb_live_" + "0" * 32
     answer = await _create(account, **{field: chosen})
     assert _pointers(answer) == ["#"]
@@ -71,7 +71,7 @@ async def test_nobody_chooses_more_than_name_and_environment(account: Account, f
 
 
 @pytest.mark.parametrize("name", ["a", "a" * 100, "\U0001f34c" * 100, " first key ", "<b>'\"; drop table users --"])
-async def test_a_name_of_1_to_100_characters_is_kept_exactly(account: Account, name: str) -> None:
+async def test_a_name_of_1_to_100_characters_is_stored_unchanged(account: Account, name: str) -> None:
     assert (await _create(account, name=name)).json()["name"] == name
     assert [key["name"] for key in await _list(account)] == [name]
 
@@ -113,7 +113,7 @@ async def test_the_raw_key_is_shown_once_and_only_its_hash_is_stored(
     )
 
 
-async def test_the_list_is_newest_first_and_shows_exactly_the_fields_of_the_contract(account: Account) -> None:
+async def test_the_list_is_newest_first_with_exactly_the_documented_fields(account: Account) -> None:
     created = [(await _create(account, name=f"key {n}")).json() for n in range(5)]
     listed = await _list(account)
     assert listed == [{name: value for name, value in key.items() if name != "key"} for key in reversed(created)]
@@ -125,12 +125,12 @@ async def test_an_account_without_keys_has_an_empty_list(account: Account) -> No
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=1_0", "limit=-1", "include_revoked=yes", "user_id=1"])
-async def test_a_query_that_is_not_of_the_contract_is_refused(account: Account, query: str) -> None:
+async def test_an_invalid_query_is_refused(account: Account, query: str) -> None:
     answer = await account.client.get(f"/v1/keys?{query}", headers=account.headers)
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_error")
 
 
-async def test_revoked_keys_leave_the_list_and_are_shown_on_request(account: Account) -> None:
+async def test_revoked_keys_are_listed_only_on_request(account: Account) -> None:
     kept, revoked = await account.create_key(), await account.create_key()
     await account.revoke_key(revoked)
     assert [key["id"] for key in await _list(account)] == [kept.id]
@@ -141,7 +141,9 @@ async def test_revoked_keys_leave_the_list_and_are_shown_on_request(account: Acc
     assert datetime.fromisoformat(shown[0]["created_at"]) < revoked_at <= datetime.now(UTC)
 
 
-async def test_a_key_is_revoked_once_and_the_first_time_counts(account: Account, database: asyncpg.Connection) -> None:
+async def test_a_second_revocation_is_404_and_keeps_the_time_of_the_first(
+    account: Account, database: asyncpg.Connection
+) -> None:
     key = await account.create_key()
     first = await _revoke(account, key.id)
     assert (first.status_code, first.content) == (204, b"")
@@ -167,7 +169,7 @@ async def test_a_key_is_revoked_once_and_the_first_time_counts(account: Account,
         "0" * 5000,
     ],
 )
-async def test_what_is_not_an_id_is_404_like_an_unknown_key(account: Account, key_id: str) -> None:
+async def test_an_invalid_id_is_404_like_an_unknown_key(account: Account, key_id: str) -> None:
     unknown, malformed = await _revoke(account, UNKNOWN_ID), await _revoke(account, key_id)
     assert (unknown.status_code, unknown.json()["code"]) == (404, "key_not_found")
     assert as_seen(malformed) == as_seen(unknown)
@@ -193,7 +195,7 @@ async def test_a_revoked_key_is_refused_at_once(client: httpx2.AsyncClient, acco
     assert (await generate(client, other)).status_code == 200
 
 
-async def test_a_key_that_was_revoked_before_it_was_used_is_refused_like_an_unknown_one(
+async def test_a_key_that_was_revoked_before_its_first_call_is_refused_like_an_unknown_one(
     client: httpx2.AsyncClient, account: Account
 ) -> None:
     key = await account.create_key()
@@ -204,7 +206,7 @@ async def test_a_key_that_was_revoked_before_it_was_used_is_refused_like_an_unkn
     assert "ratelimit" not in unknown[1]
 
 
-async def test_a_suspended_key_is_refused_before_its_body_is_looked_at(
+async def test_a_suspended_key_is_refused_before_its_body_is_validated(
     client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection
 ) -> None:
     key = await account.create_key()
@@ -213,7 +215,7 @@ async def test_a_suspended_key_is_refused_before_its_body_is_looked_at(
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_api_key")
 
 
-async def test_no_key_is_made_for_an_account_that_is_disabled_meanwhile(
+async def test_no_key_is_created_for_an_account_that_is_disabled_meanwhile(
     account: Account, database: asyncpg.Connection
 ) -> None:
     async with database.transaction():
@@ -246,7 +248,7 @@ def _spelled(key: Key) -> dict[str, str]:
     }
 
 
-async def test_nothing_but_the_exact_key_is_a_key(client: httpx2.AsyncClient, account: Account) -> None:
+async def test_only_the_exact_text_of_a_key_is_accepted(client: httpx2.AsyncClient, account: Account) -> None:
     key = await account.create_key()
     wrong = {name: await generate(client, Key("", raw)) for name, raw in _spelled(key).items() if raw != key.raw}
     seen = {name: as_seen(answer) for name, answer in wrong.items()}
@@ -255,7 +257,9 @@ async def test_nothing_but_the_exact_key_is_a_key(client: httpx2.AsyncClient, ac
     assert (await generate(client, key)).status_code == 200
 
 
-async def test_without_a_key_there_is_no_picture_and_no_error_parameter(client: httpx2.AsyncClient) -> None:
+async def test_a_call_without_a_key_is_401_and_its_challenge_has_no_error_parameter(
+    client: httpx2.AsyncClient,
+) -> None:
     answer = await client.post("/v1/generate", json={"prompt": "A cute banana"})
     assert (answer.status_code, answer.json()["detail"]) == (401, "Invalid API key")
     assert answer.headers["www-authenticate"] == 'Bearer realm="nanobanana"'

@@ -1,7 +1,7 @@
-"""Limits of a key's or an account's own: what goes before what, when it is known, and what is no limit."""
+"""Limits that were set for a key or an account: their order, when servers apply them, and invalid ones."""
 
 from collections.abc import AsyncIterator
-from functools import partial
+from typing import Any
 
 import asyncpg
 import httpx2
@@ -9,8 +9,8 @@ import pytest
 from app.core.db import SessionMaker, create_engine
 from app.core.security import new_id
 from app.core.settings import ConfigurationError
-from app.features.keys.cache import KNOWN_SECONDS, CallerCache
 from app.features.keys.limits import Change, OwnLimits, find_limits, read_change, set_limits
+from app.generations.callers import KNOWN_SECONDS
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from tests.conftest import Start
 from tests.features.held import held
@@ -23,28 +23,28 @@ NOTHING_OF_ACCOUNT: Change = {"generate_limit": None, "generate_limit_per_key": 
 
 @pytest.fixture
 async def key(account: Account) -> Key:
-    """A key that nobody has used."""
+    """A key that has not been used."""
     return await account.create_key()
 
 
 @pytest.fixture
 async def sessions(database_url: str) -> AsyncIterator[SessionMaker]:
-    """Transactions as the command line has them."""
+    """A session maker as the command line has it."""
     engine = create_engine(database_url, pool_size=1)
     yield async_sessionmaker(engine)
     await engine.dispose()
 
 
 @pytest.fixture
-def cache_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time by which every application that is started from now on forgets its callers."""
+def cache_clock(externals: dict[str, Any]) -> Clock:
+    """The clock by which applications that are started from now on forget their callers."""
     clock = Clock(1_000_000)
-    monkeypatch.setattr("app.main.CallerCache", partial(CallerCache, clock=clock))
+    externals["cache_clock"] = clock
     return clock
 
 
 async def _give(sessions: SessionMaker, owner: str, **texts: str) -> bool:
-    """What `nanobanana limits set` does with what was typed."""
+    """What `nanobanana limits set` does with these arguments."""
     async with sessions.begin() as session:
         return await set_limits(session, owner=owner, change=read_change(texts))
 
@@ -59,7 +59,7 @@ async def _policy(client: httpx2.AsyncClient, key: Key) -> str:
     return policy
 
 
-async def test_a_keys_own_limit_goes_before_its_accounts_and_that_before_the_settings(
+async def test_a_limit_of_the_key_precedes_that_of_its_account_which_precedes_the_settings(
     start: Start, sessions: SessionMaker, cache_clock: Clock, account: Account, key: Key
 ) -> None:
     client, other = await start(generate_limit_per_key="50/hour"), await account.create_key()
@@ -78,7 +78,7 @@ async def test_a_keys_own_limit_goes_before_its_accounts_and_that_before_the_set
         assert (await _policy(client, key), await _policy(client, other)) == (of_key, of_other)
 
 
-async def test_an_accounts_own_limit_goes_before_the_settings(
+async def test_a_limit_of_the_account_precedes_the_settings(
     start: Start, sessions: SessionMaker, cache_clock: Clock, limit_clock: Clock, account: Account
 ) -> None:
     client, key = await start(generate_limit_per_account="1/day"), await account.create_key()
@@ -92,7 +92,7 @@ async def test_an_accounts_own_limit_goes_before_the_settings(
     assert [(await generate(client, stranger, size="0x0")).status_code for _ in range(2)] == [422, 429]
 
 
-async def test_a_wider_limit_helps_who_has_spent_the_narrow_one_at_its_own_pace(
+async def test_a_faster_limit_refills_a_spent_key_at_its_own_rate(
     start: Start, sessions: SessionMaker, cache_clock: Clock, limit_clock: Clock, account: Account
 ) -> None:
     client, key = await start(generate_limit_per_key="1/day"), await account.create_key()
@@ -105,20 +105,20 @@ async def test_a_wider_limit_helps_who_has_spent_the_narrow_one_at_its_own_pace(
 
 
 @pytest.mark.usefixtures("patience")
-async def test_the_places_of_a_key_go_by_the_same_order(
+async def test_the_slots_of_a_key_follow_the_same_order(
     start: Start, sessions: SessionMaker, cache_clock: Clock, account: Account, database: asyncpg.Connection
 ) -> None:
     client = await start(generate_concurrency_per_key=3, record_deadline_seconds=60)
     key = await account.create_key()
     changes = [(account.email, "default", 3), (account.email, "1", 1), (key.id, "4", 4), (account.email, "default", 4)]
-    for owner, text, places in [*changes, (key.id, "default", 3)]:
+    for owner, text, slots in [*changes, (key.id, "default", 3)]:
         assert await _give(sessions, owner, generate_concurrency=text)
         cache_clock.now += KNOWN_SECONDS
-        async with held(database, key, client, places=places) as refused:
+        async with held(database, key, client, slots=slots) as refused:
             assert {answer.json()["code"] for answer in refused} == {"concurrency_limit_exceeded"}
 
 
-async def test_a_running_server_that_knew_the_key_knows_its_new_limit_within_ten_seconds(
+async def test_a_running_server_applies_a_new_limit_within_ten_seconds(
     start: Start, sessions: SessionMaker, cache_clock: Clock, key: Key
 ) -> None:
     client = await start(generate_limit_per_key="50/hour")
@@ -129,7 +129,7 @@ async def test_a_running_server_that_knew_the_key_knows_its_new_limit_within_ten
     assert await _policy(await start(generate_limit_per_key="50/hour"), key) == '"key";q=60;w=3600'
 
 
-async def test_what_was_set_is_shown_of_the_account_and_its_unrevoked_keys_and_the_rest_stays(
+async def test_find_limits_shows_what_was_set_for_the_account_and_its_unrevoked_keys(
     sessions: SessionMaker, account: Account, other_account: Account, key: Key
 ) -> None:
     revoked, second = await account.create_key(), await account.create_key()
@@ -160,7 +160,7 @@ async def test_what_was_set_is_shown_of_the_account_and_its_unrevoked_keys_and_t
     ],
     ids=ascii,
 )
-def test_what_is_no_limit_is_told(name: str, text: str) -> None:
+def test_an_invalid_limit_raises_a_sentence(name: str, text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^A limit must look like 600/minute"):
         read_change({name: text})
 
@@ -168,12 +168,12 @@ def test_what_is_no_limit_is_told(name: str, text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "0", "-1", "+1", "01", "1e3", "1.0", "1_0", " 1", "1\n", "1000001", "9" * 5000, "\u0661"], ids=ascii
 )
-def test_what_is_no_number_of_places_is_told(text: str) -> None:
+def test_an_invalid_concurrency_raises_a_sentence(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^The concurrency must be a number from 1 to 1000000\.$"):
         read_change({"generate_concurrency": text})
 
 
-async def test_a_limit_that_such_an_owner_cannot_have_changes_nothing(
+async def test_a_change_that_does_not_fit_its_owner_changes_nothing(
     sessions: SessionMaker, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     before = await everything_stored(database)

@@ -1,4 +1,4 @@
-"""Calls with keys that nobody has: limited by address, and never at the cost of whoever has a good one."""
+"""Calls with keys that are not active are limited by address, and calls with active keys never are."""
 
 import asyncio
 import secrets
@@ -33,7 +33,7 @@ def _never_seen() -> str:
 
 @pytest.fixture
 async def bad(account: Account) -> dict[str, Callable[[], str]]:
-    """Ways to make up something that is no good key, by what is wrong with it."""
+    """Makers of keys that are not active, by what is wrong with them."""
     revoked = await account.create_key()
     await account.revoke_key(revoked)
     malformed: Iterator[str] = iter(["x", UNKNOWN.upper(), f"{UNKNOWN}0", account.token] * 99)
@@ -45,7 +45,7 @@ async def bad(account: Account) -> dict[str, Callable[[], str]]:
     }
 
 
-async def test_what_is_no_good_key_is_refused_until_retry_after_wherever_it_is_sent(
+async def test_beyond_the_limit_keys_that_are_not_active_are_429_until_retry_after_on_every_route(
     start: Start, limit_clock: Clock, account: Account, bad: dict[str, Callable[[], str]]
 ) -> None:
     client, good = await start(unknown_key_limit_per_ip="3/hour"), await account.create_key()
@@ -64,21 +64,21 @@ async def test_what_is_no_good_key_is_refused_until_retry_after_wherever_it_is_s
         limit_clock.now += 3600
 
 
-async def test_all_kinds_and_all_routes_are_counted_together(start: Start, bad: dict[str, Callable[[], str]]) -> None:
+async def test_all_kinds_and_all_routes_take_from_one_limit(start: Start, bad: dict[str, Callable[[], str]]) -> None:
     client = await start(unknown_key_limit_per_ip="12/day")
     answers = [await _call(client, make(), route) for make in bad.values() for route in ROUTES]
     assert {answer.status_code for answer in answers} == {401}
     assert {(await _call(client, make(), route)).status_code for make in bad.values() for route in ROUTES} == {429}
 
 
-async def test_good_keys_take_nothing_from_it(start: Start, account: Account) -> None:
+async def test_active_keys_take_nothing_from_the_limit(start: Start, account: Account) -> None:
     client, good = await start(unknown_key_limit_per_ip="1/day"), await account.create_key()
     for _ in range(3):
         await _assert_good(client, good)
     assert [(await _call(client, UNKNOWN)).status_code for _ in range(2)] == [401, 429]
 
 
-async def test_a_call_without_any_credential_is_not_counted(start: Start) -> None:
+async def test_calls_without_a_key_take_nothing_from_the_limit(start: Start) -> None:
     client = await start(unknown_key_limit_per_ip="1/day")
     for method, path in ROUTES:
         for headers in ({}, {"Authorization": "Basic YTpi"}, {"Authorization": "Bearer"}):
@@ -87,7 +87,7 @@ async def test_a_call_without_any_credential_is_not_counted(start: Start) -> Non
     assert [(await _call(client, UNKNOWN)).status_code for _ in range(2)] == [401, 429]
 
 
-async def test_it_is_counted_by_the_address_behind_trusted_proxies_alone(start: Start) -> None:
+async def test_the_limit_is_that_of_the_address_behind_trusted_proxies(start: Start) -> None:
     client = await start(unknown_key_limit_per_ip="1/day", trusted_proxies="127.0.0.0/8")
     first = [(await _call(client, UNKNOWN, address=f"2001:db8::{n}")).status_code for n in range(1, 4)]
     assert first == [401, 429, 429], "a /64 is one caller"
@@ -95,9 +95,7 @@ async def test_it_is_counted_by_the_address_behind_trusted_proxies_alone(start: 
     assert forged == [401, 429, 429]
 
 
-async def test_parallel_calls_with_keys_that_nobody_has_are_no_more_than_the_limit(
-    start: Start, account: Account
-) -> None:
+async def test_parallel_calls_with_unknown_keys_are_no_more_than_the_limit(start: Start, account: Account) -> None:
     client, good = await start(unknown_key_limit_per_ip="5/day"), await account.create_key()
     calls = [_call(client, _never_seen() if n % 2 else UNKNOWN) for n in range(60)]
     answers = await asyncio.gather(*calls, *(generate(client, good) for _ in range(10)))

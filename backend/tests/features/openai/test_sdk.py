@@ -11,7 +11,7 @@ import asyncpg
 import httpx2
 import openai
 import pytest
-from app.models import PictureFormat
+from app.core.images import ImageFormat
 from openai import AsyncOpenAI
 from PIL import Image
 from tests.conftest import Start
@@ -62,7 +62,7 @@ async def test_urls_lead_to_the_pictures(
 
 
 @pytest.mark.parametrize("picture_format", ["png", "jpeg", "webp"])
-async def test_bytes_are_a_picture_of_the_asked_format(sdk: AsyncOpenAI, picture_format: PictureFormat) -> None:
+async def test_bytes_are_a_picture_of_the_asked_format(sdk: AsyncOpenAI, picture_format: ImageFormat) -> None:
     answer = await sdk.images.generate(
         prompt="A cute banana", size="512x512", response_format="b64_json", output_format=picture_format
     )

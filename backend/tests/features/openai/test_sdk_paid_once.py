@@ -11,7 +11,7 @@ from tests.conftest import Start
 from tests.features.generate.painted import Painted, painted, painted_by_openai
 from tests.features.openai.test_sdk import sdk_of
 from tests.features.usage.recorded import locked, total
-from tests.providers.ways import BY_NAME, Dialect
+from tests.providers.failures import BY_NAME, Dialect
 from tests.standins import gemini
 
 DEADLINE_SECONDS = 2
@@ -43,12 +43,12 @@ async def ask(there: Painted) -> tuple[str | None, list[int]]:
 async def test_one_call_is_one_drawing_where_that_may_have_been_paid(
     start: Start, database: asyncpg.Connection, dialect: Dialect, name: str
 ) -> None:
-    way, behind = BY_NAME[name], painted if dialect == "gemini" else painted_by_openai
-    deadline = {"generation_deadline_seconds": DEADLINE_SECONDS} if way.is_silent else {}
+    failure, behind = BY_NAME[name], painted if dialect == "gemini" else painted_by_openai
+    deadline = {"generation_deadline_seconds": DEADLINE_SECONDS} if failure.is_silent else {}
     async with behind(start, **deadline) as there:
-        there.provider.faults.extend([way.reply(dialect)] * 9)
+        there.provider.faults.extend([failure.reply(dialect)] * 9)
         code, told = await ask(there)
-        assert (code, len(there.provider.seen), len(told)) == (way.code, 1, 1)
+        assert (code, len(there.provider.seen), len(told)) == (failure.code, 1, 1)
         assert await total(database, there.key) == 0
 
 

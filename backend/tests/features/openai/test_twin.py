@@ -9,7 +9,7 @@ from collections import Counter
 import asyncpg
 import httpx2
 import pytest
-from app.providers.picture import draw_png
+from app.providers.stub.art import draw_png
 from tests.conftest import Start
 from tests.features.generate.painted import painted
 from tests.features.usage.recorded import total

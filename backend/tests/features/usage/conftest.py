@@ -1,24 +1,24 @@
-"""What tests of recording share."""
+"""Fixtures for tests of recording."""
 
 from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
-from app.features.usage.ledger import Ledger
-from app.features.usage.ledger.writer import Connect, Writer
+from app.generations.ledger import Ledger
+from app.generations.ledger.writer import Connect, Writer
 from tests.conftest import Start
 from tests.harness import Account, Key
 
 
 @pytest.fixture
 async def key(account: Account) -> Key:
-    """A key that nobody has used."""
+    """A key without calls."""
     return await account.create_key()
 
 
 @pytest.fixture
 async def ledger(patience: Connect) -> AsyncIterator[Ledger]:
-    """A ledger by itself that waits for a lock while a test holds it."""
+    """A ledger without an application that waits for a lock while a test holds it."""
     ledger = Ledger(Writer(patience), queue_max=1000, deadline_seconds=60)
     ledger.open()
     yield ledger

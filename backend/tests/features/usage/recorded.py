@@ -1,4 +1,4 @@
-"""What stands in the ledger and in the counters, and ways to hold up or cut off whoever writes there."""
+"""The contents of ledger and counters, and ways to delay or disconnect the ledger's writer."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,8 +7,9 @@ from datetime import date
 
 import asyncpg
 from app.core.security import new_timed_id
-from app.features.usage.ledger import Ledger
-from app.features.usage.ledger.entries import Entry, Recorded
+from app.generations.ledger import Ledger
+from app.generations.ledger.queue import PendingRecord, Recorded
+from app.generations.spec import MODEL
 from sqlalchemy.engine import make_url
 from tests.harness import Key, looks
 
@@ -20,7 +21,7 @@ _USAGE = "select day, pictures from usage where key_id = $1 order by day"
 
 
 async def usage(database: asyncpg.Connection, key: Key) -> dict[date, int]:
-    """What is counted for the key, day by day, which is what was delivered under it."""
+    """The key's counters by day, which must equal its delivered generations."""
     counted, recorded = [
         {row["day"]: row["pictures"] for row in await database.fetch(query, key.id)} for query in (_USAGE, _LEDGER)
     ]
@@ -29,7 +30,7 @@ async def usage(database: asyncpg.Connection, key: Key) -> dict[date, int]:
 
 
 async def total(database: asyncpg.Connection, key: Key) -> int:
-    """How many pictures are counted for the key, which is how many were delivered under it."""
+    """The sum of the key's counters, which must equal its delivered generations."""
     return sum((await usage(database, key)).values())
 
 
@@ -46,42 +47,51 @@ async def assert_nothing_recorded(database: asyncpg.Connection, key: Key) -> Non
 
 @asynccontextmanager
 async def locked(database: asyncpg.Connection, key: Key) -> AsyncIterator[None]:
-    """The key's row is held by this connection: whoever records for the key waits."""
+    """Locks the key's row by this connection: the ledger waits to record under the key."""
     async with database.transaction():
         await database.execute("select from api_keys where id = $1 for no key update", key.id)
         yield
 
 
 async def until_waiting(database: asyncpg.Connection, count: int = 1) -> None:
-    """Returns once that many transactions of this database wait for others."""
+    """Returns once this many backends of the database wait for locks."""
     waiting = """
         select count(distinct l.pid) from pg_locks l join pg_stat_activity a using (pid)
         where not l.granted and a.datname = current_database()
     """
     for _ in looks():
-        await database.execute("select pg_stat_clear_snapshot()")  # within a transaction the view stands still
+        await database.execute("select pg_stat_clear_snapshot()")  # within a transaction the view is a snapshot
         if await database.fetchval(waiting) == count:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("they do not wait")
 
 
-def new_entry(key: Key, *, prompt: str = "A cute banana", now: float = 0) -> Entry:
-    """A generation to be recorded."""
-    return Entry(new_timed_id("gen", now=now), key.id, prompt, "64x64", "stub")
+def new_record(key: Key, *, prompt: str = "A cute banana", now: float = 0) -> PendingRecord:
+    """One image of a key that nobody has changed, which is recorded as delivered."""
+    return PendingRecord(
+        ids=[new_timed_id("gen", now=now)],
+        key_id=key.id,
+        revision=0,
+        prompt=prompt,
+        size="64x64",
+        format="png",
+        model=MODEL,
+        provider="stub",
+    )
 
 
-async def outcomes(ledger: Ledger, *entries: Entry) -> list[Recorded | BaseException]:
-    """What becomes of entries that are handed over at once, before any of them is written."""
-    return await asyncio.gather(*(ledger.record(entry) for entry in entries), return_exceptions=True)
+async def outcomes(ledger: Ledger, *records: PendingRecord) -> list[Recorded | BaseException]:
+    """The outcomes of records that are queued together, before any is written."""
+    return await asyncio.gather(*(ledger.record(record) for record in records), return_exceptions=True)
 
 
 class Line:
-    """A loopback port that leads to the database, and loses answers when it is told to."""
+    """A loopback port that forwards to the database, and can drop its answers."""
 
     def __init__(self, database_url: str) -> None:
-        self._to = make_url(database_url)
-        self._deaf = False
+        self._target = make_url(database_url)
+        self._drop_next = False
         self.cut = asyncio.Event()
         self.mended = asyncio.Event()
         self.mended.set()
@@ -89,15 +99,15 @@ class Line:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Leads to the database. Connections that come while the line is broken wait."""
+        """Forwards to the database. New connections wait while the line is broken."""
         tasks: set[asyncio.Task[None]] = set()
 
         def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             tasks.add(asyncio.create_task(self._lead(reader, writer)))
 
         server = await asyncio.start_server(lead, "127.0.0.1", 0)
-        way = self._to.set(host="127.0.0.1", port=server.sockets[0].getsockname()[1], query={"ssl": "disable"})
-        self.url = way.render_as_string(hide_password=False)
+        url = self._target.set(host="127.0.0.1", port=server.sockets[0].getsockname()[1], query={"ssl": "disable"})
+        self.url = url.render_as_string(hide_password=False)
         async with server:
             yield
             for task in tasks:
@@ -105,17 +115,17 @@ class Line:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def lose_the_next_answer(self) -> None:
-        """What the database says next never arrives; the connection ends instead, and the line stays broken."""
-        self._deaf = True
+        """Drops the database's next answer and closes its connection; the line stays broken until `mended` is set."""
+        self._drop_next = True
         self.mended.clear()
 
     async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self.mended.wait()
-        folder, port = self._to.query.get("host"), self._to.port or 5432
+        folder, port = self._target.query.get("host"), self._target.port or 5432
         if folder:
             there = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
         else:
-            there = await asyncio.open_connection(self._to.host, port)
+            there = await asyncio.open_connection(self._target.host, port)
         to_there = asyncio.create_task(self._pour(reader, there[1]))
         try:
             await self._pour(there[0], writer, answers=True)
@@ -129,8 +139,8 @@ class Line:
     async def _pour(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool = False) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65_536):
-                if answers and self._deaf:
-                    self._deaf = False
+                if answers and self._drop_next:
+                    self._drop_next = False
                     self.cut.set()
                     return
                 writer.write(data)

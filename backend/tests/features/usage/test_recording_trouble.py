@@ -1,4 +1,4 @@
-"""When recording meets trouble: what was told as a success is on disk, and what was told as refused never will be."""
+"""Failures while recording: a success is on disk, and a refused generation is never recorded."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,16 +12,17 @@ import httpx2
 import pytest
 from app.core.db import connect_for_writing
 from app.core.errors import Invalid, Unavailable
-from app.features.usage.ledger import Ledger
-from app.features.usage.ledger.entries import Entry, OutcomeUnknown, Recorded
-from app.features.usage.ledger.statements import DOUBTS, RECORD
-from app.features.usage.ledger.writer import Connect, Rows, StatementRefusedError, Writer
+from app.generations.errors import OutcomeUnknown
+from app.generations.ledger import Ledger
+from app.generations.ledger.queue import PendingRecord, Recorded
+from app.generations.ledger.statements import FIND_RECORDED, RECORD, Statement
+from app.generations.ledger.writer import Connect, Rows, StatementRefusedError, Writer
 from tests.conftest import Start
 from tests.features.usage.recorded import (
     assert_nothing_recorded,
     ids,
     locked,
-    new_entry,
+    new_record,
     outcomes,
     total,
     until_waiting,
@@ -30,6 +31,7 @@ from tests.harness import Account, Key, generate
 from tests.problems import check_problem
 from tests.raw_http import JSON_TYPE, head
 
+_COUNTER = "insert into usage (key_id, day, pictures) values ($1, (now() at time zone 'UTC')::date, 0)"
 POISON = ["a\0b", "a\ud800b"]
 
 
@@ -38,35 +40,35 @@ def _kinds(told: Sequence[object]) -> list[type]:
 
 
 @pytest.mark.parametrize("place", [0, 3, 6])
-async def test_a_row_that_cannot_be_stored_fails_alone(
+async def test_a_generation_that_cannot_be_stored_fails_alone(
     ledger: Ledger, key: Key, database: asyncpg.Connection, place: int
 ) -> None:
-    good = [new_entry(key) for _ in range(6)]
-    entries = [*good[:place], *(new_entry(key, prompt=prompt) for prompt in POISON), *good[place:]]
-    told = await outcomes(ledger, *entries)
-    assert _kinds(told) == [Invalid if entry.prompt in POISON else Recorded for entry in entries]
-    assert await ids(database, key) == {entry.id for entry in good}
+    good = [new_record(key) for _ in range(6)]
+    records = [*good[:place], *(new_record(key, prompt=prompt) for prompt in POISON), *good[place:]]
+    told = await outcomes(ledger, *records)
+    assert _kinds(told) == [Invalid if record.prompt in POISON else Recorded for record in records]
+    assert await ids(database, key) == {record.id for record in good}
     assert await total(database, key) == 6
 
 
-async def test_a_key_that_somebody_holds_stalls_only_its_own(
+async def test_a_locked_key_row_delays_only_calls_of_that_key(
     database_url: str, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
-    # To find the key by halving the batch would take a lock's time-out for each half, and longer than the deadline.
+    # Halving the batch to find the key would take a lock timeout for each half, longer than the deadline.
     ledger = Ledger(Writer(partial(connect_for_writing, database_url)), queue_max=100, deadline_seconds=5)
     ledger.open()
     free = [await account.create_key() for _ in range(3)]
     async with locked(database, key):
-        told = await outcomes(ledger, *(new_entry(each) for each in (key, *free * 32, key)))
+        told = await outcomes(ledger, *(new_record(each) for each in (key, *free * 32, key)))
         assert _kinds(told) == [Unavailable, *[Recorded] * 96, Unavailable]
         assert [await total(database, each) for each in free] == [32, 32, 32]
-    await ledger.record(new_entry(free[0]))
+    await ledger.record(new_record(free[0]))
     await ledger.close()
     await assert_nothing_recorded(database, key)
 
 
 @pytest.mark.usefixtures("patience")
-async def test_a_full_queue_is_503_and_what_it_refused_is_never_recorded(
+async def test_a_full_queue_is_503_and_no_refused_generation_is_recorded(
     start: Start, key: Key, database: asyncpg.Connection
 ) -> None:
     client = await start(record_queue_max=1, record_deadline_seconds=60)
@@ -84,7 +86,7 @@ async def test_a_full_queue_is_503_and_what_it_refused_is_never_recorded(
 
 
 @pytest.mark.usefixtures("patience")
-async def test_past_the_deadline_what_waited_is_never_recorded_and_what_was_sent_is_unknown(
+async def test_past_the_deadline_queued_generations_are_never_recorded_and_sent_ones_are_unknown(
     start: Start, key: Key, database: asyncpg.Connection
 ) -> None:
     client = await start(record_deadline_seconds=1)
@@ -101,7 +103,7 @@ async def test_past_the_deadline_what_waited_is_never_recorded_and_what_was_sent
     assert await total(database, key) == 2
 
 
-async def test_what_is_refused_while_there_is_no_connection_yet_is_never_recorded(
+async def test_a_call_refused_while_there_is_no_connection_is_never_recorded(
     database_url: str, key: Key, database: asyncpg.Connection
 ) -> None:
     there = asyncio.Event()
@@ -112,21 +114,21 @@ async def test_what_is_refused_while_there_is_no_connection_yet_is_never_recorde
 
     ledger = Ledger(Writer(connect), queue_max=100, deadline_seconds=0.2)
     ledger.open()
-    assert _kinds(await outcomes(ledger, new_entry(key), new_entry(key))) == [Unavailable, Unavailable]
+    assert _kinds(await outcomes(ledger, new_record(key), new_record(key))) == [Unavailable, Unavailable]
     there.set()
     await ledger.close()
     await assert_nothing_recorded(database, key)
 
 
-async def test_what_is_refused_while_another_part_of_its_batch_is_written_is_never_recorded(
+async def test_a_call_refused_while_another_half_of_its_batch_is_written_is_never_recorded(
     patience: Connect, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     ledger, other = Ledger(Writer(patience), queue_max=100, deadline_seconds=1), await account.create_key()
     ledger.open()
-    # The bad row is met at once. The halves are then written one after the other, and the first has to wait.
-    entries = new_entry(key), new_entry(other, prompt="\0"), new_entry(other), new_entry(other)
+    # The bad row fails the batch at once. Its halves are written one after the other, and the first has to wait.
+    records = new_record(key), new_record(other, prompt="\0"), new_record(other), new_record(other)
     async with locked(database, key):
-        told = await outcomes(ledger, *entries)
+        told = await outcomes(ledger, *records)
         assert _kinds(told) == [OutcomeUnknown, Unavailable, Unavailable, Unavailable]
     await ledger.close()
     assert await total(database, key) == 1
@@ -134,36 +136,36 @@ async def test_what_is_refused_while_another_part_of_its_batch_is_written_is_nev
 
 
 @pytest.mark.parametrize("sqlstate", ["40P01", "40001"])
-@pytest.mark.parametrize("statement", [RECORD, DOUBTS], ids=["record", "doubts"])
-async def test_a_deadlock_or_a_serialization_failure_is_tried_again(
-    patience: Connect, key: Key, database: asyncpg.Connection, *, statement: str, sqlstate: str
+@pytest.mark.parametrize("refused", [RECORD, FIND_RECORDED], ids=["record", "find_recorded"])
+async def test_a_deadlock_or_a_serialization_failure_is_retried(
+    patience: Connect, key: Key, database: asyncpg.Connection, *, refused: Statement, sqlstate: str
 ) -> None:
     class Refused(Writer):
         refusals = iter([sqlstate, sqlstate])
 
-        async def _fetch(self, connection: asyncpg.Connection, text: str, *columns: Sequence[Any]) -> Rows:
-            if text == statement and (state := next(self.refusals, None)):
+        async def _fetch(self, connection: asyncpg.Connection, statement: Statement, **values: Any) -> Rows:
+            if statement is refused and (state := next(self.refusals, None)):
                 raise StatementRefusedError(state)
-            return await super()._fetch(connection, text, *columns)
+            return await super()._fetch(connection, statement, **values)
 
     ledger = Ledger(Refused(patience), queue_max=100, deadline_seconds=60)
     ledger.open()
-    entries = [new_entry(key) for _ in range(3)]
-    for entry in entries:
-        entry.scope, entry.fingerprint = sha256(key.raw.encode()).digest(), bytes(32)
-    first, *others = await outcomes(ledger, *entries)
+    records = [new_record(key) for _ in range(3)]
+    for record in records:
+        record.scope, record.fingerprint = sha256(key.raw.encode()).digest(), bytes(32)
+    first, *others = await outcomes(ledger, *records)
     await ledger.close()
     assert isinstance(first, Recorded)
-    assert others == [Recorded(first.id, first.created_at, replayed=True)] * 2
+    assert others == [Recorded(first.ids, first.created_at, is_replay=True)] * 2
     assert await total(database, key) == 1
 
 
-async def test_a_real_deadlock_is_tried_again_and_nobody_notices(
+async def test_a_real_deadlock_is_retried_without_an_error(
     patient: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
 ) -> None:
-    await database.execute("set deadlock_timeout = '1h'")  # so that the other side is the one that gives way
+    await database.execute("set deadlock_timeout = '1h'")  # so that the other transaction is the one that is aborted
     async with database.transaction():
-        await database.execute("insert into usage values ($1, (now() at time zone 'UTC')::date, 0)", key.id)
+        await database.execute(_COUNTER, key.id)
         call = asyncio.ensure_future(generate(patient, key))
         await until_waiting(database)
         await database.execute("select from api_keys where id = $1 for no key update", key.id)
@@ -172,24 +174,24 @@ async def test_a_real_deadlock_is_tried_again_and_nobody_notices(
     assert await total(database, key) == 1
 
 
-async def test_a_failure_of_our_own_is_told_and_the_next_call_is_recorded(
+async def test_an_unexpected_exception_is_outcome_unknown_and_the_next_call_is_recorded(
     ledger: Ledger, key: Key, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(_writer: Writer, _entries: Sequence[Entry]) -> Sequence[Entry]:
+    async def fail(_writer: Writer, _work: Sequence[PendingRecord]) -> Sequence[PendingRecord]:
         raise RuntimeError
 
     with monkeypatch.context() as context:
         context.setattr(Writer, "write", fail)
-        assert _kinds(await outcomes(ledger, new_entry(key))) == [OutcomeUnknown]
-    assert ledger.alive
-    await ledger.record(new_entry(key))
+        assert _kinds(await outcomes(ledger, new_record(key))) == [OutcomeUnknown]
+    assert ledger.is_alive
+    await ledger.record(new_record(key))
     assert await total(database, key) == 1
 
 
-async def test_a_ledger_that_has_died_refuses_and_is_not_ready(
+async def test_a_ledger_whose_writer_has_died_refuses_calls_and_is_not_ready(
     start: Start, key: Key, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def die(_writer: Writer, _entries: Sequence[Entry]) -> Sequence[Entry]:
+    async def die(_writer: Writer, _work: Sequence[PendingRecord]) -> Sequence[PendingRecord]:
         raise asyncio.CancelledError
 
     with monkeypatch.context() as context:
@@ -201,15 +203,15 @@ async def test_a_ledger_that_has_died_refuses_and_is_not_ready(
     await assert_nothing_recorded(database, key)
 
 
-async def test_what_waits_when_the_ledger_closes_is_recorded(
+async def test_queued_generations_are_recorded_when_the_ledger_closes(
     patience: Connect, key: Key, database: asyncpg.Connection
 ) -> None:
     ledger = Ledger(Writer(patience), queue_max=100, deadline_seconds=60)
     ledger.open()
     async with locked(database, key):
-        sent = asyncio.ensure_future(outcomes(ledger, new_entry(key)))
+        sent = asyncio.ensure_future(outcomes(ledger, new_record(key)))
         await until_waiting(database)
-        waiting = [asyncio.ensure_future(ledger.record(new_entry(key))) for _ in range(5)]
+        waiting = [asyncio.ensure_future(ledger.record(new_record(key))) for _ in range(5)]
         await asyncio.sleep(0)
         closing = asyncio.ensure_future(ledger.close())
         await asyncio.sleep(0)
@@ -218,10 +220,10 @@ async def test_what_waits_when_the_ledger_closes_is_recorded(
     assert _kinds([*await sent, *await asyncio.gather(*waiting)]) == [Recorded] * 6
     assert await total(database, key) == 6
     with pytest.raises(Unavailable):
-        await ledger.record(new_entry(key))
+        await ledger.record(new_record(key))
 
 
-async def test_a_caller_who_hangs_up_changes_nothing(
+async def test_a_client_that_disconnects_does_not_change_what_is_recorded(
     patient: httpx2.AsyncClient, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     body, other = b'{"prompt": "A cute banana"}', await account.create_key()
@@ -232,13 +234,13 @@ async def test_a_caller_who_hangs_up_changes_nothing(
         await until_waiting(database)
         writer.close()
         await writer.wait_closed()
-        assert (await patient.get("/health")).status_code == 200  # by now the server has seen that nobody is there
-    assert (await generate(patient, other)).status_code == 200  # and behind it in the queue
+        assert (await patient.get("/health")).status_code == 200  # by now the server has seen the disconnect
+    assert (await generate(patient, other)).status_code == 200  # queued behind the abandoned call
     assert len(await ids(database, key)) == 1
     assert await total(database, key) == 1
 
 
-async def test_a_ledger_that_records_nothing_asks_nothing_of_the_database() -> None:
+async def test_an_idle_ledger_opens_no_connection() -> None:
     asked: list[str] = []
 
     async def connect() -> asyncpg.Connection:

@@ -1,9 +1,9 @@
-"""The ledger's statements find their rows by the indexes, from the first day on."""
+"""The ledger's statements use the indexes, also with a plan that was made on small tables."""
 
 import asyncpg
 import pytest
 from app.core.db import connect_for_writing
-from app.features.usage.ledger.statements import RECORD, SETTLE, SETTLED
+from app.generations.ledger.statements import FIND_SETTLED, RECORD, SETTLE, Statement
 
 _FEW_ROWS = """
     insert into users (id, email, password_hash) values ('usr_a', 'a@example.com', 'none');
@@ -16,9 +16,9 @@ _FEW_ROWS = """
 """
 
 
-@pytest.mark.parametrize("statement", [RECORD, SETTLE, SETTLED])
-async def test_a_plan_that_was_made_while_the_tables_were_small_goes_by_the_indexes(
-    new_database_url: str, statement: str
+@pytest.mark.parametrize("statement", [RECORD, SETTLE, FIND_SETTLED])
+async def test_a_plan_that_was_made_while_the_tables_were_small_uses_the_indexes(
+    new_database_url: str, statement: Statement
 ) -> None:
     connection = await connect_for_writing(new_database_url)
     await connection.execute(_FEW_ROWS)
@@ -28,10 +28,10 @@ async def test_a_plan_that_was_made_while_the_tables_were_small_goes_by_the_inde
     assert "Seq Scan" not in plan
 
 
-async def _plan(connection: asyncpg.Connection, statement: str) -> str:
-    """The one that is made once, for whatever parameters."""
+async def _plan(connection: asyncpg.Connection, statement: Statement) -> str:
+    """The generic plan, which does not depend on parameters."""
     await connection.execute("set plan_cache_mode = force_generic_plan")
-    await connection.execute(f"prepare recorded as {statement}")
+    await connection.execute(f"prepare recorded as {statement.text}")
     query = "select array_length(parameter_types, 1) from pg_prepared_statements where name = 'recorded'"
     nulls = ", ".join(["null"] * await connection.fetchval(query))
     lines = await connection.fetch(f"explain execute recorded ({nulls})")

@@ -1,4 +1,4 @@
-"""Idempotency keys do not pile up: those whose day is over go, while calls come in."""
+"""Idempotency keys older than a day are deleted while calls are served."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ from tests.conftest import Start
 from tests.harness import generate, looks, sign_up
 
 
-async def test_idempotency_keys_whose_day_is_over_are_swept(start: Start, database: asyncpg.Connection) -> None:
+async def test_expired_idempotency_keys_are_deleted(start: Start, database: asyncpg.Connection) -> None:
     client: httpx2.AsyncClient = await start()
     key = await (await sign_up(client)).create_key()
     old, young = bytes(32), bytes(31) + b"\1"

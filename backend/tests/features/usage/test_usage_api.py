@@ -1,4 +1,4 @@
-"""`GET /v1/usage`: how many pictures each key delivered on each UTC day, told to its account and to nobody else."""
+"""`GET /v1/usage`: how many images each key delivered on each UTC day, for its own account only."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 import asyncpg
 import httpx2
 import pytest
+from app.assembly import Externals
 from app.core.settings import Settings
 from tests.harness import JSON, PASSWORD, Account, Clock, Key, as_seen, generate, running
 from tests.problems import check_problem
@@ -34,7 +35,7 @@ async def _refused(account: Account, **query: object) -> list[str]:
 
 
 async def _count(database: asyncpg.Connection, key: Key, **pictures: int) -> None:
-    """Counters as they stand after these pictures: `_2026_03_01=7`."""
+    """Writes the counters of these images: `_2026_03_01=7`."""
     rows = [(key.id, date.fromisoformat(day[1:].replace("_", "-")), count) for day, count in pictures.items()]
     await database.executemany("insert into usage values ($1, $2, $3)", rows)
 
@@ -50,13 +51,13 @@ async def _all_pages(account: Account, query: str) -> list[list[JSON]]:
 
 @pytest.fixture
 async def on_the_first_of_march(settings: Settings, account: Account) -> AsyncIterator[Account]:
-    """The account, on an application for which it is the last second of 2026-03-01, UTC."""
-    async with running(settings, clock=Clock(LAST_SECOND)) as client:
+    """The account, on an application whose clock is the last second of 2026-03-01, UTC."""
+    async with running(settings, Externals(clock=Clock(LAST_SECOND))) as client:
         answer = await client.post("/v1/auth/login", json={"email": account.email, "password": PASSWORD})
         yield Account(client, account.id, account.email, answer.json()["access_token"])
 
 
-async def test_a_row_has_exactly_the_fields_of_the_contract_and_test_keys_are_marked(
+async def test_a_usage_row_has_exactly_the_documented_fields_and_names_its_environment(
     client: httpx2.AsyncClient, account: Account
 ) -> None:
     live, test = await account.create_key(), await account.create_key(environment="test")
@@ -106,7 +107,7 @@ async def test_from_and_to_are_both_included_and_the_newest_day_comes_first(
     assert [(row["date"], row["images"]) for row in rows] == [(f"2026-01-0{day}", day) for day in days]
 
 
-async def test_by_default_it_is_the_last_thirty_days_with_today(
+async def test_by_default_usage_covers_the_last_thirty_days_with_today(
     on_the_first_of_march: Account, database: asyncpg.Connection
 ) -> None:
     key = await on_the_first_of_march.create_key()
@@ -118,7 +119,7 @@ async def test_by_default_it_is_the_last_thirty_days_with_today(
     assert [row["date"] for row in await _usage(on_the_first_of_march, from_="2026-02-28")] == thirty_days[:2]
 
 
-async def test_only_the_asked_key_is_told(account: Account, database: asyncpg.Connection) -> None:
+async def test_key_id_selects_the_usage_of_one_key(account: Account, database: asyncpg.Connection) -> None:
     keys = [await account.create_key() for _ in range(3)]
     for number, key in enumerate(keys):
         await _count(database, key, _2026_01_01=number)
@@ -128,7 +129,7 @@ async def test_only_the_asked_key_is_told(account: Account, database: asyncpg.Co
     assert len(await _usage(account, to="2026-01-01")) == 3
 
 
-async def test_somebody_elses_key_is_404_byte_for_byte_like_one_that_never_was(
+async def test_another_accounts_key_is_404_byte_for_byte_like_an_unknown_one(
     client: httpx2.AsyncClient, account: Account, other_account: Account
 ) -> None:
     key = await other_account.create_key()
@@ -139,7 +140,7 @@ async def test_somebody_elses_key_is_404_byte_for_byte_like_one_that_never_was(
     assert [as_seen(answer) for answer in answers] == [as_seen(answers[0])] * len(ids)
 
 
-async def test_two_accounts_see_their_own_only(
+async def test_an_account_sees_only_its_own_usage(
     account: Account, other_account: Account, database: asyncpg.Connection
 ) -> None:
     keys = [await account.create_key(), await other_account.create_key()]
@@ -155,7 +156,7 @@ async def test_days_in_the_wrong_order_are_refused(account: Account) -> None:
     assert await _refused(account, from_="9999-12-31") == ["from"]
 
 
-async def test_the_last_thirty_days_of_the_calendars_first_days_are_those_that_there_are(
+async def test_thirty_days_that_begin_before_the_first_date_of_the_calendar_are_cut_off(
     account: Account, database: asyncpg.Connection
 ) -> None:
     key = await account.create_key()
@@ -191,7 +192,7 @@ async def test_the_last_thirty_days_of_the_calendars_first_days_are_those_that_t
     ids=ascii,
 )
 @pytest.mark.parametrize("parameter", ["from", "to"])
-async def test_what_is_no_day_is_refused_and_the_parameter_is_named(account: Account, parameter: str, day: str) -> None:
+async def test_an_invalid_day_is_refused_and_its_parameter_is_named(account: Account, parameter: str, day: str) -> None:
     assert await _refused(account, **{parameter: day}) == [parameter]
 
 
@@ -201,7 +202,7 @@ async def test_other_parameters_are_refused(account: Account, query: str) -> Non
     check_problem(answer, 422, "validation_error", more={"errors"})
 
 
-async def test_pages_keep_the_question_and_repeat_and_skip_nothing(
+async def test_pages_keep_the_query_and_neither_repeat_nor_skip_a_row(
     account: Account, database: asyncpg.Connection
 ) -> None:
     keys = [await account.create_key() for _ in range(3)]
@@ -217,12 +218,12 @@ async def test_pages_keep_the_question_and_repeat_and_skip_nothing(
     assert {row["key_id"] for page in of_one for row in page} == {keys[0].id}
 
 
-async def test_usage_is_told_for_the_login_token_only(client: httpx2.AsyncClient, account: Account) -> None:
+async def test_usage_needs_a_login_token(client: httpx2.AsyncClient, account: Account) -> None:
     key = await account.create_key()
     for headers in ({}, key.headers, {"Authorization": "Basic YTpi"}):
         check_problem(await client.get("/v1/usage", headers=headers), 401, "invalid_token")
 
 
-async def test_a_disabled_account_is_told_nothing(account: Account, database: asyncpg.Connection) -> None:
+async def test_a_disabled_account_cannot_list_its_usage(account: Account, database: asyncpg.Connection) -> None:
     await database.execute("update users set is_active = false where id = $1", account.id)
     check_problem(await account.client.get("/v1/usage", headers=account.headers), 401, "invalid_token")

@@ -1,0 +1,176 @@
+"""The only place where the parts are put together: for the server, the command line, tests and benchmarks alike."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+
+from app.core.db import SessionMaker, connect_for_writing, create_engine
+from app.core.metrics import Metrics
+from app.core.pool import BoundedPool
+from app.core.security import KeyEnvironment, TokenKey
+from app.core.settings import ConfigurationError, Settings
+from app.generations.callers import CallerCache
+from app.generations.collaborators import Generations
+from app.generations.ledger import Ledger
+from app.generations.ledger.writer import Connect, Writer
+from app.generations.lifetime import lifetime_of
+from app.generations.sweep import Sweeper
+from app.providers import Provider
+from app.providers.configured import configured_provider
+from app.providers.stub import StubProvider
+from app.ratelimit import Limiter
+from app.ratelimit.fallback import FallbackLimiter
+from app.ratelimit.memory import MemoryLimiter
+from app.ratelimit.policies import Policies
+from app.ratelimit.redis import RedisLimiter, open_redis
+from app.services import Services
+from app.storage.configured import configured_store
+
+_DECODING_NICENESS = 5
+"""The niceness of threads that decode what was paid: behind the event loop, before hashes and drawings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Externals:
+    """What the services take from outside this process, and a test can replace: clocks and a connection.
+
+    `clock`, in seconds since 1970, dates tokens and ids. Limits in memory and the cache of callers count the seconds of
+    `limit_clock` and `cache_clock`. `connect` makes the ledger's connection; None makes it to `database_url`.
+    """
+
+    clock: Callable[[], float] = time.time
+    limit_clock: Callable[[], float] = time.monotonic
+    cache_clock: Callable[[], float] = time.monotonic
+    connect: Connect | None = None
+
+
+_REAL = Externals()
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, externals: Externals = _REAL, *, metrics: Metrics | None = None
+) -> AsyncIterator[Services]:
+    """All services on these settings, closed at the end, the ledger first.
+
+    Raises ConfigurationError without `database_url` or a secret.
+    """
+    database_url, metrics = require_database_url(settings), metrics or Metrics()
+    async with AsyncExitStack() as stack:
+        engine = create_engine(database_url, pool_size=settings.database_pool_size)
+        stack.push_async_callback(engine.dispose)
+        pools = stack.enter_context(_pools(settings))
+        limiter = await stack.enter_async_context(_limiter(settings, externals.limit_clock, metrics))
+        connect = externals.connect or partial(connect_for_writing, database_url)
+        ledger = await stack.enter_async_context(_ledger(settings, connect))
+        yield Services(
+            settings=settings,
+            clock=externals.clock,
+            metrics=metrics,
+            engine=engine,
+            sessions=_session_maker(engine),
+            hashing=pools.hashing,
+            token_key=TokenKey.derive(settings.signing_secret),
+            limiter=limiter,
+            policies=Policies.of(settings),
+            callers=CallerCache(clock=externals.cache_clock),
+            generations=await stack.enter_async_context(_generations(settings, engine, ledger, pools, externals.clock)),
+        )
+
+
+def _session_maker(engine: AsyncEngine) -> SessionMaker:
+    return async_sessionmaker(engine, expire_on_commit=False)
+
+
+def require_database_url(settings: Settings) -> str:
+    """The URL. Raises ConfigurationError where there is none."""
+    if settings.database_url is None:
+        raise ConfigurationError("DATABASE_URL is missing")
+    return settings.database_url.get_secret_value()
+
+
+class _Pools(NamedTuple):
+    hashing: BoundedPool
+    drawing: BoundedPool
+    decoding: BoundedPool
+
+
+@contextmanager
+def _pools(settings: Settings) -> Iterator[_Pools]:
+    """The threads of this process: to hash passwords, to draw images of the stub, and to decode what a provider sent,
+    which is paid. Each kind has threads and a queue of its own, so that none fills another's.
+    """
+    # Of the images that a provider draws at a time, all may wait to be decoded; and as the queue is in order, no more
+    # than as many that were decoded wait to be converted to another format.
+    paid = 2 * settings.provider_calls_max
+    open_pool = partial(BoundedPool.for_cores_left, processes=settings.workers)
+    with (
+        closing(open_pool(queue_max=settings.hash_queue_max, name="hash-passwords")) as hashing,
+        closing(open_pool(queue_max=settings.drawing_queue_max, name="draw-stub-images")) as drawing,
+        closing(open_pool(queue_max=paid, name="decode-images", niceness=_DECODING_NICENESS)) as decoding,
+    ):
+        yield _Pools(hashing, drawing, decoding)
+
+
+@asynccontextmanager
+async def _ledger(settings: Settings, connect: Connect) -> AsyncIterator[Ledger]:
+    ledger = Ledger(
+        Writer(connect), queue_max=settings.record_queue_max, deadline_seconds=settings.record_deadline_seconds
+    )
+    ledger.open()
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+
+
+@asynccontextmanager
+async def _generations(
+    settings: Settings, engine: AsyncEngine, ledger: Ledger, pools: _Pools, clock: Callable[[], float]
+) -> AsyncIterator[Generations]:
+    """Provider and store of the settings, while a sweeper deletes images that no client can ask for any more."""
+    async with (
+        configured_store(settings) as store,
+        configured_provider(settings, drawing=pools.drawing, decoding=pools.decoding) as live,
+    ):
+        providers: Mapping[KeyEnvironment, Provider] = {"live": live, "test": StubProvider(pools.drawing, like=live)}
+        generations = Generations(
+            sessions=_session_maker(engine),
+            ledger=ledger,
+            providers=providers,
+            drawing=pools.drawing,
+            decoding=pools.decoding,
+            store=store,
+            public_url=settings.public_url,
+            lifetime=lifetime_of(settings),
+            clock=clock,
+        )
+        sweeping = asyncio.create_task(Sweeper(generations, engine, settings.image_retention_days).run())
+        try:
+            yield generations
+        finally:
+            sweeping.cancel()
+            await asyncio.wait({sweeping})
+
+
+@asynccontextmanager
+async def _limiter(settings: Settings, clock: Callable[[], float], metrics: Metrics) -> AsyncIterator[Limiter]:
+    """Limits in Redis where there is one, and in this process where there is none or while it cannot be reached."""
+    own = MemoryLimiter(clock=clock, processes=settings.processes)
+    if settings.redis_url is None:
+        yield own
+        return
+    client, timeout_seconds = open_redis(settings.redis_url.get_secret_value()), settings.redis_timeout_ms / 1000
+    shared = RedisLimiter(client, secret=settings.signing_secret, timeout_seconds=timeout_seconds)
+    limiter = FallbackLimiter(shared, own, metrics)
+    await limiter.open()
+    try:
+        yield limiter
+    finally:
+        await limiter.close()

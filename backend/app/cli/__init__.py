@@ -1,0 +1,24 @@
+"""The command line: `nanobanana serve | migrate | check | settings | accounts | limits | usage`."""
+
+import click
+
+from app.cli.accounts import accounts
+from app.cli.check import check
+from app.cli.database import migrate
+from app.cli.limits import limits
+from app.cli.serve import serve
+from app.cli.settings import settings
+from app.cli.usage import usage
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="nanobanana")
+def main() -> None:
+    """NanoBanana: an image-generation API platform that anyone can run.
+
+    Settings come from environment variables and from .env; `nanobanana settings` lists every one of them.
+    """
+
+
+for command in (serve, migrate, check, settings, accounts, limits, usage):
+    main.add_command(command)

@@ -1,0 +1,30 @@
+"""`nanobanana usage`: an operator compares the counters with the recorded generations."""
+
+import sys
+from functools import partial
+
+import click
+
+from app.cli.database import run_on_database
+from app.cli.errors import errors_as_sentences
+from app.features.usage.service import find_days, find_differences
+
+
+@click.group()
+def usage() -> None:
+    """Look after what was counted."""
+
+
+@usage.command()
+def reconcile() -> None:
+    """Prove that usage equals the ledger: for every key and UTC day, the counter and the delivered generations.
+
+    It reads day by day and holds nothing up. Ends with 1, and says where, if there is a difference.
+    """
+    with errors_as_sentences():
+        days = run_on_database(find_days)
+        differences = [found for day in days for found in run_on_database(partial(find_differences, day=day))]
+        for found in differences:
+            click.echo(f"{found.date} {found.key_id}: counted {found.counted}, recorded {found.recorded}")
+        click.echo(f"{len(days)} days compared, {len(differences)} differences.")
+        sys.exit(1 if differences else 0)

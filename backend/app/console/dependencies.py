@@ -1,0 +1,74 @@
+"""What the console's routes depend on: the session that the request belongs to, and the form that it sends."""
+
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Request, params
+
+from app.console.csrf import check_origin
+from app.console.forms import CSRF_FIELD, Rerender, SubmittedForm
+from app.console.rendering import Page
+from app.console.session import ConsoleSession
+from app.console.state import console_of, state_of
+from app.core.schemas import Body
+from app.features.auth.service import InvalidToken
+from app.features.dependencies import services_of
+from app.web.body import validated
+from app.web.form import read_form
+
+Schema = TypeVar("Schema", bound=Body)
+
+
+async def find_session(request: Request) -> ConsoleSession:
+    """The session that the request's cookies name. The database is asked once for each request."""
+    state = state_of(request)
+    if state.session is None:
+        session = ConsoleSession(request, console_of(request), services_of(request).sessions)
+        await session.load_user()
+        state.session = session
+    return state.session
+
+
+CurrentSession = Annotated[ConsoleSession, Depends(find_session)]
+
+
+async def _logged_in(session: CurrentSession) -> ConsoleSession:
+    if not session.is_logged_in:
+        raise InvalidToken(credential_sent=False)
+    return session
+
+
+LoggedInSession = Annotated[ConsoleSession, Depends(_logged_in)]
+"""A session with a user. `errors.py` redirects every other browser to the log-in page."""
+
+
+def find_next_page(request: Request) -> Page:
+    """The page that a log-in redirects to: the one that `next` names, or the console's home.
+
+    `next` is the name of a page and never a URL, so that no link can have a log-in redirect to another site.
+    """
+    console = console_of(request)
+    return console.page_named(request.query_params.get("next", "")) or console.home
+
+
+NextPage = Annotated[Page, Depends(find_next_page)]
+
+
+def form(schema: type[Schema], rerender: Rerender) -> params.Depends:
+    """For signatures, as `new: Annotated[KeyCreate, form(KeyCreate, render)]`: the request's form as the given schema,
+    which is the API's. `render` shows the form again if anything refuses it.
+
+    Raises FormRefused for a form that another site sent, InvalidCsrfToken for one that is not this session's; then what
+    `read_form` and the schema raise.
+    """
+
+    async def read(request: Request) -> Schema:
+        check_origin(request, public_url=console_of(request).public_url)
+        session = await find_session(request)
+        values = dict(await read_form(request))
+        csrf_token = values.pop(CSRF_FIELD, "")
+        state_of(request).form = SubmittedForm(session, values, rerender)
+        session.check_csrf_token(csrf_token)
+        return validated(schema, values)
+
+    dependency: params.Depends = Depends(read)
+    return dependency

@@ -1,0 +1,48 @@
+"""Log in."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Response
+from fastapi.responses import HTMLResponse
+
+from app.console.dependencies import CurrentSession, NextPage, find_next_page, form
+from app.console.forms import UNSENT, FormState
+from app.console.rendering import Page
+from app.console.session import ConsoleSession
+from app.features.auth import sessions
+from app.features.auth.dependencies import CurrentAccounts, CurrentAttempt, limited_login
+from app.features.auth.schemas import Credentials
+
+page = Page("/log-in", template="log_in.html")
+
+
+async def _render(session: ConsoleSession, form_state: FormState) -> HTMLResponse:
+    return session.render(page.template, form=form_state, next_page=find_next_page(session.request))
+
+
+async def _guarded_credentials(
+    attempt: CurrentAttempt, sent: Annotated[Credentials, form(Credentials, _render)]
+) -> AsyncIterator[Credentials]:
+    async with limited_login(attempt, email=sent.email):
+        yield sent
+
+
+GuardedCredentials = Annotated[Credentials, Depends(_guarded_credentials, scope="function")]
+"""As the API's. The form is read before the limits are taken from, so that a form they refuse can be shown again."""
+
+
+@page.router.get(page.path)
+async def show_log_in(session: CurrentSession) -> HTMLResponse:
+    """Show the form to log in with."""
+    return await _render(session, UNSENT)
+
+
+@page.router.post(page.path)
+async def log_in(
+    session: CurrentSession, accounts: CurrentAccounts, next_page: NextPage, sent: GuardedCredentials
+) -> Response:
+    """Log the browser in with a new session, and end the session that it had."""
+    opened = await sessions.open_session(accounts, email=sent.email, password=sent.password)
+    await session.end()
+    return session.start_browser_session(opened, redirect_to=next_page.path)

@@ -1,0 +1,46 @@
+"""Sign up: a new account, logged in."""
+
+from typing import Annotated
+
+from fastapi import Depends, Response
+from fastapi.responses import HTMLResponse
+
+from app.console.dependencies import CurrentSession, form
+from app.console.forms import UNSENT, FormState
+from app.console.pages import playground
+from app.console.rendering import Page
+from app.console.session import ConsoleSession
+from app.features.auth import sessions
+from app.features.auth.dependencies import CurrentAccounts, CurrentAttempt, limit_sign_ups, limit_sign_ups_of
+from app.features.auth.schemas import Credentials
+
+page = Page("/sign-up", template="sign_up.html")
+
+
+async def _render(session: ConsoleSession, form_state: FormState) -> HTMLResponse:
+    return session.render(page.template, form=form_state)
+
+
+async def _new_credentials(
+    attempt: CurrentAttempt, sent: Annotated[Credentials, form(Credentials, _render)]
+) -> Credentials:
+    await limit_sign_ups(attempt)
+    await limit_sign_ups_of(attempt, email=sent.email)
+    return sent
+
+
+NewCredentials = Annotated[Credentials, Depends(_new_credentials)]
+"""As the API's. The form is read before the limits are taken from, so that a form they refuse can be shown again."""
+
+
+@page.router.get(page.path)
+async def show_sign_up(session: CurrentSession) -> HTMLResponse:
+    """Show the form for a new account."""
+    return await _render(session, UNSENT)
+
+
+@page.router.post(page.path)
+async def sign_up(session: CurrentSession, accounts: CurrentAccounts, new: NewCredentials) -> Response:
+    """Create the account, and log the browser in."""
+    opened = await sessions.sign_up(accounts, email=new.email, password=new.password)
+    return session.start_browser_session(opened, redirect_to=playground.page.path)

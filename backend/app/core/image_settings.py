@@ -1,0 +1,99 @@
+"""The settings of images: the provider that generates them, and the store that keeps them."""
+
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, SecretStr, field_validator
+
+
+class ImageSettings(BaseModel):
+    """Providers draw the images, and a store keeps them. Test keys always use the stub."""
+
+    image_provider: Literal["stub", "gemini", "openai"] = Field(
+        default="stub",
+        description="What draws for live keys: the built-in stub, Gemini, or any endpoint with OpenAI's image API.",
+    )
+    generation_deadline_seconds: float = Field(
+        default=60,
+        ge=1,
+        le=600,
+        description="How long a provider may take for a generation, retries included; then 504.",
+    )
+    provider_calls_max: int = Field(
+        default=1000,
+        ge=1,
+        le=100_000,
+        description="Images that a provider draws for one process at a time; beyond it, 503.",
+    )
+    gemini_api_key: SecretStr | None = Field(
+        default=None, description="The key for Gemini, sent as `x-goog-api-key`, never in an address."
+    )
+    gemini_base_url: str = Field(
+        default="https://generativelanguage.googleapis.com",
+        description="Where Gemini is: `https`, unless it is on this machine.",
+    )
+    gemini_api_version: str = Field(default="v1beta", description="The version in Gemini's addresses.")
+    gemini_model: str = Field(default="gemini-2.5-flash-image", description="The model of Gemini that draws.")
+    gemini_sizes: str = Field(
+        default="",
+        description=(
+            "The sizes that callers may ask for, and what Gemini draws for them: "
+            "`1024x1024=1:1/1K, 1536x1024=3:2/1K`. By default the usual ones."
+        ),
+    )
+    openai_api_key: SecretStr | None = Field(default=None, description="The key for the OpenAI-compatible endpoint.")
+    openai_base_url: str = Field(
+        default="https://api.openai.com/v1",
+        description="Where the OpenAI-compatible endpoint is: `https`, unless it is on this machine.",
+    )
+    openai_model: str = Field(default="gpt-image-2.5-sunburst", description="The model of that endpoint that draws.")
+    openai_sizes: str = Field(
+        default="", description="The sizes that callers may ask for: `1024x1024, 1536x1024`. By default the usual ones."
+    )
+    image_store: Literal["disk", "s3"] = Field(
+        default="disk",
+        description="Where images are kept: on disk under `DATA_DIR`, or in any S3 (Cloudflare R2, MinIO, AWS).",
+    )
+    image_retention_days: int | None = Field(
+        default=None, ge=1, le=36_500, description="How many days images are kept. By default until they are deleted."
+    )
+    s3_bucket: str = Field(default="", description="The bucket in the S3.")
+    s3_endpoint: str = Field(default="", description="Where the S3 is. By default AWS, in `S3_REGION`.")
+    s3_region: str = Field(default="auto", description="The bucket's region; `auto` for R2.")
+    s3_access_key_id: str = Field(
+        default="", description="The key that writes, reads, lists and deletes in the bucket."
+    )
+    s3_secret_access_key: SecretStr | None = Field(
+        default=None, description="The secret of the key `S3_ACCESS_KEY_ID`."
+    )
+    s3_prefix: str = Field(default="", description="What the names of all images in the bucket begin with.")
+    s3_redirect_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=604_800,
+        description=(
+            "Redirect requests for images to signed addresses of the bucket, which are good for so many seconds. "
+            "By default images go through this server."
+        ),
+    )
+    s3_allow_http: bool = Field(default=False, description="Let `S3_ENDPOINT` be plain HTTP on another machine.")
+
+    @field_validator("gemini_base_url", "openai_base_url")
+    @classmethod
+    def _keeps_the_key_secret(cls, value: str) -> str:
+        parts = urlsplit(value)
+        is_here = parts.hostname in {"127.0.0.1", "::1", "localhost"}
+        if not parts.hostname or parts.scheme not in {"https", "http"} or (parts.scheme == "http" and not is_here):
+            raise ValueError("must begin with https://, unless it is on this machine")
+        return value
+
+    @property
+    def uses_stub(self) -> bool:
+        """Whether the stub draws for live keys too, so that no image costs."""
+        return self.image_provider == "stub"
+
+    @property
+    def model(self) -> str:
+        """The model of live keys: `stub`, or the name that is sent to the provider."""
+        models = {"gemini": self.gemini_model, "openai": self.openai_model}
+        return models.get(self.image_provider, self.image_provider)

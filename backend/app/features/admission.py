@@ -1,0 +1,168 @@
+"""Admission of a generation, once for every dialect: which caller, within which limits, with which Idempotency-Key.
+
+The order is the contract's: a malformed Idempotency-Key (400), the key (401), its limits (429); only then the body.
+"""
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from itertools import count
+from typing import Annotated, Self
+
+from fastapi import Depends, Request
+
+from app.core.errors import Invalid, InvalidRequest, Unavailable
+from app.features.dependencies import generations_of, services_of
+from app.features.keys.dependencies import cached_caller, fetch_caller
+from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
+from app.generations import service
+from app.generations.errors import CallerChangedError
+from app.generations.spec import Caller, Delivered, GenerationSpec
+from app.ratelimit import Slot, Take, TakeResult
+from app.services import Services
+from app.web.headers import add_response_headers, header_values
+
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Makes the call safe to repeat for a day: 1 to 255 visible ASCII characters, bare or quoted.",
+    "schema": {"type": "string", "pattern": '^("[!#-~]{1,255}"|[!#-~]{1,255})$'},
+}
+"""The header as OpenAPI describes it."""
+
+_IDEMPOTENCY_KEY = re.compile(r'"(?P<quoted>[!#-~]{1,255})"|(?P<bare>[!#-~]{1,255})', re.ASCII)
+_TRIES = 3
+_PROCESS = secrets.token_hex(6)
+_numbers = count()
+
+FindCaller = Callable[[], Awaitable[Caller]]
+"""Finds the caller anew, as the database has it now."""
+
+
+class Admission:
+    """A request of a caller. Within the `async with`, a unit of its limits is taken, and a slot among its running
+    generations; the limits stand in the response's headers.
+
+    Entering raises RateLimited and ConcurrencyLimited.
+    """
+
+    def __init__(
+        self, request: Request, caller: Caller, *, idempotency_key: str | None, find_again: FindCaller
+    ) -> None:
+        self._request = request
+        self._services = services_of(request)
+        self._caller = caller
+        self._idempotency_key = idempotency_key
+        self._find_again = find_again
+        self._slot = _slot_of(self._services, caller)
+
+    async def __aenter__(self) -> Self:
+        services, caller = self._services, self._caller
+        try:
+            taken = await services.limiter.take(_takes(services, caller), group=caller.account_id, slot=self._slot)
+            self._answer_with(taken)
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self._release()
+
+    async def take_further(self, units: int) -> None:
+        """Takes what more images of the request need. Raises Invalid for more than the limits ever let through at once,
+        and RateLimited where they do not now; then the request's first unit is given back.
+        """
+        if units == 0:
+            return
+        services, caller = self._services, self._caller
+        takes = _takes(services, caller, units=units)
+        is_enforced = services.policies.generate_mode == "enforce"
+        most = min(take.limit.count for take in takes)
+        if units + 1 > most and is_enforced:
+            raise Invalid([{"pointer": "#/n", "detail": f"The limits let {most} through at once"}])
+        taken = await services.limiter.take(takes, group=caller.account_id)
+        if not taken.allowed and is_enforced:
+            await services.limiter.give_back(_takes(services, caller), group=caller.account_id)
+        self._answer_with(taken)
+
+    async def generate(self, spec: GenerationSpec, *, route: str) -> Delivered:
+        """The delivered images; the response says whether they were delivered to an earlier call. Raises what
+        `generations.service.generate` raises.
+
+        Where what the key may do has changed since it was looked up, the caller is looked up again: what holds is what
+        the database says when the generation is recorded. Raises Unavailable where it changes again and again.
+        """
+        # Only where the response is to hold bytes is anything drawn that a client who leaves need not wait for.
+        generations = generations_of(self._request) if spec.as_bytes else self._services.generations
+        key = self._idempotency_key
+        for _ in range(_TRIES):
+            try:
+                delivered = await service.generate(
+                    generations, caller=self._caller, spec=spec, route=route, idempotency_key=key
+                )
+            except CallerChangedError:
+                self._caller = await self._find_again()
+                continue
+            if delivered.is_replay:
+                add_response_headers(self._request, {b"idempotent-replayed": b"true"})
+            return delivered
+        raise Unavailable
+
+    def _answer_with(self, taken: TakeResult) -> None:
+        """Sets the key's limit in the response's headers, and the account's where that leaves less; raises what refuses
+        the request.
+        """
+        of_key, of_account = taken.decisions
+        tightest = [of_key, of_account] if of_account.remaining < of_key.remaining else [of_key]
+        set_rate_limit_headers(self._request, tightest)
+        raise_if_refused(self._request, taken, mode=self._services.policies.generate_mode)
+
+    def _release(self) -> None:
+        self._services.limiter.release(self._slot, group=self._caller.account_id)
+
+
+async def admit(request: Request) -> Admission:
+    """The admission of the caller whose API key came with the request. Raises InvalidRequest for a malformed
+    Idempotency-Key, and what `cached_caller` raises.
+    """
+    idempotency_key = read_idempotency_key(request)
+    caller = await cached_caller(request)
+    return Admission(request, caller, idempotency_key=idempotency_key, find_again=lambda: fetch_caller(request))
+
+
+def read_idempotency_key(request: Request) -> str | None:
+    """The request's `Idempotency-Key`, without its quotes, if it has one. Raises InvalidRequest for a malformed one."""
+    sent = header_values(request, b"idempotency-key")
+    if not sent:
+        return None
+    match = _IDEMPOTENCY_KEY.fullmatch(sent[0])
+    if match is None or len(sent) > 1:
+        raise InvalidRequest("Idempotency-Key must be one of 1 to 255 visible ASCII characters, bare or quoted")
+    return match["quoted"] or match["bare"]
+
+
+async def _current_admission(request: Request) -> AsyncIterator[Admission]:
+    async with await admit(request) as admission:
+        yield admission
+
+
+CurrentAdmission = Annotated[Admission, Depends(_current_admission, scope="function")]
+"""An admission that is entered before the body is read, and left before the response is sent."""
+
+
+def _takes(services: Services, caller: Caller, *, units: int = 1) -> Sequence[Take]:
+    """What images of this caller take: so many units of its key's limit and of its account's."""
+    policies = services.policies
+    return (
+        Take("key", caller.key_id, caller.limit or policies.generate_per_key, units),
+        Take("account", caller.account_id, caller.account_limit or policies.generate_per_account, units),
+    )
+
+
+def _slot_of(services: Services, caller: Caller) -> Slot:
+    """A new slot among the key's running generations, still to be taken."""
+    slots = caller.concurrency or services.policies.generate_concurrency_per_key
+    seconds = services.generations.lifetime.slot_seconds
+    return Slot(caller.key_id, slots, seconds, f"{_PROCESS}-{next(_numbers)}")

@@ -1,0 +1,50 @@
+"""What every generation is made with."""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+from app.core.db import SessionMaker
+from app.core.images import ImageFormat
+from app.core.pool import BoundedPool, CancelScope
+from app.core.security import KeyEnvironment
+from app.generations.ledger import Ledger
+from app.generations.lifetime import Lifetime
+from app.providers import Image, Provider
+from app.providers.decode import convert
+from app.storage import Store
+
+
+@dataclass(frozen=True)
+class Generations:
+    """The collaborators of every generation.
+
+    The stub draws in the threads of `drawing`; what any other provider sent, which is paid, is decoded in those of
+    `decoding`. `cancelled_on_disconnect` cancels work once the client of the request at hand has left; paid work stays
+    outside.
+    """
+
+    sessions: SessionMaker
+    ledger: Ledger
+    providers: Mapping[KeyEnvironment, Provider]
+    drawing: BoundedPool
+    decoding: BoundedPool
+    store: Store
+    public_url: str
+    lifetime: Lifetime
+    clock: Callable[[], float]
+    cancelled_on_disconnect: CancelScope = nullcontext
+
+    def url(self, generation_id: str, image_format: str) -> str:
+        """Where anybody who knows the id sees the image."""
+        return f"{self.public_url}/v1/images/{generation_id}.{image_format}"
+
+    async def convert(self, image: Image, image_format: ImageFormat, *, drawn_by: Provider) -> Image:
+        """The image in this format, converted in the threads of the provider that drew it. Raises Unavailable where it
+        has another, and too much waits to be converted.
+        """
+        if image.media_type == f"image/{image_format}":
+            return image  # most have it: a thread would cost more than all the rest
+        pool = self.drawing if drawn_by.is_deterministic else self.decoding
+        return await pool.run(partial(convert, image, image_format))

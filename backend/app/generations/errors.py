@@ -1,0 +1,53 @@
+"""What can go wrong in the life of a generation, besides what providers and stores raise."""
+
+from collections.abc import Mapping
+
+from app.core.errors import ApiError, Conflict, Invalid, NotFound, Unauthorized, Unavailable
+
+
+class InvalidApiKey(Unauthorized):
+    code, detail = "invalid_api_key", "Invalid API key"
+
+
+class GenerationNotFound(NotFound):
+    code, detail = "generation_not_found", "There is no such generation"
+
+
+class ImageNotFound(NotFound):
+    code, detail = "image_not_found", "There is no such image"
+
+
+class ImageDeleted(ApiError):
+    status, title, code = 410, "Gone", "image_deleted"
+    detail = "The picture of this Idempotency-Key was deleted"
+
+
+class IdempotencyKeyReused(ApiError):
+    status, title, code = Invalid.status, Invalid.title, "idempotency_key_reused"
+    detail = "This Idempotency-Key came with another request before"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"x-should-retry": "false"}
+
+
+class IdempotencyKeyInUse(Conflict):
+    code = "idempotency_key_in_use"
+    detail = "The first request with this Idempotency-Key is still running"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Retry-After": "1"}
+
+
+class OutcomeUnknown(Unavailable):
+    code = "outcome_unknown"
+    detail = "It cannot be told whether this was recorded; retry with the same Idempotency-Key"
+
+
+class LeaseLostError(Exception):
+    """The request's lease was over: its images were given up, and what the worker drew is not delivered."""
+
+
+class CallerChangedError(Exception):
+    """What the caller's key may do has changed since the caller was admitted: admission is to be asked anew."""

@@ -1,0 +1,140 @@
+"""The ledger: what is recorded of generations, many in one commit, each exactly once.
+
+Requests hand over work and wait. A writer gathers what is waiting and writes it in one statement, one transaction, on a
+connection of its own; a request is answered when the commit that holds it has returned. One fsync serves many requests,
+nothing is acknowledged before it is durable, and a crash loses only what was not acknowledged.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from app.core.errors import Unavailable
+from app.core.logs import logger
+from app.generations.errors import OutcomeUnknown
+from app.generations.ledger.queue import PendingRecord, PendingSettlement, Recorded
+from app.generations.ledger.writer import Writer
+
+_BATCH_MIN, _BATCH_MAX = 16, 64
+_EXPIRE_SECONDS = 0.05
+_SWEEP_SECONDS = 10
+
+
+class Ledger:
+    """Records generations. At most `queue_max` requests wait; each has its outcome within `deadline_seconds`."""
+
+    def __init__(self, writer: Writer, *, queue_max: int, deadline_seconds: float) -> None:
+        self._writer = writer
+        self._queue_max = queue_max
+        self._deadline_seconds = deadline_seconds
+        self._waiting: deque[PendingRecord | PendingSettlement] = deque()
+        self._being_written: Sequence[PendingRecord | PendingSettlement] = ()
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_closing = False
+        self._sweep_at = 0.0
+
+    async def record(self, record: PendingRecord) -> Recorded:
+        """What is on disk about this request once this returns: itself, counted once where it has no lease; or, where
+        its idempotency key was used before, the request that was recorded then.
+
+        Raises InvalidApiKey where the key is not active when the commit comes, CallerChangedError where what it may do
+        has changed since admission, IdempotencyKeyReused where the idempotency key came with another request,
+        IdempotencyKeyInUse where the first request with it is still being drawn, Unavailable where it certainly was not
+        recorded, and OutcomeUnknown where that cannot be known before the deadline. A caller who hangs up meanwhile
+        changes nothing.
+        """
+        if len(self._waiting) >= self._queue_max:
+            raise Unavailable
+        self._hand_over(record)
+        return await record.outcome
+
+    async def settle(self, settlement: PendingSettlement) -> None:
+        """Ends a request that was recorded with a lease: once this returns its delivered images are delivered and
+        counted, on disk, and where there are none its idempotency key is free again.
+
+        Raises LeaseLostError where its lease was over, and OutcomeUnknown where the outcome cannot be known before the
+        deadline; what was not settled is given up when its lease is over. Takes place however much waits.
+        """
+        self._hand_over(settlement)
+        await settlement.outcome
+
+    def _hand_over(self, work: PendingRecord | PendingSettlement) -> None:
+        if not self.is_alive:
+            raise Unavailable
+        work.deadline = time.monotonic() + self._deadline_seconds
+        self._waiting.append(work)
+        self._wake.set()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether requests are being written."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    def open(self) -> None:
+        """Begins to write."""
+        self._tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._expire())]
+
+    async def close(self) -> None:
+        """Writes what is waiting, and ends. Nothing may be handed over any more."""
+        self._is_closing = True
+        self._wake.set()
+        writing, expiring = self._tasks
+        await writing
+        expiring.cancel()
+        self._writer.close()
+
+    async def _write(self) -> None:
+        while self._waiting or not self._is_closing:
+            await self._wake.wait()
+            self._being_written = self._next_batch()
+            self._waiting.extendleft(reversed(await self._written(self._being_written)))
+            self._being_written = ()
+            if not self._waiting and not self._is_closing:
+                self._wake.clear()
+
+    async def _written(
+        self, batch: Sequence[PendingRecord | PendingSettlement]
+    ) -> Sequence[PendingRecord | PendingSettlement]:
+        """Writes a batch, and now and then sweeps; returns what has no outcome yet. A defect of ours ends neither the
+        writer nor the requests after it.
+        """
+        try:
+            without_outcome = await self._writer.write(batch) if batch else ()
+            if time.monotonic() >= self._sweep_at and not self._is_closing:
+                self._sweep_at = time.monotonic() + _SWEEP_SECONDS
+                await self._writer.sweep()
+        except Exception:
+            logger.exception("ledger_failed")
+            for each in batch:
+                each.fail(OutcomeUnknown())
+            return ()
+        return without_outcome
+
+    def _next_batch(self) -> Sequence[PendingRecord | PendingSettlement]:
+        """Half of what waits, within bounds. Were all of it written at once, the callers who are answered together
+        would ask together again, and the process would have nothing to do while they all wait.
+        """
+        waiting = len(self._waiting)
+        size = min(waiting, max(waiting // 2, _BATCH_MIN), _BATCH_MAX)
+        return [self._waiting.popleft() for _ in range(size)]
+
+    async def _expire(self) -> None:
+        """Gives an outcome to what is past its deadline. What waits and was never sent leaves the queue: it will never
+        be written.
+        """
+        while True:
+            await asyncio.sleep(_EXPIRE_SECONDS)
+            now = time.monotonic()
+            if now >= self._sweep_at:
+                self._wake.set()  # a sweep is due, also where no request comes
+            while self._waiting and self._waiting[0].deadline <= now:
+                _expire(self._waiting.popleft())
+            for each in self._being_written:
+                if each.deadline <= now:
+                    _expire(each)
+
+
+def _expire(work: PendingRecord | PendingSettlement) -> None:
+    work.fail(OutcomeUnknown() if work.was_sent else Unavailable())

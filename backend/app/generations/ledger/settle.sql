@@ -1,0 +1,35 @@
+-- Ends requests that were admitted: each image becomes delivered and counts, or failed and does not. A claim then names
+-- the images that were delivered; where none was, it is free again. One row for each request, in order: whether it was
+-- still to be settled.
+with input as materialized (
+  select * from unnest(:id::text[], :request_id::text[], :key_id::text[], :lease::uuid[], :status::text[], :scope::bytea[])
+    with ordinality as r(id, request_id, key_id, lease, status, scope, n)
+), keys as materialized (
+  -- Whether the key is still active is not asked: the request was admitted, and what it delivers is counted.
+  select k.id from api_keys k where k.id = any(:key_id) order by k.id for no key update
+), claimed as materialized (
+  select scope from claims where scope = any(:scope) and (select count(*) from keys) > 0 order by scope for update
+), settled as (
+  -- The row decides between this and a sweep or a take-over: one of them finds it processing under this lease.
+  update generations g set status = i.status, lease_until = null,
+    delivered_at = case when i.status = 'delivered' then now() end
+  from input i
+  where g.id = i.id and g.status = 'processing' and g.lease = i.lease and (select count(*) from claimed) >= 0
+  returning g.id, g.key_id, g.model, g.delivered_at, i.request_id, i.scope, i.n
+), counted as (
+  insert into usage as u (key_id, day, model, pictures)
+  select key_id, (delivered_at at time zone 'UTC')::date, model, count(*) from settled
+  where delivered_at is not null group by 1, 2, 3 order by 1, 2, 3
+  on conflict (key_id, day, model) do update set pictures = u.pictures + excluded.pictures
+), ended as materialized (
+  select request_id, scope, array_agg(id order by n) filter (where delivered_at is not null) as delivered_ids
+  from settled where scope is not null group by 1, 2
+), kept as (
+  update claims c set lease_until = null, generation_id = e.delivered_ids[1], other_ids = nullif(e.delivered_ids[2:], '{}')
+  from ended e where c.scope = e.scope and c.generation_id = e.request_id and e.delivered_ids is not null
+), freed as (
+  delete from claims c using ended e
+  where c.scope = e.scope and c.generation_id = e.request_id and e.delivered_ids is null
+)
+select s.id is not null as settled
+from input i left join settled s on s.id = i.id where i.id = i.request_id order by i.n

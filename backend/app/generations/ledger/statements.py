@@ -1,0 +1,50 @@
+"""The ledger's statements, each a file of this folder and one transaction.
+
+All of them, and all other code, lock rows in one order, so that there are no deadlocks: users, accounts, api_keys by
+id, balances by id, lanes, claims by scope, generations, usage. A statement that does not wait (`skip locked`) may begin
+anywhere.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+_LOCK = "for no key update"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement for asyncpg, whose parameters are `$1`, `$2`, ...; `parameters` has their names, in that order."""
+
+    name: str
+    text: str
+    parameters: Sequence[str]
+
+    @classmethod
+    def load(cls, name: str) -> "Statement":
+        """The statement of the file `name`.sql, where parameters are written as `:name`."""
+        written = resources.files(__package__).joinpath(f"{name}.sql").read_text("utf-8")
+        names = list(dict.fromkeys(_PARAMETER.findall(written)))
+        return cls(name, _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", written), names)
+
+    def skipping_locked(self) -> "Statement":
+        """The same statement, which passes over keys whose rows are locked instead of waiting for them."""
+        return Statement(f"{self.name} skip locked", self.text.replace(_LOCK, f"{_LOCK} skip locked"), self.parameters)
+
+    def arguments(self, values: Mapping[str, Any]) -> Sequence[Any]:
+        """The values in the order of the parameters."""
+        return [values[name] for name in self.parameters]
+
+
+RECORD = Statement.load("record")
+RECORD_SKIP_LOCKED = RECORD.skipping_locked()
+FIND_RECORDED = Statement.load("find_recorded")
+SETTLE = Statement.load("settle")
+FIND_SETTLED = Statement.load("find_settled")
+TAKE_OVER = Statement.load("take_over")
+EXPIRE_CLAIMS = Statement.load("expire_claims")
+SWEEP_CLAIMS = Statement.load("sweep_claims")
+SWEEP_LAPSED = Statement.load("sweep_lapsed")

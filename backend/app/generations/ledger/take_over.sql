@@ -1,0 +1,20 @@
+-- Frees the claim of a request whose lease is over, or that has ended without an image, and marks its images as lost. A
+-- worker that settles them later finds them lost. The keys are read without a lock: an image's key never changes.
+with images as materialized (
+  select g.id, g.key_id from claims c join generations g on g.id = any(array_prepend(c.generation_id, c.other_ids))
+  where c.scope = :scope
+), keys as materialized (
+  select k.id from api_keys k where k.id = any(array(select key_id from images)) order by k.id for no key update
+), claimed as materialized (
+  select scope, generation_id, lease_until from claims where scope = :scope and (select count(*) from keys) > 0 for update
+), lost as (
+  update generations g set status = 'lost', lease_until = null from images i cross join claimed c
+  where g.id = i.id and g.status = 'processing' and least(g.lease_until, c.lease_until) < now()
+  returning g.id
+)
+delete from claims c using claimed o where c.scope = o.scope and c.generation_id = o.generation_id and (
+  o.generation_id in (select id from lost)
+  or exists (
+    select from generations g where g.id = o.generation_id and g.status in ('lost', 'failed', 'cancelled')
+  )
+)

@@ -1,0 +1,40 @@
+"""How long a generation can live: the one place where its deadlines, its lease and what waits for it are computed."""
+
+import math
+from dataclasses import dataclass
+
+from app.core.bounds import BODY_SECONDS_MAX
+from app.core.settings import Settings
+
+_LEASE_MARGIN_SECONDS = 5
+_SLOT_MARGIN_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """In seconds."""
+
+    drawing_seconds: float
+    """In which the provider draws, its repeats included, and the store keeps."""
+    recording_seconds: float
+    """In which the ledger records, and again in which it settles."""
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a recorded request belongs to the worker that draws it: drawing, and time to settle."""
+        return self.drawing_seconds + _LEASE_MARGIN_SECONDS
+
+    @property
+    def longest_seconds(self) -> float:
+        """From the head of the request to its response."""
+        return BODY_SECONDS_MAX + self.drawing_seconds + 2 * self.recording_seconds
+
+    @property
+    def slot_seconds(self) -> int:
+        """After which a slot of the concurrency limit is free again, if the process that took it has died."""
+        return math.ceil(self.longest_seconds) + _SLOT_MARGIN_SECONDS
+
+
+def lifetime_of(settings: Settings) -> Lifetime:
+    """What the settings say."""
+    return Lifetime(settings.generation_deadline_seconds, settings.record_deadline_seconds)

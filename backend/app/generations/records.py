@@ -1,0 +1,108 @@
+"""The records of generations, as their account sees them: listed, shown, deleted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Text, column, func, select, true, update, values
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from app.core.images import ImageFormat
+from app.core.security import KeyEnvironment, is_id
+from app.generations.collaborators import Generations
+from app.generations.errors import GenerationNotFound
+from app.generations.spec import Caller, image_name
+from app.models import ApiKey, Generation
+
+SHOWN = Generation.status == "delivered", Generation.deleted_at.is_(None)
+"""What a generation must be for anybody to see it."""
+
+
+@dataclass(frozen=True)
+class GenerationRecord:
+    """A delivered generation, as its account sees it later."""
+
+    id: str
+    url: str
+    prompt: str
+    size: str
+    format: ImageFormat
+    environment: KeyEnvironment
+    key_id: str
+    key_name: str
+    created_at: datetime
+
+
+async def find_all(
+    generations: Generations,
+    session: AsyncSession,
+    *,
+    account_id: str,
+    environments: Sequence[KeyEnvironment],
+    before_id: str | None,
+    limit: int,
+) -> Sequence[GenerationRecord]:
+    """What the account generated in these environments, newest first: at most `limit`, older than `before_id`.
+
+    Each environment gives its newest rows from the index, so the work grows with neither the ledger nor the keys.
+    """
+    newest = select(Generation).where(Generation.account_id == account_id, *SHOWN)
+    if before_id is not None:
+        newest = newest.where(Generation.id < before_id)
+    asked = values(column("environment", Text), name="asked").data([(each,) for each in environments])
+    of_environment = newest.where(Generation.environment == asked.c.environment)
+    newest_of_each = aliased(Generation, of_environment.order_by(Generation.id.desc()).limit(limit).lateral())
+    statement = (
+        select(newest_of_each, ApiKey)
+        .select_from(asked)
+        .join(newest_of_each, true())
+        .join(ApiKey, ApiKey.id == newest_of_each.key_id)
+        .order_by(newest_of_each.id.desc())
+        .limit(limit)
+    )
+    return [_record(generations, *row) for row in await session.execute(statement)]
+
+
+async def find_one(
+    generations: Generations, session: AsyncSession, *, caller: Caller, generation_id: str
+) -> GenerationRecord:
+    """One of them. Raises GenerationNotFound for what is another account's, of the other environment, or never was."""
+    if not is_id("gen", generation_id):
+        raise GenerationNotFound
+    own = Generation.account_id == caller.account_id, Generation.environment == caller.environment
+    statement = select(Generation, ApiKey).join(ApiKey, ApiKey.id == Generation.key_id).where(*own)
+    found = (await session.execute(statement.where(Generation.id == generation_id, *SHOWN))).one_or_none()
+    if found is None:
+        raise GenerationNotFound
+    return _record(generations, *found)
+
+
+async def delete_image(generations: Generations, *, caller: Caller, generation_id: str) -> None:
+    """Forgets the image for good. The generation stays recorded, and counts.
+
+    Raises GenerationNotFound for what is another account's, of the other environment, deleted already, or never was.
+    """
+    async with generations.sessions.begin() as session:
+        found = await find_one(generations, session, caller=caller, generation_id=generation_id)
+    # First the bytes: whatever happens between the two, an image that is said to be deleted is, and asking again helps.
+    await generations.store.delete(image_name(found.id, found.format))
+    not_deleted = Generation.id == generation_id, Generation.deleted_at.is_(None)
+    async with generations.sessions.begin() as session:
+        statement = update(Generation).where(*not_deleted).values(deleted_at=func.now()).returning(Generation.id)
+        if await session.scalar(statement) is None:
+            raise GenerationNotFound
+
+
+def _record(generations: Generations, generation: Generation, key: ApiKey) -> GenerationRecord:
+    return GenerationRecord(
+        id=generation.id,
+        url=generations.url(generation.id, generation.format),
+        prompt=generation.prompt,
+        size=generation.size,
+        format=generation.format,
+        environment=generation.environment,
+        key_id=key.id,
+        key_name=key.name,
+        created_at=generation.created_at,
+    )

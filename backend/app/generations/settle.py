@@ -1,0 +1,41 @@
+"""The end of a request that was recorded with a lease: delivered, or given up."""
+
+from app.core.errors import Unavailable
+from app.core.logs import logger
+from app.generations.collaborators import Generations
+from app.generations.errors import IdempotencyKeyInUse, LeaseLostError
+from app.generations.ledger.queue import PendingRecord, PendingSettlement
+from app.generations.spec import image_name
+
+
+async def deliver(generations: Generations, record: PendingRecord) -> None:
+    """Settles the request as delivered: its images count, on disk, once this returns.
+
+    Raises IdempotencyKeyInUse, or Unavailable where it has no idempotency key, if its lease was over; then its images
+    are forgotten. Raises what `Ledger.settle` raises.
+    """
+    try:
+        await generations.ledger.settle(PendingSettlement(record, record.ids))
+    except LeaseLostError:
+        await _forget_images(generations, record)
+        # With an idempotency key, a later call gets what the request that took over delivers; without, nothing did.
+        raise (Unavailable() if record.scope is None else IdempotencyKeyInUse()) from None
+
+
+async def give_up(generations: Generations, record: PendingRecord) -> None:
+    """Settles the request as failed, so that its idempotency key is free; where that cannot be done, it is swept when
+    its lease is over.
+    """
+    try:
+        await generations.ledger.settle(PendingSettlement(record, ()))
+    except (Unavailable, LeaseLostError):
+        logger.warning("generation_not_given_up", exc_info=True)
+    await _forget_images(generations, record)
+
+
+async def _forget_images(generations: Generations, record: PendingRecord) -> None:
+    for generation_id in record.ids:
+        try:
+            await generations.store.delete(image_name(generation_id, record.format))
+        except Unavailable:
+            logger.warning("image_not_deleted", exc_info=True)  # the sweeper deletes it

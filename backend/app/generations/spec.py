@@ -1,0 +1,68 @@
+"""What is asked for, by which caller, and what the caller is given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from app.core.images import ImageFormat
+from app.core.security import KeyEnvironment
+from app.ratelimit import Limit
+
+MODEL = "nano-banana"
+"""The name of the one model there is, whichever provider draws."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The key in whose name a generation is made, as it was when it was looked up: then it was active."""
+
+    key_id: str
+    account_id: str
+    environment: KeyEnvironment
+    revision: int
+    """Goes up with every change of what the key may do. The ledger records nothing for a caller of another revision."""
+    limit: Limit | None = None
+    """Images of this key, and below of all the account's keys and at a time; None for what the settings say."""
+    account_limit: Limit | None = None
+    concurrency: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSpec:
+    """The one carrier of a request: `count` images of one prompt, and whether the answer is to hold their bytes."""
+
+    prompt: str
+    size: str
+    """As it was sent, such as `1024x1024`: the provider says whether it is one that can be drawn."""
+    format: ImageFormat = "png"
+    count: int = 1
+    as_bytes: bool = False
+
+
+class Delivered(NamedTuple):
+    """Images that their caller was given. `id` and `url` are those of the first, which names the request.
+
+    `contents` holds their bytes, where they were asked for and are not to be read from the store.
+    """
+
+    ids: Sequence[str]
+    urls: Sequence[str]
+    format: ImageFormat
+    prompt: str
+    created_at: datetime
+    is_replay: bool
+    contents: Sequence[bytes]
+
+    @property
+    def id(self) -> str:
+        return self.ids[0]
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
+
+
+def image_name(generation_id: str, image_format: ImageFormat) -> str:
+    """The name under which the store keeps an image."""
+    return f"{generation_id}.{image_format}"

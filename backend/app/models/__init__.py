@@ -1,0 +1,37 @@
+"""The schema, a file for each area. Rows of keys, usage and generations are never deleted.
+
+A transaction that locks rows of several tables locks them in this order, and never waits in a circle with another:
+users, accounts, keys by id, balances by id, lanes by account and class, claims by scope, generations by id, usage.
+`compatibility` holds what only the version before needs.
+"""
+
+from app.models.accounts import TURNS, Account, Balance, BrowserSession, Lane, User
+from app.models.base import Base
+from app.models.deployment import Deployment
+from app.models.generations import (
+    Claim,
+    Generation,
+    GenerationClass,
+    GenerationKind,
+    GenerationStatus,
+)
+from app.models.keys import ApiKey
+from app.models.usage import Usage
+
+__all__ = [
+    "TURNS",
+    "Account",
+    "ApiKey",
+    "Balance",
+    "Base",
+    "BrowserSession",
+    "Claim",
+    "Deployment",
+    "Generation",
+    "GenerationClass",
+    "GenerationKind",
+    "GenerationStatus",
+    "Lane",
+    "Usage",
+    "User",
+]

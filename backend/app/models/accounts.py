@@ -1,0 +1,145 @@
+"""People who log in, and accounts that own keys, limits, usage and money."""
+
+from datetime import datetime, timedelta
+from typing import Literal
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    Sequence,
+    Text,
+    UniqueConstraint,
+    false,
+    func,
+    text,
+    true,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import ID, TIME, Base, limit_checks
+from app.models.compatibility import LegacyUserColumns
+
+LaneClass = Literal["now", "batch"]
+
+TURNS = Sequence("turns", metadata=Base.metadata)
+"""Numbers the turns of lanes, so that the lane that was served longest ago is the next one."""
+
+
+class User(LegacyUserColumns, Base):
+    """A person who logs in. The email is stored in its canonical form, and its unique constraint decides between two
+    who register it at once.
+    """
+
+    __tablename__ = "users"
+    __table_args__ = (
+        UniqueConstraint("email"),
+        CheckConstraint("email = lower(email)", name="email"),
+        *limit_checks(),
+    )
+
+    id: Mapped[str] = mapped_column(ID, primary_key=True, sort_order=1)
+    email: Mapped[str] = mapped_column(Text, sort_order=2)
+    password_hash: Mapped[str] = mapped_column(Text, sort_order=3)
+    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now(), sort_order=5)
+    token_generation: Mapped[int] = mapped_column(BigInteger, server_default=text("0"), sort_order=9)
+    """Raised whenever all logins are ended, by every change of the password too. Earlier login tokens are refused."""
+
+    @property
+    def account_id(self) -> str:
+        """The id of the user's personal account."""
+        return f"acc_{self.id.removeprefix('usr_')}"
+
+
+class BrowserSession(Base):
+    """A login in a browser, until it expires or is ended. `token_hash` is the SHA-256 of its token."""
+
+    __tablename__ = "browser_sessions"
+    __table_args__ = (CheckConstraint("octet_length(token_hash) = 32", name="token_hash"),)
+
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(TIME)
+
+
+class Account(Base):
+    """An owner of keys, limits and usage. The id of a user's personal account is `acc_` and the end of the user's id.
+
+    Its money stands in `balances`, so that changing a limit and charging a generation never wait for each other.
+    """
+
+    __tablename__ = "accounts"
+    __table_args__ = limit_checks()
+
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    is_active: Mapped[bool] = mapped_column(server_default=true())
+    """False stops the account's logins. Its keys are stopped by their own `is_suspended`, set in the same
+    transaction."""
+    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
+    generate_limit: Mapped[str | None] = mapped_column(Text)
+    """The limit of all the account's keys together, such as `600/minute`; null for the settings' limit."""
+    generate_limit_per_key: Mapped[str | None] = mapped_column(Text)
+    """The limit of each key that has none of its own; null for the settings' limit."""
+    generate_concurrency_per_key: Mapped[int | None]
+    """How many generations each key may run at a time, unless it has a number of its own; null for the settings'."""
+
+
+class Balance(Base):
+    """The money of an account, in millionths of the deployment's currency.
+
+    Available is `credit - charged - held + greatest(allowance - spent, 0)` for an account that pays in advance.
+    """
+
+    __tablename__ = "balances"
+    __table_args__ = (
+        CheckConstraint("charged >= 0", name="charged"),
+        CheckConstraint("held >= 0", name="held"),
+        CheckConstraint("allowance >= 0", name="allowance"),
+        CheckConstraint("cap >= 0", name="cap"),
+        CheckConstraint("spent >= 0", name="spent"),
+    )
+
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    is_postpaid: Mapped[bool] = mapped_column(server_default=false())
+    """True for an account that is billed after the fact: its credit is not asked, only its cap."""
+    credit: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """The sum of the account's credit entries."""
+    charged: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """What deliveries took from the credit."""
+    held: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """The sum of the prices of generations that are queued or processing."""
+    allowance: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """How much of each period's spending is free; it is used before the credit."""
+    cap: Mapped[int | None] = mapped_column(BigInteger)
+    """The most that may be spent in a period; null for no cap."""
+    anchor: Mapped[timedelta] = mapped_column(server_default=text("'0'"))
+    """How long after the month's begin, in UTC, a period begins."""
+    period: Mapped[datetime] = mapped_column(TIME, server_default=text("'-infinity'"))
+    """When the period began that `spent` belongs to."""
+    spent: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """The prices of what was delivered since then."""
+
+
+class Lane(Base):
+    """How many asynchronous generations of one account wait and run; the lane with the oldest turn is served next."""
+
+    __tablename__ = "lanes"
+    __table_args__ = (
+        CheckConstraint("class in ('now', 'batch')", name="class"),
+        CheckConstraint("waiting >= 0", name="waiting"),
+        CheckConstraint("running >= 0", name="running"),
+        CheckConstraint("most >= 0", name="most"),
+        Index("lanes_waiting_idx", "turn", postgresql_where=text("waiting > 0")),
+        {"postgresql_with": {"fillfactor": 50}},  # rows that change with every generation stay on their page
+    )
+
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    lane_class: Mapped[LaneClass] = mapped_column("class", Text, primary_key=True)
+    turn: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    waiting: Mapped[int] = mapped_column(server_default=text("0"))
+    running: Mapped[int] = mapped_column(server_default=text("0"))
+    most: Mapped[int | None]
+    """The most that may run at a time; null for the settings' number."""

@@ -1,0 +1,147 @@
+"""Decodes a provider's image at a bounded cost, and fits it to exactly the requested size."""
+
+import struct
+import zlib
+from collections.abc import Mapping
+from io import BytesIO
+
+from PIL import ExifTags, ImageOps
+from PIL import Image as Pillow
+
+from app.core.images import IMAGE_FORMATS, ImageFormat
+from app.providers import Image, Size
+
+PIXELS_MAX = 2**25
+"""Twice the pixels of the largest image that a model draws today."""
+
+_FORMATS = {each.upper(): each for each in IMAGE_FORMATS}
+"""Pillow's name of each format."""
+_SAVING: Mapping[ImageFormat, Mapping[str, int]] = {
+    "png": {"compress_level": 4},
+    "jpeg": {"quality": 95, "subsampling": 0},
+    "webp": {"quality": 95, "method": 2},
+}
+_CROPPED_MAX = 0.05  # of a side: models round their sides to multiples of 16 or 32
+_UPRIGHT = {None, 1}
+_FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Pillow.DecompressionBombError,
+    Pillow.DecompressionBombWarning,
+)
+
+
+class InvalidImage(Exception):
+    """The bytes are not one whole, still PNG, JPEG or WebP of at most `pixels_max`. The error quotes none of them."""
+
+
+class OtherShape(InvalidImage):
+    """The image cannot have the requested size without distortion, or without losing more than its margins."""
+
+
+def fit(content: bytes, size: Size, *, pixels_max: int = PIXELS_MAX) -> Image:
+    """The image in these bytes, of exactly `size`; its format is read from the bytes. Takes up to a second: call it in
+    a thread.
+
+    Bytes that have that size already are kept unchanged, once they decode to the end: with the metadata that the model
+    wrote, such as marks of origin (C2PA), which some laws require. Any other image is cropped in the middle by at most
+    5 % of one side, scaled, and encoded in its own format with no metadata but the colour profile.
+
+    Raises InvalidImage; an image of more than `pixels_max` is not decoded.
+    """
+    failure: InvalidImage
+    try:
+        return _fitted(content, size, pixels_max)
+    except InvalidImage as fault:
+        failure = type(fault)()
+    except _FAULTS:
+        failure = InvalidImage()
+    raise failure  # out here, so that the decoder's error, which quotes the bytes, is not its cause
+
+
+def convert(image: Image, image_format: ImageFormat) -> Image:
+    """The image in another format, or unchanged if it has that one. Transparent pixels become white in a JPEG. For
+    images from `fit` or the stub; call it in a thread.
+    """
+    if image.format == image_format:
+        return image
+    with Pillow.open(BytesIO(image.content), formats=tuple(_FORMATS)) as opened:
+        pixels = _flat(opened) if image_format == "jpeg" else _plain(opened)
+        return Image(_encoded(pixels, image_format, opened), image_format)
+
+
+def _fitted(content: bytes, size: Size, pixels_max: int) -> Image:
+    requested = size.width, size.height
+    _check_canvas(content, pixels_max)
+    # For a PNG this reads every chunk and its checksum, which loading the pixels alone does not.
+    with Pillow.open(BytesIO(content), formats=tuple(_FORMATS)) as unread:
+        _check(unread, pixels_max)
+        unread.verify()
+    with Pillow.open(BytesIO(content), formats=tuple(_FORMATS)) as opened:
+        image_format = _check(opened, pixels_max)
+        upright = opened.getexif().get(ExifTags.Base.Orientation) in _UPRIGHT
+        opened.load()
+        if opened.size == requested and upright:
+            return Image(content, image_format)
+        return Image(_scaled(opened, requested, image_format), image_format)
+
+
+def _check(image: Pillow.Image, pixels_max: int) -> ImageFormat:
+    image_format = _FORMATS.get(image.format or "")
+    if image_format is None or image.width * image.height > pixels_max or getattr(image, "n_frames", 1) > 1:
+        raise InvalidImage
+    return image_format
+
+
+def _check_canvas(content: bytes, pixels_max: int) -> None:
+    """Refuses a WebP by its header: Pillow's decoder allocates all its pixels before it says how many there are."""
+    if content[:4] != b"RIFF":
+        return
+    kind, data = content[12:16], content[20:30]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (4, 7))
+    elif kind == b"VP8L":
+        bits = int.from_bytes(data[1:5], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (value & 0x3FFF for value in struct.unpack("<HH", data[6:10]))
+    if width * height > pixels_max:
+        raise InvalidImage
+
+
+def _scaled(image: Pillow.Image, requested: tuple[int, int], image_format: ImageFormat) -> bytes:
+    upright = ImageOps.exif_transpose(image)
+    ratio = upright.width * requested[1] / (upright.height * requested[0])
+    if not 1 - _CROPPED_MAX <= ratio <= 1 / (1 - _CROPPED_MAX):
+        raise OtherShape
+    return _encoded(ImageOps.fit(_plain(upright), requested, Pillow.Resampling.LANCZOS), image_format, image)
+
+
+def _plain(image: Pillow.Image) -> Pillow.Image:
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def _flat(image: Pillow.Image) -> Pillow.Image:
+    plain = _plain(image)
+    if plain.mode == "RGB":
+        return plain
+    ground = Pillow.new("RGB", plain.size, "white")
+    ground.paste(plain, mask=plain.getchannel("A"))
+    return ground
+
+
+def _encoded(image: Pillow.Image, image_format: ImageFormat, source: Pillow.Image) -> bytes:
+    # A profile describes the source's colours: that of a CMYK or grey source does not describe the RGB encoded here.
+    profile = source.info.get("icc_profile") if source.mode in {"RGB", "RGBA"} else None
+    image.info.clear()
+    encoded = BytesIO()
+    image.save(encoded, image_format, icc_profile=profile, **_SAVING[image_format])
+    return encoded.getvalue()

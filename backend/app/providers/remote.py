@@ -1,0 +1,97 @@
+"""What all providers behind an HTTP API have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import TypeVar
+
+import httpx2
+from pydantic import SecretStr
+
+from app.core.pool import BoundedPool
+from app.providers import DrawRequest, Image, Size
+from app.providers.responses import (
+    OK,
+    OPERATOR_STATUSES,
+    TOO_MANY,
+    UNAVAILABLE,
+    Response,
+    busy_error,
+    failing_if_unreadable,
+    operator_error,
+    status_error,
+)
+from app.providers.retries import ImageCalls
+from app.providers.upstream import Upstream
+
+Result = TypeVar("Result")
+
+UNCOMPRESSED = {"Accept-Encoding": "identity"}
+"""Compression could hide any number of bytes."""
+
+
+class RemoteProvider(ABC):
+    """Draws one image with each call. Every image costs, and no two are alike."""
+
+    name: str
+    is_deterministic = False
+
+    def __init__(self, upstream: Upstream, pool: BoundedPool, *, sizes: Collection[Size]) -> None:
+        """`pool` decodes: its queue must be as long as the calls that `upstream` allows, or paid images are lost."""
+        self._upstream = upstream
+        self._pool = pool
+        self._sizes = sizes
+
+    def refusal(self, size: Size | None) -> str | None:
+        return None if size in self._sizes else f"Must be one of {', '.join(map(str, self._sizes))}"
+
+    async def draw(self, request: DrawRequest, *, deadline: float) -> Image:
+        calls = ImageCalls(request.budget, deadline)
+        return await self._upstream.draw(partial(self._attempt, request, calls), calls)
+
+    @abstractmethod
+    async def _attempt(self, request: DrawRequest, calls: ImageCalls) -> Image:
+        """One attempt to draw. Raises Retry where another may succeed."""
+
+    @abstractmethod
+    def _api_error(self, response: Response) -> Exception | None:
+        """The error that the body of a failed call names; None where only its status says something."""
+
+    @abstractmethod
+    def _retry_after_seconds(self, response: Response) -> float | None:
+        """The delay that a 429 or a 503 asks for."""
+
+    async def _send(
+        self,
+        request: httpx2.Request,
+        decode: Callable[[bytearray], Result],
+        error: Callable[[Response], Exception],
+        calls: ImageCalls | None = None,
+    ) -> Result:
+        """What `decode`, in a thread, makes of the body of a 200. Raises `error` of any other response."""
+        async with self._upstream.call(request, calls) as response:
+            if response.status != OK:
+                raise error(response)
+            with failing_if_unreadable(self.name, response):
+                return await self._pool.run(partial(decode, response.content))
+
+    def _error(self, response: Response) -> Exception:
+        named = self._api_error(response)
+        if named is not None:
+            return named
+        if response.status in {TOO_MANY, UNAVAILABLE}:
+            return busy_error(self._retry_after_seconds(response))
+        if response.status in OPERATOR_STATUSES:
+            return self._operator_error(response, "credentials, permission or model")
+        return status_error(self.name, response)
+
+    def _operator_error(self, response: Response, reason: str) -> Exception:
+        return operator_error(self.name, status=response.status, reason=reason)
+
+
+def checked_key(key: SecretStr) -> SecretStr:
+    """The key, if an HTTP header can hold it. Raises ValueError, without quoting it."""
+    raw = key.get_secret_value()
+    if not raw.isascii() or not raw.isprintable() or " " in raw:
+        raise ValueError("A provider's key must be visible ASCII characters")
+    return key

@@ -1,0 +1,73 @@
+"""Which calls to a provider may be repeated: it depends on whether they may have been paid."""
+
+from app.core.errors import ApiError
+from app.providers import CallBudget
+
+_FIRST_BYTE = ".send_request_headers.started"
+
+
+class Retry(Exception):
+    """An attempt failed with `error`, and another one may succeed, `after_seconds` later if the provider named a delay.
+    `ImageCalls.may_repeat` decides whether there is another attempt.
+
+    `may_pay_twice` marks a response that holds nothing usable: it is repeated once although it may have been paid.
+    """
+
+    def __init__(self, error: ApiError, *, may_pay_twice: bool = False, after_seconds: float | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.may_pay_twice = may_pay_twice
+        self.after_seconds = after_seconds
+
+
+class BudgetClosed(Exception):
+    """A call was not sent, because another image of the same client request has failed for good."""
+
+
+class ImageCalls:
+    """The calls for one image, one after another, on the budget of its client request and before `deadline` (of the
+    event loop's clock).
+
+    A call may have been paid from the moment the HTTP client starts to write its first byte, until the provider
+    responds that it drew nothing. Any other end (a lost connection, silence, a gateway's error, an unreadable
+    response) leaves it so. Name resolution, connecting and TLS come before the first byte.
+    """
+
+    def __init__(self, budget: CallBudget, deadline: float) -> None:
+        self.deadline = deadline
+        self._budget = budget
+        self._earlier_paid = False
+        self._last_paid = False
+
+    @property
+    def may_have_been_paid(self) -> bool:
+        return self._earlier_paid or self._last_paid
+
+    def begin_call(self) -> None:
+        self._earlier_paid, self._last_paid = self.may_have_been_paid, False
+
+    async def trace(self, event: str, _info: object) -> None:
+        """The `trace` extension of one call: httpcore2 names each step here before it takes it. By the first byte it
+        has already replaced an idle connection that the provider closed.
+
+        Raises BudgetClosed to stop a call whose image is no longer wanted.
+        """
+        if event.endswith(_FIRST_BYTE):
+            if self._budget.is_closed:
+                raise BudgetClosed
+            self._last_paid = True
+
+    def mark_unpaid(self) -> None:
+        """Records that the provider drew nothing for the last call."""
+        self._last_paid = False
+
+    def may_repeat(self, failed: Retry, *, attempts_max: int) -> bool:
+        """Counts one more call and returns True, or returns False where the last failure allows none."""
+        repeats_max = attempts_max - 1
+        if self._last_paid:
+            repeats_max = min(1, repeats_max) if failed.may_pay_twice else 0
+        return self._budget.take_repeat(repeats_max)
+
+    def end(self) -> None:
+        """Records on the budget whether a call may have been paid."""
+        self._budget.may_have_been_paid |= self.may_have_been_paid

@@ -1,0 +1,41 @@
+"""Draws on this machine, from the words of the prompt, at no cost: for test keys, and until a model is configured."""
+
+import asyncio
+from functools import partial
+
+from app.core.pool import BoundedPool
+from app.providers import DrawRequest, Image, Provider, ProviderTimeout, Size
+from app.providers.stub.art import draw_png
+
+SIDE_MIN = 64
+SIDE_MAX = 2048
+
+
+class StubProvider:
+    """Draws in a thread of `pool`. It takes the sizes of the provider `like`, or without one its own."""
+
+    name = "stub"
+    is_deterministic = True
+
+    def __init__(self, pool: BoundedPool, *, like: Provider | None = None) -> None:
+        self._pool = pool
+        self._like = like
+
+    def refusal(self, size: Size | None) -> str | None:
+        if self._like is not None:
+            return self._like.refusal(size)
+        if size is not None and SIDE_MIN <= size.width <= SIDE_MAX and SIDE_MIN <= size.height <= SIDE_MAX:
+            return None
+        least, most = Size(SIDE_MIN, SIDE_MIN), Size(SIDE_MAX, SIDE_MAX)
+        return f"Must be WIDTHxHEIGHT, each side {SIDE_MIN} to {SIDE_MAX} pixels: {least} to {most}"
+
+    async def check(self) -> str:
+        return "ok"
+
+    async def draw(self, request: DrawRequest, *, deadline: float) -> Image:
+        draw = partial(draw_png, request.prompt, width=request.size.width, height=request.size.height)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return Image(await self._pool.run(draw), "png")
+        except TimeoutError:
+            raise ProviderTimeout from None

@@ -1,0 +1,36 @@
+"""What is open while the program runs: one typed object for the server, the command line, tests and benchmarks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.core.db import SessionMaker
+from app.core.metrics import Metrics
+from app.core.pool import BoundedPool
+from app.core.security import TokenKey
+from app.core.settings import Settings
+from app.generations.callers import CallerCache
+from app.generations.collaborators import Generations
+from app.ratelimit import Limiter
+from app.ratelimit.policies import Policies
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts that `assembly.open_services` has opened, and closes."""
+
+    settings: Settings
+    clock: Callable[[], float]
+    """Seconds since 1970: dates tokens and ids."""
+    metrics: Metrics
+    engine: AsyncEngine
+    sessions: SessionMaker
+    hashing: BoundedPool
+    """Threads that hash passwords."""
+    token_key: TokenKey
+    limiter: Limiter
+    policies: Policies
+    """The limits of the settings."""
+    callers: CallerCache
+    generations: Generations

@@ -1,0 +1,116 @@
+"""Turns an exception into a response: a problem document, or what the dialect of the path has instead."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
+from starlette.exceptions import HTTPException
+
+from app.core.errors import (
+    ApiError,
+    FieldError,
+    InternalError,
+    Invalid,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    as_api_error,
+    headers_of,
+)
+from app.core.logs import logger
+from app.web.state import request_state
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+_METHODS_OF_FILES = ("GET", "HEAD")  # a mounted folder of files names no methods
+
+ErrorFormat = Callable[[Request, ApiError], Awaitable[Response]]
+"""Makes the response for an error: status, headers and body."""
+
+ErrorFormats = Sequence[tuple[re.Pattern[str], ErrorFormat]]
+"""The formats of paths that do not answer with problem documents. A pattern must match the whole path; the first that
+does counts.
+"""
+
+
+async def error_response(request: Request, exception: Exception) -> Response:
+    """The response to an exception: in the format that `WebSettings.error_formats` has for the path, else a problem
+    document. An unexpected exception becomes a 500. Errors of 500 and above are logged; the response never holds
+    anything of the exception's text.
+    """
+    error = _error_of_request(request, exception)
+    if error.status >= InternalError.status:
+        paid = error.may_have_been_paid
+        logger.error("request_failed", code=error.code, may_have_been_paid=paid, exc_info=exception)
+    for paths, make_response in request_state(request.scope)["web"].error_formats:
+        if paths.fullmatch(request.scope["path"]):
+            return await make_response(request, error)
+    return await problem_response(request, error)
+
+
+async def problem_response(request: Request, error: ApiError) -> Response:
+    """The error as a problem document (RFC 9457)."""
+    problem = {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.sentence,
+        "code": error.code,
+        "request_id": request_state(request.scope)["request_id"],
+        **error.members,
+    }
+    return JSONResponse(problem, status_code=error.status, headers=headers_of(error), media_type=PROBLEM_MEDIA_TYPE)
+
+
+def field_errors(errors: Sequence[Mapping[str, Any]], *, known: Sequence[str] = ()) -> list[FieldError]:
+    """A validator's errors as those of a problem document. The error about an unknown field lists the names in `known`,
+    and does not repeat the name that the client sent.
+    """
+    found: dict[tuple[str, ...], FieldError] = {}
+    for error in errors:
+        location = _location(error["loc"], unknown=error["type"] == "extra_forbidden")
+        sentence = _sentence(error, known=known)
+        found[*location.values(), sentence] = {**location, "detail": sentence}
+    return list(found.values())
+
+
+def _location(path: Sequence[str | int], *, unknown: bool) -> dict[str, str]:
+    if path and path[0] == "query":
+        return {"parameter": "*" if unknown else str(path[1])}
+    return {"pointer": "/".join(["#", *map(str, path[: -1 if unknown else None])])}
+
+
+def _sentence(error: Mapping[str, Any], *, known: Sequence[str]) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"An unknown field; known are: {', '.join(known)}" if known else "An unknown parameter"
+    if error["type"] in {"model_type", "model_attributes_type", "dict_type"}:
+        return "Must be a JSON object"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message[:1].upper() + message[1:]
+
+
+def _error_of_request(request: Request, exception: Exception) -> ApiError:
+    if isinstance(exception, RequestValidationError):
+        return Invalid(field_errors(exception.errors()))
+    if isinstance(exception, HTTPException):
+        return _of_framework(request, exception)
+    return as_api_error(exception)
+
+
+def _of_framework(request: Request, exception: HTTPException) -> ApiError:
+    if exception.status_code == NotFound.status:
+        return NotFound()
+    if exception.status_code == MethodNotAllowed.status:
+        return MethodNotAllowed(", ".join(_allowed_methods(request)))
+    return InvalidRequest()
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """The methods of all routes that have the path. The framework names those of the first such route only."""
+    contexts = iter_route_contexts(request.app.routes)
+    routes = [context for context in contexts if context.path_regex.match(request.url.path)]
+    return sorted({method for route in routes for method in route.methods or _METHODS_OF_FILES})

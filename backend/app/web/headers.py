@@ -1,0 +1,26 @@
+"""Headers of requests and responses, as bytes: every call passes here, and Starlette's objects for them cost more."""
+
+from collections.abc import Iterable, Mapping
+
+from fastapi import Request
+
+from app.web.state import RequestState, request_state
+
+
+def header_values(request: Request, name: bytes) -> list[str]:
+    """The values of all headers of the request with this name, which is in lower case."""
+    return [value.decode("latin-1") for header, value in request.scope["headers"] if header == name]
+
+
+def add_response_headers(request: Request, headers: Mapping[bytes, bytes]) -> None:
+    """Adds headers, named in lower case, to the response to this request, whether a success or an error."""
+    request_state(request.scope)["response_headers"].update(headers)
+
+
+def with_common_headers(headers: Iterable[tuple[bytes, bytes]], state: RequestState) -> list[tuple[bytes, bytes]]:
+    """The headers of a response, with those that every response has, and those that were added to this one."""
+    all_headers = [*headers, (b"x-request-id", state["request_id"].encode()), (b"x-content-type-options", b"nosniff")]
+    if b"cache-control" not in dict(all_headers):
+        all_headers.append((b"cache-control", b"no-store"))
+    all_headers += state["response_headers"].items()
+    return all_headers

@@ -1,0 +1,123 @@
+"""The OpenAPI document, with the request bodies and the errors that FastAPI does not know of."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from app.core.errors import (
+    ApiError,
+    InternalError,
+    Invalid,
+    InvalidRequest,
+    Overloaded,
+    RequestTimeout,
+    TooLarge,
+    Unavailable,
+    UnsupportedMedia,
+)
+from app.core.schemas import Body
+from app.web.body import JSONBody
+from app.web.error_responses import PROBLEM_MEDIA_TYPE
+
+_REF = "#/components/schemas/{model}"
+_PROBLEM = {
+    "title": "Problem",
+    "description": "An error, as RFC 9457 describes it.",
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code", "request_id"],
+    "properties": {
+        "type": {"type": "string", "const": "about:blank"},
+        "title": {"type": "string", "description": "The status in words."},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What went wrong, for a human."},
+        "code": {"type": "string", "description": "What went wrong, for a program. Stable."},
+        "request_id": {"type": "string", "description": "Names this request in the operator's log."},
+        "errors": {
+            "type": "array",
+            "maxItems": 20,
+            "description": "The places that are not as they must be (422 only).",
+            "items": {
+                "type": "object",
+                "required": ["detail"],
+                "properties": {
+                    "pointer": {"type": "string", "description": "A JSON Pointer into the body."},
+                    "parameter": {"type": "string", "description": "A parameter of the query."},
+                    "detail": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+
+
+def problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that can answer these errors, and of those that every route can answer."""
+    by_status: defaultdict[int, list[type[ApiError]]] = defaultdict(list)
+    every: tuple[type[ApiError], ...] = (*errors, InvalidRequest, TooLarge, InternalError, Unavailable, Overloaded)
+    for error in every:
+        if error not in by_status[error.status]:
+            by_status[error.status].append(error)
+    return {status: _problem(of_status) for status, of_status in sorted(by_status.items())}
+
+
+BODY_PROBLEMS = (RequestTimeout, UnsupportedMedia, Invalid)
+"""The errors of every route that takes a body."""
+
+
+def operation_id(route: APIRoute) -> str:
+    """The operation id of a route: the name of its function."""
+    return route.name
+
+
+def openapi_document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of all the app's routes."""
+    schema = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+    )
+    schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Problem"] = _PROBLEM
+    for context in iter_route_contexts(app.routes):
+        if isinstance(context.original_route, APIRoute) and context.include_in_schema:
+            for body in _bodies(context.dependant):
+                definition = body.schema.model_json_schema(ref_template=_REF)
+                schemas.update(definition.pop("$defs", {}))
+                schemas[body.schema.__name__] = definition
+                for method in context.methods or ():
+                    schema["paths"][context.path_format][method.lower()]["requestBody"] = _request_body(body)
+    _remove_framework_422(schema)
+    return schema
+
+
+def _remove_framework_422(schema: dict[str, Any]) -> None:
+    """FastAPI documents a 422 of its own shape for every route with a parameter. This program never sends one."""
+    for path in schema["paths"].values():
+        for operation in path.values():
+            content = operation["responses"].get("422", {}).get("content", {})
+            if content.get("application/json", {}).get("schema", {}).get("$ref", "").endswith("/HTTPValidationError"):
+                del operation["responses"]["422"]
+    for model in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(model, None)
+
+
+def _bodies(dependant: Dependant) -> Iterator[JSONBody[Body]]:
+    if isinstance(dependant.call, JSONBody):
+        yield dependant.call
+    for dependency in dependant.dependencies:
+        yield from _bodies(dependency)
+
+
+def _request_body(body: JSONBody[Body]) -> dict[str, Any]:
+    reference = {"$ref": _REF.format(model=body.schema.__name__)}
+    return {"required": True, "content": {"application/json": {"schema": reference}}}
+
+
+def _problem(errors: list[type[ApiError]]) -> dict[str, Any]:
+    return {
+        "description": "; ".join(f"`{error.code}`: {error.detail}" for error in errors),
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}},
+    }

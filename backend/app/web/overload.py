@@ -1,0 +1,70 @@
+"""How many requests a process works on at a time, and when a client that was refused may call again."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+
+from app.core.logs import logger
+from app.core.metrics import Metrics
+from app.core.settings import Network
+from app.web.client_address import is_in
+
+PATHS_WITHOUT_SLOT = frozenset({"/health", "/ready", "/metrics"})
+"""Paths that are always answered: an operator needs them most while the process is overloaded."""
+
+RETURNS_PER_SECOND = 500
+"""At most so many refused clients are asked to call again within the same second."""
+RETRY_SECONDS_MAX = 30
+"""No client is asked to wait longer than this."""
+
+_LOG_SECONDS = 1
+
+
+class OverloadGuard:
+    """Bounds the requests that this process works on at a time. `free_slots` is how many more may start.
+
+    A request holds a slot until its response starts: a client that reads slowly holds none. Refused clients are asked
+    to call again one after another, so that refusing them takes a few per cent of a core however many they are. Once a
+    second, a line in the log says how many were refused.
+    """
+
+    def __init__(self, slots: int, metrics: Metrics, *, proxies: Sequence[Network]) -> None:
+        self.free_slots = slots
+        self._metrics = metrics
+        self._proxies = proxies
+        self._last_return = -math.inf
+        self._refused = 0
+        self._log_timer: asyncio.TimerHandle | None = None
+
+    def count_refusal(self, now: float) -> int:
+        """Counts a refused request. Returns the seconds after which its client may call again, for `Retry-After`.
+        `now` is the event loop's time.
+        """
+        self._metrics.overload_refusals.inc()
+        self._refused += 1
+        if self._log_timer is None:
+            self._log_timer = asyncio.get_running_loop().call_later(_LOG_SECONDS, self._log_refusals)
+        self._last_return = next_return(self._last_return, now=now)
+        # Rounded first: with large clock values the difference may be 29.999... seconds instead of 30.
+        return max(1, int(round(self._last_return - now, 3)))
+
+    def is_proxy(self, host: str | None) -> bool:
+        """Whether a trusted proxy has this address. A peer without one, on a Unix socket, counts as a proxy."""
+        return host is None or is_in(self._proxies, host)
+
+    def close(self) -> None:
+        """Logs the refusals since the last line. To be called before the process ends."""
+        if self._log_timer is not None:
+            self._log_timer.cancel()
+            self._log_refusals()
+
+    def _log_refusals(self) -> None:
+        logger.warning("overloaded", refused=self._refused)
+        self._refused, self._log_timer = 0, None
+
+
+def next_return(last: float, *, now: float) -> float:
+    """When the next refused client may call again, given the time `last` of the one before: one RETURNS_PER_SECOND-th
+    of a second later, but between one second and RETRY_SECONDS_MAX from `now`.
+    """
+    return min(max(now + 1, last + 1 / RETURNS_PER_SECOND), now + RETRY_SECONDS_MAX)

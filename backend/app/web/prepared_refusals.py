@@ -1,0 +1,100 @@
+"""Responses that HttpProtocol sends without calling the application, as bytes made in advance: most are needed while
+the process is overloaded.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from fastapi import Request
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from app.core.errors import ApiError, InvalidRequest, Overloaded
+from app.core.security import new_id
+from app.web.error_responses import ErrorFormat, problem_response
+from app.web.headers import with_common_headers
+from app.web.overload import RETRY_SECONDS_MAX
+from app.web.state import RequestState
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+_ANY_PATH = re.compile(".*", re.DOTALL)
+_PLACEHOLDER_ID = new_id("req").encode()
+
+
+class _Prepared(NamedTuple):
+    headers: bytes
+    body: bytes
+
+
+class PreparedRefusals:
+    """The bytes of what the application would respond, in the format of each path, with a new request id each time."""
+
+    def __init__(
+        self, overloaded: Sequence[tuple[re.Pattern[str], Sequence[_Prepared]]], unreadable: _Prepared
+    ) -> None:
+        """`overloaded` has the responses for each pattern of paths, in order of `Retry-After`, which begins with one
+        second. The last pattern matches every path.
+        """
+        self._overloaded = overloaded
+        self._unreadable = unreadable
+
+    @classmethod
+    async def prepare(cls, state: RequestState) -> "PreparedRefusals":
+        """Has each of the application's error formats make each response once, with a placeholder as request id.
+        `state` is what the formats read of a request's state.
+        """
+        errors = [Overloaded(retry_after_seconds=seconds) for seconds in range(1, RETRY_SECONDS_MAX + 1)]
+        overloaded = [
+            (paths, [await _prepare(state, make_response, error) for error in errors])
+            for paths, make_response in [*state["web"].error_formats, (_ANY_PATH, problem_response)]
+        ]
+        unreadable = InvalidRequest("This is not a request of HTTP/1.1")
+        return cls(overloaded, await _prepare(state, problem_response, unreadable))
+
+    def overloaded(
+        self, path: str, *, retry_after_seconds: int, server_headers: Headers, without_body: bool, close: bool
+    ) -> bytes:
+        """The whole 503 for a path. `server_headers` are those that uvicorn puts first on every response; `close` adds
+        `Connection: close`.
+        """
+        of_path = next(prepared for paths, prepared in self._overloaded if paths.fullmatch(path))
+        prepared = of_path[retry_after_seconds - 1]
+        return _response(503, prepared, server_headers, without_body=without_body, close=close)
+
+    def unreadable(self, server_headers: Headers) -> bytes:
+        """The whole 400 for bytes that are not a request, after which the connection ends."""
+        return _response(400, self._unreadable, server_headers, close=True)
+
+
+def _response(
+    status: int, prepared: _Prepared, server_headers: Headers, *, without_body: bool = False, close: bool
+) -> bytes:
+    request_id = new_id("req").encode()
+    return b"".join(
+        [
+            STATUS_LINE[status],
+            _lines(server_headers),
+            prepared.headers.replace(_PLACEHOLDER_ID, request_id),
+            b"connection: close\r\n\r\n" if close else b"\r\n",
+            b"" if without_body else prepared.body.replace(_PLACEHOLDER_ID, request_id),
+        ]
+    )
+
+
+async def _prepare(given: RequestState, make_response: ErrorFormat, error: ApiError) -> _Prepared:
+    state: RequestState = {**given, "request_id": _PLACEHOLDER_ID.decode(), "response_headers": {}}
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "headers": [],
+        "query_string": b"",
+        "state": state,
+    }
+    response = await make_response(Request(scope), error)
+    return _Prepared(_lines(with_common_headers(response.raw_headers, state)), bytes(response.body))
+
+
+def _lines(headers: Headers) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])

@@ -1,0 +1,65 @@
+"""Every key of the application's lifespan state and of `scope["state"]`, with its type.
+
+Uvicorn copies the lifespan state into the state of each request.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from app.core.settings import Network
+
+if TYPE_CHECKING:  # these modules read this one
+    from app.web.error_responses import ErrorFormats
+    from app.web.overload import OverloadGuard
+    from app.web.prepared_refusals import PreparedRefusals
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    """What the HTTP layer has to know of the application."""
+
+    public_url: str
+    """The base of every URL in a response."""
+    trusted_proxies: Sequence[Network]
+    """The networks whose `X-Forwarded-For` is believed."""
+    error_formats: "ErrorFormats"
+    """The formats of errors on paths that do not answer with problem documents."""
+
+
+class LifespanState(TypedDict):
+    """What the application's lifespan yields."""
+
+    overload_guard: "OverloadGuard"
+    prepared_refusals: "PreparedRefusals"
+    web: WebSettings
+    services: object
+    """A `Services`, for features: `features.dependencies.services_of`."""
+    console: object
+    """A `Console`, for the console: `console.state.console_of`."""
+
+
+class RequestState(TypedDict, total=False):
+    """What the server, the middleware and the routes share about one request."""
+
+    web: WebSettings
+    services: object
+    console: object
+    holds_slot: bool
+    """Whether the request holds a slot of the OverloadGuard. HttpProtocol sets it; RequestMiddleware takes it out, and
+    gives the slot back.
+    """
+    whole_body: bytes
+    """The body, if all of it came with the head. FastResponse sets it, so that `read_body` need not wait for it."""
+    request_id: str
+    """The `X-Request-Id` of the response. RequestMiddleware sets it, before anything else is called."""
+    response_headers: dict[bytes, bytes]
+    """Headers, named in lower case, that RequestMiddleware adds to the response, whether a success or an error."""
+    console_request: object
+    """What the console knows of the request so far: `console.state.state_of`."""
+
+
+def request_state(scope: Mapping[str, Any]) -> RequestState:
+    """The state of this request, typed. It is the dictionary itself: what is set in it stays."""
+    state: RequestState = scope["state"]
+    return state

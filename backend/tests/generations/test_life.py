@@ -1,0 +1,148 @@
+"""The life of a generation: admission is checked when it is recorded, and only its worker ends it."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx2
+import pytest
+from app.generations.errors import LeaseLostError
+from app.generations.ledger import Ledger
+from app.generations.ledger.queue import Lease, PendingRecord, PendingSettlement
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from tests.features.usage.recorded import new_record, total
+from tests.harness import Key, generate, looks
+from tests.problems import check_problem
+
+_STATUS = "select status from generations where id = $1"
+_REVOKED_KEYS = """
+    insert into api_keys (id, user_id, name, environment, prefix, key_hash, revoked_at)
+    select 'key_' || substr(md5(n || id), 1, 20), user_id, 'old', environment, prefix, sha256((n || id)::bytea), now()
+    from api_keys, generate_series(1, 1000) n where id = $1
+"""
+
+
+def _leased(key: Key, *, seconds: float = 60) -> PendingRecord:
+    record = new_record(key)
+    record.lease = Lease(uuid4(), seconds)
+    return record
+
+
+async def _until(database: asyncpg.Connection, generation_id: str, status: str) -> None:
+    for _ in looks():
+        if await database.fetchval(_STATUS, generation_id) == status:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"it does not become {status}")
+
+
+async def test_a_key_is_refused_as_soon_as_it_expires_though_its_caller_is_cached(
+    client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
+) -> None:
+    assert (await generate(client, key)).status_code == 200
+    await database.execute("update api_keys set expires_at = now() + interval '1 hour' where id = $1", key.id)
+    assert (await generate(client, key)).status_code == 200
+    await database.execute("update api_keys set expires_at = now() where id = $1", key.id)
+    check_problem(await generate(client, key), 401, "invalid_api_key")
+    assert await total(database, key) == 2
+
+
+async def test_a_change_of_what_a_key_may_do_holds_from_its_next_generation_though_its_caller_is_cached(
+    client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
+) -> None:
+    assert '"key";q=1000000;w=1' in (await generate(client, key)).headers["ratelimit-policy"]
+    await database.execute("update api_keys set generate_limit = '77/hour' where id = $1", key.id)
+    assert (await generate(client, key)).status_code == 200  # recorded after the caller was looked up again
+    assert '"key";q=77;w=3600' in (await generate(client, key)).headers["ratelimit-policy"]
+    assert await total(database, key) == 3
+
+
+async def test_only_the_worker_that_has_the_lease_settles(
+    ledger: Ledger, key: Key, database: asyncpg.Connection
+) -> None:
+    record = _leased(key)
+    await ledger.record(record)
+    stranger = _leased(key)
+    stranger.ids = record.ids
+    with pytest.raises(LeaseLostError):
+        await ledger.settle(PendingSettlement(recorded=stranger, delivered_ids=record.ids))
+    assert await database.fetchval(_STATUS, record.id) == "processing"
+    assert await total(database, key) == 0
+    await ledger.settle(PendingSettlement(recorded=record, delivered_ids=record.ids))
+    assert await database.fetchval(_STATUS, record.id) == "delivered"
+    assert await total(database, key) == 1
+
+
+@pytest.mark.parametrize("delivered", [0, 1, 2, 3])
+async def test_of_several_images_those_that_were_delivered_count_and_are_replayed(
+    ledger: Ledger, key: Key, database: asyncpg.Connection, delivered: int
+) -> None:
+    first = _leased(key)
+    first.ids = [*first.ids, *(new_record(key).id for _ in range(2))]
+    first.scope = first.fingerprint = uuid4().bytes * 2
+    await ledger.record(first)
+    await ledger.settle(PendingSettlement(recorded=first, delivered_ids=first.ids[3 - delivered :]))
+    assert await total(database, key) == delivered
+    again = _leased(key)
+    again.scope, again.fingerprint = first.scope, first.fingerprint
+    recorded = await ledger.record(again)
+    assert (recorded.is_replay, list(recorded.ids)) == (
+        (True, list(first.ids[3 - delivered :])) if delivered else (False, list(again.ids))
+    )
+
+
+@pytest.mark.parametrize("with_claim", [False, True], ids=["no idempotency key", "idempotency key"])
+async def test_a_generation_whose_worker_died_is_lost_when_its_lease_is_over(
+    client: httpx2.AsyncClient, ledger: Ledger, key: Key, database: asyncpg.Connection, *, with_claim: bool
+) -> None:
+    assert (await client.get("/health")).status_code == 200  # an application's ledger sweeps
+    record = _leased(key, seconds=0.1)
+    if with_claim:
+        record.scope = record.fingerprint = uuid4().bytes * 2
+    await ledger.record(record)
+    await _until(database, record.id, "lost")
+    with pytest.raises(LeaseLostError):
+        await ledger.settle(PendingSettlement(recorded=record, delivered_ids=record.ids))
+    assert await database.fetchval(_STATUS, record.id) == "lost"
+    assert await total(database, key) == 0
+
+
+def _rows_read(plan: dict[str, Any]) -> int:
+    """The rows that all nodes of a plan produced or dropped."""
+    rows: float = sum(
+        plan.get(each, 0) for each in ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Join Filter")
+    )
+    of_children = sum(_rows_read(each) for each in plan.get("Plans", ()))
+    return int(rows * plan["Actual Loops"]) + of_children
+
+
+async def _rows_of(database: asyncpg.Connection, statement: str, parameters: Sequence[object]) -> int:
+    await database.execute("analyze api_keys, generations")
+    [(plan,)] = await database.fetch(f"explain (analyze, format json) {statement}", *parameters)
+    return _rows_read(json.loads(plan)[0]["Plan"])
+
+
+async def test_a_list_of_generations_reads_no_more_rows_with_a_thousand_revoked_keys(
+    client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
+) -> None:
+    sent: list[tuple[str, Any]] = []
+
+    def keep(*execution: Any) -> None:
+        _, _, statement, parameters, *_ = execution
+        if "LATERAL" in statement:
+            sent.append((statement, parameters))
+
+    assert (await generate(client, key)).status_code == 200
+    event.listen(Engine, "before_cursor_execute", keep)
+    try:
+        assert len((await client.get("/v1/generations", headers=key.headers)).json()) == 1
+    finally:
+        event.remove(Engine, "before_cursor_execute", keep)
+    [(statement, parameters)] = sent
+    few = await _rows_of(database, statement, parameters)
+    await database.execute(_REVOKED_KEYS, key.id)
+    assert await _rows_of(database, statement, parameters) <= few

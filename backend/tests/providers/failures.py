@@ -1,0 +1,194 @@
+"""The failures of a provider, in either dialect: how many calls each costs, and whether they may have been paid."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from io import BytesIO
+from typing import Literal
+
+from PIL import Image
+from tests.standins import gemini, openai
+from tests.standins.wire import Reply, json_reply
+
+Dialect = Literal["gemini", "openai"]
+Place = Literal["there", "refused", "no TLS", "full"]
+"""Where the provider's URL points: its stand-in, a closed port, a port without TLS, or a full accept queue."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A provider's reply to every call for an image, the number of calls, and the error that the client gets."""
+
+    name: str
+    gemini: Reply
+    openai: Reply
+    calls: int = 1
+    code: str = "provider_failed"
+    may_have_been_paid: bool = True
+    place: Place = "there"
+    is_silent: bool = False
+    """The call ends at its deadline."""
+
+    def reply(self, dialect: Dialect) -> Reply:
+        return self.gemini if dialect == "gemini" else self.openai
+
+    @property
+    def row(self) -> str:
+        """Its row in docs/operations.md."""
+        return f"| {self.name} | {self.calls} | {'yes' if self.may_have_been_paid else 'no'} | `{self.code}` |"
+
+
+def alike(name: str, reply: Reply) -> Failure:
+    """A fault of the connection or of a gateway, which is the same in both dialects."""
+    return Failure(name, reply, reply)
+
+
+def unread(name: str, image: bytes) -> Failure:
+    """A reply with these bytes in place of the image."""
+    return Failure(name, gemini.drawn(image), openai.in_place(image))
+
+
+def unpaid(failure: Failure, *, calls: int = 1, code: str = "provider_unavailable", place: Place = "there") -> Failure:
+    return replace(failure, calls=calls, code=code, place=place, may_have_been_paid=False)
+
+
+def silent(failure: Failure, *, place: Place = "there") -> Failure:
+    paid = place == "there"
+    return replace(
+        failure, calls=int(paid), code="provider_timeout", may_have_been_paid=paid, place=place, is_silent=True
+    )
+
+
+def busy(name: str, *, seconds: str | None) -> Failure:
+    wait = {"Retry-After": seconds} if seconds else {}
+    throttled = gemini.throttled(retry_delay=seconds and f"{seconds}s")
+    return Failure(name, throttled, openai.failed(429, "rate_limit_exceeded", headers=wait))
+
+
+@cache
+def animated(kind: Literal["GIF", "PNG", "WEBP"]) -> bytes:
+    """Two frames of the requested size."""
+    frames = [Image.new("RGB", (1024, 1024), colour) for colour in ("red", "yellow")]
+    encoded = BytesIO()
+    frames[0].save(encoded, kind, save_all=True, append_images=frames[1:], duration=100)
+    return encoded.getvalue()
+
+
+def _broken_base64() -> Failure:
+    part = {"inlineData": {"mimeType": "image/png", "data": "no base64!"}}
+    return Failure(
+        "base64 is broken", gemini.candidate("STOP", part), json_reply({"data": [{"b64_json": "no base64!"}]})
+    )
+
+
+def _nothing() -> Failure:
+    nothing = Failure("200, no image and no reason", gemini.candidate("STOP", {"text": "No"}), json_reply({"data": []}))
+    return replace(nothing, calls=2, code="no_image_returned")
+
+
+_WHOLE = gemini.image_bytes(1024, 1024)
+_ANSWER = gemini.drawn(_WHOLE).content
+_PER_DAY = gemini.throttled(retry_delay="3s", quota_id="GenerateRequestsPerDayPerProjectPerModel")
+_NEVER = Reply(gate=asyncio.Event())
+
+NOT_SENT = [
+    unpaid(alike("connection refused", Reply()), calls=0, code="provider_failed", place="refused"),
+    unpaid(alike("TLS fails", Reply()), calls=0, code="provider_failed", place="no TLS"),
+    silent(alike("no connection until the deadline", Reply()), place="full"),
+]
+REFUSED = [
+    unpaid(busy("429", seconds=None), calls=3),
+    unpaid(busy("429, to wait beyond the deadline", seconds="300")),
+    unpaid(Failure("503", gemini.failed(503, "UNAVAILABLE"), openai.failed(503, "server_overloaded")), calls=3),
+    unpaid(alike("503 of a gateway", gemini.html(503)), calls=3),
+    unpaid(Failure("quota is spent", _PER_DAY, openai.failed(429, "insufficient_quota"))),
+    unpaid(Failure("401", gemini.failed(401, "UNAUTHENTICATED"), openai.failed(401, "invalid_api_key"))),
+    unpaid(Failure("403", gemini.failed(403, "PERMISSION_DENIED"), openai.failed(403, "forbidden"))),
+    unpaid(Failure("404", gemini.failed(404, "NOT_FOUND"), openai.failed(404, "model_not_found"))),
+    unpaid(Failure("400", gemini.failed(400, "INVALID"), openai.failed(400, "invalid_value")), code="provider_failed"),
+]
+SENT = [
+    Failure("500", gemini.failed(500, "INTERNAL"), openai.failed(500, "server_error")),
+    alike("502 of a gateway", gemini.html(502)),
+    Failure("504", gemini.failed(504, "DEADLINE_EXCEEDED"), openai.failed(504, "timeout")),
+    alike("504 of a gateway", gemini.html(504)),
+    alike("524 of a gateway", gemini.html(524)),
+    alike("408 of a gateway", gemini.html(408)),
+    alike("499 of a gateway", gemini.html(499)),
+    alike("302 to elsewhere", Reply(b"", 302, {"Location": "/elsewhere"})),
+    alike("202 without an image", Reply(b"{}", 202)),
+    alike("connection reset", Reply(is_reset=True)),
+    alike("connection closed without an answer", Reply(is_closed=True)),
+    alike("connection closed in the middle of the answer", Reply(_ANSWER, cut_after=1000)),
+]
+UNREAD = [
+    alike("200, HTML", gemini.html()),
+    alike("200, empty", Reply()),
+    alike("200, JSON that is cut off", Reply(_ANSWER[:-100])),
+    alike("200, JSON of another shape", json_reply({"candidates": "none", "data": "none"})),
+    Failure(
+        "200, a byte order mark",
+        Reply(b"\xef\xbb\xbf" + _ANSWER),
+        Reply(b"\xef\xbb\xbf" + openai.in_place(_WHOLE).content),
+    ),
+    alike("200, more than an answer may have", Reply(b" " * 1024 * 1024, is_endless=True)),
+    _broken_base64(),
+    unread("no image", b"words"),
+    unread("half an image", _WHOLE[: len(_WHOLE) // 2]),
+    unread("GIF", animated("GIF")),
+    unread("APNG", animated("PNG")),
+    unread("animated WebP", animated("WEBP")),
+    unread("an image of another shape", gemini.image_bytes(1536, 1024)),
+    _nothing(),
+]
+SILENT = [
+    silent(alike("silence until the deadline", _NEVER)),
+    silent(alike("silence in the middle of the answer", Reply(_ANSWER[:1000], is_stuck=True))),
+]
+FAILURES = [*NOT_SENT, *REFUSED, *SENT, *UNREAD, *SILENT]
+BY_NAME = {failure.name: failure for failure in FAILURES}
+
+
+@asynccontextmanager
+async def provider_url(place: Place) -> AsyncIterator[str | None]:
+    """The URL of such a place; None for the stand-in's own."""
+    if place == "there":
+        yield None
+        return
+    async with _PLACES[place]() as url:
+        yield url
+
+
+@asynccontextmanager
+async def _refused() -> AsyncIterator[str]:
+    with socket.socket() as bound:  # bound and not listening: no other process can take the port
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def _no_tls() -> AsyncIterator[str]:
+    async def speak_plainly(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(speak_plainly, "127.0.0.1", 0) as server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
+async def _full() -> AsyncIterator[str]:
+    """A full accept queue: further connections wait."""
+    with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for waiting in (first, second):
+            waiting.settimeout(0)
+            waiting.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+_PLACES = {"refused": _refused, "no TLS": _no_tls, "full": _full}

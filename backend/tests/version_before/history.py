@@ -1,0 +1,70 @@
+"""Databases of the version before, and how they are brought to this version's schema and back."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.engine import make_url
+from tests.harness import fresh_database
+from tests.version_before.rows import Rows
+from tests.version_before.statements import REVISION
+
+_BACKEND = Path(__file__).parents[2]
+
+
+def upgrade(database_url: str, revision: str = "head") -> None:
+    """Migrates the database forward, up to the revision."""
+    command.upgrade(_config(database_url), revision)
+
+
+def downgrade(database_url: str) -> None:
+    """Brings the database back to the schema of the version before."""
+    command.downgrade(_config(database_url), REVISION)
+
+
+def _config(database_url: str) -> Config:
+    config = Config(_BACKEND / "alembic.ini")
+    config.attributes["database_url"] = database_url
+    return config
+
+
+@contextmanager
+def database_of_the_version_before(server_url: str) -> Iterator[tuple[str, Rows]]:
+    """The URL of a database as the version before leaves it, and what is in it."""
+    with fresh_database(server_url) as url:
+        upgrade(url, REVISION)
+        yield url, asyncio.run(_fill(url))
+
+
+async def _fill(database_url: str) -> Rows:
+    async with connected(database_url) as database:
+        rows = Rows(database)
+        await rows.write()
+    return rows
+
+
+@asynccontextmanager
+async def connected(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A plain connection to the database."""
+    plain = make_url(database_url).set(drivername="postgresql")
+    connection = await asyncpg.connect(plain.render_as_string(hide_password=False))
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def stored(database_url: str) -> dict[str, list[str]]:
+    """All rows of the tables that the version before has, as sorted text: each with all its columns, by table."""
+    async with connected(database_url) as database:
+        return {
+            table: sorted(str(row) for (row,) in await database.fetch(_ROWS.format(table)))
+            for table in ("users", "browser_sessions", "api_keys", "generations", "claims", "usage")
+        }
+
+
+_ROWS = "select r from {} r"

@@ -1,0 +1,206 @@
+"""Slots for requests: a request that finds none is refused at once, and a slot is free when its response starts."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import islice
+
+import httpx2
+import pytest
+from tests.conftest import Start
+from tests.features.scraped import METRICS_TOKEN, read, scrape
+from tests.harness import BEYOND_PATIENCE_SECONDS, PATIENCE_SECONDS, Account, Key, generate
+from tests.problems import check_problem
+from tests.raw_http import JSON_TYPE, chunk, connected, head, read_answer, send_raw
+
+SLOTS = 3
+LOOPBACK = "127.0.0.0/8"
+METRICS = {"Authorization": f"Bearer {METRICS_TOKEN}"}
+LOGIN = head("POST", "/v1/auth/login", [JSON_TYPE, ("Content-Length", "10")])
+CHUNKED_LOGIN = head("POST", "/v1/auth/login", [JSON_TYPE, ("Transfer-Encoding", "chunked")])
+FIRST_PART, LAST_PART = b"{", b'"a": "b"}'
+
+
+@pytest.fixture
+async def small(start: Start, monkeypatch: pytest.MonkeyPatch) -> httpx2.AsyncClient:
+    """An application with three slots, which waits for a body for as long as a test does. The test is a trusted proxy,
+    whose connections are read after a refusal too.
+    """
+    monkeypatch.setattr("app.web.body.BODY_SECONDS_MAX", BEYOND_PATIENCE_SECONDS)
+    return await start(requests_max=SLOTS, metrics_token=METRICS_TOKEN, trusted_proxies=LOOPBACK)
+
+
+@pytest.fixture
+async def impatient(start: Start, monkeypatch: pytest.MonkeyPatch) -> httpx2.AsyncClient:
+    """An application with one slot, which waits for a body for a twentieth of a second."""
+    monkeypatch.setattr("app.web.body.BODY_SECONDS_MAX", 0.05)
+    return await start(requests_max=1)
+
+
+@asynccontextmanager
+async def _slots_taken(
+    client: httpx2.AsyncClient, *, more: int, slots: int = SLOTS
+) -> AsyncIterator[Sequence[httpx2.Response]]:
+    """All slots are taken until the block ends, by requests whose bodies have not arrived. The responses to `more`
+    requests, sent together with them.
+    """
+    async with AsyncExitStack() as stack:
+        ends = [await stack.enter_async_context(connected(client)) for _ in range(slots + more)]
+        for _, writer in ends:
+            writer.write(LOGIN + FIRST_PART)
+        calls = [asyncio.ensure_future(read_answer(reader)) for reader, _ in ends]
+        yield [await each for each in islice(asyncio.as_completed(calls), more)]
+        assert [call.done() for call in calls].count(True) == more
+        for _, writer in ends:
+            writer.write(LAST_PART)
+        assert sorted([answer.status_code for answer in await asyncio.gather(*calls)]) == [422] * slots + [503] * more
+
+
+async def _assert_free_slots(client: httpx2.AsyncClient, slots: int = SLOTS) -> None:
+    """Exactly so many slots are free."""
+    async with _slots_taken(client, more=3, slots=slots) as refused:
+        for answer in refused:
+            check_problem(answer, 503, "overloaded")
+
+
+async def _until(client: httpx2.AsyncClient, status: int) -> None:
+    """Returns once a request for an unknown path has this status: 503 while no slot is free, else 404."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (await client.get("/nothing")).status_code != status:
+            pass
+
+
+async def test_a_request_without_a_free_slot_is_refused_and_health_is_still_answered(
+    small: httpx2.AsyncClient, account: Account
+) -> None:
+    key = await account.create_key()
+    async with _slots_taken(small, more=5) as refused:
+        for answer in (*refused, await generate(small, key), await small.get("/openapi.json")):
+            check_problem(answer, 503, "overloaded")
+            assert answer.headers["retry-after"] == "1"
+            assert answer.json()["detail"] == "The service has too much to do; try again"
+        for path in ("/health", "/ready", "/metrics"):
+            assert (await small.get(path, headers=METRICS)).status_code == 200
+            assert (await small.delete(path)).status_code == 405
+            check_problem(await small.get(f"{path}/"), 503, "overloaded")
+        assert [(await small.head(path)).status_code for path in ("/health", "/ready")] == [200, 200]
+        check_problem(await small.get("/metrics"), 401, "invalid_metrics_token")
+    assert read(await scrape(small))["nanobanana_overload_refusals"] == {(): 5 + 2 + 3}
+    assert (await generate(small, key)).status_code == 200
+    await _assert_free_slots(small)
+
+
+async def test_every_kind_of_response_frees_its_slot(
+    small: httpx2.AsyncClient, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    key = await account.create_key()
+    monkeypatch.setattr("app.features.keys.service.create", fail)
+    picture = (await generate(small, key)).json()["url"].removeprefix("https://pictures.test")
+    for _ in range(SLOTS + 1):
+        answers = [
+            await small.get("/nothing"),
+            await small.put("/health"),
+            await generate(small, key, size="0x0"),
+            await generate(small, Key("", "x")),
+            await small.post("/v1/keys", json={"name": "a"}, headers=account.headers),
+            await small.head(picture),
+            await small.get("/docs/assets/swagger-ui.css"),
+            await send_raw(small, head("POST", "/v1/generate", [("Content-Length", "99999")])),
+            await send_raw(small, head("TRACE", "/v1/keys%0a")),
+            await send_raw(small, CHUNKED_LOGIN, *[chunk(b" " * 4096)] * 17),
+        ]
+        statuses = [answer.status_code for answer in answers]
+        assert statuses == [404, 405, 422, 401, 500, 200, 200, 413, 404, 413]
+    await _assert_free_slots(small)
+
+
+async def test_a_client_that_hangs_up_frees_its_slot(start: Start, account: Account) -> None:
+    client, key = await start(requests_max=1, trusted_proxies=LOOPBACK), await account.create_key()
+    generation = head("POST", "/v1/generate", [*key.headers.items(), JSON_TYPE, ("Content-Length", "10")])
+    for begun in (LOGIN, CHUNKED_LOGIN, generation) * 2:
+        async with connected(client) as (_, writer):
+            writer.write(begun + (chunk(FIRST_PART) if begun is CHUNKED_LOGIN else FIRST_PART))
+            await _until(client, 503)
+        await _until(client, 404)
+    await _assert_free_slots(client, 1)
+
+
+async def test_a_request_for_health_takes_no_slot(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.features.health.service.DATABASE_SECONDS_MAX", 20)
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await over.wait()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as database:
+        url = f"postgresql://nobody@127.0.0.1:{database.sockets[0].getsockname()[1]}/nothing"
+        client = await start(requests_max=1, database_url=url)
+        ready = asyncio.ensure_future(client.get("/ready"))
+        await asked.wait()
+        meanwhile, too_early = await client.get("/nothing"), ready.done()
+        over.set()
+        check_problem(await ready, 503, "unavailable")
+        assert (meanwhile.status_code, too_early) == (404, False)
+
+
+@asynccontextmanager
+async def _reading_slowly(client: httpx2.AsyncClient, target: str) -> AsyncIterator[None]:
+    """A client that has read the first line of its response, and does not read the rest."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        taken.settimeout(0)
+        await asyncio.get_running_loop().sock_connect(taken, (client.base_url.host, client.base_url.port))
+        reader, writer = await asyncio.open_connection(sock=taken, limit=1024)
+        writer.write(head("GET", target))
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        yield
+        writer.transport.abort()
+
+
+async def test_a_client_that_reads_slowly_holds_no_slot(small: httpx2.AsyncClient) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(SLOTS):
+            await stack.enter_async_context(_reading_slowly(small, "/docs/assets/swagger-ui-bundle.js"))
+        await _assert_free_slots(small)
+
+
+async def test_a_body_that_does_not_arrive_is_a_408_that_ends_the_connection_and_frees_the_slot(
+    impatient: httpx2.AsyncClient, account: Account
+) -> None:
+    by_token, by_key = account.headers, (await account.create_key()).headers
+    for path, credential in [
+        ("/v1/auth/register", {}),
+        ("/v1/auth/login", {}),
+        ("/v1/keys", by_token),
+        ("/v1/generate", by_key),
+    ]:
+        for part in (b"", b'{"prompt": '):
+            async with connected(impatient) as (reader, writer):
+                writer.write(head("POST", path, [*credential.items(), JSON_TYPE, ("Content-Length", "50")]) + part)
+                answer = await read_answer(reader)
+                assert await reader.read() == b""
+            check_problem(answer, 408, "request_timeout")
+            assert answer.headers["connection"] == "close"
+            assert (await impatient.get("/openapi.json")).status_code == 200
+
+
+async def test_a_body_that_arrives_byte_by_byte_has_no_more_time_than_any_other(impatient: httpx2.AsyncClient) -> None:
+    async def trickle(writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while True:
+                writer.write(chunk(b" "))
+                await writer.drain()
+                await asyncio.sleep(0.005)
+
+    async with connected(impatient) as (reader, writer):
+        writer.write(CHUNKED_LOGIN)
+        trickling = asyncio.ensure_future(trickle(writer))
+        check_problem(await read_answer(reader), 408, "request_timeout")
+        trickling.cancel()
+    assert (await impatient.get("/openapi.json")).status_code == 200

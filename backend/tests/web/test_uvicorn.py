@@ -1,0 +1,121 @@
+"""The undocumented parts of uvicorn that the server uses: a release that changes one of them fails here first.
+
+A developer who raises the pinned version reads the changes in every part that a failure names, adapts our code to them,
+and then writes down the new digest.
+"""
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from app.web import fast_response, protocol
+from app.web.parser import RequestParser
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+OURS: Sequence[type] = (protocol.HttpProtocol, fast_response.FastResponse)
+DIGESTS: dict[type, dict[str, str]] = {
+    HttpToolsProtocol: {
+        "__init__": "4f0899941034",
+        "_start_asgi_task": "9c08c2571ae9",
+        "_unset_keepalive_if_required": "00a6a4e47214",
+        "app_state": "07b3e0c8e9a6",
+        "client": "c28c31385eb5",
+        "connection_lost": "c91a4c9bf2e2",
+        "cycle": "94525f3adea0",
+        "data_received": "010a7ae59a5d",
+        "flow": "a5b32e2d90d6",
+        "headers": "53bcfc0e1755",
+        "loop": "ba0b226e6636",
+        "on_headers_complete": "1ea8589acfad",
+        "on_message_complete": "1fbad42dc31f",
+        "parser": "054ac329b9e7",
+        "pipeline": "bacb8048ae86",
+        "scope": "f0e8acaf088f",
+        "send_400_response": "ae5a4a3782b6",
+        "server_state": "8b57e6121a13",
+        "timeout_keep_alive": "1cd2e5daa067",
+        "timeout_keep_alive_handler": "8b53bf5f2e20",
+        "timeout_keep_alive_task": "dd0acd23db2f",
+        "transport": "1558b40b3361",
+        "url": "76e1c3dfead4",
+    },
+    RequestResponseCycle: {
+        "__init__": "4d2f220910c3",
+        "body": "cda48f3a398b",
+        "default_headers": "e152e30029ef",
+        "disconnected": "09532348f933",
+        "flow": "4f4b052452a7",
+        "headers": "3fb9171ca8fa",
+        "keep_alive": "35bcc17230d9",
+        "message_event": "bdc09c48721e",
+        "more_body": "ec295ec892d1",
+        "on_response": "f6f75976332c",
+        "response_complete": "da9aec52c294",
+        "response_started": "4481e6580f5e",
+        "run_asgi": "0f33f2449a44",
+        "scope": "dcce03dca957",
+        "send": "abdd8601b326",
+        "transport": "fa6fed10202c",
+        "waiting_for_100_continue": "f1dc5e5210c9",
+    },
+    FlowControl: {
+        "__init__": "0152d94a0407",
+        "pause_reading": "7c27388bb984",
+        "resume_reading": "a0429d30857e",
+        "write_paused": "7d1670d7665c",
+    },
+    ServerState: {
+        "__init__": "8daf3a9b4e4e",
+        "default_headers": "755007cc5504",
+        "total_requests": "407b92169736",
+    },
+}
+
+
+def _source_of(owner: type, name: str) -> str:
+    """The source of a method, or the statements that assign an attribute; empty if the class has no such name."""
+    found = inspect.getattr_static(owner, name, None)
+    function = found.fget if isinstance(found, property) else found
+    if inspect.isfunction(function):
+        return inspect.getsource(function)
+    statements = [node for node in ast.walk(ast.parse(inspect.getsource(owner))) if name in _assigned_by(node)]
+    return "\n".join(map(ast.unparse, statements))
+
+
+def _assigned_by(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            yield ast.unparse(target).removeprefix("self.")
+
+
+def _names_in_use() -> set[str]:
+    """The name of every attribute that our modules read, write or call, and of all that our classes define."""
+    files = {Path(inspect.getsourcefile(ours) or "") for ours in OURS}
+    read = {
+        node.attr for file in files for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)
+    }
+    return {name for name in (*read, *(name for ours in OURS for name in vars(ours))) if not name.startswith("__")} | {
+        "__init__"
+    }
+
+
+def _digests(owner: type) -> dict[str, str]:
+    sources = {name: _source_of(owner, name) for name in sorted(_names_in_use())}
+    return {name: sha256(source.encode()).hexdigest()[:12] for name, source in sources.items() if source}
+
+
+@pytest.mark.parametrize("owner", DIGESTS, ids=lambda owner: owner.__name__)
+def test_the_undocumented_parts_of_uvicorn_that_are_used_have_not_changed(owner: type) -> None:
+    assert _digests(owner) == DIGESTS[owner]
+
+
+def test_our_parser_has_every_method_that_uvicorn_calls() -> None:
+    called = set(re.findall(r"self\.parser\.(\w+)\(", inspect.getsource(HttpToolsProtocol)))
+    missing = called - set(dir(RequestParser))
+    assert missing == {"set_dangerous_leniencies"}, "which uvicorn calls only before our parser takes over"

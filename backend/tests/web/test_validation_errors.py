@@ -1,0 +1,52 @@
+"""A 422 names the rule that was broken and the field, and repeats nothing that the client sent."""
+
+import secrets
+
+import httpx2
+from app.core.errors import FIELD_ERRORS_MAX, Invalid
+from tests.harness import Account, post
+from tests.problems import check_problem
+
+
+async def test_a_validation_error_repeats_nothing_that_the_client_sent(
+    client: httpx2.AsyncClient, account: Account
+) -> None:
+    key = await account.create_key()
+    canary = secrets.token_hex(8)
+    for path, headers, body in [
+        ("/v1/auth/register", {}, {"email": canary, "password": ["x", canary], canary: canary}),
+        ("/v1/auth/login", {}, {"password": {canary: canary}, canary: {canary: [canary]}}),
+        ("/v1/auth/login", {}, {"email": f"a@b.c\r\nBcc: {canary}", "password": f"{canary}\0"}),
+        ("/v1/keys", account.headers, {"name": f"{canary}\n", "environment": canary, f"{canary}~/": 1}),
+        ("/v1/keys", account.headers, [canary]),
+        ("/v1/generate", key.headers, {"prompt": canary, "size": canary[:11], canary: 1}),
+        ("/v1/generate", key.headers, {"prompt": f"{canary}\ud800"}),
+        ("/v1/generate", key.headers, {"prompt": canary, "size": "99999x99999"}),
+    ]:
+        answer = await post(client, path, body, headers=headers)
+        check_problem(answer, 422, "validation_error", more={"errors"})
+        assert canary[:11] not in answer.text
+    for query in (f"{canary}=1", f"limit={canary}", f"cursor={canary}", f"include_revoked={canary}"):
+        answer = await client.get(f"/v1/keys?{query}", headers=account.headers)
+        check_problem(answer, 422, "validation_error", more={"errors"})
+        assert canary not in answer.text
+
+
+async def test_a_validation_error_names_the_field_or_the_parameter(
+    client: httpx2.AsyncClient, account: Account
+) -> None:
+    answer = await client.post("/v1/auth/register", json={"email": "x", "a": 1, "b": 2})
+    places = {(error["pointer"], error["detail"]) for error in answer.json()["errors"]}
+    assert places == {
+        ("#/email", "Must be an email address such as ada@example.com"),
+        ("#/password", "Field required"),
+        ("#", "An unknown field; known are: email, password"),
+    }
+    answer = await client.get("/v1/keys?limit=0&page=1", headers=account.headers)
+    assert {error["parameter"] for error in answer.json()["errors"]} == {"limit", "*"}
+
+
+def test_a_validation_error_names_at_most_20_fields() -> None:
+    errors = [{"pointer": f"#/{n}", "detail": "Field required"} for n in range(100)]
+    assert list(Invalid(errors).members["errors"]) == errors[:FIELD_ERRORS_MAX]
+    assert FIELD_ERRORS_MAX == 20
