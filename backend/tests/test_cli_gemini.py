@@ -18,7 +18,9 @@ PROVIDER_KEY = "canary-key-of-the-provider-0123456789"
 
 def code_under(heading: str) -> str:
     """The first block of code under this heading."""
-    return README.partition(f"\n## {heading}\n")[2].partition("```bash\n")[2].partition("```")[0]
+    code = README.partition(f"\n## {heading}\n")[2].partition("```bash\n")[2].partition("```")[0]
+    assert code, heading
+    return code
 
 
 def line_with(words: str) -> str:
@@ -58,7 +60,7 @@ async def test_the_readmes_commands_make_an_image_with_gemini(tmp_path: Path, da
 
 
 async def first_picture(gemini: GeminiStandIn, folder: Path, here: str) -> None:
-    words = code_under("First picture in sixty seconds").replace("http://127.0.0.1:8000", here)
+    words = code_under("First image in sixty seconds").replace("http://127.0.0.1:8000", here)
     email = f"{folder.name}@example.com".replace("_", "-")
     words = words.replace("you@example.com", email)
     told = await bash(f"{words}\necho; echo $KEY", folder)
