@@ -243,10 +243,16 @@ def _answer_from(record: PendingRecord, there: asyncpg.Record) -> bool:
 
 def _columns(
     row: type[RecordRow] | type[SettleRow], work: Sequence[PendingRecord] | Sequence[PendingSettlement]
-) -> dict[str, Sequence[Any]]:
-    """The rows of this work by column: the name of a parameter, and its values."""
-    rows = [each for pending in work for each in pending.rows]
-    return dict(zip(row._fields, zip(*rows, strict=True), strict=True))
+) -> dict[str, Sequence[Any] | None]:
+    """The rows of this work by column: the name of a parameter, and its values.
+
+    Without any value it is None, from which `unnest` makes nulls: the driver encodes an array value by value.
+    """
+    columns = zip(*[each for pending in work for each in pending.rows], strict=True)
+    return {
+        name: None if values.count(None) == len(values) else values
+        for name, values in zip(row._fields, columns, strict=True)
+    }
 
 
 def _not_admitted(verdict: asyncpg.Record) -> Exception:
