@@ -36,6 +36,7 @@ async def show_landing(session: CurrentSession) -> HTMLResponse:
     return session.render(page.template, examples=_EXAMPLES, size=_EXAMPLE_SIZE)
 
 
+@files.head("/examples/{name}.png")
 @files.get("/examples/{name}.png")
 async def show_example(request: Request, name: str, generations: CurrentGenerations) -> Response:
     """Show one of the example images, which this server's stub draws when it is asked for."""
