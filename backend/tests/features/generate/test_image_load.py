@@ -18,6 +18,7 @@ from tests.raw_http import crowd, head
 
 DRAW = "app.providers.stub.draw_png"
 CLIENTS = 100
+SCALED_AT_A_TIME = 4
 
 
 @pytest.fixture
@@ -94,23 +95,23 @@ async def test_100_images_that_one_address_asks_for_leave_another_its_share(
     assert statuses == {200: THREADS + 7, 503: CLIENTS - THREADS - 7}, "the last in the queue made way"
 
 
-async def test_stored_images_are_scaled_for_all_addresses_in_turn(start: Start, hold: Hold) -> None:
-    making = hold(MAKE, decode.thumbnail)
-    async with painted(start, drawing_queue_max=2, trusted_proxies="127.0.0.0/8") as there:
-        path = await made(there.client, there.key)
-        stem = path.removesuffix(".png")
-        many = [f"{stem}.{each}?width={width}" for each in ("png", "webp") for width in (64, 128, 256, 512)]
-        get = there.client.get
-        calls = [asyncio.ensure_future(get(each, headers=_from("192.0.2.1"))) for each in many]
-        await making.until_begun(THREADS)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            refused = await next(asyncio.as_completed(calls))
-        assert refused.status_code == 503
-        [another] = [await made(there.client, there.key)]
-        other = asyncio.ensure_future(get(f"{another}?width=64", headers=_from("198.51.100.1")))
-        assert (await there.client.get("/health")).status_code == 200  # it has arrived by now
+@pytest.mark.parametrize("places", [2, 8])  # the queue for drawing is full, or that of images to be read
+async def test_stored_images_are_scaled_for_all_addresses_in_turn(start: Start, hold: Hold, places: int) -> None:
+    making, drawable = hold(MAKE, decode.thumbnail), THREADS + places
+    kept = drawable if drawable < SCALED_AT_A_TIME else SCALED_AT_A_TIME + places
+    async with painted(start, drawing_queue_max=places, trusted_proxies="127.0.0.0/8") as there:
+        *stems, another = [(await made(there.client, there.key)).removesuffix(".png") for _ in range(3)]
+        small = [f"{extension}?width={width}" for extension in ("png", "webp") for width in (64, 128, 256, 512)]
+        many = [there.client.get(f"{stem}.{each}", headers=_from("192.0.2.1")) for stem in stems for each in small]
+        calls = [asyncio.ensure_future(each) for each in many]
+        refused = asyncio.as_completed(calls, timeout=PATIENCE_SECONDS)
+        for _ in range(len(calls) - kept):
+            assert (await next(refused)).status_code == 503
+        other = asyncio.ensure_future(there.client.get(f"{another}.png?width=64", headers=_from("198.51.100.1")))
+        assert (await next(refused)).status_code == 503, "it makes way"
         making.let_go()
         assert (await other).status_code == 200
+        assert [(await each).status_code for each in refused] == [200] * (kept - 1)
 
 
 async def test_an_image_that_nobody_waits_for_any_more_is_not_drawn(
