@@ -11,12 +11,15 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from app.core.db import SessionMaker, connect_for_writing, create_engine
+from app.core.fair_queue import FairPool, FairQueue
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
 from app.core.security import KeyEnvironment, TokenKey
 from app.core.settings import ConfigurationError, Settings
+from app.core.shared_calls import SharedCalls
 from app.generations.callers import CallerCache
 from app.generations.collaborators import Generations
+from app.generations.drawn import DrawnImages
 from app.generations.ledger import Ledger
 from app.generations.ledger.writer import Connect, Writer
 from app.generations.lifetime import lifetime_of
@@ -34,6 +37,9 @@ from app.storage.configured import configured_store
 
 _DECODING_NICENESS = 5
 """The niceness of threads that decode what was paid: behind the event loop, before hashes and drawings."""
+
+_SCALED_AT_A_TIME = 4
+"""Stored images that one process reads and scales at a time: so many are in memory as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,22 +103,23 @@ def require_database_url(settings: Settings) -> str:
 
 class _Pools(NamedTuple):
     hashing: BoundedPool
-    drawing: BoundedPool
+    drawing: FairPool
     decoding: BoundedPool
 
 
 @contextmanager
 def _pools(settings: Settings) -> Iterator[_Pools]:
-    """The threads of this process: to hash passwords, to draw images of the stub, and to decode what a provider sent,
-    which is paid. Each kind has threads and a queue of its own, so that none fills another's.
+    """The threads of this process: to hash passwords, to draw images of the stub and scale images for viewers, and to
+    decode what a provider sent, which is paid. Each kind has threads and a queue of its own: none fills another's.
     """
     # Of the images that a provider draws at a time, all may wait to be decoded; and as the queue is in order, no more
     # than as many that were decoded wait to be converted to another format.
     paid = 2 * settings.provider_calls_max
     open_pool = partial(BoundedPool.for_cores_left, processes=settings.workers)
+    open_fair_pool = partial(FairPool.for_cores_left, processes=settings.workers)
     with (
         closing(open_pool(queue_max=settings.hash_queue_max, name="hash-passwords")) as hashing,
-        closing(open_pool(queue_max=settings.drawing_queue_max, name="draw-stub-images")) as drawing,
+        closing(open_fair_pool(queue_max=settings.drawing_queue_max, name="draw-images")) as drawing,
         closing(open_pool(queue_max=paid, name="decode-images", niceness=_DECODING_NICENESS)) as decoding,
     ):
         yield _Pools(hashing, drawing, decoding)
@@ -147,6 +154,9 @@ async def _generations(
             drawing=pools.drawing,
             decoding=pools.decoding,
             store=store,
+            drawn=DrawnImages(),
+            thumbnail_calls=SharedCalls(),
+            thumbnail_turns=FairQueue(slots=_SCALED_AT_A_TIME, waiting_max=settings.drawing_queue_max),
             public_url=settings.public_url,
             lifetime=lifetime_of(settings),
             clock=clock,

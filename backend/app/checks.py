@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app import migrations
 from app.core.db import create_engine
-from app.core.pool import BoundedPool
+from app.core.fair_queue import FairPool
 from app.core.settings import ConfigurationError, Settings
 from app.providers import ProviderUnavailable
 from app.providers.configured import configured_provider
@@ -66,7 +66,7 @@ def check_provider(settings: Settings) -> str:
     """Raises ConfigurationError for wrong settings, DependencyUnavailable for a provider that cannot be used now."""
 
     async def open_and_check() -> str:
-        pool = BoundedPool(threads=1, queue_max=1, name="check")
+        pool = FairPool(threads=1, queue_max=1, name="check")
         try:
             async with configured_provider(settings, drawing=pool, decoding=pool) as provider:
                 return await provider.check()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from app.core.fair_queue import FairPool
 from app.core.pool import BoundedPool, Result
 from tests.harness import PATIENCE_SECONDS, looks
 
@@ -33,18 +34,26 @@ class PoolCalls:
 
 def watch_pools(monkeypatch: pytest.MonkeyPatch) -> PoolCalls:
     """The calls of every pool from now on."""
-    calls, run = PoolCalls(), BoundedPool.run
+    calls = PoolCalls()
+    for kind in (BoundedPool, FairPool):
+        _watch(monkeypatch, kind, calls)
+    return calls
 
-    async def counted(pool: BoundedPool, function: Callable[[], Result]) -> Result:
+
+def _watch(monkeypatch: pytest.MonkeyPatch, kind: type[BoundedPool], calls: PoolCalls) -> None:
+    run = kind.run
+
+    async def counted(pool: BoundedPool, function: Callable[[], Result], **named: str) -> Result:
+        if type(pool) is not kind:  # a FairPool hands over what it has counted
+            return await run(pool, function)
         calls.handed += 1
         try:
-            return await run(pool, function)
+            return await run(pool, function, **named)
         except asyncio.CancelledError:
             calls.given_up += 1
             raise
 
-    monkeypatch.setattr(BoundedPool, "run", counted)
-    return calls
+    monkeypatch.setattr(kind, "run", counted)
 
 
 class Held:

@@ -65,8 +65,6 @@ class Console:
         self.csrf_key = hmac.digest(settings.signing_secret, b"nb-csrf", "sha256")
         self.navigation = [page for page in pages if page.label]
         self.files = {each.name: each for each in map(_read, sorted((_FOLDER / "static").iterdir()))}
-        self.examples: dict[str, bytes] = {}
-        """The PNG of each example on the landing page, by name, from its first request on."""
         self._headers = _headers(image_origins)
         self._templates = _templates(settings, self.files)
 
@@ -131,9 +129,15 @@ def _templates(settings: Settings, files: Mapping[str, StaticFile]) -> Environme
     environment.globals["password_bytes_min"] = settings.password_bytes_min
     # Pages load images by path, so that they work under whatever host name the browser reached this server by.
     environment.filters["path"] = lambda url: url.removeprefix(settings.public_url)
+    environment.filters["thumbnail"] = partial(_thumbnail, settings.public_url)
     environment.filters["time"] = _time
     environment.filters["number"] = "{:,}".format
     return environment
+
+
+def _thumbnail(public_url: str, url: str, width: int) -> str:
+    """The path of a smaller copy of the image with this URL. As WebP, it has a tenth of the bytes of a PNG."""
+    return f"{url.removeprefix(public_url).rpartition('.')[0]}.webp?width={width}"
 
 
 def _time(at: datetime) -> Markup:

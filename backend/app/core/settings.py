@@ -105,7 +105,10 @@ class Settings(AccountSettings, ImageSettings, LimitSettings):
         default=64,
         ge=1,
         le=100_000,
-        description="Images of the stub that may wait to be drawn in one process; beyond it, 503.",
+        description=(
+            "Images of the stub that may wait to be drawn in one process, and images that may wait to be scaled: "
+            "places that clients' addresses share. Beyond it, 503."
+        ),
     )
     database_pool_size: int = Field(
         default=10, ge=1, le=1000, description="The most database connections that one process holds."

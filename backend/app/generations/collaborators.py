@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.core.db import SessionMaker
+from app.core.fair_queue import FairPool, FairQueue
 from app.core.images import ImageFormat
 from app.core.pool import BoundedPool, CancelScope
 from app.core.security import KeyEnvironment
+from app.core.shared_calls import SharedCalls
+from app.generations.drawn import DrawnImages
 from app.generations.ledger import Ledger
 from app.generations.lifetime import Lifetime
 from app.providers import Image, Provider
@@ -20,17 +23,22 @@ from app.storage import Store
 class Generations:
     """The collaborators of every generation.
 
-    The stub draws in the threads of `drawing`; what any other provider sent, which is paid, is decoded in those of
-    `decoding`. `cancelled_on_disconnect` cancels work once the client of the request at hand has left; paid work stays
-    outside.
+    The stub draws in the threads of `drawing`, which scale images for viewers too; what any other provider sent, which
+    is paid, is decoded in those of `decoding`. `cancelled_on_disconnect` cancels work once the client of the request at
+    hand has left; paid work stays outside.
     """
 
     sessions: SessionMaker
     ledger: Ledger
     providers: Mapping[KeyEnvironment, Provider]
-    drawing: BoundedPool
+    drawing: FairPool
     decoding: BoundedPool
     store: Store
+    drawn: DrawnImages
+    thumbnail_calls: SharedCalls[bytes]
+    """The thumbnails of stored images that are being made, by name."""
+    thumbnail_turns: FairQueue
+    """Bounds how many stored images are in memory as a whole to be scaled."""
     public_url: str
     lifetime: Lifetime
     clock: Callable[[], float]
@@ -40,11 +48,13 @@ class Generations:
         """Where anybody who knows the id sees the image."""
         return f"{self.public_url}/v1/images/{generation_id}.{image_format}"
 
-    async def convert(self, image: Image, image_format: ImageFormat, *, drawn_by: Provider) -> Image:
+    async def convert(self, image: Image, image_format: ImageFormat, *, drawn_by: Provider, group: str = "") -> Image:
         """The image in this format, converted in the threads of the provider that drew it. Raises Unavailable where it
         has another, and too much waits to be converted.
         """
         if image.media_type == f"image/{image_format}":
             return image  # most have it: a thread would cost more than all the rest
-        pool = self.drawing if drawn_by.is_deterministic else self.decoding
-        return await pool.run(partial(convert, image, image_format))
+        work = partial(convert, image, image_format)
+        if drawn_by.is_deterministic:
+            return await self.drawing.run(work, group=group)
+        return await self.decoding.run(work)

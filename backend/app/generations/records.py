@@ -12,7 +12,8 @@ from app.core.images import ImageFormat
 from app.core.security import KeyEnvironment, is_id
 from app.generations.collaborators import Generations
 from app.generations.errors import GenerationNotFound
-from app.generations.spec import Caller, image_name
+from app.generations.spec import Caller
+from app.generations.thumbnails import delete_with_thumbnails
 from app.models import ApiKey, Generation
 
 SHOWN = Generation.status == "delivered", Generation.deleted_at.is_(None)
@@ -86,7 +87,7 @@ async def delete_image(generations: Generations, *, caller: Caller, generation_i
     async with generations.sessions.begin() as session:
         found = await find_one(generations, session, caller=caller, generation_id=generation_id)
     # First the bytes: whatever happens between the two, an image that is said to be deleted is, and asking again helps.
-    await generations.store.delete(image_name(found.id, found.format))
+    await delete_with_thumbnails(generations, found.id, found.format)
     not_deleted = Generation.id == generation_id, Generation.deleted_at.is_(None)
     async with generations.sessions.begin() as session:
         statement = update(Generation).where(*not_deleted).values(deleted_at=func.now()).returning(Generation.id)

@@ -128,7 +128,7 @@ async def draw(
 ) -> bytes:
     """One image in this format. Raises what `Provider.draw` raises."""
     image = await provider.draw(request, deadline=deadline)
-    return (await generations.convert(image, image_format, drawn_by=provider)).content
+    return (await generations.convert(image, image_format, drawn_by=provider, group=request.group)).content
 
 
 def _first_of(failed: BaseExceptionGroup[BaseException]) -> BaseException:

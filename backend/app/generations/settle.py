@@ -5,7 +5,7 @@ from app.core.logs import logger
 from app.generations.collaborators import Generations
 from app.generations.errors import IdempotencyKeyInUse, LeaseLostError
 from app.generations.ledger.queue import PendingRecord, PendingSettlement
-from app.generations.spec import image_name
+from app.generations.thumbnails import delete_with_thumbnails
 
 
 async def deliver(generations: Generations, record: PendingRecord) -> None:
@@ -36,6 +36,6 @@ async def give_up(generations: Generations, record: PendingRecord) -> None:
 async def _forget_images(generations: Generations, record: PendingRecord) -> None:
     for generation_id in record.ids:
         try:
-            await generations.store.delete(image_name(generation_id, record.format))
+            await delete_with_thumbnails(generations, generation_id, record.format)
         except Unavailable:
             logger.warning("image_not_deleted", exc_info=True)  # the sweeper deletes it

@@ -13,7 +13,7 @@ from app.core.logs import logger
 from app.core.security import time_prefix
 from app.generations.collaborators import Generations
 from app.generations.partitions import ensure_partitions
-from app.generations.spec import image_name
+from app.generations.thumbnails import delete_with_thumbnails
 from app.models import Generation
 
 _SWEEP_SECONDS = 60
@@ -62,7 +62,7 @@ class Sweeper:
             async with self.generations.sessions.begin() as session:
                 found = (await session.execute(some)).all()
             for generation_id, image_format in found:
-                await self.generations.store.delete(image_name(generation_id, image_format))
+                await delete_with_thumbnails(self.generations, generation_id, image_format)
             await self._mark_deleted([generation_id for generation_id, _ in found])
             if len(found) < _AT_A_TIME:
                 return

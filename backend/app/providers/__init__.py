@@ -68,6 +68,8 @@ class DrawRequest:
     size: Size
     budget: CallBudget = field(default_factory=CallBudget, compare=False, repr=False)
     """Shared by the images of one client request; by default an image has its own."""
+    group: str = field(default="", compare=False, repr=False)
+    """Whose turn it takes in a queue that clients share; which images are drawn at no cost, anybody may ask for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from app.core.fair_queue import FairPool
 from app.core.pool import BoundedPool
 from app.core.settings import ConfigurationError, Settings
 from app.providers import Provider
@@ -17,7 +18,7 @@ Parsed = TypeVar("Parsed")
 
 @asynccontextmanager
 async def configured_provider(
-    settings: Settings, *, drawing: BoundedPool, decoding: BoundedPool
+    settings: Settings, *, drawing: FairPool, decoding: BoundedPool
 ) -> AsyncIterator[Provider]:
     """The provider for live keys; its connections are closed at the end. The stub draws in the threads of `drawing`;
     what any other provider sends is decoded in those of `decoding`.

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO
 
 from PIL import ExifTags, ImageOps
@@ -20,6 +21,11 @@ _SAVING: Mapping[ImageFormat, Mapping[str, int]] = {
     "png": {"compress_level": 4},
     "jpeg": {"quality": 95, "subsampling": 0},
     "webp": {"quality": 95, "method": 2},
+}
+_SAVING_SMALL: Mapping[ImageFormat, Mapping[str, int]] = {
+    "png": {"compress_level": 6},
+    "jpeg": {"quality": 80},
+    "webp": {"quality": 70, "method": 4},
 }
 _CROPPED_MAX = 0.05  # of a side: models round their sides to multiples of 16 or 32
 _UPRIGHT = {None, 1}
@@ -76,6 +82,23 @@ def convert(image: Image, image_format: ImageFormat) -> Image:
     with Pillow.open(BytesIO(image.content), formats=tuple(_FORMATS)) as opened:
         pixels = _flat(opened) if image_format == "jpeg" else _plain(opened)
         return Image(_encoded(pixels, image_format, opened), image_format)
+
+
+def thumbnail(content: bytes, width: int, image_format: ImageFormat) -> Image:
+    """The image in these bytes in the given format, `width` pixels wide, or as wide as it is where that is less, and of
+    the same shape. Transparent pixels become white in a JPEG. For images that `fit` or the stub returned once; call it
+    in a thread.
+
+    Raises InvalidImage where they cannot be decoded.
+    """
+    with suppress(*_FAULTS), Pillow.open(BytesIO(content), formats=tuple(_FORMATS)) as opened:
+        width = min(width, opened.width)
+        size = width, max(1, round(opened.height * width / opened.width))
+        opened.draft(None, (2 * size[0], 2 * size[1]))  # a JPEG is decoded at a fraction of its size
+        pixels = _flat(opened) if image_format == "jpeg" else _plain(opened)
+        scaled = pixels.resize(size, Pillow.Resampling.LANCZOS, reducing_gap=2)
+        return Image(_encoded(scaled, image_format, opened, _SAVING_SMALL), image_format)
+    raise InvalidImage  # out here, so that the decoder's error, which quotes the bytes, is not its cause
 
 
 def _fitted(content: bytes, size: Size, pixels_max: int) -> Image:
@@ -138,10 +161,15 @@ def _flat(image: Pillow.Image) -> Pillow.Image:
     return ground
 
 
-def _encoded(image: Pillow.Image, image_format: ImageFormat, source: Pillow.Image) -> bytes:
+def _encoded(
+    image: Pillow.Image,
+    image_format: ImageFormat,
+    source: Pillow.Image,
+    saving: Mapping[ImageFormat, Mapping[str, int]] = _SAVING,
+) -> bytes:
     # A profile describes the source's colours: that of a CMYK or grey source does not describe the RGB encoded here.
     profile = source.info.get("icc_profile") if source.mode in {"RGB", "RGBA"} else None
     image.info.clear()
     encoded = BytesIO()
-    image.save(encoded, image_format, icc_profile=profile, **_SAVING[image_format])
+    image.save(encoded, image_format, icc_profile=profile, **saving[image_format])
     return encoded.getvalue()

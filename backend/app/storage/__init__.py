@@ -11,7 +11,7 @@ from app.core.images import IMAGE_FORMATS
 CHUNK_BYTES = 256 * 1024
 """How much of an image is in memory at a time while it is read."""
 
-_NAME = re.compile(rf"gen_[0-9a-z]{{16,64}}\.({'|'.join(IMAGE_FORMATS)})")
+_NAME = re.compile(rf"gen_[0-9a-z]{{16,64}}(\.w[1-9][0-9]{{0,4}})?\.({'|'.join(IMAGE_FORMATS)})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class PresignedUrl:
 
 
 class Store(Protocol):
-    """Keeps images by name, such as `gen_01kapn5vfe28fm63cjp43w44255s68.png`.
+    """Keeps images by name, such as `gen_01kapn5vfe28fm63cjp43w44255s68.png`, and smaller copies beside them, such as
+    `gen_01kapn5vfe28fm63cjp43w44255s68.w256.webp`.
 
     Every method raises StoreUnavailable when the store cannot be reached or refuses, and ValueError for any other name,
     before it reaches a disk or a network.

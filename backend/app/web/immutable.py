@@ -32,17 +32,16 @@ class RangeNotSatisfiable(ApiError):
 class Part:
     """The bytes from `start` up to and not including `end`, of content of `size` bytes."""
 
-    media_type: str
     size: int
     start: int
     end: int
     chunks: AsyncIterator[bytes]
 
 
-def part_of(content: bytes, media_type: str, start: int, end: int | None) -> Part:
+def part_of(content: bytes, start: int, end: int | None) -> Part:
     """A part of content that is in memory. `end` of None is the end of the content."""
     first, behind = min(start, len(content)), len(content) if end is None else min(end, len(content))
-    return Part(media_type, len(content), first, behind, _one_chunk(content[first:behind]))
+    return Part(len(content), first, behind, _one_chunk(content[first:behind]))
 
 
 async def _one_chunk(content: bytes) -> AsyncIterator[bytes]:
@@ -51,6 +50,9 @@ async def _one_chunk(content: bytes) -> AsyncIterator[bytes]:
 
 OpenPart = Callable[[int, int | None], Awaitable[Part]]
 """Opens the bytes from the first number up to and not including the second, or up to the end for None."""
+
+FindSize = Callable[[], Awaitable[int | None]]
+"""The size of the whole content in bytes; None where it is known only once the content has been made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +68,28 @@ FindRedirectTarget = Callable[[], Awaitable[RedirectTarget | None]]
 
 
 async def immutable_response(
-    request: Request, *, etag: str, open_part: OpenPart, redirect_target: FindRedirectTarget | None = None
+    request: Request,
+    *,
+    etag: str,
+    media_type: str,
+    find_size: FindSize,
+    open_part: OpenPart,
+    redirect_target: FindRedirectTarget | None = None,
 ) -> Response:
     """The response to a GET or HEAD of content that never changes. A 304 for a client that has it, before anything is
     opened; for GET a redirect, where there is a target; else the whole content, or the one range that was asked for.
+
+    For HEAD nothing is opened: it ignores `Range` (RFC 9110, 14.2), and has no `Content-Length` where the size is not
+    known (8.6). A range opens the content, whatever becomes of it: `Content-Range` of a 416 needs the size (14.4).
 
     Raises RangeNotSatisfiable for a range that begins behind the end. Several ranges, or a malformed one, are ignored.
     """
     headers = {"ETag": f'"{etag}"', "Cache-Control": CACHE_CONTROL, "Accept-Ranges": "bytes"}
     if _client_has(request, f'"{etag}"'):
         return Response(status_code=304, headers=headers)
-    target = await redirect_target() if redirect_target and request.method == "GET" else None
+    if request.method == "HEAD":
+        return _head(await find_size(), headers, media_type)
+    target = await redirect_target() if redirect_target else None
     if target is not None:
         return _redirect(target)
     wanted = _wanted_range(request, f'"{etag}"')
@@ -86,9 +99,16 @@ async def immutable_response(
         part, status = await _open_range(wanted, open_part), 206
         headers["Content-Range"] = f"bytes {part.start}-{part.end - 1}/{part.size}"
     headers["Content-Length"] = str(part.end - part.start)
-    if request.method == "HEAD":
-        return Response(status_code=status, headers=headers, media_type=part.media_type)
-    return StreamingResponse(part.chunks, status_code=status, headers=headers, media_type=part.media_type)
+    return StreamingResponse(part.chunks, status_code=status, headers=headers, media_type=media_type)
+
+
+def _head(size: int | None, headers: Mapping[str, str], media_type: str) -> Response:
+    response = Response(headers=headers, media_type=media_type)
+    if size is None:
+        del response.headers["Content-Length"]
+    else:
+        response.headers["Content-Length"] = str(size)
+    return response
 
 
 def _redirect(target: RedirectTarget) -> Response:

@@ -1,8 +1,11 @@
 """What holds for every page: its headers, its escaping, its size, and how it answers what it refuses."""
 
+import asyncio
+
 import asyncpg
 import httpx2
 import pytest
+from app.providers.stub.art import draw_png
 from tests.conftest import Start
 from tests.console.browser import Browser, Page
 from tests.harness import new_email
@@ -22,6 +25,19 @@ POLICY = {
     "frame-ancestors": "'none'",
     "base-uri": "'none'",
 }
+
+
+@pytest.fixture
+def drawing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The prompts that the stub draws from now on."""
+    prompts: list[str] = []
+
+    def draw(prompt: str, *, width: int, height: int) -> bytes:
+        prompts.append(prompt)
+        return draw_png(prompt, width=width, height=height)
+
+    monkeypatch.setattr("app.providers.stub.draw_png", draw)
+    return prompts
 
 
 async def every_page(ada: Browser, anonymous: Browser) -> list[Page]:
@@ -246,6 +262,23 @@ async def test_no_snippet_contains_the_raw_key(ada: Browser) -> None:
 async def test_an_unknown_static_file_is_not_found(site: httpx2.AsyncClient) -> None:
     for name in ("console.css", "..%2frendering.py", "console.000000000000.css"):
         assert (await site.get(f"/static/{name}")).status_code == 404
+
+
+@pytest.mark.parametrize("name", ["none", "%E7%8C%AB", "banana%0A"])
+async def test_an_unknown_example_is_not_found_whatever_the_client_has(site: httpx2.AsyncClient, name: str) -> None:
+    for headers in ({}, {"If-None-Match": "*"}):
+        assert (await site.get(f"/examples/{name}.png", headers=headers)).status_code == 404
+
+
+async def test_an_example_is_drawn_once_for_all_who_ask(start: Start, drawing: list[str]) -> None:
+    client = await start()
+    unmade = await client.head("/examples/jazz.png")
+    assert (unmade.status_code, "content-length" in unmade.headers, drawing) == (200, False, [])
+    answers = await asyncio.gather(*(client.get("/examples/jazz.png") for _ in range(50)))
+    assert {(each.status_code, each.content) for each in answers} == {(200, answers[0].content)}
+    told = await client.head("/examples/jazz.png")
+    assert told.headers["content-length"] == str(len(answers[0].content))
+    assert len(drawing) == 1
 
 
 async def test_a_redirect_ignores_the_host_header(site: httpx2.AsyncClient) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import cache, partial
 from urllib.parse import urlencode
@@ -15,8 +16,9 @@ from app.providers.stub.art import draw_png
 from tests.conftest import Start
 from tests.console.browser import Page
 from tests.features.generate.painted import painted
+from tests.features.stub_images import image_paths
 from tests.features.usage.recorded import total
-from tests.harness import BEYOND_PATIENCE_SECONDS, PASSWORD, Account, Key, generate, looks, sign_up, until_waited_for
+from tests.harness import BEYOND_PATIENCE_SECONDS, PASSWORD, Account, generate, looks, sign_up, until_waited_for
 from tests.pool_calls import THREADS, Held, Hold, PoolCalls
 from tests.raw_http import crowd, head, post_of, send_raw
 
@@ -26,19 +28,16 @@ DRAW = "app.providers.stub.draw_png"
 
 
 async def _crowd_leaves(
-    client: httpx2.AsyncClient, request: bytes, *, calls: PoolCalls, work: Held, threads: int = THREADS
+    client: httpx2.AsyncClient, requests: Sequence[bytes], *, calls: PoolCalls, work: Held, threads: int = THREADS
 ) -> None:
-    """Returns once CLIENTS have sent the request, waited for a thread and hung up, and the server has noticed."""
+    """Returns once CLIENTS have sent a request each, waited for a thread and hung up, and the server has noticed."""
     handed, given_up = calls.handed, calls.given_up
-    async with crowd(client, request, CLIENTS):
+    async with AsyncExitStack() as stack:
+        for request in requests:
+            await stack.enter_async_context(crowd(client, request, 1))
         await calls.until(handed=handed + CLIENTS)
         await work.until_begun(threads)
     await calls.until(given_up=given_up + CLIENTS)
-
-
-async def _image_path(client: httpx2.AsyncClient, key: Key) -> str:
-    answer = await generate(client, key, size="64x64")
-    return f"/v1/images/{answer.json()['id']}.png"
 
 
 async def test_images_of_clients_who_left_the_queue_are_never_drawn_and_the_next_client_is_served(
@@ -46,11 +45,13 @@ async def test_images_of_clients_who_left_the_queue_are_never_drawn_and_the_next
 ) -> None:
     drawing = hold(DRAW, cache(draw_png))
     client = await start(drawing_queue_max=CLIENTS - THREADS)
-    path = await _image_path(client, await (await sign_up(client)).create_key())
-    await _crowd_leaves(client, head("GET", path), calls=pool_calls, work=drawing)
+    key = await (await sign_up(client)).create_key()
+    paths = await image_paths(client, key, 2 * CLIENTS - THREADS, size="64x64")
+    left, wanted = [head("GET", path) for path in paths[:CLIENTS]], paths[CLIENTS:]
+    await _crowd_leaves(client, left, calls=pool_calls, work=drawing)
     handed = pool_calls.handed
-    show = partial(client.get, path, timeout=BEYOND_PATIENCE_SECONDS)
-    following = [asyncio.ensure_future(show()) for _ in range(CLIENTS - THREADS)]
+    show = partial(client.get, timeout=BEYOND_PATIENCE_SECONDS)
+    following = [asyncio.ensure_future(show(path)) for path in wanted]
     await pool_calls.until(handed=handed + len(following))
     assert drawing.begun == THREADS
     drawing.let_go()
@@ -66,7 +67,7 @@ async def test_bytes_for_clients_who_left_the_queue_are_neither_drawn_nor_counte
     key = await (await sign_up(client)).create_key(environment="test")
     wanted = json.dumps({"prompt": "A cute banana", "size": "64x64", "response_format": "b64_json"}).encode()
     request = post_of("/v1/images/generations", wanted, key.headers.items())
-    await _crowd_leaves(client, request, calls=pool_calls, work=drawing)
+    await _crowd_leaves(client, [request] * CLIENTS, calls=pool_calls, work=drawing)
     drawing.let_go()
     assert (await send_raw(client, request)).status_code == 200
     assert drawing.begun == THREADS + 1
@@ -79,7 +80,9 @@ async def test_kept_images_of_clients_who_left_the_queue_are_never_opened(
     async with painted(start) as there:
         path = httpx2.URL((await generate(there.client, there.key)).json()["url"]).path
         opening = hold("app.storage.filesystem._Disk.file", lambda _name: None)
-        await _crowd_leaves(there.client, head("GET", path), calls=pool_calls, work=opening, threads=STORE_THREADS)
+        await _crowd_leaves(
+            there.client, [head("GET", path)] * CLIENTS, calls=pool_calls, work=opening, threads=STORE_THREADS
+        )
         opening.let_go()
         assert (await there.client.get(path)).status_code == 404, "there is nothing to be found"
         assert opening.begun == STORE_THREADS + 1
@@ -130,7 +133,7 @@ async def test_passwords_of_clients_who_left_the_queue_are_not_hashed_and_change
     account = await sign_up(client)
     wrong, right = [await hashing.request_of(client, account, each) for each in ("a wrong guess", PASSWORD)]
     held = hold(f"app.features.auth.service.{hashing.function.__name__}", hashing.function)
-    await _crowd_leaves(client, wrong, calls=pool_calls, work=held)
+    await _crowd_leaves(client, [wrong] * CLIENTS, calls=pool_calls, work=held)
     assert held.begun == THREADS
     held.let_go()
     assert (await send_raw(client, right)).status_code == hashing.status

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from app.core.pool import BoundedPool
+from app.core.fair_queue import FairPool
 from app.providers import Provider
 from app.providers.downloads import resolve
 from app.providers.gemini import GeminiProvider
@@ -29,9 +29,9 @@ from tests.standins.wire import Reply, Seen, serving
 
 
 @pytest.fixture(scope="session")
-def pool() -> Iterator[BoundedPool]:
+def pool() -> Iterator[FairPool]:
     """Decodes and draws images."""
-    pool = BoundedPool(threads=1, queue_max=1000, name="draw")
+    pool = FairPool(threads=1, queue_max=1000, name="draw")
     yield pool
     pool.close()
 
@@ -71,7 +71,7 @@ async def google_url(google: GeminiStandIn, serve: Serve) -> str:
 
 
 @pytest.fixture
-def gemini_within(google_url: str, open_upstream: OpenUpstream, pool: BoundedPool) -> GeminiWithin:
+def gemini_within(google_url: str, open_upstream: OpenUpstream, pool: FairPool) -> GeminiWithin:
     """A provider on the stand-in `google`, with other bounds: `gemini_within(attempts_max=1)`."""
     return lambda **bounds: gemini_provider(open_upstream(**bounds), pool, google_url)
 
@@ -93,7 +93,7 @@ async def endpoint_url(endpoint: OpenAIStandIn, serve: Serve) -> str:
 
 
 @pytest.fixture
-def openai_resolving(endpoint_url: str, open_upstream: OpenUpstream, pool: BoundedPool) -> OpenAIResolving:
+def openai_resolving(endpoint_url: str, open_upstream: OpenUpstream, pool: FairPool) -> OpenAIResolving:
     """A provider on the stand-in `endpoint`, with another resolver."""
     return lambda resolve: openai_provider(open_upstream(), pool, endpoint_url, resolve=resolve)
 
@@ -104,7 +104,7 @@ def openai(openai_resolving: OpenAIResolving) -> OpenAIProvider:
 
 
 @pytest.fixture(params=["gemini", "openai"])
-def remote(request: pytest.FixtureRequest, open_upstream: OpenUpstream, pool: BoundedPool) -> RemoteSetup:
+def remote(request: pytest.FixtureRequest, open_upstream: OpenUpstream, pool: FairPool) -> RemoteSetup:
     """Each dialect in turn."""
     name, build = ("google", gemini_provider) if request.param == "gemini" else ("endpoint", openai_provider)
     stand_in, its_url = (request.getfixturevalue(each) for each in (name, f"{name}_url"))

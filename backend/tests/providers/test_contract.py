@@ -5,7 +5,7 @@ from io import BytesIO
 
 import pytest
 from app.core.errors import Unavailable
-from app.core.pool import BoundedPool
+from app.core.fair_queue import FairPool
 from app.providers import DrawRequest, Provider, ProviderTimeout, Size
 from app.providers.gemini import GeminiProvider
 from app.providers.stub import StubProvider
@@ -20,7 +20,7 @@ SIZES = {
 
 
 @pytest.fixture
-def stub(pool: BoundedPool) -> StubProvider:
+def stub(pool: FairPool) -> StubProvider:
     return StubProvider(pool)
 
 
@@ -66,7 +66,7 @@ async def test_the_stub_draws_the_same_bytes_for_the_same_request(stub: StubProv
 
 
 async def test_the_stub_takes_and_draws_the_sizes_of_the_provider_it_stands_in_for(
-    pool: BoundedPool, gemini: GeminiProvider
+    pool: FairPool, gemini: GeminiProvider
 ) -> None:
     stub, refused = StubProvider(pool, like=gemini), Size(64, 64)
     assert stub.refusal(refused) == gemini.refusal(refused) is not None
@@ -76,7 +76,7 @@ async def test_the_stub_takes_and_draws_the_sizes_of_the_provider_it_stands_in_f
 
 
 async def test_requests_beyond_the_queue_are_refused_at_once() -> None:
-    pool = BoundedPool(threads=1, queue_max=1, name="draw")
+    pool = FairPool(threads=1, queue_max=1, name="draw")
     request = DrawRequest("A cute banana", Size(64, 64))
     requests = [StubProvider(pool).draw(request, deadline=soon()) for _ in range(5)]
     outcomes = await asyncio.gather(*requests, return_exceptions=True)

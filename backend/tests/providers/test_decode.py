@@ -6,9 +6,9 @@ from io import BytesIO
 from typing import Any
 
 import pytest
-from app.core.images import IMAGE_FORMATS
+from app.core.images import IMAGE_FORMATS, ImageFormat
 from app.providers import Image, Size
-from app.providers.decode import InvalidImage, OtherShape, convert, fit
+from app.providers.decode import InvalidImage, OtherShape, convert, fit, thumbnail
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
@@ -111,6 +111,41 @@ def test_the_colour_profile_survives_scaling() -> None:
     for kind in KINDS:
         content = encoded(Pillow.new("RGB", (192, 128)), kind, icc_profile=profile)
         assert opened(fit(content, REQUESTED).content).info["icc_profile"] == profile
+
+
+@pytest.mark.parametrize("image_format", IMAGE_FORMATS)
+@pytest.mark.parametrize(
+    ("drawn", "width", "size"),
+    [((192, 128), 96, (96, 64)), ((192, 100), 64, (64, 33)), ((64, 96), 512, (64, 96)), ((2000, 5), 64, (64, 1))],
+)
+def test_a_thumbnail_has_the_width_and_the_shape_and_is_never_larger(
+    drawn: tuple[int, int], width: int, size: tuple[int, int], image_format: ImageFormat
+) -> None:
+    for kind in KINDS:
+        small = thumbnail(image_bytes(*drawn, kind), width, image_format)
+        assert (small.format, opened(small.content).size) == (image_format, size)
+        assert opened(small.content).format == image_format.upper()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16", "RGB", "RGBA"])
+def test_every_pixel_mode_has_a_thumbnail(mode: str) -> None:
+    content = encoded(Pillow.new(mode, (192, 128)), "PNG")
+    assert {opened(thumbnail(content, 64, each).content).size for each in IMAGE_FORMATS} == {(64, 43)}
+
+
+def test_a_thumbnail_shows_what_the_image_shows() -> None:
+    image = Pillow.new("RGB", (200, 100), "red")
+    image.paste("blue", (100, 0, 200, 100))
+    small = opened(thumbnail(encoded(image, "PNG"), 64, "png").content)
+    assert [small.getpixel((x, 16)) for x in (8, 56)] == [(255, 0, 0), (0, 0, 255)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_an_image_has_no_thumbnail_and_the_error_quotes_nothing(kind: str) -> None:
+    content = image_bytes(192, 128, kind)
+    with pytest.raises(InvalidImage) as refused:
+        thumbnail(content[: len(content) // 2], 64, "png")
+    assert refused.value.__context__ is None
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,6 +15,7 @@ from tests.standins.s3 import s3_server
 
 NAME = "gen_01kapn5vfe28fm63cjp43w44255s68.png"
 OTHER = "gen_01kapn5vfe28fm63cjp43w44255s69.webp"
+SMALL = NAME.replace(".png", ".w256.webp")
 CONTENT = bytes(range(10))
 
 
@@ -58,7 +59,7 @@ async def test_a_store_has_no_presigned_url_unless_redirects_are_configured(stor
     assert await store.presigned_url(NAME) is None
 
 
-@pytest.mark.parametrize("name", [NAME, NAME.replace("png", "jpeg"), OTHER, f"gen_{'z' * 64}.png"])
+@pytest.mark.parametrize("name", [NAME, NAME.replace("png", "jpeg"), OTHER, f"gen_{'z' * 64}.png", SMALL])
 async def test_every_image_format_is_stored(store: Store, name: str) -> None:
     await store.put(name, CONTENT)
     assert await whole(await store.get(name)) == CONTENT
@@ -186,6 +187,8 @@ async def test_an_image_deleted_while_it_is_read_is_read_whole_or_the_store_is_u
         NAME.replace(".png", ""),
         NAME.replace(".png", ".svg"),
         NAME.replace(".png", ".png.png"),
+        *(SMALL.replace("w256", each) for each in ("w0", "w-1", "256", "W256", "w256.w256", "w256/", "w100000")),
+        SMALL.replace(".webp", ""),
         NAME.replace("a", "%2e"),
         NAME.replace("a", "\\"),
         NAME.replace("a", "\u0661"),

@@ -7,12 +7,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
 from app.console.dependencies import CurrentSession
-from app.console.rendering import Console, Page
+from app.console.rendering import Page
 from app.console.state import console_of
 from app.core.errors import NotFound
 from app.features.dependencies import CurrentGenerations
 from app.generations.collaborators import Generations
 from app.providers import DrawRequest, Size
+from app.web.client_address import origin_of
 from app.web.immutable import Part, immutable_response, part_of
 
 page = Page("/", template="landing.html")
@@ -35,11 +36,19 @@ async def show_landing(session: CurrentSession) -> HTMLResponse:
     return session.render(page.template, examples=_EXAMPLES, size=_EXAMPLE_SIZE)
 
 
+@files.head("/examples/{name}.png")
 @files.get("/examples/{name}.png")
 async def show_example(request: Request, name: str, generations: CurrentGenerations) -> Response:
-    """Show one of the example images, which this server's stub draws on the first request for it."""
-    open_part = partial(_open_example, console_of(request), generations, name)
-    return await immutable_response(request, etag=f"example-{name}", open_part=open_part)
+    """Show one of the example images, which this server's stub draws when it is asked for."""
+    if name not in _EXAMPLES:
+        raise NotFound
+    return await immutable_response(
+        request,
+        etag=f"example-{name}",
+        media_type="image/png",
+        find_size=partial(_find_example_size, generations, name),
+        open_part=partial(_open_example, generations, name, origin_of(request).host),
+    )
 
 
 @files.get("/static/{name}")
@@ -52,10 +61,16 @@ async def show_static_file(request: Request, name: str) -> Response:
     return Response(file.content, media_type=file.media_type, headers=headers)
 
 
-async def _open_example(console: Console, generations: Generations, name: str, start: int, end: int | None) -> Part:
-    if name not in _EXAMPLES:
-        raise NotFound
-    if name not in console.examples:
-        request = DrawRequest(_EXAMPLES[name], _EXAMPLE_SIZE)
-        console.examples[name] = (await generations.providers["test"].draw(request, deadline=math.inf)).content
-    return part_of(console.examples[name], "image/png", start, end)
+async def _open_example(generations: Generations, name: str, group: str, start: int, end: int | None) -> Part:
+    return part_of(
+        await generations.drawn.fetch(name, partial(_draw_example, generations, name, group), group=group), start, end
+    )
+
+
+async def _draw_example(generations: Generations, name: str, group: str) -> bytes:
+    request = DrawRequest(_EXAMPLES[name], _EXAMPLE_SIZE, group=group)
+    return (await generations.providers["test"].draw(request, deadline=math.inf)).content
+
+
+async def _find_example_size(generations: Generations, name: str) -> int | None:
+    return generations.drawn.size_of(name)

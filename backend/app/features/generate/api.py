@@ -9,7 +9,7 @@ from app.core.errors import ConcurrencyLimited, Invalid, RateLimited
 from app.core.images import MEDIA_TYPES
 from app.features.admission import IDEMPOTENCY_KEY, admit
 from app.features.dependencies import CurrentGenerations, Session
-from app.features.generate.dependencies import DeliveredGeneration
+from app.features.generate.dependencies import WIDTH, RequestedImage
 from app.features.generate.schemas import GenerationCreate, GenerationListed, GenerationPublic
 from app.features.keys.dependencies import Caller, bearer
 from app.generations import records, serve
@@ -23,9 +23,9 @@ from app.generations.errors import (
     InvalidApiKey,
     OutcomeUnknown,
 )
-from app.models import Generation
 from app.providers import PROVIDER_PROBLEMS
 from app.web.body import JSONBody, json_body
+from app.web.client_address import origin_of
 from app.web.fast_route import FastRoute, JSONBytes
 from app.web.immutable import Part, RangeNotSatisfiable, RedirectTarget, immutable_response
 from app.web.openapi import BODY_PROBLEMS, operation_id, problems
@@ -120,24 +120,30 @@ async def delete_generation(caller: Caller, generation_id: str, generations: Cur
         206: {"content": _IMAGES, "description": "The part of it that `Range` asks for."},
         304: {"description": "The caller has it already."},
         307: {"description": "It is to be had from the store itself, for a while."},
-        **problems(ImageNotFound, RangeNotSatisfiable),
+        **problems(ImageNotFound, RangeNotSatisfiable, Invalid),
     },
+    openapi_extra={"parameters": [WIDTH]},
 )
-async def show_image(request: Request, generation: DeliveredGeneration, generations: CurrentGenerations) -> Response:
-    """Show a picture. It needs no key: whoever has the URL may look."""
+async def show_image(request: Request, image: RequestedImage, generations: CurrentGenerations) -> Response:
+    """Show a picture, or a smaller copy of it. It needs no key: whoever has the URL may look."""
+    group = origin_of(request).host  # whoever asks for many images waits for them, and nobody else does
     return await immutable_response(
         request,
-        etag=generation.id,
-        open_part=partial(_open_part, generations, generation),
-        redirect_target=partial(_redirect_target, generations, generation),
+        etag=image.etag,
+        media_type=MEDIA_TYPES[image.format],
+        find_size=partial(serve.find_size, generations, image),
+        open_part=partial(_open_part, generations, image, group),
+        redirect_target=partial(_redirect_target, generations, image, group),
     )
 
 
-async def _open_part(generations: Generations, generation: Generation, start: int, end: int | None) -> Part:
-    image = await serve.open_image(generations, generation, start, end)
-    return Part(MEDIA_TYPES[generation.format], image.size, image.start, image.end, image.chunks)
+async def _open_part(
+    generations: Generations, image: serve.ServedImage, group: str, start: int, end: int | None
+) -> Part:
+    stored = await serve.open_image(generations, image, start, end, group=group)
+    return Part(stored.size, stored.start, stored.end, stored.chunks)
 
 
-async def _redirect_target(generations: Generations, generation: Generation) -> RedirectTarget | None:
-    presigned = await serve.presigned_url(generations, generation)
+async def _redirect_target(generations: Generations, image: serve.ServedImage, group: str) -> RedirectTarget | None:
+    presigned = await serve.presigned_url(generations, image, group=group)
     return None if presigned is None else RedirectTarget(presigned.url, presigned.seconds)

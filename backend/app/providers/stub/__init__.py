@@ -3,7 +3,7 @@
 import asyncio
 from functools import partial
 
-from app.core.pool import BoundedPool
+from app.core.fair_queue import FairPool
 from app.providers import DrawRequest, Image, Provider, ProviderTimeout, Size
 from app.providers.stub.art import draw_png
 
@@ -17,7 +17,7 @@ class StubProvider:
     name = "stub"
     is_deterministic = True
 
-    def __init__(self, pool: BoundedPool, *, like: Provider | None = None) -> None:
+    def __init__(self, pool: FairPool, *, like: Provider | None = None) -> None:
         self._pool = pool
         self._like = like
 
@@ -36,6 +36,6 @@ class StubProvider:
         draw = partial(draw_png, request.prompt, width=request.size.width, height=request.size.height)
         try:
             async with asyncio.timeout_at(deadline):
-                return Image(await self._pool.run(draw), "png")
+                return Image(await self._pool.run(draw, group=request.group), "png")
         except TimeoutError:
             raise ProviderTimeout from None

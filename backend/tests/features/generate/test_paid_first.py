@@ -16,6 +16,7 @@ from app.providers import Image, Size, decode
 from app.providers.stub.art import draw_png
 from tests.conftest import Start
 from tests.features.generate.painted import Painted, painted
+from tests.features.stub_images import image_paths
 from tests.features.usage.recorded import total
 from tests.harness import BEYOND_PATIENCE_SECONDS, Key, generate, looks
 from tests.pool_calls import THREADS, Hold, PoolCalls
@@ -42,9 +43,9 @@ async def test_paid_images_are_delivered_while_400_anonymous_clients_wait_for_im
 ) -> None:
     drawing = hold(DRAW, cache(draw_png))
     async with painted(start, drawing_queue_max=WAITING, generation_deadline_seconds=20) as there:
-        path = await _image_path(there)
-        show = partial(there.client.get, path, timeout=BEYOND_PATIENCE_SECONDS)
-        waiting = [asyncio.ensure_future(show()) for _ in range(WAITING)]
+        paths = await image_paths(there.client, await there.account.create_key(environment="test"), WAITING)
+        show = partial(there.client.get, timeout=BEYOND_PATIENCE_SECONDS)
+        waiting = [asyncio.ensure_future(show(path)) for path in paths]
         await pool_calls.until(handed=WAITING)
         await drawing.until_begun(THREADS)
         ordered = [generate(there.client, there.key, size=SIZE) for _ in range(4)]
@@ -72,7 +73,7 @@ async def test_conversion_has_the_threads_of_the_provider_that_drew(
     async with painted(start) as there:
         for key in (there.key, await there.account.create_key(environment="test")):
             assert (await _ask_for_webp(there.client, key)).status_code == 200
-    assert threads == ["decode-images", "draw-stub-images"]
+    assert threads == ["decode-images", "draw-images"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a priority belongs to the process")

@@ -84,6 +84,26 @@ async def test_a_viewer_is_led_to_the_bucket_by_an_address_that_expires(start: S
         assert (await browser.get(address)).status_code == 403
 
 
+async def test_a_viewer_is_led_to_a_smaller_copy_which_is_made_first(start: Start, bucket: S3Server) -> None:
+    async with kept(start, bucket, s3_redirect_seconds=SECONDS) as there, httpx2.AsyncClient() as browser:
+        path = await made(there)
+        wanted, name = path.replace(".png", ".webp"), path.rpartition("/")[2].replace(".png", ".w64.webp")
+        assert (await there.client.head(f"{wanted}?width=64")).status_code == 200
+        assert name not in bucket.buckets["pictures"]
+        for _ in range(2):
+            led = await there.client.get(f"{wanted}?width=64")
+            assert (led.status_code, led.content) == (307, b"")
+            shown = await browser.get(led.headers["location"])
+            assert (shown.status_code, shown.headers["content-type"]) == (200, "image/webp")
+            assert shown.content == bucket.buckets["pictures"][name].content
+        head = await there.client.head(f"{wanted}?width=64")
+        assert head.headers["content-length"] == str(len(shown.content))
+        assert [seen.method for seen in requests_for(bucket, name)].count("PUT") == 1
+        generation_id = path.rpartition("/")[2].removesuffix(".png")
+        await there.client.delete(f"/v1/generations/{generation_id}", headers=there.key.headers)
+        assert bucket.buckets["pictures"] == {}
+
+
 async def test_a_viewer_who_has_the_picture_or_asks_about_it_is_answered_here(start: Start, bucket: S3Server) -> None:
     async with kept(start, bucket, s3_redirect_seconds=SECONDS) as there:
         path = await made(there)

@@ -1,0 +1,95 @@
+"""Turns and threads that groups of callers share equally: the many calls of one do not hold up the few of another."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from app.core.errors import Unavailable
+from app.core.pool import LOWEST_PRIORITY, BoundedPool, Result
+
+
+class FairQueue:
+    """Lets `slots` blocks run at a time. The groups of those that wait take turns; within a group the order is kept.
+
+    At most `waiting_max` wait. A call that finds all these places taken is refused, unless its group would still have
+    fewer of them than another: then it takes the place of the last call of the group with the most, which is refused.
+    """
+
+    def __init__(self, *, slots: int, waiting_max: int) -> None:
+        self._free_slots = slots
+        self._waiting_max = waiting_max
+        self._waiting: dict[str, deque[asyncio.Future[bool]]] = {}
+        """What waits in each group, which is told whether its turn has come. The next group's turn comes first."""
+
+    @asynccontextmanager
+    async def turn(self, group: str = "") -> AsyncIterator[None]:
+        """Runs the block in the group's turn. Raises Unavailable where the call is refused."""
+        if self._free_slots:
+            self._free_slots -= 1
+        elif not await self._wait(group):
+            raise Unavailable(retry_after_seconds=1)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def _wait(self, group: str) -> bool:
+        """Returns True with a slot, or False where the call is refused."""
+        if not self._has_place_for(group):
+            return False
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(group, deque()).append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._withdraw(turn, group)
+            elif turn.result():  # it was cancelled after it had got the slot
+                self._leave()
+            raise
+
+    def _has_place_for(self, group: str) -> bool:
+        if sum(map(len, self._waiting.values())) < self._waiting_max:
+            return True
+        most = max(self._waiting.values(), key=len)
+        if len(self._waiting.get(group, ())) + 1 >= len(most):
+            return False
+        refused = most.pop()
+        if not refused.done():
+            refused.set_result(False)
+        return True
+
+    def _withdraw(self, turn: "asyncio.Future[bool]", group: str) -> None:
+        waiting = self._waiting.get(group, deque())
+        if turn in waiting:
+            waiting.remove(turn)
+        if not waiting:
+            self._waiting.pop(group, None)
+
+    def _leave(self) -> None:
+        """Hands the slot to the next that waits and was not cancelled."""
+        while self._waiting:
+            group = next(iter(self._waiting))
+            waiting = self._waiting.pop(group)
+            turn = waiting.popleft()
+            if waiting:
+                self._waiting[group] = waiting  # behind the other groups
+            if not turn.done():
+                turn.set_result(True)
+                return
+        self._free_slots += 1
+
+
+class FairPool(BoundedPool):
+    """A BoundedPool whose queue is a FairQueue."""
+
+    def __init__(self, *, threads: int, queue_max: int, name: str, niceness: int = LOWEST_PRIORITY) -> None:
+        # Each thread may be busy with a call that was cancelled while the next call has its turn already.
+        super().__init__(threads=threads, queue_max=threads, name=name, niceness=niceness)
+        self._turns = FairQueue(slots=threads, waiting_max=queue_max)
+
+    async def run(self, function: Callable[[], Result], *, group: str = "") -> Result:
+        """The same, in the turn of the group."""
+        async with self._turns.turn(group):
+            return await super().run(function)
