@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +21,7 @@ from tests.harness import free_port, fresh_database, on_server
 
 SECRET = "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9fAeYi4tKx1u"
 WAIT_SECONDS = 60
+SERVE = (sys.executable, "-m", "app.cli", "serve")
 
 
 def environment(data_dir: Path, **settings: str) -> dict[str, str]:
@@ -51,14 +52,24 @@ def nanobanana_in_here(data_dir: Path, *arguments: str, **settings: str) -> subp
 
 
 @contextmanager
-def serving(data_dir: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server that has printed its URL, and its output until then. Its errors go to the file `stderr`."""
+def serving(
+    data_dir: Path,
+    *,
+    command: Sequence[str] = SERVE,
+    stderr: int | None = None,
+    stdin: int | None = None,
+    **settings: str,
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server that has printed its URL, and its output until then. Its errors go to `stderr`, by default to the file
+    of that name.
+    """
     with (data_dir / "stderr").open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve"],
+            command,
             env=environment(data_dir, **settings),
+            stdin=stdin,
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=errors if stderr is None else stderr,
             text=True,
         )
     assert process.stdout is not None

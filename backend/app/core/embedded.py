@@ -148,8 +148,9 @@ def _restart_until_unwanted(prepared: _Prepared, wanted: threading.Lock) -> None
 
 
 def _reason(error: Exception) -> str:
-    has_name = isinstance(error, OSError) and error.filename
-    return f"{os.fsdecode(error.filename)}: {error.strerror}" if has_name else str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 @contextmanager
