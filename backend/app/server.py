@@ -53,9 +53,10 @@ def listening_socket(settings: Settings) -> Iterator[socket.socket]:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "That is no name of a host"
         raise ConfigurationError(
-            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another with HOST and PORT."
+            f"Cannot listen on {settings.host}:{settings.port}: {reason}. Choose another with HOST and PORT."
         ) from None
     with listener:
         yield listener

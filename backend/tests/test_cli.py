@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from tests.harness import free_port, fresh_database, on_server
 
 SECRET = "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9fAeYi4tKx1u"
 WAIT_SECONDS = 60
-SERVE = (sys.executable, "-m", "app.cli", "serve")
 
 
 def environment(data_dir: Path, **settings: str) -> dict[str, str]:
@@ -51,25 +51,30 @@ def nanobanana_in_here(data_dir: Path, *arguments: str, **settings: str) -> subp
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
+@dataclass(frozen=True)
+class Launch:
+    """How a server is started: its command, its standard input, and where its errors go instead of to a file."""
+
+    command: Sequence[str] = (sys.executable, "-m", "app.cli", "serve")
+    stdin: int | None = None
+    stderr: int | None = None
+
+
+AS_USUAL = Launch()
+
+
 @contextmanager
 def serving(
-    data_dir: Path,
-    *,
-    command: Sequence[str] = SERVE,
-    stderr: int | None = None,
-    stdin: int | None = None,
-    **settings: str,
+    data_dir: Path, launch: Launch = AS_USUAL, /, **settings: str
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server that has printed its URL, and its output until then. Its errors go to `stderr`, by default to the file
-    of that name.
-    """
+    """A server that has printed its URL, and its output until then. Its errors go to the file `stderr`."""
     with (data_dir / "stderr").open("wb") as errors:
         process = subprocess.Popen(
-            command,
+            launch.command,
             env=environment(data_dir, **settings),
-            stdin=stdin,
+            stdin=launch.stdin,
             stdout=subprocess.PIPE,
-            stderr=errors if stderr is None else stderr,
+            stderr=errors if launch.stderr is None else launch.stderr,
             text=True,
         )
     assert process.stdout is not None

@@ -15,7 +15,7 @@ from tests.core.embedded_servers import ask
 from tests.core.pretended_postgres import make_wheel, pretended_postgres
 from tests.harness import PATIENCE_SECONDS, looks
 from tests.starts.servers import url_of
-from tests.test_cli import processes_of, serving
+from tests.test_cli import Launch, processes_of, serving
 
 GIVES_UP_SOON = (
     *(sys.executable, "-c"),
@@ -63,7 +63,7 @@ def test_a_server_whose_database_died_is_ready_again_by_itself(
 def test_a_server_whose_database_cannot_be_started_again_ends_with_a_sentence(
     data_dir: Path, redis_url: str, workers: str
 ) -> None:
-    with serving(data_dir, command=GIVES_UP_SOON, WORKERS=workers, REDIS_URL=redis_url) as (process, said):
+    with serving(data_dir, Launch(GIVES_UP_SOON), WORKERS=workers, REDIS_URL=redis_url) as (process, said):
         until_ready(url_of(said))
         (data_dir / "postgres" / "PG_VERSION").write_text("17\n")
         os.kill(postmaster(data_dir), signal.SIGKILL)

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from tests.harness import PATIENCE_SECONDS
 from tests.starts.servers import url_of
-from tests.test_cli import SERVE, processes_of, serving
+from tests.test_cli import AS_USUAL, Launch, processes_of, serving
 
 LOG_IN = b"POST /v1/auth/login HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nConnection: close\r\n"
 
@@ -43,8 +43,8 @@ def hang_up(process: Popen[str]) -> None:
 def test_a_closed_terminal_stops_everything_once_accepted_requests_are_answered(
     data_dir: Path, redis_url: str, workers: str
 ) -> None:
-    command = ("setsid", *SERVE)  # a process group of its own, as a shell gives it
-    with serving(data_dir, command=command, WORKERS=workers, REDIS_URL=redis_url) as (process, said):
+    launch = Launch(("setsid", *AS_USUAL.command))  # a process group of its own, as a shell gives it
+    with serving(data_dir, launch, WORKERS=workers, REDIS_URL=redis_url) as (process, said):
         with request_in_progress(url_of(said)) as connection:
             hang_up(process)
             until_closed(url_of(said))
@@ -59,7 +59,7 @@ def test_a_server_that_is_started_with_nohup_outlives_its_terminal(
     data_dir: Path, database_url: str, redis_url: str, workers: str
 ) -> None:
     settings = {"DATABASE_URL": database_url, "WORKERS": workers, "REDIS_URL": redis_url}
-    with serving(data_dir, command=("setsid", "nohup", *SERVE), **settings) as (process, said):
+    with serving(data_dir, Launch(("setsid", "nohup", *AS_USUAL.command)), **settings) as (process, said):
         for _ in range(3):
             assert httpx2.get(f"{url_of(said)}/ready", timeout=PATIENCE_SECONDS).status_code == 200
             hang_up(process)
@@ -68,8 +68,9 @@ def test_a_server_that_is_started_with_nohup_outlives_its_terminal(
 
 def test_a_terminal_that_is_really_closed_leaves_no_process(data_dir: Path) -> None:
     ours, terminal = os.openpty()
+    launch = Launch(("setsid", "--ctty", *AS_USUAL.command), stdin=terminal, stderr=terminal)
     try:
-        with serving(data_dir, command=("setsid", "--ctty", *SERVE), stderr=terminal, stdin=terminal) as (process, _):
+        with serving(data_dir, launch) as (process, _):
             assert "postgres" in processes_of(data_dir)
             os.close(ours)
             assert process.wait(PATIENCE_SECONDS) == 128 + signal.SIGTERM

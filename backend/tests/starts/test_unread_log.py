@@ -17,7 +17,7 @@ from app.core.log_stream import LogStream, dropped_lines_counted
 from tests.features.scraped import METRICS_TOKEN, read
 from tests.harness import PATIENCE_SECONDS
 from tests.starts.servers import url_of
-from tests.test_cli import processes_of, serving
+from tests.test_cli import Launch, processes_of, serving
 
 PAGE_BYTES = 4096
 GET = b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -72,8 +72,8 @@ def test_lines_beyond_the_bound_are_dropped_counted_and_reported_once_they_can_b
         found = [next(lines) for _ in range(1000 - dropped + 1)]
         [report] = [line for line in found if line.get("event") == "log_lines_dropped"]
         assert report["lines"] == dropped == sum(counted)
-        numbers = [line["number"] for line in found if "number" in line]
-        assert numbers == sorted(numbers, key=int)
+        numbers = [int(str(line["number"])) for line in found if "number" in line]
+        assert numbers == sorted(numbers)
         stream.write(numbered(1000))
         assert next(lines)["number"] == 1000
 
@@ -143,7 +143,7 @@ def test_a_server_whose_output_nobody_reads_answers_and_stops(
     tmp_path: Path, database_url: str, redis_url: str, pipe: tuple[int, int], workers: str
 ) -> None:
     settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "METRICS_TOKEN": METRICS_TOKEN}
-    with serving(tmp_path, stderr=pipe[1], WORKERS=workers, **settings) as (process, said):
+    with serving(tmp_path, Launch(stderr=pipe[1]), WORKERS=workers, **settings) as (process, said):
         url = url_of(said)
         answered(url, 2000)
         while not dropped(url):
@@ -160,7 +160,7 @@ def test_every_line_is_written_until_the_server_has_stopped_if_it_is_read(
 ) -> None:
     settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "WORKERS": workers}
     to_read, to_write = small_pipe()
-    with ThreadPoolExecutor() as pool, serving(tmp_path, stderr=to_write, **settings) as (process, said):
+    with ThreadPoolExecutor() as pool, serving(tmp_path, Launch(stderr=to_write), **settings) as (process, said):
         os.close(to_write)
         reading = pool.submit(list, read_lines(to_read))
         answered(url_of(said), 2000)
