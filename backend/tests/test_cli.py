@@ -53,9 +53,10 @@ def nanobanana_in_here(data_dir: Path, *arguments: str, **settings: str) -> subp
 
 @dataclass(frozen=True)
 class Launch:
-    """How a server is started: its command, its standard input, and where its errors go instead of to a file."""
+    """How a server is started: its command, its folder, its input, and where its errors go instead of to a file."""
 
     command: Sequence[str] = (sys.executable, "-m", "app.cli", "serve")
+    cwd: Path | None = None
     stdin: int | None = None
     stderr: int | None = None
 
@@ -71,6 +72,7 @@ def serving(
     with (data_dir / "stderr").open("wb") as errors:
         process = subprocess.Popen(
             launch.command,
+            cwd=launch.cwd,
             env=environment(data_dir, **settings),
             stdin=launch.stdin,
             stdout=subprocess.PIPE,

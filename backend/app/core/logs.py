@@ -6,6 +6,8 @@ because drivers and validators quote values in theirs.
 
 import asyncio
 import logging
+import os
+import sys
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -30,7 +32,8 @@ class JSONLines(logging.StreamHandler[LogStream | TextIO]):
     """Writes lines to standard error, and waits only in `close`, at the exit of the process, for whoever reads it."""
 
     def __init__(self) -> None:
-        super().__init__(LogStream(_STANDARD_ERROR))
+        # Where standard error was closed before the start, its number belongs to some file or socket of ours.
+        super().__init__(LogStream(_STANDARD_ERROR if sys.stderr else os.open(os.devnull, os.O_WRONLY)))
         self._pending: list[str] = []
 
     def write_soon(self, line: str) -> None:

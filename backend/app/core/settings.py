@@ -7,7 +7,6 @@ from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args, get_origin
-from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -19,6 +18,7 @@ from app.core.env_file import UnreadableEnvFileError, check_env_file
 from app.core.image_settings import ImageSettings
 from app.core.limit_settings import LimitSettings
 from app.core.secret_strength import weakness_of
+from app.core.url_format import split_url
 
 _ADVICE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 
@@ -169,14 +169,8 @@ class Settings(AccountSettings, ImageSettings, LimitSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            parts = urlsplit(value.get_secret_value())
-            if parts.scheme not in _REDIS_SCHEMES:
-                raise ValueError("must begin with redis:// or rediss://, or for a cluster with redis+cluster://")
-            try:
-                _ = parts.port
-            except ValueError:
-                raise ValueError("has a port that is no number") from None
+        if value is not None and split_url(value.get_secret_value()).scheme not in _REDIS_SCHEMES:
+            raise ValueError("must begin with redis:// or rediss://, or for a cluster with redis+cluster://")
         return value
 
     @field_validator("trusted_proxies", mode="before")
@@ -204,6 +198,7 @@ class Settings(AccountSettings, ImageSettings, LimitSettings):
             return _own_address(info.data.get("host", ""), info.data.get("port", 0))
         if not _ORIGIN.fullmatch(value):
             raise ValueError("must look like https://images.example.com, without a path: all routes are at the root")
+        split_url(value)
         return value.rstrip("/")
 
     @property

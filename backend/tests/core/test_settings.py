@@ -21,6 +21,15 @@ WEAK_SECRETS = [
 ]
 
 
+URLS = {
+    "REDIS_URL": "redis",
+    "GEMINI_BASE_URL": "https",
+    "OPENAI_BASE_URL": "https",
+    "S3_ENDPOINT": "https",
+    "PUBLIC_URL": "https",
+}
+
+
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in Settings.model_fields:
@@ -95,8 +104,12 @@ def test_a_good_secret_that_the_operator_wrote_to_data_dir_is_used(tmp_path: Pat
         ("DATABASE_URL", "mysql://root:hunter2hunter2@db/nb"),
         ("REDIS_URL", "http://:hunter2hunter2@redis"),
         ("REDIS_URL", "redis://:hunter2hunter2@redis:port"),
-        ("REDIS_URL", "redis://:hunter2hunter2@[::1"),
         ("REDIS_URL", "hunter2hunter2"),
+        *(
+            (name, f"{scheme}://{rest}")
+            for name, scheme in URLS.items()
+            for rest in ("h:port", "[::1", "h:99999", "hunter2 @h", "h%zz", "h|")
+        ),
         ("REDIS_TIMEOUT_MS", "9"),
         ("REQUESTS_MAX", "0"),
         ("LIMIT_PROCESSES", "0"),
@@ -190,6 +203,8 @@ EXAMPLES = {
     "metrics_token": "a-token",
     "gemini_base_url": "https://gemini.example.com",
     "openai_base_url": "https://openai.example.com",
+    "password_bytes_min": "9",
+    "s3_endpoint": "https://s3.example.com",
     **{name: "7/day" for name in LimitSettings.model_fields if "_limit_" in name and name != "generate_limit_mode"},
 }
 
