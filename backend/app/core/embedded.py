@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL, which runs when DATABASE_URL is not set; `_server` has its steps in order."""
+"""The embedded PostgreSQL, which runs when DATABASE_URL is not set: started, watched, stopped."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ _ENDINGS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 8.0), (signal.SIGKILL, 5.0))
 _LOOK_SECONDS = 0.25
 _RESTART_SECONDS = 30  # for a killed server's backends to end, and for whatever else is wrong only for a moment
 _Outcome = SimpleQueue[str | Exception]  # the URL of the started server, or the error that prevented it
-_Ended = SimpleQueue[EmbeddedPostgresError | None]  # the error that ended a server that had been started
+_Ended = SimpleQueue[EmbeddedPostgresError | None]  # the error that ended the thread
 
 
 @contextmanager
@@ -60,8 +60,8 @@ def embedded_postgres(data_dir: Path, *, when_lost: Callable[[], None] | None = 
         yield url
     finally:
         wanted.release()
-        if keeper.ident and (lost := ended.get()):
-            raise lost
+        if keeper.ident and (failure := ended.get()):
+            raise failure
 
 
 def running_url(data_dir: Path) -> str:
@@ -106,12 +106,12 @@ def _keep(
     except (EmbeddedPostgresError, OSError, LookupError) as error:
         failure = EmbeddedPostgresError(f"The embedded PostgreSQL in {data_dir} failed: {_reason(error)}.")
         outcome.put(failure)
-        if when_lost and has_started:
-            when_lost()
     finally:
         outcome.put(
             EmbeddedPostgresError("The embedded PostgreSQL failed by a defect; standard error has its traceback.")
         )
+        if when_lost and has_started and wanted.locked():
+            when_lost()
         ended.put(failure)
 
 

@@ -29,6 +29,9 @@ def ensure_cluster(runner: Runner, folder: Path, password_file: Path) -> str:
     if not cluster.exists() or not any(cluster.iterdir()):
         files.write(password_file, password.encode())  # before the cluster, which never exists without its password
         _make_cluster(runner, folder, password)
+    if not (cluster / "PG_VERSION").exists():
+        raise EmbeddedPostgresError(f"{cluster} holds something else than its data; move that away")
+    _close_to_others(cluster)
     if (version := (cluster / "PG_VERSION").read_text().strip()) != VERSION:
         raise EmbeddedPostgresError(f"PostgreSQL {version} wrote its data, and {VERSION} cannot read that")
     if not stored_password(password_file):
