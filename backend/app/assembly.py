@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from app.core.db import SessionMaker, connect_for_writing, create_engine
 from app.core.fair_queue import FairPool, FairQueue
+from app.core.log_stream import dropped_lines_counted
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
 from app.core.security import KeyEnvironment, TokenKey
@@ -69,6 +70,7 @@ async def open_services(
     """
     database_url, metrics = require_database_url(settings), metrics or Metrics()
     async with AsyncExitStack() as stack:
+        stack.enter_context(dropped_lines_counted(metrics.dropped_log_lines.inc))
         engine = create_engine(database_url, pool_size=settings.database_pool_size)
         stack.push_async_callback(engine.dispose)
         pools = stack.enter_context(_pools(settings))

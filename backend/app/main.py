@@ -10,6 +10,7 @@ from app.assembly import Externals, open_services, require_database_url
 from app.console import errors as console_errors
 from app.console.pages import PAGES, ROUTERS
 from app.console.rendering import Console
+from app.core.logs import write_pending_lines
 from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.features.auth import api as auth
@@ -58,6 +59,7 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
                 "console": console,
             }
         guard.close()
+        write_pending_lines()  # uvicorn ends a worker by the signal that it got, past everything that runs at an exit
 
     app = App(
         title="NanoBanana",

@@ -31,6 +31,9 @@ from app.web.protocol import HttpProtocol
 
 _GC_THRESHOLDS = (20_000, 50, 100)  # makes full collections rare
 _ACCEPTED_PER_TURN = 16
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+
 _GRACE_SECONDS_MIN, _GRACE_MARGIN_SECONDS = 30, 5
 # Longer than the usual clients and proxies keep an idle connection (at most 60 seconds), so that they close it and not
 # the server: a request that is sent while the server closes its connection would fail.
@@ -50,9 +53,10 @@ def listening_socket(settings: Settings) -> Iterator[socket.socket]:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "That is no name of a host"
         raise ConfigurationError(
-            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another with HOST and PORT."
+            f"Cannot listen on {settings.host}:{settings.port}: {reason}. Choose another with HOST and PORT."
         ) from None
     with listener:
         yield listener
@@ -67,7 +71,7 @@ class Stop:
 
 @contextmanager
 def signals_as_exits() -> Iterator[Stop]:
-    """Inside the `with`, SIGTERM and Ctrl-C raise SystemExit, so that every `finally` stops what it started.
+    """Inside the `with`, SIGTERM, SIGHUP and Ctrl-C raise SystemExit, so that every `finally` stops what it started.
 
     uvicorn raises the signal that ended it once more after its own clean-up; by default that would end this process
     at once, past every `finally`.
@@ -81,6 +85,8 @@ def signals_as_exits() -> Iterator[Stop]:
         sys.exit(128 + number)
 
     before = {number: signal.signal(number, exit_by) for number in (signal.SIGTERM, signal.SIGINT)}
+    before[signal.SIGHUP] = signal.getsignal(signal.SIGHUP)
+    stop_when_terminal_closes()
     try:
         yield stop
         if stop.number is not None:
@@ -90,8 +96,22 @@ def signals_as_exits() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+def stop_when_terminal_closes() -> None:
+    """Makes SIGHUP do what SIGTERM does, now and later, unless it is ignored, as `nohup` has it."""
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+
+
+def stop_this_process() -> None:
+    """Stops it as SIGTERM does, from any thread."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
-    """Serves HTTP on the socket, with `settings.workers` processes, until a signal comes."""
+    """Serves HTTP on the listening socket, with `settings.workers` processes, until a signal comes.
+
+    Raises ConfigurationError where a worker cannot start.
+    """
     config = http_config(
         partial(_worker_app, settings),
         factory=True,
@@ -100,15 +120,16 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
         timeout_graceful_shutdown=grace_seconds(settings),
     )
     configure_logging(settings.log_level)
-    listener.listen(config.backlog)
     # In one turn the event loop accepts one connection on each listening socket. During an overload its turns are long,
     # and a health check comes on a new connection, which waits behind all others.
     sockets = [listener, *(listener.dup() for _ in range(_ACCEPTED_PER_TURN - 1))]
     if settings.workers > 1:
-        supervisor = Multiprocess(config, sockets=sockets)  # handles signals from here on
+        supervisor = _Supervisor(config, sockets, stop)  # handles signals from here on
         with shared_by_workers():
             if stop.number is None:
                 supervisor.run()
+                if stop.number is None:
+                    raise ConfigurationError("The workers cannot start; the log has the reason.")
     else:
         _Server(config, stop).run(sockets=sockets)
 
@@ -124,6 +145,7 @@ def http_config(app: ASGIApp | Callable[[], FastAPI], **process: Any) -> uvicorn
         access_log=False,
         proxy_headers=False,  # it would trust X-Forwarded-For of every client on this machine
         server_header=False,
+        backlog=BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         **process,
     )
@@ -148,6 +170,24 @@ class _Server(uvicorn.Server):
         self.should_exit = self.should_exit or self._stop.number is not None
 
 
+class _Supervisor(Multiprocess):
+    """Ends with its workers, by SIGTERM, SIGHUP or Ctrl-C, and leaves the number of the signal in `stop`."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], stop: Stop) -> None:
+        self._stop = stop
+        hangup = signal.getsignal(signal.SIGHUP)
+        super().__init__(config, sockets)
+        signal.signal(signal.SIGHUP, hangup)
+
+    def handle_int(self) -> None:
+        self._stop.number = signal.SIGINT
+        super().handle_int()
+
+    def handle_term(self) -> None:
+        self._stop.number = signal.SIGTERM
+        super().handle_term()
+
+
 def start_message(settings: Settings) -> str:
     """The text that `serve` prints: the URL, and commands that lead a newcomer to a first image."""
     url = settings.public_url
@@ -170,10 +210,11 @@ curl -s {url}/v1/generate -H "Authorization: Bearer $KEY" {as_json} -d '{{"promp
 
 
 def _worker_app(settings: Settings) -> FastAPI:
-    configure_logging(settings.log_level)
     return_large_blocks_when_freed()
     parent = multiprocessing.parent_process()
     if parent is not None:
+        configure_logging(settings.log_level)
+        stop_when_terminal_closes()
         threading.Thread(target=_stop_after, args=(parent,), daemon=True).start()
     app = create_app(settings)
     _freeze_start_objects()
@@ -192,7 +233,7 @@ def _freeze_start_objects() -> None:
 def _stop_after(parent: BaseProcess) -> None:
     """Stops this worker when its parent has ended: else it would keep the port, and nothing would restart it."""
     parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
+    stop_this_process()
 
 
 def _cut_field(field: str) -> str:

@@ -5,8 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -50,15 +51,32 @@ def nanobanana_in_here(data_dir: Path, *arguments: str, **settings: str) -> subp
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
+@dataclass(frozen=True)
+class Launch:
+    """How a server is started: its command, its folder, its input, and where its errors go instead of to a file."""
+
+    command: Sequence[str] = (sys.executable, "-m", "app.cli", "serve")
+    cwd: Path | None = None
+    stdin: int | None = None
+    stderr: int | None = None
+
+
+AS_USUAL = Launch()
+
+
 @contextmanager
-def serving(data_dir: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(
+    data_dir: Path, launch: Launch = AS_USUAL, /, **settings: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server that has printed its URL, and its output until then. Its errors go to the file `stderr`."""
     with (data_dir / "stderr").open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve"],
+            launch.command,
+            cwd=launch.cwd,
             env=environment(data_dir, **settings),
+            stdin=launch.stdin,
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=errors if launch.stderr is None else launch.stderr,
             text=True,
         )
     assert process.stdout is not None

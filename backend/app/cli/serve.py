@@ -25,6 +25,7 @@ def serve() -> None:
         listener = stack.enter_context(server.listening_socket(settings))
         _check_images(settings)
         settings = _with_database(settings, stack)
+        listener.listen(server.BACKLOG)  # who is told the URL, can connect
         click.echo(server.start_message(settings))
         server.run(settings, listener, stop)
 
@@ -60,7 +61,7 @@ def _check_images(settings: Settings) -> None:
 def _with_database(settings: Settings, stack: ExitStack) -> Settings:
     """The settings with the URL of a database whose schema is current; `stack` stops an embedded PostgreSQL."""
     if settings.database_url is None:
-        url = stack.enter_context(embedded_postgres(settings.data_dir))
+        url = stack.enter_context(embedded_postgres(settings.data_dir, when_lost=server.stop_this_process))
         upgrade_schema(url)
         return settings.model_copy(update={"database_url": SecretStr(url)})
     checks.check_database(settings)

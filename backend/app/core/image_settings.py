@@ -1,9 +1,10 @@
 """The settings of images: the provider that generates them, and the store that keeps them."""
 
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
+
+from app.core.url_format import split_url
 
 
 class ImageSettings(BaseModel):
@@ -81,10 +82,16 @@ class ImageSettings(BaseModel):
     @field_validator("gemini_base_url", "openai_base_url")
     @classmethod
     def _keeps_the_key_secret(cls, value: str) -> str:
-        parts = urlsplit(value)
+        parts = split_url(value)
         is_here = parts.hostname in {"127.0.0.1", "::1", "localhost"}
         if not parts.hostname or parts.scheme not in {"https", "http"} or (parts.scheme == "http" and not is_here):
             raise ValueError("must begin with https://, unless it is on this machine")
+        return value
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _can_be_read(cls, value: str) -> str:
+        split_url(value)
         return value
 
     @property

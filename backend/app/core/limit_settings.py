@@ -1,12 +1,20 @@
 """The settings of limits: one field for each."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field
 
 from app.core.limit_format import CONCURRENCY_MAX, LIMIT_PATTERN
 
-LimitText = Annotated[str, StringConstraints(pattern=f"^{LIMIT_PATTERN}$")]
+
+def _is_a_limit(text: str) -> str:
+    if not re.fullmatch(LIMIT_PATTERN, text):
+        raise ValueError("must look like 600/minute, with second, minute, hour or day and at most seven digits")
+    return text
+
+
+LimitText = Annotated[str, AfterValidator(_is_a_limit)]
 LimitMode = Literal["observe", "enforce"]
 
 

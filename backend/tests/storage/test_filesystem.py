@@ -251,7 +251,7 @@ async def test_a_large_image_is_never_in_memory_as_a_whole(store: FilesystemStor
 async def test_an_unusable_folder_is_a_configuration_error(tmp_path: Path) -> None:
     (tmp_path / "pictures").write_text("a file")
     store = FilesystemStore(tmp_path / "pictures")
-    with pytest.raises(ConfigurationError, match="The folder for pictures cannot be used: Not a directory"):
+    with pytest.raises(ConfigurationError, match="in DATA_DIR cannot be used: Not a directory"):
         await store.open()
     await store.close()
 
