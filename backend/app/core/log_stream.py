@@ -3,6 +3,8 @@
 import json
 import os
 import select
+import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,14 +33,16 @@ def dropped_lines_counted(count: Callable[[int], object]) -> Iterator[None]:
 
 
 class LogStream:
-    """Writes text to a descriptor in a thread of its own: `write` never waits for whoever reads it.
+    """Writes text to a descriptor; `write` never waits for its reader.
 
-    Beyond PENDING_BYTES_MAX, lines are dropped. Once lines can be written again, a line `log_lines_dropped` says how
-    many were. `write` is called by one thread at a time.
+    What cannot be written without waiting is written by a thread. Beyond PENDING_BYTES_MAX, lines are dropped. Once
+    lines can be written again, a line `log_lines_dropped` says how many were. `write` is called by one thread at a
+    time.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._without_waiting = _open_without_waiting(descriptor)
         self._texts: SimpleQueue[bytes] = SimpleQueue()
         self._thread: Thread | None = None
         self._accepted_bytes = self._written_bytes = 0  # one changes where `write` is called, the other in the thread
@@ -48,6 +52,10 @@ class LogStream:
 
     def write(self, text: str) -> int:
         content = text.encode(errors="backslashreplace")
+        if self._written_bytes == self._accepted_bytes:
+            content = self._write_without_waiting(content)
+            if not content:
+                return len(text)
         if self._accepted_bytes - self._written_bytes + len(content) > PENDING_BYTES_MAX:
             self._drop(content.count(b"\n"))
             return len(text)
@@ -63,6 +71,26 @@ class LogStream:
         deadline = time.monotonic() + _DRAIN_SECONDS
         while self._written_bytes != self._accepted_bytes and time.monotonic() < deadline:
             time.sleep(0.005)
+
+    def close(self) -> None:
+        """Waits as `drain` does. What is written afterwards is written by the thread."""
+        self.drain()
+        if self._without_waiting is not None:
+            os.close(self._without_waiting)
+            self._without_waiting = None
+
+    def _write_without_waiting(self, content: bytes) -> bytes:
+        """Writes as much as is taken at once, and returns the rest. A thread would cost the event loop more."""
+        if self._without_waiting is None:
+            return content
+        written = 0
+        with suppress(OSError):
+            for part in _in_whole_lines(content):
+                taken = os.write(self._without_waiting, part)
+                written += taken
+                if taken < len(part):
+                    break
+        return content[written:]
 
     def _drop(self, lines: int) -> None:
         with self._dropping:
@@ -97,6 +125,18 @@ class LogStream:
                     select.select((), (self._descriptor,), ())
             return True
         return False
+
+
+def _open_without_waiting(descriptor: int) -> int | None:
+    """The same pipe, terminal or device, opened a second time: the first one's other owners still wait for its reader.
+
+    None for anything else, such as a file: a second opening of it has a position of its own.
+    """
+    kind = os.fstat(descriptor).st_mode
+    if sys.platform == "linux" and (stat.S_ISFIFO(kind) or stat.S_ISCHR(kind)):
+        with suppress(OSError):  # it may belong to another user
+            return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    return None
 
 
 def _report(lines: int) -> bytes:

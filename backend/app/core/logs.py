@@ -29,7 +29,7 @@ _QUIET_LIBRARIES = ("uvicorn", "sqlalchemy", "alembic", "asyncio", "PIL", "httpx
 
 
 class JSONLines(logging.StreamHandler[LogStream | TextIO]):
-    """Writes lines to standard error, and waits only in `close`, at the exit of the process, for whoever reads it."""
+    """Writes lines to standard error, and waits for its reader only in `close`, at the exit of the process."""
 
     def __init__(self) -> None:
         # Where standard error was closed before the start, its number belongs to some file or socket of ours.
@@ -56,7 +56,8 @@ class JSONLines(logging.StreamHandler[LogStream | TextIO]):
             self.stream.drain()
 
     def close(self) -> None:
-        self.drain()
+        if isinstance(self.stream, LogStream):
+            self.stream.close()
         super().close()
 
 

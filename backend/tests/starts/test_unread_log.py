@@ -78,6 +78,16 @@ def test_lines_beyond_the_bound_are_dropped_counted_and_reported_once_they_can_b
         assert next(lines)["number"] == 1000
 
 
+def test_a_line_that_fits_is_written_before_write_returns(pipe: tuple[int, int]) -> None:
+    to_read, to_write = pipe
+    stream = LogStream(to_write)
+    os.set_blocking(to_read, False)
+    stream.write(numbered(1))
+    assert json.loads(os.read(to_read, PAGE_BYTES)) == json.loads(numbered(1))
+    assert os.get_blocking(to_write), "others who write to this pipe still wait for its reader"
+    stream.close()
+
+
 def test_lines_of_several_writers_are_not_mixed_in_a_pipe_that_is_read_slowly(
     pipe: tuple[int, int],
 ) -> None:
