@@ -67,7 +67,7 @@ async def open_image(
     generations: Generations, image: ServedImage, start: int, end: int | None, *, group: str = ""
 ) -> Stored:
     """The bytes from `start` up to and not including `end`: the same every time. They are read from the store, or drawn
-    once and kept for a while; `group` names who has to wait, if too many images are being drawn.
+    once and kept for a while. Drawing waits for a turn of `group`, such as the client's address.
 
     Raises ImageNotFound where it is gone, and Unavailable when too much waits or the store cannot be reached.
     """

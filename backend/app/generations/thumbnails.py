@@ -62,7 +62,7 @@ async def delete_with_thumbnails(generations: Generations, generation_id: str, i
     copies = [Thumbnail(original, width, each).name for width in WIDTHS for each in formats_of(image_format)]
     for name in (original, *copies):
         generations.drawn.drop(name)
-    # The image first: whoever keeps a thumbnail from now on finds it gone, and deletes the thumbnail again.
+    # The image first: a request that puts a thumbnail after this finds the image gone, and deletes the thumbnail.
     await generations.store.delete(original)
     await asyncio.gather(*map(generations.store.delete, copies))
 
@@ -74,7 +74,7 @@ async def _make(generations: Generations, wanted: Thumbnail, group: str) -> byte
             raise ImageNotFound
         whole = b"".join([chunk async for chunk in stored.chunks])
         content = await scale(generations, whole, wanted, group=group)
-        await asyncio.shield(_keep(generations, wanted, content))  # to its end, even if nobody waits for it any more
+        await asyncio.shield(_keep(generations, wanted, content))  # to its end, though the last client may have left
     return content
 
 

@@ -69,7 +69,7 @@ class DrawRequest:
     budget: CallBudget = field(default_factory=CallBudget, compare=False, repr=False)
     """Shared by the images of one client request; by default an image has its own."""
     group: str = field(default="", compare=False, repr=False)
-    """Whose turn it takes in a queue that clients share; which images are drawn at no cost, anybody may ask for."""
+    """The clients whose turn it takes in the queue of a provider that draws at no cost, which all clients share."""
 
 
 @dataclass(frozen=True, slots=True)

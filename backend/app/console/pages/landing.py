@@ -62,9 +62,8 @@ async def show_static_file(request: Request, name: str) -> Response:
 
 
 async def _open_example(generations: Generations, name: str, group: str, start: int, end: int | None) -> Part:
-    return part_of(
-        await generations.drawn.fetch(name, partial(_draw_example, generations, name, group), group=group), start, end
-    )
+    draw = partial(_draw_example, generations, name, group)
+    return part_of(await generations.drawn.fetch(name, draw, group=group), start, end)
 
 
 async def _draw_example(generations: Generations, name: str, group: str) -> bytes:

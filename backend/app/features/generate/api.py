@@ -126,7 +126,7 @@ async def delete_generation(caller: Caller, generation_id: str, generations: Cur
 )
 async def show_image(request: Request, image: RequestedImage, generations: CurrentGenerations) -> Response:
     """Show a picture, or a smaller copy of it. It needs no key: whoever has the URL may look."""
-    group = origin_of(request).host  # whoever asks for many images waits for them, and nobody else does
+    group = origin_of(request).host  # an address that asks for many images at once waits behind its own
     return await immutable_response(
         request,
         etag=image.etag,

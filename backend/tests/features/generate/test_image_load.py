@@ -82,12 +82,13 @@ async def test_100_images_that_one_address_asks_for_leave_another_its_share(
     client = await start(drawing_queue_max=8, trusted_proxies="127.0.0.0/8")
     key = await (await sign_up(client)).create_key()
     *many, one = await image_paths(client, key, CLIENTS + 1, size="64x64")
+    handed = pool_calls.handed
     calls = [asyncio.ensure_future(client.get(path, headers=_from("192.0.2.1"))) for path in many]
     async with asyncio.timeout(PATIENCE_SECONDS):
         for _, refused in zip(range(CLIENTS - THREADS - 8), asyncio.as_completed(calls), strict=False):
             assert (await refused).status_code == 503
     other = asyncio.ensure_future(client.get(one, headers=_from("198.51.100.1")))
-    await pool_calls.until(handed=CLIENTS + 1)
+    await pool_calls.until(handed=handed + CLIENTS + 1)
     assert drawing.begun == THREADS
     drawing.let_go()
     assert (await other).status_code == 200
@@ -121,11 +122,12 @@ async def test_an_image_that_nobody_waits_for_any_more_is_not_drawn(
     client = await start(drawing_queue_max=8)
     key = await (await sign_up(client)).create_key()
     *busy, wanted = await image_paths(client, key, THREADS + 1, size="64x64")
+    handed, given_up = pool_calls.handed, pool_calls.given_up
     calls = [asyncio.ensure_future(client.get(path)) for path in busy]
     await drawing.until_begun(THREADS)
     async with crowd(client, head("GET", wanted), CLIENTS):
-        await pool_calls.until(handed=THREADS + 1)
-    await pool_calls.until(given_up=1)
+        await pool_calls.until(handed=handed + THREADS + 1)
+    await pool_calls.until(given_up=given_up + 1)
     drawing.let_go()
     assert {each.status_code for each in await asyncio.gather(*calls)} == {200}
     assert drawing.begun == THREADS
