@@ -182,15 +182,11 @@ def test_an_empty_variable_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatc
 
 
 def example(field: FieldInfo) -> str:
-    """A value that the field takes, and that is not its default."""
-    annotation, default = field.annotation, field.default
-    if get_origin(annotation) is Literal:
-        return next(choice for choice in get_args(annotation) if choice != default)
-    if annotation is bool:
-        return "true"
-    if annotation is int or annotation is float or annotation == int | None:
-        return str(max(each.ge for each in field.metadata if isinstance(each, Ge)) + (default == 1))
-    return ""
+    """A value that the field takes, and that is not its default, for a choice or a number; else nothing."""
+    if get_origin(field.annotation) is Literal:
+        return next(str(choice) for choice in get_args(field.annotation) if choice != field.default)
+    least = next((int(str(each.ge)) for each in field.metadata if isinstance(each, Ge)), None)
+    return "" if least is None else str(least if least != field.default else least + 1)
 
 
 EXAMPLES = {
@@ -203,7 +199,7 @@ EXAMPLES = {
     "metrics_token": "a-token",
     "gemini_base_url": "https://gemini.example.com",
     "openai_base_url": "https://openai.example.com",
-    "password_bytes_min": "9",
+    "s3_allow_http": "true",
     "s3_endpoint": "https://s3.example.com",
     **{name: "7/day" for name in LimitSettings.model_fields if "_limit_" in name and name != "generate_limit_mode"},
 }

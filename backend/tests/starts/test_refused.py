@@ -136,7 +136,11 @@ ODD = (
     Odd("TMPDIR cannot be written", closed_temporary, {"TMPDIR": "FOLDER/closed"}),
     Odd("TMPDIR is too long for a socket", long_temporary, {"TMPDIR": f"FOLDER/{'l' * 90}"}),
     Odd("HOME cannot be read", closed_home, {"HOME": "FOLDER/home"}),
-    Odd("the user has no name", prefix=("unshare", "--user", "--map-user=4321", "--")),
+    Odd(
+        "the user has no name",
+        lambda _, folder: folder / "new",
+        prefix=("unshare", "--user", "--map-user=4321", "--map-group=4321", "--"),
+    ),
     Odd("a mount has opened the data to others", opened),
     Odd("postgres is an empty folder", empty_mount),
     Odd("DATA_DIR is not UTF-8", no_text),
