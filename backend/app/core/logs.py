@@ -1,7 +1,7 @@
 """Logs: one JSON object a line, on standard error, with the id of the request that caused it.
 
 No value that a client sent is logged. An exception is logged as its type and its stack frames, without its text,
-because drivers and validators quote values in theirs.
+because drivers and validators quote values in theirs; the same again within a minute is counted, without its stack.
 """
 
 import asyncio
@@ -14,12 +14,15 @@ from typing import TextIO
 import structlog
 from structlog.types import EventDict, Processor
 
+from app.core.log_repeats import Repeats
+
 logger: structlog.stdlib.BoundLogger = structlog.get_logger("nanobanana")
 
 current_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that the current task answers; None outside of requests."""
 
 _FRAMES_MAX = 30
+_repeats = Repeats()
 _QUIET_LIBRARIES = ("uvicorn", "sqlalchemy", "alembic", "asyncio", "PIL", "httpx2", "httpcore2")
 
 
@@ -91,12 +94,14 @@ def _add_request_id(_logger: object, _method: str, event: EventDict) -> EventDic
 def _describe_exception(_logger: object, _method: str, event: EventDict) -> EventDict:
     exception = _exception_of(event.pop("exc_info", None))
     if exception is not None:
-        frames = traceback.extract_tb(exception.__traceback__)[-_FRAMES_MAX:]
-        event["exception"] = {
-            "type": f"{type(exception).__module__}.{type(exception).__qualname__}",
-            "sqlstate": getattr(getattr(exception, "orig", exception), "sqlstate", None),
-            "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
-        }
+        stack = traceback.extract_tb(exception.__traceback__)[-_FRAMES_MAX:]
+        kind = f"{type(exception).__module__}.{type(exception).__qualname__}"
+        sqlstate = getattr(getattr(exception, "orig", exception), "sqlstate", None)
+        frames = tuple(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in stack)
+        repeated = _repeats.count((event["event"], kind, sqlstate, frames[-1:]))
+        event["exception"] = {"type": kind, "sqlstate": sqlstate, "repeated": repeated}
+        if not repeated:
+            event["exception"]["frames"] = frames
     return event
 
 

@@ -14,7 +14,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from app.core.logs import logger
 from app.ratelimit import MICROSECONDS, Slot, Take, TakeResult, decide
@@ -205,8 +205,14 @@ class RedisLimiter:
 def _raising_redis_unavailable() -> Iterator[None]:
     try:
         yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise RedisUnavailable(type(error).__name__) from error
+    except (RedisError, RedisClusterException, OSError) as error:
+        raise RedisUnavailable(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """The name of the error; for the client of a cluster, of the one by which it found no node of a cluster."""
+    cause = error.__cause__ if isinstance(error, RedisClusterException) else error
+    return "it is no Redis Cluster" if isinstance(cause, RedisClusterException) else type(cause or error).__name__
 
 
 async def _within(seconds: float, work: Awaitable[Result]) -> Result:

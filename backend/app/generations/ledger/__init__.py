@@ -97,15 +97,18 @@ class Ledger:
     async def _written(
         self, batch: Sequence[PendingRecord | PendingSettlement]
     ) -> Sequence[PendingRecord | PendingSettlement]:
-        """Writes a batch, and now and then sweeps; returns what has no outcome yet. A defect of ours ends neither the
-        writer nor the requests after it.
+        """Writes a batch, and now and then sweeps; returns what has no outcome yet. No error, of ours or of the
+        driver, ends the writer or the requests after it.
         """
         try:
             without_outcome = await self._writer.write(batch) if batch else ()
             if time.monotonic() >= self._sweep_at and not self._is_closing:
                 self._sweep_at = time.monotonic() + _SWEEP_SECONDS
                 await self._writer.sweep()
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise
+            # A driver may also cancel a future of its own, and with it whoever waits for that.
             logger.exception("ledger_failed")
             for each in batch:
                 each.fail(OutcomeUnknown())
