@@ -14,7 +14,7 @@ from app.core.errors import Unavailable
 from app.core.logs import logger
 from app.generations.errors import OutcomeUnknown
 from app.generations.ledger.queue import PendingRecord, PendingSettlement, Recorded
-from app.generations.ledger.writer import Writer
+from app.generations.ledger.writer import Writer, raise_if_cancelled
 
 _BATCH_MIN, _BATCH_MAX = 16, 64
 _EXPIRE_SECONDS = 0.05
@@ -106,9 +106,7 @@ class Ledger:
                 self._sweep_at = time.monotonic() + _SWEEP_SECONDS
                 await self._writer.sweep()
         except (Exception, asyncio.CancelledError):
-            if (task := asyncio.current_task()) and task.cancelling():
-                raise
-            # A driver may also cancel a future of its own, and with it whoever waits for that.
+            raise_if_cancelled()
             logger.exception("ledger_failed")
             for each in batch:
                 each.fail(OutcomeUnknown())

@@ -213,7 +213,8 @@ class Writer:
             sqlstate = error.sqlstate or ""
             if sqlstate in _REFUSALS or sqlstate[:2] in _REFUSAL_CLASSES:
                 raise StatementRefusedError(sqlstate) from None
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            raise_if_cancelled()
             # Any other error of a driver whose connection broke says nothing about the commit.
             logger.warning("ledger_connection_lost", exc_info=True)
         self.close()
@@ -223,13 +224,22 @@ class Writer:
         if self._connection is None or self._connection.is_closed():
             try:
                 self._connection = await self._connect()
-            except Exception:  # a driver raises many kinds here, and each means the same
+            except (Exception, asyncio.CancelledError):  # a driver raises many kinds here, and each means the same
+                raise_if_cancelled()
                 self._failed_connects += 1
                 if self._failed_connects.bit_count() == 1:  # the first, and then each time that there are twice as many
                     logger.warning("ledger_not_connected", tries=self._failed_connects, exc_info=True)
                 raise NotConnectedError from None
             self._failed_connects = 0
         return self._connection
+
+
+def raise_if_cancelled() -> None:
+    """Raises the caught CancelledError again if this task is cancelled. A driver may also cancel a future of its own,
+    and with it whatever waits for that; such an error must not end the task.
+    """
+    if (task := asyncio.current_task()) and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _answer_from(record: PendingRecord, there: asyncpg.Record) -> bool:
