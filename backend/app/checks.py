@@ -25,6 +25,8 @@ from app.storage.configured import configured_store
 
 Result = TypeVar("Result")
 
+_COMMAND_SECONDS_MAX = 86_400  # for all of a command; each of its statements has a deadline of its own
+
 
 class DependencyUnavailable(ConfigurationError):
     """A dependency cannot be used now, but the server can start without it."""
@@ -95,7 +97,7 @@ async def run_in_transaction(
     database_url: str, action: Callable[[AsyncSession], Awaitable[Result]], *, is_shared: bool = False
 ) -> Result:
     """Runs the action in one transaction. Raises ConfigurationError where the database cannot be reached."""
-    engine = create_engine(database_url, pool_size=1, is_shared=is_shared)
+    engine = create_engine(database_url, pool_size=1, is_shared=is_shared, use_seconds_max=_COMMAND_SECONDS_MAX)
     try:
         async with async_sessionmaker(engine).begin() as session:
             return await action(session)

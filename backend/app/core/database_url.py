@@ -6,6 +6,7 @@ What a URL says wins over the file of its `service`, and that over the environme
 """
 
 import configparser
+import getpass
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,88 +16,12 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from app.core.database_tls import TLS, DatabaseUrlError, tls_of
+from app.core.libpq_parameters import known_parameters
 
 SCHEMES = {"postgres", "postgresql", "postgresql+asyncpg"}
 PORT, _PORT_MAX = 5432, 65535
 CONNECT_SECONDS, CONNECT_SECONDS_MAX = 3, 5
 
-_TRANSLATED = frozenset(
-    {
-        "host",
-        "hostaddr",
-        "port",
-        "dbname",
-        "user",
-        "password",
-        "passfile",
-        "service",
-        "servicefile",
-        "sslmode",
-        "ssl",
-        "sslrootcert",
-        "sslcert",
-        "sslkey",
-        "sslpassword",
-        "sslcrl",
-        "sslnegotiation",
-        "ssl_min_protocol_version",
-        "ssl_max_protocol_version",
-        "connect_timeout",
-        "application_name",
-        "fallback_application_name",
-        "options",
-        "target_session_attrs",
-        "keepalives",
-        "keepalives_idle",
-        "keepalives_interval",
-        "keepalives_count",
-        "tcp_user_timeout",
-    }
-)
-# Parameters that ask for what happens anyway: these values of them are taken, and change nothing.
-_HARMLESS: Mapping[str, frozenset[str]] = {
-    "channel_binding": frozenset({"disable", "prefer"}),
-    "client_encoding": frozenset({"utf8", "utf-8", "auto"}),
-    "gssdelegation": frozenset({"0"}),
-    "gssencmode": frozenset({"disable", "prefer"}),
-    "load_balance_hosts": frozenset({"disable"}),
-    "max_protocol_version": frozenset({"3.0", "3.2", "latest"}),
-    "min_protocol_version": frozenset({"3.0"}),
-    "replication": frozenset({"0", "false", "off", "no"}),
-    "sslcertmode": frozenset({"allow"}),
-    "sslcompression": frozenset({"0"}),
-    "sslsni": frozenset({"1"}),
-}
-_REFUSED = frozenset(
-    {
-        "gsslib",
-        "krbsrvname",
-        "oauth_client_id",
-        "oauth_client_secret",
-        "oauth_issuer",
-        "oauth_scope",
-        "require_auth",
-        "requirepeer",
-        "requiressl",
-        "scram_client_key",
-        "scram_server_key",
-        "sslcrldir",
-        "sslkeylogfile",
-    }
-)
-LIBPQ_PARAMETERS = (_TRANSLATED - {"ssl"}) | _HARMLESS.keys() | _REFUSED
-_OF_OTHER_CLIENTS = frozenset(
-    {
-        "command_timeout",
-        "connection_limit",
-        "pgbouncer",
-        "pool_timeout",
-        "prepared_statement_cache_size",
-        "schema",
-        "sslaccept",
-        "statement_cache_size",
-    }
-)
 _ENVIRONMENT = ("service", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "sslnegotiation")
 _FOR_WRITING = ("any", "read-write", "primary")
 _AUTHORITY = re.compile(r"(?:([^@/]*)@)?([^/?]*)(?:/([^?]*))?(?:\?(.*))?", re.DOTALL)
@@ -126,7 +51,7 @@ class DatabaseParameters:
     """What a URL says, for the driver. `connect_seconds` is for each host alone; `must_write` leaves out standbys."""
 
     hosts: Sequence[Host]
-    user: str | None
+    user: str
     password: str | None = field(repr=False)
     passfile: str | None
     database: str | None
@@ -156,7 +81,7 @@ def parse_database_url(url: str) -> DatabaseParameters:
         "dbname": _decoded(database),
         **_host_and_port(hosts),
     }
-    given = _parameters(_query_pairs(query))
+    given = known_parameters(_query_pairs(query))
     merged = {**{name: value for name, value in authority.items() if value}, **given}
     return _translated(_with_defaults(merged))
 
@@ -200,30 +125,6 @@ def _decoded(text: str) -> str:
     return decoded
 
 
-def _parameters(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """The parameters by name, less those that are empty or change nothing. Raises DatabaseUrlError for the others that
-    cannot be translated. A name that nobody knows may be part of a password: it is not named.
-    """
-    given = {}
-    for position, (name, value) in enumerate(pairs, start=1):
-        if name in _REFUSED or (name in _HARMLESS and value and value.lower() not in _HARMLESS[name]):
-            kept = f"; without it, or as {' or '.join(sorted(_HARMLESS[name]))}, it" if name in _HARMLESS else ", which"
-            raise DatabaseUrlError(f"has the parameter {name}{kept} {_KEPT[name in _HARMLESS]}")
-        if name in _OF_OTHER_CLIENTS:
-            raise DatabaseUrlError(f"has the parameter {name}, which is none of PostgreSQL's: remove it")
-        if name not in _TRANSLATED and name not in _HARMLESS:
-            raise DatabaseUrlError(f"has a parameter that is none of PostgreSQL's, number {position} of its query")
-        if value and name in _TRANSLATED:
-            given[name] = value
-    if "ssl" in given:  # the driver's name for it, and JDBC's
-        mode = given.pop("ssl")
-        given.setdefault("sslmode", "require" if mode == "true" else mode)
-    return given
-
-
-_KEPT = {False: "the driver cannot do: remove it", True: "can be used; the driver cannot do what it asks for"}
-
-
 def _with_defaults(given: Mapping[str, str]) -> Mapping[str, str]:
     """Adds what the environment and the file of the service say, where the URL says nothing."""
     environment = {name: value for name in _ENVIRONMENT if (value := os.environ.get(f"PG{name.upper()}"))}
@@ -236,7 +137,7 @@ def _service_parameters(service: str, file: str | None) -> dict[str, str]:
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(path.expanduser().read_text(encoding="utf-8"))
-        return _parameters([*parser[service].items()])
+        return known_parameters([*parser[service].items()])
     except (OSError, RuntimeError, UnicodeDecodeError, configparser.Error, KeyError):
         raise DatabaseUrlError("has a service that stands in no file of services that can be read") from None
 
@@ -251,7 +152,7 @@ def _translated(given: Mapping[str, str]) -> DatabaseParameters:
     seconds = _number(given, "connect_timeout", 0)
     return DatabaseParameters(
         hosts=hosts,
-        user=given.get("user"),
+        user=given.get("user") or os.environ.get("PGUSER") or _own_user(),
         password=given.get("password"),
         passfile=given.get("passfile"),
         database=given.get("dbname"),
@@ -267,6 +168,13 @@ def _translated(given: Mapping[str, str]) -> DatabaseParameters:
             user_timeout_ms=_number(given, "tcp_user_timeout", 0) or KeepAlive.user_timeout_ms,
         ),
     )
+
+
+def _own_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise DatabaseUrlError("names no user, and the user of this process has no name") from None
 
 
 def _hosts(given: Mapping[str, str]) -> Sequence[Host]:

@@ -1,6 +1,7 @@
 """The connections to PostgreSQL: the pool, the ledger's own, and what a database error means to a caller."""
 
 import asyncio
+from functools import partial
 from typing import Any, Literal
 
 import asyncpg
@@ -25,15 +26,14 @@ _SERVER_SETTINGS = {
 }
 _POOL_WAIT_SECONDS = 3
 _PING_SECONDS = 1
-_USE_SECONDS_MAX = 10
 _URL = "postgresql+asyncpg://"  # the dialect; `connect` knows where the server is
 
 
-def create_engine(url: str, *, pool_size: int, is_shared: bool = False) -> AsyncEngine:
+def create_engine(url: str, *, pool_size: int, is_shared: bool = False, use_seconds_max: float = 10) -> AsyncEngine:
     """An engine with a deadline on every wait, whose errors hold no statement parameters. It connects at first use.
 
-    A connection is asked for a sign of life before each use, and dropped after 10 seconds in use. Where one gives none,
-    all that were made before it are made anew. `is_shared` is for a pooler in transaction mode.
+    A connection is asked for a sign of life before it is used again, and dropped after `use_seconds_max` in one use.
+    Where one gives none, all that were made before it are made anew. `is_shared` is for a pooler in transaction mode.
     """
     parameters = parse_database_url(url)
     session = Session(settings=_SERVER_SETTINGS, is_shared=is_shared)
@@ -48,7 +48,8 @@ def create_engine(url: str, *, pool_size: int, is_shared: bool = False) -> Async
         hide_parameters=True,
         connect_args={"async_creator_fn": lambda: connect(parameters, session), **of_shared},
     )
-    event.listen(engine.sync_engine, "checkout", _begin_use)
+    event.listen(engine.sync_engine, "connect", _mark_as_new)
+    event.listen(engine.sync_engine, "checkout", partial(_begin_use, use_seconds_max))
     event.listen(engine.sync_engine, "checkin", _end_use)
     if is_shared:
         event.listen(engine.sync_engine, "begin", _set_for_transaction)
@@ -79,16 +80,20 @@ async def connect_for_writing(url: str) -> Connection:
     return await connect(parse_database_url(url), Session(settings=settings, is_verified=True))
 
 
-def _begin_use(adapted: Any, record: Any, _proxy: object) -> None:
+def _mark_as_new(_adapted: object, record: Any) -> None:
+    record.info["is_new"] = True
+
+
+def _begin_use(seconds_max: float, adapted: Any, record: Any, _proxy: object) -> None:
     async def ping(connection: asyncpg.Connection) -> None:
         await connection.execute("select 1", timeout=_PING_SECONDS)
 
-    try:
-        adapted.run_async(ping)
-    except Exception as error:  # a driver raises many kinds here, and each means the same
-        raise InvalidatePoolError from error
-    loop = asyncio.get_running_loop()
-    record.info["deadline"] = loop.call_later(_USE_SECONDS_MAX, adapted.driver_connection.terminate)
+    if not record.info.pop("is_new", False):
+        try:
+            adapted.run_async(ping)
+        except Exception as error:  # a driver raises many kinds here, and each means the same
+            raise InvalidatePoolError from error
+    record.info["deadline"] = asyncio.get_running_loop().call_later(seconds_max, adapted.driver_connection.terminate)
 
 
 def _end_use(_adapted: object, record: Any) -> None:

@@ -14,6 +14,9 @@ class Repeats:
         self._clock = clock
         self._seen: dict[Hashable, tuple[float, int]] = {}
 
+    def __len__(self) -> int:
+        return len(self._seen)
+
     def count(self, what: Hashable) -> int:
         """0 for what has not been seen in the last `SECONDS`, else how often it has been repeated since it was 0."""
         now = self._clock()

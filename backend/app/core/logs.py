@@ -9,6 +9,7 @@ import logging
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import partial
 from typing import TextIO
 
 import structlog
@@ -22,7 +23,6 @@ current_request_id: ContextVar[str | None] = ContextVar("request_id", default=No
 """The id of the request that the current task answers; None outside of requests."""
 
 _FRAMES_MAX = 30
-_repeats = Repeats()
 _QUIET_LIBRARIES = ("uvicorn", "sqlalchemy", "alembic", "asyncio", "PIL", "httpx2", "httpcore2")
 
 
@@ -63,7 +63,7 @@ def configure_logging(level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    final = [formatting.remove_processors_meta, _describe_exception, _put_common_fields_first]
+    final = [formatting.remove_processors_meta, partial(_describe_exception, Repeats()), _put_common_fields_first]
     handler = JSONLines()
     handler.setFormatter(formatting(foreign_pre_chain=shared, processors=[*final, structlog.processors.JSONRenderer()]))
     logging.root.handlers[:] = [handler]
@@ -91,14 +91,14 @@ def _add_request_id(_logger: object, _method: str, event: EventDict) -> EventDic
     return event if request_id is None else {**event, "request_id": request_id}
 
 
-def _describe_exception(_logger: object, _method: str, event: EventDict) -> EventDict:
+def _describe_exception(repeats: Repeats, _logger: object, _method: str, event: EventDict) -> EventDict:
     exception = _exception_of(event.pop("exc_info", None))
     if exception is not None:
         stack = traceback.extract_tb(exception.__traceback__)[-_FRAMES_MAX:]
         kind = f"{type(exception).__module__}.{type(exception).__qualname__}"
         sqlstate = getattr(getattr(exception, "orig", exception), "sqlstate", None)
         frames = tuple(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in stack)
-        repeated = _repeats.count((event["event"], kind, sqlstate, frames[-1:]))
+        repeated = repeats.count((event["event"], kind, sqlstate, frames[-1:]))
         event["exception"] = {"type": kind, "sqlstate": sqlstate, "repeated": repeated}
         if not repeated:
             event["exception"]["frames"] = frames

@@ -14,7 +14,7 @@ from app import migrations
 from app.core.embedded import embedded_postgres
 from tests.conftest import Start
 from tests.core.database_ways import Way
-from tests.harness import PASSWORD, Account, Key, generate, looks, sign_up
+from tests.harness import PASSWORD, Account, Key, generate, sign_up, until_waited_for
 from tests.problems import check_problem
 from tests.version_before.history import connected
 
@@ -101,11 +101,7 @@ async def in_the_middle(
         await database.execute("select from accounts where id = $1 for update", account.account_id)
         creating = client.post("/v1/keys", json={"name": "late"}, headers=account.headers)
         waiting = asyncio.create_task(creating)
-        blocked = "select count(*) from pg_locks where $1 = any(pg_blocking_pids(pid))"
-        for _ in looks():
-            if await database.fetchval(blocked, database.get_server_pid()):
-                break
-            await asyncio.sleep(0.01)
+        await until_waited_for(database)
         yield waiting
 
 

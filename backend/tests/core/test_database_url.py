@@ -1,11 +1,13 @@
 """URLs of databases, as hosting services hand them out: read as libpq reads them, or refused by a parameter's name."""
 
+import getpass
 import ssl
 from pathlib import Path
 
 import pytest
 from app.core.database_tls import DatabaseUrlError
-from app.core.database_url import LIBPQ_PARAMETERS, Host, parse_database_url
+from app.core.database_url import Host, parse_database_url
+from app.core.libpq_parameters import LIBPQ_PARAMETERS
 from app.core.settings import ConfigurationError, load_settings
 from tests.core import libpq
 
@@ -16,7 +18,7 @@ LATER = {"servicefile", "requiressl"}  # of libpq's other versions
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without files and variables of libpq."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("PGSERVICE", "PGSERVICEFILE", "PGSSLMODE", "PGSSLROOTCERT"):
+    for name in ("PGUSER", "PGSERVICE", "PGSERVICEFILE", "PGSSLMODE", "PGSSLROOTCERT"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -56,9 +58,8 @@ def test_a_url_means_what_it_means_to_libpq(url: str) -> None:
     said = libpq.parse(url)
     assert said is not None
     read = parse_database_url(url)
-    assert [read.user or "", read.password or "", read.database or ""] == [
-        said.get(name, "") for name in ("user", "password", "dbname")
-    ]
+    assert read.user == said.get("user", getpass.getuser())
+    assert [read.password or "", read.database or ""] == [said.get(name, "") for name in ("password", "dbname")]
     names = (said.get("hostaddr") or said.get("host", "")).split(",")
     ports = said.get("port", "").split(",")
     ports = ports * len(names) if len(ports) == 1 else ports

@@ -15,10 +15,11 @@ _STANDBY = {
 
 
 @asynccontextmanager
-async def silent_host() -> AsyncIterator[int]:
-    """The loopback port of a host that takes connections and never sends a byte."""
+async def silent_host(*, answer: bytes = b"") -> AsyncIterator[int]:
+    """The loopback port of a host that takes connections, and sends no byte but these: `N` refuses TLS."""
 
-    async def say_nothing(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
         await reader.read(-1)
 
     async with _listening(say_nothing) as port:
