@@ -32,9 +32,19 @@ def in_background(opened: AbstractAsyncContextManager[Value]) -> Iterator[Value]
         yield value
         asyncio.run_coroutine_threadsafe(opened.__aexit__(None, None, None), loop).result()
     finally:
+        asyncio.run_coroutine_threadsafe(_end_others(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+async def _end_others() -> None:
+    """Ends the tasks of the loop, and lets their connections close."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for each in others:
+        each.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.sleep(0)
 
 
 @contextmanager
@@ -61,7 +71,7 @@ def database(server_url: str, *statements: str, copy_of: str | None = None) -> I
 @contextmanager
 def encoded(server_url: str, encoding: str) -> Iterator[str]:
     name = f"nanobanana_test_{encoding.lower()}_{threading.get_native_id()}"
-    layout = f"encoding '{encoding}' lc_collate 'C' lc_ctype 'C' template template0"
+    layout = f"encoding '{encoding}' locale 'C' template template0"
     on_server(server_url, f"create database {name} {layout}")
     yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
     on_server(server_url, f"drop database {name} with (force)")

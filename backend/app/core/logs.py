@@ -63,7 +63,11 @@ def configure_logging(level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    final = [formatting.remove_processors_meta, partial(_describe_exception, Repeats()), _put_common_fields_first]
+    final: list[Processor] = [
+        formatting.remove_processors_meta,
+        partial(_describe_exception, Repeats()),
+        _put_common_fields_first,
+    ]
     handler = JSONLines()
     handler.setFormatter(formatting(foreign_pre_chain=shared, processors=[*final, structlog.processors.JSONRenderer()]))
     logging.root.handlers[:] = [handler]

@@ -3,8 +3,9 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -32,11 +33,11 @@ class Callers:
         """Logs in, reads, writes and generates, more often at once than there are connections."""
         client, account = self._account.client, self._account
         credentials = {"email": account.email, "password": PASSWORD}
-        calls = [
-            lambda: client.post("/v1/auth/login", json=credentials),
-            lambda: client.get("/v1/auth/me", headers=account.headers),
-            lambda: client.post("/v1/keys", json={"name": "a key"}, headers=account.headers),
-            lambda: generate(client, self._key),
+        calls: list[Callable[[], Awaitable[httpx2.Response]]] = [
+            partial(client.post, "/v1/auth/login", json=credentials),
+            partial(client.get, "/v1/auth/me", headers=account.headers),
+            partial(client.post, "/v1/keys", json={"name": "a key"}, headers=account.headers),
+            partial(generate, client, self._key),
         ]
         return await asyncio.gather(*(call() for call in calls * 2))
 
@@ -116,12 +117,11 @@ def own_server(tmp_path: Path) -> Iterator[tuple[str, int]]:
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
     """Stops a process and its children in the middle of everything, until the block ends."""
-    status = "/proc/{}/status"
-    children = [
-        int(each.name)
-        for each in Path("/proc").iterdir()
-        if each.name.isdigit() and f"\nPPid:\t{pid}\n" in Path(status.format(each.name)).read_text()
-    ]
+    children = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"\nPPid:\t{pid}\n" in (folder / "status").read_text():
+                children.append(int(folder.name))
     for each in (pid, *children):
         os.kill(each, signal.SIGSTOP)
     try:

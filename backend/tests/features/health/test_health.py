@@ -67,7 +67,7 @@ async def test_a_database_that_can_only_be_read_is_reported(start: Start, new_da
 
 async def test_a_database_in_another_encoding_is_reported(start: Start, server_url: str) -> None:
     name = f"nanobanana_test_latin_{secrets.token_hex(6)}"
-    layout = "encoding 'LATIN1' lc_collate 'C' lc_ctype 'C' template template0"
+    layout = "encoding 'LATIN1' locale 'C' template template0"
     await asyncio.to_thread(on_server, server_url, f"create database {name} {layout}")
     url = make_url(server_url).set(database=name).render_as_string(hide_password=False)
     await _assert_unready(await start(database_url=url), "The database's encoding is LATIN1")
