@@ -131,8 +131,8 @@ _KIND_BY_CLASS: dict[str, DatabaseErrorKind] = {
     "57": "unavailable",  # cancelled, shutting down, starting up
     "58": "unavailable",  # an error of the operating system
 }
-TAKEN_AWAY = {"42P01", "42501"}
-"""The sqlstates of a table that is not there and of a right that is missing: taken away under a running server."""
+SCHEMA_GONE = {"42P01", "42501"}
+"""The sqlstates of a missing table and of a missing right: both were there when the server started."""
 
 
 def classify_database_error(exception: Exception) -> DatabaseErrorKind | None:
@@ -142,7 +142,7 @@ def classify_database_error(exception: Exception) -> DatabaseErrorKind | None:
     cause = getattr(exception, "orig", None) if isinstance(exception, DBAPIError) else exception
     sqlstate = getattr(cause, "sqlstate", None)
     if sqlstate is not None:
-        return "unavailable" if sqlstate in TAKEN_AWAY else _KIND_BY_CLASS.get(str(sqlstate)[:2])
+        return "unavailable" if sqlstate in SCHEMA_GONE else _KIND_BY_CLASS.get(str(sqlstate)[:2])
     if isinstance(exception, DBAPIError | PoolTimeoutError | asyncpg.InterfaceError | InternalClientError | OSError):
         return "unavailable"  # the server was not reached, or the connection was lost
     return None

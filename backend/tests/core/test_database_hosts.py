@@ -1,6 +1,7 @@
 """Several hosts in one URL, and a writer that outlives whatever connecting to them raises."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -70,6 +71,19 @@ async def test_without_a_primary_requests_are_refused_until_there_is_one(
             async with way.open():
                 assert (await client.get("/v1/auth/me", headers=account.headers)).status_code == 200
                 assert (await generate(client, key)).status_code == 200
+
+
+async def test_the_kernel_probes_connections_over_tcp(database_url: str) -> None:
+    way = Way(database_url)
+    async with way.open():
+        connection = await connect_for_writing(f"{way.url}&keepalives_idle=7&tcp_user_timeout=4000")
+        options = (
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+            (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+        )
+        assert [vars(connection)["_socket"].getsockopt(*option) for option in options] == [1, 7, 4000]
+        await connection.close()
 
 
 @pytest.mark.parametrize(

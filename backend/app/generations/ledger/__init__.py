@@ -14,7 +14,7 @@ from app.core.errors import Unavailable
 from app.core.logs import logger
 from app.generations.errors import OutcomeUnknown
 from app.generations.ledger.queue import PendingRecord, PendingSettlement, Recorded
-from app.generations.ledger.writer import Writer, raise_if_cancelled
+from app.generations.ledger.writer import Writer
 
 _BATCH_MIN, _BATCH_MAX = 16, 64
 _EXPIRE_SECONDS = 0.05
@@ -97,16 +97,15 @@ class Ledger:
     async def _written(
         self, batch: Sequence[PendingRecord | PendingSettlement]
     ) -> Sequence[PendingRecord | PendingSettlement]:
-        """Writes a batch, and now and then sweeps; returns what has no outcome yet. No error, of ours or of the
-        driver, ends the writer or the requests after it.
+        """Writes a batch, and now and then sweeps; returns what has no outcome yet. A defect of ours ends neither the
+        writer nor the requests after it.
         """
         try:
             without_outcome = await self._writer.write(batch) if batch else ()
             if time.monotonic() >= self._sweep_at and not self._is_closing:
                 self._sweep_at = time.monotonic() + _SWEEP_SECONDS
                 await self._writer.sweep()
-        except (Exception, asyncio.CancelledError):
-            raise_if_cancelled()
+        except Exception:
             logger.exception("ledger_failed")
             for each in batch:
                 each.fail(OutcomeUnknown())
