@@ -22,7 +22,7 @@ SCHEMES = {"postgres", "postgresql", "postgresql+asyncpg"}
 PORT, _PORT_MAX = 5432, 65535
 CONNECT_SECONDS, CONNECT_SECONDS_MAX = 3, 5
 
-_ENVIRONMENT = ("service", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "sslnegotiation")
+_ENVIRONMENT = ("host", "port", "service", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "sslnegotiation")
 _FOR_WRITING = ("any", "read-write", "primary")
 _AUTHORITY = re.compile(r"(?:([^@/]*)@)?([^/?]*)(?:/([^?]*))?(?:\?(.*))?", re.DOTALL)
 _HOST = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]*)(?::([^:]*))?")
@@ -206,7 +206,7 @@ def _refuse_unreadable(hosts: Sequence[str]) -> None:
 
 
 def _number(given: Mapping[str, str], name: str, default: int) -> int:
-    try:
-        return int(given.get(name, default))
-    except ValueError:
-        raise DatabaseUrlError(f"has a {name} that is no whole number") from None
+    text = given.get(name, str(default))
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise DatabaseUrlError(f"has a {name} that is no whole number")
+    return int(text)

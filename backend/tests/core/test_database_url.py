@@ -18,7 +18,7 @@ LATER = {"servicefile", "requiressl"}  # of libpq's other versions
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without files and variables of libpq."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("PGUSER", "PGSERVICE", "PGSERVICEFILE", "PGSSLMODE", "PGSSLROOTCERT"):
+    for name in ("PGHOST", "PGPORT", "PGUSER", "PGSERVICE", "PGSERVICEFILE", "PGSSLMODE", "PGSSLROOTCERT"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -126,6 +126,16 @@ def test_tls_is_as_strict_as_libpqs(
     assert (tls.mode, tls.context.verify_mode, tls.context.check_hostname) == (mode, verified, named)
 
 
+def test_a_host_of_the_environment_is_spoken_to_with_the_tls_that_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"PGHOST": "h1,h2", "PGPORT": "6000", "PGSSLMODE": "require"}.items():
+        monkeypatch.setenv(name, value)
+    read = parse_database_url("postgresql:///name")
+    assert [*read.hosts] == [Host("h1", 6000), Host("h2", 6000)]
+    assert read.tls.context is not None
+
+
 def test_without_tls_there_is_no_context() -> None:
     for url in ("postgresql://h/n?sslmode=disable", "postgresql:///n?host=/run", "postgresql://h/n?ssl=disable"):
         assert parse_database_url(url).tls.context is None
@@ -199,6 +209,8 @@ REFUSED = [
     "sslmode=hunter2",
     "connect_timeout=hunter2",
     "keepalives_idle=hunter2",
+    "keepalives_idle=-1",
+    "tcp_user_timeout=99999999999",
     "sslnegotiation=hunter2",
     "sslrootcert=/hunter2&sslmode=require",
     "sslcert=/hunter2",
