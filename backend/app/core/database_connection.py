@@ -175,7 +175,7 @@ async def _open(host: Host, parameters: DatabaseParameters, session: Session, co
         target_session_attrs=SessionAttribute.read_write if parameters.must_write else SessionAttribute.any,
         timeout=parameters.connect_seconds,
         command_timeout=session.answer_seconds,
-        statement_cache_size=0 if session.is_shared else 100,
+        statement_cache_size=0 if session.is_shared else 100,  # with 0, a statement is prepared for each use
         connection_class=SharedConnection if session.is_shared else Connection,
     )
 

@@ -37,8 +37,6 @@ def create_engine(url: str, *, pool_size: int, is_shared: bool = False, use_seco
     """
     parameters = parse_database_url(url)
     session = Session(settings=_SERVER_SETTINGS, is_shared=is_shared)
-    # A statement without a name is prepared for one use, in the transaction that uses it.
-    of_shared = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str} if is_shared else {}
     engine = create_async_engine(
         _URL,
         pool_size=pool_size,
@@ -46,7 +44,7 @@ def create_engine(url: str, *, pool_size: int, is_shared: bool = False, use_seco
         pool_timeout=_POOL_WAIT_SECONDS,
         isolation_level="READ COMMITTED" if is_shared else None,
         hide_parameters=True,
-        connect_args={"async_creator_fn": lambda: connect(parameters, session), **of_shared},
+        connect_args={"async_creator_fn": lambda: connect(parameters, session)},
     )
     event.listen(engine.sync_engine, "connect", _mark_as_new)
     event.listen(engine.sync_engine, "checkout", partial(_begin_use, use_seconds_max))

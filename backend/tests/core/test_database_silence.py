@@ -12,6 +12,8 @@ import asyncpg
 import httpx2
 import pytest
 from app import migrations
+from app.core.database_connection import Session, connect
+from app.core.database_url import parse_database_url
 from app.core.embedded import embedded_postgres
 from tests.conftest import Start
 from tests.core.database_ways import Way
@@ -57,6 +59,9 @@ async def test_a_black_hole_delays_no_request_for_long_and_dead_connections_are_
 ) -> None:
     way = Way(new_database_url)
     async with way.open(), callers(start, way.url) as (client, asking), connected(new_database_url) as database:
+        way.black_hole()
+        way.let_through()
+        await asking.are_served()  # all connections died while nobody used them
         async with in_the_middle(client, database) as waiting:
             way.black_hole()
             await asking.are_refused()
@@ -77,6 +82,20 @@ async def test_a_frozen_postgresql_delays_no_request_for_long_and_is_used_again_
                 check_problem(await waiting, 503, "unavailable")
         await asking.are_served()
         assert (await client.get("/ready")).status_code == 200
+
+
+async def test_a_statement_that_is_late_or_cancelled_drops_its_connection(database_url: str) -> None:
+    for seconds, cancelled_after, error in ((0.1, None, TimeoutError), (None, 0.1, asyncio.CancelledError)):
+        session = Session(settings={"timezone": "UTC"}, answer_seconds=seconds)
+        connection = await connect(parse_database_url(database_url), session)
+        sleeping = asyncio.create_task(connection.execute("select pg_sleep(600)"))
+        if cancelled_after:
+            await asyncio.sleep(cancelled_after)
+            sleeping.cancel()
+        with pytest.raises(error):
+            await sleeping
+        await asyncio.sleep(0)
+        assert connection.is_closed()
 
 
 @asynccontextmanager
