@@ -38,10 +38,10 @@ suite: .venv/dev.installed
 test-browser: .venv/dev.installed ## look at every page in a Chromium, which is installed where that is possible
 	cd backend && ../$(BIN)/python -m tests.browser.chromium install && ../$(BIN)/pytest -q tests/browser
 
-proxies: .venv/dev.installed ## install nginx, Caddy and HAProxy for the tests, where that is possible
+proxies: .venv/dev.installed ## install nginx, Caddy, HAProxy and PgBouncer for the tests, where that is possible
 	cd backend && ../$(BIN)/python -m tests.proxies.programs install
 
-test-proxies: proxies ## run real proxies in front of the server
+test-proxies: proxies ## run real proxies in front of the server and of its database
 	cd backend && ../$(BIN)/pytest -q tests/proxies
 
 screenshots: .venv/dev.installed ## take pictures of every page, light, dark and on a phone, into screenshots/

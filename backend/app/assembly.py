@@ -48,7 +48,8 @@ class Externals:
     """What the services take from outside this process, and a test can replace: clocks and a connection.
 
     `clock`, in seconds since 1970, dates tokens and ids. Limits in memory and the cache of callers count the seconds of
-    `limit_clock` and `cache_clock`. `connect` makes the ledger's connection; None makes it to `database_url`.
+    `limit_clock` and `cache_clock`. `connect` makes the ledger's connection; None makes it as the
+    settings have it.
     """
 
     clock: Callable[[], float] = time.time
@@ -71,11 +72,13 @@ async def open_services(
     database_url, metrics = require_database_url(settings), metrics or Metrics()
     async with AsyncExitStack() as stack:
         stack.enter_context(dropped_lines_counted(metrics.dropped_log_lines.inc))
-        engine = create_engine(database_url, pool_size=settings.database_pool_size)
+        direct_url = settings.database_direct_url
+        engine = create_engine(database_url, pool_size=settings.database_pool_size, is_shared=direct_url is not None)
         stack.push_async_callback(engine.dispose)
         pools = stack.enter_context(_pools(settings))
         limiter = await stack.enter_async_context(_limiter(settings, externals.limit_clock, metrics))
-        connect = externals.connect or partial(connect_for_writing, database_url)
+        writing_url = direct_url.get_secret_value() if direct_url else database_url
+        connect = externals.connect or partial(connect_for_writing, writing_url)
         ledger = await stack.enter_async_context(_ledger(settings, connect))
         yield Services(
             settings=settings,

@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from ssl import SSLError
 from typing import TypeVar
 
-from asyncpg import PostgresError
-from sqlalchemy import func, select
-from sqlalchemy.exc import SQLAlchemyError
+from asyncpg.exceptions import TargetServerAttributeNotMatched
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app import migrations
-from app.core.db import create_engine
+from app.core.database_connection import is_shared_by_transaction
+from app.core.database_fitness import unfit_sentence
+from app.core.database_url import parse_database_url
+from app.core.db import DATABASE_ERRORS, connect_for_writing, create_engine
 from app.core.fair_queue import FairPool
 from app.core.settings import ConfigurationError, Settings
 from app.providers import ProviderUnavailable
@@ -22,17 +25,18 @@ from app.storage.configured import configured_store
 
 Result = TypeVar("Result")
 
+_COMMAND_SECONDS_MAX = 86_400  # for all of a command; each of its statements has a deadline of its own
+
 
 class DependencyUnavailable(ConfigurationError):
     """A dependency cannot be used now, but the server can start without it."""
 
 
 def check_database(settings: Settings) -> str:
-    """Raises ConfigurationError for a database that cannot be reached, may lose commits, or has an older schema."""
+    """Raises ConfigurationError for a database that cannot be reached or used, or has an older schema."""
     if settings.database_url is None:
         return "ours, started by serve"
-    asyncio.run(run_in_transaction(settings.database_url.get_secret_value(), _check_durability_and_schema))
-    return "ok"
+    return asyncio.run(_check_database(settings.database_url.get_secret_value(), settings.database_direct_url))
 
 
 def check_redis(settings: Settings) -> str:
@@ -44,7 +48,7 @@ def check_redis(settings: Settings) -> str:
     except (ValueError, TypeError, AttributeError):  # an option in it that the client does not know
         raise ConfigurationError("REDIS_URL is not a URL that the Redis client can read.") from None
     except RedisUnavailable as error:
-        raise DependencyUnavailable(f"The Redis of REDIS_URL cannot be used ({error.reason}).") from None
+        raise DependencyUnavailable(error.sentence) from None
     return "ok"
 
 
@@ -89,33 +93,72 @@ CHECKS: Mapping[str, Callable[[Settings], str]] = {
 """The checks by the name of their dependency. Each returns its result as text, or raises ConfigurationError."""
 
 
-async def run_in_transaction(database_url: str, action: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
+async def run_in_transaction(
+    database_url: str, action: Callable[[AsyncSession], Awaitable[Result]], *, is_shared: bool = False
+) -> Result:
     """Runs the action in one transaction. Raises ConfigurationError where the database cannot be reached."""
-    engine = create_engine(database_url, pool_size=1)
+    engine = create_engine(database_url, pool_size=1, is_shared=is_shared, use_seconds_max=_COMMAND_SECONDS_MAX)
     try:
         async with async_sessionmaker(engine).begin() as session:
             return await action(session)
-    except (SQLAlchemyError, PostgresError, OSError, TimeoutError) as error:
+    except DATABASE_ERRORS as error:
         raise ConfigurationError(unreachable_sentence(error)) from None
     finally:
         await engine.dispose()
 
 
-def unreachable_sentence(error: Exception) -> str:
+def unreachable_sentence(error: Exception, *, setting: str = "DATABASE_URL") -> str:
     """A sentence for the operator about a failed connection. It holds no part of the URL, which has the password."""
-    sqlstate = str(getattr(getattr(error, "orig", error), "sqlstate", None) or "")
-    if sqlstate.startswith("28"):
-        return "The database of DATABASE_URL refuses its user or password."
-    if sqlstate == "3D000":
-        return "The database of DATABASE_URL does not exist on its server. Make it, with `createdb NAME` for example."
-    return f"The database of DATABASE_URL cannot be reached ({type(error).__name__})."
+    cause = getattr(error, "driver_exception", None) or error
+    sqlstate = str(getattr(cause, "sqlstate", None) or "")
+    if isinstance(cause, TargetServerAttributeNotMatched):
+        said = "can only be read, all hosts of it: none is a primary."
+    elif isinstance(cause, SSLError):
+        said = "shows no certificate that its sslmode trusts, or speaks no TLS that this program does."
+    elif type(cause) is ConnectionError:
+        said = "speaks no TLS, which its sslmode asks for."
+    elif isinstance(cause, TimeoutError):
+        said = "does not answer."
+    elif sqlstate.startswith("28"):
+        said = "refuses its user or password."
+    else:
+        said = _SAID_BY_SQLSTATE.get(sqlstate, f"cannot be reached ({type(cause).__name__}).")
+    return f"The database of {setting} {said}"
 
 
-async def _check_durability_and_schema(session: AsyncSession) -> None:
-    for setting in ("fsync", "full_page_writes"):
-        if await session.scalar(select(func.current_setting(setting))) != "on":
-            raise ConfigurationError(
-                f"The database runs with {setting}=off: what it calls written may be lost. Turn it on."
-            )
-    if await migrations.schema_state(await session.connection()) == "behind":
+_SAID_BY_SQLSTATE = {
+    "3D000": "does not exist on its server. Make it with scripts/init-db.sh.",
+    "53300": "has no connection left for its user.",
+    "57P03": "is starting or stopping.",
+}
+
+
+async def _check_database(database_url: str, direct_url: SecretStr | None) -> str:
+    writing_url = direct_url.get_secret_value() if direct_url else database_url
+    setting = "DATABASE_DIRECT_URL" if direct_url else "DATABASE_URL"
+    try:
+        is_shared = await is_shared_by_transaction(parse_database_url(writing_url))
+        if not is_shared:
+            await (await connect_for_writing(writing_url)).close()
+    except DATABASE_ERRORS as error:
+        raise ConfigurationError(unreachable_sentence(error, setting=setting)) from None
+    if is_shared:
+        raise ConfigurationError(
+            f"The database of {setting} is behind a pooler in transaction mode, where recording and migrations cannot "
+            "work. Set DATABASE_DIRECT_URL to the same database without the pooler, or use its session mode."
+        )
+    state = await run_in_transaction(database_url, check_fitness, is_shared=direct_url is not None)
+    if state == "behind":
         raise ConfigurationError("The database's schema is behind this version. Run: nanobanana migrate")
+    return "ok, with a schema that is newer than this program" if state == "newer" else "ok"
+
+
+async def check_fitness(session: AsyncSession) -> migrations.SchemaState:
+    """How far the schema is. Raises ConfigurationError for a database that cannot be used, now or after a migration."""
+    connection = await session.connection()
+    if sentence := await unfit_sentence(connection):
+        raise ConfigurationError(sentence)
+    state = await migrations.schema_state(connection)
+    if state == "foreign":
+        raise ConfigurationError("The database has the schema of another program. Name a database of its own.")
+    return state

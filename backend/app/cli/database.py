@@ -5,15 +5,16 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import click
-from asyncpg import PostgresError
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import migrations
-from app.checks import run_in_transaction, unreachable_sentence
+from app.checks import check_fitness, run_in_transaction, unreachable_sentence
 from app.cli.errors import errors_as_sentences
+from app.core.db import DATABASE_ERRORS
 from app.core.embedded import running_url
 from app.core.settings import ConfigurationError, load_settings
+from app.migrations import SchemaState
 
 Result = TypeVar("Result")
 
@@ -26,23 +27,33 @@ def migrate() -> None:
     PostgreSQL by itself.
     """
     with errors_as_sentences():
-        url = load_settings().database_url
+        settings = load_settings()
+        url = settings.database_direct_url or settings.database_url
         if url is None:
             raise ConfigurationError(
                 "DATABASE_URL is not set. `nanobanana serve` migrates its own PostgreSQL by itself."
             )
-        upgrade_schema(url.get_secret_value())
-        click.echo("The database's schema is up to date.")
+        if upgrade_schema(url.get_secret_value()) == "newer":
+            click.echo("The database's schema is newer than this program; nothing to do.")
+        else:
+            click.echo("The database's schema is up to date.")
 
 
-def upgrade_schema(database_url: str) -> None:
-    """Runs all migrations that the database lacks. Raises ConfigurationError where one stops; the next run goes on."""
+def upgrade_schema(database_url: str) -> SchemaState:
+    """Runs all migrations that the database lacks; none on a schema that is newer than this program.
+
+    Raises ConfigurationError for a database that cannot be used, and where a migration stops; the next run goes on.
+    """
+    state = asyncio.run(run_in_transaction(database_url, check_fitness))
+    if state == "newer":
+        return state
     try:
         migrations.upgrade(database_url)
-    except (SQLAlchemyError, PostgresError, OSError, TimeoutError) as error:
-        if isinstance(error, DBAPIError):
-            raise ConfigurationError(f"The migration stopped; run it again, and it goes on: {error.orig}") from None
+    except DBAPIError as error:
+        raise ConfigurationError(f"The migration stopped; run it again, and it goes on: {error.orig}") from None
+    except DATABASE_ERRORS as error:
         raise ConfigurationError(unreachable_sentence(error)) from None
+    return "current"
 
 
 def run_on_database(action: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
@@ -52,6 +63,6 @@ def run_on_database(action: Callable[[AsyncSession], Awaitable[Result]]) -> Resu
     Raises ConfigurationError where the database cannot be reached, and EmbeddedPostgresError where none is running.
     """
     settings = load_settings()
-    url = settings.database_url
+    url = settings.database_direct_url or settings.database_url
     database_url = running_url(settings.data_dir) if url is None else url.get_secret_value()
     return asyncio.run(run_in_transaction(database_url, action))

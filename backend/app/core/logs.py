@@ -1,7 +1,7 @@
 """Logs: one JSON object a line, on standard error, with the id of the request that caused it.
 
 No value that a client sent is logged. An exception is logged as its type and its stack frames, without its text,
-because drivers and validators quote values in theirs.
+because drivers and validators quote values in theirs; the same again within a minute is counted, without its stack.
 """
 
 import asyncio
@@ -11,11 +11,13 @@ import sys
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import partial
 from typing import TextIO
 
 import structlog
 from structlog.types import EventDict, Processor
 
+from app.core.log_repeats import Repeats
 from app.core.log_stream import LogStream
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger("nanobanana")
@@ -79,7 +81,11 @@ def configure_logging(level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    final = [formatting.remove_processors_meta, _describe_exception, _put_common_fields_first]
+    final: list[Processor] = [
+        formatting.remove_processors_meta,
+        partial(_describe_exception, Repeats()),
+        _put_common_fields_first,
+    ]
     handler = JSONLines()
     handler.setFormatter(formatting(foreign_pre_chain=shared, processors=[*final, structlog.processors.JSONRenderer()]))
     logging.root.handlers[:] = [handler]
@@ -114,15 +120,17 @@ def _add_request_id(_logger: object, _method: str, event: EventDict) -> EventDic
     return event if request_id is None else {**event, "request_id": request_id}
 
 
-def _describe_exception(_logger: object, _method: str, event: EventDict) -> EventDict:
+def _describe_exception(repeats: Repeats, _logger: object, _method: str, event: EventDict) -> EventDict:
     exception = _exception_of(event.pop("exc_info", None))
     if exception is not None:
-        frames = traceback.extract_tb(exception.__traceback__)[-_FRAMES_MAX:]
-        event["exception"] = {
-            "type": f"{type(exception).__module__}.{type(exception).__qualname__}",
-            "sqlstate": getattr(getattr(exception, "orig", exception), "sqlstate", None),
-            "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
-        }
+        stack = traceback.extract_tb(exception.__traceback__)[-_FRAMES_MAX:]
+        kind = f"{type(exception).__module__}.{type(exception).__qualname__}"
+        sqlstate = getattr(getattr(exception, "orig", exception), "sqlstate", None)
+        frames = tuple(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in stack)
+        repeated = repeats.count((event["event"], kind, sqlstate, frames[-1:]))
+        event["exception"] = {"type": kind, "sqlstate": sqlstate, "repeated": repeated}
+        if not repeated:
+            event["exception"]["frames"] = frames
     return event
 
 

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core import files, locations
 from app.core.account_settings import AccountSettings
+from app.core.database_url import checked_database_url
 from app.core.env_file import UnreadableEnvFileError, check_env_file
 from app.core.image_settings import ImageSettings
 from app.core.limit_settings import LimitSettings
@@ -64,6 +65,13 @@ class Settings(AccountSettings, ImageSettings, LimitSettings):
         description=(
             "The PostgreSQL to use, such as `postgresql+asyncpg://user:password@host/name`. "
             "Without it, `nanobanana serve` starts one of its own."
+        ),
+    )
+    database_direct_url: SecretStr | None = Field(
+        default=None,
+        description=(
+            "The same database without the pooler, where `DATABASE_URL` is one in transaction mode: for recording and "
+            "migrations, which need a session of their own. By default `DATABASE_URL`."
         ),
     )
     redis_url: SecretStr | None = Field(
@@ -152,15 +160,12 @@ class Settings(AccountSettings, ImageSettings, LimitSettings):
             raise ValueError(f"{weakness}. {_ADVICE}")
         return value
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_direct_url")
     @classmethod
-    def _one_driver(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        scheme, separator, rest = value.get_secret_value().partition("://")
-        if not separator or scheme not in {"postgres", "postgresql", "postgresql+asyncpg"}:
-            raise ValueError("must begin with postgresql+asyncpg://")
-        return SecretStr(f"postgresql+asyncpg://{rest}")
+    def _can_be_translated(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None and info.field_name == "database_direct_url" and not info.data.get("database_url"):
+            raise ValueError("is set, but DATABASE_URL is not")
+        return value and SecretStr(checked_database_url(value.get_secret_value()))
 
     @field_validator("metrics_token")
     @classmethod

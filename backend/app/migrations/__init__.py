@@ -7,10 +7,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-SchemaState = Literal["current", "behind"]
+SchemaState = Literal["current", "behind", "newer", "foreign"]
+"""`newer` has a migration that this program does not know; `foreign` is what another program has migrated."""
 
 
 def upgrade(database_url: str) -> None:
@@ -23,14 +24,15 @@ def upgrade(database_url: str) -> None:
 
 
 async def schema_state(connection: AsyncConnection) -> SchemaState:
-    """Whether this program can serve on the database's schema: it has every migration that the program knows.
-
-    A newer schema counts as current, so that the old program keeps serving while a new one is rolled out.
+    """How far the database's schema is. This program can serve on a `current` and on a `newer` one: each migration
+    leaves the version before it working, so that the old program keeps serving while a new one is rolled out.
     """
     here = await connection.run_sync(_revision)
     script = _scripts()
-    known = {revision.revision for revision in script.walk_revisions()}
-    return "behind" if here is None or (here in known and here != script.get_current_head()) else "current"
+    if here is None or here in {revision.revision for revision in script.walk_revisions()}:
+        return "current" if here == script.get_current_head() else "behind"
+    is_ours = await connection.scalar(text("select to_regclass('generations') is not null"))
+    return "newer" if is_ours else "foreign"
 
 
 def _revision(connection: Connection) -> str | None:

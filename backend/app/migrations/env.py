@@ -5,9 +5,8 @@ import time
 
 from alembic import context
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
+from app.core.db import create_engine_for_migrations
 from app.core.settings import load_settings
 from app.models import Base
 
@@ -19,7 +18,8 @@ def _database_url() -> str:
     given: str | None = context.config.attributes.get("database_url")
     if given:
         return given
-    configured = load_settings().database_url
+    settings = load_settings()
+    configured = settings.database_direct_url or settings.database_url
     if configured is None:
         raise SystemExit("Set DATABASE_URL, such as postgresql+asyncpg://localhost/nanobanana")
     return configured.get_secret_value()
@@ -53,7 +53,7 @@ def _wait_for_turn(connection: Connection) -> None:
 
 
 async def _run() -> None:
-    engine = create_async_engine(_database_url(), poolclass=NullPool)
+    engine = create_engine_for_migrations(_database_url())
     async with engine.connect() as connection:
         await connection.run_sync(_migrate)
         await connection.commit()

@@ -24,6 +24,11 @@ class RedisUnavailable(Exception):
         super().__init__(reason)
         self.reason = reason
 
+    @property
+    def sentence(self) -> str:
+        """For the operator, at the start and in the log of a running process alike."""
+        return f"The Redis of REDIS_URL cannot be used ({self.reason})."
+
 
 class Batch:
     """Operations of one group that one run of the script decides, and the futures of those who wait for its replies."""

@@ -206,7 +206,13 @@ def _raising_redis_unavailable() -> Iterator[None]:
     try:
         yield
     except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-        raise RedisUnavailable(type(error).__name__) from error
+        raise RedisUnavailable(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """The name of the error; for the client of a cluster, of the one by which it found no node of a cluster."""
+    cause = error.__cause__ if isinstance(error, RedisClusterException) else error
+    return "it is no Redis Cluster" if isinstance(cause, RedisClusterException) else type(cause or error).__name__
 
 
 async def _within(seconds: float, work: Awaitable[Result]) -> Result:

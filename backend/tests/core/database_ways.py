@@ -1,4 +1,4 @@
-"""Proxies to a database that can be closed, and servers that refuse every login."""
+"""Proxies to a database that can be closed or swallow everything, and servers that refuse every login."""
 
 import asyncio
 import socket
@@ -19,6 +19,18 @@ class Way:
         way = self._to.set(host="127.0.0.1", port=self._port, query={"ssl": "disable"})
         self.url = way.render_as_string(hide_password=False)
         self._travellers: set[asyncio.Task[None]] = set()
+        self._is_passable = asyncio.Event()
+        self._is_passable.set()
+
+    def black_hole(self) -> None:
+        """From now on no byte arrives, on connections that are open and on those that will be made. These stay open."""
+        self._is_passable.clear()
+        self._is_passable = asyncio.Event()  # what was made before waits for the other one, for good
+
+    def let_through(self) -> None:
+        """Connections that are made from now on reach the database. Those from before stay dead."""
+        self._is_passable = asyncio.Event()
+        self._is_passable.set()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -36,20 +48,27 @@ class Way:
         traveller.add_done_callback(self._travellers.discard)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passable = self._is_passable
+        try:
+            await passable.wait()
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
         folder, port = self._to.query.get("host"), self._to.port or 5432
         if folder:
             there = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
         else:
             there = await asyncio.open_connection(self._to.host, port)
         async with asyncio.TaskGroup() as both:
-            both.create_task(_pour(reader, there[1]))
-            both.create_task(_pour(there[0], writer))
+            both.create_task(_pour(reader, there[1], passable))
+            both.create_task(_pour(there[0], writer, passable))
 
 
-async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passable: asyncio.Event) -> None:
     with suppress(ConnectionError):
         try:
             while data := await reader.read(65_536):
+                await passable.wait()
                 writer.write(data)
                 await writer.drain()
         finally:

@@ -1,8 +1,10 @@
 """A failing database is a 503 that clients may retry, never a 500 or a success; it needs no restart to recover."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from io import StringIO
 
 import asyncpg
 import httpx2
@@ -17,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.types import EventDict
 from tests.conftest import Start
 from tests.core.database_ways import Way, refusing
-from tests.harness import PATIENCE_SECONDS, Account, Key, generate, new_email, sign_up
+from tests.harness import PATIENCE_SECONDS, Account, Key, generate, new_email, on_server, sign_up
 from tests.problems import check_problem
 
 LOCK_ACCOUNT = "select from accounts where id = 'acc_' || substr($1, 5) for update"
@@ -212,6 +214,38 @@ async def test_a_database_that_is_down_is_a_503_until_it_starts_and_again_when_i
             statuses = [answer.status_code for answer in await ask_everything(client, account, key)]
             assert statuses == [200, 200, 201, 200, 404, 401, 201, 200]
     assert all(isinstance(cause, type) for cause in causes(lines))
+
+
+async def test_a_schema_that_is_taken_away_under_a_server_is_a_503(
+    start: Start, account: Account, key: Key, new_database_url: str
+) -> None:
+    client = await start(database_url=SecretStr(new_database_url))
+    await asyncio.to_thread(on_server, new_database_url, "drop schema public cascade")
+    for answer in await ask_everything(client, account, key):
+        check_problem(answer, 503, "unavailable")
+
+
+async def test_the_ledger_refuses_what_comes_when_its_tables_have_been_taken_away(
+    start: Start, new_database_url: str
+) -> None:
+    client = await start(database_url=SecretStr(new_database_url))
+    key = await (await sign_up(client)).create_key()
+    assert (await generate(client, key)).status_code == 200
+    await asyncio.to_thread(on_server, new_database_url, "alter table usage rename to used")
+    check_problem(await generate(client, key), 503, "unavailable")
+    await asyncio.to_thread(on_server, new_database_url, "alter table used rename to usage")
+    assert (await generate(client, key)).status_code == 200
+
+
+async def test_an_outage_is_one_line_for_each_call_and_one_stack(start: Start, account: Account, log: StringIO) -> None:
+    async with refusing("57P03") as url:
+        client = await start(database_url=SecretStr(url))
+        for _ in range(30):
+            check_problem(await client.get("/v1/auth/me", headers=account.headers), 503, "unavailable")
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    failed = [line["exception"] for line in lines if line["event"] == "request_failed"]
+    assert [each["repeated"] for each in failed] == list(range(30))
+    assert ["frames" in each for each in failed] == [True] + [False] * 29
 
 
 async def test_a_missing_socket_folder_is_a_503(

@@ -1,4 +1,4 @@
-"""The proxies that stand in front of the server in the tests: real ones, installed where that is possible.
+"""The proxies before the server and its database in the tests: real ones, installed where that is possible.
 
 python -m tests.proxies.programs            # ends with 1 where none is there
 python -m tests.proxies.programs install    # installs what is missing first; ends with a sentence where it cannot
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.harness import free_port, looks, port_is_open
 
-_PACKAGES = {"nginx": "nginx-light", "caddy": "caddy", "haproxy": "haproxy"}
+_PACKAGES = {"nginx": "nginx-light", "caddy": "caddy", "haproxy": "haproxy", "pgbouncer": "pgbouncer"}
 _INSTALL = ["apt-get", "install", "-q", "-y", "--no-install-recommends"]
 
 # As an operator who serves WebSockets elsewhere on the same host has it, without a buffer for what callers send.
@@ -65,9 +65,13 @@ _COMMANDS: dict[str, tuple[str, Callable[[Path], Sequence[str]]]] = {
 
 
 def found() -> Sequence[str]:
-    """The names of those that are on this machine."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
-    return [name for name in _COMMANDS if shutil.which(name, path=path)]
+    """The names of those that are on this machine and speak HTTP."""
+    return [name for name in _COMMANDS if program(name)]
+
+
+def program(name: str) -> str | None:
+    """The path of this program, where it is installed."""
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
 
 
 @contextmanager
@@ -92,7 +96,7 @@ def proxy(name: str, *, server: int, folder: Path) -> Iterator[int]:
 
 def install() -> None:
     """Debian's packages of those that are missing. Raises SystemExit with a sentence where it cannot."""
-    missing = [_PACKAGES[name] for name in _COMMANDS if name not in found()]
+    missing = [package for name, package in _PACKAGES.items() if not program(name)]
     if not missing:
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
@@ -101,7 +105,7 @@ def install() -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     for command in (["apt-get", "update", "-q"], [*_INSTALL, *missing]):
         subprocess.run(command, env=environment, check=False)
-    if len(found()) < len(_COMMANDS):
+    if not all(program(name) for name in _PACKAGES):
         raise SystemExit(f"apt-get could not install {', '.join(missing)}.")
 
 

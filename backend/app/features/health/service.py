@@ -6,6 +6,7 @@ import secrets
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.core.database_fitness import unfit_sentence
 from app.core.db import classify_database_error
 from app.core.errors import NotFound, Unauthorized, Unavailable
 from app.migrations import schema_state
@@ -18,29 +19,43 @@ class InvalidMetricsToken(Unauthorized):
 
 
 async def check_ready(engine: AsyncEngine, *, recording: bool) -> None:
-    """Returns if generations are being recorded, the database answers within DATABASE_SECONDS_MAX and its schema is
-    current. Else raises Unavailable with the reason, after not much longer than DATABASE_SECONDS_MAX.
+    """Returns if generations are being recorded, and the database answers within DATABASE_SECONDS_MAX, can be written
+    to and has a schema that is not behind. Else raises Unavailable with the reason, after not much longer than that.
     """
     if not recording:
         raise Unavailable("Generations are not being recorded; restart this process")
-    task = asyncio.create_task(_check_schema(engine))
-    # The driver may take seconds to give up on a server that hangs; the answer does not wait for it.
+    # The driver may take seconds to give up on a server that hangs; the answer does not wait for it. The task goes on
+    # for that long: it drops the connections that have died.
+    task = asyncio.create_task(_check_database(engine))
+    task.add_done_callback(_UNFINISHED.discard)
+    _UNFINISHED.add(task)
     done, _ = await asyncio.wait({task}, timeout=DATABASE_SECONDS_MAX)
     if not done:
-        task.cancel()
+        task.add_done_callback(_take_exception)
         raise Unavailable("The database does not answer")
     await task
 
 
-async def _check_schema(engine: AsyncEngine) -> None:
+_UNFINISHED: set[asyncio.Task[None]] = set()
+
+
+def _take_exception(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+async def _check_database(engine: AsyncEngine) -> None:
     try:
         async with engine.connect() as connection:
+            sentence = await unfit_sentence(connection)
             state = await schema_state(connection)
     except Exception as exception:
         if classify_database_error(exception) is None:
             raise
         raise Unavailable("The database cannot be reached") from None
-    if state == "behind":
+    if sentence:
+        raise Unavailable(sentence)
+    if state in {"behind", "foreign"}:
         raise Unavailable("The database's schema is behind this program; run: nanobanana migrate")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 from asyncpg.exceptions import DataError
 
+from app.core.db import SCHEMA_GONE
 from app.core.errors import Invalid, Unavailable
 from app.core.logs import logger
 from app.generations.errors import (
@@ -34,7 +35,7 @@ from app.generations.ledger.statements import (
 _ANSWER_SECONDS = 3.5  # the server's own statement_timeout is shorter: a server that is silent for longer is gone
 _PAUSE_SECONDS = 0.05
 _LOCK_NOT_AVAILABLE = "55P03"
-_REFUSALS = {_LOCK_NOT_AVAILABLE, "57014"}  # single sqlstates; the second is a cancelled statement
+_REFUSALS = {_LOCK_NOT_AVAILABLE, "57014", *SCHEMA_GONE}  # single sqlstates; the second is a cancelled statement
 _REFUSAL_CLASSES = {"22", "23", "40", "53"}
 _TRY_AGAIN_CLASS = "40"  # deadlock, serialisation failure
 _NO_RESOURCES_CLASS = "53"  # disk full, out of memory, too many connections
@@ -69,6 +70,7 @@ class Writer:
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
         self._connection: asyncpg.Connection | None = None
+        self._failed_connects = 0
 
     async def write(
         self, work: Sequence[PendingRecord | PendingSettlement]
@@ -133,7 +135,7 @@ class Writer:
             return  # nothing was done; all of them are written again
         if sqlstate == _LOCK_NOT_AVAILABLE and statement is RECORD:
             await self._record(records, RECORD_SKIP_LOCKED)
-        elif len(records) > 1 and not sqlstate.startswith(_NO_RESOURCES_CLASS):
+        elif len(records) > 1 and not sqlstate.startswith(_NO_RESOURCES_CLASS) and sqlstate not in SCHEMA_GONE:
             middle = len(records) // 2
             await self._record(records[:middle], statement)
             await self._record(records[middle:], statement)
@@ -211,7 +213,8 @@ class Writer:
             sqlstate = error.sqlstate or ""
             if sqlstate in _REFUSALS or sqlstate[:2] in _REFUSAL_CLASSES:
                 raise StatementRefusedError(sqlstate) from None
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            _raise_if_cancelled()
             # Any other error of a driver whose connection broke says nothing about the commit.
             logger.warning("ledger_connection_lost", exc_info=True)
         self.close()
@@ -221,10 +224,22 @@ class Writer:
         if self._connection is None or self._connection.is_closed():
             try:
                 self._connection = await self._connect()
-            except Exception:  # a driver raises many kinds here, and each means the same
-                logger.warning("ledger_not_connected", exc_info=True)
+            except (Exception, asyncio.CancelledError):  # a driver raises many kinds here, and each means the same
+                _raise_if_cancelled()
+                self._failed_connects += 1
+                if self._failed_connects.bit_count() == 1:  # the first, and then each time that there are twice as many
+                    logger.warning("ledger_not_connected", tries=self._failed_connects, exc_info=True)
                 raise NotConnectedError from None
+            self._failed_connects = 0
         return self._connection
+
+
+def _raise_if_cancelled() -> None:
+    """Raises the caught CancelledError again if this task is cancelled. A driver may also cancel a future of its own,
+    and with it whatever waits for that; such an error must not end the task.
+    """
+    if (task := asyncio.current_task()) and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _answer_from(record: PendingRecord, there: asyncpg.Record) -> bool:

@@ -9,6 +9,7 @@ import asyncpg
 import httpx2
 import pytest
 from app import migrations
+from sqlalchemy.engine import make_url
 from tests.conftest import Start
 from tests.harness import as_seen, fresh_database, on_server, without_request_id
 
@@ -55,6 +56,22 @@ async def test_a_database_that_does_not_exist_is_reported(start: Start, database
 async def test_a_schema_that_is_behind_is_reported(start: Start, empty_database: str) -> None:
     client = await start(database_url=empty_database)
     await _assert_unready(client, "The database's schema is behind this program")
+
+
+async def test_a_database_that_can_only_be_read_is_reported(start: Start, new_database_url: str) -> None:
+    name = new_database_url.rpartition("/")[2].partition("?")[0]
+    read_only = f"alter database {name} set default_transaction_read_only = on"
+    await asyncio.to_thread(on_server, new_database_url, read_only)
+    await _assert_unready(await start(database_url=new_database_url), "The database can only be read")
+
+
+async def test_a_database_in_another_encoding_is_reported(start: Start, server_url: str) -> None:
+    name = f"nanobanana_test_latin_{secrets.token_hex(6)}"
+    layout = "encoding 'LATIN1' locale 'C' template template0"
+    await asyncio.to_thread(on_server, server_url, f"create database {name} {layout}")
+    url = make_url(server_url).set(database=name).render_as_string(hide_password=False)
+    await _assert_unready(await start(database_url=url), "The database's encoding is LATIN1")
+    await asyncio.to_thread(on_server, server_url, f"drop database {name} with (force)")
 
 
 async def test_a_migration_makes_a_running_process_ready_and_a_newer_schema_keeps_it_so(

@@ -1,0 +1,119 @@
+"""Several hosts in one URL, and a writer that outlives whatever connecting to them raises."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+import asyncpg
+import httpx2
+import pytest
+from app.core.database_connection import SettingsNotKeptError
+from app.core.db import connect_for_writing
+from app.generations.ledger import Ledger
+from app.generations.ledger.queue import Recorded
+from app.generations.ledger.writer import Writer
+from asyncpg.exceptions import InternalClientError, TargetServerAttributeNotMatched
+from sqlalchemy.engine import make_url
+from tests.conftest import Start
+from tests.core.database_ways import Way, refusing
+from tests.features.usage.recorded import new_record
+from tests.harness import Account, Key, free_port, generate, sign_up
+from tests.problems import check_problem
+from tests.standins.postgres import silent_host, standby
+
+
+@pytest.fixture(scope="module")
+async def account(client: httpx2.AsyncClient) -> Account:
+    """An account for all of these tests."""
+    return await sign_up(client)
+
+
+@pytest.fixture(scope="module")
+async def key(account: Account) -> Key:
+    """An API key for all of these tests."""
+    return await account.create_key()
+
+
+def several(way: Way, ports: Sequence[int]) -> str:
+    """The URL of the way with these ports before its own."""
+    url = make_url(way.url)
+    hosts = ",".join(f"127.0.0.1:{port}" for port in (*ports, url.port or 0))
+    return f"postgresql://{url.username}:{url.password}@{hosts}/{url.database}?sslmode=disable"
+
+
+@pytest.mark.parametrize("attributes", ["", "&target_session_attrs=read-write", "&target_session_attrs=primary"])
+async def test_the_primary_is_used_whatever_the_hosts_before_it_do(
+    start: Start, account: Account, key: Key, database_url: str, attributes: str
+) -> None:
+    way = Way(database_url)
+    async with AsyncExitStack() as stack:
+        silent, second = [await stack.enter_async_context(host()) for host in (silent_host, standby)]
+        refused = make_url(await stack.enter_async_context(refusing("28P01"))).port or 0
+        await stack.enter_async_context(way.open())
+        client = await start(database_url=several(way, [silent, second, refused, free_port()]) + attributes)
+        assert (await client.get("/v1/auth/me", headers=account.headers)).status_code == 200
+        assert (await generate(client, key)).status_code == 200
+        assert (await client.get("/ready")).status_code == 200
+
+
+async def test_without_a_primary_requests_are_refused_until_there_is_one(
+    start: Start, account: Account, key: Key, database_url: str
+) -> None:
+    way = Way(database_url)
+    async with standby() as port:
+        client = await start(database_url=several(way, [port]), record_deadline_seconds=1)
+        for _ in range(2):
+            answers = [await client.get("/v1/auth/me", headers=account.headers), await generate(client, key)]
+            for answer in answers:
+                check_problem(answer, 503, "unavailable")
+            async with way.open():
+                assert (await client.get("/v1/auth/me", headers=account.headers)).status_code == 200
+                assert (await generate(client, key)).status_code == 200
+
+
+async def test_the_kernel_probes_connections_over_tcp(database_url: str) -> None:
+    way = Way(database_url)
+    async with way.open():
+        connection = await connect_for_writing(f"{way.url}&keepalives_idle=7&tcp_user_timeout=4000")
+        options = (
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+            (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+        )
+        assert [vars(connection)["_socket"].getsockopt(*option) for option in options] == [1, 7, 4000]
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TargetServerAttributeNotMatched("no primary"),
+        InternalClientError("cannot switch to state 12"),
+        asyncpg.InterfaceError("closed"),
+        asyncpg.CannotConnectNowError("starting"),
+        SettingsNotKeptError(),
+        ssl.SSLError("untrusted"),
+        ConnectionResetError(),
+        TimeoutError(),
+        KeyError("getpwuid"),
+        asyncio.CancelledError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_whatever_connecting_raises_the_writer_lives_on_and_writes(
+    database_url: str, key: Key, error: BaseException
+) -> None:
+    raised = [error] * 3
+
+    async def connect() -> asyncpg.Connection:
+        if raised:
+            raise raised.pop()
+        return await connect_for_writing(database_url)
+
+    ledger = Ledger(Writer(connect), queue_max=10, deadline_seconds=60)
+    ledger.open()  # a sweep is due at once, and connects too
+    assert isinstance(await ledger.record(new_record(key)), Recorded)
+    assert (raised, ledger.is_alive) == ([], True)
+    await ledger.close()

@@ -1,0 +1,150 @@
+"""A PostgreSQL that says nothing: no request waits for it without a deadline, and everything works again by itself."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import asyncpg
+import httpx2
+import pytest
+from app import migrations
+from app.core.database_connection import Session, connect
+from app.core.database_url import parse_database_url
+from app.core.embedded import embedded_postgres
+from tests.conftest import Start
+from tests.core.database_ways import Way
+from tests.harness import PASSWORD, Account, Key, generate, sign_up, until_waited_for
+from tests.problems import check_problem
+from tests.version_before.history import connected
+
+POOL = 3
+
+
+class Callers:
+    """Somebody who does all that needs the database, the ledger and the pool alike."""
+
+    def __init__(self, account: Account, key: Key) -> None:
+        self._account = account
+        self._key = key
+
+    async def ask(self) -> list[httpx2.Response]:
+        """Logs in, reads, writes and generates, more often at once than there are connections."""
+        client, account = self._account.client, self._account
+        credentials = {"email": account.email, "password": PASSWORD}
+        calls: list[Callable[[], Awaitable[httpx2.Response]]] = [
+            partial(client.post, "/v1/auth/login", json=credentials),
+            partial(client.get, "/v1/auth/me", headers=account.headers),
+            partial(client.post, "/v1/keys", json={"name": "a key"}, headers=account.headers),
+            partial(generate, client, self._key),
+        ]
+        return await asyncio.gather(*(call() for call in calls * 2))
+
+    async def are_served(self) -> None:
+        assert {answer.status_code for answer in await self.ask()} == {200, 201}
+
+    async def are_refused(self) -> None:
+        """Each has an answer. None of them has waited for longer than the client does, which is half a minute."""
+        for answer in await self.ask():
+            check_problem(answer, 503, answer.json()["code"])
+        assert (await self._account.client.get("/ready")).status_code == 503
+        assert (await self._account.client.get("/health")).status_code == 200
+
+
+async def test_a_black_hole_delays_no_request_for_long_and_dead_connections_are_replaced(
+    start: Start, new_database_url: str
+) -> None:
+    way = Way(new_database_url)
+    async with way.open(), callers(start, way.url) as (client, asking), connected(new_database_url) as database:
+        way.black_hole()
+        way.let_through()
+        await asking.are_served()  # all connections died while nobody used them
+        async with in_the_middle(client, database) as waiting:
+            way.black_hole()
+            await asking.are_refused()
+            check_problem(await waiting, 503, "unavailable")
+        way.let_through()
+        await asking.are_served()
+        assert (await client.get("/ready")).status_code == 200
+
+
+async def test_a_frozen_postgresql_delays_no_request_for_long_and_is_used_again_when_it_thaws(
+    start: Start, own_server: tuple[str, int]
+) -> None:
+    url, pid = own_server
+    async with callers(start, url) as (client, asking), connected(url) as database:
+        async with in_the_middle(client, database) as waiting:
+            with frozen(pid):
+                await asking.are_refused()
+                check_problem(await waiting, 503, "unavailable")
+        await asking.are_served()
+        assert (await client.get("/ready")).status_code == 200
+
+
+async def test_a_statement_that_is_late_or_cancelled_drops_its_connection(database_url: str) -> None:
+    for seconds, cancelled_after, error in ((0.1, None, TimeoutError), (None, 0.1, asyncio.CancelledError)):
+        session = Session(settings={"timezone": "UTC"}, answer_seconds=seconds)
+        connection = await connect(parse_database_url(database_url), session)
+        sleeping = asyncio.create_task(connection.execute("select pg_sleep(600)"))
+        if cancelled_after:
+            await asyncio.sleep(cancelled_after)
+            sleeping.cancel()
+        with pytest.raises(error):
+            await sleeping
+        await asyncio.sleep(0)
+        assert connection.is_closed()
+
+
+@asynccontextmanager
+async def callers(start: Start, url: str) -> AsyncIterator[tuple[httpx2.AsyncClient, Callers]]:
+    """Callers of an application all of whose connections are open."""
+    client = await start(database_url=url, database_pool_size=POOL)
+    account = await sign_up(client)
+    asking = Callers(account, await account.create_key())
+    await asking.are_served()
+    yield client, asking
+
+
+@asynccontextmanager
+async def in_the_middle(
+    client: httpx2.AsyncClient, database: asyncpg.Connection
+) -> AsyncIterator["asyncio.Task[httpx2.Response]"]:
+    """A request whose statement is under way: it waits for a lock that another transaction holds."""
+    account = await sign_up(client)
+    async with AsyncExitStack() as stack:
+        transaction = database.transaction()
+        await transaction.start()
+        stack.push_async_callback(transaction.rollback)
+        await database.execute("select from accounts where id = $1 for update", account.account_id)
+        creating = client.post("/v1/keys", json={"name": "late"}, headers=account.headers)
+        waiting = asyncio.create_task(creating)
+        await until_waited_for(database)
+        yield waiting
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """The URL of a migrated PostgreSQL of this test's own, and its process."""
+    with embedded_postgres(tmp_path) as url:
+        migrations.upgrade(url)
+        yield url, int((tmp_path / "postgres.state").read_text().split("\n")[0])
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Stops a process and its children in the middle of everything, until the block ends."""
+    children = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"\nPPid:\t{pid}\n" in (folder / "status").read_text():
+                children.append(int(folder.name))
+    for each in (pid, *children):
+        os.kill(each, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for each in (pid, *children):
+            os.kill(each, signal.SIGCONT)
