@@ -1,9 +1,14 @@
 """The settings of images: the provider that generates them, and the store that keeps them."""
 
+import re
+from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
+
+LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
+"""The names of this machine: they are reached without the proxy, and may be reached without TLS."""
 
 
 class ImageSettings(BaseModel):
@@ -44,11 +49,28 @@ class ImageSettings(BaseModel):
     openai_api_key: SecretStr | None = Field(default=None, description="The key for the OpenAI-compatible endpoint.")
     openai_base_url: str = Field(
         default="https://api.openai.com/v1",
-        description="Where the OpenAI-compatible endpoint is: `https`, unless it is on this machine.",
+        description=(
+            "Where the OpenAI-compatible endpoint is: `https`, unless it is on this machine. "
+            "A query, such as `?api-version=X`, is sent with every call."
+        ),
     )
     openai_model: str = Field(default="gpt-image-2.5-sunburst", description="The model of that endpoint that draws.")
     openai_sizes: str = Field(
         default="", description="The sizes that callers may ask for: `1024x1024, 1536x1024`. By default the usual ones."
+    )
+    egress_proxy: SecretStr | None = Field(
+        default=None,
+        description=(
+            "The HTTP proxy through which providers, their downloads and the S3 are reached; this machine is not: "
+            "`http://proxy.example.com:3128`, with `user:password@` if it needs that. `HTTPS_PROXY` is not followed."
+        ),
+    )
+    egress_ca_file: Path | None = Field(
+        default=None,
+        description=(
+            "A file of certificates in PEM that are trusted besides the system's, for providers, the S3 and the proxy. "
+            "`SSL_CERT_FILE` is not followed."
+        ),
     )
     image_store: Literal["disk", "s3"] = Field(
         default="disk",
@@ -81,10 +103,26 @@ class ImageSettings(BaseModel):
     @field_validator("gemini_base_url", "openai_base_url")
     @classmethod
     def _keeps_the_key_secret(cls, value: str) -> str:
-        parts = urlsplit(value)
-        is_here = parts.hostname in {"127.0.0.1", "::1", "localhost"}
-        if not parts.hostname or parts.scheme not in {"https", "http"} or (parts.scheme == "http" and not is_here):
-            raise ValueError("must begin with https://, unless it is on this machine")
+        parts = _split(value)
+        schemes = {"http", "https"} if parts and parts.hostname in LOCAL_HOSTS else {"https"}
+        if parts is None or not parts.hostname or parts.scheme not in schemes:
+            raise ValueError("must begin with https:// and a host, unless it is on this machine")
+        if parts.username is not None:
+            raise ValueError("must hold no user or password: the key is a setting of its own")
+        if "#" in value or re.search(r"\s", value):
+            raise ValueError("must have no # and no white space in it: no path can be joined to it")
+        return value
+
+    @field_validator("egress_proxy")
+    @classmethod
+    def _an_http_proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parts = _split(value.get_secret_value())
+            is_proxy = parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname)
+            if parts is None or not is_proxy or parts.path not in {"", "/"} or parts.query or parts.fragment:
+                raise ValueError(
+                    "must look like http://proxy.example.com:3128, or http://user:password@proxy.example.com:3128"
+                )
         return value
 
     @property
@@ -97,3 +135,13 @@ class ImageSettings(BaseModel):
         """The model of live keys: `stub`, or the name that is sent to the provider."""
         models = {"gemini": self.gemini_model, "openai": self.openai_model}
         return models.get(self.image_provider, self.image_provider)
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of a URL; None where it is none. The library's own errors quote it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    return parts if port != 0 else None
