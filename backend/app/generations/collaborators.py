@@ -13,7 +13,7 @@ from app.generations.ledger import Ledger
 from app.generations.lifetime import Lifetime
 from app.providers import Image, Provider
 from app.providers.decode import convert
-from app.storage import Store
+from app.storage.health import MonitoredStore
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Generations:
     providers: Mapping[KeyEnvironment, Provider]
     drawing: BoundedPool
     decoding: BoundedPool
-    store: Store
+    store: MonitoredStore
     public_url: str
     lifetime: Lifetime
     clock: Callable[[], float]

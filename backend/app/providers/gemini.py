@@ -246,8 +246,9 @@ def _decode(content: bytes | bytearray, size: Size) -> Image:
     generated = read_message(_Generated, content)
     if generated.is_refused:
         raise ContentRefused
-    if generated.image is not None:
-        return read_base64(generated.image, size)
+    image = generated.image
+    if image is not None:
+        return read_base64(image, size)
     if generated.error is not None:
         raise StatedError(stated_status(generated.error.code, generated.error.status, statuses=_STATUSES))
     raise NoImage

@@ -121,7 +121,7 @@ def _readable(response: Response, bytes_max: int) -> Response:
 def joined(base_url: str, path: str) -> httpx2.URL:
     """The URL of this path below a base URL, whose query it keeps."""
     base, mark, query = base_url.partition("?")
-    return httpx2.URL(f"{base.rstrip('/ ')}{path}{mark}{query}")
+    return httpx2.URL(f"{base.rstrip('/')}{path}{mark}{query}")
 
 
 def checked_key(key: SecretStr) -> SecretStr:

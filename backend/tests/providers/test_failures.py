@@ -7,7 +7,7 @@ from io import StringIO
 
 import pytest
 from app.core.errors import ApiError
-from app.providers import ProviderFailed
+from app.providers import ProviderFailed, ProviderUnavailable
 from tests.providers.failures import BY_NAME, CASES, Failure, provider_url
 from tests.providers.remote import RemoteSetup, banana, soon
 from tests.standins.wire import Reply
@@ -70,3 +70,12 @@ async def test_an_unknown_media_type_is_not_logged(remote: RemoteSetup, log: Str
         await remote.open().draw(banana(), deadline=soon())
     assert '"media_type": "other"' in log.getvalue()
     assert "canary" not in log.getvalue()
+
+
+async def test_check_says_of_a_silent_provider_that_it_does_not_answer_in_time(
+    remote: RemoteSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.providers.upstream._PROBE_SECONDS", 0.05)
+    remote.fail("silence until the deadline")
+    with pytest.raises(ProviderUnavailable, match="_BASE_URL does not answer in time"):
+        await remote.open().check()

@@ -17,12 +17,15 @@ class InvalidMetricsToken(Unauthorized):
     code, detail = "invalid_metrics_token", "Invalid metrics token"
 
 
-async def check_ready(engine: AsyncEngine, *, recording: bool) -> None:
-    """Returns if generations are being recorded, the database answers within DATABASE_SECONDS_MAX and its schema is
-    current. Else raises Unavailable with the reason, after not much longer than DATABASE_SECONDS_MAX.
+async def check_ready(engine: AsyncEngine, *, recording: bool, storing: bool) -> None:
+    """Returns if generations are being recorded, images can be stored, the database answers within
+    DATABASE_SECONDS_MAX and its schema is current. Else raises Unavailable with the reason, after not much longer than
+    DATABASE_SECONDS_MAX.
     """
     if not recording:
         raise Unavailable("Generations are not being recorded; restart this process")
+    if not storing:
+        raise Unavailable("Images cannot be stored")
     task = asyncio.create_task(_check_schema(engine))
     # The driver may take seconds to give up on a server that hangs; the answer does not wait for it.
     done, _ = await asyncio.wait({task}, timeout=DATABASE_SECONDS_MAX)

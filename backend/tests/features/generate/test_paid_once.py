@@ -19,7 +19,7 @@ from app.storage.filesystem import FilesystemStore
 from tests.conftest import Start
 from tests.features.generate.painted import Painted, painted, painted_by_openai
 from tests.features.usage.recorded import total
-from tests.harness import generate
+from tests.harness import generate, until_ready
 from tests.problems import check_problem
 from tests.providers.failures import BY_NAME, Dialect, Place, failures_of, provider_url
 from tests.standins import gemini
@@ -147,6 +147,7 @@ async def test_whatever_fails_after_an_image_was_drawn_the_client_is_told_not_to
     async with painted(start) as there:
         monkeypatch.setattr(owner, method, fail)
         for route in ("/v1/generate", "/v1/images/generations"):
+            await until_ready(there.client)
             answer = await there.client.post(route, json={"prompt": "A cute banana"}, headers=there.key.headers)
             check_problem(answer, status, code)
             assert is_final(answer)
