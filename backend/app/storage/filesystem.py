@@ -18,6 +18,7 @@ from app.storage import CHUNK_BYTES, PROBE_BYTES, StoreBusy, Stored, StoreUnavai
 
 _INCOMING = "incoming"
 _SHARD_CHARACTERS = 2
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a pipe in the folder does not block
 
 
@@ -47,11 +48,17 @@ class FilesystemStore:
         self._disk.close()
 
     async def check(self, *, size: int = PROBE_BYTES) -> None:
-        """Writes, reads and removes a file of so many bytes. Raises ConfigurationError, with one sentence, where that
-        fails.
+        """Writes, reads and removes a file of so many bytes.
+
+        Raises, with one sentence, StoreUnavailable for a full disk and ConfigurationError where that fails otherwise.
         """
         with _as_configuration_error():
-            await self._writing.go_on(partial(self._disk.try_out, size))
+            try:
+                await self._writing.go_on(partial(self._disk.try_out, size))
+            except OSError as error:
+                if error.errno in _FULL:
+                    raise StoreUnavailable("The disk of the folder for pictures is full") from None
+                raise
 
     def free_bytes(self) -> int:
         """What may still be written to the file system."""

@@ -77,6 +77,8 @@ async def _write_images(disk: Path) -> None:
         await folder.check(size=1000)
         with pytest.raises(StoreUnavailable):
             await store.put(name, image)
+        with pytest.raises(StoreUnavailable, match="is full"):
+            await folder.check(size=len(image))
         for _ in range(20):
             assert store.is_failing
             await asyncio.sleep(0.01)
