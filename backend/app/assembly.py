@@ -34,7 +34,7 @@ from app.ratelimit.memory import MemoryLimiter
 from app.ratelimit.policies import Policies
 from app.ratelimit.redis import RedisLimiter, open_redis
 from app.services import Services
-from app.storage.configured import configured_store
+from app.storage.configured import monitored_store
 
 _DECODING_NICENESS = 5
 """The niceness of threads that decode what was paid: behind the event loop, before hashes and drawings."""
@@ -148,7 +148,7 @@ async def _generations(
 ) -> AsyncIterator[Generations]:
     """Provider and store of the settings, while a sweeper deletes images that no client can ask for any more."""
     async with (
-        configured_store(settings) as store,
+        monitored_store(settings) as store,
         configured_provider(settings, drawing=pools.drawing, decoding=pools.decoding) as live,
     ):
         providers: Mapping[KeyEnvironment, Provider] = {"live": live, "test": StubProvider(pools.drawing, like=live)}

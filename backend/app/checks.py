@@ -22,6 +22,7 @@ from app.ratelimit.batches import RedisUnavailable
 from app.ratelimit.redis import ping_redis
 from app.storage import StoreUnavailable
 from app.storage.configured import configured_store
+from app.storage.filesystem import FilesystemStore
 
 Result = TypeVar("Result")
 
@@ -55,15 +56,17 @@ def check_redis(settings: Settings) -> str:
 def check_store(settings: Settings) -> str:
     """Raises ConfigurationError for wrong settings, DependencyUnavailable for a store that fails or is not reached."""
 
-    async def open_and_check() -> None:
+    async def open_and_check() -> str:
         async with configured_store(settings) as store:
             await store.check()
+            if isinstance(store, FilesystemStore):
+                return f"ok (disk, {store.free_bytes() / 1e9:.1f} GB free)"
+            return "ok (s3)"
 
     try:
-        asyncio.run(open_and_check())
+        return asyncio.run(open_and_check())
     except StoreUnavailable as error:
         raise DependencyUnavailable(f"{error.sentence}.") from None
-    return f"ok ({settings.image_store})"
 
 
 def check_provider(settings: Settings) -> str:

@@ -198,6 +198,15 @@ async def generate(client: httpx2.AsyncClient, key: Key, **body: object) -> http
     return await client.post("/v1/generate", json={"prompt": "A cute banana", **body}, headers=key.headers)
 
 
+async def until_ready(client: httpx2.AsyncClient) -> None:
+    """Returns once the application can serve."""
+    for _ in looks():
+        if (await client.get("/ready")).status_code == 200:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it is not ready")
+
+
 def without_request_id(answer: httpx2.Response) -> JSON:
     """A problem document, less the member that differs every time."""
     body: JSON = answer.json()

@@ -1,10 +1,14 @@
 """The settings of images: the provider that generates them, and the store that keeps them."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from app.core.url_format import split_url
+
+LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
+"""The names of this machine: they are reached without the proxy, and may be reached without TLS."""
 
 
 class ImageSettings(BaseModel):
@@ -45,11 +49,28 @@ class ImageSettings(BaseModel):
     openai_api_key: SecretStr | None = Field(default=None, description="The key for the OpenAI-compatible endpoint.")
     openai_base_url: str = Field(
         default="https://api.openai.com/v1",
-        description="Where the OpenAI-compatible endpoint is: `https`, unless it is on this machine.",
+        description=(
+            "Where the OpenAI-compatible endpoint is: `https`, unless it is on this machine. "
+            "A query, such as `?api-version=X`, is sent with every call."
+        ),
     )
     openai_model: str = Field(default="gpt-image-2.5-sunburst", description="The model of that endpoint that draws.")
     openai_sizes: str = Field(
         default="", description="The sizes that callers may ask for: `1024x1024, 1536x1024`. By default the usual ones."
+    )
+    egress_proxy: SecretStr | None = Field(
+        default=None,
+        description=(
+            "The HTTP proxy through which providers, their downloads and the S3 are reached; this machine is not: "
+            "`http://proxy.example.com:3128`, with `user:password@` if it needs that. `HTTPS_PROXY` is not followed."
+        ),
+    )
+    egress_ca_file: Path | None = Field(
+        default=None,
+        description=(
+            "A file of certificates in PEM that are trusted besides the system's, for providers, the S3 and the proxy. "
+            "`SSL_CERT_FILE` is not followed."
+        ),
     )
     image_store: Literal["disk", "s3"] = Field(
         default="disk",
@@ -83,9 +104,25 @@ class ImageSettings(BaseModel):
     @classmethod
     def _keeps_the_key_secret(cls, value: str) -> str:
         parts = split_url(value)
-        is_here = parts.hostname in {"127.0.0.1", "::1", "localhost"}
-        if not parts.hostname or parts.scheme not in {"https", "http"} or (parts.scheme == "http" and not is_here):
-            raise ValueError("must begin with https://, unless it is on this machine")
+        schemes = {"http", "https"} if parts.hostname in LOCAL_HOSTS else {"https"}
+        if not parts.hostname or parts.scheme not in schemes:
+            raise ValueError("must begin with https:// and a host, unless it is on this machine")
+        if parts.username is not None:
+            raise ValueError("must hold no user or password: the key is a setting of its own")
+        if "#" in value:
+            raise ValueError("must have no # in it: no path can be joined to it")
+        return value
+
+    @field_validator("egress_proxy")
+    @classmethod
+    def _an_http_proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parts = split_url(value.get_secret_value())
+            is_proxy = parts.scheme in {"http", "https"} and bool(parts.hostname)
+            if not is_proxy or parts.path not in {"", "/"} or parts.query or parts.fragment:
+                raise ValueError(
+                    "must look like http://proxy.example.com:3128, or http://user:password@proxy.example.com:3128"
+                )
         return value
 
     @field_validator("s3_endpoint")

@@ -191,11 +191,11 @@ class Settings(AccountSettings, ImageSettings, LimitSettings):
         except ValueError:
             raise ValueError("must be networks such as 10.0.0.0/8, separated by commas") from None
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", "egress_ca_file")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
+    def _absolute(cls, value: Path | None) -> Path | None:
         try:
-            return locations.base_folder() / value.expanduser()
+            return value and locations.base_folder() / value.expanduser()
         except RuntimeError:
             raise ValueError("begins with a home folder that cannot be found") from None
 

@@ -16,7 +16,7 @@ from app.generations.ledger import Ledger
 from app.generations.lifetime import Lifetime
 from app.providers import Image, Provider
 from app.providers.decode import convert
-from app.storage import Store
+from app.storage.health import MonitoredStore
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Generations:
     providers: Mapping[KeyEnvironment, Provider]
     drawing: FairPool
     decoding: BoundedPool
-    store: Store
+    store: MonitoredStore
     drawn: DrawnImages
     thumbnail_calls: SharedCalls[bytes]
     """The thumbnails of stored images that are being made, by name."""

@@ -14,6 +14,9 @@ from app.generations.collaborators import Generations
 from app.generations.ledger.queue import Lease, PendingRecord, Recorded
 from app.generations.spec import GenerationSpec, image_name
 from app.providers import DrawRequest, Provider, ProviderTimeout, Size
+from app.storage import StoreUnavailable
+
+_STORE_RETRY_SECONDS = 3  # as often as a store that fails is probed
 
 Contents = Sequence[bytes]
 """The bytes of a request's images, in order, where the answer is to hold them and they were drawn now; else nothing."""
@@ -50,11 +53,19 @@ async def record_and_draw(
     recorded = await generations.ledger.record(record)
     if recorded.is_replay:
         return recorded, ()
+    await _refuse_if_store_fails(generations, record)
     request = DrawRequest(spec.prompt, size)
     with _marking_what_may_be_paid(request):
         contents = await _draw_or_give_up(generations, provider, record, request, deadline=deadline)
         await settle.deliver(generations, record)
     return recorded, contents if spec.as_bytes else ()
+
+
+async def _refuse_if_store_fails(generations: Generations, record: PendingRecord) -> None:
+    """What cannot be kept is not bought. Raises StoreUnavailable."""
+    if generations.store.is_failing:
+        await asyncio.shield(settle.fail(generations, record))
+        raise StoreUnavailable(retry_after_seconds=_STORE_RETRY_SECONDS)
 
 
 @contextmanager

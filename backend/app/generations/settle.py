@@ -23,6 +23,12 @@ async def deliver(generations: Generations, record: PendingRecord) -> None:
 
 
 async def give_up(generations: Generations, record: PendingRecord) -> None:
+    """Settles the request as failed, and deletes what was kept of it."""
+    await fail(generations, record)
+    await _forget_images(generations, record)
+
+
+async def fail(generations: Generations, record: PendingRecord) -> None:
     """Settles the request as failed, so that its idempotency key is free; where that cannot be done, it is swept when
     its lease is over.
     """
@@ -30,7 +36,6 @@ async def give_up(generations: Generations, record: PendingRecord) -> None:
         await generations.ledger.settle(PendingSettlement(record, ()))
     except (Unavailable, LeaseLostError):
         logger.warning("generation_not_given_up", exc_info=True)
-    await _forget_images(generations, record)
 
 
 async def _forget_images(generations: Generations, record: PendingRecord) -> None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from app.core.egress import Egress
 from app.core.fair_queue import FairPool
 from app.core.pool import BoundedPool
 from app.core.settings import ConfigurationError, Settings
@@ -29,7 +30,8 @@ async def configured_provider(
         yield StubProvider(drawing)
         return
     seconds = settings.generation_deadline_seconds
-    upstream = Upstream(Bounds(calls_max=settings.provider_calls_max, first_byte_seconds=seconds))
+    bounds = Bounds(calls_max=settings.provider_calls_max, first_byte_seconds=seconds)
+    upstream = Upstream(bounds, egress=Egress.of(settings))
     choose = _gemini if settings.image_provider == "gemini" else _openai
     try:
         provider = choose(settings, upstream, decoding)

@@ -9,11 +9,21 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 import httpx2
 
 from app.providers.remote import UNCOMPRESSED
+from app.providers.responses import Response
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns a host's IP addresses as text."""
 
 _UNICAST, _PORT_MAX = IPv6Network("2000::/3"), 65_535
+_REDIRECTS = {301, 302, 303, 307, 308}
+
+
+class Redirect(Exception):
+    """The image is at another URL of the same origin."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
@@ -26,13 +36,14 @@ async def resolve(host: str, port: int) -> Sequence[str]:
 
 
 async def download_request(text: str, *, endpoint: httpx2.URL, resolve: Resolve) -> httpx2.Request | None:
-    """A request for the URL `text`, without credentials; None where the URL is refused.
+    """A request for the URL `text`, which may be relative to the endpoint, without credentials; None where the URL is
+    refused.
 
     The endpoint chooses the URL, so it could name a host of our own network. Allowed are the endpoint itself, and hosts
     on the Internet by https. The connection goes to the IP address that was checked: the name may have another one a
     moment later.
     """
-    url = _parsed(text)
+    url = _parsed(text, endpoint)
     # A connection of its own: one that was made for another name at that address proved that other name.
     headers = {**UNCOMPRESSED, "Connection": "close"}
     if url is not None and _origin(url) == _origin(endpoint):
@@ -45,9 +56,19 @@ async def download_request(text: str, *, endpoint: httpx2.URL, resolve: Resolve)
     return httpx2.Request("GET", pinned, headers=headers, extensions={"sni_hostname": name})
 
 
-def _parsed(text: str) -> httpx2.URL | None:
+def redirect_of(response: Response, requested: httpx2.URL) -> Redirect | None:
+    """Where the response to a request for this URL redirects to; None unless that is of the same origin. The target is
+    to be checked like any URL that the provider chooses.
+    """
+    if response.status not in _REDIRECTS:
+        return None
+    target = _parsed(response.headers.get("location", ""), requested)
+    return Redirect(str(target)) if target is not None and _origin(target) == _origin(requested) else None
+
+
+def _parsed(text: str, base: httpx2.URL) -> httpx2.URL | None:
     try:
-        url = httpx2.URL(text)
+        url = base.join(text.strip())
     except (httpx2.InvalidURL, ValueError):
         return None
     is_usable = url.host and not url.userinfo and (url.port is None or 0 < url.port <= _PORT_MAX)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from urllib.parse import quote
 
 import httpx2
@@ -11,8 +12,9 @@ from pydantic import ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
 from app.core.pool import BoundedPool
-from app.providers import ContentRefused, DrawRequest, Image, NoImageReturned, ProviderUnavailable, Size
-from app.providers.remote import UNCOMPRESSED, RemoteProvider, checked_key
+from app.providers import ContentRefused, DrawRequest, Image, ProviderUnavailable, Size
+from app.providers.reachability import Unreachable
+from app.providers.remote import UNCOMPRESSED, RemoteProvider, checked_key, joined
 from app.providers.responses import (
     BAD_REQUEST,
     KEY_REFUSED,
@@ -20,14 +22,21 @@ from app.providers.responses import (
     OK,
     TOO_MANY,
     UNAVAILABLE,
+    AnyError,
+    Lenient,
     Message,
+    NoImage,
     Response,
+    StatedError,
+    is_image,
     is_json,
     parse,
+    read_base64,
     read_image,
     read_message,
+    stated_status,
 )
-from app.providers.retries import ImageCalls, Retry
+from app.providers.retries import ImageCalls
 from app.providers.upstream import Upstream
 
 GEMINI_SIZES = """
@@ -53,6 +62,16 @@ _REFUSALS = {
     "RECITATION",
     "IMAGE_RECITATION",
 }
+_STATUSES = {
+    "INVALID_ARGUMENT": BAD_REQUEST,
+    "FAILED_PRECONDITION": BAD_REQUEST,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": NOT_FOUND,
+    "RESOURCE_EXHAUSTED": TOO_MANY,
+    "UNAVAILABLE": UNAVAILABLE,
+}
+"""The statuses with which Google sends these errors, for gateways that send them with a 200."""
 _UNSPECIFIED = {None, "", "BLOCKED_REASON_UNSPECIFIED", "BLOCK_REASON_UNSPECIFIED"}
 
 
@@ -99,14 +118,15 @@ class GeminiProvider(RemoteProvider):
     ) -> None:
         super().__init__(upstream, pool, sizes=frames)
         self._api_key = checked_key(api_key)
-        self._model_url = f"{base_url.rstrip('/')}/{quote(api_version, safe='')}/models/{quote(model, safe='')}"
-        self._url = httpx2.URL(f"{self._model_url}:generateContent")
+        path = f"/{quote(api_version, safe='')}/models/{quote(model, safe='')}"
+        self._model_url, self._url = joined(base_url, path), joined(base_url, f"{path}:generateContent")
         self._frames = frames
 
     async def check(self) -> str:
-        response = await self._upstream.probe(httpx2.Request("GET", self._model_url, headers=self._headers))
-        if response is None:
-            raise ProviderUnavailable("GEMINI_BASE_URL cannot be reached")
+        try:
+            response = await self._probe(self._model_url, self._headers)
+        except Unreachable as reason:
+            raise ProviderUnavailable(f"GEMINI_BASE_URL {reason.sentence}") from None
         if response.status != OK:
             raise ProviderUnavailable(_why_unusable(response))
         if not is_json(response.content):
@@ -145,47 +165,31 @@ class GeminiProvider(RemoteProvider):
 
 
 class _Message(Message):
-    model_config = ConfigDict(alias_generator=to_camel)
+    """Its fields are named as in Google's JSON, or as in the protocol behind it: `inlineData`, `inline_data`."""
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True)
 
 
 class _Blob(_Message):
-    data: bytes
+    data: Lenient[str] = None
 
 
 class _Part(_Message):
-    inline_data: _Blob | None = None
-    thought: bool | None = None
+    inline_data: Lenient[_Blob] = None
+    thought: Lenient[bool] = None
 
 
 class _Content(_Message):
-    parts: list[_Part] | None = None
+    parts: list[Lenient[_Part]] | None = None
 
 
 class _Candidate(_Message):
-    content: _Content | None = None
-    finish_reason: str | None = None
+    content: Lenient[_Content] = None
+    finish_reason: Lenient[str] = None
 
 
 class _Feedback(_Message):
-    block_reason: str | None = None
-
-
-class _Generated(_Message):
-    candidates: list[_Candidate] | None = None
-    prompt_feedback: _Feedback | None = None
-
-    @property
-    def is_refused(self) -> bool:
-        blocked = self.prompt_feedback is not None and self.prompt_feedback.block_reason not in _UNSPECIFIED
-        return blocked or any(candidate.finish_reason in _REFUSALS for candidate in self.candidates or [])
-
-    @property
-    def image(self) -> bytes | None:
-        """The last image that is not a sketch of the model's thinking."""
-        contents = [candidate.content for candidate in self.candidates or [] if candidate.content]
-        parts = [part for content in contents for part in content.parts or []]
-        images = [part.inline_data.data for part in parts if part.inline_data and not part.thought]
-        return images[-1] if images else None
+    block_reason: Lenient[str] = None
 
 
 class _Violation(_Message):
@@ -199,7 +203,8 @@ class _Detail(_Message):
 
 
 class _Error(_Message):
-    status: str = ""
+    code: Lenient[int | str] = None
+    status: Lenient[str] = None
     details: list[_Detail] = Field(default_factory=list)
 
     @property
@@ -213,20 +218,45 @@ class _Error(_Message):
 
 
 class _Failed(_Message):
-    error: _Error = Field(default_factory=_Error)
+    error: AnyError[_Error] = None
 
 
-def _decode(content: bytearray, size: Size) -> Image:
+class _Generated(_Failed):
+    candidates: list[Lenient[_Candidate]] | None = None
+    prompt_feedback: Lenient[_Feedback] = None
+
+    @property
+    def is_refused(self) -> bool:
+        blocked = self.prompt_feedback is not None and self.prompt_feedback.block_reason not in _UNSPECIFIED
+        return blocked or any(str(each.finish_reason).upper() in _REFUSALS for each in self.candidates or [] if each)
+
+    @property
+    def image(self) -> str | None:
+        """The last image in base64, and a sketch of the model's thinking only where there is nothing else."""
+        contents = [each.content for each in self.candidates or [] if each and each.content]
+        parts = [part for content in contents for part in content.parts or [] if part]
+        images = [(not part.thought, part.inline_data.data) for part in parts if part.inline_data]
+        finals_last = sorted(((final, data) for final, data in images if data), key=itemgetter(0))
+        return finals_last[-1][1] if finals_last else None
+
+
+def _decode(content: bytes | bytearray, size: Size) -> Image:
+    if is_image(content):
+        return read_image(bytes(content), size)
     generated = read_message(_Generated, content)
     if generated.is_refused:
         raise ContentRefused
-    if generated.image is None:
-        raise Retry(NoImageReturned(), may_pay_twice=True)
-    return read_image(generated.image, size)
+    image = generated.image
+    if image is not None:
+        return read_base64(image, size)
+    if generated.error is not None:
+        raise StatedError(stated_status(generated.error.code, generated.error.status, statuses=_STATUSES))
+    raise NoImage
 
 
 def _read_error(response: Response) -> _Error:
-    return (parse(_Failed, response.content) or _Failed()).error
+    failed = parse(_Failed, response.content)
+    return (failed and failed.error) or _Error()
 
 
 def _why_unusable(response: Response) -> str:

@@ -10,31 +10,33 @@ from pydantic import SecretStr
 
 from app.core.logs import logger
 from app.core.pool import BoundedPool
-from app.providers import (
-    CallBudget,
-    ContentRefused,
-    DrawRequest,
-    Image,
-    NoImageReturned,
-    ProviderFailed,
-    ProviderUnavailable,
-    Size,
-)
-from app.providers.downloads import Resolve, download_request, resolve
-from app.providers.remote import UNCOMPRESSED, RemoteProvider, checked_key
+from app.providers import CallBudget, ContentRefused, DrawRequest, Image, ProviderFailed, ProviderUnavailable, Size
+from app.providers.downloads import Redirect, Resolve, download_request, redirect_of, resolve
+from app.providers.encodings import is_data_url
+from app.providers.reachability import Unreachable
+from app.providers.remote import UNCOMPRESSED, RemoteProvider, checked_key, joined
 from app.providers.responses import (
+    BAD_REQUEST,
     KEY_REFUSED,
+    NOT_FOUND,
     OK,
     SERVER_ERROR,
     TOO_MANY,
+    AnyError,
+    Lenient,
     Message,
+    NoImage,
     Response,
+    StatedError,
+    is_image,
     parse,
+    read_base64,
     read_image,
     read_message,
+    stated_status,
     status_error,
 )
-from app.providers.retries import ImageCalls, Retry
+from app.providers.retries import ImageCalls
 from app.providers.upstream import Upstream
 
 OPENAI_SIZES = "1024x1024, 1536x1024, 1024x1536"
@@ -42,9 +44,27 @@ OPENAI_SIZES = "1024x1024, 1536x1024, 1024x1536"
 _SIZE = re.compile(r"\s*([1-9]\d{1,3})x([1-9]\d{1,3})\s*", re.ASCII)
 _SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 
-_REFUSALS = {"content_policy_violation", "moderation_blocked", "content_filter", "contentFilter"}
+_REFUSALS = {
+    "content_policy_violation",
+    "moderation_blocked",
+    "content_filter",
+    "contentFilter",
+    "ResponsibleAIPolicyViolation",
+}
 _QUOTA_SPENT = {"insufficient_quota", "billing_hard_limit_reached"}
-_NOT_IMPLEMENTED = 501
+_UNAUTHORIZED, _FORBIDDEN, _NOT_IMPLEMENTED = 401, 403, 501
+_STATUSES = {
+    **dict.fromkeys(_REFUSALS, BAD_REQUEST),
+    **dict.fromkeys(_QUOTA_SPENT, TOO_MANY),
+    "invalid_api_key": _UNAUTHORIZED,
+    "authentication_error": _UNAUTHORIZED,
+    "permission_error": _FORBIDDEN,
+    "model_not_found": NOT_FOUND,
+    "rate_limit_exceeded": TOO_MANY,
+    "invalid_request_error": BAD_REQUEST,
+}
+"""The statuses with which OpenAI sends these errors, for endpoints that send them with a 200."""
+_REDIRECTS_MAX = 3
 
 
 def parse_sizes(text: str) -> list[Size]:
@@ -74,15 +94,15 @@ class OpenAIProvider(RemoteProvider):
     ) -> None:
         super().__init__(upstream, pool, sizes=sizes)
         self._api_key = api_key and checked_key(api_key)
-        self._base_url = base_url.rstrip("/")
-        self._url = httpx2.URL(f"{self._base_url}/images/generations")
+        self._base_url = base_url
+        self._url = joined(base_url, "/images/generations")
         self._model = model
         self._resolve = resolve
 
     async def check(self) -> str:
         """Some endpoints have an address for each model, some a list of them, and some neither."""
-        of_model = await self._probe(f"/models/{quote(self._model, safe='')}")
-        listed = of_model if _model_names(of_model) == {self._model} else await self._probe("/models")
+        of_model = await self._about_models(f"/models/{quote(self._model, safe='')}")
+        listed = of_model if _model_names(of_model) == {self._model} else await self._about_models("/models")
         names = _model_names(listed)
         if self._model in names:
             return "ok"
@@ -90,10 +110,11 @@ class OpenAIProvider(RemoteProvider):
             raise ProviderUnavailable("OPENAI_MODEL is none of the models that OPENAI_BASE_URL lists")
         return "it answers, but lists no models: key and model were not tried"
 
-    async def _probe(self, path: str) -> Response:
-        response = await self._upstream.probe(httpx2.Request("GET", f"{self._base_url}{path}", headers=self._headers))
-        if response is None:
-            raise ProviderUnavailable("OPENAI_BASE_URL cannot be reached")
+    async def _about_models(self, path: str) -> Response:
+        try:
+            response = await self._probe(joined(self._base_url, path), self._headers)
+        except Unreachable as reason:
+            raise ProviderUnavailable(f"OPENAI_BASE_URL {reason.sentence}") from None
         if response.status in KEY_REFUSED:
             raise ProviderUnavailable("OPENAI_API_KEY is missing or refused")
         if response.status == TOO_MANY or (response.status >= SERVER_ERROR and response.status != _NOT_IMPLEMENTED):
@@ -111,13 +132,22 @@ class OpenAIProvider(RemoteProvider):
         return await self._upstream.retry(partial(self._download, drawn, request.size), free)
 
     async def _download(self, url: str, size: Size) -> Image:
-        request = await download_request(url, endpoint=self._url, resolve=self._resolve)
-        if request is None:
-            logger.error("provider_address_refused", provider=self.name)
-            raise ProviderFailed
-        return await self._send(
-            request, lambda content: read_image(bytes(content), size), partial(status_error, self.name)
-        )
+        for _ in range(1 + _REDIRECTS_MAX):
+            request = await download_request(url, endpoint=self._url, resolve=self._resolve)
+            if request is None:
+                logger.error("provider_address_refused", provider=self.name)
+                raise ProviderFailed
+            try:
+                return await self._send(
+                    request, lambda content: read_image(bytes(content), size), partial(self._download_error, url)
+                )
+            except Redirect as redirect:
+                url = redirect.url
+        logger.error("provider_redirects_too_often", provider=self.name)
+        raise ProviderFailed
+
+    def _download_error(self, url: str, response: Response) -> Exception:
+        return redirect_of(response, self._url.join(url)) or status_error(self.name, response)
 
     @property
     def _headers(self) -> Mapping[str, str]:
@@ -126,10 +156,10 @@ class OpenAIProvider(RemoteProvider):
 
     def _api_error(self, response: Response) -> Exception | None:
         failed = parse(_Failed, response.content)
-        named = {str(failed.error.code), str(failed.error.type)} if failed else set()
-        if named & _REFUSALS:
+        names = set(map(str, failed.error.names)) if failed and failed.error else set()
+        if names & _REFUSALS:
             return ContentRefused()
-        return self._operator_error(response, "quota") if named & _QUOTA_SPENT else None
+        return self._operator_error(response, "quota") if names & _QUOTA_SPENT else None
 
     def _retry_after_seconds(self, response: Response) -> float | None:
         for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1)):
@@ -138,13 +168,34 @@ class OpenAIProvider(RemoteProvider):
         return None
 
 
+class _Code(Message):
+    code: Lenient[str] = None
+
+
+class _Error(Message):
+    code: Lenient[str | int] = None
+    type: Lenient[str] = None
+    inner_error: AnyError[_Code] = None
+    """Azure's."""
+
+    @property
+    def names(self) -> tuple[str | int | None, ...]:
+        return self.code, self.type, self.inner_error.code if self.inner_error else None
+
+
+class _Failed(Message):
+    error: AnyError[_Error] = None
+
+
 class _GeneratedImage(Message):
-    b64_json: bytes | None = None
-    url: str | None = None
+    b64_json: Lenient[str] = None
+    url: Lenient[str] = None
 
 
-class _Generated(Message):
-    data: list[_GeneratedImage] | None = None
+class _Generated(_Failed):
+    data: list[Lenient[_GeneratedImage]] | None = None
+    images: list[Lenient[_GeneratedImage]] | None = None
+    """SiliconFlow's name for it."""
 
 
 class _Model(Message):
@@ -153,15 +204,6 @@ class _Model(Message):
 
 class _Models(Message):
     data: list[_Model]
-
-
-class _Error(Message):
-    code: str | int | None = None
-    type: str | None = None
-
-
-class _Failed(Message):
-    error: _Error
 
 
 def _model_names(response: Response) -> set[str]:
@@ -174,11 +216,16 @@ def _model_names(response: Response) -> set[str]:
     return {model.id for model in models.data} if models else set()
 
 
-def _decode(content: bytearray, size: Size) -> Image | str:
+def _decode(content: bytes | bytearray, size: Size) -> Image | str:
     """The image, or its URL."""
-    for image in read_message(_Generated, content).data or []:
-        if image.b64_json is not None:
-            return read_image(image.b64_json, size)
-        if image.url is not None:
-            return image.url
-    raise Retry(NoImageReturned(), may_pay_twice=True)
+    if is_image(content):
+        return read_image(bytes(content), size)
+    generated = read_message(_Generated, content)
+    for image in [*(generated.data or []), *(generated.images or [])]:
+        if image and image.b64_json:
+            return read_base64(image.b64_json, size)
+        if image and image.url:
+            return read_base64(image.url, size) if is_data_url(image.url) else image.url
+    if generated.error is not None:
+        raise StatedError(stated_status(*generated.error.names, statuses=_STATUSES))
+    raise NoImage

@@ -1,7 +1,8 @@
 """What all providers behind an HTTP API have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -11,11 +12,13 @@ from pydantic import SecretStr
 from app.core.pool import BoundedPool
 from app.providers import DrawRequest, Image, Size
 from app.providers.responses import (
-    OK,
+    ERROR_BYTES_MAX,
     OPERATOR_STATUSES,
     TOO_MANY,
     UNAVAILABLE,
     Response,
+    StatedError,
+    UnreadableResponse,
     busy_error,
     failing_if_unreadable,
     operator_error,
@@ -27,7 +30,7 @@ from app.providers.upstream import Upstream
 Result = TypeVar("Result")
 
 UNCOMPRESSED = {"Accept-Encoding": "identity"}
-"""Compression could hide any number of bytes."""
+"""Images do not get smaller by it. What comes compressed all the same is decompressed within the bound."""
 
 
 class RemoteProvider(ABC):
@@ -64,16 +67,30 @@ class RemoteProvider(ABC):
     async def _send(
         self,
         request: httpx2.Request,
-        decode: Callable[[bytearray], Result],
+        decode: Callable[[bytes | bytearray], Result],
         error: Callable[[Response], Exception],
         calls: ImageCalls | None = None,
     ) -> Result:
-        """What `decode`, in a thread, makes of the body of a 200. Raises `error` of any other response."""
+        """What `decode`, in a thread, makes of the body of a success. Raises `error` of any other response, and of an
+        error that `decode` finds in a success.
+        """
         async with self._upstream.call(request, calls) as response:
-            if response.status != OK:
-                raise error(response)
-            with failing_if_unreadable(self.name, response):
-                return await self._pool.run(partial(decode, response.content))
+            if not response.succeeded:
+                raise error(_readable(response, ERROR_BYTES_MAX))
+            try:
+                with failing_if_unreadable(self.name, response):
+                    return await self._pool.run(partial(_decode, response, decode, self._upstream.bytes_max))
+            except StatedError as stated:
+                status = stated.status
+            failed = replace(response, status=status)
+            if calls is not None and failed.means_unpaid:
+                calls.mark_unpaid()
+            raise error(_readable(failed, ERROR_BYTES_MAX))
+
+    async def _probe(self, url: httpx2.URL, headers: Mapping[str, str]) -> Response:
+        """The response to a GET that costs nothing. Raises Unreachable."""
+        response = await self._upstream.probe(httpx2.Request("GET", url, headers=headers))
+        return _readable(response, self._upstream.bytes_max)
 
     def _error(self, response: Response) -> Exception:
         named = self._api_error(response)
@@ -87,6 +104,24 @@ class RemoteProvider(ABC):
 
     def _operator_error(self, response: Response, reason: str) -> Exception:
         return operator_error(self.name, status=response.status, reason=reason)
+
+
+def _decode(response: Response, decode: Callable[[bytes | bytearray], Result], bytes_max: int) -> Result:
+    return decode(response.decompressed(bytes_max=bytes_max).content)
+
+
+def _readable(response: Response, bytes_max: int) -> Response:
+    """The response decompressed; where that fails, without a body."""
+    try:
+        return response.decompressed(bytes_max=bytes_max)
+    except UnreadableResponse:
+        return replace(response, content=b"")
+
+
+def joined(base_url: str, path: str) -> httpx2.URL:
+    """The URL of this path below a base URL, whose query it keeps."""
+    base, mark, query = base_url.partition("?")
+    return httpx2.URL(f"{base.rstrip('/')}{path}{mark}{query}")
 
 
 def checked_key(key: SecretStr) -> SecretStr:

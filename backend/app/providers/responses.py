@@ -2,17 +2,18 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Annotated, TypeVar
 
 import httpx2
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WrapValidator
 
 from app.core.images import MEDIA_TYPES
 from app.core.logs import logger
-from app.providers import Image, ProviderFailed, ProviderUnavailable, Size
+from app.providers import Image, NoImageReturned, ProviderFailed, ProviderUnavailable, Size, encodings
 from app.providers.decode import InvalidImage, OtherShape, fit
 from app.providers.retries import Retry
 
@@ -21,6 +22,10 @@ KEY_REFUSED = {401, 403}
 OPERATOR_STATUSES = {401, 402, 403, 404}
 """Key, billing, permission, and a model that no longer exists."""
 
+ERROR_BYTES_MAX = 64 * 1024
+"""Of a response that is no success."""
+
+_SUCCESSES = range(200, 300)
 _TIMED_OUT, _CANCELLED = 408, 499
 _BUSY_SECONDS, _UNUSABLE_SECONDS = 5, 60
 _LOGGED_MEDIA_TYPES = {
@@ -39,25 +44,68 @@ _FIRST_BYTES = {
     b"{": "json",
     b"[": "json",
 }
+_IMAGES = {"png", "jpeg", "webp"}
 _EXAMINED_BYTES = 64
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_ERROR_STATUS = re.compile(r"[45]\d\d", re.ASCII)
 
 
 class Message(BaseModel):
     """A JSON object of a provider's API. Its validation errors do not quote the provider."""
 
-    model_config = ConfigDict(val_json_bytes="base64", hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True)
 
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
+Value = TypeVar("Value")
+
+
+def _or_none(value: object, read: Callable[[object], Value]) -> Value | None:
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
+def _as_object(value: object) -> object:
+    return value if isinstance(value, dict) else {} if value else None
+
+
+Lenient = Annotated[Value | None, WrapValidator(_or_none)]
+"""A value of another type counts as missing, so that it does not spoil what stands beside it."""
+AnyError = Annotated[Value | None, BeforeValidator(_as_object)]
+"""An error that is no object, such as a sentence, says only that there is one."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """The whole body of a 200; of any other status at most the first 64 KiB."""
+    """The whole body of a success; of any other status at most the first 64 KiB."""
 
     status: int
     headers: httpx2.Headers
-    content: bytearray
+    content: bytes | bytearray
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the body may hold what was requested."""
+        return self.status in _SUCCESSES
+
+    @property
+    def encodings(self) -> Sequence[str]:
+        """The content encodings of the body, in the order in which they were applied."""
+        named = [name.strip().lower() for name in self.headers.get("content-encoding", "").split(",")]
+        return [name for name in named if name not in {"", "identity"}]
+
+    def decompressed(self, *, bytes_max: int) -> "Response":
+        """The same without content encodings. Raises UnreadableResponse where they cannot be decoded within
+        `bytes_max`.
+        """
+        if not self.encodings:
+            return self
+        plain = encodings.decompressed(self.content, self.encodings, bytes_max=bytes_max)
+        if plain is None:
+            raise UnreadableResponse
+        return replace(self, content=plain)
 
     @property
     def means_unpaid(self) -> bool:
@@ -74,17 +122,46 @@ class Response:
         """Status, media type, size in bytes and kind, for the log: from fixed lists, never the provider's words."""
         sent = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         media_type = sent if sent in _LOGGED_MEDIA_TYPES else "other" if sent else "none"
-        kind, size = kind_of(self.content), len(self.content)
-        return {"status": self.status, "media_type": media_type, "bytes": size, "kind": kind}
+        described = {"status": self.status, "media_type": media_type, "bytes": len(self.content)}
+        if self.encodings:
+            known = set(self.encodings) <= set(encodings.KNOWN)
+            return {**described, "kind": "compressed", "encoding": self.encodings[-1] if known else "other"}
+        return {**described, "kind": kind_of(self.content)}
 
 
 class UnreadableResponse(Exception):
-    """A 200 without what was requested. It quotes nothing, and describes an image by its kind and size in bytes."""
+    """A success without what was requested. It quotes nothing, and describes an image by its kind and size in bytes."""
 
     def __init__(self, image: bytes | None = None, *, is_other_shape: bool = False) -> None:
         super().__init__()
         self.is_other_shape = is_other_shape
         self.description = {} if image is None else {"image_kind": kind_of(image), "image_bytes": len(image)}
+
+
+class NoImage(Exception):
+    """A success that can be read, and has no image in it and no error."""
+
+
+class StatedError(Exception):
+    """A success whose body states an error, which has the meaning of this status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
+
+
+def stated_status(code: object, *names: object, statuses: Mapping[str, int]) -> int:
+    """The status that an error in a body has by its `code`, where that is one, or by the first known of its names; 500
+    for any other, after which a call may have been paid.
+    """
+    if _ERROR_STATUS.fullmatch(str(code)):
+        return int(str(code))
+    return next((statuses[str(name)] for name in (code, *names) if str(name) in statuses), SERVER_ERROR)
+
+
+def is_image(content: bytes | bytearray) -> bool:
+    """Whether it begins as an image does."""
+    return kind_of(content) in _IMAGES
 
 
 def kind_of(content: bytes | bytearray) -> str:
@@ -94,20 +171,31 @@ def kind_of(content: bytes | bytearray) -> str:
     return found[0] if found else "other" if content else "empty"
 
 
-def parse(message: type[AnyMessage], content: bytearray) -> AnyMessage | None:
-    """The message in a body; None if the body is not one."""
+def parse(message: type[AnyMessage], content: bytes | bytearray) -> AnyMessage | None:
+    """The message in a body, also after a byte order mark or in a list of its own; None if the body is not one."""
+    text = content.removeprefix(_BYTE_ORDER_MARK)
+    if text[:_EXAMINED_BYTES].lstrip().startswith(b"["):
+        text = text.strip()[1:-1]  # without its brackets, a list of one is that one, and a longer list is no JSON
     try:
-        return message.model_validate_json(content)
+        return message.model_validate_json(text)
     except ValidationError:
         return None
 
 
-def read_message(message: type[AnyMessage], content: bytearray) -> AnyMessage:
+def read_message(message: type[AnyMessage], content: bytes | bytearray) -> AnyMessage:
     """The message in a body. Raises UnreadableResponse."""
     parsed = parse(message, content)
     if parsed is None:
         raise UnreadableResponse
     return parsed
+
+
+def read_base64(text: str, size: Size) -> Image:
+    """The image in base64, of exactly `size`: see `from_base64` and `fit`. Raises UnreadableResponse."""
+    content = encodings.from_base64(text)
+    if content is None:
+        raise UnreadableResponse
+    return read_image(content, size)
 
 
 def read_image(content: bytes, size: Size) -> Image:
@@ -121,9 +209,13 @@ def read_image(content: bytes, size: Size) -> Image:
 
 @contextmanager
 def failing_if_unreadable(provider: str, response: Response) -> Iterator[None]:
-    """Turns UnreadableResponse into the failure of an attempt, and logs the response's description."""
+    """Turns UnreadableResponse and NoImage into the failure of an attempt, and logs the response's description."""
     try:
         yield
+    except NoImage:
+        if response.status == OK:
+            raise Retry(NoImageReturned(), may_pay_twice=True) from None
+        raise status_error(provider, response) from None  # a 202 may be drawing it still
     except UnreadableResponse as found:
         event = "provider_drew_another_shape" if found.is_other_shape else "provider_answer_unreadable"
         logger.error(event, provider=provider, **response.description, **found.description)
@@ -131,7 +223,7 @@ def failing_if_unreadable(provider: str, response: Response) -> Iterator[None]:
         raise (ProviderFailed() if found.is_other_shape else Retry(ProviderFailed())) from None
 
 
-def is_json(content: bytearray) -> bool:
+def is_json(content: bytes | bytearray) -> bool:
     """Whether it is one JSON object, as an API sends, and not a page of a gateway."""
     try:
         return isinstance(json.loads(content), dict)

@@ -1,7 +1,10 @@
 """Which calls to a provider may be repeated: it depends on whether they may have been paid."""
 
+from collections.abc import Mapping
+
 from app.core.errors import ApiError
 from app.providers import CallBudget
+from app.providers.reachability import Reason
 
 _FIRST_BYTE = ".send_request_headers.started"
 
@@ -18,6 +21,14 @@ class Retry(Exception):
         self.error = error
         self.may_pay_twice = may_pay_twice
         self.after_seconds = after_seconds
+
+
+class NotReached(Retry):
+    """No connection was made, or it ended without a whole response."""
+
+    def __init__(self, error: ApiError, reason: Reason) -> None:
+        super().__init__(error)
+        self.reason = reason
 
 
 class BudgetClosed(Exception):
@@ -46,13 +57,13 @@ class ImageCalls:
     def begin_call(self) -> None:
         self._earlier_paid, self._last_paid = self.may_have_been_paid, False
 
-    async def trace(self, event: str, _info: object) -> None:
+    async def trace(self, event: str, info: Mapping[str, object]) -> None:
         """The `trace` extension of one call: httpcore2 names each step here before it takes it. By the first byte it
-        has already replaced an idle connection that the provider closed.
+        has already replaced an idle connection that the provider closed. The CONNECT to a proxy is no call.
 
         Raises BudgetClosed to stop a call whose image is no longer wanted.
         """
-        if event.endswith(_FIRST_BYTE):
+        if event.endswith(_FIRST_BYTE) and getattr(info.get("request"), "method", None) != b"CONNECT":
             if self._budget.is_closed:
                 raise BudgetClosed
             self._last_paid = True

@@ -10,13 +10,15 @@ from ssl import SSLContext
 
 import httpx2
 
+from app.core.egress import Egress
 from app.core.errors import ApiError, Unavailable
+from app.core.image_settings import LOCAL_HOSTS
 from app.core.logs import logger
 from app.providers import Image, ProviderFailed, ProviderTimeout
-from app.providers.responses import OK, Response
-from app.providers.retries import BudgetClosed, ImageCalls, Retry
+from app.providers.reachability import Unreachable, reason_of
+from app.providers.responses import ERROR_BYTES_MAX, Response
+from app.providers.retries import BudgetClosed, ImageCalls, NotReached, Retry
 
-_ERROR_BYTES_MAX = 64 * 1024
 # A provider that closes a connection just as a call is sent on it leaves a call that may have been paid. So ours are
 # closed first: uvicorn, Node and Apache keep theirs for five seconds, nginx for 75, Google and Cloudflare for longer.
 _IDLE_CONNECTIONS_MAX, _IDLE_SECONDS = 100, 4
@@ -42,17 +44,30 @@ class Bounds:
     """The longest pause before the second attempt; it doubles for each further one."""
 
 
+_DIRECT = Egress()
+
+
 class Upstream:
-    """Sends calls to one provider. Redirects, cookies and the environment's proxies and passwords are not followed.
+    """Sends calls to one provider. Redirects, cookies and the environment's proxies, certificates and passwords are not
+    followed.
 
     No error holds a request, a response or an address, not even as its cause: a request's headers carry the key.
     """
 
-    def __init__(self, bounds: Bounds, *, ssl_context: SSLContext | None = None) -> None:
+    def __init__(self, bounds: Bounds, *, egress: Egress = _DIRECT) -> None:
         self._bounds = bounds
         self._free_slots = bounds.calls_max
         self._readers = asyncio.Semaphore(bounds.readers_max)
-        self._connections = _Connections(ssl_context or httpx2.create_ssl_context(trust_env=False))
+        ssl_context = httpx2.create_ssl_context(trust_env=False)
+        if egress.certificates is not None:
+            ssl_context.load_verify_locations(cadata=egress.certificates)
+        self._connections = _Connections(ssl_context)
+        self._proxied = None if egress.proxy is None else _Connections(ssl_context, egress.proxy.get_secret_value())
+
+    @property
+    def bytes_max(self) -> int:
+        """The most bytes of one response, compressed or not."""
+        return self._bounds.bytes_max
 
     async def draw(self, attempt: Callable[[], Awaitable[Image]], calls: ImageCalls) -> Image:
         """The result of `attempt`, which sends `calls`, after as many attempts as it asks for and as the budget and the
@@ -120,32 +135,43 @@ class Upstream:
             except (_TooLarge, BudgetClosed):
                 failure = Retry(ProviderFailed())
             except (httpx2.TransportError, OSError) as error:  # a TLS alert is an OSError of its own
-                logger.error("provider_connection_failed", failure=type(error).__name__)
-                failure = Retry(ProviderFailed())
+                reason = reason_of(error, through_proxy=self._connections_for(request) is self._proxied)
+                logger.error("provider_connection_failed", failure=type(error).__name__, reason=reason)
+                failure = NotReached(ProviderFailed(), reason)
             if failure is not None:
                 raise failure
             if calls is not None and response.means_unpaid:
                 calls.mark_unpaid()
             yield response
 
-    async def probe(self, request: httpx2.Request) -> Response | None:
-        """The response to one request that costs nothing, sent once; None where none arrives within five seconds."""
+    async def probe(self, request: httpx2.Request) -> Response:
+        """The response to one request that costs nothing, sent once. Raises Unreachable where none arrives within five
+        seconds.
+        """
         try:
             async with asyncio.timeout(_PROBE_SECONDS), self.call(request) as response:
                 return response
-        except (Retry, ProviderTimeout, TimeoutError):
-            return None
+        except NotReached as failed:
+            raise Unreachable(failed.reason) from None
+        except (ProviderTimeout, TimeoutError):
+            raise Unreachable("timed_out") from None
+        except Retry:
+            raise Unreachable("lost") from None
+
+    def _connections_for(self, request: httpx2.Request) -> "_Connections":
+        is_local = request.url.host in LOCAL_HOSTS
+        return self._connections if self._proxied is None or is_local else self._proxied
 
     async def _read(self, request: httpx2.Request, held: AsyncExitStack) -> Response:
-        async with self._connections.send(request) as received:
+        async with self._connections_for(request).send(request) as received:
             await held.enter_async_context(self._readers)
-            succeeded, content = received.status_code == OK, bytearray()
-            bytes_max = self._bounds.bytes_max if succeeded else _ERROR_BYTES_MAX
+            content = bytearray()
             response = Response(received.status_code, received.headers, content)
+            bytes_max = self._bounds.bytes_max if response.succeeded else ERROR_BYTES_MAX
             async for chunk in received.aiter_raw():
                 content += chunk
                 if len(content) > bytes_max:
-                    if succeeded:
+                    if response.succeeded:
                         logger.error("provider_answer_too_large", **response.description)
                         raise _TooLarge
                     break
@@ -159,6 +185,8 @@ class Upstream:
     async def close(self) -> None:
         """Closes the remaining connections."""
         await self._connections.close()
+        if self._proxied is not None:
+            await self._proxied.close()
 
 
 class _TooLarge(Exception):
@@ -173,8 +201,9 @@ class _Connections:
     most of its time with thousands of them.
     """
 
-    def __init__(self, ssl_context: SSLContext) -> None:
+    def __init__(self, ssl_context: SSLContext, proxy_url: str | None = None) -> None:
         self._ssl_context = ssl_context
+        self._proxy_url = proxy_url
         self._idle: deque[httpx2.AsyncHTTPTransport] = deque()
         self._busy: set[httpx2.AsyncHTTPTransport] = set()
 
@@ -196,7 +225,11 @@ class _Connections:
 
     def _new(self) -> httpx2.AsyncHTTPTransport:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=_IDLE_SECONDS)
-        return httpx2.AsyncHTTPTransport(verify=self._ssl_context, limits=limits, trust_env=False)
+        proxy = None
+        if self._proxy_url is not None:
+            tls = self._ssl_context if self._proxy_url.startswith("https:") else None
+            proxy = httpx2.Proxy(self._proxy_url, ssl_context=tls)
+        return httpx2.AsyncHTTPTransport(verify=self._ssl_context, limits=limits, trust_env=False, proxy=proxy)
 
     async def close(self) -> None:
         for transport in (*self._idle, *self._busy):

@@ -11,6 +11,9 @@ from app.core.images import IMAGE_FORMATS
 CHUNK_BYTES = 256 * 1024
 """How much of an image is in memory at a time while it is read."""
 
+PROBE_BYTES = 2 * 1024 * 1024
+"""About the size of an image: a full disk may still take a small file."""
+
 _NAME = re.compile(rf"gen_[0-9a-z]{{16,64}}(\.w[1-9][0-9]{{0,4}})?\.({'|'.join(IMAGE_FORMATS)})")
 
 
@@ -67,6 +70,10 @@ class Store(Protocol):
 
 class StoreUnavailable(Unavailable):
     detail = "Pictures cannot be stored or read now; try again"
+
+
+class StoreBusy(StoreUnavailable):
+    """Too many calls wait for this process's own threads: that says nothing about the store."""
 
 
 def checked(name: str) -> str:

@@ -3,8 +3,10 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from app.core.egress import Egress
 from app.core.settings import ConfigurationError, Settings
 from app.storage.filesystem import FilesystemStore
+from app.storage.health import MonitoredStore
 from app.storage.s3 import S3Store
 from app.storage.s3_settings import S3Settings, endpoint
 
@@ -13,6 +15,17 @@ FOLDER = "pictures"
 
 _READS_MAX = 1024
 _NEEDED = ("s3_bucket", "s3_access_key_id", "s3_secret_access_key")
+
+
+@asynccontextmanager
+async def monitored_store(settings: Settings) -> AsyncIterator[MonitoredStore]:
+    """The same, which refuses to be written while it fails."""
+    async with configured_store(settings) as store:
+        monitored = MonitoredStore(store)
+        try:
+            yield monitored
+        finally:
+            await monitored.close()
 
 
 @asynccontextmanager
@@ -56,4 +69,5 @@ def _s3_settings(settings: Settings) -> S3Settings:
         region=settings.s3_region,
         prefix=settings.s3_prefix,
         allow_http=settings.s3_allow_http,
+        egress=Egress.of(settings),
     )

@@ -14,10 +14,11 @@ from app.core.errors import Unavailable
 from app.core.logs import logger
 from app.core.pool import BoundedPool, Result
 from app.core.settings import ConfigurationError
-from app.storage import CHUNK_BYTES, Stored, StoreUnavailable, checked, no_chunks
+from app.storage import CHUNK_BYTES, PROBE_BYTES, StoreBusy, Stored, StoreUnavailable, checked, no_chunks
 
 _INCOMING = "incoming"
 _SHARD_CHARACTERS = 2
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a pipe in the folder does not block
 
 
@@ -46,10 +47,22 @@ class FilesystemStore:
             await asyncio.to_thread(pool.close)
         self._disk.close()
 
-    async def check(self) -> None:
-        """Writes, reads and removes a file. Raises ConfigurationError, with one sentence, where that fails."""
+    async def check(self, *, size: int = PROBE_BYTES) -> None:
+        """Writes, reads and removes a file of so many bytes.
+
+        Raises, with one sentence, StoreUnavailable for a full disk and ConfigurationError where that fails otherwise.
+        """
         with _as_configuration_error(self._disk.folder):
-            await self._writing.run(self._disk.try_out)
+            try:
+                await self._writing.go_on(partial(self._disk.try_out, size))
+            except OSError as error:
+                if error.errno in _FULL:
+                    raise StoreUnavailable("The disk of the folder for pictures is full") from None
+                raise
+
+    def free_bytes(self) -> int:
+        """What may still be written to the file system."""
+        return self._disk.free_bytes()
 
     async def put(self, name: str, content: bytes) -> None:
         await _run(self._writing, "put", partial(self._disk.put, checked(name), content))
@@ -102,13 +115,19 @@ class _Disk:
             os.close(self._root)
             self._root = -1
 
-    def try_out(self) -> None:
-        name = f"check_{secrets.token_hex(8)}"
-        self.put(name, name.encode())
-        file = self.file(name)
-        if file is None or file.read(0, file.size) != name.encode():
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        self.delete(name)
+    def try_out(self, size: int) -> None:
+        name, content = f"check_{secrets.token_hex(8)}", secrets.token_bytes(size)  # what cannot be made smaller
+        self.put(name, content)
+        try:
+            file = self.file(name)
+            if file is None or file.read(0, file.size) != content:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        finally:
+            self.delete(name)
+
+    def free_bytes(self) -> int:
+        status = os.statvfs(self._root)
+        return status.f_bavail * status.f_frsize
 
     def put(self, name: str, content: bytes) -> None:
         shard = _shard(name)
@@ -167,12 +186,12 @@ def _shard(name: str) -> str:
 
 
 async def _run(pool: BoundedPool, operation: str, function: Callable[[], Result]) -> Result:
-    """The function's result, from a thread. Raises StoreUnavailable at once where the pool's queue is full."""
+    """The function's result, from a thread. Raises StoreBusy at once where the pool's queue is full."""
     with _as_unavailable(operation):
         try:
             return await pool.run(function)
         except Unavailable:
-            raise StoreUnavailable from None
+            raise StoreBusy from None
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from obstore.exceptions import BaseError
 from app.core.images import CACHE_CONTROL, MEDIA_TYPES
 from app.core.logs import logger
 from app.core.settings import ConfigurationError
-from app.storage import CHUNK_BYTES, PresignedUrl, Stored, StoreUnavailable, checked, no_chunks
+from app.storage import CHUNK_BYTES, PROBE_BYTES, PresignedUrl, Stored, StoreUnavailable, checked, no_chunks
 from app.storage.s3_settings import RETRIES_MAX, S3Settings, open_bucket
 
 if TYPE_CHECKING:  # these exist for type checkers alone
@@ -23,6 +23,16 @@ if TYPE_CHECKING:  # these exist for type checkers alone
 
 _RELEASE_SECONDS = 0.2
 _NO_ANSWER, _TIMEOUT = "no_answer", "timeout"
+_CONNECTION_FAILURES = {
+    "InvalidCertificate(": "certificate",
+    "ProxyAuthRequired": "proxy",
+    "TunnelUnsuccessful": "proxy",
+    "ConnectFailed(": "proxy",
+    "dns error": "dns",
+    "ConnectionRefused": "refused",
+}
+"""The words of the library's errors, and our reasons."""
+_NOT_REACHED = {_NO_ANSWER, *_CONNECTION_FAILURES.values()}
 _ABSENT, _PAST_THE_END = "NoSuchKey", "InvalidRange"
 
 # What the operator can correct. Any other error is the store's own.
@@ -43,6 +53,10 @@ _SENTENCES = {
     "PermanentRedirect": _WRONG_REGION,
     _TIMEOUT: "S3_ENDPOINT does not answer in time",
     _NO_ANSWER: "S3_ENDPOINT cannot be reached",
+    "certificate": "S3_ENDPOINT shows a certificate that is not trusted: EGRESS_CA_FILE can name the authority",
+    "dns": "S3_ENDPOINT names a host that has no address",
+    "refused": "S3_ENDPOINT refuses the connection",
+    "proxy": "S3_ENDPOINT cannot be reached through EGRESS_PROXY",
 }
 _KNOWN_CODES = {*_SENTENCES, _ABSENT, _PAST_THE_END, "SlowDown", "InternalError", "ServiceUnavailable"}
 
@@ -75,16 +89,16 @@ class S3Store:
         """Gives the library's threads time to drop their Python objects: at interpreter exit, that aborts it."""
         await asyncio.sleep(_RELEASE_SECONDS)
 
-    async def check(self) -> None:
-        """Writes, reads and deletes an object.
+    async def check(self, *, size: int = PROBE_BYTES) -> None:
+        """Writes, reads and deletes an object of so many bytes.
 
         Raises, with one sentence, ConfigurationError for a wrong setting and StoreUnavailable for a failing store.
         """
         try:
-            await self._limited(self._writes, partial(self._try_out, f"check_{secrets.token_hex(8)}"))
+            await self._limited(self._writes, partial(self._try_out, f"check_{secrets.token_hex(8)}", size))
         except _Failed as failure:
             sentence = _SENTENCES.get(failure.reason, f"The S3 store fails: {failure.reason}")
-            is_setting = failure.reason in _SENTENCES and failure.reason not in {_TIMEOUT, _NO_ANSWER}
+            is_setting = failure.reason in _SENTENCES and failure.reason not in {_TIMEOUT, *_NOT_REACHED}
             raise ConfigurationError(sentence) if is_setting else StoreUnavailable(sentence) from None
 
     async def put(self, name: str, content: bytes) -> None:
@@ -135,7 +149,7 @@ class S3Store:
             try:
                 return await self._bucket.delete_async(name)
             except BaseError as error:
-                if _reason(str(error)) != _NO_ANSWER:
+                if _reason(str(error)) not in _NOT_REACHED:
                     raise
         return await self._bucket.delete_async(name)
 
@@ -160,10 +174,11 @@ class S3Store:
             left -= len(chunk)
             yield chunk
 
-    async def _try_out(self, name: str) -> None:
-        await self._bucket.put_async(name, name.encode(), use_multipart=False)
+    async def _try_out(self, name: str, size: int) -> None:
+        content = secrets.token_bytes(size)
+        await self._bucket.put_async(name, content, use_multipart=False)
         try:
-            if bytes(await (await self._bucket.get_async(name)).bytes_async()) != name.encode():
+            if bytes(await (await self._bucket.get_async(name)).bytes_async()) != content:
                 raise _Failed("what was written is not what is read")
         finally:
             await self._bucket.delete_async(name)
@@ -212,7 +227,8 @@ def _reason(text: str) -> str:
         return code[1]
     if status:
         return status[1]
-    return _TIMEOUT if "TimedOut" in text else _NO_ANSWER
+    failures = [reason for words, reason in _CONNECTION_FAILURES.items() if words in text]
+    return _TIMEOUT if "TimedOut" in text else failures[0] if failures else _NO_ANSWER
 
 
 def _options(start: int, end: int | None) -> "GetOptions":

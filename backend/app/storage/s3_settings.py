@@ -1,6 +1,9 @@
 """The settings of a bucket at any service that speaks the S3 protocol, and its client."""
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -10,14 +13,17 @@ from urllib.parse import urlsplit
 
 from obstore.store import S3Store as Bucket
 
+from app.core.egress import Egress
+from app.core.image_settings import LOCAL_HOSTS
 from app.core.settings import ConfigurationError
 
 if TYPE_CHECKING:  # it exists for type checkers alone
-    from obstore.store import S3Credential
+    from obstore.store import ClientConfig, S3Credential
 
 RETRIES_MAX = 3
 """Of one call."""
 
+_CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _DOWNLOAD_SECONDS_MAX = 3600  # of a whole image, by a client that reads slowly; each chunk has the deadline
 _IDLE_SECONDS_MAX = 20  # many routers drop a silent connection soon after
 
@@ -33,6 +39,7 @@ class S3Settings:
     region: str = "auto"
     prefix: str = ""
     allow_http: bool = False
+    egress: Egress = field(default_factory=Egress)
 
 
 def open_bucket(settings: S3Settings, *, deadline_seconds: float) -> Bucket:
@@ -42,6 +49,21 @@ def open_bucket(settings: S3Settings, *, deadline_seconds: float) -> Bucket:
     """
     _check_syntax(settings)
     url = endpoint(settings)
+    with _without_certificates_of_the_environment():
+        return _bucket(settings, url, deadline_seconds=deadline_seconds)
+
+
+@contextmanager
+def _without_certificates_of_the_environment() -> Iterator[None]:
+    """The library reads these variables when it makes a client."""
+    hidden = {name: os.environ.pop(name) for name in _CERTIFICATE_VARIABLES if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _bucket(settings: S3Settings, url: str, *, deadline_seconds: float) -> Bucket:
     return Bucket(
         settings.bucket,
         prefix=settings.prefix or None,
@@ -59,6 +81,7 @@ def open_bucket(settings: S3Settings, *, deadline_seconds: float) -> Bucket:
         },
         credential_provider=partial(_credential, settings),
         client_options={
+            **_egress(settings.egress),
             "allow_http": url.startswith("http:"),
             "connect_timeout": timedelta(seconds=deadline_seconds / 3),
             "read_timeout": timedelta(seconds=deadline_seconds * 0.6),
@@ -71,6 +94,16 @@ def open_bucket(settings: S3Settings, *, deadline_seconds: float) -> Bucket:
             "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2},
         },
     )
+
+
+def _egress(egress: Egress) -> "ClientConfig":
+    # Without a proxy of its own the library uses the environment's. This one is used for no host.
+    options: ClientConfig = {"proxy_url": "http://127.0.0.1:9", "proxy_excludes": "*"}
+    if egress.proxy is not None:
+        options = {"proxy_url": egress.proxy.get_secret_value(), "proxy_excludes": ",".join(LOCAL_HOSTS)}
+    if egress.certificates is not None:
+        options["root_certificate"] = options["proxy_ca_certificate"] = egress.certificates
+    return options
 
 
 def _check_syntax(settings: S3Settings) -> None:

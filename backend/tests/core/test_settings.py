@@ -305,3 +305,45 @@ def test_settings_are_frozen_and_their_repr_holds_no_value() -> None:
         settings.__setattr__("port", 1)
     assert GOOD_SECRET not in f"{settings!r} {settings}"
     assert "hunter2" not in f"{settings!r} {settings}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        *(
+            (name, value, sentence)
+            for name in ("OPENAI_BASE_URL", "GEMINI_BASE_URL")
+            for value, sentence in (
+                ("https://hunter2@api.example.com/v1", "must hold no user or password"),
+                ("https://u:hunter2@api.example.com/v1", "must hold no user or password"),
+                ("https://api.example.com/v1#hunter2", "must have no # and no white space"),
+                ("https://api.example.com/v1#", "must have no # and no white space"),
+                ("https://api.example.com/hunter2 v1", "must have no # and no white space"),
+                ("https://api.example.com:hunter2/v1", "must begin with https://"),
+                ("https://[hunter2/v1", "must begin with https://"),
+                ("http://api.example.com/hunter2", "must begin with https://"),
+                ("api.example.com/hunter2", "must begin with https://"),
+            )
+        ),
+        *(
+            ("EGRESS_PROXY", value, "must look like http://proxy.example.com:3128")
+            for value in (
+                "proxy.example.com:3128",
+                "socks5://u:hunter2@proxy.example.com",
+                "http://u:hunter2@proxy.example.com:99999",
+                "http://proxy.example.com:3128/hunter2",
+                "http://proxy.example.com?hunter2",
+                "http://u:hunter2@[proxy",
+                "http://u:hunter2@pro\u2100xy",
+            )
+        ),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused_without_quoting_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"^{name} {sentence}") as raised:
+        load_settings()
+    assert "hunter2" not in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -1,18 +1,23 @@
 """A first start on a disk that is really full ends with a sentence, and the next one works once there is space."""
 
+import asyncio
+import secrets
 import subprocess
 import sys
 from functools import partial
 from itertools import product
 from pathlib import Path
 
+import pytest
 from app.core.embedded import EmbeddedPostgresError
 from app.core.settings import ConfigurationError
+from app.storage import StoreUnavailable, health
+from app.storage.filesystem import FilesystemStore
 from tests.core.embedded_servers import works
 from tests.core.faults import reason
 from tests.core.small_disks import MOUNTED, enlarge, filled, small_disk
 from tests.core.test_files import FULL, assert_kept, start
-from tests.harness import PATIENCE_SECONDS
+from tests.harness import PATIENCE_SECONDS, looks
 
 BACKEND = Path(__file__).parents[2]
 
@@ -54,6 +59,42 @@ def start_servers(disk: Path) -> None:
             enlarge(disk, "500m")
             assert works(disk / "data")
             assert (disk / "data" / "postgres" / "PG_VERSION").exists()
+
+
+def write_images(disk: Path) -> None:
+    """A probe is as large as the write that failed: small files still fit on this disk."""
+    asyncio.run(_write_images(disk))
+
+
+async def _write_images(disk: Path) -> None:
+    health.PROBE_SECONDS = 0.01
+    image, name = secrets.token_bytes(200_000), "gen_01kapn5vfe28fm63cjp43w44255s68.png"
+    with small_disk(disk, "size=256k"):
+        folder = FilesystemStore(disk / "images")
+        await folder.open()
+        store = health.MonitoredStore(folder)
+        (disk / "other").write_bytes(bytes(100_000))
+        await folder.check(size=1000)
+        with pytest.raises(StoreUnavailable):
+            await store.put(name, image)
+        with pytest.raises(StoreUnavailable, match="is full"):
+            await folder.check(size=len(image))
+        for _ in range(20):
+            assert store.is_failing
+            await asyncio.sleep(0.01)
+        enlarge(disk, "2m")
+        for _ in looks():
+            if not store.is_failing:
+                break
+            await asyncio.sleep(0.01)
+        await store.put(name, image)
+        assert folder.free_bytes() < 2 * 1024 * 1024
+        await store.close()
+        await folder.close()
+
+
+def test_a_full_disk_fails_until_an_image_of_that_size_fits_on_it(tmp_path: Path) -> None:
+    run_where_it_may_mount("write_images", tmp_path)
 
 
 def test_a_secret_is_complete_or_missing_on_a_disk_that_is_too_small_for_it(tmp_path: Path) -> None:

@@ -53,6 +53,12 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that fails is tried again at once."""
+    monkeypatch.setattr("app.storage.health.PROBE_SECONDS", 0.02)
+
+
+@pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch, externals: dict[str, Any], database_url: str) -> Connect:
     """Connections, in every application that is started from now on, that wait for a lock while a test holds it."""
 

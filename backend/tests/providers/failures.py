@@ -1,13 +1,14 @@
 """The failures of a provider, in either dialect: how many calls each costs, and whether they may have been paid."""
 
 import asyncio
+import gzip
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from io import BytesIO
-from typing import Literal
+from typing import Literal, get_args
 
 from PIL import Image
 from tests.standins import gemini, openai
@@ -16,6 +17,9 @@ from tests.standins.wire import Reply, json_reply
 Dialect = Literal["gemini", "openai"]
 Place = Literal["there", "refused", "no TLS", "full"]
 """Where the provider's URL points: its stand-in, a closed port, a port without TLS, or a full accept queue."""
+
+
+_WHOLE = gemini.image_bytes(1024, 1024)
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,13 @@ class Failure:
     place: Place = "there"
     is_silent: bool = False
     """The call ends at its deadline."""
+    only: Dialect | None = None
+    """The only dialect that has it; by default both have."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the client is told not to repeat its request."""
+        return self.may_have_been_paid or self.code == "content_policy_violation"
 
     def reply(self, dialect: Dialect) -> Reply:
         return self.gemini if dialect == "gemini" else self.openai
@@ -49,6 +60,27 @@ def alike(name: str, reply: Reply) -> Failure:
 def unread(name: str, image: bytes) -> Failure:
     """A reply with these bytes in place of the image."""
     return Failure(name, gemini.drawn(image), openai.in_place(image))
+
+
+def of_json(name: str, body: object) -> Failure:
+    """A 200 with this body, which is the same in both dialects."""
+    return alike(name, json_reply(body))
+
+
+def stated(name: str, google: object, endpoint: object) -> Failure:
+    """A 200 whose body is one of these errors."""
+    return Failure(f"200, {name}", json_reply({"error": google}), json_reply({"error": endpoint, "data": None}))
+
+
+def compressed(name: str, encoding: str, encode: Callable[[bytes], bytes]) -> Failure:
+    """A 200 with a body in this encoding."""
+    google, endpoint = encode(gemini.drawn(_WHOLE).content), encode(openai.in_place(_WHOLE).content)
+    headers = {"Content-Encoding": encoding}
+    return Failure(name, Reply(google, 200, headers), Reply(endpoint, 200, headers))
+
+
+def refused(failure: Failure, *, only: Dialect, paid: bool) -> Failure:
+    return replace(failure, code="content_policy_violation", only=only, may_have_been_paid=paid)
 
 
 def unpaid(failure: Failure, *, calls: int = 1, code: str = "provider_unavailable", place: Place = "there") -> Failure:
@@ -89,8 +121,9 @@ def _nothing() -> Failure:
     return replace(nothing, calls=2, code="no_image_returned")
 
 
-_WHOLE = gemini.image_bytes(1024, 1024)
 _ANSWER = gemini.drawn(_WHOLE).content
+_LARGE = gzip.compress(bytes(65 * 1024 * 1024), 1)
+_POLICY, _AZURE = {"code": "content_policy_violation"}, {"inner_error": {"code": "ResponsibleAIPolicyViolation"}}
 _PER_DAY = gemini.throttled(retry_delay="3s", quota_id="GenerateRequestsPerDayPerProjectPerModel")
 _NEVER = Reply(gate=asyncio.Event())
 
@@ -119,7 +152,10 @@ SENT = [
     alike("408 of a gateway", gemini.html(408)),
     alike("499 of a gateway", gemini.html(499)),
     alike("302 to elsewhere", Reply(b"", 302, {"Location": "/elsewhere"})),
+    alike("302 to the same place", Reply(b"", 302, {"Location": ""})),
+    alike("201 without an image", json_reply({"data": [], "candidates": []}, status=201)),
     alike("202 without an image", Reply(b"{}", 202)),
+    alike("204", Reply(b"", 204)),
     alike("connection reset", Reply(is_reset=True)),
     alike("connection closed without an answer", Reply(is_closed=True)),
     alike("connection closed in the middle of the answer", Reply(_ANSWER, cut_after=1000)),
@@ -129,11 +165,14 @@ UNREAD = [
     alike("200, empty", Reply()),
     alike("200, JSON that is cut off", Reply(_ANSWER[:-100])),
     alike("200, JSON of another shape", json_reply({"candidates": "none", "data": "none"})),
-    Failure(
-        "200, a byte order mark",
-        Reply(b"\xef\xbb\xbf" + _ANSWER),
-        Reply(b"\xef\xbb\xbf" + openai.in_place(_WHOLE).content),
+    of_json("200, JSON in a list of two", [{"data": [], "candidates": []}] * 2),
+    compressed("200, gzip that is cut off", "gzip", lambda content: gzip.compress(content)[:-9]),
+    compressed("200, gzip that is none", "gzip", bytes),
+    compressed(
+        "200, gzip of more than an answer may have", "gzip", lambda _: gzip.compress(bytes(65 * 1024 * 1024), 1)
     ),
+    compressed("200, an encoding that is not known", "br", bytes),
+    compressed("200, compressed three times", "gzip, gzip, gzip", bytes),
     alike("200, more than an answer may have", Reply(b" " * 1024 * 1024, is_endless=True)),
     _broken_base64(),
     unread("no image", b"words"),
@@ -144,12 +183,37 @@ UNREAD = [
     unread("an image of another shape", gemini.image_bytes(1536, 1024)),
     _nothing(),
 ]
+STATED = [
+    unpaid(stated("the error 429", {"code": 429}, {"code": 429}), calls=3),
+    unpaid(stated("the error 503", {"code": 503}, {"code": "503"}), calls=3),
+    unpaid(stated("the error 401", {"status": "UNAUTHENTICATED"}, {"code": "invalid_api_key"})),
+    unpaid(stated("the error 404", {"status": "NOT_FOUND"}, {"type": "x", "code": "model_not_found"})),
+    unpaid(
+        stated("the error 400", {"status": "INVALID_ARGUMENT"}, {"type": "invalid_request_error", "code": None}),
+        code="provider_failed",
+    ),
+    stated("the error 500", {"code": 500, "status": "INTERNAL"}, {"type": "server_error"}),
+    stated("an error of no known name", {}, {"code": "something"}),
+    of_json("200, an error in words alone", {"error": "Words of the provider"}),
+    refused(stated("`content_policy_violation` (OpenAI)", {}, _POLICY), only="openai", paid=False),
+    refused(stated("Azure's refusal (OpenAI)", {}, _AZURE), only="openai", paid=False),
+    refused(alike("200, the prompt is refused (Gemini)", gemini.blocked_prompt("SAFETY")), only="gemini", paid=True),
+    refused(alike("200, the image is refused (Gemini)", gemini.candidate("image_safety")), only="gemini", paid=True),
+]
 SILENT = [
     silent(alike("silence until the deadline", _NEVER)),
     silent(alike("silence in the middle of the answer", Reply(_ANSWER[:1000], is_stuck=True))),
 ]
-FAILURES = [*NOT_SENT, *REFUSED, *SENT, *UNREAD, *SILENT]
+FAILURES = [*NOT_SENT, *REFUSED, *SENT, *UNREAD, *STATED, *SILENT]
 BY_NAME = {failure.name: failure for failure in FAILURES}
+
+
+def failures_of(dialect: Dialect) -> list[Failure]:
+    return [failure for failure in FAILURES if failure.only in {None, dialect}]
+
+
+CASES = [(dialect, failure) for dialect in get_args(Dialect) for failure in failures_of(dialect)]
+"""Every failure in each dialect that has it, for a test with the fixture `remote`."""
 
 
 @asynccontextmanager

@@ -7,13 +7,15 @@ from io import StringIO
 
 import pytest
 from app.core.errors import ApiError
-from app.providers import ProviderFailed
-from tests.providers.failures import BY_NAME, FAILURES, Failure, provider_url
+from app.providers import ProviderFailed, ProviderUnavailable
+from tests.providers.failures import BY_NAME, CASES, Failure, provider_url
 from tests.providers.remote import RemoteSetup, banana, soon
 from tests.standins.wire import Reply
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
+@pytest.mark.parametrize(
+    ("remote", "failure"), CASES, indirect=["remote"], ids=[f"{dialect}-{failure.name}" for dialect, failure in CASES]
+)
 async def test_each_failure_costs_its_number_of_calls_and_its_error_says_whether_they_may_have_been_paid(
     remote: RemoteSetup, failure: Failure
 ) -> None:
@@ -33,7 +35,9 @@ async def test_each_failure_costs_its_number_of_calls_and_its_error_says_whether
 CAME: Mapping[str, Mapping[str, object]] = {
     "200, HTML": {"status": 200, "media_type": "text/html", "kind": "html"},
     "200, empty": {"status": 200, "media_type": "none", "kind": "empty", "bytes": 0},
-    "200, a byte order mark": {"kind": "byte order mark"},
+    "200, gzip that is none": {"kind": "compressed", "encoding": "gzip"},
+    "200, an encoding that is not known": {"kind": "compressed", "encoding": "other"},
+    "200, the error 401": {"status": 401, "reason": "credentials, permission or model"},
     "200, JSON that is cut off": {"kind": "json"},
     "200, more than an answer may have": {"status": 200, "kind": "other"},
     "GIF": {"media_type": "application/json", "kind": "json", "image_kind": "gif"},
@@ -43,8 +47,9 @@ CAME: Mapping[str, Mapping[str, object]] = {
     "an image of another shape": {"image_kind": "png"},
     "502 of a gateway": {"status": 502, "media_type": "text/html", "kind": "html"},
     "500": {"status": 500, "media_type": "application/json", "kind": "json"},
-    "connection reset": {"failure": "ReadError"},
-    "connection refused": {"failure": "ConnectError"},
+    "connection reset": {"failure": "ReadError", "reason": "lost"},
+    "connection refused": {"failure": "ConnectError", "reason": "refused"},
+    "TLS fails": {"failure": "ConnectError", "reason": "tls"},
 }
 
 
@@ -65,3 +70,12 @@ async def test_an_unknown_media_type_is_not_logged(remote: RemoteSetup, log: Str
         await remote.open().draw(banana(), deadline=soon())
     assert '"media_type": "other"' in log.getvalue()
     assert "canary" not in log.getvalue()
+
+
+async def test_check_says_of_a_silent_provider_that_it_does_not_answer_in_time(
+    remote: RemoteSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.providers.upstream._PROBE_SECONDS", 0.05)
+    remote.fail("silence until the deadline")
+    with pytest.raises(ProviderUnavailable, match="_BASE_URL does not answer in time"):
+        await remote.open().check()

@@ -52,13 +52,6 @@ async def test_of_several_images_the_last_is_the_result(gemini: GeminiProvider, 
     assert (await gemini.draw(banana(), deadline=soon())).content == RED_PNG
 
 
-async def test_thoughts_alone_are_no_image(gemini: GeminiProvider, google: GeminiStandIn) -> None:
-    sketch = json.loads(drawn(b"", thought=RED_PNG).content)["candidates"][0]["content"]["parts"][:2]
-    google.faults.extend([candidate("STOP", *sketch)] * 2)
-    with pytest.raises(NoImageReturned):
-        await gemini.draw(banana(), deadline=soon())
-
-
 async def test_the_media_type_comes_from_the_bytes_and_not_from_the_providers_claim(
     gemini: GeminiProvider, google: GeminiStandIn
 ) -> None:

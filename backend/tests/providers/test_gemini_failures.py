@@ -10,10 +10,12 @@ from app.core.errors import ApiError, Unavailable
 from app.core.pool import BoundedPool
 from app.providers import ContentRefused, DrawRequest, ProviderFailed, ProviderTimeout, ProviderUnavailable, Size
 from app.providers.gemini import GeminiProvider
-from tests.providers.failures import FAILURES, Failure
+from tests.providers.failures import CASES, Failure
 from tests.providers.remote import KEY, RED_PNG, GeminiWithin, OpenUpstream, RemoteSetup, banana, gemini_provider, soon
 from tests.standins.gemini import GeminiStandIn, blocked_prompt, drawn, failed, html, image_bytes, slow, throttled
 from tests.standins.wire import Reply
+
+ANSWERED = [(dialect, failure) for dialect, failure in CASES if failure.place == "there"]
 
 
 async def test_an_image_of_another_shape_is_neither_distorted_nor_paid_for_again(
@@ -154,9 +156,7 @@ async def test_at_most_readers_max_responses_are_in_memory_at_a_time(
     assert at_once == 2
 
 
-@pytest.mark.parametrize(
-    "failure", [failure for failure in FAILURES if failure.place == "there"], ids=lambda failure: failure.name
-)
+@pytest.mark.parametrize(("remote", "failure"), ANSWERED, indirect=["remote"])
 async def test_neither_the_key_nor_the_providers_words_are_in_an_error_or_a_log(
     remote: RemoteSetup, google_url: str, endpoint_url: str, lines: list[str], failure: Failure
 ) -> None:

@@ -61,14 +61,54 @@ async def test_a_download_has_the_deadline_of_its_drawing(
         await openai.draw(banana(), deadline=asyncio.get_running_loop().time() + 0.2)
 
 
-async def test_a_download_that_redirects_is_not_followed(
-    openai: OpenAIProvider, endpoint: OpenAIStandIn, endpoint_url: str
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://127.0.0.1:1/1.png",
+        "http://localhost/1.png",
+        "//pictures.test/1.png",
+        "https://pictures.test/1.png",
+        "https://user@pictures.test/1.png",
+        "file:///etc/passwd",
+        "http://[",
+        "data:image/png;base64,AAAA",
+    ],
+)
+async def test_a_redirect_to_another_origin_is_not_followed(
+    openai_resolving: OpenAIResolving,
+    endpoint: OpenAIStandIn,
+    endpoint_url: str,
+    internet: list[httpx2.Request],
+    target: str,
 ) -> None:
     endpoint.faults.append(at(f"{endpoint_url}/files/1024x1024.png"))
-    endpoint.file_faults.append(Reply(b"", 302, {"Location": f"{endpoint_url}/files/1024x1024.png"}))
+    endpoint.file_faults.append(Reply(b"", 302, {"Location": target}))
+    with pytest.raises(ProviderFailed):
+        await openai_resolving(resolve_in_public).draw(banana(), deadline=soon())
+    assert (len(endpoint.seen), internet) == (2, [])
+
+
+async def test_redirects_end_after_the_third(openai: OpenAIProvider, endpoint: OpenAIStandIn) -> None:
+    endpoint.faults.append(at("/files/1024x1024.png"))
+    endpoint.file_faults.extend([Reply(b"", 307, {"Location": "/files/1024x1024.png"})] * 9)
     with pytest.raises(ProviderFailed):
         await openai.draw(banana(), deadline=soon())
-    assert len(endpoint.seen) == 2
+    assert [seen.method for seen in endpoint.seen] == ["POST", *["GET"] * 4]
+
+
+async def test_each_redirect_is_resolved_and_checked_anew(
+    openai_resolving: OpenAIResolving, endpoint: OpenAIStandIn, internet: list[httpx2.Request]
+) -> None:
+    """A host that resolves to a private address once it has redirected is not requested again."""
+    found = iter([PUBLIC, ["127.0.0.1"]])
+
+    async def resolve(_host: str, _port: int) -> Sequence[str]:
+        return next(found)
+
+    endpoint.faults.append(at("https://pictures.test/redirect"))
+    with pytest.raises(ProviderFailed):
+        await openai_resolving(resolve).draw(banana(), deadline=soon())
+    assert [request.url.host for request in internet] == PUBLIC
 
 
 @pytest.fixture
@@ -81,6 +121,8 @@ def internet(monkeypatch: pytest.MonkeyPatch, endpoint_url: str) -> list[httpx2.
         if str(request.url).startswith(f"{endpoint_url}/"):
             return await send(transport, request)
         sent.append(request)
+        if request.url.path == "/redirect":
+            return httpx2.Response(302, headers={"Location": "/1.png"}, stream=httpx2.ByteStream(b""))
         return httpx2.Response(200, stream=httpx2.ByteStream(IMAGE))
 
     monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", watch)
@@ -201,8 +243,8 @@ async def test_no_spelling_of_a_loopback_address_reaches_it(
         "file:///etc/passwd",
         "gopher://127.0.0.1:1/",
         "//127.0.0.1/",
-        "/files/1.png",
-        "",
+        f"//127.0.0.1:{port}/1.png",
+        f" {trap_url}/1.png",
         "https://",
         "https://\x00/",
     ]

@@ -63,7 +63,7 @@ class GeminiStandIn:
         return drawn(_image(seen.json()))
 
     def _refusal(self, seen: Seen) -> Reply | None:
-        match, key = _TARGET.fullmatch(seen.target), seen.headers.get("x-goog-api-key")
+        match, key = _TARGET.fullmatch(seen.path), seen.headers.get("x-goog-api-key")
         if key is None:
             return failed(403, "PERMISSION_DENIED")
         if key != self._api_key:

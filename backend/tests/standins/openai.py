@@ -33,9 +33,9 @@ class OpenAIStandIn:
     def _refusal(self, seen: Seen) -> Reply | None:
         if seen.headers.get("authorization") != f"Bearer {self._api_key}":
             return failed(401, "invalid_api_key")
-        if (seen.method, seen.target) in {("GET", path) for path in _ABOUT_MODELS}:
+        if (seen.method, seen.path) in {("GET", path) for path in _ABOUT_MODELS}:
             return None
-        if (seen.method, seen.target) != ("POST", "/v1/images/generations"):
+        if (seen.method, seen.path) != ("POST", "/v1/images/generations"):
             return failed(404, "not_found")
         body = seen.json()
         if body.get("model") != MODEL:
@@ -61,7 +61,7 @@ def failed(status: int, code: str, *, headers: dict[str, str] | None = None) -> 
 
 
 def _reply(seen: Seen) -> Reply:
-    return json_reply(_ABOUT_MODELS[seen.target]) if seen.method == "GET" else _drawn(seen)
+    return json_reply(_ABOUT_MODELS[seen.path]) if seen.method == "GET" else _drawn(seen)
 
 
 _MODEL = {"id": MODEL, "object": "model", "created": 1713833628, "owned_by": "openai"}

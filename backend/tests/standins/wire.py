@@ -20,6 +20,11 @@ class Seen:
     headers: dict[str, str]
     body: bytes
 
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
     def json(self) -> Any:
         return json.loads(self.body)
 

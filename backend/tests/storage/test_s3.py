@@ -254,7 +254,7 @@ async def test_check_distinguishes_a_missing_a_silent_and_a_failing_endpoint(
     settings: S3Settings, server: S3Server
 ) -> None:
     nowhere = S3Store(replace(settings, endpoint="http://127.0.0.1:1"), deadline_seconds=5)
-    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+    with pytest.raises(StoreUnavailable, match="S3_ENDPOINT refuses the connection"):
         await nowhere.check()
     store = S3Store(settings, deadline_seconds=0.5)
     server.fail("hang", times=100)

@@ -22,8 +22,11 @@ async def get_health() -> Health:
 @router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses=problems())
 async def get_readiness(services: CurrentServices) -> Readiness:
-    """Tell whether requests can be served: the database answers and its schema is not behind."""
-    await service.check_ready(services.engine, recording=services.generations.ledger.is_alive)
+    """Tell whether requests can be served: the database answers, its schema is not behind, images can be stored."""
+    generations = services.generations
+    await service.check_ready(
+        services.engine, recording=generations.ledger.is_alive, storing=not generations.store.is_failing
+    )
     return Readiness()
 
 

@@ -18,12 +18,15 @@ class InvalidMetricsToken(Unauthorized):
     code, detail = "invalid_metrics_token", "Invalid metrics token"
 
 
-async def check_ready(engine: AsyncEngine, *, recording: bool) -> None:
-    """Returns if generations are being recorded, and the database answers within DATABASE_SECONDS_MAX, can be written
-    to and has a schema that is not behind. Else raises Unavailable with the reason, after not much longer than that.
+async def check_ready(engine: AsyncEngine, *, recording: bool, storing: bool) -> None:
+    """Returns if generations are being recorded, images can be stored, and the database answers within
+    DATABASE_SECONDS_MAX, can be written to and has a schema that is not behind. Else raises Unavailable with the
+    reason, after not much longer than that.
     """
     if not recording:
         raise Unavailable("Generations are not being recorded; restart this process")
+    if not storing:
+        raise Unavailable("Images cannot be stored")
     # The driver may take seconds to give up on a server that hangs; the answer does not wait for it. The task goes on
     # for that long: it drops the connections that have died.
     task = asyncio.create_task(_check_database(engine))

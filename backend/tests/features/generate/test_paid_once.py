@@ -19,9 +19,9 @@ from app.storage.filesystem import FilesystemStore
 from tests.conftest import Start
 from tests.features.generate.painted import Painted, painted, painted_by_openai
 from tests.features.usage.recorded import total
-from tests.harness import generate
+from tests.harness import generate, until_ready
 from tests.problems import check_problem
-from tests.providers.failures import BY_NAME, FAILURES, Dialect, Place, provider_url
+from tests.providers.failures import BY_NAME, Dialect, Place, failures_of, provider_url
 from tests.standins import gemini
 from tests.standins.wire import Reply
 
@@ -59,7 +59,9 @@ async def ask(there: Painted, reply: Reply) -> Told:
 async def walk(start: Start, dialect: Dialect) -> dict[str, Told]:
     """For each failure, the code, the calls that it cost, and whether the client is told not to repeat."""
     found: dict[str, Told] = {}
-    for (place, is_silent), failures in groupby(FAILURES, key=lambda failure: (failure.place, failure.is_silent)):
+    for (place, is_silent), failures in groupby(
+        failures_of(dialect), key=lambda failure: (failure.place, failure.is_silent)
+    ):
         async with failing(start, dialect, place, is_silent=is_silent) as there:
             found |= {failure.name: await ask(there, failure.reply(dialect)) for failure in failures}
     return found
@@ -72,7 +74,7 @@ async def test_every_way_of_failing_costs_what_it_must_and_its_client_is_told_wh
 ) -> None:
     found = await walk(start, dialect)
     sys.stdout.writelines(f"{dialect} | {name} | {calls} | {final}\n" for name, (_, calls, final) in found.items())
-    assert found == {failure.name: (failure.code, failure.calls, failure.may_have_been_paid) for failure in FAILURES}
+    assert found == {each.name: (each.code, each.calls, each.is_final) for each in failures_of(dialect)}
 
 
 @pytest.mark.parametrize(("name", "most"), [("503", 12), ("502 of a gateway", 10)])
@@ -145,6 +147,7 @@ async def test_whatever_fails_after_an_image_was_drawn_the_client_is_told_not_to
     async with painted(start) as there:
         monkeypatch.setattr(owner, method, fail)
         for route in ("/v1/generate", "/v1/images/generations"):
+            await until_ready(there.client)
             answer = await there.client.post(route, json={"prompt": "A cute banana"}, headers=there.key.headers)
             check_problem(answer, status, code)
             assert is_final(answer)

@@ -1,8 +1,9 @@
 """Pictures in a bucket: through this server, or from the bucket itself by an address that is good for a while."""
 
 import base64
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import httpx2
@@ -11,11 +12,14 @@ from pydantic import SecretStr
 from tests.conftest import Start
 from tests.features.generate.painted import Painted, painted
 from tests.features.usage.recorded import total
-from tests.harness import generate
+from tests.harness import generate, until_ready
 from tests.problems import check_problem
 from tests.standins.s3 import S3Server, Seen, s3_server
 
 SECONDS = 60
+
+Breakable = tuple[Painted, Callable[[], object], Callable[[], object]]
+"""An application, a function that breaks its store, and one that mends it."""
 
 
 @pytest.fixture
@@ -143,6 +147,7 @@ async def test_bytes_are_answered_as_they_were_drawn_and_not_read_again(
         assert (replay.content, replay.headers["idempotent-replayed"]) == (answer.content, "true")
 
 
+@pytest.mark.usefixtures("quick_probes")
 async def test_a_store_that_fails_is_a_503_that_does_not_count(
     start: Start, database: asyncpg.Connection, bucket: S3Server
 ) -> None:
@@ -153,5 +158,44 @@ async def test_a_store_that_fails_is_a_503_that_does_not_count(
         assert refused.headers["x-should-retry"] == "false", "it was drawn"
         assert await total(database, there.key) == 0
         bucket.recover()
+        await until_ready(there.client)
         assert (await generate(there.client, there.key)).status_code == 200
         assert await total(database, there.key) == 1
+
+
+@asynccontextmanager
+async def on_disk(start: Start, folder: Path) -> AsyncIterator[Breakable]:
+    async with painted(start, data_dir=folder) as there:
+        incoming, moved = folder / "pictures" / "incoming", folder / "moved"
+        yield there, lambda: incoming.rename(moved), lambda: moved.rename(incoming)
+
+
+@asynccontextmanager
+async def in_s3(start: Start, bucket: S3Server) -> AsyncIterator[Breakable]:
+    async with kept(start, bucket) as there:
+        yield there, lambda: bucket.fail("internal_error", times=10**6, method="PUT"), bucket.recover
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+@pytest.mark.usefixtures("quick_probes")
+async def test_of_ten_calls_on_a_store_that_fails_one_is_paid_and_the_others_may_be_repeated(
+    start: Start, database: asyncpg.Connection, bucket: S3Server, tmp_path: Path, kind: str
+) -> None:
+    async with on_disk(start, tmp_path) if kind == "disk" else in_s3(start, bucket) as (there, break_it, mend_it):
+        headers = {**there.key.headers, "Idempotency-Key": "before"}
+        before = await there.client.post("/v1/generate", json={"prompt": "A cute banana"}, headers=headers)
+        there.provider.seen.clear()
+        break_it()
+        refused = [await generate(there.client, there.key) for _ in range(10)]
+        assert [answer.status_code for answer in refused] == [503] * 10
+        assert len(there.provider.seen) == 1
+        assert [answer.headers.get("x-should-retry") for answer in refused] == ["false", *[None] * 9]
+        check_problem(await there.client.get("/ready"), 503, "unavailable")
+        again = await there.client.post("/v1/generate", json={"prompt": "A cute banana"}, headers=headers)
+        assert (again.status_code, again.content) == (200, before.content), "a replay needs no provider"
+        test_key = await there.account.create_key(environment="test")
+        assert (await generate(there.client, test_key)).status_code == 200, "nor does a test key"
+        mend_it()
+        await until_ready(there.client)
+        assert (await generate(there.client, there.key)).status_code == 200
+        assert await total(database, there.key) == 2
