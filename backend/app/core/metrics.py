@@ -42,6 +42,10 @@ class Metrics:
         self.own_decisions = self._counter("limit_own_decisions", "Calls decided by a process without shared limits.")
         self.overload_refusals = self._counter("overload_refusals", "Requests refused because too many were at work.")
 
+        self.connections_ended = self._counter(
+            "connections_ended", "Connections that the server ended, by what their clients did not keep.", ["bound"]
+        )
+
     def text(self) -> bytes:
         """All counters in Prometheus' text format."""
         if _SHARED_FOLDER not in os.environ:
