@@ -173,7 +173,9 @@ class HttpProtocol(HttpToolsProtocol):
         if unread := self.transport.get_write_buffer_size():
             held = max(unread, self._current.large_bytes if isinstance(self._current, FastResponse) else 0)
             return Wait(WaitFor.READER, amount=acknowledged_bytes(self.transport), unread=held)
-        awaits_body = self._is_in_body and not self.pipeline and not self._is_ending
+        awaits_body = self._is_in_body and not (
+            self.pipeline or self._is_ending or self.cycle.waiting_for_100_continue  # the client waits for the server
+        )
         is_at_work = self._current is not None and not self._current.response_complete and not awaits_body
         if is_at_work or self.transport.is_closing():
             return Wait(WaitFor.NOTHING)

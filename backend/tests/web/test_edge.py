@@ -51,7 +51,8 @@ class Application:
         path = scope["path"]
         try:
             if path == "/held":
-                await self.let_go.wait()
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await self.let_go.wait()
             elif path != "/unread":
                 while (message := await receive()).get("more_body"):
                     pass
@@ -232,12 +233,22 @@ async def test_a_body_that_nobody_waits_for_any_more_ends_the_connection_without
 
 
 async def test_a_body_behind_a_request_at_work_has_its_time_when_its_turn_has_come(application: Application) -> None:
-    async with small_server(application, bounds=bounds(body_seconds=0.05)) as port, connection(port) as ends:
+    async with small_server(application, bounds=bounds(body_seconds=0.5)) as port, connection(port) as ends:
         ends[1].write(GET.replace(b"/a", b"/held") + b"\r\n" + POST % b"a")
+        await asyncio.sleep(0.8)
+        application.let_go.set()
+        assert await path_of(ends) == "/held"
+        ends[1].write(b" " * 100 + POST % b"b")
+        assert await path_of(ends) == "/a"
+        await check_refused(ends, 408)
+
+
+async def test_a_client_that_waits_for_a_100_is_not_late(application: Application) -> None:
+    async with small_server(application, bounds=bounds(body_seconds=0.05)) as port, connection(port) as ends:
+        ends[1].write(POST.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n") % b"held")
         await asyncio.sleep(0.2)
         application.let_go.set()
         assert await path_of(ends) == "/held"
-        await check_refused(ends, 408)
 
 
 @pytest.mark.parametrize(
