@@ -9,7 +9,7 @@ FAST := tests/core/test_logs.py tests/core/test_pool.py tests/core/test_security
   tests/generations tests/providers tests/ratelimit/test_limit.py tests/ratelimit/test_memory.py tests/ratelimit/test_slots.py tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies screenshots check bench bench-scale bench-limits bench-overload bench-provider bench-memory bench-console bench-migration chaos settings-docs lock clean
+.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-memory bench-console bench-migration chaos settings-docs lock clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ bench-limits: .venv/dev.installed ## what callers feel while Redis is in trouble
 
 bench-overload: .venv/dev.installed ## goodput, refusals and health at ten times the capacity (needs wrk)
 	cd backend && ../$(BIN)/python -m benchmarks.overload
+
+bench-edge: .venv/dev.installed ## what a caller feels beside thousands who send slowly, never read or are idle, with SECONDS=<n> for so long
+	cd backend && ../$(BIN)/python -m benchmarks.edge $(SECONDS)
 
 bench-provider: .venv/dev.installed ## thousands of generations in flight on a provider that takes ten seconds
 	cd backend && ../$(BIN)/python -m benchmarks.in_flight

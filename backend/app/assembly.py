@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
+from app.core.bounds import EdgeBounds
 from app.core.db import SessionMaker, connect_for_writing, create_engine
 from app.core.fair_queue import FairPool, FairQueue
 from app.core.log_stream import dropped_lines_counted
@@ -45,7 +46,8 @@ _SCALED_AT_A_TIME = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Externals:
-    """What the services take from outside this process, and a test can replace: clocks and a connection.
+    """What is taken from outside this process, and a test can replace: clocks, a connection, and how long clients may
+    take.
 
     `clock`, in seconds since 1970, dates tokens and ids. Limits in memory and the cache of callers count the seconds of
     `limit_clock` and `cache_clock`. `connect` makes the ledger's connection; None makes it as the
@@ -56,6 +58,7 @@ class Externals:
     limit_clock: Callable[[], float] = time.monotonic
     cache_clock: Callable[[], float] = time.monotonic
     connect: Connect | None = None
+    edge_bounds: EdgeBounds = field(default_factory=EdgeBounds)
 
 
 _REAL = Externals()

@@ -22,6 +22,7 @@ from app.features.openai.dependencies import answer_error as openai_error
 from app.features.usage import api as usage
 from app.storage.configured import image_origins
 from app.web.app import App
+from app.web.connections import Connections
 from app.web.openapi import operation_id
 from app.web.overload import OverloadGuard
 from app.web.prepared_refusals import PreparedRefusals
@@ -43,22 +44,25 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
     Raises ConfigurationError without `database_url` or a secret.
     """
     require_database_url(settings)
-    metrics = Metrics()
+    externals, metrics = externals or Externals(), Metrics()
     guard = OverloadGuard(settings.requests_max, metrics, proxies=settings.trusted_proxies)
+    connections = Connections(externals.edge_bounds, metrics, per_address_max=settings.connections_per_address_max)
     console = Console(settings, PAGES, image_origins=image_origins(settings))
-    web = WebSettings(settings.public_url, settings.trusted_proxies, _ERROR_FORMATS)
+    web = WebSettings(settings.public_url, settings.trusted_proxies, _ERROR_FORMATS, externals.edge_bounds)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[LifespanState]:
-        async with open_services(settings, externals or Externals(), metrics=metrics) as services:
+        async with open_services(settings, externals, metrics=metrics) as services:
             yield {
                 "overload_guard": guard,
+                "connections": connections,
                 "prepared_refusals": await PreparedRefusals.prepare({"web": web, "console": console}),
                 "web": web,
                 "services": services,
                 "console": console,
             }
         guard.close()
+        connections.close()
         write_pending_lines()  # uvicorn ends a worker by the signal that it got, past everything that runs at an exit
 
     app = App(

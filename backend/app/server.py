@@ -4,12 +4,13 @@ import gc
 import math
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -34,6 +35,7 @@ _ACCEPTED_PER_TURN = 16
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
 
+_DESCRIPTORS = 65_536
 _GRACE_SECONDS_MIN, _GRACE_MARGIN_SECONDS = 30, 5
 # Longer than the usual clients and proxies keep an idle connection (at most 60 seconds), so that they close it and not
 # the server: a request that is sent while the server closes its connection would fail.
@@ -120,6 +122,7 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
         timeout_graceful_shutdown=grace_seconds(settings),
     )
     configure_logging(settings.log_level)
+    _allow_descriptors()
     # In one turn the event loop accepts one connection on each listening socket. During an overload its turns are long,
     # and a health check comes on a new connection, which waits behind all others.
     sockets = [listener, *(listener.dup() for _ in range(_ACCEPTED_PER_TURN - 1))]
@@ -132,6 +135,15 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
                     raise ConfigurationError("The workers cannot start; the log has the reason.")
     else:
         _Server(config, stop).run(sockets=sockets)
+
+
+def _allow_descriptors() -> None:
+    """Lets this process and its workers have as many open files as they may: each connection is one, and by default
+    there may be 1,024.
+    """
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(allowed, min(most, _DESCRIPTORS)), most))
 
 
 def http_config(app: ASGIApp | Callable[[], FastAPI], **process: Any) -> uvicorn.Config:

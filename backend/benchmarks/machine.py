@@ -31,6 +31,7 @@ ACCOUNT = {"email": "bench@example.com", "password": "correct horse battery stap
 WIDE_OPEN = {
     **{name.upper(): "1000000/second" for name in LimitSettings.model_fields if re.search("_limit_(?!mode)", name)},
     "GENERATE_CONCURRENCY_PER_KEY": "1000000",
+    "CONNECTIONS_PER_ADDRESS_MAX": "1000000",
 }
 """Settings under which no limit is met by accident."""
 

@@ -5,13 +5,15 @@
       Unauthorized      401  no credential, or one that is not valid
       NotFound          404  it does not exist, or belongs to another account
       MethodNotAllowed  405
-      RequestTimeout    408  the body did not arrive in time
+      RequestTimeout    408  the headers or the body did not arrive in time
       Conflict          409  it contradicts what is stored
       TooLarge          413
+      UriTooLong        414
       UnsupportedMedia  415
       Invalid           422  readable, but a field breaks its rule
       RateLimited       429  too many calls in a time
         ConcurrencyLimited   too many calls at a time
+      HeadersTooLarge   431
       InternalError     500  a defect of this program
       Unavailable       503  the database or a queue cannot take the request now
         Overloaded           this process works on as many requests as it may
@@ -101,7 +103,7 @@ class MethodNotAllowed(ApiError):
 
 class RequestTimeout(ApiError):
     status, title, code = 408, "Request Timeout", "request_timeout"
-    detail = "The body did not arrive in time"
+    detail = "The request did not arrive in time"
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -116,6 +118,11 @@ class Conflict(ApiError):
 class TooLarge(ApiError):
     status, title, code = 413, "Content Too Large", "body_too_large"
     detail = "The body is larger than 64 KiB"
+
+
+class UriTooLong(ApiError):
+    status, title, code = 414, "URI Too Long", "uri_too_long"
+    detail = "The request line is longer than 8 KiB"
 
 
 class UnsupportedMedia(ApiError):
@@ -151,6 +158,11 @@ class RateLimited(ApiError):
 
 class ConcurrencyLimited(RateLimited):
     code, detail = "concurrency_limit_exceeded", "Too many generations of this key are running"
+
+
+class HeadersTooLarge(ApiError):
+    status, title, code = 431, "Request Header Fields Too Large", "headers_too_large"
+    detail = "There may be 100 headers, of 16 KiB each and 64 KiB together"
 
 
 class InternalError(ApiError):

@@ -81,3 +81,12 @@ class LimitSettings(BaseModel):
         le=1_000_000,
         description="Requests that one process works on at a time; beyond it, 503 `overloaded` at once.",
     )
+    connections_per_address_max: int = Field(
+        default=1000,
+        ge=1,
+        le=1_000_000,
+        description=(
+            "Connections that one process keeps for one address (IPv6: per /64) outside `TRUSTED_PROXIES`; "
+            "beyond it, new ones are closed."
+        ),
+    )

@@ -148,8 +148,10 @@ async def _current_admission(request: Request) -> AsyncIterator[Admission]:
         yield admission
 
 
-CurrentAdmission = Annotated[Admission, Depends(_current_admission, scope="function")]
-"""An admission that is entered before the body is read, and left before the response is sent."""
+CurrentAdmission = Annotated[Admission, Depends(_current_admission, scope="request")]
+"""An admission that is entered before the body is read, and left when the client has read the response, which may hold
+images: so many responses that are not read may one key have in memory.
+"""
 
 
 def _takes(services: Services, caller: Caller, *, units: int = 1) -> Sequence[Take]:

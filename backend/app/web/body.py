@@ -6,6 +6,7 @@ As a dependency, the body is read after authentication and limits: the order tha
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -13,8 +14,8 @@ from fastapi import Depends, Request, params
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from app.core.bounds import BODY_SECONDS_MAX
-from app.core.errors import Invalid, InvalidRequest, RequestTimeout, UnsupportedMedia
+from app.core.bounds import BODY_BYTES_MAX
+from app.core.errors import Invalid, InvalidRequest, RequestTimeout, TooLarge, UnsupportedMedia
 from app.core.schemas import Body
 from app.web.error_responses import field_errors
 from app.web.headers import header_values
@@ -29,9 +30,8 @@ _DIGITS_MAX = 300  # a longer number is beyond a double, as 1e999 is
 class JSONBody(Generic[Schema]):
     """A dependency: the request's body as the given schema.
 
-    Raises RequestTimeout unless it arrives within BODY_SECONDS_MAX, UnsupportedMedia unless it is declared as JSON in
-    UTF-8, InvalidRequest unless it is one well-formed JSON text without duplicate keys or numbers beyond a double, and
-    Invalid, with the fields that break the schema.
+    Raises what `read_body` raises, InvalidRequest unless it is one well-formed JSON text without duplicate keys or
+    numbers beyond a double, and Invalid, with the fields that break the schema.
     """
 
     schema: type[Schema]
@@ -47,19 +47,18 @@ def json_body(schema: type[Body]) -> params.Depends:
 
 
 async def read_body(request: Request, *, media_type: str) -> bytes:
-    """The request's body, declared as this type in UTF-8.
+    """The request's body, declared as this type in UTF-8. No slot of the OverloadGuard is held while it is awaited.
 
-    Raises RequestTimeout unless it arrives within BODY_SECONDS_MAX, and UnsupportedMedia for another declaration.
+    Raises UnsupportedMedia for another declaration, RequestTimeout unless it arrives in time, TooLarge for more than
+    BODY_BYTES_MAX, and Overloaded if there is no slot once it is here.
     """
     _check_media_type("".join(header_values(request, b"content-type")), expected=media_type)
     whole_body = request_state(request.scope).get("whole_body")
-    if whole_body is not None:
-        return whole_body
-    try:
-        async with asyncio.timeout(BODY_SECONDS_MAX):
-            return await _read_all(request)
-    except TimeoutError:
-        raise RequestTimeout from None
+    if whole_body is None:
+        return await _read_all(request)
+    if len(whole_body) > BODY_BYTES_MAX:
+        raise TooLarge
+    return whole_body
 
 
 def validated(schema: type[Schema], value: Any) -> Schema:
@@ -82,14 +81,28 @@ def _check_media_type(value: str, *, expected: str) -> None:
 
 
 async def _read_all(request: Request) -> bytes:
-    body = b""
+    state = request_state(request.scope)
+    try:
+        async with asyncio.timeout(state["web"].bounds.body_seconds) as wait:
+            with state["overload_guard"].without_slot(state, wait):
+                return b"".join([piece async for piece in _pieces(request)])
+    except TimeoutError:
+        raise RequestTimeout from None
+
+
+async def _pieces(request: Request) -> AsyncIterator[bytes]:
+    size = 0
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        body += bytes(message.get("body", b""))
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > BODY_BYTES_MAX:
+            raise TooLarge
+        yield piece
         if not message.get("more_body", False):
-            return body
+            return
 
 
 def _parse(body: bytes) -> Any:

@@ -1,5 +1,6 @@
 """The address of the client of a request, behind the proxies that the operator trusts, and its networks, for limits."""
 
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple
@@ -11,6 +12,8 @@ from app.web.state import request_state
 
 Address = IPv4Address | IPv6Address
 
+# An address as proxies write it with the client's port: 198.51.100.1:4444, [2001:db8::1]:443; or without, in brackets.
+_WITH_PORT = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)(?:%[^]]*)?\]|(?P<ipv4>[0-9.]+))(?::[0-9]{1,5})?")
 _HOPS_MAX = 50  # real chains of proxies are shorter: a client could write any number of further hops, to cost us time
 
 
@@ -43,7 +46,7 @@ def client_address(peer: Address, *, forwarded: Sequence[str], trusted: Sequence
     address = peer
     hops = [hop.strip() for header in forwarded for hop in header.rsplit(",", _HOPS_MAX)][-_HOPS_MAX:]
     while hops and _is_within(trusted, address):
-        further = _parse(hops.pop())
+        further = _parse_hop(hops.pop())
         if further is None:
             break
         address = further
@@ -57,6 +60,12 @@ def networks_of(address: Address) -> Origin:
     return Origin(*(str(ip_network((address, bits), strict=False)) for bits in (64, 48)))
 
 
+def customer_of(host: str) -> str:
+    """As `Origin.host`, of the address of a peer."""
+    address = _parse(host) if ":" in host else None  # an IPv4 address is a customer's as it stands
+    return host if address is None else networks_of(address).host
+
+
 def is_in(networks: Sequence[Network], host: str) -> bool:
     """Whether the address is in one of the networks. Text that is no address is in none."""
     address = _parse(host) if networks else None
@@ -65,6 +74,14 @@ def is_in(networks: Sequence[Network], host: str) -> bool:
 
 def _is_within(networks: Sequence[Network], address: Address) -> bool:
     return any(address in network for network in networks)
+
+
+def _parse_hop(text: str) -> Address | None:
+    """The address of an entry of `X-Forwarded-For`, without quotes, brackets, port and zone."""
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        text = text[1:-1].strip()
+    match = _WITH_PORT.fullmatch(text)
+    return _parse(match["ipv6"] or match["ipv4"] if match else text)
 
 
 def _parse(text: str) -> Address | None:

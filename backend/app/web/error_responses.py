@@ -26,7 +26,7 @@ from app.web.state import request_state
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
-_METHODS_OF_FILES = ("GET", "HEAD")  # a mounted folder of files names no methods
+METHODS_OF_FILES = ("GET", "HEAD")  # a mounted folder of files names no methods
 
 ErrorFormat = Callable[[Request, ApiError], Awaitable[Response]]
 """Makes the response for an error: status, headers and body."""
@@ -113,4 +113,4 @@ def _allowed_methods(request: Request) -> list[str]:
     """The methods of all routes that have the path. The framework names those of the first such route only."""
     contexts = iter_route_contexts(request.app.routes)
     routes = [context for context in contexts if context.path_regex.match(request.url.path)]
-    return sorted({method for route in routes for method in route.methods or _METHODS_OF_FILES})
+    return sorted({method for route in routes for method in route.methods or METHODS_OF_FILES})

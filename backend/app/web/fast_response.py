@@ -7,18 +7,25 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from app.web.state import request_state
 
+_JOINED_BYTES_MAX = 64 * 1024
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class FastResponse(RequestResponseCycle):
     """Runs the application for one request and sends its response.
 
-    A response with a `Content-Length` and all of its body in one message is sent in one write. Uvicorn's code sends any
-    other. The bytes on the connection are the same. If the whole body came with the head, it is put into the request's
-    state, so that nothing has to wait for it with a deadline.
+    A response with a `Content-Length` and all of its body in one message is sent in one write, or two if it is large.
+    Uvicorn's code sends any other. The bytes on the connection are the same. Sending a response that is too large for
+    the system's buffers ends when its client has read most of it, or is gone: what the application holds for a response
+    it holds until then.
+
+    If the whole body of the request came with the head, it is put into the request's state, so that nothing has to wait
+    for it with a deadline.
     """
 
     _start: HTTPResponseStartEvent | None = None
+    large_bytes = 0
+    """The size of a large body, of which the transport keeps all until it is sent whole."""
 
     async def run_asgi(self, app: ASGI3Application) -> None:
         if not self.more_body:
@@ -32,9 +39,13 @@ class FastResponse(RequestResponseCycle):
         start, self._start = self._start, None
         if start is not None:
             if self._send_whole(start, message):
+                if self.flow.write_paused:
+                    await self.flow.drain()
                 return
             await super().send(start)
         await super().send(message)
+        if self.flow.write_paused:
+            await self.flow.drain()
 
     def _send_whole(self, start: HTTPResponseStartEvent, message: ASGISendEvent) -> bool:
         """Sends the whole response and returns True, or sends nothing and returns False if it is not of that kind."""
@@ -47,7 +58,12 @@ class FastResponse(RequestResponseCycle):
             return False
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
-        self.transport.write(head + body)
+        if len(body) <= _JOINED_BYTES_MAX:
+            self.transport.write(head + body)
+        else:  # not copied
+            self.large_bytes = len(body)
+            self.transport.write(head)
+            self.transport.write(body)
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()

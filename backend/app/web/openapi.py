@@ -1,7 +1,7 @@
 """The OpenAPI document, with the request bodies and the errors that FastAPI does not know of."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 
 from app.core.errors import (
     ApiError,
+    HeadersTooLarge,
     InternalError,
     Invalid,
     InvalidRequest,
@@ -19,6 +20,7 @@ from app.core.errors import (
     TooLarge,
     Unavailable,
     UnsupportedMedia,
+    UriTooLong,
 )
 from app.core.schemas import Body
 from app.web.body import JSONBody
@@ -58,14 +60,24 @@ _PROBLEM = {
 def problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that can answer these errors, and of those that every route can answer."""
     by_status: defaultdict[int, list[type[ApiError]]] = defaultdict(list)
-    every: tuple[type[ApiError], ...] = (*errors, InvalidRequest, TooLarge, InternalError, Unavailable, Overloaded)
-    for error in every:
+    for error in (*errors, *_OF_EVERY_ROUTE):
         if error not in by_status[error.status]:
             by_status[error.status].append(error)
     return {status: _problem(of_status) for status, of_status in sorted(by_status.items())}
 
 
-BODY_PROBLEMS = (RequestTimeout, UnsupportedMedia, Invalid)
+_OF_EVERY_ROUTE: Sequence[type[ApiError]] = (
+    InvalidRequest,
+    RequestTimeout,
+    TooLarge,
+    UriTooLong,
+    HeadersTooLarge,
+    InternalError,
+    Unavailable,
+    Overloaded,
+)
+
+BODY_PROBLEMS = (UnsupportedMedia, Invalid)
 """The errors of every route that takes a body."""
 
 

@@ -2,12 +2,15 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+from app.core.errors import Overloaded
 from app.core.logs import logger
 from app.core.metrics import Metrics
 from app.core.settings import Network
 from app.web.client_address import is_in
+from app.web.state import RequestState
 
 PATHS_WITHOUT_SLOT = frozenset({"/health", "/ready", "/metrics"})
 """Paths that are always answered: an operator needs them most while the process is overloaded."""
@@ -23,13 +26,15 @@ _LOG_SECONDS = 1
 class OverloadGuard:
     """Bounds the requests that this process works on at a time. `free_slots` is how many more may start.
 
-    A request holds a slot until its response starts: a client that reads slowly holds none. Refused clients are asked
-    to call again one after another, so that refusing them takes a few per cent of a core however many they are. Once a
-    second, a line in the log says how many were refused.
+    A request holds a slot until its response starts: a client that reads slowly holds none. Nor does one whose body is
+    awaited; as many requests as there are slots may await theirs, and one more ends the longest wait. Refused clients
+    are asked to call again one after another, so that refusing them takes a few per cent of a core however many they
+    are. Once a second, a line in the log says how many were refused.
     """
 
     def __init__(self, slots: int, metrics: Metrics, *, proxies: Sequence[Network]) -> None:
-        self.free_slots = slots
+        self.free_slots = self._slots = slots
+        self._bodies_awaited: dict[asyncio.Timeout, None] = {}
         self._metrics = metrics
         self._proxies = proxies
         self._last_return = -math.inf
@@ -51,6 +56,30 @@ class OverloadGuard:
     def is_proxy(self, host: str | None) -> bool:
         """Whether a trusted proxy has this address. A peer without one, on a Unix socket, counts as a proxy."""
         return host is None or is_in(self._proxies, host)
+
+    @contextmanager
+    def without_slot(self, state: RequestState, wait: asyncio.Timeout) -> Iterator[None]:
+        """Around the wait for a body: gives back the slot that the request holds, and takes one again at the end.
+        Raises Overloaded if none is free then.
+        """
+        if len(self._bodies_awaited) >= self._slots:
+            longest = next(iter(self._bodies_awaited))
+            del self._bodies_awaited[longest]
+            if not longest.expired():
+                longest.reschedule(0)  # long ago, by the loop's clock: its block raises TimeoutError now
+        self._bodies_awaited[wait] = None
+        holds_slot = state.get("holds_slot", False)
+        self.free_slots += holds_slot
+        state["holds_slot"] = False
+        try:
+            yield
+        finally:
+            self._bodies_awaited.pop(wait, None)
+        if holds_slot:
+            if self.free_slots <= 0:
+                raise Overloaded(retry_after_seconds=self.count_refusal(asyncio.get_running_loop().time()))
+            self.free_slots -= 1
+            state["holds_slot"] = True
 
     def close(self) -> None:
         """Logs the refusals since the last line. To be called before the process ends."""

@@ -36,7 +36,14 @@ class RequestParser:
 
     def __init__(self, callbacks: ParserCallbacks) -> None:
         self._callbacks = callbacks
+        self._use(callbacks)
+
+    def _use(self, callbacks: object) -> None:
         self._llhttp = httptools.HttpRequestParser(callbacks)
+        # llhttp's own methods: calls of methods of this class, five for each request, would take longer.
+        self.should_keep_alive = self._llhttp.should_keep_alive
+        self.get_http_version = self._llhttp.get_http_version
+        self.get_method = self._llhttp.get_method
 
     @property
     def has_stopped(self) -> bool:
@@ -54,26 +61,17 @@ class RequestParser:
                 self._llhttp.feed_data(data)
             except httptools.HttpParserUpgrade as stop:
                 data = data[stop.args[0] :]
-                self._llhttp = httptools.HttpRequestParser(_AfterHead(self._callbacks))
+                self._use(_AfterHead(self._callbacks))
                 self._llhttp.feed_data(_head_of_body(self._callbacks.headers))
             else:
                 return
 
     def close(self) -> None:
         """Drops the callbacks, whose owner refers to this parser. Nothing may be parsed afterwards."""
-        del self._callbacks, self._llhttp
+        vars(self).clear()
 
     def should_upgrade(self) -> bool:
         return False
-
-    def should_keep_alive(self) -> bool:
-        return self._llhttp.should_keep_alive()
-
-    def get_http_version(self) -> str:
-        return self._llhttp.get_http_version()
-
-    def get_method(self) -> bytes:
-        return self._llhttp.get_method()
 
 
 class _AfterHead:

@@ -3,13 +3,13 @@ the process is overloaded.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from fastapi import Request
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from app.core.errors import ApiError, InvalidRequest, Overloaded
+from app.core.errors import ApiError, HeadersTooLarge, InvalidRequest, Overloaded, RequestTimeout, UriTooLong
 from app.core.security import new_id
 from app.web.error_responses import ErrorFormat, problem_response
 from app.web.headers import with_common_headers
@@ -31,13 +31,15 @@ class PreparedRefusals:
     """The bytes of what the application would respond, in the format of each path, with a new request id each time."""
 
     def __init__(
-        self, overloaded: Sequence[tuple[re.Pattern[str], Sequence[_Prepared]]], unreadable: _Prepared
+        self,
+        overloaded: Sequence[tuple[re.Pattern[str], Sequence[_Prepared]]],
+        endings: Mapping[type[ApiError], _Prepared],
     ) -> None:
         """`overloaded` has the responses for each pattern of paths, in order of `Retry-After`, which begins with one
         second. The last pattern matches every path.
         """
         self._overloaded = overloaded
-        self._unreadable = unreadable
+        self._endings = endings
 
     @classmethod
     async def prepare(cls, state: RequestState) -> "PreparedRefusals":
@@ -50,7 +52,8 @@ class PreparedRefusals:
             for paths, make_response in [*state["web"].error_formats, (_ANY_PATH, problem_response)]
         ]
         unreadable = InvalidRequest("This is not a request of HTTP/1.1")
-        return cls(overloaded, await _prepare(state, problem_response, unreadable))
+        endings = [unreadable, RequestTimeout(), UriTooLong(), HeadersTooLarge()]
+        return cls(overloaded, {type(each): await _prepare(state, problem_response, each) for each in endings})
 
     def overloaded(
         self, path: str, *, retry_after_seconds: int, server_headers: Headers, without_body: bool, close: bool
@@ -62,9 +65,11 @@ class PreparedRefusals:
         prepared = of_path[retry_after_seconds - 1]
         return _response(503, prepared, server_headers, without_body=without_body, close=close)
 
-    def unreadable(self, server_headers: Headers) -> bytes:
-        """The whole 400 for bytes that are not a request, after which the connection ends."""
-        return _response(400, self._unreadable, server_headers, close=True)
+    def ending(self, error: type[ApiError], server_headers: Headers) -> bytes:
+        """The whole response with which the server ends a connection: InvalidRequest for bytes that are not a request,
+        RequestTimeout, UriTooLong or HeadersTooLarge.
+        """
+        return _response(error.status, self._endings[error], server_headers, close=True)
 
 
 def _response(
@@ -93,7 +98,8 @@ async def _prepare(given: RequestState, make_response: ErrorFormat, error: ApiEr
         "state": state,
     }
     response = await make_response(Request(scope), error)
-    return _Prepared(_lines(with_common_headers(response.raw_headers, state)), bytes(response.body))
+    headers = [header for header in response.raw_headers if header[0] != b"connection"]  # the protocol sets it
+    return _Prepared(_lines(with_common_headers(headers, state)), bytes(response.body))
 
 
 def _lines(headers: Headers) -> bytes:

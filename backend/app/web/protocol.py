@@ -1,22 +1,26 @@
-"""The HTTP protocol of the server: uvicorn's, with stricter framing, and with a bound on the requests at work."""
+"""The HTTP protocol of the server: uvicorn's, with stricter framing, and with bounds on what a client may hold."""
 
 import asyncio
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 from httptools import HttpRequestParser
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from app.core.errors import ApiError, HeadersTooLarge, InvalidRequest, RequestTimeout
+from app.web.client_address import customer_of
+from app.web.connections import Connections, Wait, WaitFor, acknowledged_bytes, reset
 from app.web.fast_response import FastResponse
-from app.web.framing import check_framing
+from app.web.framing import HEADERS_MAX, REQUEST_LINE_BYTES_MAX, Header, Unfinished, check_framing, oversize
 from app.web.overload import PATHS_WITHOUT_SLOT, OverloadGuard
 from app.web.parser import RequestParser
 from app.web.prepared_refusals import PreparedRefusals
 from app.web.state import request_state
 
 _EARLY_BYTES_MAX = 16 * 1024
+_DROPPED_BYTES_MAX = 1024 * 1024
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -26,6 +30,9 @@ class HttpProtocol(HttpToolsProtocol):
     created, and the application is not called. After a refusal the connection is quiet: nothing is read from it until
     the time in `Retry-After` is over. A client that calls again too early costs no more than one that waits, and one
     that waits does not notice. Connections of trusted proxies are always read, since each carries many clients.
+
+    A request that is larger or slower than it may be is refused, and ends the connection; so does anything that is not
+    a request. Requests before it are answered first.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -37,12 +44,35 @@ class HttpProtocol(HttpToolsProtocol):
         self._expects_refused_body = False
         self._parser = RequestParser(self)
         self.parser = cast(HttpRequestParser, self._parser)  # it has the methods that uvicorn calls, and no others
-        self._is_in_body = False
         self._current: RequestResponseCycle | None = None
+        self._checked_headers: list[Header] | None = None  # those of the head that was read last
+        self._is_in_body = False
+        self._body_bytes = 0
+        self._unfinished = Unfinished()
+        self._new_bytes = 0  # of the head that is being read, at most
+        self._refuses_with: type[ApiError] = InvalidRequest
+        self._is_ending = False
+        self._dropped_bytes = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._connections: Connections = self.app_state["connections"]
+        self._start_keep_alive_timer()
+        if not self._connections.add(self, address=self._counted_address):
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        if self._quiet_until is None or self._expects_refused_body:
+        if self._is_ending:
+            self._drop(data)
+        elif self._quiet_until is None or self._expects_refused_body:
+            headers, body_bytes = self._checked_headers, self._body_bytes
+            self._new_bytes = self._unfinished.size + len(data)
             super().data_received(data)
+            if self._is_in_body or self.headers is not self._checked_headers:
+                has_advanced = headers is not self._checked_headers or body_bytes != self._body_bytes
+                self._bound_unfinished(data, has_advanced=has_advanced)
+            elif self._unfinished.size:
+                self._unfinished = Unfinished()
         elif len(data) > _EARLY_BYTES_MAX:
             self.transport.close()
         else:  # reading stops only now: a client that hangs up without sending anything is noticed at once
@@ -54,10 +84,20 @@ class HttpProtocol(HttpToolsProtocol):
         way.
         """
         version, method = self.parser.get_http_version(), self.parser.get_method()
+        if self._new_bytes > REQUEST_LINE_BYTES_MAX or len(self.headers) > HEADERS_MAX:
+            too_large = oversize(method=method, target=self.url, headers=self.headers)
+            if too_large is not None:
+                self._refuses_with = too_large
+                raise too_large
         check_framing(version=version, method=method, target=self.url, headers=self.headers)
         super().on_headers_complete()
-        self._is_in_body = True
-        self.headers = self.headers.copy()  # uvicorn adds trailers here: they must not join headers already checked
+        self._is_in_body, self._body_bytes = True, 0
+        # Uvicorn adds trailers here: they must not join headers already checked.
+        self._checked_headers = self.headers = self.headers.copy()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self._parser.has_stopped:
@@ -70,23 +110,94 @@ class HttpProtocol(HttpToolsProtocol):
                 self._start_keep_alive_timer()
 
     def send_400_response(self, msg: str) -> None:
-        """Ends a connection on which something arrived that is not a request, once the requests before it are answered.
-
-        The 400 itself is sent only where the client cannot take it for the response to another request.
-        """
+        """Uvicorn calls this when the parser has stopped at something that is not a request, or too large for one."""
         del msg  # uvicorn has logged it
+        self._refuse_rest(self._refuses_with)
+
+    def _bound_unfinished(self, data: bytes, *, has_advanced: bool) -> None:
+        """Refuses a head or trailers that have grown too large before their end has arrived."""
+        if self._is_ending:
+            return
+        if has_advanced:
+            self._unfinished = Unfinished(data)
+        else:
+            self._unfinished.add(data)
+        too_large: type[ApiError] | None = HeadersTooLarge if self._unfinished.is_too_large else None
+        if self.headers is not self._checked_headers:
+            too_large = oversize(method=b"", target=self.url, headers=self.headers) or too_large
+        if too_large is not None:
+            self._refuse_rest(too_large)
+
+    def _refuse_rest(self, error: type[ApiError]) -> None:
+        """Answers what is being read with this error once the requests before it are answered, and ends the connection.
+
+        A response that has begun cannot become an error: then the connection ends without one.
+        """
+        self._is_ending = True
         broken = self.cycle if self._is_in_body else None
         if broken is not None and self.pipeline and self.pipeline[0][0] is broken:
             self.pipeline.popleft()
         before = [each for each in self._unanswered() if each is not broken]
         if before:
-            before[-1].keep_alive = False
+            before[-1].on_response = partial(self._end_with, error)
             self.flow.pause_reading()
         elif broken is not None and broken.response_started:
             self.transport.close()
-        elif not self.transport.is_closing():
-            self.transport.write(self._prepared_refusals.unreadable(self.server_state.default_headers))
+        else:
+            if broken is not None:  # for the application, the client has hung up
+                broken.disconnected = broken.response_complete = True
+                broken.message_event.set()
+            self._end_with(error)
+
+    def _end_with(self, error: type[ApiError]) -> None:
+        """Sends the error, and goes on reading for a while: if the system had unread bytes when the connection is
+        closed, it would reset it, and the client might lose the response.
+        """
+        if self.transport.is_closing():
+            return
+        self._current = None
+        self.transport.write(self._prepared_refusals.ending(error, self.server_state.default_headers))
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
             self.transport.close()
+
+    def _drop(self, data: bytes) -> None:
+        self._dropped_bytes += len(data)
+        if self._dropped_bytes > _DROPPED_BYTES_MAX:
+            self.transport.abort()
+
+    def wait(self) -> Wait:
+        """What the connection waits for. Connections asks for it with every sweep."""
+        if unread := self.transport.get_write_buffer_size():
+            held = max(unread, self._current.large_bytes if isinstance(self._current, FastResponse) else 0)
+            return Wait(WaitFor.READER, amount=acknowledged_bytes(self.transport), unread=held)
+        awaits_body = self._is_in_body and not (
+            self.pipeline or self._is_ending or self.cycle.waiting_for_100_continue  # the client waits for the server
+        )
+        is_at_work = self._current is not None and not self._current.response_complete and not awaits_body
+        if is_at_work or self.transport.is_closing():
+            return Wait(WaitFor.NOTHING)
+        if self._is_ending:
+            return Wait(WaitFor.HANGUP)
+        if awaits_body:
+            return Wait(WaitFor.BODY, of=self.cycle, amount=self._body_bytes)
+        idle = self._quiet_until or self.timeout_keep_alive_task
+        if idle is None or self.headers is not self._checked_headers:
+            return Wait(WaitFor.HEAD, of=self.cycle)
+        return Wait(WaitFor.NEXT_REQUEST, of=idle)
+
+    def end_wait(self, kind: WaitFor) -> None:
+        """Ends the connection, because its client has kept it waiting for too long."""
+        if kind in {WaitFor.HEAD, WaitFor.BODY}:
+            self._refuse_rest(RequestTimeout)
+        elif kind is WaitFor.NEXT_REQUEST:
+            self.transport.close()
+        elif kind is WaitFor.READER:
+            reset(self.transport)
+        else:
+            self.transport.abort()
 
     def _unanswered(self) -> Sequence[RequestResponseCycle]:
         """The requests whose heads have been read and whose responses have not been sent whole, in order."""
@@ -95,6 +206,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._connections.remove(self, address=self._counted_address)
+        self._unset_keepalive_if_required()
         self._parser.close()
         self._current = None
         if self._quiet_until is not None:
@@ -121,7 +234,7 @@ class HttpProtocol(HttpToolsProtocol):
         retry_after_seconds = self._guard.count_refusal(self.loop.time())
         # Requests behind it in the pipeline were sent without waiting for a response; a client that waits for a 100 may
         # or may not send the body now. In both cases the connection cannot go on.
-        close = bool(self.pipeline) or cycle.waiting_for_100_continue or not cycle.keep_alive
+        close = bool(self.pipeline) or cycle.waiting_for_100_continue or not cycle.keep_alive or self._is_ending
         response = self._prepared_refusals.overloaded(
             cycle.scope["path"],
             retry_after_seconds=retry_after_seconds,
@@ -146,6 +259,11 @@ class HttpProtocol(HttpToolsProtocol):
     @cached_property
     def _is_proxy(self) -> bool:
         return self._guard.is_proxy(self.client and self.client[0])
+
+    @cached_property
+    def _counted_address(self) -> str | None:
+        """Whose connections this one is counted among; None for a trusted proxy."""
+        return None if self._is_proxy or self.client is None else customer_of(self.client[0])
 
     def _end_quiet_time(self) -> None:
         self._quiet_until = None

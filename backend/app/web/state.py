@@ -4,12 +4,14 @@ Uvicorn copies the lifespan state into the state of each request.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from app.core.bounds import EdgeBounds
 from app.core.settings import Network
 
 if TYPE_CHECKING:  # these modules read this one
+    from app.web.connections import Connections
     from app.web.error_responses import ErrorFormats
     from app.web.overload import OverloadGuard
     from app.web.prepared_refusals import PreparedRefusals
@@ -25,12 +27,14 @@ class WebSettings:
     """The networks whose `X-Forwarded-For` is believed."""
     error_formats: "ErrorFormats"
     """The formats of errors on paths that do not answer with problem documents."""
+    bounds: EdgeBounds = field(default_factory=EdgeBounds)
 
 
 class LifespanState(TypedDict):
     """What the application's lifespan yields."""
 
     overload_guard: "OverloadGuard"
+    connections: "Connections"
     prepared_refusals: "PreparedRefusals"
     web: WebSettings
     services: object
@@ -45,9 +49,10 @@ class RequestState(TypedDict, total=False):
     web: WebSettings
     services: object
     console: object
+    overload_guard: "OverloadGuard"
     holds_slot: bool
-    """Whether the request holds a slot of the OverloadGuard. HttpProtocol sets it; RequestMiddleware takes it out, and
-    gives the slot back.
+    """Whether the request holds a slot of the OverloadGuard. HttpProtocol takes one, RequestMiddleware gives it back;
+    in between, `OverloadGuard.without_slot` gives it back for as long as the body is awaited.
     """
     whole_body: bytes
     """The body, if all of it came with the head. FastResponse sets it, so that `read_body` need not wait for it."""

@@ -8,6 +8,7 @@ from io import StringIO
 
 import httpx2
 import pytest
+from app.core.bounds import EdgeBounds
 from app.core.errors import ApiError, TooLarge
 from app.core.metrics import Metrics
 from app.core.settings import Settings
@@ -16,6 +17,7 @@ from app.generations.errors import InvalidApiKey
 from app.main import create_app
 from app.server import http_config
 from app.web.app import App
+from app.web.connections import Connections
 from app.web.overload import OverloadGuard
 from app.web.prepared_refusals import PreparedRefusals
 from app.web.state import LifespanState, WebSettings
@@ -156,13 +158,15 @@ async def test_a_handler_of_500_answers_unexpected_exceptions_alone(
 
 
 async def test_middleware_and_handlers_can_be_given_to_the_constructor() -> None:
-    guard = OverloadGuard(10, Metrics(), proxies=())
+    metrics = Metrics()
+    guard = OverloadGuard(10, metrics, proxies=())
     web = WebSettings("https://pictures.test", trusted_proxies=(), error_formats=())
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[LifespanState]:
         yield {
             "overload_guard": guard,
+            "connections": Connections(EdgeBounds(), metrics, per_address_max=10),
             "prepared_refusals": await PreparedRefusals.prepare({"web": web}),
             "web": web,
             "services": None,

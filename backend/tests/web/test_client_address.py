@@ -60,7 +60,7 @@ async def test_forged_hops_further_left_give_a_client_no_other_bucket(start: Sta
 async def test_a_proxy_that_forwards_no_valid_address_counts_as_the_client(start: Start) -> None:
     client = await start(login_limit_per_ip="1/day", trusted_proxies=LOOPBACK)
     assert await log_in_without_body(client) == 415
-    for invalid in ("", "unknown", "203.0.113.1, garbage", "203.0.113.1:80", "[2001:db8::1]", "1.2.3", "999.1.1.1"):
+    for invalid in ("", "unknown", "203.0.113.1, garbage", "203.0.113.1:port", "[203.0.113.1", "1.2.3", "999.1.1.1"):
         assert await log_in_without_body(client, invalid) == 429
 
 
@@ -120,6 +120,54 @@ def test_hops_are_read_from_the_right_for_as_long_as_they_are_trusted(
 ) -> None:
     assert client_address(ip_address(peer), forwarded=forwarded, trusted=PROXIES) == ip_address(client)
     assert client_address(ip_address(peer), forwarded=forwarded, trusted=()) == ip_address(peer)
+
+
+@pytest.mark.parametrize(
+    ("entry", "client"),
+    [
+        ("198.51.100.1:4444", "198.51.100.1"),
+        (" 198.51.100.1:1\t", "198.51.100.1"),
+        ('"198.51.100.1:65535"', "198.51.100.1"),
+        ('" 198.51.100.1 "', "198.51.100.1"),
+        ("[198.51.100.1]:80", None),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("[2001:DB8::1]", "2001:db8::1"),
+        ('"[2001:db8::1]:443"', "2001:db8::1"),
+        ("[fe80::1%eth0]:443", "fe80::1"),
+        ("[::ffff:198.51.100.1]:443", "198.51.100.1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("198.51.100.1:", None),
+        ("198.51.100.1:x", None),
+        ("198.51.100.1:4444:4444", None),
+        ("198.51.100.1:123456", None),
+        ("198.51.100.1 :4444", None),
+        ("198.51.100.256:4444", None),
+        ('"198.51.100.1', None),
+        ('"', None),
+        ('""', None),
+        ("[]:443", None),
+        ("[2001:db8::1", None),
+        ("2001:db8::1]:443", None),
+        ("[2001:db8::1]443", None),
+        ("[[2001:db8::1]]:443", None),
+        ("[garbage]:443", None),
+        (":4444", None),
+        ("_hidden", None),
+    ],
+)
+def test_the_port_of_a_forwarded_address_is_cut_and_a_malformed_entry_ends_the_way_back(
+    entry: str, client: str | None
+) -> None:
+    assert client_address(ip_address("10.0.0.1"), forwarded=[f"1.1.1.1, {entry}"], trusted=PROXIES) == ip_address(
+        client or "10.0.0.1"
+    )
+
+
+async def test_clients_whose_proxy_adds_their_ports_have_buckets_of_their_own(start: Start) -> None:
+    client = await start(login_limit_per_ip="1/day", trusted_proxies=LOOPBACK)
+    entries = ("198.51.100.1:4444", "198.51.100.2:4444", "198.51.100.1:5555", "[2001:db8::1]:1", "[2001:db8::1]:2")
+    statuses = [await log_in_without_body(client, entry) for entry in entries]
+    assert statuses == [415, 415, 429, 415, 429]
 
 
 @pytest.mark.parametrize(

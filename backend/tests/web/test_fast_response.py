@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import uvicorn
-from app.core.metrics import Metrics
 from app.server import http_config
-from app.web.overload import OverloadGuard
 from starlette.types import Receive, Scope, Send
 from tests.harness import serving
+from tests.web.small_server import complete_lifespan
 
 Response = tuple[int, Sequence[tuple[bytes, bytes]], Sequence[bytes]]
 
@@ -47,10 +46,7 @@ REQUESTS = {
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     """Sends the response that the path names by its number, once it has received the request's body."""
     if scope["type"] == "lifespan":
-        scope["state"].update(overload_guard=OverloadGuard(1_000_000, Metrics(), proxies=[]), prepared_refusals=None)
-        for kind in ("startup", "shutdown"):
-            await receive()
-            await send({"type": f"lifespan.{kind}.complete"})
+        await complete_lifespan(scope, receive, send)
         return
     assert scope["state"].get("whole_body") in {None, b"", b"body"}
     assert (await receive())["body"] in {b"", b"body"}

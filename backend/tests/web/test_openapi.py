@@ -13,8 +13,8 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from tests.harness import JSON, Account
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-OF_EVERY_ROUTE = {"400", "413", "500", "503"}
-OF_EVERY_BODY = {"408", "415", "422"}
+OF_EVERY_ROUTE = {"400", "408", "413", "414", "431", "500", "503"}
+OF_EVERY_BODY = {"415", "422"}
 
 
 @pytest.fixture(scope="module")

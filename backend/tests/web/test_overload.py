@@ -5,77 +5,79 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import islice
+from typing import Any
 
 import httpx2
 import pytest
+from app.core.bounds import EdgeBounds
 from tests.conftest import Start
 from tests.features.scraped import METRICS_TOKEN, read, scrape
-from tests.harness import BEYOND_PATIENCE_SECONDS, PATIENCE_SECONDS, Account, Key, generate
+from tests.harness import Account, Key, generate
 from tests.problems import check_problem
 from tests.raw_http import JSON_TYPE, chunk, connected, head, read_answer, send_raw
+from tests.web.held_logins import LOGIN as HELD_LOGIN
+from tests.web.held_logins import HeldLogins
 
 SLOTS = 3
 LOOPBACK = "127.0.0.0/8"
 METRICS = {"Authorization": f"Bearer {METRICS_TOKEN}"}
 LOGIN = head("POST", "/v1/auth/login", [JSON_TYPE, ("Content-Length", "10")])
 CHUNKED_LOGIN = head("POST", "/v1/auth/login", [JSON_TYPE, ("Transfer-Encoding", "chunked")])
-FIRST_PART, LAST_PART = b"{", b'"a": "b"}'
+FIRST_PART = b"{"
+EXPECT = ("Expect", "100-continue")
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def held(monkeypatch: pytest.MonkeyPatch) -> HeldLogins:
+    """What holds the slots."""
+    return HeldLogins(monkeypatch)
 
 
 @pytest.fixture
-async def small(start: Start, monkeypatch: pytest.MonkeyPatch) -> httpx2.AsyncClient:
-    """An application with three slots, which waits for a body for as long as a test does. The test is a trusted proxy,
-    whose connections are read after a refusal too.
-    """
-    monkeypatch.setattr("app.web.body.BODY_SECONDS_MAX", BEYOND_PATIENCE_SECONDS)
+async def small(start: Start) -> httpx2.AsyncClient:
+    """An application with three slots. The test is a trusted proxy, whose connections are read after a refusal too."""
     return await start(requests_max=SLOTS, metrics_token=METRICS_TOKEN, trusted_proxies=LOOPBACK)
 
 
 @pytest.fixture
-async def impatient(start: Start, monkeypatch: pytest.MonkeyPatch) -> httpx2.AsyncClient:
+async def impatient(start: Start, externals: dict[str, Any]) -> httpx2.AsyncClient:
     """An application with one slot, which waits for a body for a twentieth of a second."""
-    monkeypatch.setattr("app.web.body.BODY_SECONDS_MAX", 0.05)
+    externals["edge_bounds"] = EdgeBounds(body_seconds=0.05)
     return await start(requests_max=1)
 
 
 @asynccontextmanager
 async def _slots_taken(
-    client: httpx2.AsyncClient, *, more: int, slots: int = SLOTS
+    client: httpx2.AsyncClient, held: HeldLogins, *, more: int, slots: int = SLOTS
 ) -> AsyncIterator[Sequence[httpx2.Response]]:
-    """All slots are taken until the block ends, by requests whose bodies have not arrived. The responses to `more`
-    requests, sent together with them.
+    """All slots are taken until the block ends. The responses to `more` requests, sent together with those that took
+    them.
     """
+    held.let_go.clear()
     async with AsyncExitStack() as stack:
         ends = [await stack.enter_async_context(connected(client)) for _ in range(slots + more)]
         for _, writer in ends:
-            writer.write(LOGIN + FIRST_PART)
+            writer.write(HELD_LOGIN)
         calls = [asyncio.ensure_future(read_answer(reader)) for reader, _ in ends]
         yield [await each for each in islice(asyncio.as_completed(calls), more)]
         assert [call.done() for call in calls].count(True) == more
-        for _, writer in ends:
-            writer.write(LAST_PART)
-        assert sorted([answer.status_code for answer in await asyncio.gather(*calls)]) == [422] * slots + [503] * more
+        held.let_go.set()
+        assert sorted([answer.status_code for answer in await asyncio.gather(*calls)]) == [401] * slots + [503] * more
 
 
-async def _assert_free_slots(client: httpx2.AsyncClient, slots: int = SLOTS) -> None:
+async def _assert_free_slots(client: httpx2.AsyncClient, held: HeldLogins, slots: int = SLOTS) -> None:
     """Exactly so many slots are free."""
-    async with _slots_taken(client, more=3, slots=slots) as refused:
+    async with _slots_taken(client, held, more=3, slots=slots) as refused:
         for answer in refused:
             check_problem(answer, 503, "overloaded")
 
 
-async def _until(client: httpx2.AsyncClient, status: int) -> None:
-    """Returns once a request for an unknown path has this status: 503 while no slot is free, else 404."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while (await client.get("/nothing")).status_code != status:
-            pass
-
-
 async def test_a_request_without_a_free_slot_is_refused_and_health_is_still_answered(
-    small: httpx2.AsyncClient, account: Account
+    small: httpx2.AsyncClient, account: Account, held: HeldLogins
 ) -> None:
     key = await account.create_key()
-    async with _slots_taken(small, more=5) as refused:
+    async with _slots_taken(small, held, more=5) as refused:
         for answer in (*refused, await generate(small, key), await small.get("/openapi.json")):
             check_problem(answer, 503, "overloaded")
             assert answer.headers["retry-after"] == "1"
@@ -88,11 +90,11 @@ async def test_a_request_without_a_free_slot_is_refused_and_health_is_still_answ
         check_problem(await small.get("/metrics"), 401, "invalid_metrics_token")
     assert read(await scrape(small))["nanobanana_overload_refusals"] == {(): 5 + 2 + 3}
     assert (await generate(small, key)).status_code == 200
-    await _assert_free_slots(small)
+    await _assert_free_slots(small, held)
 
 
 async def test_every_kind_of_response_frees_its_slot(
-    small: httpx2.AsyncClient, account: Account, monkeypatch: pytest.MonkeyPatch
+    small: httpx2.AsyncClient, account: Account, held: HeldLogins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object, **__: object) -> None:
         raise RuntimeError
@@ -115,18 +117,42 @@ async def test_every_kind_of_response_frees_its_slot(
         ]
         statuses = [answer.status_code for answer in answers]
         assert statuses == [404, 405, 422, 401, 500, 200, 200, 413, 404, 413]
-    await _assert_free_slots(small)
+    await _assert_free_slots(small, held)
 
 
-async def test_a_client_that_hangs_up_frees_its_slot(start: Start, account: Account) -> None:
+async def test_a_client_that_hangs_up_before_its_body_has_arrived_leaves_its_slot_free(
+    start: Start, account: Account, held: HeldLogins
+) -> None:
     client, key = await start(requests_max=1, trusted_proxies=LOOPBACK), await account.create_key()
-    generation = head("POST", "/v1/generate", [*key.headers.items(), JSON_TYPE, ("Content-Length", "10")])
-    for begun in (LOGIN, CHUNKED_LOGIN, generation) * 2:
-        async with connected(client) as (_, writer):
-            writer.write(begun + (chunk(FIRST_PART) if begun is CHUNKED_LOGIN else FIRST_PART))
-            await _until(client, 503)
-        await _until(client, 404)
-    await _assert_free_slots(client, 1)
+    length, chunks = ("Content-Length", "10"), ("Transfer-Encoding", "chunked")
+    for path, framing in (("/v1/auth/login", length), ("/v1/auth/login", chunks), ("/v1/generate", length)) * 2:
+        async with connected(client) as (reader, writer):
+            writer.write(head("POST", path, [*key.headers.items(), JSON_TYPE, EXPECT, framing]))
+            assert await reader.readexactly(len(CONTINUE)) == CONTINUE
+            writer.write(chunk(FIRST_PART) if framing is chunks else FIRST_PART)
+    await _assert_free_slots(client, held, 1)
+
+
+@pytest.mark.parametrize("path", ["/log-in", "/v1/auth/login"])
+async def test_a_thousand_requests_whose_bodies_do_not_arrive_hold_no_slot_of_others(
+    start: Start, account: Account, path: str, held: HeldLogins
+) -> None:
+    media_type = "application/json" if path.startswith("/v1") else "application/x-www-form-urlencoded"
+    client, key = await start(requests_max=100, connections_per_address_max=2000), await account.create_key()
+    headers = [("Content-Type", media_type), ("Content-Length", "100"), ("Origin", "https://pictures.test"), EXPECT]
+    async with AsyncExitStack() as stack:
+        answers = []
+        for _ in range(1000):
+            reader, writer = await stack.enter_async_context(connected(client))
+            writer.write(head("POST", path, headers))
+            assert await reader.readexactly(len(CONTINUE)) == CONTINUE
+            answers.append(asyncio.ensure_future(read_answer(reader)))
+        assert [(await generate(client, key)).status_code for _ in range(20)] == [200] * 20
+        assert {(await each).status_code for each in answers[:-100]} == {408}
+        assert not any(each.done() for each in answers[-100:]), "as many may wait as there are slots"
+        for each in answers:
+            each.cancel()
+    await _assert_free_slots(client, held, 100)
 
 
 async def test_a_request_for_health_takes_no_slot(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,11 +189,11 @@ async def _reading_slowly(client: httpx2.AsyncClient, target: str) -> AsyncItera
         writer.transport.abort()
 
 
-async def test_a_client_that_reads_slowly_holds_no_slot(small: httpx2.AsyncClient) -> None:
+async def test_a_client_that_reads_slowly_holds_no_slot(small: httpx2.AsyncClient, held: HeldLogins) -> None:
     async with AsyncExitStack() as stack:
         for _ in range(SLOTS):
             await stack.enter_async_context(_reading_slowly(small, "/docs/assets/swagger-ui-bundle.js"))
-        await _assert_free_slots(small)
+        await _assert_free_slots(small, held)
 
 
 async def test_a_body_that_does_not_arrive_is_a_408_that_ends_the_connection_and_frees_the_slot(

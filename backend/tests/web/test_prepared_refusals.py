@@ -18,19 +18,18 @@ from tests.conftest import Start
 from tests.harness import BEYOND_PATIENCE_SECONDS, PATIENCE_SECONDS, Account, as_seen, looks, running
 from tests.problems import check_problem
 from tests.raw_http import JSON_TYPE, chunk, connected, head, read_answer
+from tests.web.held_logins import LOGIN, HeldLogins
 
 LOOPBACK = "127.0.0.0/8"
 FAR = str(BEYOND_PATIENCE_SECONDS)
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-LOGIN = head("POST", "/v1/auth/login", [JSON_TYPE, ("Content-Length", "2"), ("Expect", "100-continue")])
 HEALTH, NOTHING = head("GET", "/health"), head("GET", "/nothing")
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The request that holds the only slot keeps it for as long as a slow machine needs for a test."""
-    monkeypatch.setattr("app.web.body.BODY_SECONDS_MAX", BEYOND_PATIENCE_SECONDS)
+def held(monkeypatch: pytest.MonkeyPatch) -> HeldLogins:
+    """What holds the only slot."""
+    return HeldLogins(monkeypatch)
 
 
 @pytest.fixture
@@ -42,14 +41,15 @@ def long_quiet_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def _full(client: httpx2.AsyncClient) -> AsyncIterator[None]:
-    """The only slot is taken until the block ends, by a request whose body has not arrived."""
+async def _full(client: httpx2.AsyncClient, held: HeldLogins) -> AsyncIterator[None]:
+    """The only slot is taken until the block ends."""
+    held.let_go.clear()
     async with connected(client) as (reader, writer):
         writer.write(LOGIN)
-        assert await reader.readexactly(len(CONTINUE)) == CONTINUE
+        await held.begun.acquire()
         yield
-        writer.write(b"{}")
-        assert (await read_answer(reader)).status_code == 422
+        held.let_go.set()
+        assert (await read_answer(reader)).status_code == 401
 
 
 async def _ask(ends: Ends, request: bytes) -> httpx2.Response:
@@ -71,7 +71,7 @@ async def _ended(ends: Ends) -> bool:
 
 
 async def test_a_refusal_has_the_bytes_of_the_applications_own_error(
-    start: Start, account: Account, monkeypatch: pytest.MonkeyPatch
+    start: Start, account: Account, monkeypatch: pytest.MonkeyPatch, held: HeldLogins
 ) -> None:
     async def refuse(*_: object, **__: object) -> None:
         raise Overloaded
@@ -81,7 +81,7 @@ async def test_a_refusal_has_the_bytes_of_the_applications_own_error(
     order = head("POST", "/v1/keys", [*account.headers.items(), JSON_TYPE, ("Content-Length", "13")]) + b'{"name": "a"}'
     async with connected(client) as ends:
         raised = await _ask(ends, order)
-    async with _full(client), connected(client) as ends:
+    async with _full(client, held), connected(client) as ends:
         refused = await _refused(ends)
     assert as_seen(refused) == as_seen(raised)
     assert list(refused.headers) == list(raised.headers)
@@ -96,10 +96,10 @@ async def test_a_refusal_has_the_bytes_of_the_applications_own_error(
     ],
 )
 async def test_a_path_with_an_error_format_of_its_own_is_refused_in_it(
-    start: Start, path: str, media_type: str, text: str
+    start: Start, path: str, media_type: str, text: str, held: HeldLogins
 ) -> None:
     client = await start(requests_max=1)
-    async with _full(client):
+    async with _full(client, held):
         answer = await client.get(path)
     assert (answer.status_code, answer.headers["content-type"]) == (503, media_type)
     assert answer.headers["retry-after"] == "1"
@@ -109,12 +109,12 @@ async def test_a_path_with_an_error_format_of_its_own_is_refused_in_it(
 
 
 async def test_refused_clients_are_asked_to_call_again_one_after_another_and_none_to_wait_for_long(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch, held: HeldLogins
 ) -> None:
     monkeypatch.setattr("app.web.overload.RETURNS_PER_SECOND", 1)
     monkeypatch.setattr("app.web.overload.RETRY_SECONDS_MAX", 5)
     client = await start(requests_max=1)
-    async with _full(client), AsyncExitStack() as stack:
+    async with _full(client, held), AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(connected(client)) for _ in range(10)]
         seconds = [int((await _ask(each, NOTHING)).headers["retry-after"]) for each in connections]
     assert seconds == sorted(seconds)
@@ -139,20 +139,22 @@ def test_a_second_has_no_more_returns_than_allowed_however_many_clients_are_refu
     assert _returns([1000.0, 1002.0, 1004.0]) == [1001, 1003, 1005]
 
 
-async def test_a_request_sent_in_the_quiet_time_is_answered_after_it(start: Start) -> None:
+async def test_a_request_sent_in_the_quiet_time_is_answered_after_it(start: Start, held: HeldLogins) -> None:
     client = await start(requests_max=1)
     async with connected(client) as ends:
-        async with _full(client):
+        async with _full(client, held):
             await _refused(ends)
         assert (await _ask(ends, HEALTH)).status_code == 200
         assert (await _ask(ends, NOTHING)).status_code == 404
 
 
 @pytest.mark.usefixtures("long_quiet_times")
-async def test_a_client_that_does_not_wait_is_not_read_while_others_are_answered(start: Start) -> None:
+async def test_a_client_that_does_not_wait_is_not_read_while_others_are_answered(
+    start: Start, held: HeldLogins
+) -> None:
     client = await start(requests_max=1)
     async with connected(client) as first, connected(client) as ends:
-        async with _full(client):
+        async with _full(client, held):
             await _refused(first)
             await _refused(ends, FAR)
         early = asyncio.ensure_future(_ask(ends, HEALTH))
@@ -163,10 +165,10 @@ async def test_a_client_that_does_not_wait_is_not_read_while_others_are_answered
 
 
 @pytest.mark.usefixtures("long_quiet_times")
-async def test_a_trusted_proxy_is_read_at_once_since_it_carries_many_clients(start: Start) -> None:
+async def test_a_trusted_proxy_is_read_at_once_since_it_carries_many_clients(start: Start, held: HeldLogins) -> None:
     client = await start(requests_max=1, trusted_proxies=LOOPBACK)
     async with connected(client) as first, connected(client) as ends:
-        async with _full(client):
+        async with _full(client, held):
             await _refused(first)
             await _refused(ends, FAR)
             assert (await _ask(ends, HEALTH)).status_code == 200
@@ -181,12 +183,12 @@ def test_a_peer_without_an_address_counts_as_a_proxy() -> None:
 
 
 @pytest.mark.usefixtures("long_quiet_times")
-async def test_the_server_stops_without_waiting_for_refused_clients(settings: Settings) -> None:
+async def test_the_server_stops_without_waiting_for_refused_clients(settings: Settings, held: HeldLogins) -> None:
     async with AsyncExitStack() as stack:
         busy = settings.model_copy(update={"requests_max": 1})
         async with asyncio.timeout(PATIENCE_SECONDS), running(busy) as client:
             connections = [await stack.enter_async_context(connected(client)) for _ in range(3)]
-            async with _full(client):
+            async with _full(client, held):
                 for ends, retry_after in zip(connections, ["1", FAR, FAR], strict=True):
                     await _refused(ends, retry_after)
             connections[1][1].write(NOTHING)
@@ -197,7 +199,7 @@ async def test_the_server_stops_without_waiting_for_refused_clients(settings: Se
 
 @pytest.mark.usefixtures("long_quiet_times")
 async def test_a_refused_connection_leaves_memory_when_its_client_hangs_up(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch, held: HeldLogins
 ) -> None:
     """By reference counting: under overload, connections would pile up until the next garbage collection."""
     connections: WeakSet[HttpProtocol] = WeakSet()
@@ -213,7 +215,7 @@ async def test_a_refused_connection_leaves_memory_when_its_client_hangs_up(
     [kept] = connections
     gc.disable()
     try:
-        async with _full(client), AsyncExitStack() as stack:
+        async with _full(client, held), AsyncExitStack() as stack:
             for number in range(10):
                 ends = await stack.enter_async_context(connected(client))
                 await _refused(ends, FAR if number else "1")
@@ -227,13 +229,15 @@ async def test_a_refused_connection_leaves_memory_when_its_client_hangs_up(
 
 
 @pytest.mark.parametrize("proxies", [LOOPBACK, ""])
-async def test_the_body_of_a_refused_request_is_not_read_as_a_request(start: Start, proxies: str) -> None:
+async def test_the_body_of_a_refused_request_is_not_read_as_a_request(
+    start: Start, proxies: str, held: HeldLogins
+) -> None:
     client = await start(requests_max=1, trusted_proxies=proxies)
     content = b" " * 30_000 + HEALTH
     counted = head("POST", "/v1/auth/login", [JSON_TYPE, ("Content-Length", str(len(content)))]), content
     chunked = head("POST", "/v1/auth/login", [JSON_TYPE, ("Transfer-Encoding", "chunked")]), chunk(content) + chunk(b"")
     for begun, body in (counted, chunked):
-        async with _full(client), connected(client) as ends:
+        async with _full(client, held), connected(client) as ends:
             check_problem(await _ask(ends, begun), 503, "overloaded")
             for part in (body[:20_000], body[20_000:]):
                 ends[1].write(part)
@@ -241,9 +245,9 @@ async def test_the_body_of_a_refused_request_is_not_read_as_a_request(start: Sta
             await _refused(ends)
 
 
-async def test_a_refused_head_request_gets_headers_without_a_body(start: Start) -> None:
+async def test_a_refused_head_request_gets_headers_without_a_body(start: Start, held: HeldLogins) -> None:
     client = await start(requests_max=1, trusted_proxies=LOOPBACK)
-    async with _full(client), connected(client) as (reader, writer):
+    async with _full(client, held), connected(client) as (reader, writer):
         refused = await _refused((reader, writer))
         writer.write(head("HEAD", "/nothing") + NOTHING)
         lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().splitlines()
@@ -261,22 +265,24 @@ async def test_a_refused_head_request_gets_headers_without_a_body(start: Start) 
     ],
     ids=["Connection: close", "HTTP/1.0", "Expect: 100-continue"],
 )
-async def test_a_refused_connection_that_cannot_go_on_is_closed(start: Start, request_: bytes) -> None:
+async def test_a_refused_connection_that_cannot_go_on_is_closed(
+    start: Start, request_: bytes, held: HeldLogins
+) -> None:
     client = await start(requests_max=1)
-    async with _full(client), connected(client) as ends:
+    async with _full(client, held), connected(client) as ends:
         answer = await _ask(ends, request_)
         check_problem(answer, 503, "overloaded")
         assert answer.headers["connection"] == "close"
         assert await _ended(ends)
 
 
-async def test_pipelined_requests_behind_a_refused_one_end_the_connection(start: Start) -> None:
+async def test_pipelined_requests_behind_a_refused_one_end_the_connection(start: Start, held: HeldLogins) -> None:
     client = await start(requests_max=1)
-    async with _full(client), connected(client) as ends:
+    async with _full(client, held), connected(client) as ends:
         check_problem(await _ask(ends, NOTHING * 2000), 503, "overloaded")
         assert await _ended(ends)
     client = await start(requests_max=1, trusted_proxies=LOOPBACK)
-    async with _full(client), connected(client) as ends:
+    async with _full(client, held), connected(client) as ends:
         assert (await _ask(ends, HEALTH + NOTHING * 2000)).status_code == 200
         answer = await read_answer(ends[0])
         check_problem(answer, 503, "overloaded")
@@ -284,9 +290,11 @@ async def test_pipelined_requests_behind_a_refused_one_end_the_connection(start:
         assert await _ended(ends)
 
 
-async def test_a_client_that_sends_much_data_in_the_quiet_time_loses_its_connection(start: Start) -> None:
+async def test_a_client_that_sends_much_data_in_the_quiet_time_loses_its_connection(
+    start: Start, held: HeldLogins
+) -> None:
     client = await start(requests_max=1)
-    async with _full(client), connected(client) as ends:
+    async with _full(client, held), connected(client) as ends:
         await _refused(ends)
         ends[1].write(head("POST", "/v1/auth/login", [("Content-Length", "60000")]) + b" " * 60_000)
         assert await _ended(ends)

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 import pytest
 from app.web import fast_response, protocol
-from app.web.parser import RequestParser
+from app.web.parser import ParserCallbacks, RequestParser
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -27,11 +28,13 @@ DIGESTS: dict[type, dict[str, str]] = {
         "app_state": "07b3e0c8e9a6",
         "client": "c28c31385eb5",
         "connection_lost": "c91a4c9bf2e2",
+        "connection_made": "6efb565ff3d3",
         "cycle": "94525f3adea0",
         "data_received": "010a7ae59a5d",
         "flow": "a5b32e2d90d6",
         "headers": "53bcfc0e1755",
         "loop": "ba0b226e6636",
+        "on_body": "dba9c32aeba3",
         "on_headers_complete": "1ea8589acfad",
         "on_message_complete": "1fbad42dc31f",
         "parser": "054ac329b9e7",
@@ -66,6 +69,7 @@ DIGESTS: dict[type, dict[str, str]] = {
     },
     FlowControl: {
         "__init__": "0152d94a0407",
+        "drain": "4bda6b61c277",
         "pause_reading": "7c27388bb984",
         "resume_reading": "a0429d30857e",
         "write_paused": "7d1670d7665c",
@@ -117,5 +121,5 @@ def test_the_undocumented_parts_of_uvicorn_that_are_used_have_not_changed(owner:
 
 def test_our_parser_has_every_method_that_uvicorn_calls() -> None:
     called = set(re.findall(r"self\.parser\.(\w+)\(", inspect.getsource(HttpToolsProtocol)))
-    missing = called - set(dir(RequestParser))
+    missing = called - set(dir(RequestParser(cast(ParserCallbacks, None))))
     assert missing == {"set_dangerous_leniencies"}, "which uvicorn calls only before our parser takes over"

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import asyncpg
 import httpx2
 import pytest
+from app.core.bounds import EdgeBounds
 from app.core.errors import Unavailable
 from app.generations.errors import OutcomeUnknown
 from app.generations.ledger import Ledger
@@ -87,8 +89,9 @@ async def test_rate_limit_then_slots_are_checked_after_the_key_and_before_the_bo
 
 
 async def test_a_slot_is_free_again_after_every_answer(
-    start: Start, key: Key, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    start: Start, key: Key, database: asyncpg.Connection, externals: dict[str, Any]
 ) -> None:
+    externals["edge_bounds"] = EdgeBounds(body_seconds=0.5)
     client = await start(generate_concurrency_per_key=1)
     chunked = head("POST", "/v1/generate", [*key.headers.items(), JSON_TYPE, ("Transfer-Encoding", "chunked")])
 
@@ -100,9 +103,7 @@ async def test_a_slot_is_free_again_after_every_answer(
     assert (await generate(client, key, unknown="field")).status_code == 422
     assert (await client.post("/v1/generate", content=BODY, headers=key.headers)).status_code == 415
     assert (await post(client, "/v1/generate", float("nan"), headers=key.headers)).status_code == 400
-    with monkeypatch.context() as impatient:
-        impatient.setattr("app.web.body.BODY_SECONDS_MAX", 0.05)
-        assert (await send_raw(client, _head(key), BODY[:-1])).status_code == 408
+    assert (await send_raw(client, _head(key), BODY[:-1])).status_code == 408
     assert (await send_raw(client, chunked, *[chunk(b" " * 4096)] * 17)).status_code == 413
     await suspend(suspended=True)
     assert (await generate(client, key)).status_code == 401, "refused when it was to be recorded"

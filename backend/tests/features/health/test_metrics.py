@@ -10,7 +10,14 @@ from tests.features.scraped import METRICS_TOKEN, read, refusals, scrape
 from tests.harness import PASSWORD, Account, generate, new_email, sign_up
 from tests.problems import REALM, check_problem
 
-COUNTERS = {"limit_refusals", "limit_outages", "limit_own_decisions", "overload_refusals", "log_lines_dropped"}
+COUNTERS = {
+    "limit_refusals",
+    "limit_outages",
+    "limit_own_decisions",
+    "overload_refusals",
+    "connections_ended",
+    "log_lines_dropped",
+}
 
 
 async def _ask(client: httpx2.AsyncClient, authorization: str | None) -> httpx2.Response:
