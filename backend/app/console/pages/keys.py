@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from fastapi import Query
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
@@ -16,6 +15,7 @@ from app.features.keys import service
 from app.features.keys.dependencies import KeysMax
 from app.features.keys.schemas import KeyCreate, KeyListQuery
 from app.web.pagination import PAGE_SIZE_MAX, split_page
+from app.web.query import query_of
 
 page = Page("/keys", template="keys.html", label="API keys")
 
@@ -41,7 +41,7 @@ async def _render(session: ConsoleSession, form_state: FormState, query: KeyPage
 
 
 @page.router.get(page.path)
-async def show_keys(session: LoggedInSession, query: Annotated[KeyPageQuery, Query()]) -> HTMLResponse:
+async def show_keys(session: LoggedInSession, query: Annotated[KeyPageQuery, query_of(KeyPageQuery)]) -> HTMLResponse:
     """Show the account's keys, newest first, and the form that creates one."""
     return await _render(session, UNSENT, query)
 

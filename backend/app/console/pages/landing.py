@@ -38,6 +38,8 @@ async def show_landing(session: CurrentSession) -> HTMLResponse:
 @files.get("/examples/{name}.png")
 async def show_example(request: Request, name: str, generations: CurrentGenerations) -> Response:
     """Show one of the example images, which this server's stub draws on the first request for it."""
+    if name not in _EXAMPLES:  # before anything of the path becomes part of a header
+        raise NotFound
     open_part = partial(_open_example, console_of(request), generations, name)
     return await immutable_response(request, etag=f"example-{name}", open_part=open_part)
 
@@ -53,8 +55,6 @@ async def show_static_file(request: Request, name: str) -> Response:
 
 
 async def _open_example(console: Console, generations: Generations, name: str, start: int, end: int | None) -> Part:
-    if name not in _EXAMPLES:
-        raise NotFound
     if name not in console.examples:
         request = DrawRequest(_EXAMPLES[name], _EXAMPLE_SIZE)
         console.examples[name] = (await generations.providers["test"].draw(request, deadline=math.inf)).content

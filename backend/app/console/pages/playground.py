@@ -22,6 +22,7 @@ from app.features.keys.dependencies import KeysMax
 from app.generations.spec import Caller, Delivered
 from app.providers import Size
 from app.web.pagination import PAGE_SIZE_MAX
+from app.web.query import query_value
 
 page = Page("/playground", template="playground.html", label="Playground")
 
@@ -60,7 +61,7 @@ async def _render(
         form=form_state,
         keys=own_keys,
         sizes=[size for size in _SIZES if provider.refusal(Size.parse(size)) is None],
-        selected={"key_id": request.query_params.get("key_id", ""), **form_state.values},
+        selected={"key_id": query_value(request, "key_id") or "", **form_state.values},
         # The form keeps its id until its generation is delivered: sent again after an error, it is the same request.
         form_id=(generation is None and form_state.values.get("form_id")) or secrets.token_urlsafe(16),
         generation=generation,

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 
 from app.core.errors import Invalid
 from app.features.auth.dependencies import CurrentUser
@@ -14,6 +14,7 @@ from app.features.keys.schemas import KeyCreate, KeyCreated, KeyListQuery, KeyPu
 from app.web.body import json_body
 from app.web.openapi import BODY_PROBLEMS, problems
 from app.web.pagination import one_page
+from app.web.query import query_of
 
 router = APIRouter(prefix="/v1/keys", tags=["Keys"])
 
@@ -33,7 +34,7 @@ async def create_key(
 
 @router.get("", responses=problems(InvalidToken, Invalid))
 async def list_keys(
-    request: Request, user: CurrentUser, query: Annotated[KeyListQuery, Query()], session: Session
+    request: Request, user: CurrentUser, query: Annotated[KeyListQuery, query_of(KeyListQuery)], session: Session
 ) -> list[KeyPublic]:
     """List the account's own keys, newest first. The `Link` header leads to the next page."""
     keys = await service.find_all(
