@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
+from app.core.byte_budget import ByteBudget
 from app.core.db import SessionMaker, connect_for_writing, create_engine
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
@@ -81,6 +82,7 @@ async def open_services(
             policies=Policies.of(settings),
             callers=CallerCache(clock=externals.cache_clock),
             generations=await stack.enter_async_context(_generations(settings, engine, ledger, pools, externals.clock)),
+            answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024),
         )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.core.byte_budget import ByteBudget
 from app.core.db import SessionMaker
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
@@ -34,3 +35,5 @@ class Services:
     """The limits of the settings."""
     callers: CallerCache
     generations: Generations
+    answer_memory: ByteBudget
+    """What answers with images in base64 may hold together while they are sent."""

@@ -73,3 +73,12 @@ class LimitSettings(BaseModel):
         le=1_000_000,
         description="Requests that one process works on at a time; beyond it, 503 `overloaded` at once.",
     )
+    answer_memory_mib: int = Field(
+        default=256,
+        ge=8,
+        le=1_000_000,
+        description=(
+            "MiB that answers with images as base64 may hold in one process while they are sent, about one for each "
+            "and images that are there already; beyond it, they are read from the store, and wait or are 503."
+        ),
+    )

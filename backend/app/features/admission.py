@@ -63,12 +63,21 @@ class Admission:
             taken = await services.limiter.take(_takes(services, caller), group=caller.account_id, slot=self._slot)
             self._answer_with(taken)
         except BaseException:
-            self._release()
+            self.release()
             raise
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
-        self._release()
+        self.release()
+
+    def release(self) -> None:
+        """Frees the slot before the end of the block. Has no effect a second time."""
+        self._services.limiter.release(self._slot, group=self._caller.account_id)
+
+    @property
+    def is_drawn_for_free(self) -> bool:
+        """Whether this caller's images are a function of what is recorded, and may be drawn again at will."""
+        return self._services.generations.providers[self._caller.environment].is_deterministic
 
     async def take_further(self, units: int) -> None:
         """Takes what more images of the request need. Raises Invalid for more than the limits ever let through at once,
@@ -119,9 +128,6 @@ class Admission:
         set_rate_limit_headers(self._request, tightest)
         raise_if_refused(self._request, taken, mode=self._services.policies.generate_mode)
 
-    def _release(self) -> None:
-        self._services.limiter.release(self._slot, group=self._caller.account_id)
-
 
 async def admit(request: Request) -> Admission:
     """The admission of the caller whose API key came with the request. Raises InvalidRequest for a malformed
@@ -148,8 +154,10 @@ async def _current_admission(request: Request) -> AsyncIterator[Admission]:
         yield admission
 
 
-CurrentAdmission = Annotated[Admission, Depends(_current_admission, scope="function")]
-"""An admission that is entered before the body is read, and left before the response is sent."""
+CurrentAdmission = Annotated[Admission, Depends(_current_admission)]
+"""An admission that is entered before the body is read, and left once the response was sent: a client that does not
+read its response keeps its slot.
+"""
 
 
 def _takes(services: Services, caller: Caller, *, units: int = 1) -> Sequence[Take]:

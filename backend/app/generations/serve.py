@@ -1,16 +1,16 @@
 """Images that were delivered, as clients look at them."""
 
 import math
+from collections.abc import AsyncIterator, Sequence
 
 from sqlalchemy import select
 
-from app.core.images import ImageFormat
 from app.core.security import is_id
 from app.generations.collaborators import Generations
 from app.generations.errors import ImageNotFound
 from app.generations.records import SHOWN
 from app.generations.run import draw
-from app.generations.spec import image_name
+from app.generations.spec import Delivered, image_name
 from app.models import Generation
 from app.providers import DrawRequest, Size
 from app.storage import PresignedUrl, Stored, stored_bytes
@@ -50,11 +50,37 @@ async def presigned_url(generations: Generations, generation: Generation) -> Pre
     return await generations.store.presigned_url(image_name(generation.id, generation.format))
 
 
-async def read_image(generations: Generations, *, generation_id: str, image_format: ImageFormat) -> bytes:
-    """The whole image of a delivered generation. Raises what `find_delivered` and `open_image` raise."""
-    generation = await find_delivered(generations, generation_id=generation_id, image_format=image_format)
-    image = await open_image(generations, generation, 0, None)
-    return b"".join([chunk async for chunk in image.chunks])
+def open_kept(generations: Generations, delivered: Delivered, *, sizes: Sequence[int]) -> Sequence[Stored]:
+    """The images of a request, of these sizes in bytes, as the store keeps them. Each is opened when it is read first:
+    then `chunks` also raises ImageNotFound where it is gone.
+    """
+    names = [image_name(each, delivered.format) for each in delivered.ids]
+    opened_later = [_opened_later(generations, name) for name in names]
+    return [Stored(size, 0, size, chunks) for size, chunks in zip(sizes, opened_later, strict=True)]
+
+
+async def open_replay(generations: Generations, delivered: Delivered) -> Sequence[Stored]:
+    """The images of a request that was delivered before, each to be read once. Those that are drawn again are equal.
+
+    Raises what `find_delivered` and `open_image` raise.
+    """
+    found = [
+        await find_delivered(generations, generation_id=each, image_format=delivered.format) for each in delivered.ids
+    ]
+    if _is_drawn_again(generations, found[0]):
+        async with generations.cancelled_on_disconnect():
+            content = await _draw_again(generations, found[0])
+        return [stored_bytes(content, 0, None) for _ in found]
+    sizes = [(await open_image(generations, each, 0, 0)).size for each in found]
+    return open_kept(generations, delivered, sizes=sizes)
+
+
+async def _opened_later(generations: Generations, name: str) -> AsyncIterator[bytes]:
+    stored = await generations.store.get(name)
+    if stored is None:
+        raise ImageNotFound
+    async for chunk in stored.chunks:
+        yield chunk
 
 
 def _is_drawn_again(generations: Generations, generation: Generation) -> bool:

@@ -33,13 +33,13 @@ def parameters_of_schemas(settings: Settings) -> Iterator[tuple[str, str]]:
     for context in iter_route_contexts(create_app(settings).routes):
         if isinstance(context.original_route, APIRoute):
             for schema in _query_schemas(context.dependant):
-                yield from ((context.path, each.alias or name) for name, each in schema.model_fields.items())
+                yield from ((str(context.path), each.alias or name) for name, each in schema.model_fields.items())
 
 
 def _query_schemas(dependant: Dependant) -> Iterator[type[BaseModel]]:
     for field in dependant.query_params:
         schema = field.field_info.annotation
-        assert schema is not None
+        assert isinstance(schema, type)
         assert issubclass(schema, BaseModel), "a parameter outside of a schema is to be read by query_value"
         yield schema
     for dependency in dependant.dependencies:

@@ -1,17 +1,20 @@
 """What the twin's route depends on: an admitted request, and errors in OpenAI's format."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 
-from app.core.errors import ApiError, headers_of
+from app.core.byte_budget import ByteShare
+from app.core.errors import ApiError, Unavailable, headers_of
 from app.features.admission import CurrentAdmission
 from app.features.dependencies import CurrentServices
 from app.features.openai import service
+from app.features.openai.answers import SENDING_BYTES
 from app.features.openai.schemas import ImageGenerate
 from app.generations.spec import GenerationSpec
+from app.providers import Size
 from app.web import openapi
 from app.web.body import json_body
 
@@ -29,6 +32,24 @@ async def _admitted_spec(
 
 AdmittedSpec = Annotated[GenerationSpec, Depends(_admitted_spec)]
 """A request within the limits for as many images as it asks for. Raises what refuses it."""
+
+
+async def _answer_memory(
+    services: CurrentServices, admission: CurrentAdmission, spec: AdmittedSpec
+) -> AsyncIterator[ByteShare]:
+    width, height = Size.parse(spec.size) or (0, 0)
+    with services.answer_memory.share() as memory:
+        # An image of the stub has about a byte a pixel at most, and all images of a request are the same bytes.
+        is_drawn_now = spec.as_bytes and admission.is_drawn_for_free
+        if is_drawn_now and not memory.hold(SENDING_BYTES + width * height):
+            raise Unavailable
+        yield memory
+
+
+AnswerMemory = Annotated[ByteShare, Depends(_answer_memory)]
+"""The answer's share of the memory for answers, until it was sent. Raises Unavailable for images of the stub where none
+is left, before they are drawn. Images that are paid wait for it when they are in the store.
+"""
 
 
 async def answer_error(_request: Request, error: ApiError) -> Response:
