@@ -30,6 +30,7 @@ from app.ratelimit.fallback import FallbackLimiter
 from app.ratelimit.memory import MemoryLimiter
 from app.ratelimit.policies import Policies
 from app.ratelimit.redis import RedisLimiter, open_redis
+from app.ratelimit.reservations import Reservations
 from app.services import Services
 from app.storage.configured import configured_store
 
@@ -79,6 +80,7 @@ async def open_services(
             hashing=pools.hashing,
             token_key=TokenKey.derive(settings.signing_secret),
             limiter=limiter,
+            logins=Reservations(limiter, waiting_max=settings.hash_queue_max),
             policies=Policies.of(settings),
             callers=CallerCache(clock=externals.cache_clock),
             generations=await stack.enter_async_context(_generations(settings, engine, ledger, pools, externals.clock)),

@@ -15,6 +15,7 @@ from app.generations.callers import CallerCache
 from app.generations.collaborators import Generations
 from app.ratelimit import Limiter
 from app.ratelimit.policies import Policies
+from app.ratelimit.reservations import Reservations
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Services:
     """Threads that hash passwords."""
     token_key: TokenKey
     limiter: Limiter
+    logins: Reservations
+    """Takes from the limits of failed logins, for those that are being checked."""
     policies: Policies
     """The limits of the settings."""
     callers: CallerCache

@@ -43,9 +43,9 @@ class LimitSettings(BaseModel):
         default="60/hour", description="Sign-ups with one email, from everywhere together."
     )
     register_limit_global: LimitText = Field(default="10000/hour", description="Sign-ups from everywhere together.")
-    login_limit_per_ip: LimitText = Field(default="30/minute", description="Logins per address (IPv6: per /64).")
+    login_limit_per_ip: LimitText = Field(default="30/minute", description="Failed logins per address (IPv6: per /64).")
     login_limit_per_network: LimitText = Field(
-        default="300/minute", description="Logins per network (IPv4: /24, IPv6: /48)."
+        default="300/minute", description="Failed logins per network (IPv4: /24, IPv6: /48)."
     )
     login_limit_per_account: LimitText = Field(
         default="10/minute", description="Failed logins per account from one address."
@@ -54,7 +54,7 @@ class LimitSettings(BaseModel):
         default="1000/hour",
         description="Failed logins per account from all addresses together: wide, so that strangers lock no owner out.",
     )
-    login_limit_global: LimitText = Field(default="6000/minute", description="Logins from everywhere together.")
+    login_limit_global: LimitText = Field(default="6000/minute", description="Failed logins from everywhere together.")
     limit_processes: int | None = Field(
         default=None,
         ge=1,
