@@ -26,11 +26,21 @@ class LimitSettings(BaseModel):
         default="3000/minute",
         description="Images of all keys of an account together, unless it has a limit of its own.",
     )
+    test_generate_limit_per_account: LimitText = Field(
+        default="10000/day",
+        description=(
+            "Images of all test keys of an account together, besides the limits above: they cost nothing, and each "
+            "leaves a row of up to 16 KiB that is kept."
+        ),
+    )
     generate_concurrency_per_key: int = Field(
         default=100,
         ge=1,
         le=CONCURRENCY_MAX,
         description="Generations of a key that may run at a time, unless it has a limit of its own.",
+    )
+    create_key_limit_per_account: LimitText = Field(
+        default="300/hour", description="Keys that an account may create, however many of them it revokes."
     )
     unknown_key_limit_per_ip: LimitText = Field(
         default="60/minute", description="Calls with keys that do not exist, per address (IPv6: per /64)."

@@ -123,7 +123,8 @@ class Admission:
         """Sets the key's limit in the response's headers, and the account's where that leaves less; raises what refuses
         the request.
         """
-        of_key, of_account = taken.decisions
+        of_key, *of_accounts = taken.decisions
+        of_account = min(of_accounts, key=lambda decision: decision.remaining)
         tightest = [of_key, of_account] if of_account.remaining < of_key.remaining else [of_key]
         set_rate_limit_headers(self._request, tightest)
         raise_if_refused(self._request, taken, mode=self._services.policies.generate_mode)
@@ -163,10 +164,13 @@ read its response keeps its slot.
 def _takes(services: Services, caller: Caller, *, units: int = 1) -> Sequence[Take]:
     """What images of this caller take: so many units of its key's limit and of its account's."""
     policies = services.policies
-    return (
+    takes = (
         Take("key", caller.key_id, caller.limit or policies.generate_per_key, units),
         Take("account", caller.account_id, caller.account_limit or policies.generate_per_account, units),
     )
+    if caller.environment == "live":
+        return takes
+    return *takes, Take("account-test", caller.account_id, policies.test_generate_per_account, units)
 
 
 def _slot_of(services: Services, caller: Caller) -> Slot:
