@@ -4,9 +4,7 @@ The order is the contract's: a malformed Idempotency-Key (400), the key (401), i
 """
 
 import re
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from itertools import count
 from typing import Annotated, Self
 
 from fastapi import Depends, Request
@@ -18,7 +16,7 @@ from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
 from app.generations import service
 from app.generations.errors import CallerChangedError
 from app.generations.spec import Caller, Delivered, GenerationSpec
-from app.ratelimit import Slot, Take, TakeResult
+from app.ratelimit import Slot, Take, TakeResult, new_slot_id
 from app.services import Services
 from app.web.headers import add_response_headers, header_values
 
@@ -33,8 +31,6 @@ IDEMPOTENCY_KEY = {
 
 _IDEMPOTENCY_KEY = re.compile(r'"(?P<quoted>[!#-~]{1,255})"|(?P<bare>[!#-~]{1,255})', re.ASCII)
 _TRIES = 3
-_PROCESS = secrets.token_hex(6)
-_numbers = count()
 
 FindCaller = Callable[[], Awaitable[Caller]]
 """Finds the caller anew, as the database has it now."""
@@ -177,4 +173,4 @@ def _slot_of(services: Services, caller: Caller) -> Slot:
     """A new slot among the key's running generations, still to be taken."""
     slots = caller.concurrency or services.policies.generate_concurrency_per_key
     seconds = services.generations.lifetime.slot_seconds
-    return Slot(caller.key_id, slots, seconds, f"{_PROCESS}-{next(_numbers)}")
+    return Slot(caller.key_id, slots, seconds, new_slot_id())

@@ -50,17 +50,9 @@ async def presigned_url(generations: Generations, generation: Generation) -> Pre
     return await generations.store.presigned_url(image_name(generation.id, generation.format))
 
 
-def open_kept(generations: Generations, delivered: Delivered, *, sizes: Sequence[int]) -> Sequence[Stored]:
-    """The images of a request, of these sizes in bytes, as the store keeps them. Each is opened when it is read first:
-    then `chunks` also raises ImageNotFound where it is gone.
-    """
-    names = [image_name(each, delivered.format) for each in delivered.ids]
-    opened_later = [_opened_later(generations, name) for name in names]
-    return [Stored(size, 0, size, chunks) for size, chunks in zip(sizes, opened_later, strict=True)]
-
-
-async def open_replay(generations: Generations, delivered: Delivered) -> Sequence[Stored]:
-    """The images of a request that was delivered before, each to be read once. Those that are drawn again are equal.
+async def open_delivered(generations: Generations, delivered: Delivered) -> Sequence[Stored]:
+    """All images of a delivered request, in order: drawn once, since then they are equal, or as the store keeps them.
+    One of the store is opened when it is read first; then `chunks` raises ImageNotFound too, where it is gone.
 
     Raises what `find_delivered` and `open_image` raise.
     """
@@ -72,11 +64,12 @@ async def open_replay(generations: Generations, delivered: Delivered) -> Sequenc
             content = await _draw_again(generations, found[0])
         return [stored_bytes(content, 0, None) for _ in found]
     sizes = [(await open_image(generations, each, 0, 0)).size for each in found]
-    return open_kept(generations, delivered, sizes=sizes)
+    chunks = [_chunks_when_read(generations, each) for each in found]
+    return [Stored(size, 0, size, later) for size, later in zip(sizes, chunks, strict=True)]
 
 
-async def _opened_later(generations: Generations, name: str) -> AsyncIterator[bytes]:
-    stored = await generations.store.get(name)
+async def _chunks_when_read(generations: Generations, generation: Generation) -> AsyncIterator[bytes]:
+    stored = await generations.store.get(image_name(generation.id, generation.format))
     if stored is None:
         raise ImageNotFound
     async for chunk in stored.chunks:

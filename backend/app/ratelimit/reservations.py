@@ -1,21 +1,16 @@
 """Units of limits on what fails, for attempts of which nobody knows yet whether they fail."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import count
 
 from app.core.errors import Unavailable
 from app.core.limit_format import CONCURRENCY_MAX
-from app.ratelimit import Limiter, Slot, Take, TakeResult
+from app.ratelimit import Limiter, Slot, Take, TakeResult, new_slot_id
 
 _ATTEMPT_SECONDS_MAX = 60  # after which an attempt of a process that has died does not run any more
 _WAIT_SECONDS, _PAUSE_SECONDS = 5.0, 0.05
-
-_PROCESS = secrets.token_hex(6)
-_numbers = count()
 
 
 @dataclass
@@ -45,7 +40,7 @@ class Reservations:
         Raises Unavailable where too many wait, or none of the running ones has given its units back in time.
         """
         # The slots have no bound that matters. What counts is that a held one shows that an attempt is running.
-        slot = Slot(subject, CONCURRENCY_MAX, _ATTEMPT_SECONDS_MAX, f"{_PROCESS}-{next(_numbers)}")
+        slot = Slot(subject, CONCURRENCY_MAX, _ATTEMPT_SECONDS_MAX, new_slot_id())
         reservation = Reservation(await self._take_or_wait(takes, slot, group))
         try:
             yield reservation

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from app.core.errors import Unavailable
+from app.core.errors import InternalError, as_api_error
 from app.features.auth.schemas import Credentials
 from app.features.auth.service import Accounts, InvalidCredentials, InvalidToken, WrongPassword, authenticate
 from app.features.dependencies import Session, services_of
@@ -68,7 +68,7 @@ async def limit_sign_ups(attempt: CurrentAttempt) -> None:
 
 async def limit_logins(attempt: CurrentAttempt) -> AsyncIterator[None]:
     """Around a login or a change of password. It counts against the address, its network and everybody together unless
-    it succeeds, or the service cannot take it now.
+    it succeeds, or fails on the side of the service.
 
     Raises RateLimited when too many counted, and Unavailable while so many of this address run that they might.
     """
@@ -79,8 +79,8 @@ async def limit_logins(attempt: CurrentAttempt) -> AsyncIterator[None]:
         reservation.counts = True
         try:
             yield
-        except Unavailable:
-            reservation.counts = False
+        except Exception as error:
+            reservation.counts = as_api_error(error).status < InternalError.status
             raise
         reservation.counts = False
 

@@ -8,10 +8,10 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 
 from app.core.byte_budget import ByteShare
-from app.core.errors import Unavailable
+from app.core.errors import ApiError
 from app.features.openai.schemas import Image, Images
 from app.generations.collaborators import Generations
-from app.generations.serve import open_kept, open_replay
+from app.generations.serve import open_delivered
 from app.generations.spec import Delivered, GenerationSpec
 from app.storage import Stored, stored_bytes
 
@@ -35,7 +35,7 @@ async def images_answer(
     is in memory if the budget allows it, of any other from the store. `when_read` is called before the last byte is
     sent.
 
-    Raises Unavailable where the client would have to wait too long for memory, and what `open_replay` raises.
+    Raises Unavailable where the client would have to wait too long for memory, and what `open_delivered` raises.
     """
     created, image_format = int(delivered.created_at.timestamp()), spec.format
     if not spec.as_bytes:
@@ -55,19 +55,18 @@ async def images_answer(
 async def _opened(
     generations: Generations, delivered: Delivered, contents: list[bytes], memory: ByteShare
 ) -> deque[Stored]:
-    """The images, in order. While it waits, it has none of them in memory: each is in the store, or is drawn again."""
+    """The images, in order. While it waits it has none of them in memory: they are opened afterwards, as a replay's."""
     if memory.hold(SENDING_BYTES + sum({id(each): len(each) for each in contents}.values())):
         opened = [stored_bytes(each, 0, None) for each in contents]
-        return deque(opened or await open_replay(generations, delivered))
-    sizes = [len(each) for each in contents]
+        return deque(opened or await open_delivered(generations, delivered))
     contents.clear()
     try:
         async with generations.cancelled_on_disconnect():
             await memory.wait_to_hold(SENDING_BYTES, seconds=_WAIT_SECONDS)
-    except Unavailable as error:
+        return deque(await open_delivered(generations, delivered))
+    except ApiError as error:
         error.may_have_been_paid = not delivered.is_replay
         raise
-    return deque(open_kept(generations, delivered, sizes=sizes) if sizes else await open_replay(generations, delivered))
 
 
 async def _pieces(texts: Sequence[bytes], images: deque[Stored], when_read: Callable[[], None]) -> AsyncIterator[bytes]:

@@ -13,8 +13,8 @@ from app.features.dependencies import CurrentServices
 from app.features.openai import service
 from app.features.openai.answers import SENDING_BYTES
 from app.features.openai.schemas import ImageGenerate
+from app.generations.service import supported_size
 from app.generations.spec import GenerationSpec
-from app.providers import Size
 from app.web import openapi
 from app.web.body import json_body
 
@@ -37,18 +37,21 @@ AdmittedSpec = Annotated[GenerationSpec, Depends(_admitted_spec)]
 async def _answer_memory(
     services: CurrentServices, admission: CurrentAdmission, spec: AdmittedSpec
 ) -> AsyncIterator[ByteShare]:
-    width, height = Size.parse(spec.size) or (0, 0)
     with services.answer_memory.share() as memory:
-        # An image of the stub has about a byte a pixel at most, and all images of a request are the same bytes.
-        is_drawn_now = spec.as_bytes and admission.is_drawn_for_free
-        if is_drawn_now and not memory.hold(SENDING_BYTES + width * height):
-            raise Unavailable
+        if spec.as_bytes and admission.is_drawn_for_free:
+            size = supported_size(services.generations, spec.size)
+            # An image of the stub has about a byte a pixel at most, and all images of a request are the same bytes.
+            is_free = memory.hold(SENDING_BYTES + size.width * size.height)
+            if not is_free:
+                raise Unavailable
         yield memory
 
 
 AnswerMemory = Annotated[ByteShare, Depends(_answer_memory)]
-"""The answer's share of the memory for answers, until it was sent. Raises Unavailable for images of the stub where none
-is left, before they are drawn. Images that are paid wait for it when they are in the store.
+"""The answer's share of the memory for answers, until it was sent. Images that are paid wait for it in the store.
+
+For images of the stub, before they are drawn: raises Unavailable where none is left, and Invalid for a size that cannot
+be drawn.
 """
 
 

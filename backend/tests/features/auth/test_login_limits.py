@@ -165,6 +165,8 @@ async def test_more_right_logins_than_may_wait_are_a_503_and_never_a_429(
         check_problem(answer, 503, "unavailable")
     free.set()
     assert Counter(answer.status_code for answer in await asyncio.gather(*calls)) == {200: at_once, 503: 13}
+    failed = [(await _log_in(client, account.email)).status_code for _ in range(4)]
+    assert failed == [401, 401, 401, 429], "a 503 does not count"
 
 
 @pytest.mark.usefixtures("patient_logins")
