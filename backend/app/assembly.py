@@ -84,7 +84,8 @@ async def open_services(
             policies=Policies.of(settings),
             callers=CallerCache(clock=externals.cache_clock),
             generations=await stack.enter_async_context(_generations(settings, engine, ledger, pools, externals.clock)),
-            answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024),
+            paid_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
+            free_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
         )
 
 

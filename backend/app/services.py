@@ -38,5 +38,7 @@ class Services:
     """The limits of the settings."""
     callers: CallerCache
     generations: Generations
-    answer_memory: ByteBudget
+    paid_answer_memory: ByteBudget
     """What answers with images in base64 may hold together while they are sent."""
+    free_answer_memory: ByteBudget
+    """The same for images of the stub, apart, so that they keep nobody from what was paid."""

@@ -89,6 +89,7 @@ class LimitSettings(BaseModel):
         le=1_000_000,
         description=(
             "MiB that answers with images as base64 may hold in one process while they are sent, about one for each "
-            "and images that are there already; beyond it, they are read from the store, and wait or are 503."
+            "and images that are there already; half of it for the stub's. Beyond it, they are read from the store, "
+            "and wait or are 503."
         ),
     )

@@ -37,12 +37,13 @@ AdmittedSpec = Annotated[GenerationSpec, Depends(_admitted_spec)]
 async def _answer_memory(
     services: CurrentServices, admission: CurrentAdmission, spec: AdmittedSpec
 ) -> AsyncIterator[ByteShare]:
-    with services.answer_memory.share() as memory:
-        if spec.as_bytes and admission.is_drawn_for_free:
+    is_free = admission.is_drawn_for_free
+    with (services.free_answer_memory if is_free else services.paid_answer_memory).share() as memory:
+        if spec.as_bytes and is_free:
             size = supported_size(services.generations, spec.size)
             # An image of the stub has about a byte a pixel at most, and all images of a request are the same bytes.
-            is_free = memory.hold(SENDING_BYTES + size.width * size.height)
-            if not is_free:
+            needed = SENDING_BYTES + size.width * size.height
+            if not memory.hold(needed):
                 raise Unavailable
         yield memory
 

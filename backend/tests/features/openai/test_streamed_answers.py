@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import httpx2
 import pytest
+from app.providers.stub.art import draw_png
 from app.storage import CHUNK_BYTES
 from app.storage.filesystem import _File
 from tests.conftest import Start
@@ -66,11 +67,10 @@ def _file(folder: Path, generation_id: str) -> Path:
 
 
 @asynccontextmanager
-async def unread(there: Painted, clients: int, *, count: int = 10) -> AsyncIterator[None]:
-    """So many clients have asked for the replay, and read nothing of it. They hang up when the block ends."""
-    request = post_of(
-        ROUTE, json.dumps(wanted(count)).encode(), [*there.key.headers.items(), ("Idempotency-Key", ONCE)]
-    )
+async def unread(there: Painted, clients: int, *, key: Key | None = None) -> AsyncIterator[None]:
+    """So many clients have asked for ten images, and read nothing of the answer. They hang up when the block ends."""
+    headers = [*(key or there.key).headers.items(), ("Idempotency-Key", ONCE)]
+    request = post_of(ROUTE, json.dumps(wanted(10)).encode(), headers)
     async with AsyncExitStack() as stack:
         for _ in range(clients):
             client = stack.enter_context(socket.socket())
@@ -125,15 +125,10 @@ async def test_what_no_client_reads_is_not_read_from_the_store(start: Start, tmp
             assert sum(reads) - 10 * LARGE < 4 * READ_BY_KERNELS
 
 
-async def test_beyond_the_bound_nothing_is_drawn_for_free_and_what_was_paid_waits(
-    start: Start, tmp_path: Path, database: asyncpg.Connection
-) -> None:
+async def test_beyond_the_bound_what_was_paid_waits(start: Start, tmp_path: Path, database: asyncpg.Connection) -> None:
     async with painted(start, data_dir=tmp_path, answer_memory_mib=8) as there:
-        test_key = await there.account.create_key(environment="test")
         await replaced(there, tmp_path, [LARGE] * 10)
-        async with unread(there, 8):
-            check_problem(await ask(there, key=test_key), 503, "unavailable")
-            assert await total(database, test_key) == 0
+        async with unread(there, 4):
             paid = asyncio.create_task(ask(there))
             for _ in looks():
                 if await total(database, there.key) == 11:
@@ -144,7 +139,25 @@ async def test_beyond_the_bound_nothing_is_drawn_for_free_and_what_was_paid_wait
             assert by_url.status_code == 200, "only base64 takes of this memory"
         answer = await paid
         assert answer.status_code == 200
-        assert base64.b64decode(answer.json()["data"][0]["b64_json"]).startswith(b"\x89PNG")
+        assert images_in(answer)[0].startswith(b"\x89PNG")
+
+
+async def test_beyond_their_own_bound_images_of_the_stub_are_not_drawn_and_what_was_paid_does_not_wait_for_them(
+    start: Start, tmp_path: Path, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+
+    def draw_large(prompt: str, *, width: int, height: int) -> bytes:
+        drawn.append(prompt)
+        return draw_png(prompt, width=width, height=height) + bytes(LARGE)
+
+    monkeypatch.setattr("app.providers.stub.draw_png", draw_large)
+    async with painted(start, data_dir=tmp_path, answer_memory_mib=8) as there:
+        test_key = await there.account.create_key(environment="test")
+        async with unread(there, 1, key=test_key):
+            check_problem(await ask(there, key=test_key), 503, "unavailable")
+            assert (len(drawn), await total(database, test_key)) == (1, 10), "nothing for the one that was refused"
+            assert (await ask(there)).status_code == 200
         for _ in looks():
             if (await ask(there, key=test_key)).status_code == 200:
                 break
@@ -156,7 +169,7 @@ async def test_what_was_paid_and_waits_too_long_is_not_to_be_repeated_and_counts
     monkeypatch.setattr("app.features.openai.answers._WAIT_SECONDS", 0)
     async with painted(start, data_dir=tmp_path, answer_memory_mib=8) as there:
         await replaced(there, tmp_path, [LARGE] * 10)
-        async with unread(there, 8):
+        async with unread(there, 4):
             paid, replay = await ask(there, once="another"), await ask(there, 10, once=ONCE)
         for answer in (paid, replay):
             check_problem(answer, 503, "unavailable")
