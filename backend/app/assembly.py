@@ -11,6 +11,7 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from app.core.bounds import EdgeBounds
+from app.core.byte_budget import ByteBudget
 from app.core.db import SessionMaker, connect_for_writing, create_engine
 from app.core.fair_queue import FairPool, FairQueue
 from app.core.log_stream import dropped_lines_counted
@@ -34,6 +35,7 @@ from app.ratelimit.fallback import FallbackLimiter
 from app.ratelimit.memory import MemoryLimiter
 from app.ratelimit.policies import Policies
 from app.ratelimit.redis import RedisLimiter, open_redis
+from app.ratelimit.reservations import Reservations
 from app.services import Services
 from app.storage.configured import monitored_store
 
@@ -92,9 +94,12 @@ async def open_services(
             hashing=pools.hashing,
             token_key=TokenKey.derive(settings.signing_secret),
             limiter=limiter,
+            logins=Reservations(limiter, waiting_max=settings.hash_queue_max),
             policies=Policies.of(settings),
             callers=CallerCache(clock=externals.cache_clock),
             generations=await stack.enter_async_context(_generations(settings, engine, ledger, pools, externals.clock)),
+            paid_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
+            free_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
         )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.core.byte_budget import ByteBudget
 from app.core.db import SessionMaker
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
@@ -14,6 +15,7 @@ from app.generations.callers import CallerCache
 from app.generations.collaborators import Generations
 from app.ratelimit import Limiter
 from app.ratelimit.policies import Policies
+from app.ratelimit.reservations import Reservations
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,13 @@ class Services:
     """Threads that hash passwords."""
     token_key: TokenKey
     limiter: Limiter
+    logins: Reservations
+    """Takes from the limits of failed logins, for those that are being checked."""
     policies: Policies
     """The limits of the settings."""
     callers: CallerCache
     generations: Generations
+    paid_answer_memory: ByteBudget
+    """What answers with images in base64 may hold together while they are sent."""
+    free_answer_memory: ByteBudget
+    """The same for images of the stub, apart, so that they keep nobody from what was paid."""

@@ -14,6 +14,7 @@ from app.features.auth.service import InvalidToken
 from app.features.dependencies import services_of
 from app.web.body import validated
 from app.web.form import read_form
+from app.web.query import query_value
 
 Schema = TypeVar("Schema", bound=Body)
 
@@ -47,7 +48,7 @@ def find_next_page(request: Request) -> Page:
     `next` is the name of a page and never a URL, so that no link can have a log-in redirect to another site.
     """
     console = console_of(request)
-    return console.page_named(request.query_params.get("next", "")) or console.home
+    return console.page_named(query_value(request, "next") or "") or console.home
 
 
 NextPage = Annotated[Page, Depends(find_next_page)]

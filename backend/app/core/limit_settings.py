@@ -34,11 +34,21 @@ class LimitSettings(BaseModel):
         default="3000/minute",
         description="Images of all keys of an account together, unless it has a limit of its own.",
     )
+    test_generate_limit_per_account: LimitText = Field(
+        default="10000/day",
+        description=(
+            "Images of all test keys of an account together, besides the limits above: they cost nothing, and each "
+            "leaves a row of up to 16 KiB that is kept."
+        ),
+    )
     generate_concurrency_per_key: int = Field(
         default=100,
         ge=1,
         le=CONCURRENCY_MAX,
         description="Generations of a key that may run at a time, unless it has a limit of its own.",
+    )
+    create_key_limit_per_account: LimitText = Field(
+        default="300/hour", description="Keys that an account may create, however many of them it revokes."
     )
     unknown_key_limit_per_ip: LimitText = Field(
         default="60/minute", description="Calls with keys that do not exist, per address (IPv6: per /64)."
@@ -51,9 +61,9 @@ class LimitSettings(BaseModel):
         default="60/hour", description="Sign-ups with one email, from everywhere together."
     )
     register_limit_global: LimitText = Field(default="10000/hour", description="Sign-ups from everywhere together.")
-    login_limit_per_ip: LimitText = Field(default="30/minute", description="Logins per address (IPv6: per /64).")
+    login_limit_per_ip: LimitText = Field(default="30/minute", description="Failed logins per address (IPv6: per /64).")
     login_limit_per_network: LimitText = Field(
-        default="300/minute", description="Logins per network (IPv4: /24, IPv6: /48)."
+        default="300/minute", description="Failed logins per network (IPv4: /24, IPv6: /48)."
     )
     login_limit_per_account: LimitText = Field(
         default="10/minute", description="Failed logins per account from one address."
@@ -62,7 +72,7 @@ class LimitSettings(BaseModel):
         default="1000/hour",
         description="Failed logins per account from all addresses together: wide, so that strangers lock no owner out.",
     )
-    login_limit_global: LimitText = Field(default="6000/minute", description="Logins from everywhere together.")
+    login_limit_global: LimitText = Field(default="6000/minute", description="Failed logins from everywhere together.")
     limit_processes: int | None = Field(
         default=None,
         ge=1,
@@ -88,5 +98,15 @@ class LimitSettings(BaseModel):
         description=(
             "Connections that one process keeps for one address (IPv6: per /64) outside `TRUSTED_PROXIES`; "
             "beyond it, new ones are closed."
+        ),
+    )
+    answer_memory_mib: int = Field(
+        default=256,
+        ge=8,
+        le=1_000_000,
+        description=(
+            "MiB that answers with images as base64 may hold in one process while they are sent, about one for each "
+            "and images that are there already; half of it for the stub's. Beyond it, they are read from the store, "
+            "and wait or are 503."
         ),
     )

@@ -4,9 +4,7 @@ The order is the contract's: a malformed Idempotency-Key (400), the key (401), i
 """
 
 import re
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from itertools import count
 from typing import Annotated, Self
 
 from fastapi import Depends, Request
@@ -18,7 +16,7 @@ from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
 from app.generations import service
 from app.generations.errors import CallerChangedError
 from app.generations.spec import Caller, Delivered, GenerationSpec
-from app.ratelimit import Slot, Take, TakeResult
+from app.ratelimit import Slot, Take, TakeResult, new_slot_id
 from app.services import Services
 from app.web.headers import add_response_headers, header_values
 
@@ -33,8 +31,6 @@ IDEMPOTENCY_KEY = {
 
 _IDEMPOTENCY_KEY = re.compile(r'"(?P<quoted>[!#-~]{1,255})"|(?P<bare>[!#-~]{1,255})', re.ASCII)
 _TRIES = 3
-_PROCESS = secrets.token_hex(6)
-_numbers = count()
 
 FindCaller = Callable[[], Awaitable[Caller]]
 """Finds the caller anew, as the database has it now."""
@@ -63,12 +59,21 @@ class Admission:
             taken = await services.limiter.take(_takes(services, caller), group=caller.account_id, slot=self._slot)
             self._answer_with(taken)
         except BaseException:
-            self._release()
+            self.release()
             raise
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
-        self._release()
+        self.release()
+
+    def release(self) -> None:
+        """Frees the slot before the end of the block. Has no effect a second time."""
+        self._services.limiter.release(self._slot, group=self._caller.account_id)
+
+    @property
+    def is_drawn_for_free(self) -> bool:
+        """Whether this caller's images are a function of what is recorded, and may be drawn again at will."""
+        return self._services.generations.providers[self._caller.environment].is_deterministic
 
     async def take_further(self, units: int) -> None:
         """Takes what more images of the request need. Raises Invalid for more than the limits ever let through at once,
@@ -114,13 +119,11 @@ class Admission:
         """Sets the key's limit in the response's headers, and the account's where that leaves less; raises what refuses
         the request.
         """
-        of_key, of_account = taken.decisions
+        of_key, *of_accounts = taken.decisions
+        of_account = min(of_accounts, key=lambda decision: decision.remaining)
         tightest = [of_key, of_account] if of_account.remaining < of_key.remaining else [of_key]
         set_rate_limit_headers(self._request, tightest)
         raise_if_refused(self._request, taken, mode=self._services.policies.generate_mode)
-
-    def _release(self) -> None:
-        self._services.limiter.release(self._slot, group=self._caller.account_id)
 
 
 async def admit(request: Request) -> Admission:
@@ -149,22 +152,25 @@ async def _current_admission(request: Request) -> AsyncIterator[Admission]:
 
 
 CurrentAdmission = Annotated[Admission, Depends(_current_admission, scope="request")]
-"""An admission that is entered before the body is read, and left when the client has read the response, which may hold
-images: so many responses that are not read may one key have in memory.
+"""An admission that is entered before the body is read, and left once the response was sent: a client that does not
+read its response keeps its slot.
 """
 
 
 def _takes(services: Services, caller: Caller, *, units: int = 1) -> Sequence[Take]:
     """What images of this caller take: so many units of its key's limit and of its account's."""
     policies = services.policies
-    return (
+    takes = (
         Take("key", caller.key_id, caller.limit or policies.generate_per_key, units),
         Take("account", caller.account_id, caller.account_limit or policies.generate_per_account, units),
     )
+    if caller.environment == "live":
+        return takes
+    return *takes, Take("account-test", caller.account_id, policies.test_generate_per_account, units)
 
 
 def _slot_of(services: Services, caller: Caller) -> Slot:
     """A new slot among the key's running generations, still to be taken."""
     slots = caller.concurrency or services.policies.generate_concurrency_per_key
     seconds = services.generations.lifetime.slot_seconds
-    return Slot(caller.key_id, slots, seconds, f"{_PROCESS}-{next(_numbers)}")
+    return Slot(caller.key_id, slots, seconds, new_slot_id())

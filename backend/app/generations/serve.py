@@ -1,6 +1,7 @@
 """Images that were delivered, as clients look at them: whole or smaller."""
 
 import math
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +14,7 @@ from app.generations.collaborators import Generations
 from app.generations.errors import ImageNotFound
 from app.generations.records import SHOWN
 from app.generations.run import draw
-from app.generations.spec import image_name
+from app.generations.spec import Delivered, image_name
 from app.generations.thumbnails import Thumbnail
 from app.models import Generation
 from app.providers import DrawRequest, Size
@@ -108,11 +109,28 @@ async def presigned_url(generations: Generations, image: ServedImage, *, group: 
     return url
 
 
-async def read_image(generations: Generations, *, generation_id: str, image_format: ImageFormat) -> bytes:
-    """The whole image of a delivered generation. Raises what `find_image` and `open_image` raise."""
-    image = await find_image(generations, generation_id=generation_id, image_format=image_format)
-    stored = await open_image(generations, image, 0, None)
-    return b"".join([chunk async for chunk in stored.chunks])
+async def open_delivered(generations: Generations, delivered: Delivered) -> Sequence[Stored]:
+    """All images of a delivered request, in order: drawn once, since then they are equal, or as the store keeps them.
+    One of the store is opened when it is read first; then `chunks` raises ImageNotFound too, where it is gone.
+
+    Raises what `find_image` and `open_image` raise.
+    """
+    found = [await find_image(generations, generation_id=each, image_format=delivered.format) for each in delivered.ids]
+    if _is_drawn_again(generations, found[0]):
+        async with generations.cancelled_on_disconnect():
+            content = await _fetch_drawn(generations, found[0], "")
+        return [stored_bytes(content, 0, None) for _ in found]
+    sizes = [(await open_image(generations, each, 0, 0)).size for each in found]
+    chunks = [_chunks_when_read(generations, each) for each in found]
+    return [Stored(size, 0, size, later) for size, later in zip(sizes, chunks, strict=True)]
+
+
+async def _chunks_when_read(generations: Generations, image: ServedImage) -> AsyncIterator[bytes]:
+    stored = await generations.store.get(image.name)
+    if stored is None:
+        raise ImageNotFound
+    async for chunk in stored.chunks:
+        yield chunk
 
 
 def _served(generation: Generation, image_format: str, width: int | None) -> ServedImage:

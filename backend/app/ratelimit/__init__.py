@@ -7,15 +7,19 @@ microseconds, so that memory and the Redis script decide alike.
 """
 
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from typing import NamedTuple, Protocol, Self
 
 from app.core.limit_format import LIMIT_PATTERN, WINDOW_SECONDS
 
 MICROSECONDS = 1_000_000
 _LIMIT = re.compile(LIMIT_PATTERN)
+_PROCESS = secrets.token_hex(6)
+_numbers = count()
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,11 @@ class Slot(NamedTuple):
     slots: int
     seconds: int
     id: str
+
+
+def new_slot_id() -> str:
+    """An id that no slot of any process has had."""
+    return f"{_PROCESS}-{next(_numbers)}"
 
 
 class Decision(NamedTuple):

@@ -23,7 +23,9 @@ class Policies:
     generate_mode: LimitMode
     generate_per_key: Limit
     generate_per_account: Limit
+    test_generate_per_account: Limit
     generate_concurrency_per_key: int
+    create_key_per_account: Limit
     unknown_key_per_ip: Limit
     register: OriginPolicy
     register_per_account: Limit
@@ -38,6 +40,8 @@ class Policies:
             generate_mode=settings.generate_limit_mode,
             generate_per_key=parse(settings.generate_limit_per_key),
             generate_per_account=parse(settings.generate_limit_per_account),
+            test_generate_per_account=parse(settings.test_generate_limit_per_account),
+            create_key_per_account=parse(settings.create_key_limit_per_account),
             generate_concurrency_per_key=settings.generate_concurrency_per_key,
             unknown_key_per_ip=parse(settings.unknown_key_limit_per_ip),
             register=OriginPolicy(

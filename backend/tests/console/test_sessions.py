@@ -1,5 +1,6 @@
 """Sessions in browsers: their cookies, where a log-in redirects to, how they end, and that no page is cached."""
 
+import asyncio
 from collections.abc import Sequence
 from hashlib import sha256
 
@@ -8,7 +9,7 @@ import httpx2
 import pytest
 from tests.conftest import Start
 from tests.console.browser import Browser, Page
-from tests.harness import PASSWORD, new_email
+from tests.harness import PASSWORD, PATIENCE_SECONDS, new_email
 
 PRIVATE = ["/keys", "/usage", "/usage.csv", "/playground", "/history", "/account"]
 HTTPS = {"Origin": "https://pictures.test"}
@@ -144,8 +145,8 @@ async def test_log_ins_and_sign_ups_take_from_the_limits_of_the_api(start: Start
     email = new_email()
     assert (await client.post("/v1/auth/register", json={"email": email, "password": PASSWORD})).status_code == 201
     assert (await client.post("/v1/auth/login", json={"email": email, "password": "wrong password"})).status_code == 401
-    seen = [(await browser.log_in(email)).status for _ in range(2)]
-    assert seen == [200, 429]
+    seen = [(await browser.log_in(email, password)).status for password in (PASSWORD, "wrong password", PASSWORD)]
+    assert seen == [200, 401, 429]
     browser.client.cookies.clear()
     seen = [(await browser.sign_up()).status for _ in range(2)]
     assert seen == [200, 429]
@@ -153,6 +154,19 @@ async def test_log_ins_and_sign_ups_take_from_the_limits_of_the_api(start: Start
     assert int(page.response.headers["retry-after"]) > 0
     assert page.response.headers["retry-after"] in page.text("p", role="alert")
     assert (await client.post("/v1/auth/register", json={"email": email, "password": PASSWORD})).status_code == 429
+
+
+async def test_right_log_ins_together_all_succeed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.ratelimit.reservations._WAIT_SECONDS", PATIENCE_SECONDS)
+    client = await start(
+        public_url="http://console.test", login_limit_per_ip="2/hour", login_limit_per_account="2/hour"
+    )
+    browser, email = Browser(client), new_email()
+    await browser.sign_up(email=email)
+    client.cookies.clear()
+    values = {**(await browser.open("/log-in")).form("/log-in").values, "email": email, "password": PASSWORD}
+    sent = [client.post("/log-in", data=values, headers={"Origin": browser.origin}) for _ in range(12)]
+    assert {answer.status_code for answer in await asyncio.gather(*sent)} == {303}
 
 
 async def test_failed_logins_in_the_console_and_in_the_api_count_together(start: Start) -> None:

@@ -6,10 +6,14 @@ from io import StringIO
 
 import asyncpg
 import pytest
+from app.console.csv_lines import csv_lines
 from tests.console.browser import Browser, Page
 
 TODAY = datetime.now(UTC).date()
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", " =1", '=HYPERLINK("http://evil.example","x")']
+FORMULAS += ["\uff1d1+1", "\uff0b1", "\uff0d1", "\uff20SUM(A1)", "\u22121", "\ufe661", "\ufe621", "\ufe631", "\ufe6bA1"]
+FORMULAS += ["\u207c1", "\u207a1", "\u208b1", "\u3000\uff1d1", "\u200b=1", "\ufeff=1", "\u2060\u200f-1", "\xa0@A1"]
+NAMES = ["1=1", "a-b", "a\t=1", "\u2014 dash", "ananas = banana", 'a"b', "a,b", "\uff11", "'quoted'"]
 
 
 async def record(database: asyncpg.Connection, key_id: str, images: int, *, days_ago: int = 0) -> None:
@@ -108,6 +112,18 @@ async def test_no_cell_of_the_csv_file_is_a_formula(ada: Browser, database: asyn
     await record(database, key_id, 1)
     [_, row] = csv.reader(StringIO((await ada.client.get("/usage.csv")).text))
     assert row[2] == f"'{name}"
+
+
+def test_texts_of_control_characters_are_no_formulas_either() -> None:
+    for text in ("\t=1", "\tabc", "\rabc", "\nabc", "\r\n=1", "\x00=1"):
+        [[cell]] = csv.reader(StringIO(csv_lines([[text]]), newline=""))
+        assert cell == f"'{text}"
+
+
+def test_other_cells_are_as_they_were() -> None:
+    rows = [NAMES, ["2026-11-25", "", "-", "a\r\nb", "c"]]
+    read = list(csv.reader(StringIO(csv_lines([*rows, [-1, TODAY]]), newline="")))
+    assert read == [NAMES, ["2026-11-25", "", "'-", "a\r\nb", "c"], ["-1", str(TODAY)]]
 
 
 @pytest.mark.parametrize("query", ["days=8", "days=", "days=07", "days=%00", "days=30&days=x", "from=2026-01-01"])

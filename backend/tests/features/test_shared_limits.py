@@ -72,6 +72,21 @@ async def test_right_passwords_give_back_their_units_in_every_process(start: Sta
     await _assert_always_shared(processes)
 
 
+async def test_right_logins_of_several_processes_wait_for_each_other(
+    start: Start, shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ratelimit.reservations._WAIT_SECONDS", PATIENCE_SECONDS)
+    processes = await _two(start, shared, login_limit_per_account="1/day", login_limit_per_ip="1/day")
+    account = await sign_up(processes[0])
+    credentials = {"email": account.email, "password": PASSWORD}
+    calls = [processes[turn % 2].post("/v1/auth/login", json=credentials) for turn in range(10)]
+    assert {answer.status_code for answer in await asyncio.gather(*calls)} == {200}
+    credentials["password"] = "a wrong guess"
+    statuses = [(await process.post("/v1/auth/login", json=credentials)).status_code for process in processes]
+    assert statuses == [401, 429]
+    await _assert_always_shared(processes)
+
+
 async def test_two_processes_allow_no_more_generations_than_one(
     start: Start, shared: Shared, account: Account, database: asyncpg.Connection
 ) -> None:

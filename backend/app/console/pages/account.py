@@ -14,12 +14,13 @@ from app.features.auth import service, sessions
 from app.features.auth.dependencies import CurrentAccounts, CurrentAttempt, limited_login
 from app.features.auth.schemas import PasswordChange
 from app.features.dependencies import Session
+from app.web.query import query_value
 
 page = Page("/account", template="account.html", label="Account")
 
 
 async def _render(session: ConsoleSession, form_state: FormState) -> HTMLResponse:
-    changed = "changed" in session.request.query_params and form_state.error is None
+    changed = query_value(session.request, "changed") is not None and form_state.error is None
     notice = "The password is changed, and every other login has ended." if changed else None
     return session.render(page.template, form=form_state, user=session.user, notice=notice)
 

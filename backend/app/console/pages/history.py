@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from fastapi import Query
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
@@ -12,6 +11,7 @@ from app.core.schemas import QueryInt
 from app.features.dependencies import CurrentGenerations, Session
 from app.generations import records
 from app.web.pagination import PAGE_SIZE_MAX, PageQuery, split_page
+from app.web.query import query_of
 
 page = Page("/history", template="history.html", label="History")
 
@@ -27,7 +27,7 @@ class HistoryQuery(PageQuery):
 @page.router.get(page.path)
 async def show_history(
     session: LoggedInSession,
-    query: Annotated[HistoryQuery, Query()],
+    query: Annotated[HistoryQuery, query_of(HistoryQuery)],
     generations: CurrentGenerations,
     database: Session,
 ) -> HTMLResponse:

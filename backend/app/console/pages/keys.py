@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
@@ -13,9 +13,10 @@ from app.console.session import ConsoleSession
 from app.core.schemas import QueryInt
 from app.features.dependencies import Session
 from app.features.keys import service
-from app.features.keys.dependencies import KeysMax
+from app.features.keys.dependencies import KeysMax, limit_created_keys
 from app.features.keys.schemas import KeyCreate, KeyListQuery
 from app.web.pagination import PAGE_SIZE_MAX, split_page
+from app.web.query import query_of
 
 page = Page("/keys", template="keys.html", label="API keys")
 
@@ -40,16 +41,25 @@ async def _render(session: ConsoleSession, form_state: FormState, query: KeyPage
     return session.render(page.template, form=form_state, keys=keys, older=older, query=query)
 
 
+async def _new_key(
+    request: Request, sent: Annotated[KeyCreate, form(KeyCreate, _render)], session: LoggedInSession
+) -> KeyCreate:
+    await limit_created_keys(request, account_id=session.user.account_id)
+    return sent
+
+
+NewKey = Annotated[KeyCreate, Depends(_new_key)]
+"""A key that the account may create now. The form is read first, so that a form that is refused can be shown again."""
+
+
 @page.router.get(page.path)
-async def show_keys(session: LoggedInSession, query: Annotated[KeyPageQuery, Query()]) -> HTMLResponse:
+async def show_keys(session: LoggedInSession, query: Annotated[KeyPageQuery, query_of(KeyPageQuery)]) -> HTMLResponse:
     """Show the account's keys, newest first, and the form that creates one."""
     return await _render(session, UNSENT, query)
 
 
 @page.router.post(page.path)
-async def create_key(
-    new: Annotated[KeyCreate, form(KeyCreate, _render)], session: LoggedInSession, database: Session, keys_max: KeysMax
-) -> HTMLResponse:
+async def create_key(new: NewKey, session: LoggedInSession, database: Session, keys_max: KeysMax) -> HTMLResponse:
     """Create a key, and show it in this response only."""
     key = await service.create(
         database, user=session.user, name=new.name, environment=new.environment, keys_max=keys_max

@@ -18,10 +18,11 @@ from app.features.admission import Admission
 from app.features.dependencies import services_of
 from app.features.generate.schemas import GenerationCreate
 from app.features.keys import service as keys
-from app.features.keys.dependencies import KeysMax
+from app.features.keys.dependencies import KeysMax, limit_created_keys
 from app.generations.spec import Caller, Delivered
 from app.providers import Size
 from app.web.pagination import PAGE_SIZE_MAX
+from app.web.query import query_value
 
 page = Page("/playground", template="playground.html", label="Playground")
 
@@ -60,7 +61,7 @@ async def _render(
         form=form_state,
         keys=own_keys,
         sizes=[size for size in _SIZES if provider.refusal(Size.parse(size)) is None],
-        selected={"key_id": request.query_params.get("key_id", ""), **form_state.values},
+        selected={"key_id": query_value(request, "key_id") or "", **form_state.values},
         # The form keeps its id until its generation is delivered: sent again after an error, it is the same request.
         form_id=(generation is None and form_state.values.get("form_id")) or secrets.token_urlsafe(16),
         generation=generation,
@@ -103,6 +104,7 @@ async def create_first_key(
     _sent: Annotated[EmptyForm, form(EmptyForm, _render)], session: LoggedInSession, keys_max: KeysMax
 ) -> HTMLResponse:
     """Create a key, show it in this response only, and select it in the form."""
+    await limit_created_keys(session.request, account_id=session.user.account_id)
     async with session.transaction() as database:
         key = await keys.create(database, user=session.user, name=_FIRST_KEY, environment="live", keys_max=keys_max)
     return await _render(session, FormState({"key_id": key.id}), new_key=key)

@@ -4,17 +4,19 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import Query, Response
+from fastapi import Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from app.console.charts import draw_chart
+from app.console.csv_lines import csv_lines
 from app.console.dependencies import LoggedInSession
 from app.console.rendering import Page
 from app.console.session import ConsoleSession
 from app.core.cursor import Cursor
 from app.features.dependencies import CurrentServices, Session
 from app.features.usage import service
+from app.web.query import query_of
 
 page = Page("/usage", template="usage.html", label="Usage")
 
@@ -37,7 +39,10 @@ class UsagePeriod(BaseModel):
 
 @page.router.get(page.path)
 async def show_usage(
-    session: LoggedInSession, period: Annotated[UsagePeriod, Query()], services: CurrentServices, database: Session
+    session: LoggedInSession,
+    period: Annotated[UsagePeriod, query_of(UsagePeriod)],
+    services: CurrentServices,
+    database: Session,
 ) -> HTMLResponse:
     """Show how many images each of the account's keys delivered on each day."""
     first, last = period.ending(_today(services))
@@ -50,7 +55,7 @@ async def show_usage(
 
 @page.router.get(f"{page.path}.csv")
 async def download_usage(
-    session: LoggedInSession, period: Annotated[UsagePeriod, Query()], services: CurrentServices
+    session: LoggedInSession, period: Annotated[UsagePeriod, query_of(UsagePeriod)], services: CurrentServices
 ) -> Response:
     """Download the same numbers, with a line for each key and day."""
     first, last = period.ending(_today(services))
@@ -63,7 +68,7 @@ def _today(services: CurrentServices) -> date:
 
 
 async def _lines(session: ConsoleSession, first: date, last: date) -> AsyncIterator[str]:
-    yield "date,key_id,key_name,environment,images\r\n"
+    yield csv_lines([("date", "key_id", "key_name", "environment", "images")])
     after: Cursor | None = None
     days: Mapping[str, Any] = {"first": first, "last": last, "today": last, "key_id": None}
     while True:
@@ -71,15 +76,7 @@ async def _lines(session: ConsoleSession, first: date, last: date) -> AsyncItera
             rows = await service.find_usage(
                 database, account_id=session.user.account_id, after=after, limit=_ROWS_AT_A_TIME, **days
             )
-        yield "".join(
-            f"{row.date},{row.key_id},{_cell(row.key_name)},{row.environment},{row.images}\r\n" for row in rows
-        )
+        yield csv_lines((row.date, row.key_id, row.key_name, row.environment, row.images) for row in rows)
         if len(rows) < _ROWS_AT_A_TIME:
             return
         after = Cursor(rows[-1].created_at, rows[-1].id)
-
-
-def _cell(text: str) -> str:
-    """The text as a quoted cell, behind an apostrophe if a spreadsheet would otherwise evaluate it as a formula."""
-    harmless = f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
-    return '"' + harmless.replace('"', '""') + '"'

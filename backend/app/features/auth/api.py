@@ -39,7 +39,7 @@ async def register(accounts: CurrentAccounts, new: NewCredentials) -> AccountPub
 
 @router.post(
     "/login",
-    dependencies=[Depends(limit_logins)],
+    dependencies=[Depends(limit_logins, scope="function")],
     responses=problems(service.InvalidCredentials, RateLimited, *BODY_PROBLEMS),
 )
 async def log_in(accounts: CurrentAccounts, credentials: GuardedCredentials) -> LoginToken:

@@ -1,6 +1,6 @@
 """What accounts offer to routes: the user who is logged in, and the limits on sign-ups and password checks."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -9,12 +9,13 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from app.core.errors import InternalError, as_api_error
 from app.features.auth.schemas import Credentials
 from app.features.auth.service import Accounts, InvalidCredentials, InvalidToken, WrongPassword, authenticate
 from app.features.dependencies import Session, services_of
 from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
 from app.models import User
-from app.ratelimit import Take
+from app.ratelimit import Take, TakeResult
 from app.ratelimit.policies import OriginPolicy
 from app.services import Services
 from app.web.body import json_body
@@ -61,21 +62,38 @@ CurrentAttempt = Annotated[SignInAttempt, Depends(_attempt)]
 
 async def limit_sign_ups(attempt: CurrentAttempt) -> None:
     """Raises RateLimited when this address, its network or everybody together has signed up too often."""
-    await _take(attempt, attempt.services.policies.register)
+    takes = _takes_of_origin(attempt, attempt.services.policies.register)
+    _answer_with(attempt, await attempt.services.limiter.take(takes, group=_GROUP))
 
 
-async def limit_logins(attempt: CurrentAttempt) -> None:
-    """Raises RateLimited when this address, its network or everybody together has tried to log in too often."""
-    await _take(attempt, attempt.services.policies.login)
+async def limit_logins(attempt: CurrentAttempt) -> AsyncIterator[None]:
+    """Around a login or a change of password. It counts against the address, its network and everybody together unless
+    it succeeds, or fails on the side of the service.
+
+    Raises RateLimited when too many counted, and Unavailable while so many of this address run that they might.
+    """
+    takes = _takes_of_origin(attempt, attempt.services.policies.login)
+    reserved = attempt.services.logins.reserved(takes, group=_GROUP, subject=f"login-ip {attempt.origin.host}")
+    async with reserved as reservation:
+        _answer_with(attempt, reservation.result)
+        reservation.counts = True
+        try:
+            yield
+        except Exception as error:
+            reservation.counts = as_api_error(error).status < InternalError.status
+            raise
+        reservation.counts = False
 
 
-async def _take(attempt: SignInAttempt, policy: OriginPolicy) -> None:
-    takes = [
+def _takes_of_origin(attempt: SignInAttempt, policy: OriginPolicy) -> Sequence[Take]:
+    return [
         Take(f"{policy.name}-ip", attempt.origin.host, policy.per_ip),
         Take(f"{policy.name}-network", attempt.origin.network, policy.per_network),
         Take(f"{policy.name}-global", "everybody", policy.everywhere),
     ]
-    taken = await attempt.services.limiter.take(takes, group=_GROUP)
+
+
+def _answer_with(attempt: SignInAttempt, taken: TakeResult) -> None:
     # Only the limit of the caller's own address is in the headers: the others would show how busy other callers are.
     set_rate_limit_headers(attempt.request, taken.decisions[:1])
     raise_if_refused(attempt.request, taken)
@@ -92,31 +110,27 @@ async def count_failed_login(attempt: SignInAttempt, *, email: str) -> AsyncIter
     """Around the check of a password of the account with this canonical email, whether there is one or not. A wrong
     password counts against the account, from this address and from all addresses together.
 
-    Raises RateLimited when too many were wrong.
+    Raises RateLimited when too many were wrong, and Unavailable while so many are checked that they might be.
     """
-    # Taken before the password is checked, and given back unless it was wrong: if it were counted afterwards, a hundred
-    # guesses that arrive together would all be checked.
-    policies, limiter = attempt.services.policies, attempt.services.limiter
+    policies = attempt.services.policies
     takes = [
         Take("login-account", f"{attempt.origin.host} {email}", policies.login_per_account),
         Take("login-account-anywhere", email, policies.login_per_account_anywhere),
     ]
-    raise_if_refused(attempt.request, await limiter.take(takes, group=_GROUP))
-    try:
-        yield
-    except (InvalidCredentials, WrongPassword):
-        raise
-    except BaseException:
-        await limiter.give_back(takes, group=_GROUP)
-        raise
-    await limiter.give_back(takes, group=_GROUP)
+    reserved = attempt.services.logins.reserved(takes, group=_GROUP, subject=f"login-account {email}")
+    async with reserved as reservation:
+        raise_if_refused(attempt.request, reservation.result)
+        try:
+            yield
+        except (InvalidCredentials, WrongPassword):
+            reservation.counts = True
+            raise
 
 
 @asynccontextmanager
 async def limited_login(attempt: SignInAttempt, *, email: str) -> AsyncIterator[None]:
     """All limits on the check of a password: those of `limit_logins`, then those of `count_failed_login`."""
-    await limit_logins(attempt)
-    async with count_failed_login(attempt, email=email):
+    async with asynccontextmanager(limit_logins)(attempt), count_failed_login(attempt, email=email):
         yield
 
 

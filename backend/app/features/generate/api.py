@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from app.core.errors import ConcurrencyLimited, Invalid, RateLimited
 from app.core.images import MEDIA_TYPES
@@ -30,6 +30,7 @@ from app.web.fast_route import FastRoute, JSONBytes
 from app.web.immutable import Part, RangeNotSatisfiable, RedirectTarget, immutable_response
 from app.web.openapi import BODY_PROBLEMS, operation_id, problems
 from app.web.pagination import PageQuery, one_page
+from app.web.query import query_of
 
 _IMAGES: dict[str, dict[str, str]] = {media_type: {} for media_type in MEDIA_TYPES.values()}
 
@@ -75,7 +76,7 @@ _read_body = JSONBody(GenerationCreate)
 async def list_generations(
     request: Request,
     caller: Caller,
-    query: Annotated[PageQuery, Query()],
+    query: Annotated[PageQuery, query_of(PageQuery)],
     generations: CurrentGenerations,
     session: Session,
 ) -> list[GenerationListed]:

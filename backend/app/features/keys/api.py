@@ -2,25 +2,28 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 
-from app.core.errors import Invalid
+from app.core.errors import Invalid, RateLimited
 from app.features.auth.dependencies import CurrentUser
 from app.features.auth.service import InvalidToken
 from app.features.dependencies import Session
 from app.features.keys import service
-from app.features.keys.dependencies import KeysMax
+from app.features.keys.dependencies import KeyCreator, KeysMax
 from app.features.keys.schemas import KeyCreate, KeyCreated, KeyListQuery, KeyPublic
 from app.web.body import json_body
 from app.web.openapi import BODY_PROBLEMS, problems
 from app.web.pagination import one_page
+from app.web.query import query_of
 
 router = APIRouter(prefix="/v1/keys", tags=["Keys"])
 
 
-@router.post("", status_code=201, responses=problems(InvalidToken, service.KeyLimitReached, *BODY_PROBLEMS))
+@router.post(
+    "", status_code=201, responses=problems(InvalidToken, RateLimited, service.KeyLimitReached, *BODY_PROBLEMS)
+)
 async def create_key(
-    user: CurrentUser, new: Annotated[KeyCreate, json_body(KeyCreate)], session: Session, keys_max: KeysMax
+    user: KeyCreator, new: Annotated[KeyCreate, json_body(KeyCreate)], session: Session, keys_max: KeysMax
 ) -> KeyCreated:
     """Create a key.
 
@@ -33,7 +36,7 @@ async def create_key(
 
 @router.get("", responses=problems(InvalidToken, Invalid))
 async def list_keys(
-    request: Request, user: CurrentUser, query: Annotated[KeyListQuery, Query()], session: Session
+    request: Request, user: CurrentUser, query: Annotated[KeyListQuery, query_of(KeyListQuery)], session: Session
 ) -> list[KeyPublic]:
     """List the account's own keys, newest first. The `Link` header leads to the next page."""
     keys = await service.find_all(

@@ -6,11 +6,13 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from app.core.security import hash_api_key
+from app.features.auth.dependencies import CurrentUser
 from app.features.dependencies import CurrentServices, Session, services_of
 from app.features.keys import service
-from app.features.rate_limits import raise_if_refused
+from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
 from app.generations import spec
 from app.generations.errors import InvalidApiKey
+from app.models import User
 from app.ratelimit import Take
 from app.web.client_address import origin_of
 from app.web.headers import header_values
@@ -82,6 +84,23 @@ async def _refuse_unknown_key(request: Request) -> NoReturn:
 def _keys_max(services: CurrentServices) -> int:
     return services.settings.keys_per_account_max
 
+
+async def limit_created_keys(request: Request, *, account_id: str) -> None:
+    """Raises RateLimited when the account has created too many keys."""
+    services = services_of(request)
+    take = Take("create-key", account_id, services.policies.create_key_per_account)
+    taken = await services.limiter.take([take], group=account_id)
+    set_rate_limit_headers(request, taken.decisions)
+    raise_if_refused(request, taken)
+
+
+async def _key_creator(request: Request, user: CurrentUser) -> User:
+    await limit_created_keys(request, account_id=user.account_id)
+    return user
+
+
+KeyCreator = Annotated[User, Depends(_key_creator)]
+"""CurrentUser, whose account may create another key now. Raises RateLimited."""
 
 KeysMax = Annotated[int, Depends(_keys_max)]
 """How many unrevoked keys an account may have."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, delete, exists, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.cursor import Cursor
@@ -12,7 +12,7 @@ from app.core.errors import Conflict, NotFound
 from app.core.security import KEY_PREFIX_LENGTH, KeyEnvironment, hash_api_key, is_id, new_api_key, new_id
 from app.features.auth.service import InvalidToken
 from app.generations.spec import Caller
-from app.models import Account, ApiKey, User
+from app.models import Account, ApiKey, Usage, User
 from app.ratelimit import Limit
 
 UNREVOKED = ApiKey.revoked_at.is_(None)
@@ -29,6 +29,9 @@ _CALLER = select(
     Account.generate_limit,
     func.coalesce(ApiKey.generate_concurrency, Account.generate_concurrency_per_key),
 ).join(Account, Account.id == ApiKey.account_id)
+
+_UNUSED_KEPT = timedelta(hours=1)
+_WAS_NOT_USED = ApiKey.last_used_at.is_(None) & ~exists().where(Usage.key_id == ApiKey.id)
 
 _PUBLIC_COLUMNS = ("id", "name", "environment", "prefix", "created_at", "last_used_at", "revoked_at")
 
@@ -69,6 +72,7 @@ async def create(
     count = select(func.count()).where(ApiKey.account_id == user.account_id, UNREVOKED)
     if (await session.scalar(count) or 0) >= keys_max:
         raise KeyLimitReached
+    await _forget_unused(session, account_id=user.account_id, kept_max=keys_max)
     raw = new_api_key(environment)
     key = ApiKey(
         id=new_id("key"),
@@ -83,6 +87,17 @@ async def create(
     await session.flush()
     await session.refresh(key)
     return CreatedKey(key=raw, **{name: getattr(key, name) for name in _PUBLIC_COLUMNS})
+
+
+async def _forget_unused(session: AsyncSession, *, account_id: str, kept_max: int) -> None:
+    """Deletes the account's keys that were revoked before they were used, but the newest `kept_max` and those that a
+    process may still have in its cache of callers. Nothing refers to them: a generation moves `last_used_at`.
+    """
+    unused = ApiKey.account_id == account_id, ApiKey.revoked_at < func.now() - _UNUSED_KEPT, _WAS_NOT_USED
+    newest_first = select(ApiKey.id).where(*unused).order_by(ApiKey.created_at.desc(), ApiKey.id)
+    # What the ledger holds is skipped: it locks keys in an order of its own.
+    stale = newest_first.offset(kept_max).with_for_update(skip_locked=True)
+    await session.execute(delete(ApiKey).where(ApiKey.id.in_(stale)))
 
 
 async def find_all(

@@ -1,13 +1,14 @@
 """The twin over HTTP."""
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 
 from app.core.errors import ConcurrencyLimited, RateLimited
 from app.features.admission import IDEMPOTENCY_KEY, CurrentAdmission
 from app.features.dependencies import CurrentGenerations
 from app.features.keys.dependencies import bearer
 from app.features.openai import service
-from app.features.openai.dependencies import AdmittedSpec, problems
+from app.features.openai.answers import images_answer
+from app.features.openai.dependencies import AdmittedSpec, AnswerMemory, problems
 from app.features.openai.schemas import Images
 from app.generations.errors import (
     IdempotencyKeyInUse,
@@ -26,6 +27,7 @@ router = APIRouter(tags=["OpenAI"])
 
 @router.post(
     ROUTE,
+    response_model=Images,
     dependencies=[Depends(bearer)],
     response_model_exclude_none=True,
     responses=problems(
@@ -42,15 +44,13 @@ router = APIRouter(tags=["OpenAI"])
     ),
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
-async def create_images(admission: CurrentAdmission, spec: AdmittedSpec, generations: CurrentGenerations) -> Images:
+async def create_images(
+    admission: CurrentAdmission, spec: AdmittedSpec, generations: CurrentGenerations, memory: AnswerMemory
+) -> Images | Response:
     """Make pictures as OpenAI's SDK asks for them: the same service, ledger and limits as `/v1/generate`.
 
     Each picture counts one, in usage and in the rate limit; all `n` are delivered, or none.
     """
-    delivered = await admission.generate(spec, route=ROUTE)
-    return Images(
-        created=int(delivered.created_at.timestamp()),
-        data=await service.describe(generations, delivered, as_bytes=spec.as_bytes),
-        size=spec.size,
-        output_format=spec.format,
+    return await images_answer(
+        generations, await admission.generate(spec, route=ROUTE), spec, memory, when_read=admission.release
     )

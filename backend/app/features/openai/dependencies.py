@@ -1,16 +1,19 @@
 """What the twin's route depends on: an admitted request, and errors in OpenAI's format."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 
-from app.core.errors import ApiError, headers_of
+from app.core.byte_budget import ByteShare
+from app.core.errors import ApiError, Unavailable, headers_of
 from app.features.admission import CurrentAdmission
 from app.features.dependencies import CurrentServices
 from app.features.openai import service
+from app.features.openai.answers import SENDING_BYTES
 from app.features.openai.schemas import ImageGenerate
+from app.generations.service import supported_size
 from app.generations.spec import GenerationSpec
 from app.web import openapi
 from app.web.body import json_body
@@ -29,6 +32,28 @@ async def _admitted_spec(
 
 AdmittedSpec = Annotated[GenerationSpec, Depends(_admitted_spec)]
 """A request within the limits for as many images as it asks for. Raises what refuses it."""
+
+
+async def _answer_memory(
+    services: CurrentServices, admission: CurrentAdmission, spec: AdmittedSpec
+) -> AsyncIterator[ByteShare]:
+    is_free = admission.is_drawn_for_free
+    with (services.free_answer_memory if is_free else services.paid_answer_memory).share() as memory:
+        if spec.as_bytes and is_free:
+            size = supported_size(services.generations, spec.size)
+            # An image of the stub has about a byte a pixel at most, and all images of a request are the same bytes.
+            needed = SENDING_BYTES + size.width * size.height
+            if not memory.hold(needed):
+                raise Unavailable
+        yield memory
+
+
+AnswerMemory = Annotated[ByteShare, Depends(_answer_memory)]
+"""The answer's share of the memory for answers, until it was sent. Images that are paid wait for it in the store.
+
+For images of the stub, before they are drawn: raises Unavailable where none is left, and Invalid for a size that cannot
+be drawn.
+"""
 
 
 async def answer_error(_request: Request, error: ApiError) -> Response:

@@ -1,14 +1,9 @@
-"""What the twin adds to the service that it shares: models by name, what cannot be honoured, pictures as bytes."""
+"""What the twin adds to the service that it shares: models by name, what cannot be honoured, errors in its format."""
 
-from base64 import b64encode
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from app.core.errors import ApiError, InvalidRequest, NotFound
-from app.generations.collaborators import Generations
-from app.generations.serve import read_image
-from app.generations.spec import MODEL, Delivered
+from app.generations.spec import MODEL
 
 
 class ModelNotFound(NotFound):
@@ -33,26 +28,6 @@ def check_honoured(parameter: str | None) -> None:
     """Raises UnsupportedParameter where there is one that cannot be honoured. Its name is told if we know it too."""
     if parameter is not None:
         raise UnsupportedParameter(parameter or None, None if parameter else "There is a parameter that nobody knows")
-
-
-@dataclass(frozen=True)
-class Described:
-    """A delivered picture: where it is, or its bytes in base64."""
-
-    url: str | None = None
-    b64_json: str | None = None
-
-
-async def describe(generations: Generations, delivered: Delivered, *, as_bytes: bool) -> Sequence[Described]:
-    """Every delivered picture, in order. The bytes of a replay are read from where they are kept: only that can fail,
-    with ImageNotFound where one is gone, and Unavailable.
-    """
-    if not as_bytes:
-        return [Described(url=url) for url in delivered.urls]
-    contents = delivered.contents or [
-        await read_image(generations, generation_id=each, image_format=delivered.format) for each in delivered.ids
-    ]
-    return [Described(b64_json=b64encode(content).decode()) for content in contents]
 
 
 def error_body(error: ApiError) -> dict[str, Any]:

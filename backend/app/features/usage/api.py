@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 
 from app.core.errors import Invalid
 from app.features.auth.dependencies import CurrentUser
@@ -14,6 +14,7 @@ from app.features.usage import service
 from app.features.usage.schemas import UsagePublic, UsageQuery
 from app.web.openapi import problems
 from app.web.pagination import one_page
+from app.web.query import query_of
 
 router = APIRouter(prefix="/v1", tags=["Usage"])
 
@@ -23,7 +24,7 @@ async def list_usage(
     request: Request,
     user: CurrentUser,
     services: CurrentServices,
-    query: Annotated[UsageQuery, Query()],
+    query: Annotated[UsageQuery, query_of(UsageQuery)],
     session: Session,
 ) -> list[UsagePublic]:
     """List how many pictures each key delivered on each UTC day, newest first; `from` and `to` are both included.

@@ -1,13 +1,18 @@
 """Limits of logins and failed logins: how many, from where, and that they lock no owner out."""
 
 import asyncio
+import threading
 from collections import Counter
+from itertools import islice
 
 import argon2
 import httpx2
 import pytest
+from app.core.security import verify_password
 from tests.conftest import Start
-from tests.harness import PASSWORD, Account, Clock, as_seen, new_email, sign_up
+from tests.harness import PASSWORD, PATIENCE_SECONDS, Account, Clock, as_seen, new_email, sign_up
+from tests.pool_calls import Hold
+from tests.problems import check_problem
 
 STRANGER, OWNER = "203.0.113.7", "198.51.100.9"
 
@@ -19,27 +24,29 @@ async def _log_in(
     return await client.post("/v1/auth/login", json={"email": email, "password": password}, headers=headers)
 
 
-async def test_logins_from_one_address_are_limited_for_any_account_and_any_password(
+async def test_failed_logins_from_one_address_are_limited_for_any_account(
     start: Start, account: Account, limit_clock: Clock, hashed: list[tuple[str, argon2.Parameters]]
 ) -> None:
     client = await start(login_limit_per_ip="3/hour")
     answers = [
         await _log_in(client, account.email, PASSWORD),
+        await _log_in(client, account.email),
         await _log_in(client, new_email()),
         await _log_in(client, "nobody"),
         await _log_in(client, account.email, PASSWORD),
     ]
-    assert [answer.status_code for answer in answers] == [200, 401, 422, 429]
+    assert [answer.status_code for answer in answers] == [200, 401, 401, 422, 429]
     headers = [(each.headers["ratelimit"], each.headers["x-ratelimit-remaining-requests"]) for each in answers]
     assert headers == [
+        ('"login-ip";r=2;t=1200', "2"),
         ('"login-ip";r=2;t=1200', "2"),
         ('"login-ip";r=1;t=2400', "1"),
         ('"login-ip";r=0;t=3600', "0"),
         ('"login-ip";r=0;t=3600', "0"),
     ]
     assert {each.headers["ratelimit-policy"] for each in answers} == {'"login-ip";q=3;w=3600'}
-    assert (answers[3].json()["detail"], answers[3].headers["retry-after"]) == ("Rate limit exceeded", "1200")
-    assert len(hashed) == 2, "a refused login costs no hash"
+    assert (answers[-1].json()["detail"], answers[-1].headers["retry-after"]) == ("Rate limit exceeded", "1200")
+    assert len(hashed) == 3, "a refused login costs no hash"
     limit_clock.now += 1199
     assert (await _log_in(client, account.email, PASSWORD)).status_code == 429
     limit_clock.now += 1
@@ -120,3 +127,57 @@ async def test_parallel_logins_from_one_address_cannot_exceed_the_limit(start: S
     client = await start(login_limit_per_ip="5/day")
     answers = await asyncio.gather(*(_log_in(client, new_email()) for _ in range(60)))
     assert Counter(answer.status_code for answer in answers) == {401: 5, 429: 55}
+
+
+TIGHT = {
+    "login_limit_per_ip": "3/day",
+    "login_limit_per_network": "4/day",
+    "login_limit_global": "5/day",
+    "login_limit_per_account": "3/day",
+    "login_limit_per_account_anywhere": "4/day",
+}
+
+
+@pytest.fixture
+def patient_logins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logins wait for others for as long as a slow machine takes."""
+    monkeypatch.setattr("app.ratelimit.reservations._WAIT_SECONDS", PATIENCE_SECONDS)
+
+
+@pytest.mark.usefixtures("patient_logins")
+async def test_right_logins_together_all_succeed_however_many_they_are(start: Start, account: Account) -> None:
+    client = await start(**TIGHT)
+    answers = await asyncio.gather(*(_log_in(client, account.email, PASSWORD) for _ in range(30)))
+    assert Counter(answer.status_code for answer in answers) == {200: 30}
+    failed = [(await _log_in(client, account.email)).status_code for _ in range(4)]
+    assert failed == [401, 401, 401, 429], "nothing of the right ones is still counted"
+
+
+async def test_more_right_logins_than_may_wait_are_a_503_and_never_a_429(
+    start: Start, account: Account, hold: Hold, free: threading.Event
+) -> None:
+    hold("app.features.auth.service.verify_password", verify_password)
+    client = await start(**TIGHT, hash_queue_max=4)
+    calls = [asyncio.ensure_future(_log_in(client, account.email, PASSWORD)) for _ in range(20)]
+    at_once = 3 + 4  # checked or waiting for a thread, and waiting for those
+    refused = [await each for each in islice(asyncio.as_completed(calls), 20 - at_once)]
+    for answer in refused:
+        check_problem(answer, 503, "unavailable")
+    free.set()
+    assert Counter(answer.status_code for answer in await asyncio.gather(*calls)) == {200: at_once, 503: 13}
+    failed = [(await _log_in(client, account.email)).status_code for _ in range(4)]
+    assert failed == [401, 401, 401, 429], "a 503 does not count"
+
+
+@pytest.mark.usefixtures("patient_logins")
+async def test_guesses_among_right_logins_are_no_more_than_the_limit(
+    start: Start, account: Account, hashed: list[tuple[str, argon2.Parameters]]
+) -> None:
+    client = await start(login_limit_per_account="5/day")
+    passwords = [PASSWORD if number % 2 else f"guess {number:04}" for number in range(60)]
+    answers = await asyncio.gather(*(_log_in(client, account.email, password) for password in passwords))
+    told = Counter(answer.status_code for answer in answers)
+    assert told[401] == 5
+    assert told[200] + told[401] == len(hashed)
+    assert set(told) <= {200, 401, 429}
+    assert (await _log_in(client, account.email, PASSWORD)).status_code == 429

@@ -190,18 +190,20 @@ async def test_parallel_guesses_with_a_stolen_token_cannot_exceed_the_limit(
     assert len(hashed) == 5
 
 
-async def test_changes_of_password_count_against_the_login_limit_of_the_address(
+async def test_changes_of_password_that_fail_count_against_the_login_limit_of_the_address(
     start: Start, account: Account, limit_clock: Clock
 ) -> None:
     assert limit_clock.now
     client = await start(login_limit_per_ip="2/hour")
     answer = await _change(account, client=client)
-    assert answer.headers["ratelimit"] == '"login-ip";r=1;t=1800'
+    assert (answer.status_code, answer.headers["ratelimit"]) == (200, '"login-ip";r=1;t=1800')
     again = Account(client, account.id, account.email, answer.json()["access_token"])
-    assert [(await _change(again, NEW, client=client)).status_code, (await _change(again, NEW)).status_code] == [
-        200,
-        401,
+    failed = [await _change(again, "a wrong guess"), await _change(again, NEW, "short")]
+    assert [(each.status_code, each.headers["ratelimit"]) for each in failed] == [
+        (422, '"login-ip";r=1;t=1800'),
+        (422, '"login-ip";r=0;t=3600'),
     ]
+    assert (await _change(again, NEW)).status_code == 429
     assert (await _log_in(client, account, NEW)).status_code == 429
 
 

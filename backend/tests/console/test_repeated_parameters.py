@@ -1,0 +1,79 @@
+"""A parameter of the query that is sent twice is a 422 with its name, on every route and page that has one."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import httpx2
+from app.core.cursor import Cursor
+from app.core.settings import Settings
+from app.main import create_app
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import BaseModel
+from tests.console.browser import Browser
+from tests.harness import Account
+from tests.problems import check_error_page, check_problem
+
+VALUES = {
+    "limit": "1",
+    "cursor": str(Cursor(datetime(2026, 11, 22, tzinfo=UTC), f"key_{'0' * 20}")),
+    "include_revoked": "true",
+    "from": "2026-11-01",
+    "to": "2026-11-30",
+    "days": "7",
+    "next": "keys",
+    "changed": "",
+}
+READ_BY_PAGES = {("/log-in", "next"), ("/playground", "key_id"), ("/account", "changed")}
+"""What a page reads without a schema."""
+
+
+def parameters_of_schemas(settings: Settings) -> Iterator[tuple[str, str]]:
+    """The path of each route, and the name of each parameter of its query."""
+    for context in iter_route_contexts(create_app(settings).routes):
+        if isinstance(context.original_route, APIRoute):
+            for schema in _query_schemas(context.dependant):
+                yield from ((str(context.path), each.alias or name) for name, each in schema.model_fields.items())
+
+
+def _query_schemas(dependant: Dependant) -> Iterator[type[BaseModel]]:
+    for field in dependant.query_params:
+        schema = field.field_info.annotation
+        assert isinstance(schema, type)
+        assert issubclass(schema, BaseModel), "a parameter outside of a schema is to be read by query_value"
+        yield schema
+    for dependency in dependant.dependencies:
+        yield from _query_schemas(dependency)
+
+
+async def test_of_two_values_neither_is_taken(
+    settings: Settings, client: httpx2.AsyncClient, account: Account, ada: Browser
+) -> None:
+    key = await account.create_key()
+    found = set(parameters_of_schemas(settings)) | READ_BY_PAGES
+    assert {path for path, _ in found} == {
+        *("/v1/keys", "/v1/generations", "/v1/usage"),
+        *("/keys", "/history", "/usage", "/usage.csv", "/log-in", "/playground", "/account"),
+    }
+    for path, name in sorted(found):
+        is_api = path.startswith("/v1/")
+        asker = client if is_api else ada.client
+        headers = (key if path == "/v1/generations" else account).headers if is_api else {}
+        pair = httpx2.QueryParams({name: {**VALUES, "key_id": key.id}[name]})
+        assert (await asker.get(f"{path}?{pair}", headers=headers)).status_code == 200, (path, name)
+        answer = await asker.get(f"{path}?{pair}&{pair}", headers=headers)
+        if is_api:
+            check_problem(answer, 422, "validation_error", more={"errors"})
+            assert [each["parameter"] for each in answer.json()["errors"]] == [name]
+        else:
+            check_error_page(answer, 422)
+
+
+async def test_credentials_come_first_and_what_no_route_knows_is_as_it_was(
+    client: httpx2.AsyncClient, account: Account
+) -> None:
+    check_problem(await client.get("/v1/keys?limit=1&limit=2"), 401, "invalid_token")
+    assert (await client.get("/v1/auth/me?a=1&a=2", headers=account.headers)).status_code == 200
+    unknown = await client.get("/v1/keys?a=1&a=2", headers=account.headers)
+    check_problem(unknown, 422, "validation_error", more={"errors"})
+    assert [each["parameter"] for each in unknown.json()["errors"]] == ["*"]
