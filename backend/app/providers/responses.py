@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.core.images import MEDIA_TYPES
 from app.core.logs import logger
-from app.providers import Image, ProviderFailed, ProviderUnavailable, Size
+from app.providers import Image, ProviderFailed, ProviderUnavailable, ProviderUnusable, Size
 from app.providers.decode import InvalidImage, OtherShape, fit
 from app.providers.retries import Retry
 
@@ -139,10 +139,10 @@ def is_json(content: bytearray) -> bool:
         return False
 
 
-def operator_error(provider: str, *, status: int, reason: str) -> ProviderUnavailable:
+def operator_error(provider: str, *, status: int, reason: str) -> ProviderUnusable:
     """The error for a failure that only the operator can mend. Logs `reason`, which is never the provider's words."""
     logger.error("provider_unusable", provider=provider, status=status, reason=reason)
-    return ProviderUnavailable(retry_after_seconds=_UNUSABLE_SECONDS)
+    return ProviderUnusable(retry_after_seconds=_UNUSABLE_SECONDS)
 
 
 def status_error(provider: str, response: Response) -> Exception:

@@ -45,7 +45,8 @@ router = APIRouter(tags=["OpenAI"])
 async def create_images(admission: CurrentAdmission, spec: AdmittedSpec, generations: CurrentGenerations) -> Images:
     """Make pictures as OpenAI's SDK asks for them: the same service, ledger and limits as `/v1/generate`.
 
-    Each picture counts one, in usage and in the rate limit; all `n` are delivered, or none.
+    Each picture counts one, in the rate limit when it is asked for, and in usage when it is delivered. Where only some
+    of `n` can be made, these are delivered, and `errors` has a code for each of the others.
     """
     delivered = await admission.generate(spec, route=ROUTE)
     return Images(
@@ -53,4 +54,5 @@ async def create_images(admission: CurrentAdmission, spec: AdmittedSpec, generat
         data=await service.describe(generations, delivered, as_bytes=spec.as_bytes),
         size=spec.size,
         output_format=spec.format,
+        errors=delivered.errors or None,
     )

@@ -52,7 +52,8 @@ class Ledger:
 
     async def settle(self, settlement: PendingSettlement) -> None:
         """Ends a request that was recorded with a lease: once this returns its delivered images are delivered and
-        counted, on disk, and where there are none its idempotency key is free again.
+        counted and the others failed with their codes, all on disk, and where none was delivered its idempotency key is
+        free again. Handed over again, it changes nothing.
 
         Raises LeaseLostError where its lease was over, and OutcomeUnknown where the outcome cannot be known before the
         deadline; what was not settled is given up when its lease is over. Takes place however much waits.

@@ -64,7 +64,7 @@ _NO_VERDICT = (StatementRefusedError, StatementLostError, NotConnectedError)
 
 
 class Writer:
-    """One connection of its own, one statement in flight. The connection is made when it is needed."""
+    """One connection of its own, one statement in flight. The connection is made when it is needed.
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
@@ -188,7 +188,8 @@ class Writer:
             if row["settled"]:
                 each.succeed(None)
         if in_doubt:
-            found = await self._fetch(connection, FIND_SETTLED, id=[each.id for each in in_doubt])
+            ids, leases = [each.id for each in in_doubt], [each.lease for each in in_doubt]
+            found = await self._fetch(connection, FIND_SETTLED, id=ids, lease=leases)
             for each, there in zip(in_doubt, found, strict=True):
                 if there["status"] == each.status:
                     each.succeed(None)  # by an earlier send
