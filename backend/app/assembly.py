@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
+from app.core.clock import DatabaseClock
 from app.core.db import SessionMaker, connect_for_writing, create_engine
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
@@ -40,8 +41,9 @@ _DECODING_NICENESS = 5
 class Externals:
     """What the services take from outside this process, and a test can replace: clocks and a connection.
 
-    `clock`, in seconds since 1970, dates tokens and ids. Limits in memory and the cache of callers count the seconds of
-    `limit_clock` and `cache_clock`. `connect` makes the ledger's connection; None makes it to `database_url`.
+    `clock`, in seconds since 1970, dates tokens; the database dates what is stored. Limits in memory and the cache of
+    callers count the seconds of `limit_clock` and `cache_clock`. `connect` makes the ledger's connection; None makes it
+    to `database_url`.
     """
 
     clock: Callable[[], float] = time.time
@@ -68,7 +70,8 @@ async def open_services(
         pools = stack.enter_context(_pools(settings))
         limiter = await stack.enter_async_context(_limiter(settings, externals.limit_clock, metrics))
         connect = externals.connect or partial(connect_for_writing, database_url)
-        ledger = await stack.enter_async_context(_ledger(settings, connect))
+        clock = DatabaseClock(externals.clock)
+        ledger = await stack.enter_async_context(_ledger(settings, Writer(connect, clock)))
         yield Services(
             settings=settings,
             clock=externals.clock,
@@ -80,7 +83,9 @@ async def open_services(
             limiter=limiter,
             policies=Policies.of(settings),
             callers=CallerCache(clock=externals.cache_clock),
-            generations=await stack.enter_async_context(_generations(settings, engine, ledger, pools, externals.clock)),
+            generations=await stack.enter_async_context(
+                _generations(settings, engine, ledger, pools, clock=clock, metrics=metrics)
+            ),
         )
 
 
@@ -119,10 +124,8 @@ def _pools(settings: Settings) -> Iterator[_Pools]:
 
 
 @asynccontextmanager
-async def _ledger(settings: Settings, connect: Connect) -> AsyncIterator[Ledger]:
-    ledger = Ledger(
-        Writer(connect), queue_max=settings.record_queue_max, deadline_seconds=settings.record_deadline_seconds
-    )
+async def _ledger(settings: Settings, writer: Writer) -> AsyncIterator[Ledger]:
+    ledger = Ledger(writer, queue_max=settings.record_queue_max, deadline_seconds=settings.record_deadline_seconds)
     ledger.open()
     try:
         yield ledger
@@ -132,7 +135,7 @@ async def _ledger(settings: Settings, connect: Connect) -> AsyncIterator[Ledger]
 
 @asynccontextmanager
 async def _generations(
-    settings: Settings, engine: AsyncEngine, ledger: Ledger, pools: _Pools, clock: Callable[[], float]
+    settings: Settings, engine: AsyncEngine, ledger: Ledger, pools: _Pools, *, clock: DatabaseClock, metrics: Metrics
 ) -> AsyncIterator[Generations]:
     """Provider and store of the settings, while a sweeper deletes images that no client can ask for any more."""
     async with (
@@ -151,7 +154,8 @@ async def _generations(
             lifetime=lifetime_of(settings),
             clock=clock,
         )
-        sweeping = asyncio.create_task(Sweeper(generations, engine, settings.image_retention_days).run())
+        sweeper = Sweeper(generations, engine, settings.image_retention_days, metrics)
+        sweeping = asyncio.create_task(sweeper.run())
         try:
             yield generations
         finally:

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 from asyncpg.exceptions import DataError
 
+from app.core.clock import DatabaseClock
 from app.core.errors import Invalid, Unavailable
 from app.core.logs import logger
 from app.generations.errors import (
@@ -66,8 +67,12 @@ _NO_VERDICT = (StatementRefusedError, StatementLostError, NotConnectedError)
 class Writer:
     """One connection of its own, one statement in flight. The connection is made when it is needed.
 
-    def __init__(self, connect: Connect) -> None:
+    It sets `clock` whenever the database has said its time.
+    """
+
+    def __init__(self, connect: Connect, clock: DatabaseClock | None = None) -> None:
         self._connect = connect
+        self._clock = clock
         self._connection: asyncpg.Connection | None = None
 
     async def write(
@@ -91,7 +96,9 @@ class Writer:
         """
         with suppress(*_NO_VERDICT):
             connection = await self._connected()
-            await self._fetch(connection, SWEEP_LAPSED)
+            [swept] = await self._fetch(connection, SWEEP_LAPSED)
+            if self._clock is not None:
+                self._clock.set(swept["now"])
             await self._fetch(connection, SWEEP_CLAIMS)
 
     def close(self) -> None:
