@@ -125,8 +125,8 @@ MANY = """
     insert into generations (id, request_id, account_id, environment, key_id, prompt, size, provider, status,
       created_at, delivered_at)
     select $1 || lpad(n::text, 20, '0'), 'gen_0', 'acc_0', 'live', 'key_0', 'A cute banana', '64x64', 'gemini',
-      'delivered', at, at
-    from generate_series(1, $2::int) n, (select now() - interval '32 days' as at) old
+      $3::text, at, case when $3 = 'delivered' then at end
+    from generate_series(1, $2::int) n, (select now() - interval '32 days' as at) old returning id
 """
 LEFT = "select count(*) from generations where deleted_at is null and delivered_at is not null"
 
@@ -136,12 +136,11 @@ async def test_a_sweep_that_finds_implausibly_many_old_pictures_deletes_none_unt
 ) -> None:
     monkeypatch.setattr("app.generations.sweep._SWEEP_SECONDS", 0.1)
     database = await connect_for_writing(new_database_url)
-    long_ago = time_prefix("gen", await database.fetchval("select now() - interval '32 days'"))
+    long_ago = time_prefix("gen", await database.fetchval("select now() - interval '32 days'"))[:-1]
 
     async def sweep() -> None:
         """Returns when another turn has ended."""
-        failed = await database.fetchval(f"{MANY} returning id", long_ago, 1)
-        await database.execute(AS_AFTER_A_CRASH, failed, "failed", NOW)
+        failed = await database.fetchval(MANY, f"{long_ago}x", 1, "failed")
         await _until_forgotten(database, failed)
         await database.execute("delete from generations where id = $1", failed)
 
@@ -153,7 +152,7 @@ async def test_a_sweep_that_finds_implausibly_many_old_pictures_deletes_none_unt
 
     client = await start(database_url=new_database_url, image_retention_days=30, metrics_token=METRICS_TOKEN)
     for letter, images, left in (("y", 100, 0), ("z", 101, 101)):
-        await database.execute(MANY, f"{long_ago[:-1]}{letter}", images)
+        await database.execute(MANY, f"{long_ago}{letter}", images, "delivered")
         for _ in range(2):
             await sweep()
         assert await database.fetchval(LEFT) == left
