@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from app.core.bounds import EdgeBounds
 from app.core.byte_budget import ByteBudget
+from app.core.clock import DatabaseClock
 from app.core.db import SessionMaker, connect_for_writing, create_engine
 from app.core.fair_queue import FairPool, FairQueue
 from app.core.log_stream import dropped_lines_counted
@@ -51,9 +52,9 @@ class Externals:
     """What is taken from outside this process, and a test can replace: clocks, a connection, and how long clients may
     take.
 
-    `clock`, in seconds since 1970, dates tokens and ids. Limits in memory and the cache of callers count the seconds of
-    `limit_clock` and `cache_clock`. `connect` makes the ledger's connection; None makes it as the
-    settings have it.
+    `clock`, in seconds since 1970, dates tokens; the database dates what is stored. Limits in memory and the cache of
+    callers count the seconds of `limit_clock` and `cache_clock`. `connect` makes the ledger's connection; None makes it
+    as the settings have it.
     """
 
     clock: Callable[[], float] = time.time
@@ -84,7 +85,8 @@ async def open_services(
         limiter = await stack.enter_async_context(_limiter(settings, externals.limit_clock, metrics))
         writing_url = direct_url.get_secret_value() if direct_url else database_url
         connect = externals.connect or partial(connect_for_writing, writing_url)
-        ledger = await stack.enter_async_context(_ledger(settings, connect))
+        clock = DatabaseClock(externals.clock)
+        ledger = await stack.enter_async_context(_ledger(settings, Writer(connect, clock)))
         yield Services(
             settings=settings,
             clock=externals.clock,
@@ -97,7 +99,9 @@ async def open_services(
             logins=Reservations(limiter, waiting_max=settings.hash_queue_max),
             policies=Policies.of(settings),
             callers=CallerCache(clock=externals.cache_clock),
-            generations=await stack.enter_async_context(_generations(settings, engine, ledger, pools, externals.clock)),
+            generations=await stack.enter_async_context(
+                _generations(settings, engine, ledger, pools, clock=clock, metrics=metrics)
+            ),
             paid_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
             free_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
         )
@@ -139,10 +143,8 @@ def _pools(settings: Settings) -> Iterator[_Pools]:
 
 
 @asynccontextmanager
-async def _ledger(settings: Settings, connect: Connect) -> AsyncIterator[Ledger]:
-    ledger = Ledger(
-        Writer(connect), queue_max=settings.record_queue_max, deadline_seconds=settings.record_deadline_seconds
-    )
+async def _ledger(settings: Settings, writer: Writer) -> AsyncIterator[Ledger]:
+    ledger = Ledger(writer, queue_max=settings.record_queue_max, deadline_seconds=settings.record_deadline_seconds)
     ledger.open()
     try:
         yield ledger
@@ -152,7 +154,7 @@ async def _ledger(settings: Settings, connect: Connect) -> AsyncIterator[Ledger]
 
 @asynccontextmanager
 async def _generations(
-    settings: Settings, engine: AsyncEngine, ledger: Ledger, pools: _Pools, clock: Callable[[], float]
+    settings: Settings, engine: AsyncEngine, ledger: Ledger, pools: _Pools, *, clock: DatabaseClock, metrics: Metrics
 ) -> AsyncIterator[Generations]:
     """Provider and store of the settings, while a sweeper deletes images that no client can ask for any more."""
     async with (
@@ -174,7 +176,8 @@ async def _generations(
             lifetime=lifetime_of(settings),
             clock=clock,
         )
-        sweeping = asyncio.create_task(Sweeper(generations, engine, settings.image_retention_days).run())
+        sweeper = Sweeper(generations, engine, settings.image_retention_days, metrics)
+        sweeping = asyncio.create_task(sweeper.run())
         try:
             yield generations
         finally:

@@ -24,7 +24,7 @@ class Services:
 
     settings: Settings
     clock: Callable[[], float]
-    """Seconds since 1970: dates tokens and ids."""
+    """Seconds since 1970 by this process: dates tokens. What is stored is dated by `generations.clock`."""
     metrics: Metrics
     engine: AsyncEngine
     sessions: SessionMaker

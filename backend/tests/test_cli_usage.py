@@ -8,6 +8,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from app.core.security import time_prefix
 from app.core.settings import Settings
 from sqlalchemy.engine import make_url
 from tests.harness import Account, Key, generate, running, sign_up
@@ -129,6 +130,19 @@ async def test_a_generation_that_was_removed_or_moved_to_another_day_is_reported
         f"{yesterday} {second.id}: counted 0, recorded 2",
         *sorted([f"{day} {first.id}: counted 3, recorded 2", f"{day} {second.id}: counted 2, recorded 0"]),
     )
+
+
+@pytest.mark.parametrize("days", [40, -40], ids=["ahead", "behind"])
+async def test_ids_that_begin_with_the_time_of_a_wrong_clock_make_no_difference(
+    used: Used, tmp_path: Path, days: int
+) -> None:
+    first, day = used.keys[0], await used.day()
+    at = await used.database.fetchval("select now() + make_interval(days => $1)", days)
+    rename = "update generations set id = $2 || right(id, 20) where key_id = $1"
+    await used.database.execute(rename, first.id, time_prefix("gen", at))
+    await used.check_differences(tmp_path, 1)
+    await used.database.execute(REMOVE_ONE, first.id)
+    await used.check_differences(tmp_path, 1, f"{day} {first.id}: counted 3, recorded 2")
 
 
 async def test_days_are_compared_as_utc_days(used: Used, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""The command line: `nanobanana serve | migrate | check | settings | accounts | limits | usage`."""
+"""The command line: `nanobanana serve | migrate | check | settings | accounts | limits | usage | images`."""
 
 import click
 
 from app.cli.accounts import accounts
 from app.cli.check import check
 from app.cli.database import migrate
+from app.cli.images import images
 from app.cli.limits import limits
 from app.cli.serve import serve
 from app.cli.settings import settings
@@ -20,5 +21,5 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, check, settings, accounts, limits, usage):
+for command in (serve, migrate, check, settings, accounts, limits, usage, images):
     main.add_command(command)

@@ -28,7 +28,16 @@ class ImageSettings(BaseModel):
         default=1000,
         ge=1,
         le=100_000,
-        description="Images that a provider draws for one process at a time; beyond it, 503.",
+        description="Images that a provider draws for one process at a time. As many more wait; beyond that, 503.",
+    )
+    provider_calls_max_per_account: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description=(
+            "The same for one account, so that it cannot take what others need. By default half of "
+            "`PROVIDER_CALLS_MAX`, rounded up."
+        ),
     )
     gemini_api_key: SecretStr | None = Field(
         default=None, description="The key for Gemini, sent as `x-goog-api-key`, never in an address."
@@ -135,6 +144,12 @@ class ImageSettings(BaseModel):
     def uses_stub(self) -> bool:
         """Whether the stub draws for live keys too, so that no image costs."""
         return self.image_provider == "stub"
+
+    @property
+    def provider_calls_max_of_account(self) -> int:
+        """How many images of one account a provider draws for one process at a time."""
+        most = self.provider_calls_max
+        return min(self.provider_calls_max_per_account or -(-most // 2), most)
 
     @property
     def model(self) -> str:

@@ -40,6 +40,9 @@ class Metrics:
         )
         self.limit_outages = self._counter("limit_outages", "How often a process lost its shared limits.")
         self.own_decisions = self._counter("limit_own_decisions", "Calls decided by a process without shared limits.")
+        self.sweeps_stopped = self._counter(
+            "sweeps_stopped", "Sweeps that found implausibly many images to be too old, and deleted none."
+        )
         self.overload_refusals = self._counter("overload_refusals", "Requests refused because too many were at work.")
         self.dropped_log_lines = self._counter("log_lines_dropped", "Log lines that nobody read in time.")
 

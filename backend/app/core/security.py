@@ -167,6 +167,11 @@ def time_prefix(prefix: str, at: datetime) -> str:
     return f"{prefix}_{_base32(int(at.timestamp() * 1000), _TIME_CHARACTERS)}"
 
 
+def without_random(timed_id: str) -> str:
+    """A timed id without its random characters: what all ids of the same prefix and millisecond begin with."""
+    return timed_id[:-_RANDOM_CHARACTERS]
+
+
 def is_id(prefix: str, text: str) -> bool:
     """Whether the text has the form of an id with this prefix. Other texts need no look-up in the database."""
     body = text.removeprefix(f"{prefix}_")

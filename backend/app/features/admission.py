@@ -37,8 +37,8 @@ FindCaller = Callable[[], Awaitable[Caller]]
 
 
 class Admission:
-    """A request of a caller. Within the `async with`, a unit of its limits is taken, and a slot among its running
-    generations; the limits stand in the response's headers.
+    """A request of a caller. Within the `async with`, for each of its images a unit of its limits is taken, and a slot
+    among its running generations; the limits stand in the response's headers.
 
     Entering raises RateLimited and ConcurrencyLimited.
     """
@@ -51,12 +51,12 @@ class Admission:
         self._caller = caller
         self._idempotency_key = idempotency_key
         self._find_again = find_again
-        self._slot = _slot_of(self._services, caller)
+        self._slots = [_slot_of(self._services, caller)]
 
     async def __aenter__(self) -> Self:
         services, caller = self._services, self._caller
         try:
-            taken = await services.limiter.take(_takes(services, caller), group=caller.account_id, slot=self._slot)
+            taken = await services.limiter.take(_takes(services, caller), group=caller.account_id, slot=self._slots[0])
             self._answer_with(taken)
         except BaseException:
             self.release()
@@ -67,27 +67,30 @@ class Admission:
         self.release()
 
     def release(self) -> None:
-        """Frees the slot before the end of the block. Has no effect a second time."""
-        self._services.limiter.release(self._slot, group=self._caller.account_id)
+        """Frees the slots before the end of the block. Has no effect a second time."""
+        for slot in self._slots:
+            self._services.limiter.release(slot, group=self._caller.account_id)
 
     @property
     def is_drawn_for_free(self) -> bool:
         """Whether this caller's images are a function of what is recorded, and may be drawn again at will."""
         return self._services.generations.providers[self._caller.environment].is_deterministic
 
-    async def take_further(self, units: int) -> None:
-        """Takes what more images of the request need. Raises Invalid for more than the limits ever let through at once,
-        and RateLimited where they do not now; then the request's first unit is given back.
+    async def take_further(self, images: int) -> None:
+        """Takes the units and slots of further images of the request. Raises Invalid for more than the limits ever let
+        through at once, and RateLimited or ConcurrencyLimited where they do not now; then the request's first unit is
+        given back.
         """
-        if units == 0:
+        if images == 0:
             return
         services, caller = self._services, self._caller
-        takes = _takes(services, caller, units=units)
+        takes, slot = _takes(services, caller, units=images), _slot_of(services, caller, number=images)
         is_enforced = services.policies.generate_mode == "enforce"
-        most = min(take.limit.count for take in takes)
-        if units + 1 > most and is_enforced:
+        most = min(slot.slots, *(take.limit.count for take in takes))
+        if images + 1 > most and is_enforced:
             raise Invalid([{"pointer": "#/n", "detail": f"The limits let {most} through at once"}])
-        taken = await services.limiter.take(takes, group=caller.account_id)
+        self._slots.append(slot)
+        taken = await services.limiter.take(takes, group=caller.account_id, slot=slot)
         if not taken.allowed and is_enforced:
             await services.limiter.give_back(_takes(services, caller), group=caller.account_id)
         self._answer_with(taken)
@@ -169,8 +172,8 @@ def _takes(services: Services, caller: Caller, *, units: int = 1) -> Sequence[Ta
     return *takes, Take("account-test", caller.account_id, policies.test_generate_per_account, units)
 
 
-def _slot_of(services: Services, caller: Caller) -> Slot:
-    """A new slot among the key's running generations, still to be taken."""
+def _slot_of(services: Services, caller: Caller, *, number: int = 1) -> Slot:
+    """New slots among the key's running generations, one for each image, still to be taken."""
     slots = caller.concurrency or services.policies.generate_concurrency_per_key
     seconds = services.generations.lifetime.slot_seconds
-    return Slot(caller.key_id, slots, seconds, new_slot_id())
+    return Slot(caller.key_id, slots, seconds, new_slot_id(), number)

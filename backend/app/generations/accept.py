@@ -11,13 +11,14 @@ from app.generations.spec import MODEL, Caller, GenerationSpec
 def new_record(
     caller: Caller, spec: GenerationSpec, *, provider: str, route: str, idempotency_key: str | None, now: float
 ) -> PendingRecord:
-    """A request that is to be recorded as delivered, with an id for each image that begins with the time `now`.
+    """A request that is to be recorded as delivered, with an id for each image that begins with the time `now`. The ids
+    are in order, so that the rows say which image of the request each is.
 
     With an idempotency key it has a scope and a fingerprint: a later request of the account with the same scope is
     answered by this one, if its fingerprint is the same too.
     """
     record = PendingRecord(
-        [new_timed_id("gen", now=now) for _ in range(spec.count)],
+        sorted([new_timed_id("gen", now=now) for _ in range(spec.count)]),
         caller.key_id,
         caller.revision,
         spec.prompt,

@@ -1,10 +1,11 @@
 """What every generation is made with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
+from app.core.clock import DatabaseClock
 from app.core.db import SessionMaker
 from app.core.fair_queue import FairPool, FairQueue
 from app.core.images import ImageFormat
@@ -41,7 +42,7 @@ class Generations:
     """Bounds how many stored images are in memory as a whole to be scaled."""
     public_url: str
     lifetime: Lifetime
-    clock: Callable[[], float]
+    clock: DatabaseClock
     cancelled_on_disconnect: CancelScope = nullcontext
 
     def url(self, generation_id: str, image_format: str) -> str:

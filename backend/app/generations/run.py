@@ -1,18 +1,19 @@
 """Drawing: by a provider that costs, between recording and settling; by the stub, from what is recorded."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import uuid4
 
-from app.core.errors import as_api_error
+from app.core.errors import ApiError, Unavailable, as_api_error
 from app.core.images import ImageFormat
 from app.core.logs import logger
 from app.generations import settle
 from app.generations.collaborators import Generations
 from app.generations.ledger.queue import Lease, PendingRecord, Recorded
-from app.generations.spec import GenerationSpec, image_name
+from app.generations.spec import GenerationSpec, ImageError, image_name
 from app.providers import DrawRequest, Provider, ProviderTimeout, Size
 from app.storage import StoreUnavailable
 
@@ -22,9 +23,18 @@ Contents = Sequence[bytes]
 """The bytes of a request's images, in order, where the answer is to hold them and they were drawn now; else nothing."""
 
 
+class Made(NamedTuple):
+    """What became of a request. `recorded` names its delivered images, or those of the request that it replays."""
+
+    recorded: Recorded
+    contents: Contents
+    errors: Sequence[ImageError] = ()
+    """Those of the images that were drawn now and failed."""
+
+
 async def draw_and_record(
     generations: Generations, provider: Provider, record: PendingRecord, spec: GenerationSpec, size: Size
-) -> tuple[Recorded, Contents]:
+) -> Made:
     """The request, delivered, by a provider whose images are a function of what is recorded.
 
     Where their bytes are wanted they are drawn first: what cannot be drawn, or has lost its client, does not count.
@@ -35,36 +45,46 @@ async def draw_and_record(
         request = DrawRequest(spec.prompt, size)
         async with generations.cancelled_on_disconnect():
             contents = [await draw(generations, provider, request, record.format, deadline=deadline)] * spec.count
-    return await generations.ledger.record(record), contents
+    return Made(await generations.ledger.record(record), contents)
 
 
 async def record_and_draw(
-    generations: Generations, provider: Provider, record: PendingRecord, spec: GenerationSpec, size: Size
-) -> tuple[Recorded, Contents]:
-    """The request, delivered: its key was active when it was recorded, its images are kept, and it counts.
+    generations: Generations, provider: Provider, record: PendingRecord, spec: GenerationSpec, request: DrawRequest
+) -> Made:
+    """The request, delivered: its key was active when it was recorded, its images are kept, and they count. Where only
+    some of its images could be drawn and kept in time, these are delivered, and the others have failed.
 
-    Where anything fails before that, nothing is kept, nothing counts, and the idempotency key is free again. What a
-    crash leaves behind is given up when its lease is over. The time runs from here: an image that comes too late is
-    thrown away, so that no two requests with one idempotency key deliver. A client that leaves changes nothing.
+    Where none could, the error that all of them meet is raised, or else the first: nothing is kept, nothing counts, and
+    the idempotency key is free again. What a crash leaves behind is given up when its lease is over. The time runs from
+    here: an image that comes too late is thrown away, so that no two requests with one idempotency key deliver. A
+    client that leaves changes nothing.
     """
     lifetime = generations.lifetime
     deadline = asyncio.get_running_loop().time() + lifetime.drawing_seconds
     record.lease = Lease(uuid4(), lifetime.lease_seconds)
     recorded = await generations.ledger.record(record)
     if recorded.is_replay:
-        return recorded, ()
+        return Made(recorded, ())
     await _refuse_if_store_fails(generations, record)
-    request = DrawRequest(spec.prompt, size)
+    drawing = _Drawing(generations, provider, request, record.format, deadline)
     with _marking_what_may_be_paid(request):
-        contents = await _draw_or_give_up(generations, provider, record, request, deadline=deadline)
-        await settle.deliver(generations, record)
-    return recorded, contents if spec.as_bytes else ()
+        await _draw_or_give_up(drawing, record)
+        await settle.deliver(generations, record, drawing.codes)
+    delivered = [each for each in record.ids if each not in drawing.errors]
+    contents = [drawing.contents[each] for each in delivered] if spec.as_bytes else ()
+    codes = [(index, drawing.codes.get(each)) for index, each in enumerate(record.ids)]
+    return Made(
+        recorded._replace(ids=delivered),
+        contents,
+        [ImageError(index, code) for index, code in codes if code is not None],
+    )
 
 
 async def _refuse_if_store_fails(generations: Generations, record: PendingRecord) -> None:
     """What cannot be kept is not bought. Raises StoreUnavailable."""
     if generations.store.is_failing:
-        await asyncio.shield(settle.fail(generations, record))
+        codes = dict.fromkeys(record.ids, StoreUnavailable.code)
+        await asyncio.shield(settle.fail(generations, record, codes))
         raise StoreUnavailable(retry_after_seconds=_STORE_RETRY_SECONDS)
 
 
@@ -86,47 +106,66 @@ def _marking_what_may_be_paid(request: DrawRequest) -> Iterator[None]:
         raise error from raised
 
 
-async def _draw_or_give_up(
-    generations: Generations, provider: Provider, record: PendingRecord, request: DrawRequest, *, deadline: float
-) -> Contents:
+@dataclass(frozen=True)
+class _Drawing:
+    """The images of one request, as they are drawn and kept, each with an end of its own."""
+
+    generations: Generations
+    provider: Provider
+    request: DrawRequest
+    format: ImageFormat
+    deadline: float
+    """By the event loop's clock, for all of them."""
+    contents: dict[str, bytes] = field(default_factory=dict)
+    """Of those that are kept, by id."""
+    errors: dict[str, ApiError] = field(default_factory=dict)
+    """Of those that have failed, by id, the first failure first."""
+
+    @property
+    def codes(self) -> Mapping[str, str]:
+        return {each: error.code for each, error in self.errors.items()}
+
+    async def draw_all(self, ids: Sequence[str]) -> None:
+        """Returns once each image is in `contents` or in `errors`. Where none is kept, raises the error that closed the
+        budget, or else the first.
+        """
+        async with asyncio.TaskGroup() as group:
+            for each in ids:
+                group.create_task(self._draw_and_keep(each))
+        if not self.contents:
+            raise self.request.budget.closed_by or next(iter(self.errors.values()))
+
+    async def _draw_and_keep(self, generation_id: str) -> None:
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                content = await draw(self.generations, self.provider, self.request, self.format, deadline=self.deadline)
+                await self._keep(generation_id, content)
+        except TimeoutError:
+            self.errors[generation_id] = ProviderTimeout()
+        except ApiError as error:
+            self.errors[generation_id] = error
+        except Exception as raised:
+            logger.exception("image_failed")
+            self.errors[generation_id] = as_api_error(raised)
+        else:
+            self.contents[generation_id] = content
+
+    async def _keep(self, generation_id: str, content: bytes) -> None:
+        try:
+            await self.generations.store.put(image_name(generation_id, self.format), content)
+        except Exception as raised:
+            self.request.budget.close(as_api_error(raised))  # a further image would be paid for and not kept either
+            raise
+
+
+async def _draw_or_give_up(drawing: _Drawing, record: PendingRecord) -> None:
+    """Draws all images. Where none is kept the request is settled as failed, and an error of theirs raised."""
     try:
-        return await _draw_and_keep(generations, provider, record, request, deadline=deadline)
+        await drawing.draw_all(record.ids)
     except BaseException:
-        await asyncio.shield(settle.give_up(generations, record))
+        codes = {**dict.fromkeys(record.ids, Unavailable.code), **drawing.codes}  # it may have been cancelled
+        await asyncio.shield(settle.give_up(drawing.generations, record, codes))
         raise
-
-
-async def _draw_and_keep(
-    generations: Generations, provider: Provider, record: PendingRecord, request: DrawRequest, *, deadline: float
-) -> Contents:
-    keep = partial(_draw_and_keep_one, generations, provider, request, deadline=deadline)
-    try:
-        async with asyncio.timeout_at(deadline), asyncio.TaskGroup() as group:
-            images = [group.create_task(keep(each, record.format)) for each in record.ids]
-    except TimeoutError:
-        raise ProviderTimeout from None
-    except BaseExceptionGroup as failed:
-        raise _first_of(failed) from None
-    return [image.result() for image in images]
-
-
-async def _draw_and_keep_one(
-    generations: Generations,
-    provider: Provider,
-    request: DrawRequest,
-    generation_id: str,
-    image_format: ImageFormat,
-    *,
-    deadline: float,
-) -> bytes:
-    try:
-        content = await draw(generations, provider, request, image_format, deadline=deadline)
-        await generations.store.put(image_name(generation_id, image_format), content)
-    except BaseException:
-        # At once: the group cancels the other images' tasks in a later turn of the loop, and one might send till then.
-        request.budget.close()
-        raise
-    return content
 
 
 async def draw(
@@ -140,10 +179,3 @@ async def draw(
     """One image in this format. Raises what `Provider.draw` raises."""
     image = await provider.draw(request, deadline=deadline)
     return (await generations.convert(image, image_format, drawn_by=provider, group=request.group)).content
-
-
-def _first_of(failed: BaseExceptionGroup[BaseException]) -> BaseException:
-    first: BaseException = failed
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 
 from app.core.errors import Invalid
+from app.core.security import without_random
 from app.generations import accept, run
 from app.generations.collaborators import Generations
 from app.generations.errors import ImageDeleted
-from app.generations.spec import Caller, Delivered, GenerationSpec
+from app.generations.spec import Caller, Delivered, GenerationSpec, ImageError
 from app.models import Generation
-from app.providers import Size
+from app.providers import CallBudget, DrawRequest, Size
 
 
 async def generate(
@@ -21,27 +22,35 @@ async def generate(
     route: str,
     idempotency_key: str | None = None,
 ) -> Delivered:
-    """Delivered images, recorded and counted, both on disk before this returns; all of them or none.
+    """Delivered images, recorded and counted, both on disk before this returns. Where some of several images fail, the
+    others are delivered, and `errors` has the codes; where all fail, the first error is raised.
 
     What a deterministic provider draws is a function of what is recorded, and is drawn for each client that looks at
     it. Any other provider draws now: the key is checked in the database before, the images are kept before they are
     delivered, and no connection is held meanwhile.
 
     With an idempotency key that the account used within a day for the same request on the same route in the same
-    environment: the images that were delivered then, and nothing is counted. Raises Invalid for a size that cannot be
-    drawn, ImageDeleted for a replay whose image was deleted, and what `Ledger.record` and `Provider.draw` raise.
+    environment: the images that were delivered then, the errors of the others, and nothing is counted. Raises Invalid
+    for a size that cannot be drawn, ImageDeleted for a replay whose image was deleted, and what `Ledger.record` and
+    `Provider.draw` raise.
     """
     size = supported_size(generations, spec.size)
     provider = generations.providers[caller.environment]
     record = accept.new_record(
         caller, spec, provider=provider.name, route=route, idempotency_key=idempotency_key, now=generations.clock()
     )
-    make = run.draw_and_record if provider.is_deterministic else run.record_and_draw
-    recorded, contents = await make(generations, provider, record, spec, size)
+    if provider.is_deterministic:
+        made = await run.draw_and_record(generations, provider, record, spec, size)
+    else:
+        request = DrawRequest(spec.prompt, size, CallBudget(caller.account_id))
+        made = await run.record_and_draw(generations, provider, record, spec, request)
+    recorded, contents, errors = made
     if recorded.is_replay:
-        await _refuse_deleted(generations, recorded.ids)
+        errors = await _errors_of_replay(generations, recorded.ids)
     urls = [generations.url(each, spec.format) for each in recorded.ids]
-    return Delivered(recorded.ids, urls, spec.format, spec.prompt, recorded.created_at, recorded.is_replay, contents)
+    return Delivered(
+        recorded.ids, urls, spec.format, spec.prompt, recorded.created_at, recorded.is_replay, contents, errors
+    )
 
 
 def supported_size(generations: Generations, text: str) -> Size:
@@ -53,8 +62,20 @@ def supported_size(generations: Generations, text: str) -> Size:
     return size
 
 
-async def _refuse_deleted(generations: Generations, ids: Sequence[str]) -> None:
+async def _errors_of_replay(generations: Generations, ids: Sequence[str]) -> Sequence[ImageError]:
+    """The errors of the images that were asked for together with these, which were delivered. Raises ImageDeleted where
+    one of these was deleted since.
+    """
+    # The ids of a request begin with the same time: this reads one millisecond of the primary key.
+    moment = without_random(ids[0])
+    of_request = (
+        Generation.id >= moment,
+        Generation.id < f"{moment}~",
+        Generation.request_id == select(Generation.request_id).where(Generation.id == ids[0]).scalar_subquery(),
+    )
+    statement = select(Generation.id, Generation.error, Generation.deleted_at).order_by(Generation.id)
     async with generations.sessions.begin() as session:
-        deleted = select(Generation.id).where(Generation.id.in_(ids), Generation.deleted_at.is_not(None)).limit(1)
-        if await session.scalar(deleted) is not None:
-            raise ImageDeleted
+        images = (await session.execute(statement.where(Generation.id.in_(ids) | and_(*of_request)))).all()
+    if any(each.deleted_at is not None and each.id in ids for each in images):
+        raise ImageDeleted
+    return [ImageError(index, each.error) for index, each in enumerate(images) if each.error is not None]

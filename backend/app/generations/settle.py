@@ -1,4 +1,6 @@
-"""The end of a request that was recorded with a lease: delivered, or given up."""
+"""The end of a request that was recorded with a lease: delivered, all of it or a part, or given up."""
+
+from collections.abc import Mapping
 
 from app.core.errors import Unavailable
 from app.core.logs import logger
@@ -8,32 +10,33 @@ from app.generations.ledger.queue import PendingRecord, PendingSettlement
 from app.generations.thumbnails import delete_with_thumbnails
 
 
-async def deliver(generations: Generations, record: PendingRecord) -> None:
-    """Settles the request as delivered: its images count, on disk, once this returns.
+async def deliver(generations: Generations, record: PendingRecord, errors: Mapping[str, str]) -> None:
+    """Settles the request: once this returns its images count, on disk, but for those that have a code in `errors`, by
+    id; these have failed.
 
     Raises IdempotencyKeyInUse, or Unavailable where it has no idempotency key, if its lease was over; then its images
     are forgotten. Raises what `Ledger.settle` raises.
     """
     try:
-        await generations.ledger.settle(PendingSettlement(record, record.ids))
+        await generations.ledger.settle(PendingSettlement(record, errors))
     except LeaseLostError:
         await _forget_images(generations, record)
         # With an idempotency key, a later call gets what the request that took over delivers; without, nothing did.
         raise (Unavailable() if record.scope is None else IdempotencyKeyInUse()) from None
 
 
-async def give_up(generations: Generations, record: PendingRecord) -> None:
+async def give_up(generations: Generations, record: PendingRecord, errors: Mapping[str, str]) -> None:
     """Settles the request as failed, and deletes what was kept of it."""
-    await fail(generations, record)
+    await fail(generations, record, errors)
     await _forget_images(generations, record)
 
 
-async def fail(generations: Generations, record: PendingRecord) -> None:
-    """Settles the request as failed, so that its idempotency key is free; where that cannot be done, it is swept when
-    its lease is over.
+async def fail(generations: Generations, record: PendingRecord, errors: Mapping[str, str]) -> None:
+    """Settles the request as failed, each image with its code, so that its idempotency key is free; where that cannot
+    be done, it is swept when its lease is over.
     """
     try:
-        await generations.ledger.settle(PendingSettlement(record, ()))
+        await generations.ledger.settle(PendingSettlement(record, errors))
     except (Unavailable, LeaseLostError):
         logger.warning("generation_not_given_up", exc_info=True)
 

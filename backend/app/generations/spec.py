@@ -40,10 +40,19 @@ class GenerationSpec:
     as_bytes: bool = False
 
 
-class Delivered(NamedTuple):
-    """Images that their caller was given. `id` and `url` are those of the first, which names the request.
+@dataclass(frozen=True, slots=True)
+class ImageError:
+    """An image of a request that was not delivered: its place among the request's images, from 0, and why."""
 
-    `contents` holds their bytes, where they were asked for and are not to be read from the store.
+    index: int
+    code: str
+
+
+class Delivered(NamedTuple):
+    """Images that their caller was given. `id` and `url` are those of the first.
+
+    `contents` holds their bytes, where they were asked for and are not to be read from the store. `errors` are those of
+    the request's other images.
     """
 
     ids: Sequence[str]
@@ -53,6 +62,7 @@ class Delivered(NamedTuple):
     created_at: datetime
     is_replay: bool
     contents: Sequence[bytes]
+    errors: Sequence[ImageError] = ()
 
     @property
     def id(self) -> str:

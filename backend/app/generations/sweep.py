@@ -1,6 +1,7 @@
 """What is looked after beside the requests: images that no client can ask for any more, and partitions to come."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.core.db import classify_database_error
 from app.core.errors import ApiError
 from app.core.logs import logger
+from app.core.metrics import Metrics
 from app.core.security import time_prefix
 from app.generations.collaborators import Generations
 from app.generations.partitions import ensure_partitions
@@ -18,12 +20,19 @@ from app.models import Generation
 
 _SWEEP_SECONDS = 60
 _AT_A_TIME = 100
+_OVERDUE_MAX = 100
+_DAY = timedelta(days=1)
+_KEPT = Generation.provider != "stub", Generation.deleted_at.is_(None)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sweeper:
     """Deletes the images of generations that failed, were lost, or are older than `retention_days`, and makes the
     partitions of the months to come. (Generations whose lease is over are marked as lost by the ledger.)
+
+    While it runs, an image is deleted within minutes of its last day. So if more than 100 are older than that by a day,
+    something is wrong: the database's clock, or `retention_days`, or no sweep has run for long. Then none is deleted
+    for its age, until an operator has deleted them with `nanobanana images expire`.
 
     Safe in any number of processes at once; what fails is done by the next sweep.
     """
@@ -31,6 +40,8 @@ class Sweeper:
     generations: Generations
     engine: AsyncEngine
     retention_days: int | None
+    metrics: Metrics
+    _is_stopped: bool = False
 
     async def run(self) -> None:
         """Sweeps every minute until it is cancelled."""
@@ -48,16 +59,41 @@ class Sweeper:
         async with self.engine.connect() as connection:
             await ensure_partitions(connection)
         await self._forget(Generation.status.in_(("lost", "failed", "cancelled")))
-        if self.retention_days is not None:
-            async with self.generations.sessions.begin() as session:
-                now = (await session.execute(select(func.now()))).scalar_one()
-            oldest_kept = time_prefix("gen", now - timedelta(days=self.retention_days))
-            await self._forget(Generation.status == "delivered", Generation.id < oldest_kept)
+        if self.retention_days is not None and await self._is_plausible():
+            await self.expire()
+
+    async def expire(self) -> None:
+        """Deletes all images that are older than `retention_days`, however many they are."""
+        await self._forget(*await self._older_than())
+
+    async def count_old(self, *, longer_by: timedelta = timedelta(0), most: int | None = None) -> int:
+        """How many images are older than `retention_days`, by a time; counts up to `most`."""
+        old = select(Generation.id).where(*_KEPT, *await self._older_than(longer_by)).limit(most).subquery()
+        async with self.generations.sessions.begin() as session:
+            return await session.scalar(select(func.count()).select_from(old)) or 0
+
+    async def _is_plausible(self) -> bool:
+        """Whether images may be deleted for their age. Counts each turn in which they may not, and logs the first."""
+        overdue = await self.count_old(longer_by=_DAY, most=_OVERDUE_MAX + 1)
+        was_stopped, self._is_stopped = self._is_stopped, overdue > _OVERDUE_MAX
+        if self._is_stopped:
+            self.metrics.sweeps_stopped.inc()
+            if not was_stopped:
+                logger.error("sweep_stopped", overdue_more_than=_OVERDUE_MAX, retention_days=self.retention_days)
+        return not self._is_stopped
+
+    async def _older_than(self, longer_by: timedelta = timedelta(0)) -> Sequence[ColumnElement[bool]]:
+        """Delivered images that are older than `retention_days` by a time."""
+        async with self.generations.sessions.begin() as session:
+            now = (await session.execute(select(func.now()))).scalar_one()
+        oldest_kept = now - timedelta(days=self.retention_days or 0) - longer_by
+        # The ids are what is indexed. They may begin with a wrong time, if a process did not know the database's.
+        is_old = Generation.id < time_prefix("gen", oldest_kept), Generation.created_at < oldest_kept
+        return Generation.status == "delivered", *is_old
 
     async def _forget(self, *which: ColumnElement[bool]) -> None:
         """Deletes images, then marks them as deleted: what fails or crashes between is deleted again."""
-        kept = Generation.provider != "stub", Generation.deleted_at.is_(None)
-        some = select(Generation.id, Generation.format).where(*kept, *which).limit(_AT_A_TIME)
+        some = select(Generation.id, Generation.format).where(*_KEPT, *which).limit(_AT_A_TIME)
         while True:
             async with self.generations.sessions.begin() as session:
                 found = (await session.execute(some)).all()

@@ -1,5 +1,6 @@
 """The port to image providers: the values that cross it, and the errors that a provider raises."""
 
+import asyncio
 import re
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -36,28 +37,36 @@ class Size(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class CallBudget:
-    """The calls to a provider that one client request may cost, over all its images.
+    """The calls to a provider that one client request of an account may cost, over all its images.
 
     Each image has one call, and the repeats after a failure are counted for the request: `n` images cost at most
     `n + repeats_max` calls.
     """
 
+    account_id: str = ""
     repeats: int = 0
-    is_closed: bool = False
-    """Whether an image has failed for good: no further call is sent."""
+    closed_by: ApiError | None = None
+    """The error of one image that each further image would fail with too: no further call is sent."""
     may_have_been_paid: bool = False
     """Whether a call was sent that the provider may charge for."""
+    is_admitted: bool = False
+    """Whether one of its images has had a slot of the provider, or a place in the line for one."""
+    waiting: set[asyncio.Future[bool]] = field(default_factory=set)
+    """Of each image in that line: whether it got a slot."""
 
     def take_repeat(self, repeats_max: int) -> bool:
         """Counts one more call after a failed one, and returns True; or returns False where none is allowed."""
-        if self.is_closed or self.repeats >= repeats_max:
+        if self.closed_by is not None or self.repeats >= repeats_max:
             return False
         self.repeats += 1
         return True
 
-    def close(self) -> None:
-        """Lets no further call be sent."""
-        self.is_closed = True
+    def close(self, error: ApiError) -> None:
+        """Lets no further call be sent: images that have none yet fail with this error, also those that wait."""
+        self.closed_by = self.closed_by or error
+        for each in self.waiting:
+            if not each.done():
+                each.set_result(False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,8 @@ class Provider(Protocol):
         provider, and each says whether this image `may_have_been_paid`.
 
         A call that may have been paid is not repeated, except once after a response without an image and without a
-        reason. All calls count against the request's budget, which also records whether any may have been paid.
+        reason. All calls count against the request's budget, which also records whether any may have been paid, and is
+        closed by one of FAILS_EVERY_IMAGE.
         """
         ...
 
@@ -138,6 +148,14 @@ class ProviderTimeout(ApiError):
 class ProviderUnavailable(Unavailable):
     code = "provider_unavailable"
     detail = "The provider cannot be used now"
+
+
+class ProviderUnusable(ProviderUnavailable):
+    """Only the operator can mend it: the key, a permission, the model's name or the quota."""
+
+
+FAILS_EVERY_IMAGE = (ContentRefused, ProviderUnusable)
+"""What a provider refuses one image of a request for, it refuses each of them for."""
 
 
 PROVIDER_PROBLEMS = (ContentRefused, NoImageReturned, ProviderFailed, ProviderTimeout, ProviderUnavailable)

@@ -30,7 +30,11 @@ async def configured_provider(
         yield StubProvider(drawing)
         return
     seconds = settings.generation_deadline_seconds
-    bounds = Bounds(calls_max=settings.provider_calls_max, first_byte_seconds=seconds)
+    bounds = Bounds(
+        calls_max=settings.provider_calls_max,
+        account_calls_max=settings.provider_calls_max_of_account,
+        first_byte_seconds=seconds,
+    )
     upstream = Upstream(bounds, egress=Egress.of(settings))
     choose = _gemini if settings.image_provider == "gemini" else _openai
     try:

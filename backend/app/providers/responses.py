@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, Wr
 
 from app.core.images import MEDIA_TYPES
 from app.core.logs import logger
-from app.providers import Image, NoImageReturned, ProviderFailed, ProviderUnavailable, Size, encodings
+from app.providers import Image, NoImageReturned, ProviderFailed, ProviderUnavailable, ProviderUnusable, Size, encodings
 from app.providers.decode import InvalidImage, OtherShape, fit
 from app.providers.retries import Retry
 
@@ -231,10 +231,10 @@ def is_json(content: bytes | bytearray) -> bool:
         return False
 
 
-def operator_error(provider: str, *, status: int, reason: str) -> ProviderUnavailable:
+def operator_error(provider: str, *, status: int, reason: str) -> ProviderUnusable:
     """The error for a failure that only the operator can mend. Logs `reason`, which is never the provider's words."""
     logger.error("provider_unusable", provider=provider, status=status, reason=reason)
-    return ProviderUnavailable(retry_after_seconds=_UNUSABLE_SECONDS)
+    return ProviderUnusable(retry_after_seconds=_UNUSABLE_SECONDS)
 
 
 def status_error(provider: str, response: Response) -> Exception:

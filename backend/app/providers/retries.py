@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from app.core.errors import ApiError
-from app.providers import CallBudget
+from app.providers import FAILS_EVERY_IMAGE, CallBudget
 from app.providers.reachability import Reason
 
 _FIRST_BYTE = ".send_request_headers.started"
@@ -32,7 +32,13 @@ class NotReached(Retry):
 
 
 class BudgetClosed(Exception):
-    """A call was not sent, because another image of the same client request has failed for good."""
+    """A call was not sent, because another image of the same client request has failed with `error`, and this one would
+    too.
+    """
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__()
+        self.error = error
 
 
 class ImageCalls:
@@ -46,7 +52,7 @@ class ImageCalls:
 
     def __init__(self, budget: CallBudget, deadline: float) -> None:
         self.deadline = deadline
-        self._budget = budget
+        self.budget = budget
         self._earlier_paid = False
         self._last_paid = False
 
@@ -64,8 +70,8 @@ class ImageCalls:
         Raises BudgetClosed to stop a call whose image is no longer wanted.
         """
         if event.endswith(_FIRST_BYTE) and getattr(info.get("request"), "method", None) != b"CONNECT":
-            if self._budget.is_closed:
-                raise BudgetClosed
+            if self.budget.closed_by is not None:
+                raise BudgetClosed(self.budget.closed_by)
             self._last_paid = True
 
     def mark_unpaid(self) -> None:
@@ -77,8 +83,16 @@ class ImageCalls:
         repeats_max = attempts_max - 1
         if self._last_paid:
             repeats_max = min(1, repeats_max) if failed.may_pay_twice else 0
-        return self._budget.take_repeat(repeats_max)
+        return self.budget.take_repeat(repeats_max)
+
+    def fail(self, error: ApiError) -> None:
+        """Records on the error whether a call may have been paid, and closes the budget where the error is one that
+        each image of the request would fail with.
+        """
+        error.may_have_been_paid |= self.may_have_been_paid
+        if isinstance(error, FAILS_EVERY_IMAGE):
+            self.budget.close(error)
 
     def end(self) -> None:
         """Records on the budget whether a call may have been paid."""
-        self._budget.may_have_been_paid |= self.may_have_been_paid
+        self.budget.may_have_been_paid |= self.may_have_been_paid

@@ -11,13 +11,14 @@ from ssl import SSLContext
 import httpx2
 
 from app.core.egress import Egress
-from app.core.errors import ApiError, Unavailable
+from app.core.errors import ApiError
 from app.core.image_settings import LOCAL_HOSTS
 from app.core.logs import logger
 from app.providers import Image, ProviderFailed, ProviderTimeout
 from app.providers.reachability import Unreachable, reason_of
 from app.providers.responses import ERROR_BYTES_MAX, Response
 from app.providers.retries import BudgetClosed, ImageCalls, NotReached, Retry
+from app.providers.slots import AccountSlots
 
 # A provider that closes a connection just as a call is sent on it leaves a call that may have been paid. So ours are
 # closed first: uvicorn, Node and Apache keep theirs for five seconds, nginx for 75, Google and Cloudflare for longer.
@@ -31,7 +32,9 @@ class Bounds:
     """What calls to one provider may take of this process."""
 
     calls_max: int = 1000
-    """Images being drawn at a time, their pauses included; one more is refused at once."""
+    """Images being drawn at a time, their pauses included; further ones wait in line, see AccountSlots."""
+    account_calls_max: int = 1000
+    """The same of one account."""
     connect_seconds: float = 10
     first_byte_seconds: float = 120
     """Also the longest silence between two chunks of a response."""
@@ -56,7 +59,7 @@ class Upstream:
 
     def __init__(self, bounds: Bounds, *, egress: Egress = _DIRECT) -> None:
         self._bounds = bounds
-        self._free_slots = bounds.calls_max
+        self._slots = AccountSlots(bounds.calls_max, bounds.account_calls_max)
         self._readers = asyncio.Semaphore(bounds.readers_max)
         ssl_context = httpx2.create_ssl_context(trust_env=False)
         if egress.certificates is not None:
@@ -73,27 +76,22 @@ class Upstream:
         """The result of `attempt`, which sends `calls`, after as many attempts as it asks for and as the budget and the
         bounds allow, before the deadline.
 
-        Raises Unavailable at once when `calls_max` images are being drawn, ProviderTimeout at the deadline, and any
-        error of `attempt`. Each says whether one of the calls may have been paid.
+        Raises Unavailable at once where the request is refused a slot, ProviderTimeout at the deadline, what closes the
+        request's budget before a call for this image is sent, and any error of `attempt`. Each says whether one of the
+        calls may have been paid.
         """
-        if self._free_slots == 0:
-            raise Unavailable
-        self._free_slots -= 1
         try:
-            async with asyncio.timeout_at(calls.deadline):
-                # The other images of the request take their slots, or are refused, before a call for this one is sent.
-                await asyncio.sleep(0)
+            async with asyncio.timeout_at(calls.deadline), self._slots.hold(calls.budget):
                 return await self.retry(attempt, calls)
         except TimeoutError:
             pass  # raised below, so that it has no cause
         except ApiError as error:
-            error.may_have_been_paid = calls.may_have_been_paid
+            calls.fail(error)
             raise
         finally:
-            self._free_slots += 1
             calls.end()
         late = ProviderTimeout()
-        late.may_have_been_paid = calls.may_have_been_paid
+        calls.fail(late)
         raise late
 
     async def retry(self, attempt: Callable[[], Awaitable[Image]], calls: ImageCalls) -> Image:
@@ -132,7 +130,9 @@ class Upstream:
                 response = await self._read(request, held)
             except (httpx2.ReadTimeout, httpx2.WriteTimeout):
                 failure = ProviderTimeout()
-            except (_TooLarge, BudgetClosed):
+            except BudgetClosed as closed:
+                failure = closed.error
+            except _TooLarge:
                 failure = Retry(ProviderFailed())
             except (httpx2.TransportError, OSError) as error:  # a TLS alert is an OSError of its own
                 reason = reason_of(error, through_proxy=self._connections_for(request) is self._proxied)

@@ -68,15 +68,22 @@ class Take(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """One of the `slots` of a concurrency limit that `subject` has, held under an `id` of its own.
+    """One of the `slots` of a concurrency limit that `subject` has, or `number` of them, held under an `id` of its own.
 
-    It is held until it is released, and for `seconds` at most: if its process dies, it becomes free by itself.
+    They are taken together, and held until they are released, and for `seconds` at most: if their process dies, they
+    become free by themselves.
     """
 
     subject: str
     slots: int
     seconds: int
     id: str
+    number: int = 1
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """An id for each of them."""
+        return (self.id,) if self.number == 1 else [f"{self.id}/{each}" for each in range(self.number)]
 
 
 def new_slot_id() -> str:
@@ -106,7 +113,7 @@ class TakeResult(NamedTuple):
     decisions: Sequence[Decision]
     """One for each take, in their order. One whose bucket had enough units is `allowed` even if another refused."""
     no_free_slot: bool
-    """A slot was asked for, and all slots of its subject are held."""
+    """A slot was asked for, or several, and its subject has not as many that are free."""
 
 
 class Limiter(Protocol):
@@ -124,7 +131,7 @@ class Limiter(Protocol):
         ...
 
     def release(self, slot: Slot, *, group: str) -> None:
-        """Frees a slot. Has no effect on one that is not held."""
+        """Frees a slot, or all that were taken as one. Has no effect on one that is not held."""
         ...
 
 

@@ -5,11 +5,11 @@
 -- ARGV: the time, or '' for the clock of this server; the deadline after which the script does nothing, or '';
 --       a JSON array of the arguments of all operations, one after the other, where a key is its index in KEYS:
 --         take       number of buckets, for each: bucket, increment, burst tolerance;
---                    number of slots, 0 or 1, and for one: set of held slots, slots of the subject, duration, id
+--                    number of slots, and unless it is 0: set of held slots, slots of the subject, duration, ids
 --         give_back  number of buckets, for each: bucket, increment
---         release    set of held slots, id
+--         release    set of held slots, number of slots, ids
 -- Returns: the time; for each `take` the clamped TAT of each of its buckets before it, and 1 if there was no free slot,
---          else 0. An empty array after the deadline.
+--          else 0 (fewer than the take asks for is none). An empty array after the deadline.
 -- All times are microseconds.
 
 local KEPT_LONGER = 10000 -- milliseconds, so that setting a wrong clock right does not empty a bucket
@@ -29,6 +29,14 @@ local function next_argument()
   return arguments[position]
 end
 
+local function next_arguments(count)
+  local found = {}
+  for index = 1, count do
+    found[index] = next_argument()
+  end
+  return found
+end
+
 local function digits(value) -- tostring() would round to 14 digits
   return string.format('%.0f', value)
 end
@@ -43,16 +51,18 @@ local function write_tat(bucket, tat)
   tats[bucket], changed[bucket] = tat, true
 end
 
-local function has_no_free_slot(held, slots)
-  if redis.call('ZCARD', KEYS[held]) < slots then
+local function has_no_free_slot(held, slots, count)
+  if redis.call('ZCARD', KEYS[held]) + count <= slots then
     return false
   end
   redis.call('ZREMRANGEBYSCORE', KEYS[held], '-inf', digits(now))
-  return redis.call('ZCARD', KEYS[held]) >= slots
+  return redis.call('ZCARD', KEYS[held]) + count > slots
 end
 
-local function hold(held, duration, id)
-  redis.call('ZADD', KEYS[held], digits(now + duration), id)
+local function hold(held, duration, ids)
+  for _, id in ipairs(ids) do
+    redis.call('ZADD', KEYS[held], digits(now + duration), id)
+  end
   local kept = math.ceil(duration / 1000) + KEPT_LONGER
   if redis.call('PTTL', KEYS[held]) < kept then -- the set may have a slot that is held for longer
     redis.call('PEXPIRE', KEYS[held], digits(kept))
@@ -73,18 +83,19 @@ function operations.take()
     new_tats[bucket] = tat + increment
     reply[#reply + 1] = tat
   end
-  local held, slots, duration, id
-  if next_argument() == 1 then
-    held, slots, duration, id = next_argument(), next_argument(), next_argument(), next_argument()
+  local held, slots, duration, ids
+  local count = next_argument()
+  if count > 0 then
+    held, slots, duration, ids = next_argument(), next_argument(), next_argument(), next_arguments(count)
   end
-  local no_free_slot = held ~= nil and has_no_free_slot(held, slots)
+  local no_free_slot = held ~= nil and has_no_free_slot(held, slots, count)
   reply[#reply + 1] = no_free_slot and 1 or 0
   if allowed and not no_free_slot then
     for bucket, tat in pairs(new_tats) do
       write_tat(bucket, tat)
     end
     if held then
-      hold(held, duration, id)
+      hold(held, duration, ids)
     end
   end
 end
@@ -97,7 +108,10 @@ function operations.give_back()
 end
 
 function operations.release()
-  redis.call('ZREM', KEYS[next_argument()], next_argument())
+  local held = KEYS[next_argument()]
+  for _, id in ipairs(next_arguments(next_argument())) do
+    redis.call('ZREM', held, id)
+  end
 end
 
 while position < #arguments do

@@ -42,7 +42,8 @@ class MemoryLimiter:
             elif bucket in self._tats:
                 self._keep(bucket, min(tat, self._tats[bucket]))  # the wait in the decision counts from the clamped TAT
         if result.allowed and slot is not None:
-            self._held_until.setdefault((group, slot.subject), {})[slot.id] = now + slot.seconds * MICROSECONDS
+            until = now + slot.seconds * MICROSECONDS
+            self._held_until.setdefault((group, slot.subject), {}).update(dict.fromkeys(slot.ids, until))
         return result if shares is takes else _with_whole_limits(result, takes)
 
     async def give_back(self, takes: Sequence[Take], *, group: str) -> None:
@@ -54,26 +55,27 @@ class MemoryLimiter:
     def release(self, slot: Slot, *, group: str) -> None:
         held = self._held_until.get((group, slot.subject))
         if held is not None:
-            held.pop(slot.id, None)
+            for each in slot.ids:
+                held.pop(each, None)
             if not held:
                 del self._held_until[group, slot.subject]
 
     def holds(self, slot: Slot, *, group: str) -> bool:
         """Whether the slot was taken here and has not been released."""
-        return slot.id in self._held_until.get((group, slot.subject), ())
+        return slot.ids[0] in self._held_until.get((group, slot.subject), ())
 
     def _share_of(self, take: Take) -> Take:
         return take._replace(limit=_share(take.limit, self._processes))
 
     def _has_no_free_slot(self, slot: Slot, *, group: str, now: int) -> bool:
         held, slots = self._held_until.get((group, slot.subject), {}), -(-slot.slots // self._processes)
-        if len(held) < slots:
+        if len(held) + slot.number <= slots:
             return False
         for expired in [each for each, until in held.items() if until <= now]:
             del held[expired]
         if not held:
-            del self._held_until[group, slot.subject]
-        return len(held) >= slots
+            self._held_until.pop((group, slot.subject), None)
+        return len(held) + slot.number > slots
 
     def _keep(self, bucket: _Bucket, tat: int) -> None:
         self._tats[bucket] = tat

@@ -97,7 +97,7 @@ class RedisLimiter:
         if slot is None:
             arguments.append(0)
         else:
-            arguments += 1, self._held_slots(batch, slot), slot.slots, slot.seconds * MICROSECONDS, slot.id
+            arguments += slot.number, self._held_slots(batch, slot), slot.slots, slot.seconds * MICROSECONDS, *slot.ids
         now, tats, no_free_slot = await batch.add_awaited(arguments, buckets=len(takes))
         return decide(takes, tats=tats, now=now, no_free_slot=no_free_slot)
 
@@ -110,7 +110,7 @@ class RedisLimiter:
 
     def release(self, slot: Slot, *, group: str) -> None:
         batch = self._open_batch(group)
-        batch.add(["release", self._held_slots(batch, slot), slot.id])
+        batch.add(["release", self._held_slots(batch, slot), slot.number, *slot.ids])
         batch.released.append((slot, group))
 
     def release_later(self, slot: Slot, *, group: str) -> None:

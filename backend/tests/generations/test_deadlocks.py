@@ -42,7 +42,7 @@ class Lapsed(NamedTuple):
 
     def settlement(self) -> Call:
         values = {"id": [self.id], "request_id": [self.id], "key_id": [self.key.id], "lease": [self.lease]}
-        arguments = statements.SETTLE.arguments({**values, "status": ["delivered"], "scope": [SCOPE]})
+        arguments = statements.SETTLE.arguments({**values, "error": [None], "scope": [SCOPE]})
         return Call(statements.SETTLE.text, list(arguments))
 
     def take_over(self) -> Call:

@@ -69,10 +69,10 @@ async def test_only_the_worker_that_has_the_lease_settles(
     stranger = _leased(key)
     stranger.ids = record.ids
     with pytest.raises(LeaseLostError):
-        await ledger.settle(PendingSettlement(recorded=stranger, delivered_ids=record.ids))
+        await ledger.settle(PendingSettlement(recorded=stranger, errors={}))
     assert await database.fetchval(_STATUS, record.id) == "processing"
     assert await total(database, key) == 0
-    await ledger.settle(PendingSettlement(recorded=record, delivered_ids=record.ids))
+    await ledger.settle(PendingSettlement(recorded=record, errors={}))
     assert await database.fetchval(_STATUS, record.id) == "delivered"
     assert await total(database, key) == 1
 
@@ -85,7 +85,8 @@ async def test_of_several_images_those_that_were_delivered_count_and_are_replaye
     first.ids = [*first.ids, *(new_record(key).id for _ in range(2))]
     first.scope = first.fingerprint = uuid4().bytes * 2
     await ledger.record(first)
-    await ledger.settle(PendingSettlement(recorded=first, delivered_ids=first.ids[3 - delivered :]))
+    failed = dict.fromkeys(first.ids[: 3 - delivered], "provider_failed")
+    await ledger.settle(PendingSettlement(recorded=first, errors=failed))
     assert await total(database, key) == delivered
     again = _leased(key)
     again.scope, again.fingerprint = first.scope, first.fingerprint
@@ -93,6 +94,23 @@ async def test_of_several_images_those_that_were_delivered_count_and_are_replaye
     assert (recorded.is_replay, list(recorded.ids)) == (
         (True, list(first.ids[3 - delivered :])) if delivered else (False, list(again.ids))
     )
+
+
+async def test_a_settlement_in_part_that_is_sent_again_changes_nothing_and_one_under_another_lease_is_refused(
+    ledger: Ledger, key: Key, database: asyncpg.Connection
+) -> None:
+    record, stranger = _leased(key), _leased(key)
+    record.ids = stranger.ids = sorted(new_record(key).id for _ in range(3))
+    await ledger.record(record)
+    errors = {record.ids[0]: "provider_failed", record.ids[2]: "provider_timeout"}
+    for _ in range(2):
+        await ledger.settle(PendingSettlement(recorded=record, errors=errors))
+        with pytest.raises(LeaseLostError):
+            await ledger.settle(PendingSettlement(recorded=stranger, errors=errors))
+        rows = await database.fetch("select status, error from generations where key_id = $1 order by id", key.id)
+        ends = [("failed", "provider_failed"), ("delivered", None), ("failed", "provider_timeout")]
+        assert [tuple(row) for row in rows] == ends
+        assert await total(database, key) == 1
 
 
 @pytest.mark.parametrize("with_claim", [False, True], ids=["no idempotency key", "idempotency key"])
@@ -106,7 +124,7 @@ async def test_a_generation_whose_worker_died_is_lost_when_its_lease_is_over(
     await ledger.record(record)
     await _until(database, record.id, "lost")
     with pytest.raises(LeaseLostError):
-        await ledger.settle(PendingSettlement(recorded=record, delivered_ids=record.ids))
+        await ledger.settle(PendingSettlement(recorded=record, errors={}))
     assert await database.fetchval(_STATUS, record.id) == "lost"
     assert await total(database, key) == 0
 

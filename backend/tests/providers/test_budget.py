@@ -10,6 +10,7 @@ import pytest
 from app.core.errors import ApiError
 from app.providers import (
     CallBudget,
+    ContentRefused,
     DrawRequest,
     Image,
     NoImageReturned,
@@ -91,9 +92,9 @@ async def test_an_unpaid_call_leaves_an_earlier_one_marked_as_paid(remote: Remot
 async def test_after_an_image_has_failed_for_good_no_call_of_its_request_is_sent(remote: RemoteSetup) -> None:
     request, idle = banana(), remote.open()
     await idle.draw(request, deadline=soon())
-    request.budget.close()
+    request.budget.close(ContentRefused())
     for provider in (idle, remote.open()):  # on a connection that is there, and on a new one
-        with pytest.raises(ProviderFailed) as raised:
+        with pytest.raises(ContentRefused) as raised:
             await provider.draw(request, deadline=soon())
         assert not raised.value.may_have_been_paid
     assert len(remote.stand_in.seen) == 1
@@ -105,7 +106,7 @@ async def test_no_repeat_is_awaited_after_another_image_has_failed_for_good(remo
     remote.stand_in.faults.append(replace(BY_NAME["503"].reply(remote.dialect), gate=gate))
     drawing = asyncio.create_task(remote.open().draw(request, deadline=soon()))
     await until_called(remote)
-    request.budget.close()
+    request.budget.close(ContentRefused())
     gate.set()
     with pytest.raises(ProviderUnavailable):
         await drawing

@@ -108,18 +108,18 @@ async def test_a_silent_provider_is_not_called_again_because_it_may_be_drawing(
     assert len(google.seen) == 1
 
 
-async def test_calls_beyond_calls_max_are_refused_at_once_and_slots_are_released(
+async def test_calls_beyond_calls_max_wait_for_a_slot_and_more_of_them_than_that_are_refused_at_once(
     gemini_within: GeminiWithin, google: GeminiStandIn
 ) -> None:
     gemini, gate = gemini_within(calls_max=2), asyncio.Event()
-    google.faults.extend([Reply(gate=gate, content=drawn(RED_PNG).content)] * 2)
-    running = [asyncio.create_task(gemini.draw(banana(), deadline=soon())) for _ in range(2)]
+    google.faults.extend([Reply(gate=gate, content=drawn(RED_PNG).content)] * 4)
+    running = [asyncio.create_task(gemini.draw(banana(), deadline=soon())) for _ in range(4)]
     await asyncio.sleep(0)
     with pytest.raises(Unavailable) as raised:
         await gemini.draw(banana(), deadline=soon())
     assert raised.value.code == "unavailable"
     gate.set()
-    assert [(await each).content for each in running] == [RED_PNG] * 2
+    assert [(await each).content for each in running] == [RED_PNG] * 4
     assert (await gemini.draw(banana(), deadline=soon())).media_type == "image/png"
 
 

@@ -25,6 +25,7 @@ SLOTS = st.builds(
     st.integers(min_value=1, max_value=3),
     st.integers(min_value=1, max_value=100),
     st.sampled_from("abcdef"),
+    st.integers(min_value=1, max_value=3),
 )
 MOVES = st.one_of(
     st.just(0),

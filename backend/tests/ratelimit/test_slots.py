@@ -5,8 +5,8 @@ from app.ratelimit import Limit, Slot, Take
 from tests.ratelimit.sync_limiter import SyncLimiter
 
 
-def slot(number: int, *, subject: str = "key", slots: int = 2, seconds: int = 30) -> Slot:
-    return Slot(subject, slots, seconds, f"slot-{number}")
+def slot(number: int, *, subject: str = "key", slots: int = 2, seconds: int = 30, held: int = 1) -> Slot:
+    return Slot(subject, slots, seconds, f"slot-{number}", held)
 
 
 def test_exactly_the_slots_of_a_subject_can_be_held_at_a_time(limiter: SyncLimiter) -> None:
@@ -124,3 +124,32 @@ def test_setting_the_clock_back_frees_no_slot(limiter: SyncLimiter) -> None:
     limiter.acquires(slot(0, slots=1))
     limiter.clock.advance(-60)
     assert not limiter.acquires(slot(1, slots=1))
+
+
+def test_several_slots_are_taken_together_or_none_of_them(limiter: SyncLimiter) -> None:
+    assert limiter.acquires(slot(0, slots=10, held=7))
+    assert not limiter.acquires(slot(1, slots=10, held=4))
+    assert [limiter.acquires(slot(number, slots=10)) for number in range(2, 6)] == [True, True, True, False]
+
+
+def test_releasing_several_slots_frees_exactly_those(limiter: SyncLimiter) -> None:
+    limiter.acquires(slot(0, slots=10, held=4))
+    limiter.acquires(slot(1, slots=10, held=6))
+    for _ in range(3):
+        limiter.release(slot(0, slots=10, held=4))
+    assert not limiter.acquires(slot(2, slots=10, held=5))
+    assert limiter.acquires(slot(2, slots=10, held=4))
+    assert not limiter.acquires(slot(3, slots=10))
+
+
+def test_several_slots_that_are_not_released_are_free_after_their_seconds(limiter: SyncLimiter) -> None:
+    limiter.acquires(slot(0, slots=10, held=9, seconds=30))
+    limiter.clock.advance(29)
+    assert not limiter.acquires(slot(1, slots=10, held=2))
+    limiter.clock.advance(1)
+    assert limiter.acquires(slot(1, slots=10, held=10))
+
+
+def test_more_slots_than_the_subject_has_are_never_free(limiter: SyncLimiter) -> None:
+    assert not limiter.acquires(slot(0, slots=3, held=4))
+    assert limiter.acquires(slot(1, slots=3, held=3))

@@ -3,6 +3,7 @@
 from binascii import b2a_base64
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
@@ -37,12 +38,17 @@ async def images_answer(
 
     Raises Unavailable where the client would have to wait too long for memory, and what `open_delivered` raises.
     """
-    created, image_format = int(delivered.created_at.timestamp()), spec.format
+    answer = partial(
+        Images,
+        created=int(delivered.created_at.timestamp()),
+        size=spec.size,
+        output_format=spec.format,
+        errors=delivered.errors or None,
+    )
     if not spec.as_bytes:
         data = [Image(url=url) for url in delivered.urls]
-        return Images(created=created, data=data, size=spec.size, output_format=image_format)
-    marked = [Image(b64_json=_PLACE)] * len(delivered.ids)
-    frame = Images(created=created, data=marked, size=spec.size, output_format=image_format)
+        return answer(data=data)
+    frame = answer(data=[Image(b64_json=_PLACE)] * len(delivered.ids))
     texts = frame.model_dump_json(exclude_none=True).split(_PLACE)
     contents = list(delivered.contents)
     delivered = delivered._replace(contents=())

@@ -49,7 +49,8 @@ async def create_images(
 ) -> Images | Response:
     """Make pictures as OpenAI's SDK asks for them: the same service, ledger and limits as `/v1/generate`.
 
-    Each picture counts one, in usage and in the rate limit; all `n` are delivered, or none.
+    Each picture counts one, in the rate limit when it is asked for, and in usage when it is delivered. Where only some
+    of `n` can be made, these are delivered, and `errors` has a code for each of the others.
     """
     return await images_answer(
         generations, await admission.generate(spec, route=ROUTE), spec, memory, when_read=admission.release

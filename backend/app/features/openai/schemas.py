@@ -81,6 +81,13 @@ class Image(Answer):
     b64_json: str | None = None
 
 
+class ImageFailed(Answer):
+    """A picture that could not be made. It does not count."""
+
+    index: int = Field(description="Which of the `n` pictures it is, from 0.", examples=[3])
+    code: str = Field(description="The code of its error.", examples=["provider_failed"])
+
+
 class Images(Answer):
     """Pictures that were made."""
 
@@ -88,3 +95,6 @@ class Images(Answer):
     data: Sequence[Image]
     size: str = Field(examples=["1024x1024"])
     output_format: ImageFormat
+    errors: Sequence[ImageFailed] | None = Field(
+        default=None, description="The pictures that `data` lacks of the `n` that were asked for; left out for none."
+    )

@@ -52,7 +52,8 @@ class Ledger:
 
     async def settle(self, settlement: PendingSettlement) -> None:
         """Ends a request that was recorded with a lease: once this returns its delivered images are delivered and
-        counted, on disk, and where there are none its idempotency key is free again.
+        counted and the others failed with their codes, all on disk, and where none was delivered its idempotency key is
+        free again. Handed over again, it changes nothing.
 
         Raises LeaseLostError where its lease was over, and OutcomeUnknown where the outcome cannot be known before the
         deadline; what was not settled is given up when its lease is over. Takes place however much waits.
@@ -73,7 +74,8 @@ class Ledger:
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     def open(self) -> None:
-        """Begins to write."""
+        """Begins to write, and sweeps at once."""
+        self._wake.set()
         self._tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._expire())]
 
     async def close(self) -> None:

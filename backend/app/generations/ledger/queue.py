@@ -1,7 +1,7 @@
 """What is handed to the ledger and waits there for its outcome."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
@@ -79,7 +79,7 @@ class SettleRow(NamedTuple):
     request_id: str
     key_id: str
     lease: UUID
-    status: str
+    error: str | None
     scope: bytes | None
 
 
@@ -118,12 +118,12 @@ class PendingRecord(Pending[Recorded]):
 
 @dataclass(slots=True)
 class PendingSettlement(Pending[None]):
-    """The end of a request that was recorded with a lease: the images of `delivered_ids` are delivered, the others
-    failed.
+    """The end of a request that was recorded with a lease. `errors` has the code of each image that failed, by id; the
+    others are delivered.
     """
 
     recorded: PendingRecord
-    delivered_ids: Sequence[str]
+    errors: Mapping[str, str]
 
     @property
     def id(self) -> str:
@@ -132,18 +132,18 @@ class PendingSettlement(Pending[None]):
     @property
     def status(self) -> str:
         """What the request's first image becomes."""
-        return self._status_of(self.id)
+        return "failed" if self.id in self.errors else "delivered"
+
+    @property
+    def lease(self) -> UUID:
+        if self.recorded.lease is None:
+            raise ValueError("a request without a lease has been settled by being recorded")
+        return self.recorded.lease.token
 
     @property
     def rows(self) -> Sequence[SettleRow]:
-        recorded = self.recorded
-        if recorded.lease is None:
-            raise ValueError("a request without a lease has been settled by being recorded")
-        token = recorded.lease.token
+        recorded, lease = self.recorded, self.lease
         return [
-            SettleRow(each, recorded.id, recorded.key_id, token, self._status_of(each), recorded.scope)
+            SettleRow(each, recorded.id, recorded.key_id, lease, self.errors.get(each), recorded.scope)
             for each in recorded.ids
         ]
-
-    def _status_of(self, image_id: str) -> str:
-        return "delivered" if image_id in self.delivered_ids else "failed"

@@ -1,9 +1,9 @@
--- Ends requests that were admitted: each image becomes delivered and counts, or failed and does not. A claim then names
--- the images that were delivered; where none was, it is free again. One row for each request, in order: whether it was
--- still to be settled.
+-- Ends requests that were admitted: each image becomes delivered and counts, or failed with a code and does not. A claim
+-- then names the images that were delivered; where none was, it is free again. One row for each request, in order:
+-- whether it was still to be settled.
 with input as materialized (
-  select * from unnest(:id::text[], :request_id::text[], :key_id::text[], :lease::uuid[], :status::text[], :scope::bytea[])
-    with ordinality as r(id, request_id, key_id, lease, status, scope, n)
+  select * from unnest(:id::text[], :request_id::text[], :key_id::text[], :lease::uuid[], :error::text[], :scope::bytea[])
+    with ordinality as r(id, request_id, key_id, lease, error, scope, n)
 ), keys as materialized (
   -- Whether the key is still active is not asked: the request was admitted, and what it delivers is counted.
   select k.id from api_keys k where k.id = any(:key_id) order by k.id for no key update
@@ -11,8 +11,8 @@ with input as materialized (
   select scope from claims where scope = any(:scope) and (select count(*) from keys) > 0 order by scope for update
 ), settled as (
   -- The row decides between this and a sweep or a take-over: one of them finds it processing under this lease.
-  update generations g set status = i.status, lease_until = null,
-    delivered_at = case when i.status = 'delivered' then now() end
+  update generations g set status = case when i.error is null then 'delivered' else 'failed' end, error = i.error,
+    lease_until = null, delivered_at = case when i.error is null then now() end
   from input i
   where g.id = i.id and g.status = 'processing' and g.lease = i.lease and (select count(*) from claimed) >= 0
   returning g.id, g.key_id, g.model, g.delivered_at, i.request_id, i.scope, i.n

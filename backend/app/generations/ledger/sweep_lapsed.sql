@@ -1,5 +1,5 @@
 -- Marks images as lost whose lease is over, with an Idempotency-Key or without. All images of a request have the same
--- `lease_until`, so a request is never swept in part. Its claim is left to the take-over. The count of them.
+-- `lease_until`, so a request is never swept in part. Its claim is left to the take-over. The count of them, and the time.
 with cutoff as materialized (
   select max(lease_until) as at from (
     select lease_until from generations where lease_until < now() order by lease_until limit 500
@@ -13,4 +13,4 @@ with cutoff as materialized (
   where g.id = i.id and g.status = 'processing' and g.lease_until < now() and (select count(*) from keys) > 0
   returning g.id
 )
-select count(*) from lost
+select count(*), clock_timestamp() as now from lost

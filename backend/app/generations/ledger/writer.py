@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 from asyncpg.exceptions import DataError
 
+from app.core.clock import DatabaseClock
 from app.core.db import SCHEMA_GONE
 from app.core.errors import Invalid, Unavailable
 from app.core.logs import logger
@@ -65,10 +66,14 @@ _NO_VERDICT = (StatementRefusedError, StatementLostError, NotConnectedError)
 
 
 class Writer:
-    """One connection of its own, one statement in flight. The connection is made when it is needed."""
+    """One connection of its own, one statement in flight. The connection is made when it is needed.
 
-    def __init__(self, connect: Connect) -> None:
+    It sets `clock` whenever the database has said its time.
+    """
+
+    def __init__(self, connect: Connect, clock: DatabaseClock | None = None) -> None:
         self._connect = connect
+        self._clock = clock
         self._connection: asyncpg.Connection | None = None
         self._failed_connects = 0
 
@@ -93,7 +98,9 @@ class Writer:
         """
         with suppress(*_NO_VERDICT):
             connection = await self._connected()
-            await self._fetch(connection, SWEEP_LAPSED)
+            [swept] = await self._fetch(connection, SWEEP_LAPSED)
+            if self._clock is not None:
+                self._clock.set(swept["now"])
             await self._fetch(connection, SWEEP_CLAIMS)
 
     def close(self) -> None:
@@ -190,7 +197,8 @@ class Writer:
             if row["settled"]:
                 each.succeed(None)
         if in_doubt:
-            found = await self._fetch(connection, FIND_SETTLED, id=[each.id for each in in_doubt])
+            ids, leases = [each.id for each in in_doubt], [each.lease for each in in_doubt]
+            found = await self._fetch(connection, FIND_SETTLED, id=ids, lease=leases)
             for each, there in zip(in_doubt, found, strict=True):
                 if there["status"] == each.status:
                     each.succeed(None)  # by an earlier send

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -157,3 +158,29 @@ async def test_mode_observe_counts_missing_slots_and_refuses_no_generation(
     answer = await generate(client, key)
     assert (answer.status_code, "retry-after" in answer.headers) == (200, False)
     assert await refusals(client) == {("concurrency", "observe"): 3}
+
+
+@pytest.mark.parametrize("with_redis", [False, True], ids=["memory", "Redis"])
+async def test_a_request_for_several_images_takes_a_slot_for_each_and_frees_each(
+    request: pytest.FixtureRequest, open_with: Open, key: Key, database: asyncpg.Connection, *, with_redis: bool
+) -> None:
+    limiter = {"redis_url": request.getfixturevalue("redis_url")} if with_redis else {}
+    client = await open_with(5, generate_limit_per_key="900/day", **limiter)
+    ask = partial(client.post, "/v1/images/generations", headers=key.headers)
+    four = {"prompt": "A cute banana", "size": "64x64", "n": 4}
+    never = await ask(json={**four, "n": 6})
+    check_problem(never, 422, "validation_error")
+    assert "let 5 through at once" in never.json()["error"]["message"]
+    async with locked(database, key):
+        running = asyncio.create_task(ask(json=four))
+        await until_waited_for(database)
+        refused = await ask(json={**four, "n": 2})
+        check_problem(refused, 429, "concurrency_limit_exceeded")
+        last = asyncio.create_task(generate(client, key))
+    answers = [await running, refused, await last]
+    assert [answer.status_code for answer in answers] == [200, 429, 200]
+    left = [answer.headers["x-ratelimit-remaining-requests"] for answer in answers]
+    assert left == ["895", "894", "894"], "what was refused for its slots gave its unit back"
+    for _ in range(2):
+        assert (await ask(json={**four, "n": 5})).status_code == 200, "every slot is free again"
+    assert await total(database, key) == 4 + 1 + 2 * 5

@@ -129,7 +129,7 @@ async def test_as_many_images_as_a_provider_draws_at_a_time_find_a_place_to_be_d
     start: Start, hold: Hold, pool_calls: PoolCalls
 ) -> None:
     decoding = hold("app.providers.responses.fit", decode.fit)
-    async with painted(start, provider_calls_max=8, drawing_queue_max=1) as there:
+    async with painted(start, provider_calls_max=8, provider_calls_max_per_account=8, drawing_queue_max=1) as there:
         paid = [asyncio.ensure_future(_ask_for_webp(there.client, there.key)) for _ in range(8)]
         await pool_calls.until(handed=8)
         assert not any(each.done() for each in paid)

@@ -172,16 +172,20 @@ async def test_a_refusal_of_the_provider_is_a_bad_request_and_is_not_sent_again(
         assert len(there.provider.seen) == 1
 
 
-async def test_pictures_of_one_request_are_all_delivered_or_none(start: Start, database: asyncpg.Connection) -> None:
-    async with painted(start) as there:
-        async with sdk_of(there.client, there.key) as sdk:
-            there.provider.faults.append(gemini.blocked_prompt("SAFETY"))
-            with pytest.raises(openai.BadRequestError):
-                await sdk.images.generate(prompt="A cute banana", n=3)
-            assert await total(database, there.key) == 0
-            answer = await sdk.images.generate(prompt="A cute banana", n=3)
-        assert len({each.url for each in answer.data or []}) == 3
-        assert await total(database, there.key) == 3
+async def test_of_several_pictures_the_sdk_gets_those_that_could_be_made_and_the_codes_of_the_others(
+    start: Start, database: asyncpg.Connection
+) -> None:
+    async with painted(start) as there, sdk_of(there.client, there.key) as sdk:
+        there.provider.faults.append(Reply(b"", 502))
+        answer = await sdk.images.generate(prompt="A cute banana", n=3)
+        assert len({each.url for each in answer.data or []}) == 2
+        [error] = (answer.model_extra or {})["errors"]
+        assert (error["code"], error["index"] in range(3)) == ("provider_failed", True)
+        assert await total(database, there.key) == 2
+        there.provider.faults.extend([gemini.blocked_prompt("SAFETY")] * 3)
+        with pytest.raises(openai.BadRequestError):
+            await sdk.images.generate(prompt="A cute banana", n=3)
+        assert await total(database, there.key) == 2
 
 
 async def test_a_rate_limit_is_waited_for_by_the_sdk(start: Start, database: asyncpg.Connection) -> None:

@@ -1,0 +1,23 @@
+"""The time by which stored things are dated: the database's."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+
+class DatabaseClock:
+    """Seconds since 1970 by the clock of the database.
+
+    It is the clock of this process, which may be wrong by any time, with the difference between the two as it was when
+    the database last said its time. Until it first has, it is the clock of this process.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._difference = 0.0
+
+    def __call__(self) -> float:
+        return self._clock() + self._difference
+
+    def set(self, now: datetime) -> None:
+        """`now` is what the database says at this moment."""
+        self._difference = now.timestamp() - self._clock()
