@@ -155,6 +155,22 @@ async def test_a_thousand_requests_whose_bodies_do_not_arrive_hold_no_slot_of_ot
     await _assert_free_slots(client, held, 100)
 
 
+async def test_a_slot_is_taken_again_when_the_body_is_here_and_without_one_the_request_is_refused(
+    start: Start, held: HeldLogins
+) -> None:
+    client = await start(requests_max=1, trusted_proxies=LOOPBACK)
+    for status in (422, 422, 503):
+        async with connected(client) as (reader, writer), AsyncExitStack() as stack:
+            writer.write(head("POST", "/v1/auth/login", [JSON_TYPE, EXPECT, ("Content-Length", "2")]))
+            assert await reader.readexactly(len(CONTINUE)) == CONTINUE
+            if status == 503:
+                await stack.enter_async_context(_slots_taken(client, held, more=1, slots=1))
+            writer.write(b"{}")
+            answer = await read_answer(reader)
+            check_problem(answer, status, answer.json()["code"], more=["errors"] if status == 422 else [])
+    await _assert_free_slots(client, held, 1)
+
+
 async def test_a_request_for_health_takes_no_slot(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.features.health.service.DATABASE_SECONDS_MAX", 20)
     asked, over = asyncio.Event(), asyncio.Event()
