@@ -58,3 +58,12 @@ async def test_all_who_ask_at_once_share_one_drawing() -> None:
     drawings = Drawings(images)
     await asyncio.gather(*(drawings.fetch("a") for _ in range(100)))
     assert drawings.drawn == ["a"]
+
+
+async def test_a_request_that_comes_in_any_turn_of_the_loop_while_the_drawing_ends_finds_the_image() -> None:
+    drawings, asked = Drawings(DrawnImages(bytes_max=30)), []
+    for _ in range(20):
+        asked.append(asyncio.create_task(drawings.fetch("a")))
+        await asyncio.sleep(0)
+    await asyncio.gather(*asked)
+    assert drawings.drawn == ["a"]
