@@ -1,6 +1,7 @@
 """Images of the stub, in memory for a while after they were drawn."""
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from app.core.shared_calls import SharedCalls
@@ -25,7 +26,7 @@ class DrawnImages:
         """
         content = self._kept.get(name)
         if content is None:
-            content = await self._drawing.join(name, draw, group=group)
+            return await self._drawing.join(name, partial(self._draw, name, draw), group=group)
         self._keep(name, content)
         return content
 
@@ -37,6 +38,11 @@ class DrawnImages:
     def drop(self, name: str) -> None:
         """Forgets the image. Does nothing where it is not kept."""
         self._bytes -= len(self._kept.pop(name, b""))
+
+    async def _draw(self, name: str, draw: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
+        content = await draw()
+        self._keep(name, content)  # before the call has ended: a request after that finds the image
+        return content
 
     def _keep(self, name: str, content: bytes) -> None:
         self.drop(name)

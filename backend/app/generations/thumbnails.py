@@ -69,13 +69,20 @@ async def delete_with_thumbnails(generations: Generations, generation_id: str, i
 
 async def _make(generations: Generations, wanted: Thumbnail, group: str) -> bytes:
     async with generations.thumbnail_turns.turn(group):  # so few images are in memory as a whole
-        stored = await generations.store.get(wanted.original)
-        if stored is None:
+        made = await _read(generations, wanted.name)
+        if made is not None:  # by another call, which ended after this one's client had found nothing
+            return made
+        whole = await _read(generations, wanted.original)
+        if whole is None:
             raise ImageNotFound
-        whole = b"".join([chunk async for chunk in stored.chunks])
         content = await scale(generations, whole, wanted, group=group)
         await asyncio.shield(_keep(generations, wanted, content))  # to its end, though the last client may have left
     return content
+
+
+async def _read(generations: Generations, name: str) -> bytes | None:
+    stored = await generations.store.get(name)
+    return None if stored is None else b"".join([chunk async for chunk in stored.chunks])
 
 
 async def _keep(generations: Generations, wanted: Thumbnail, content: bytes) -> None:

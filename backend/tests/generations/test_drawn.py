@@ -58,3 +58,18 @@ async def test_all_who_ask_at_once_share_one_drawing() -> None:
     drawings = Drawings(images)
     await asyncio.gather(*(drawings.fetch("a") for _ in range(100)))
     assert drawings.drawn == ["a"]
+
+
+async def test_a_request_that_comes_as_the_drawing_ends_finds_the_image() -> None:
+    images, drawn, asked = DrawnImages(bytes_max=30), list[str](), list[asyncio.Task[bytes]]()
+
+    async def draw() -> bytes:
+        drawn.append("a")
+        loop = asyncio.get_running_loop()
+        if len(drawn) == 1:  # the request runs after the drawing has ended, and before those who wait for it
+            loop.call_soon(lambda: asked.append(loop.create_task(images.fetch("a", draw))))
+        return b"a"
+
+    assert await images.fetch("a", draw) == b"a"
+    assert await asyncio.gather(*asked) == [b"a"]
+    assert drawn == ["a"]
