@@ -1,7 +1,7 @@
 """EGRESS_PROXY and EGRESS_CA_FILE: providers, downloads and the S3 are reached through them, and by nothing else."""
 
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from io import StringIO
@@ -174,7 +174,7 @@ async def test_the_s3_is_reached_through_the_same_proxy_and_certificates_and_no_
         monkeypatch.setenv(name, proxy.url)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
     proxies = [proxy.url, "http://127.0.0.1:1", f"http://{PASSWORD}@nobody.invalid:1"]
-    wrong: list[tuple[str, dict[str, object]]] = [
+    wrong: list[tuple[str, Mapping[str, object]]] = [
         ("certificate", {"egress_ca_file": None}),
         ("no address", {"egress_proxy": None}),
     ]
