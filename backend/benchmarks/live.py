@@ -1,4 +1,4 @@
-"""`make bench-live`: real pictures through a provider that answers at once; ours beside LiteLLM's proxy and Portkey's gateway.
+"""`make bench-live`: real pictures, through a provider that answers at once; ours beside LiteLLM and Portkey.
 
 `python -m benchmarks.live --rounds 1 --seconds 3` runs short.
 """
@@ -160,8 +160,9 @@ def litellm(folder: Path, upstream: Server) -> Iterator[System]:
         config, port = Path(own) / "config.yaml", free_port()
         config.write_text(json.dumps(_litellm_config(upstream)))
         command = [str(program), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+        environment_of = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # it would be fetched
         with started(
-            command, port=port, cwd=own, start_seconds=PEER_START_SECONDS, LITELLM_LOCAL_MODEL_COST_MAP="True"
+            command, port=port, cwd=own, environment=environment_of, start_seconds=PEER_START_SECONDS
         ) as server:
             yield checked(System(server, KEY, TWIN, _BODY))
 
@@ -183,7 +184,7 @@ def portkey(folder: Path, upstream: Server) -> Iterator[System]:
     command = [shutil.which("node") or "node", str(program), f"--port={port}", "--headless"]
     environment_of = {"NODE_ENV": "production", "TRUSTED_CUSTOM_HOSTS": "127.0.0.1,localhost"}
     with started(
-        command, port=port, cwd=environment, start_seconds=PEER_START_SECONDS, **environment_of
+        command, port=port, cwd=environment, environment=environment_of, start_seconds=PEER_START_SECONDS
     ) as server:
         yield checked(System(server, KEY, TWIN, _BODY, more))
 

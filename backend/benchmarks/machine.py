@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,12 +124,17 @@ def serving(
     *command: str, port: int, backend: Path | str = BACKEND, **environment: str
 ) -> AbstractContextManager[Server]:
     """A server in another process, from its first answer on; of the program in the folder `backend`."""
-    return started([sys.executable, "-m", *command], port=port, cwd=backend, **environment)
+    return started([sys.executable, "-m", *command], port=port, cwd=backend, environment=environment)
 
 
 @contextmanager
 def started(
-    command: Sequence[str], *, port: int, cwd: Path | str, start_seconds: int = START_SECONDS, **environment: str
+    command: Sequence[str],
+    *,
+    port: int,
+    cwd: Path | str,
+    environment: Mapping[str, str],
+    start_seconds: int = START_SECONDS,
 ) -> Iterator[Server]:
     """The same of any command. Raises TimeoutError where it does not listen within `start_seconds`."""
     process = subprocess.Popen(

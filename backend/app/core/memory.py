@@ -2,7 +2,7 @@
 
 import ctypes
 
-LARGE_BYTES = 256 * 1024
+LARGE_BYTES = 8 * 1024 * 1024
 
 _MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of <malloc.h>
 
@@ -17,3 +17,5 @@ def return_large_blocks_when_freed() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "gnu_get_libc_version"):
         libc.mallopt(_MMAP_THRESHOLD, LARGE_BYTES)
+        libc.mallopt(-1, 64 * 1024 * 1024)
+        libc.mallopt(-8, 1)

@@ -13,7 +13,8 @@ from app.generations import settle
 from app.generations.collaborators import Generations
 from app.generations.ledger.queue import Lease, PendingRecord, Recorded
 from app.generations.spec import GenerationSpec, image_name
-from app.providers import DrawRequest, Provider, ProviderTimeout, Size
+from app.providers import DrawRequest, Provider, ProviderFailed, ProviderTimeout, Size
+from app.providers.decode import InvalidImage
 
 Contents = Sequence[bytes]
 """The bytes of a request's images, in order, where the answer is to hold them and they were drawn now; else nothing."""
@@ -126,9 +127,13 @@ async def draw(
     *,
     deadline: float,
 ) -> bytes:
-    """One image in this format. Raises what `Provider.draw` raises."""
+    """One image in this format. Raises what `Provider.draw` raises, and ProviderFailed where it cannot be converted."""
     image = await provider.draw(request, deadline=deadline)
-    return (await generations.convert(image, image_format, drawn_by=provider)).content
+    try:
+        return (await generations.convert(image, image_format, drawn_by=provider)).content
+    except InvalidImage:
+        logger.error("provider_image_not_decodable", provider=provider.name, bytes=len(image.content))
+        raise ProviderFailed from None
 
 
 def _first_of(failed: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO
 
 from PIL import ExifTags, ImageOps
@@ -10,6 +11,7 @@ from PIL import Image as Pillow
 
 from app.core.images import IMAGE_FORMATS, ImageFormat
 from app.providers import Image, Size
+from app.providers.structure import check_whole, has_late_metadata
 
 PIXELS_MAX = 2**25
 """Twice the pixels of the largest image that a model draws today."""
@@ -51,9 +53,10 @@ def fit(content: bytes, size: Size, *, pixels_max: int = PIXELS_MAX) -> Image:
     """The image in these bytes, of exactly `size`; its format is read from the bytes. Takes up to a second: call it in
     a thread.
 
-    Bytes that have that size already are kept unchanged, once they decode to the end: with the metadata that the model
-    wrote, such as marks of origin (C2PA), which some laws require. Any other image is cropped in the middle by at most
-    5 % of one side, scaled, and encoded in its own format with no metadata but the colour profile.
+    Bytes that have that size already are kept unchanged, and not decoded: their structure is whole (`check_whole`), and
+    with them stays the metadata that the model wrote, such as marks of origin (C2PA), which some laws require. Any
+    other image is cropped in the middle by at most 5 % of one side, scaled, and encoded in its own format with no
+    metadata but the colour profile.
 
     Raises InvalidImage; an image of more than `pixels_max` is not decoded.
     """
@@ -69,29 +72,31 @@ def fit(content: bytes, size: Size, *, pixels_max: int = PIXELS_MAX) -> Image:
 
 def convert(image: Image, image_format: ImageFormat) -> Image:
     """The image in another format, or unchanged if it has that one. Transparent pixels become white in a JPEG. For
-    images from `fit` or the stub; call it in a thread.
+    images from `fit` or the stub; call it in a thread. Raises InvalidImage where the pixels cannot be decoded.
     """
     if image.format == image_format:
         return image
-    with Pillow.open(BytesIO(image.content), formats=tuple(_FORMATS)) as opened:
+    with suppress(*_FAULTS), Pillow.open(BytesIO(image.content), formats=tuple(_FORMATS)) as opened:
         pixels = _flat(opened) if image_format == "jpeg" else _plain(opened)
         return Image(_encoded(pixels, image_format, opened), image_format)
+    raise InvalidImage  # out here, so that the decoder's error, which quotes the bytes, is not its cause
 
 
 def _fitted(content: bytes, size: Size, pixels_max: int) -> Image:
     requested = size.width, size.height
     _check_canvas(content, pixels_max)
-    # For a PNG this reads every chunk and its checksum, which loading the pixels alone does not.
-    with Pillow.open(BytesIO(content), formats=tuple(_FORMATS)) as unread:
-        _check(unread, pixels_max)
-        unread.verify()
     with Pillow.open(BytesIO(content), formats=tuple(_FORMATS)) as opened:
         image_format = _check(opened, pixels_max)
-        upright = opened.getexif().get(ExifTags.Base.Orientation) in _UPRIGHT
-        opened.load()
-        if opened.size == requested and upright:
+        check_whole(content, image_format)
+        if opened.size == requested and _orientation(opened, content) in _UPRIGHT:
             return Image(content, image_format)
         return Image(_scaled(opened, requested, image_format), image_format)
+
+
+def _orientation(image: Pillow.Image, content: bytes) -> int | None:
+    if image.format == "PNG" and has_late_metadata(content):
+        return image.getexif().get(ExifTags.Base.Orientation)  # decodes all that comes before it
+    return Pillow.Image.getexif(image).get(ExifTags.Base.Orientation)
 
 
 def _check(image: Pillow.Image, pixels_max: int) -> ImageFormat:

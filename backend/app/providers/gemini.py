@@ -20,6 +20,7 @@ from app.providers.responses import (
     OK,
     TOO_MANY,
     UNAVAILABLE,
+    Base64,
     Message,
     Response,
     is_json,
@@ -149,7 +150,7 @@ class _Message(Message):
 
 
 class _Blob(_Message):
-    data: bytes
+    data: Base64
 
 
 class _Part(_Message):

@@ -27,6 +27,7 @@ from app.providers.responses import (
     OK,
     SERVER_ERROR,
     TOO_MANY,
+    Base64,
     Message,
     Response,
     parse,
@@ -139,7 +140,7 @@ class OpenAIProvider(RemoteProvider):
 
 
 class _GeneratedImage(Message):
-    b64_json: bytes | None = None
+    b64_json: Base64 | None = None
     url: str | None = None
 
 

@@ -3,12 +3,13 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
 import httpx2
-from pydantic import BaseModel, ConfigDict, ValidationError
+import pybase64
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from app.core.images import MEDIA_TYPES
 from app.core.logs import logger
@@ -47,6 +48,16 @@ class Message(BaseModel):
 
     model_config = ConfigDict(val_json_bytes="base64", hide_input_in_errors=True)
 
+
+def _decoded(text: Any, decode: ValidatorFunctionWrapHandler) -> bytes:
+    with suppress(ValueError, TypeError):
+        return pybase64.b64decode(text, validate=True)
+    decoded: bytes = decode(text)  # which takes the URL-safe alphabet too, and no padding
+    return decoded
+
+
+Base64 = Annotated[bytes, WrapValidator(_decoded)]
+"""Bytes that a message holds in base64."""
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 

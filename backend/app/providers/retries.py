@@ -47,8 +47,8 @@ class ImageCalls:
         self._earlier_paid, self._last_paid = self.may_have_been_paid, False
 
     async def trace(self, event: str, _info: object) -> None:
-        """The `trace` extension of one call: httpcore2 names each step here before it takes it. By the first byte it
-        has already replaced an idle connection that the provider closed.
+        """The `trace` extension of one call: the transport names each step here before it takes it. By the first byte
+        it has already replaced an idle connection that the provider closed.
 
         Raises BudgetClosed to stop a call whose image is no longer wanted.
         """

@@ -15,6 +15,7 @@ from app.core.logs import logger
 from app.providers import Image, ProviderFailed, ProviderTimeout
 from app.providers.responses import OK, Response
 from app.providers.retries import BudgetClosed, ImageCalls, Retry
+from app.providers.transport import BUFFER_BYTES, DirectTransport
 
 _ERROR_BYTES_MAX = 64 * 1024
 # A provider that closes a connection just as a call is sent on it leaves a call that may have been paid. So ours are
@@ -168,15 +169,13 @@ class _TooLarge(Exception):
 class _Connections:
     """Connections that carry one call at a time, all with one SSL context. The last used is reused first, and at most
     a hundred idle ones are kept.
-
-    Each is a pool of its own: httpcore2's pool walks all its connections whenever a call begins or ends, which takes
-    most of its time with thousands of them.
     """
 
     def __init__(self, ssl_context: SSLContext) -> None:
         self._ssl_context = ssl_context
-        self._idle: deque[httpx2.AsyncHTTPTransport] = deque()
-        self._busy: set[httpx2.AsyncHTTPTransport] = set()
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._idle: deque[DirectTransport] = deque()
+        self._busy: set[DirectTransport] = set()
 
     @asynccontextmanager
     async def send(self, request: httpx2.Request) -> AsyncIterator[httpx2.Response]:
@@ -194,9 +193,8 @@ class _Connections:
             if len(self._idle) > _IDLE_CONNECTIONS_MAX:
                 await self._idle.popleft().aclose()
 
-    def _new(self) -> httpx2.AsyncHTTPTransport:
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=_IDLE_SECONDS)
-        return httpx2.AsyncHTTPTransport(verify=self._ssl_context, limits=limits, trust_env=False)
+    def _new(self) -> DirectTransport:
+        return DirectTransport(self._ssl_context, buffer=self._buffer, idle_seconds=_IDLE_SECONDS)
 
     async def close(self) -> None:
         for transport in (*self._idle, *self._busy):

@@ -227,6 +227,17 @@ def test_an_image_already_in_the_requested_format_is_unchanged(kind: str) -> Non
     assert convert(image, FORMATS[kind]) is image
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_that_stays_as_it_is_is_not_decoded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    content = image_bytes(96, 64, kind)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", explode)
+    monkeypatch.setattr("PIL.WebPImagePlugin.WebPImageFile.load", explode)
+    assert fit(content, REQUESTED).content == content
+
+
 @pytest.mark.parametrize("wanted", KINDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_conversion_keeps_size_and_colours(kind: str, wanted: str) -> None:
@@ -252,6 +263,8 @@ def test_randomly_changed_bytes_are_an_image_or_refused(kind: str, data: st.Data
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
         image = fit(bytes(content), REQUESTED)
+        converted = convert(image, "png" if kind != "PNG" else "webp")
     except InvalidImage:
         return
-    assert opened(image.content).size == (96, 64)
+    with Pillow.open(BytesIO(image.content)) as unread:
+        assert unread.size == opened(converted.content).size == (96, 64)

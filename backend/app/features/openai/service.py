@@ -1,9 +1,10 @@
 """What the twin adds to the service that it shares: models by name, what cannot be honoured, pictures as bytes."""
 
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import pybase64
 
 from app.core.errors import ApiError, InvalidRequest, NotFound
 from app.generations.collaborators import Generations
@@ -52,7 +53,7 @@ async def describe(generations: Generations, delivered: Delivered, *, as_bytes: 
     contents = delivered.contents or [
         await read_image(generations, generation_id=each, image_format=delivered.format) for each in delivered.ids
     ]
-    return [Described(b64_json=b64encode(content).decode()) for content in contents]
+    return [Described(b64_json=pybase64.b64encode_as_string(content)) for content in contents]
 
 
 def error_body(error: ApiError) -> dict[str, Any]:
