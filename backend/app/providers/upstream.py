@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,16 +14,19 @@ import httpx2
 from app.core.errors import ApiError, Unavailable
 from app.core.logs import logger
 from app.providers import Image, ProviderFailed, ProviderTimeout
+from app.providers.byte_budget import ByteBudget
 from app.providers.responses import OK, Response
 from app.providers.retries import BudgetClosed, ImageCalls, Retry
 from app.providers.transport import BUFFER_BYTES, DirectTransport
 
 _ERROR_BYTES_MAX = 64 * 1024
+_BLOCK_BYTES = 1024 * 1024  # more than a transport has ahead
 # A provider that closes a connection just as a call is sent on it leaves a call that may have been paid. So ours are
 # closed first: uvicorn, Node and Apache keep theirs for five seconds, nginx for 75, Google and Cloudflare for longer.
 _IDLE_CONNECTIONS_MAX, _IDLE_SECONDS = 100, 4
 _PAUSE_SECONDS_MAX = 10.0
 _PROBE_SECONDS = 5
+_LENGTH = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,8 @@ class Bounds:
     """Also the longest silence between two chunks of a response."""
     bytes_max: int = 64 * 1024 * 1024
     """Of one response."""
-    readers_max: int = 32
-    """Responses in memory at a time; the others wait in the provider's connection."""
+    held_bytes_max: int = 256 * 1024 * 1024
+    """Of all responses in memory at a time; the others wait in the provider's connection. See ByteBudget."""
     attempts_max: int = 3
     pause_seconds: float = 0.5
     """The longest pause before the second attempt; it doubles for each further one."""
@@ -52,7 +56,7 @@ class Upstream:
     def __init__(self, bounds: Bounds, *, ssl_context: SSLContext | None = None) -> None:
         self._bounds = bounds
         self._free_slots = bounds.calls_max
-        self._readers = asyncio.Semaphore(bounds.readers_max)
+        self._budget = ByteBudget(bounds.held_bytes_max)
         self._connections = _Connections(ssl_context or httpx2.create_ssl_context(trust_env=False))
 
     async def draw(self, attempt: Callable[[], Awaitable[Image]], calls: ImageCalls) -> Image:
@@ -100,8 +104,8 @@ class Upstream:
 
     @asynccontextmanager
     async def call(self, request: httpx2.Request, calls: ImageCalls | None = None) -> AsyncIterator[Response]:
-        """The response to one request, which is counted in `calls` unless it costs nothing. It holds one of the
-        `readers_max` slots until the context is left.
+        """The response to one request, which is counted in `calls` unless it costs nothing. It holds its
+        bytes of `held_bytes_max` until the context is left.
 
         Raises Retry where the connection failed or was lost or the response was too large, and ProviderTimeout where
         the provider fell silent.
@@ -139,12 +143,14 @@ class Upstream:
 
     async def _read(self, request: httpx2.Request, held: AsyncExitStack) -> Response:
         async with self._connections.send(request) as received:
-            await held.enter_async_context(self._readers)
             succeeded, content = received.status_code == OK, bytearray()
             bytes_max = self._bounds.bytes_max if succeeded else _ERROR_BYTES_MAX
+            share = await held.enter_async_context(self._budget.hold(min(_stated_bytes(received), bytes_max)))
             response = Response(received.status_code, received.headers, content)
             async for chunk in received.aiter_raw():
                 content += chunk
+                if len(content) > share.bytes:
+                    await share.grow(_BLOCK_BYTES)
                 if len(content) > bytes_max:
                     if succeeded:
                         logger.error("provider_answer_too_large", **response.description)
@@ -160,6 +166,12 @@ class Upstream:
     async def close(self) -> None:
         """Closes the remaining connections."""
         await self._connections.close()
+
+
+def _stated_bytes(response: httpx2.Response) -> int:
+    """The length that the head states; where it states none, a block, and the response holds more as it grows."""
+    stated = response.headers.get("content-length", "")
+    return int(stated) if _LENGTH.fullmatch(stated) else _BLOCK_BYTES
 
 
 class _TooLarge(Exception):

@@ -1,6 +1,6 @@
 """The twin over HTTP."""
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 
 from app.core.errors import ConcurrencyLimited, RateLimited
 from app.features.admission import IDEMPOTENCY_KEY, CurrentAdmission
@@ -27,7 +27,7 @@ router = APIRouter(tags=["OpenAI"])
 @router.post(
     ROUTE,
     dependencies=[Depends(bearer)],
-    response_model_exclude_none=True,
+    response_model=Images,
     responses=problems(
         InvalidApiKey,
         RateLimited,
@@ -42,15 +42,16 @@ router = APIRouter(tags=["OpenAI"])
     ),
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
-async def create_images(admission: CurrentAdmission, spec: AdmittedSpec, generations: CurrentGenerations) -> Images:
+async def create_images(admission: CurrentAdmission, spec: AdmittedSpec, generations: CurrentGenerations) -> Response:
     """Make pictures as OpenAI's SDK asks for them: the same service, ledger and limits as `/v1/generate`.
 
     Each picture counts one, in usage and in the rate limit; all `n` are delivered, or none.
     """
     delivered = await admission.generate(spec, route=ROUTE)
-    return Images(
+    images = Images(
         created=int(delivered.created_at.timestamp()),
         data=await service.describe(generations, delivered, as_bytes=spec.as_bytes),
         size=spec.size,
         output_format=spec.format,
     )
+    return Response(images.written(), media_type="application/json")

@@ -88,3 +88,7 @@ class Images(Answer):
     data: Sequence[Image]
     size: str = Field(examples=["1024x1024"])
     output_format: ImageFormat
+
+    def written(self) -> bytes:
+        """As JSON, without what is not there. FastAPI would copy the images four times, megabytes that they are."""
+        return self.model_dump_json(exclude_none=True).encode()
