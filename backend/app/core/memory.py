@@ -10,7 +10,7 @@ _KEPT_BYTES = 64 * 1024 * 1024
 
 def return_large_blocks_when_freed() -> None:
     """Makes every later allocation of at least LARGE_BYTES a mapping of its own, which is unmapped when it is freed.
-    Smaller ones, of which an image makes several, lie in one heap for all threads, and 64 MiB of it are kept when freed.
+    Smaller ones, of which an image makes several, lie in one heap for all threads, which keeps 64 MiB of what is freed.
 
     By default glibc has a heap for each thread, and raises the threshold to the size of the first large block that is
     freed. From then on images lie in every heap between small blocks that stay, and the process grows. With a mapping
