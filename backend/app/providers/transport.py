@@ -115,7 +115,10 @@ class _Connection(asyncio.BufferedProtocol):
         self.status, self.headers, self.has_head, self.is_complete = 0, [], False, False
         self._head_bytes, self._asks_to_keep, self._may_be_kept, self._is_read = 0, keep, False, False
         self._parser = httptools.HttpResponseParser(self)
-        self._transport.write(message)
+        if self._is_closed:
+            self._failure = httpx2.ReadError("the connection ended before the request")
+        else:
+            self._transport.write(message)
 
     async def wait(self, seconds: float | None) -> None:
         """Returns when more has arrived. Raises ReadTimeout after so much silence, and what ended the connection."""
@@ -144,7 +147,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def is_reusable(self, idle_seconds: float) -> bool:
         """Whether the last response was whole, and the other side has sent nothing since, not even the end."""
-        if self._is_closed or not (self.is_complete and self._may_be_kept):
+        if self._is_closed or self._transport.is_closing() or not (self.is_complete and self._may_be_kept):
             return False
         poll = select.poll()
         poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)

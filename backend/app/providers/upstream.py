@@ -185,6 +185,7 @@ class _Connections:
 
     def __init__(self, ssl_context: SSLContext) -> None:
         self._ssl_context = ssl_context
+        self._ssl_context.set_alpn_protocols(["http/1.1"])
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._idle: deque[DirectTransport] = deque()
         self._busy: set[DirectTransport] = set()

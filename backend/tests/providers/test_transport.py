@@ -118,6 +118,29 @@ async def test_a_connection_is_not_kept_where_more_came_than_the_response_or_eit
             await client.aclose()
 
 
+async def test_a_connection_that_ends_just_before_a_request_is_an_error_at_once() -> None:
+    ending, ended = asyncio.Event(), asyncio.Event()
+
+    async def answer(_number: int, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Content-Length: 0\r\n\r\n")
+        await ending.wait()
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    async def trace(_event: str, _info: object) -> None:
+        ending.set()
+        await ended.wait()
+        await asyncio.sleep(0.1)  # the end arrives here
+
+    async with server(answer) as (url, _):
+        client = transport()
+        await call(client, url)
+        request = httpx2.Request("GET", url, extensions={"timeout": SECONDS, "trace": trace})
+        with pytest.raises(httpx2.ReadError):
+            await client.handle_async_request(request)
+
+
 async def test_a_header_cannot_hold_another() -> None:
     request = httpx2.Request("GET", "http://127.0.0.1:9/")
     client = transport()
