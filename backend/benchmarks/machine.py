@@ -11,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -101,8 +101,16 @@ class Server:
 
     @property
     def cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return _stat_of(self.process.pid).cpu_seconds
+
+    @property
+    def tree_cpu_seconds(self) -> float:
+        """The same with the processes that it started, and those that they started."""
+        stats = {int(each.name): _stat_of(int(each.name)) for each in Path("/proc").iterdir() if each.name.isdigit()}
+        tree = {self.process.pid}
+        while grown := {pid for pid, stat in stats.items() if stat.parent in tree} - tree:
+            tree |= grown
+        return sum(stats[pid].cpu_seconds for pid in tree)
 
 
 @contextmanager
@@ -113,18 +121,28 @@ def database() -> Iterator[str]:
         yield url
 
 
-@contextmanager
-def serving(*command: str, port: int, backend: Path | str = BACKEND, **environment: str) -> Iterator[Server]:
+def serving(
+    *command: str, port: int, backend: Path | str = BACKEND, **environment: str
+) -> AbstractContextManager[Server]:
     """A server in another process, from its first answer on; of the program in the folder `backend`."""
+    return started([sys.executable, "-m", *command], port=port, cwd=backend, environment=environment)
+
+
+@contextmanager
+def started(
+    command: Sequence[str],
+    *,
+    port: int,
+    cwd: Path | str,
+    environment: Mapping[str, str],
+    start_seconds: int = START_SECONDS,
+) -> Iterator[Server]:
+    """The same of any command. Raises TimeoutError where it does not listen within `start_seconds`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=backend,
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        command, cwd=cwd, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        _wait_for(port, process)
+        _wait_for(port, process, start_seconds)
         yield Server(f"http://127.0.0.1:{port}", process)
     finally:
         process.terminate()
@@ -208,11 +226,25 @@ def _post(url: str, body: dict[str, str], token: str = "") -> dict[str, str]:
         return found
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
+class _Stat(NamedTuple):
+    parent: int
+    cpu_seconds: float
+
+
+def _stat_of(pid: int) -> _Stat:
+    """Of a process; nothing of one that has ended meanwhile."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return _Stat(0, 0.0)
+    return _Stat(int(fields[1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], seconds: int) -> None:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    sys.exit("A server did not start")
+    raise TimeoutError("A server did not start")

@@ -14,7 +14,8 @@ from app.generations import settle
 from app.generations.collaborators import Generations
 from app.generations.ledger.queue import Lease, PendingRecord, Recorded
 from app.generations.spec import GenerationSpec, ImageError, image_name
-from app.providers import DrawRequest, Provider, ProviderTimeout, Size
+from app.providers import DrawRequest, Provider, ProviderFailed, ProviderTimeout, Size
+from app.providers.decode import InvalidImage
 from app.storage import StoreUnavailable
 
 _STORE_RETRY_SECONDS = 3  # as often as a store that fails is probed
@@ -176,6 +177,10 @@ async def draw(
     *,
     deadline: float,
 ) -> bytes:
-    """One image in this format. Raises what `Provider.draw` raises."""
+    """One image in this format. Raises what `Provider.draw` raises, and ProviderFailed where it cannot be converted."""
     image = await provider.draw(request, deadline=deadline)
-    return (await generations.convert(image, image_format, drawn_by=provider, group=request.group)).content
+    try:
+        return (await generations.convert(image, image_format, drawn_by=provider, group=request.group)).content
+    except InvalidImage:
+        logger.error("provider_image_not_decodable", provider=provider.name, bytes=len(image.content))
+        raise ProviderFailed from None

@@ -2,8 +2,10 @@
 
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from urllib.parse import unquote
 
+import pybase64
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 KNOWN = ("gzip", "x-gzip", "deflate")
@@ -60,6 +62,8 @@ def _inflated(content: bytes | bytearray, window_bits: int, bytes_max: int) -> b
 
 
 def _decoded(text: str) -> bytes | None:
+    with suppress(ValueError):  # in the usual alphabet, with its padding: ten times as fast
+        return pybase64.b64decode(text, validate=True)
     try:
         return _BASE64.validate_python(text)
     except ValidationError:

@@ -64,8 +64,8 @@ class ImageCalls:
         self._earlier_paid, self._last_paid = self.may_have_been_paid, False
 
     async def trace(self, event: str, info: Mapping[str, object]) -> None:
-        """The `trace` extension of one call: httpcore2 names each step here before it takes it. By the first byte it
-        has already replaced an idle connection that the provider closed. The CONNECT to a proxy is no call.
+        """The `trace` extension of one call: the transport names each step here before it takes it. By the first byte
+        it has already replaced an idle connection that the provider closed. The CONNECT to a proxy is no call.
 
         Raises BudgetClosed to stop a call whose image is no longer wanted.
         """

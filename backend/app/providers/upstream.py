@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,15 +17,19 @@ from app.core.image_settings import LOCAL_HOSTS
 from app.core.logs import logger
 from app.providers import Image, ProviderFailed, ProviderTimeout
 from app.providers.reachability import Unreachable, reason_of
+from app.providers.response_memory import ResponseMemory
 from app.providers.responses import ERROR_BYTES_MAX, Response
 from app.providers.retries import BudgetClosed, ImageCalls, NotReached, Retry
 from app.providers.slots import AccountSlots
+from app.providers.transport import BUFFER_BYTES, DirectTransport
 
+_BLOCK_BYTES = 1024 * 1024  # more than a transport has ahead
 # A provider that closes a connection just as a call is sent on it leaves a call that may have been paid. So ours are
 # closed first: uvicorn, Node and Apache keep theirs for five seconds, nginx for 75, Google and Cloudflare for longer.
 _IDLE_CONNECTIONS_MAX, _IDLE_SECONDS = 100, 4
 _PAUSE_SECONDS_MAX = 10.0
 _PROBE_SECONDS = 5
+_LENGTH = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,8 @@ class Bounds:
     """Also the longest silence between two chunks of a response."""
     bytes_max: int = 64 * 1024 * 1024
     """Of one response."""
-    readers_max: int = 32
-    """Responses in memory at a time; the others wait in the provider's connection."""
+    held_bytes_max: int = 256 * 1024 * 1024
+    """Of all responses in memory at a time; the others wait in the provider's connection. See ResponseMemory."""
     attempts_max: int = 3
     pause_seconds: float = 0.5
     """The longest pause before the second attempt; it doubles for each further one."""
@@ -60,7 +65,7 @@ class Upstream:
     def __init__(self, bounds: Bounds, *, egress: Egress = _DIRECT) -> None:
         self._bounds = bounds
         self._slots = AccountSlots(bounds.calls_max, bounds.account_calls_max)
-        self._readers = asyncio.Semaphore(bounds.readers_max)
+        self._memory = ResponseMemory(bounds.held_bytes_max)
         ssl_context = httpx2.create_ssl_context(trust_env=False)
         if egress.certificates is not None:
             ssl_context.load_verify_locations(cadata=egress.certificates)
@@ -112,8 +117,8 @@ class Upstream:
 
     @asynccontextmanager
     async def call(self, request: httpx2.Request, calls: ImageCalls | None = None) -> AsyncIterator[Response]:
-        """The response to one request, which is counted in `calls` unless it costs nothing. It holds one of the
-        `readers_max` slots until the context is left.
+        """The response to one request, which is counted in `calls` unless it costs nothing. It holds its
+        bytes of `held_bytes_max` until the context is left.
 
         Raises Retry where the connection failed or was lost or the response was too large, and ProviderTimeout where
         the provider fell silent.
@@ -164,12 +169,14 @@ class Upstream:
 
     async def _read(self, request: httpx2.Request, held: AsyncExitStack) -> Response:
         async with self._connections_for(request).send(request) as received:
-            await held.enter_async_context(self._readers)
             content = bytearray()
             response = Response(received.status_code, received.headers, content)
             bytes_max = self._bounds.bytes_max if response.succeeded else ERROR_BYTES_MAX
+            share = await held.enter_async_context(self._memory.hold(min(_stated_bytes(received), bytes_max)))
             async for chunk in received.aiter_raw():
                 content += chunk
+                if len(content) > share.bytes:
+                    await share.grow(_BLOCK_BYTES)
                 if len(content) > bytes_max:
                     if response.succeeded:
                         logger.error("provider_answer_too_large", **response.description)
@@ -189,6 +196,12 @@ class Upstream:
             await self._proxied.close()
 
 
+def _stated_bytes(response: httpx2.Response) -> int:
+    """The length that the head states; where it states none, a block, and the response holds more as it grows."""
+    stated = response.headers.get("content-length", "")
+    return int(stated) if _LENGTH.fullmatch(stated) else _BLOCK_BYTES
+
+
 class _TooLarge(Exception):
     """A response exceeds `bytes_max`."""
 
@@ -196,16 +209,15 @@ class _TooLarge(Exception):
 class _Connections:
     """Connections that carry one call at a time, all with one SSL context. The last used is reused first, and at most
     a hundred idle ones are kept.
-
-    Each is a pool of its own: httpcore2's pool walks all its connections whenever a call begins or ends, which takes
-    most of its time with thousands of them.
     """
 
     def __init__(self, ssl_context: SSLContext, proxy_url: str | None = None) -> None:
         self._ssl_context = ssl_context
         self._proxy_url = proxy_url
-        self._idle: deque[httpx2.AsyncHTTPTransport] = deque()
-        self._busy: set[httpx2.AsyncHTTPTransport] = set()
+        self._idle: deque[httpx2.AsyncBaseTransport] = deque()
+        self._busy: set[httpx2.AsyncBaseTransport] = set()
+        self._ssl_context.set_alpn_protocols(["http/1.1"])
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
 
     @asynccontextmanager
     async def send(self, request: httpx2.Request) -> AsyncIterator[httpx2.Response]:
@@ -223,12 +235,12 @@ class _Connections:
             if len(self._idle) > _IDLE_CONNECTIONS_MAX:
                 await self._idle.popleft().aclose()
 
-    def _new(self) -> httpx2.AsyncHTTPTransport:
+    def _new(self) -> httpx2.AsyncBaseTransport:
+        if self._proxy_url is None:
+            return DirectTransport(self._ssl_context, buffer=self._buffer, idle_seconds=_IDLE_SECONDS)
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=_IDLE_SECONDS)
-        proxy = None
-        if self._proxy_url is not None:
-            tls = self._ssl_context if self._proxy_url.startswith("https:") else None
-            proxy = httpx2.Proxy(self._proxy_url, ssl_context=tls)
+        tls = self._ssl_context if self._proxy_url.startswith("https:") else None
+        proxy = httpx2.Proxy(self._proxy_url, ssl_context=tls)
         return httpx2.AsyncHTTPTransport(verify=self._ssl_context, limits=limits, trust_env=False, proxy=proxy)
 
     async def close(self) -> None:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from ssl import SSLError
-from typing import NoReturn
 
 import pytest
 from app.core.errors import ApiError
@@ -19,6 +18,7 @@ from app.providers import (
     ProviderUnavailable,
     Size,
 )
+from app.providers.transport import _Connection
 from tests.harness import looks
 from tests.providers.failures import BY_NAME, Dialect
 from tests.providers.remote import RemoteSetup, banana, soon
@@ -133,10 +133,11 @@ async def test_a_call_cancelled_after_it_was_sent_may_have_been_paid(remote: Rem
 
 
 async def test_a_broken_tls_record_is_a_lost_connection(remote: RemoteSetup, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(*_arguments: object, **_named: object) -> NoReturn:
-        raise SSLError
+    def receive(connection: _Connection, _length: int) -> None:
+        connection.abort()
+        connection.connection_lost(SSLError())
 
-    monkeypatch.setattr("httpcore2._backends.anyio.AnyIOStream.read", fail)
+    monkeypatch.setattr(_Connection, "buffer_updated", receive)
     with pytest.raises(ProviderFailed) as raised:
         await remote.open().draw(banana(), deadline=soon())
     assert raised.value.may_have_been_paid

@@ -63,9 +63,46 @@ def test_an_image_that_would_lose_more_than_a_margin_is_refused(drawn: tuple[int
         fit(image_bytes(*drawn), REQUESTED)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16", "RGB", "RGBA"])
-def test_every_pixel_mode_is_scaled(mode: str) -> None:
-    assert opened(fit(encoded(Pillow.new(mode, (192, 128)), "PNG"), REQUESTED).content).size == (96, 64)
+def png_of(colours: int, bits: int, sample: bytes, *chunks: bytes) -> bytes:
+    """A PNG of 192 x 128 equal pixels."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 192, 128, bits, colours, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress((b"\0" + sample * 192) * 128))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + pixels + chunk(b"IEND", b"")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+GREY = (128, 128, 128)
+PALETTE = chunk(b"PLTE", bytes((1, 2, 3, *GREY)))
+PIXELS: dict[str, tuple[bytes, tuple[int, ...]]] = {
+    "1": (encoded(Pillow.new("1", (192, 128), 1), "PNG"), (255, 255, 255)),
+    "L": (png_of(0, 8, b"\x80"), GREY),
+    "L, tRNS": (png_of(0, 8, b"\x80", chunk(b"tRNS", b"\0\x80")), (0, 0, 0, 0)),
+    "LA": (png_of(4, 8, b"\x80\xff"), (*GREY, 255)),
+    "I;16": (png_of(0, 16, b"\x80\x12"), GREY),
+    "I;16, dark": (png_of(0, 16, b"\x01\xff"), (1, 1, 1)),
+    "I;16, tRNS": (png_of(0, 16, b"\x80\x12", chunk(b"tRNS", b"\x80\x12")), (0, 0, 0, 0)),
+    "LA of 16 bits": (png_of(4, 16, b"\x80\x12\xff\xff"), (*GREY, 255)),
+    "P": (png_of(3, 8, b"\1", PALETTE), GREY),
+    "P, tRNS": (png_of(3, 8, b"\1", PALETTE, chunk(b"tRNS", b"\xff\0")), (0, 0, 0, 0)),
+    "RGB": (png_of(2, 8, bytes(GREY)), GREY),
+    "RGB of 16 bits": (png_of(2, 16, b"\x80\x12" * 3), GREY),
+    "RGBA": (png_of(6, 8, bytes((*GREY, 255))), (*GREY, 255)),
+    "CMYK": (encoded(Pillow.new("CMYK", (192, 128), (0, 0, 0, 127)), "JPEG", quality=100), GREY),
+    "L JPEG": (encoded(Pillow.new("L", (192, 128), 128), "JPEG", quality=100), GREY),
+}
+
+
+@pytest.mark.parametrize("kind", PIXELS)
+def test_every_pixel_mode_keeps_its_colour_when_it_is_scaled_and_converted(kind: str) -> None:
+    content, colour = PIXELS[kind]
+    scaled = fit(content, REQUESTED)
+    found = opened(scaled.content)
+    assert (found.size, found.getpixel((48, 32))) == ((96, 64), colour)
+    flat = opened(convert(fit(content, Size(192, 128)), "jpeg" if scaled.format == "png" else "png").content)
+    assert flat.getpixel((48, 32)) == ((255, 255, 255) if colour[3:] == (0,) else colour[:3])
 
 
 def test_transparency_survives_scaling() -> None:
@@ -154,10 +191,6 @@ def test_the_limit_on_pixels_is_exact(kind: str) -> None:
     assert fit(content, REQUESTED, pixels_max=96 * 64).content == content
     with pytest.raises(InvalidImage):
         fit(content, REQUESTED, pixels_max=96 * 64 - 1)
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def png_that_claims(width: int, height: int) -> bytes:
@@ -262,6 +295,17 @@ def test_an_image_already_in_the_requested_format_is_unchanged(kind: str) -> Non
     assert convert(image, FORMATS[kind]) is image
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_that_stays_as_it_is_is_not_decoded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    content = image_bytes(96, 64, kind)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", explode)
+    monkeypatch.setattr("PIL.WebPImagePlugin.WebPImageFile.load", explode)
+    assert fit(content, REQUESTED).content == content
+
+
 @pytest.mark.parametrize("wanted", KINDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_conversion_keeps_size_and_colours(kind: str, wanted: str) -> None:
@@ -287,6 +331,8 @@ def test_randomly_changed_bytes_are_an_image_or_refused(kind: str, data: st.Data
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
         image = fit(bytes(content), REQUESTED)
+        converted = convert(image, "png" if kind != "PNG" else "webp")
     except InvalidImage:
         return
-    assert opened(image.content).size == (96, 64)
+    with Pillow.open(BytesIO(image.content)) as unread:
+        assert unread.size == opened(converted.content).size == (96, 64)

@@ -8,6 +8,7 @@ import pytest
 from app.core.pool import BoundedPool
 from app.providers import ProviderFailed, ProviderTimeout
 from app.providers.openai import OpenAIProvider
+from app.providers.transport import DirectTransport
 from tests.providers.remote import KEY, OpenAIResolving, OpenUpstream, Serve, banana, openai_provider, soon
 from tests.standins.gemini import html, image_bytes
 from tests.standins.openai import OpenAIStandIn, at
@@ -115,9 +116,9 @@ async def test_each_redirect_is_resolved_and_checked_anew(
 def internet(monkeypatch: pytest.MonkeyPatch, endpoint_url: str) -> list[httpx2.Request]:
     """The requests to hosts other than the endpoint. They are not sent, and answered with an image."""
     sent: list[httpx2.Request] = []
-    send = httpx2.AsyncHTTPTransport.handle_async_request
+    send = DirectTransport.handle_async_request
 
-    async def watch(transport: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> httpx2.Response:
+    async def watch(transport: DirectTransport, request: httpx2.Request) -> httpx2.Response:
         if str(request.url).startswith(f"{endpoint_url}/"):
             return await send(transport, request)
         sent.append(request)
@@ -125,7 +126,7 @@ def internet(monkeypatch: pytest.MonkeyPatch, endpoint_url: str) -> list[httpx2.
             return httpx2.Response(302, headers={"Location": "/1.png"}, stream=httpx2.ByteStream(b""))
         return httpx2.Response(200, stream=httpx2.ByteStream(IMAGE))
 
-    monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", watch)
+    monkeypatch.setattr(DirectTransport, "handle_async_request", watch)
     return sent
 
 

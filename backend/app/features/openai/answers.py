@@ -1,10 +1,10 @@
 """The answer to a request for images: their URLs, or their bytes in base64, which are read while they are sent."""
 
-from binascii import b2a_base64
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 
+import pybase64
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
@@ -95,10 +95,10 @@ async def _base64(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         data = memoryview(rest + chunk if rest else chunk)
         end = len(data) - len(data) % 3
         for start in range(0, end, _PIECE_BYTES):
-            yield b2a_base64(data[start : min(start + _PIECE_BYTES, end)], newline=False)
+            yield pybase64.b64encode(data[start : min(start + _PIECE_BYTES, end)])
         rest = bytes(data[end:])
     if rest:
-        yield b2a_base64(rest, newline=False)
+        yield pybase64.b64encode(rest)
 
 
 def _base64_length(size: int) -> int:

@@ -1,0 +1,175 @@
+"""The transport to providers: whole responses of any legal framing pass, anything else is an error."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import httpx2
+import pytest
+from app.providers.transport import BUFFER_BYTES, DirectTransport
+
+SECONDS = {"connect": 20, "read": 20}
+Answer = Callable[[int, asyncio.StreamWriter], Awaitable[None]]
+"""Answers the n-th request of a connection."""
+
+
+@asynccontextmanager
+async def server(answer: Answer) -> AsyncIterator[tuple[str, list[int]]]:
+    """Its URL, and how many requests came on each of its connections."""
+    requests = list[int]()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number, connection = 0, len(requests)
+        requests.append(0)
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while not writer.is_closing():
+                await reader.readuntil(b"\r\n\r\n")
+                requests[connection] += 1
+                await answer(number, writer)
+                number += 1
+        writer.close()
+
+    listening = await asyncio.start_server(converse, "127.0.0.1", 0)
+    async with listening:
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/", requests
+
+
+def transport() -> DirectTransport:
+    return DirectTransport(
+        httpx2.create_ssl_context(trust_env=False), buffer=memoryview(bytearray(BUFFER_BYTES)), idle_seconds=4
+    )
+
+
+async def call(client: DirectTransport, url: str, **headers: str) -> tuple[int, bytes]:
+    request = httpx2.Request("GET", url, headers=headers, extensions={"timeout": SECONDS})
+    response = await client.handle_async_request(request)
+    try:
+        return response.status_code, b"".join([chunk async for chunk in response.aiter_raw()])
+    finally:
+        await response.aclose()
+
+
+def sending(content: bytes, *, is_closed: bool = False) -> Answer:
+    async def answer(_number: int, writer: asyncio.StreamWriter) -> None:
+        writer.write(content)
+        await writer.drain()
+        if is_closed:
+            writer.close()
+
+    return answer
+
+
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\n"
+LARGE = bytes(range(256)) * 8192
+WHOLE: Mapping[str, tuple[bytes, bytes, bool]] = {
+    "a length": (HEAD + b"Content-Length: 3\r\n\r\nabc", b"abc", False),
+    "a large one": (HEAD + b"Content-Length: %d\r\n\r\n" % len(LARGE) + LARGE, LARGE, False),
+    "chunks": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n2;x=y\r\nbc\r\n0\r\n\r\n", b"abc", False),
+    "the end of the connection": (HEAD + b"\r\nabc", b"abc", True),
+    "HTTP/1.0": (b"HTTP/1.0 200 OK\r\n\r\nabc", b"abc", True),
+    "informational first": (EARLY_HINTS + HEAD + b"Content-Length: 0\r\n\r\n", b"", False),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+async def test_a_response_is_received_whole_however_it_is_framed(name: str) -> None:
+    sent, body, is_closed = WHOLE[name]
+    async with server(sending(sent, is_closed=is_closed)) as (url, requests):
+        client = transport()
+        assert [await call(client, url) for _ in range(2)] == [(200, body)] * 2
+        assert requests == ([1, 1] if is_closed else [2])
+        await client.aclose()
+
+
+BROKEN: Mapping[str, bytes] = {
+    "nothing": b"",
+    "no HTTP": b"SSH-2.0-OpenSSH\r\n",
+    "half a head": HEAD + b"Content-",
+    "half a body": HEAD + b"Content-Length: 9\r\n\r\nabc",
+    "half a chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n9\r\nabc",
+    "a chunk that is none": HEAD + b"Transfer-Encoding: chunked\r\n\r\nx\r\nabc",
+    "two lengths": HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
+    "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\nabc",
+    "a head without end": HEAD + b"X: " + b"a" * 2**20,
+    "informational responses without end": EARLY_HINTS * 10_000,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_anything_but_a_whole_response_is_an_error(name: str) -> None:
+    async with server(sending(BROKEN[name], is_closed=True)) as (url, _):
+        client = transport()
+        with pytest.raises((httpx2.RemoteProtocolError, httpx2.ReadError)):
+            await call(client, url)
+        await client.aclose()
+
+
+async def test_a_connection_is_not_kept_where_more_came_than_the_response_or_either_side_ends_it() -> None:
+    whole = HEAD + b"Content-Length: 3\r\n\r\nabc"
+    ended = whole.replace(b"OK", b"OK\r\nConnection: close")
+    cases: list[tuple[bytes, dict[str, str]]] = [(whole + b"HTTP/1.1 200", {}), (ended, {})]
+    for sent, headers in [*cases, (whole, {"Connection": "close"})]:
+        async with server(sending(sent)) as (url, requests):
+            client = transport()
+            for _ in range(2):
+                assert await call(client, url, **headers) == (200, b"abc")
+            assert requests == [1, 1]
+            await client.aclose()
+
+
+async def test_a_connection_that_ends_just_before_a_request_is_an_error_at_once() -> None:
+    ending, ended = asyncio.Event(), asyncio.Event()
+
+    async def answer(_number: int, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Content-Length: 0\r\n\r\n")
+        await ending.wait()
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    async def trace(_event: str, _info: object) -> None:
+        ending.set()
+        await ended.wait()
+        await asyncio.sleep(0.1)  # the end arrives here
+
+    async with server(answer) as (url, _):
+        client = transport()
+        await call(client, url)
+        request = httpx2.Request("GET", url, extensions={"timeout": SECONDS, "trace": trace})
+        with pytest.raises(httpx2.ReadError):
+            await client.handle_async_request(request)
+
+
+async def test_a_header_cannot_hold_another() -> None:
+    request = httpx2.Request("GET", "http://127.0.0.1:9/")
+    client = transport()
+    request.headers = httpx2.Headers([(b"X", b"a\r\nY: b")])
+    with pytest.raises(httpx2.LocalProtocolError):
+        await client.handle_async_request(request)
+
+
+async def test_a_body_that_nobody_reads_stays_with_the_provider() -> None:
+    written = 0
+
+    async def endless(_number: int, writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        writer.write(HEAD + b"\r\n")
+        while True:
+            writer.write(bytes(64 * 1024))
+            await writer.drain()
+            written += 64 * 1024
+
+    async with server(endless) as (url, _):
+        client = transport()
+        request = httpx2.Request("GET", url, extensions={"timeout": SECONDS})
+        response = await client.handle_async_request(request)
+        before = -1
+        for _ in range(200):  # until the system's buffers are full
+            if before == written:
+                break
+            before = written
+            await asyncio.sleep(0.1)
+        assert before == written
+        await response.aclose()
+        await client.aclose()
