@@ -78,9 +78,10 @@ def test_a_restarted_server_has_the_same_url_and_its_data(data_dir: Path) -> Non
     with embedded.embedded_postgres(data_dir, when_lost=pytest.fail) as url:
         ask(url, "create table kept as select 'a row' as content")
         os.kill(dead := postmaster(data_dir), signal.SIGKILL)
-        until_another_runs(data_dir, dead)
+        running = until_another_runs(data_dir, dead)
         for _ in looks():
-            if (data_dir / "postgres" / "postmaster.pid").read_text().split()[-1] == "ready":
+            words = (data_dir / "postgres" / "postmaster.pid").read_text().split()
+            if words[:1] == [str(running)] and words[-1] == "ready":
                 break
             time.sleep(0.05)
         assert ask(url, "select content from kept") == "a row"
