@@ -91,8 +91,6 @@ BROKEN: Mapping[str, bytes] = {
     "a chunk that is none": HEAD + b"Transfer-Encoding: chunked\r\n\r\nx\r\nabc",
     "two lengths": HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
     "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\nabc",
-    "a head without end": HEAD + b"X: " + b"a" * 2**20,
-    "informational responses without end": EARLY_HINTS * 10_000,
 }
 
 
@@ -103,6 +101,13 @@ async def test_anything_but_a_whole_response_is_an_error(name: str) -> None:
         with pytest.raises((httpx2.RemoteProtocolError, httpx2.ReadError)):
             await call(client, url)
         await client.aclose()
+
+
+@pytest.mark.parametrize("sent", [HEAD + b"X: " + b"a" * 2**20, EARLY_HINTS * 10_000], ids=["one head", "many heads"])
+async def test_a_head_without_end_is_an_error_before_it_is_in_memory(sent: bytes) -> None:
+    async with server(sending(sent)) as (url, _):
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await call(transport(), url)
 
 
 async def test_a_connection_is_not_kept_where_more_came_than_the_response_or_either_side_ends_it() -> None:
