@@ -97,8 +97,8 @@ def _bucket(settings: S3Settings, url: str, *, deadline_seconds: float) -> Bucke
 
 
 def _egress(egress: Egress) -> "ClientConfig":
-    # Without a proxy of its own the library uses the environment's. This one is used for no host.
-    options: ClientConfig = {"proxy_url": "http://127.0.0.1:9", "proxy_excludes": "*"}
+    # Without a proxy of its own the library uses the environment's. This one is used for no name and for no address.
+    options: ClientConfig = {"proxy_url": "http://127.0.0.1:9", "proxy_excludes": "*,0.0.0.0/0,::/0"}
     if egress.proxy is not None:
         options = {"proxy_url": egress.proxy.get_secret_value(), "proxy_excludes": ",".join(LOCAL_HOSTS)}
     if egress.certificates is not None:

@@ -173,7 +173,7 @@ async def on_disk(start: Start, folder: Path) -> AsyncIterator[Breakable]:
 @asynccontextmanager
 async def in_s3(start: Start, bucket: S3Server) -> AsyncIterator[Breakable]:
     async with kept(start, bucket) as there:
-        yield there, lambda: bucket.fail("internal_error", times=10**6, method="PUT"), bucket.recover
+        yield there, lambda: bucket.fail("internal_error", times=1000, method="PUT"), bucket.recover
 
 
 @pytest.mark.parametrize("kind", ["disk", "s3"])
