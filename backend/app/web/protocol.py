@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, cast
 
 from httptools import HttpRequestParser
@@ -129,9 +129,10 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse_rest(too_large)
 
     def _refuse_rest(self, error: type[ApiError]) -> None:
-        """Answers what is being read with this error once the requests before it are answered, and ends the connection.
+        """Ends the connection once the requests before what is being read are answered.
 
-        A response that has begun cannot become an error: then the connection ends without one.
+        Without any before it, what is being read is answered with this error. Behind other answers it is not: a proxy
+        that shares the connection could give it to another client. Nor can a response that has begun become an error.
         """
         self._is_ending = True
         broken = self.cycle if self._is_in_body else None
@@ -139,7 +140,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.pipeline.popleft()
         before = [each for each in self._unanswered() if each is not broken]
         if before:
-            before[-1].on_response = partial(self._end_with, error)
+            before[-1].keep_alive = False
             self.flow.pause_reading()
         elif broken is not None and broken.response_started:
             self.transport.close()

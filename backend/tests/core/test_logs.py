@@ -16,7 +16,8 @@ import structlog
 from app.core.logs import configure_logging, logger
 from app.core.settings import Settings
 from tests.harness import Account, generate, looks, new_email, running, sign_up
-from tests.raw_http import JSON_TYPE, connected, head, send_raw
+from tests.raw_http import connected, head, read_answer, send_raw
+from tests.web.held_logins import LOGIN, HeldLogins
 
 CLIENTS = ("httpx2", "httpcore2")  # the tests' own client, whose lines are not the program's
 QUIET = ("uvicorn", "sqlalchemy", "alembic", "asyncio", "PIL")  # libraries whose lines quote values
@@ -85,15 +86,17 @@ async def test_a_request_is_logged_as_one_line_with_its_id_route_and_status(
 
 
 async def test_refusals_by_overload_are_logged_in_one_line_and_not_one_for_each(
-    settings: Settings, log: StringIO
+    settings: Settings, log: StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    held = HeldLogins(monkeypatch)
+
     def told() -> list[int]:
         return [line["refused"] for line in lines_of(log) if line["event"] == "overloaded"]
 
     busy = Settings(**{**settings.model_dump(), "requests_max": 1, "trusted_proxies": "127.0.0.0/8"})
     async with running(busy) as client, connected(client) as (reader, writer):
-        writer.write(head("POST", "/v1/auth/login", [JSON_TYPE, ("Content-Length", "2"), ("Expect", "100-continue")]))
-        assert await reader.readline() == b"HTTP/1.1 100 Continue\r\n"
+        writer.write(LOGIN)
+        await held.begun.acquire()
         refused = [await client.get("/v1/keys") for _ in range(5)]
         for _ in looks():
             if sum(told()) == len(refused):
@@ -101,6 +104,8 @@ async def test_refusals_by_overload_are_logged_in_one_line_and_not_one_for_each(
             await asyncio.sleep(0.05)
         assert sum(told()) == len(refused) > len(told())
         refused.append(await client.get("/v1/keys"))
+        held.let_go.set()
+        assert (await read_answer(reader)).status_code == 401
     assert sum(told()) == len(refused), "and those of the last second when it ends"
     assert [about(log, answer) for answer in refused] == [[]] * len(refused)
 

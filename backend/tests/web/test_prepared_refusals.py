@@ -76,9 +76,9 @@ async def test_a_refusal_has_the_bytes_of_the_applications_own_error(
     async def refuse(*_: object, **__: object) -> None:
         raise Overloaded
 
-    monkeypatch.setattr("app.features.keys.service.create", refuse)
+    monkeypatch.setattr("app.features.keys.service.find_all", refuse)
     client = await start(requests_max=1)
-    order = head("POST", "/v1/keys", [*account.headers.items(), JSON_TYPE, ("Content-Length", "13")]) + b'{"name": "a"}'
+    order = head("GET", "/v1/keys", [*account.headers.items()])
     async with connected(client) as ends:
         raised = await _ask(ends, order)
     async with _full(client, held), connected(client) as ends:

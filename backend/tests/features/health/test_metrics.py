@@ -17,6 +17,7 @@ COUNTERS = {
     "overload_refusals",
     "connections_ended",
     "log_lines_dropped",
+    "sweeps_stopped",
 }
 
 
@@ -72,6 +73,7 @@ async def test_every_refusal_is_counted_under_the_limit_that_refused(start: Star
         await client.post("/v1/auth/register")
         await client.post("/v1/auth/login")
         await generate(client, await account.create_key())
+    await client.post("/v1/auth/login")
     for _ in range(5):
         await client.get("/v1/generations", headers={"Authorization": "Bearer x"})
     assert await refusals(client) == {

