@@ -10,7 +10,7 @@ from tests.features.scraped import METRICS_TOKEN, read, refusals, scrape
 from tests.harness import PASSWORD, Account, generate, new_email, sign_up
 from tests.problems import REALM, check_problem
 
-COUNTERS = {"limit_refusals", "limit_outages", "limit_own_decisions", "overload_refusals"}
+COUNTERS = {"limit_refusals", "limit_outages", "limit_own_decisions", "overload_refusals", "sweeps_stopped"}
 
 
 async def _ask(client: httpx2.AsyncClient, authorization: str | None) -> httpx2.Response:
