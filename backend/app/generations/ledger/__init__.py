@@ -74,8 +74,7 @@ class Ledger:
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     def open(self) -> None:
-        """Begins to write, and sweeps at once."""
-        self._wake.set()
+        """Begins to write."""
         self._tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._expire())]
 
     async def close(self) -> None:

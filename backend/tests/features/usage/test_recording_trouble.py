@@ -27,7 +27,7 @@ from tests.features.usage.recorded import (
     total,
     until_waiting,
 )
-from tests.harness import BEYOND_PATIENCE_SECONDS, Account, Key, generate
+from tests.harness import Account, Key, generate
 from tests.problems import check_problem
 from tests.raw_http import JSON_TYPE, head
 
@@ -240,8 +240,7 @@ async def test_a_client_that_disconnects_does_not_change_what_is_recorded(
     assert await total(database, key) == 1
 
 
-async def test_an_idle_ledger_opens_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.generations.ledger._EXPIRE_SECONDS", BEYOND_PATIENCE_SECONDS)  # no sweep is due
+async def test_an_idle_ledger_opens_no_connection() -> None:
     asked: list[str] = []
 
     async def connect() -> asyncpg.Connection:
