@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from app.storage import Stored, StoreUnavailable
+from app.storage import StoreBusy, Stored, StoreUnavailable
 from app.storage.filesystem import FilesystemStore
 from tests.harness import PATIENCE_SECONDS
 
@@ -70,7 +70,7 @@ async def test_however_many_readers_hang_an_image_is_written(folder: Path, monke
         finally:
             thaw.set()
         outcomes = await asyncio.gather(*gets, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [Stored] * 4 + [StoreUnavailable]
+        assert [type(outcome) for outcome in outcomes] == [Stored] * 4 + [StoreBusy]
     await store.close()
 
 
