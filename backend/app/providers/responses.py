@@ -45,6 +45,7 @@ _FIRST_BYTES = {
     b"[": "json",
 }
 _IMAGES = {"png", "jpeg", "webp"}
+_UNCOMPRESSED = {*_IMAGES, "json", "byte order mark"}
 _EXAMINED_BYTES = 64
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ERROR_STATUS = re.compile(r"[45]\d\d", re.ASCII)
@@ -97,15 +98,17 @@ class Response:
         return [name for name in named if name not in {"", "identity"}]
 
     def decompressed(self, *, bytes_max: int) -> "Response":
-        """The same without content encodings. Raises UnreadableResponse where they cannot be decoded within
-        `bytes_max`.
+        """The same without content encodings, which some servers name and do not apply. Raises UnreadableResponse where
+        they cannot be decoded within `bytes_max`.
         """
         if not self.encodings:
             return self
         plain = encodings.decompressed(self.content, self.encodings, bytes_max=bytes_max)
-        if plain is None:
-            raise UnreadableResponse
-        return replace(self, content=plain)
+        if plain is not None:
+            return replace(self, content=plain)
+        if kind_of(self.content) in _UNCOMPRESSED:
+            return self
+        raise UnreadableResponse
 
     @property
     def means_unpaid(self) -> bool:

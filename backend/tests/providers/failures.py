@@ -167,12 +167,12 @@ UNREAD = [
     alike("200, JSON of another shape", json_reply({"candidates": "none", "data": "none"})),
     of_json("200, JSON in a list of two", [{"data": [], "candidates": []}] * 2),
     compressed("200, gzip that is cut off", "gzip", lambda content: gzip.compress(content)[:-9]),
-    compressed("200, gzip that is none", "gzip", bytes),
+    compressed("200, gzip that is none", "gzip", lambda content: content[::-1]),
     compressed(
         "200, gzip of more than an answer may have", "gzip", lambda _: gzip.compress(bytes(65 * 1024 * 1024), 1)
     ),
-    compressed("200, an encoding that is not known", "br", bytes),
-    compressed("200, compressed three times", "gzip, gzip, gzip", bytes),
+    compressed("200, an encoding that is not known", "br", gzip.compress),
+    compressed("200, compressed three times", "gzip, gzip, gzip", gzip.compress),
     alike("200, more than an answer may have", Reply(b" " * 1024 * 1024, is_endless=True)),
     _broken_base64(),
     unread("no image", b"words"),

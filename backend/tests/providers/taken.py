@@ -91,6 +91,8 @@ ON_ITS_WAY = [
     encoded("deflate without a header", raw_deflate, "deflate"),
     encoded("compressed twice", lambda content: gzip.compress(zlib.compress(content)), "deflate, gzip"),
     encoded("identity", bytes, "identity"),
+    encoded("an encoding that was not applied", bytes, "gzip"),
+    encoded("an unknown encoding that was not applied", bytes, "br"),
 ]
 SPELLED = [
     spelled("the head of a data: URL", f"data:image/png;base64,{_TEXT}"),
