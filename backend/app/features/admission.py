@@ -122,8 +122,9 @@ class Admission:
         """Sets the key's limit in the response's headers, and the account's where that leaves less; raises what refuses
         the request.
         """
-        of_key, *of_accounts = taken.decisions
-        of_account = min(of_accounts, key=lambda decision: decision.remaining)
+        of_key, of_account, *of_test_keys = taken.decisions
+        for other in of_test_keys:
+            of_account = other if other.remaining < of_account.remaining else of_account
         tightest = [of_key, of_account] if of_account.remaining < of_key.remaining else [of_key]
         set_rate_limit_headers(self._request, tightest)
         raise_if_refused(self._request, taken, mode=self._services.policies.generate_mode)

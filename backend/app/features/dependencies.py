@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, cast
+from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,12 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.generations.collaborators import Generations
 from app.services import Services
 from app.web.disconnect import cancelled_on_disconnect
-from app.web.state import request_state
 
 
 def services_of(request: Request) -> Services:
     """The services that the application's lifespan has opened."""
-    return cast(Services, request_state(request.scope)["services"])
+    services: Services = request.scope["state"]["services"]
+    return services
 
 
 def generations_of(request: Request) -> Generations:

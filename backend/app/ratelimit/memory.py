@@ -43,7 +43,9 @@ class MemoryLimiter:
                 self._keep(bucket, min(tat, self._tats[bucket]))  # the wait in the decision counts from the clamped TAT
         if result.allowed and slot is not None:
             until = now + slot.seconds * MICROSECONDS
-            self._held_until.setdefault((group, slot.subject), {}).update(dict.fromkeys(slot.ids, until))
+            held = self._held_until.setdefault((group, slot.subject), {})
+            for each in slot.ids:
+                held[each] = until
         return result if shares is takes else _with_whole_limits(result, takes)
 
     async def give_back(self, takes: Sequence[Take], *, group: str) -> None:

@@ -6,7 +6,7 @@ request. llhttp refuses most requests that could be read in two ways; the rules 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from app.core.errors import ApiError, HeadersTooLarge, UriTooLong
 
@@ -28,7 +28,7 @@ class AmbiguousRequestError(Exception):
     """The head can be read in more than one way. The text names the rule that it breaks, and quotes nothing of it."""
 
 
-def check_framing(*, version: str, method: bytes, target: bytes, headers: Iterable[Header]) -> None:
+def check_framing(*, version: str, method: bytes, target: bytes, headers: Sequence[Header]) -> None:
     """Raises AmbiguousRequestError unless this is a head of HTTP/1.0 or 1.1 with one Host (HTTP/1.0: at most one), no
     transfer coding except `chunked`, and a target that is a path, or a URL of the host that Host names.
 
@@ -36,22 +36,28 @@ def check_framing(*, version: str, method: bytes, target: bytes, headers: Iterab
     """
     if version not in _VERSIONS:
         raise AmbiguousRequestError("The version must be HTTP/1.0 or HTTP/1.1")
-    host, coding = None, None
-    for name, value in headers:
-        if name == b"host":
-            if host is not None or not _HOST.fullmatch(value):
-                raise AmbiguousRequestError("There must be one Host header that names one host")
-            host = value
-        elif name == b"transfer-encoding":
-            if coding is not None or value.lower() != b"chunked" or version == "1.0":
-                raise AmbiguousRequestError("The only transfer coding is chunked, once, in HTTP/1.1")
-            coding = value
+    found = dict(headers)
+    if len(found) < len(headers):
+        _check_sent_once(headers)
+    host, coding = found.get(b"host"), found.get(b"transfer-encoding")
+    if host is not None and not _HOST.fullmatch(host):
+        raise AmbiguousRequestError("There must be one Host header that names one host")
+    if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
+        raise AmbiguousRequestError("The only transfer coding is chunked, once, in HTTP/1.1")
     if host is None and version != "1.0":
         raise AmbiguousRequestError("There must be one Host header")
     if not target.startswith(b"/"):
         _check_absolute_form(target, host)
     if method == b"CONNECT" or b"#" in target:
         raise AmbiguousRequestError("The target must be a path")
+
+
+def _check_sent_once(headers: Sequence[Header]) -> None:
+    names = [name for name, _ in headers]
+    if names.count(b"host") > 1:
+        raise AmbiguousRequestError("There must be one Host header that names one host")
+    if names.count(b"transfer-encoding") > 1:
+        raise AmbiguousRequestError("The only transfer coding is chunked, once, in HTTP/1.1")
 
 
 def _check_absolute_form(target: bytes, host: bytes | None) -> None:

@@ -1,6 +1,7 @@
 """The middleware that every request passes. Pure ASGI."""
 
 import time
+from collections.abc import Sequence
 
 from fastapi import Request
 from fastapi.routing import iter_route_contexts
@@ -90,20 +91,27 @@ class RequestChecks:
 
 def _check_headers(scope: Scope) -> None:
     """Raises for headers that no route should see."""
-    credentials, media_types, length = 0, 0, 0
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            credentials += 1
-        elif name == b"content-type":
-            media_types += 1
-        elif name == b"content-length":
-            length = int(value)  # the HTTP parser has checked that it is a number
-        elif name == b"content-encoding" and value.lower() != b"identity":
-            raise UnsupportedMedia("Send the body as it is, without Content-Encoding")
+    headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+    found = dict(headers)
+    if b"content-encoding" in found:
+        _check_encodings(headers)
+    length = int(found.get(b"content-length", 0))  # the HTTP parser has checked that it is one number
     if length > BODY_BYTES_MAX and _has_route(scope):  # without one, the router's answer is the same for any body
         raise TooLarge
-    if credentials > 1 or media_types > 1:
-        raise InvalidRequest(f"More than one {'Authorization' if credentials > 1 else 'Content-Type'} header")
+    if len(found) < len(headers):
+        _check_sent_once(headers)
+
+
+def _check_encodings(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in headers):
+        raise UnsupportedMedia("Send the body as it is, without Content-Encoding")
+
+
+def _check_sent_once(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    names = [name for name, _ in headers]
+    for name, title in ((b"authorization", "Authorization"), (b"content-type", "Content-Type")):
+        if names.count(name) > 1:
+            raise InvalidRequest(f"More than one {title} header")
 
 
 def _has_route(scope: Scope) -> bool:

@@ -72,6 +72,10 @@ class RecordRow(NamedTuple):
     fingerprint: bytes | None
 
 
+RECORD_WORDS = frozenset({"id", "request_id", "key_id", "revision", "size", "format", "model", "provider"})
+"""The columns whose values `record.sql` takes as one text, with a space between: the driver encodes arrays slowly."""
+
+
 class SettleRow(NamedTuple):
     """The end of one image, with the names of the parameters of `settle.sql`."""
 

@@ -2,15 +2,16 @@
 -- One row for each request, in order: whether its key is active (null: there is none, or its row was skipped), whether
 -- the key's revision is the one that admission saw, and the time if the images were written now.
 with input as materialized (
-  select * from unnest(:id::text[], :request_id::text[], :key_id::text[], :revision::bigint[], :prompt::text[],
-    :size::text[], :format::text[], :model::text[], :provider::text[], :lease::uuid[],
+  select * from unnest(string_to_array(:id, ' '), string_to_array(:request_id, ' '), string_to_array(:key_id, ' '),
+    string_to_array(:revision, ' ')::bigint[], :prompt::text[], string_to_array(:size, ' '),
+    string_to_array(:format, ' '), string_to_array(:model, ' '), string_to_array(:provider, ' '), :lease::uuid[],
     :lease_seconds::float8[], :scope::bytea[], :fingerprint::bytea[]) with ordinality
     as r(id, request_id, key_id, revision, prompt, size, format, model, provider, lease, lease_seconds, scope, fingerprint, n)
 ), keys as materialized (
   -- The only lock that is waited for. It returns the row as it is after the wait; a revocation takes the same lock.
   select k.id, k.account_id, k.environment, k.revision,
     k.revoked_at is null and not k.is_suspended and (k.expires_at is null or k.expires_at > clock_timestamp()) as active
-  from api_keys k where k.id = any(:key_id) order by k.id for no key update
+  from api_keys k where k.id = any(string_to_array(:key_id, ' ')) order by k.id for no key update
 ), admitted as materialized (
   -- Through the count every key is locked before anything is written: the parts below have no order of their own.
   -- Without a lease there is nothing left to draw.

@@ -1,7 +1,7 @@
 """Writes batches of pending work, and finds out what became of each."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from app.generations.errors import (
     InvalidApiKey,
     LeaseLostError,
 )
-from app.generations.ledger.queue import PendingRecord, PendingSettlement, Recorded, RecordRow, SettleRow
+from app.generations.ledger.queue import RECORD_WORDS, PendingRecord, PendingSettlement, Recorded, RecordRow, SettleRow
 from app.generations.ledger.statements import (
     EXPIRE_CLAIMS,
     FIND_RECORDED,
@@ -118,7 +118,7 @@ class Writer:
         for each in records:
             each.was_sent = True
         try:
-            rows = await self._fetch(connection, statement, **_columns(RecordRow, records))
+            rows = await self._fetch(connection, statement, **_columns(RecordRow, records, words=RECORD_WORDS))
         except StatementRefusedError as refusal:
             _restore(records, sent_before)
             await self._after_refusal(records, statement, refusal.sqlstate)
@@ -265,17 +265,27 @@ def _answer_from(record: PendingRecord, there: asyncpg.Record) -> bool:
 
 
 def _columns(
-    row: type[RecordRow] | type[SettleRow], work: Sequence[PendingRecord] | Sequence[PendingSettlement]
+    row: type[RecordRow] | type[SettleRow],
+    work: Sequence[PendingRecord] | Sequence[PendingSettlement],
+    *,
+    words: Collection[str] = (),
 ) -> dict[str, Sequence[Any] | None]:
-    """The rows of this work by column: the name of a parameter, and its values.
+    """The rows of this work by column: the name of a parameter, and its values, those of `words` as one text.
 
     Without any value it is None, from which `unnest` makes nulls: the driver encodes an array value by value.
     """
     columns = zip(*[each for pending in work for each in pending.rows], strict=True)
     return {
-        name: None if values.count(None) == len(values) else values
+        name: _text_of(values) if name in words else None if values.count(None) == len(values) else values
         for name, values in zip(row._fields, columns, strict=True)
     }
+
+
+def _text_of(words: Sequence[str | int]) -> str:
+    text = " ".join(map(str, words))
+    if text.count(" ") != len(words) - 1:
+        raise ValueError("a word of a record has a space in it")
+    return text
 
 
 def _not_admitted(verdict: asyncpg.Record) -> Exception:
