@@ -69,6 +69,7 @@ def main() -> None:
             "SECRET_KEY": token_urlsafe(48),
             "REQUESTS_MAX": str(2 * CALLS),
             "PROVIDER_CALLS_MAX": str(CALLS),
+            "PROVIDER_CALLS_MAX_PER_ACCOUNT": str(CALLS),  # all callers are one account
             "GENERATION_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
         }
         server = stack.enter_context(serving("app.cli", "serve", port=port, PORT=str(port), **settings))

@@ -2,7 +2,7 @@
 
 import ctypes
 
-LARGE_BYTES = 8 * 1024 * 1024
+LARGE_BYTES = 2 * 1024 * 1024
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8  # M_... of <malloc.h>
 _KEPT_BYTES = 64 * 1024 * 1024
