@@ -2,11 +2,16 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from app.core.errors import ApiError, Unavailable
 from app.core.images import MEDIA_TYPES, ImageFormat
+
+Background = Literal["auto", "opaque", "transparent"]
+OnPartial = Callable[[int, bytes], None]
+"""Takes a sketch: its place among the sketches of its image, from 0, and its bytes in whatever format they came."""
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", re.ASCII)
 
@@ -75,6 +80,15 @@ class DrawRequest:
 
     prompt: str
     size: Size
+    quality: str = "auto"
+    """Such as `high`; a hint for a provider that draws in one quality. `auto` leaves it to the provider."""
+    background: Background = "auto"
+    compression: int | None = None
+    """Of a JPEG or WebP, 0 to 100, as OpenAI counts it: 100 is the largest file; None leaves it to the encoder."""
+    on_partial: OnPartial | None = field(default=None, compare=False, repr=False)
+    """Called with each sketch that a provider sends before the image, where it can; a provider may send none."""
+    partials: int = 0
+    """How many sketches are asked for: 0 to 3."""
     budget: CallBudget = field(default_factory=CallBudget, compare=False, repr=False)
     """Shared by the images of one client request; by default an image has its own."""
     group: str = field(default="", compare=False, repr=False)
