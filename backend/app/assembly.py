@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
+from app.catalogue.configured import catalogue_of
+from app.catalogue.opened import open_catalogue
 from app.core.bounds import EdgeBounds
 from app.core.byte_budget import ByteBudget
 from app.core.clock import DatabaseClock
@@ -18,7 +20,7 @@ from app.core.fair_queue import FairPool, FairQueue
 from app.core.log_stream import dropped_lines_counted
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
-from app.core.security import KeyEnvironment, TokenKey
+from app.core.security import TokenKey
 from app.core.settings import ConfigurationError, Settings
 from app.core.shared_calls import SharedCalls
 from app.generations.callers import CallerCache
@@ -28,9 +30,6 @@ from app.generations.ledger import Ledger
 from app.generations.ledger.writer import Connect, Writer
 from app.generations.lifetime import lifetime_of
 from app.generations.sweep import Sweeper
-from app.providers import Provider
-from app.providers.configured import configured_provider
-from app.providers.stub import StubProvider
 from app.ratelimit import Limiter
 from app.ratelimit.fallback import FallbackLimiter
 from app.ratelimit.memory import MemoryLimiter
@@ -156,16 +155,17 @@ async def _ledger(settings: Settings, writer: Writer) -> AsyncIterator[Ledger]:
 async def _generations(
     settings: Settings, engine: AsyncEngine, ledger: Ledger, pools: _Pools, *, clock: DatabaseClock, metrics: Metrics
 ) -> AsyncIterator[Generations]:
-    """Provider and store of the settings, while a sweeper deletes images that no client can ask for any more."""
+    """Catalogue and store of the settings, while a sweeper deletes images that no client can ask for any more."""
     async with (
         monitored_store(settings) as store,
-        configured_provider(settings, drawing=pools.drawing, decoding=pools.decoding) as live,
+        open_catalogue(
+            catalogue_of(settings), settings, drawing=pools.drawing, decoding=pools.decoding, metrics=metrics
+        ) as catalogue,
     ):
-        providers: Mapping[KeyEnvironment, Provider] = {"live": live, "test": StubProvider(pools.drawing, like=live)}
         generations = Generations(
             sessions=_session_maker(engine),
             ledger=ledger,
-            providers=providers,
+            catalogue=catalogue,
             drawing=pools.drawing,
             decoding=pools.decoding,
             store=store,

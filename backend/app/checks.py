@@ -1,7 +1,8 @@
 """Tries the database, Redis, the store and the provider of the settings: for `nanobanana check` and before a start."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from ssl import SSLError
 from typing import TypeVar
 
@@ -10,14 +11,18 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app import migrations
+from app.catalogue.configured import catalogue_of
+from app.catalogue.model import Route
+from app.catalogue.opened import open_catalogue
+from app.catalogue.routing import OpenRoute
 from app.core.database_connection import is_shared_by_transaction
 from app.core.database_fitness import unfit_sentence
 from app.core.database_url import parse_database_url
 from app.core.db import DATABASE_ERRORS, connect_for_writing, create_engine
 from app.core.fair_queue import FairPool
+from app.core.metrics import Metrics
 from app.core.settings import ConfigurationError, Settings
 from app.providers import ProviderUnavailable
-from app.providers.configured import configured_provider
 from app.ratelimit.batches import RedisUnavailable
 from app.ratelimit.redis import ping_redis
 from app.storage import StoreUnavailable
@@ -26,6 +31,7 @@ from app.storage.filesystem import FilesystemStore
 
 Result = TypeVar("Result")
 
+_ROUTES_AT_A_TIME = 10
 _COMMAND_SECONDS_MAX = 86_400  # for all of a command; each of its statements has a deadline of its own
 
 
@@ -71,20 +77,47 @@ def check_store(settings: Settings) -> str:
 
 def check_provider(settings: Settings) -> str:
     """Raises ConfigurationError for wrong settings, DependencyUnavailable for a provider that cannot be used now."""
+    routes = asyncio.run(check_routes(settings))
+    if settings.models_file is None:
+        [only] = routes
+        if only.failure is not None:
+            raise DependencyUnavailable(f"{only.failure}.")
+        return f"{only.result} ({settings.image_provider})"
+    failures = [f"Route {each.route.name}: {each.failure}." for each in routes if each.failure is not None]
+    if failures:
+        raise DependencyUnavailable("\n".join(failures))
+    return f"ok ({len(routes)} routes)"
 
-    async def open_and_check() -> str:
-        pool = FairPool(threads=1, queue_max=1, name="check")
-        try:
-            async with configured_provider(settings, drawing=pool, decoding=pool) as provider:
-                return await provider.check()
-        finally:
-            pool.close()
 
+@dataclass(frozen=True)
+class RouteCheck:
+    """What a request that costs nothing has shown of a route: `result`, or the sentence in `failure`."""
+
+    model: str
+    route: Route
+    result: str = ""
+    failure: str | None = None
+
+
+async def check_routes(settings: Settings) -> Sequence[RouteCheck]:
+    """Tries every route of every model, some at a time. Raises ConfigurationError for wrong settings."""
+    catalogue = catalogue_of(settings)
+    turns = asyncio.Semaphore(_ROUTES_AT_A_TIME)
+
+    async def check(model: str, opened: OpenRoute) -> RouteCheck:
+        async with turns:
+            try:
+                return RouteCheck(model, opened.route, await opened.provider.check())
+            except ProviderUnavailable as error:
+                return RouteCheck(model, opened.route, failure=error.sentence)
+
+    pool = FairPool(threads=1, queue_max=1, name="check")
     try:
-        result = asyncio.run(open_and_check())
-    except ProviderUnavailable as error:
-        raise DependencyUnavailable(f"{error.sentence}.") from None
-    return f"{result} ({settings.image_provider})"
+        async with open_catalogue(catalogue, settings, drawing=pool, decoding=pool, metrics=Metrics()) as opened:
+            checks = [check(model, route) for model, routes in opened.routes.items() for route in routes]
+            return await asyncio.gather(*checks)
+    finally:
+        pool.close()
 
 
 CHECKS: Mapping[str, Callable[[Settings], str]] = {

@@ -17,6 +17,7 @@ from app.features.auth import api as auth
 from app.features.generate import api as generate
 from app.features.health import api as health
 from app.features.keys import api as keys
+from app.features.models import api as models
 from app.features.openai import api as openai
 from app.features.openai.dependencies import answer_error as openai_error
 from app.features.usage import api as usage
@@ -33,7 +34,7 @@ _DESCRIPTION = """An image-generation API platform that anyone can run: sign up,
 picture. Errors are `application/problem+json`, with a stable `code`."""
 
 _ERROR_FORMATS = (
-    (re.compile(re.escape(openai.ROUTE)), openai_error),
+    (re.compile(f"{re.escape(openai.ROUTE)}|{models.PATHS}"), openai_error),
     (console_errors.PATHS, console_errors.answer_error),
 )
 
@@ -78,7 +79,9 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
     )
     # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
     app.router.routes.extend(generate.fast_router.routes)
-    for router in (auth.router, keys.router, generate.router, openai.router, usage.router, health.router, *ROUTERS):
+    for each in (auth, keys, generate, models, openai, usage, health):
+        app.include_router(each.router)
+    for router in ROUTERS:
         app.include_router(router)
     add_reference(app)
     return app

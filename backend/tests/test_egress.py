@@ -8,11 +8,13 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from app.catalogue.configured import catalogue_of
+from app.catalogue.opened import open_catalogue
 from app.core.egress import Egress
 from app.core.fair_queue import FairPool
+from app.core.metrics import Metrics
 from app.core.settings import ConfigurationError, Settings
 from app.providers import DrawRequest, Provider, ProviderFailed, ProviderUnavailable, Size
-from app.providers.configured import configured_provider
 from app.storage import StoreUnavailable
 from app.storage.configured import configured_store
 from pydantic import SecretStr
@@ -71,8 +73,10 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 async def opened(settings: Settings) -> AsyncIterator[Provider]:
     pool = FairPool(threads=1, queue_max=10, name="decode")
     try:
-        async with configured_provider(settings, drawing=pool, decoding=pool) as provider:
-            yield provider
+        async with open_catalogue(
+            catalogue_of(settings), settings, drawing=pool, decoding=pool, metrics=Metrics()
+        ) as catalogue:
+            yield catalogue.routes["nano-banana"][0].provider
     finally:
         pool.close()
 

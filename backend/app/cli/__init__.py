@@ -1,4 +1,4 @@
-"""The command line: `nanobanana serve | migrate | check | settings | accounts | limits | usage | images`."""
+"""The command line: `nanobanana serve | migrate | check | settings | accounts | limits | models | usage | images`."""
 
 import click
 
@@ -7,6 +7,7 @@ from app.cli.check import check
 from app.cli.database import migrate
 from app.cli.images import images
 from app.cli.limits import limits
+from app.cli.models import models
 from app.cli.serve import serve
 from app.cli.settings import settings
 from app.cli.usage import usage
@@ -21,5 +22,5 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, check, settings, accounts, limits, usage, images):
+for command in (serve, migrate, check, settings, accounts, limits, models, usage, images):
     main.add_command(command)

@@ -7,7 +7,7 @@ import click
 
 from app.cli.database import run_on_database
 from app.cli.errors import errors_as_sentences
-from app.features.usage.service import find_days, find_differences
+from app.features.usage.service import Difference, find_days, find_differences
 
 
 @click.group()
@@ -25,6 +25,19 @@ def reconcile() -> None:
         days = run_on_database(find_days)
         differences = [found for day in days for found in run_on_database(partial(find_differences, day=day))]
         for found in differences:
-            click.echo(f"{found.date} {found.key_id}: counted {found.counted}, recorded {found.recorded}")
+            click.echo(f"{found.date} {found.key_id} {found.model}: {_sentence(found)}")
         click.echo(f"{len(days)} days compared, {len(differences)} differences.")
         sys.exit(1 if differences else 0)
+
+
+def _sentence(found: Difference) -> str:
+    pairs = {
+        "images": (found.counted, found.recorded),
+        "list amount": (found.counted_list_amount, found.recorded_list_amount),
+        "cost": (found.counted_cost, found.recorded_cost),
+    }
+    return "; ".join(
+        f"{name} counted {counted}, recorded {recorded}"
+        for name, (counted, recorded) in pairs.items()
+        if counted != recorded
+    )

@@ -10,6 +10,21 @@ from app.core.url_format import split_url
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 """The names of this machine: they are reached without the proxy, and may be reached without TLS."""
 
+DEFAULT_BASE_URLS = {"gemini": "https://generativelanguage.googleapis.com", "openai": "https://api.openai.com/v1"}
+
+
+def checked_base_url(value: str) -> str:
+    """The URL below which a provider is called. Raises ValueError for one by which a key could get to others."""
+    parts = split_url(value)
+    schemes = {"http", "https"} if parts.hostname in LOCAL_HOSTS else {"https"}
+    if not parts.hostname or parts.scheme not in schemes:
+        raise ValueError("must begin with https:// and a host, unless it is on this machine")
+    if parts.username is not None:
+        raise ValueError("must hold no user or password: the key is a setting of its own")
+    if "#" in value:
+        raise ValueError("must have no # in it: no path can be joined to it")
+    return value
+
 
 class ImageSettings(BaseModel):
     """Providers draw the images, and a store keeps them. Test keys always use the stub."""
@@ -17,6 +32,20 @@ class ImageSettings(BaseModel):
     image_provider: Literal["stub", "gemini", "openai"] = Field(
         default="stub",
         description="What draws for live keys: the built-in stub, Gemini, or any endpoint with OpenAI's image API.",
+    )
+    models_file: Path | None = Field(
+        default=None,
+        description=(
+            "A file in TOML of the models that callers can ask for, their prices, and the providers that draw them; "
+            "relative to `.env`. By default there is one model, `nano-banana`, drawn by `IMAGE_PROVIDER`."
+        ),
+    )
+    strict_model_names: bool = Field(
+        default=False,
+        description=(
+            "Without `MODELS_FILE`: refuse names such as `gpt-image-1` and `dall-e-3`, which unmodified clients ask "
+            "for. By default they mean the one model."
+        ),
     )
     generation_deadline_seconds: float = Field(
         default=60,
@@ -43,7 +72,7 @@ class ImageSettings(BaseModel):
         default=None, description="The key for Gemini, sent as `x-goog-api-key`, never in an address."
     )
     gemini_base_url: str = Field(
-        default="https://generativelanguage.googleapis.com",
+        default=DEFAULT_BASE_URLS["gemini"],
         description="Where Gemini is: `https`, unless it is on this machine.",
     )
     gemini_api_version: str = Field(default="v1beta", description="The version in Gemini's addresses.")
@@ -57,7 +86,7 @@ class ImageSettings(BaseModel):
     )
     openai_api_key: SecretStr | None = Field(default=None, description="The key for the OpenAI-compatible endpoint.")
     openai_base_url: str = Field(
-        default="https://api.openai.com/v1",
+        default=DEFAULT_BASE_URLS["openai"],
         description=(
             "Where the OpenAI-compatible endpoint is: `https`, unless it is on this machine. "
             "A query, such as `?api-version=X`, is sent with every call."
@@ -66,6 +95,13 @@ class ImageSettings(BaseModel):
     openai_model: str = Field(default="gpt-image-2.5-sunburst", description="The model of that endpoint that draws.")
     openai_sizes: str = Field(
         default="", description="The sizes that callers may ask for: `1024x1024, 1536x1024`. By default the usual ones."
+    )
+    openai_capabilities: str | None = Field(
+        default=None,
+        description=(
+            "What that endpoint takes besides prompt and size, comma-separated, of `quality`, `transparent`, "
+            "`compression` and `stream`. By default all of them at OpenAI itself, and none elsewhere."
+        ),
     )
     egress_proxy: SecretStr | None = Field(
         default=None,
@@ -112,15 +148,7 @@ class ImageSettings(BaseModel):
     @field_validator("gemini_base_url", "openai_base_url")
     @classmethod
     def _keeps_the_key_secret(cls, value: str) -> str:
-        parts = split_url(value)
-        schemes = {"http", "https"} if parts.hostname in LOCAL_HOSTS else {"https"}
-        if not parts.hostname or parts.scheme not in schemes:
-            raise ValueError("must begin with https:// and a host, unless it is on this machine")
-        if parts.username is not None:
-            raise ValueError("must hold no user or password: the key is a setting of its own")
-        if "#" in value:
-            raise ValueError("must have no # in it: no path can be joined to it")
-        return value
+        return checked_base_url(value)
 
     @field_validator("egress_proxy")
     @classmethod
@@ -145,11 +173,9 @@ class ImageSettings(BaseModel):
         """Whether the stub draws for live keys too, so that no image costs."""
         return self.image_provider == "stub"
 
-    @property
-    def provider_calls_max_of_account(self) -> int:
-        """How many images of one account a provider draws for one process at a time."""
-        most = self.provider_calls_max
-        return min(self.provider_calls_max_per_account or -(-most // 2), most)
+    def share_of_account(self, calls_max: int) -> int:
+        """How many images of one account a provider draws for one process at a time, of `calls_max` in all."""
+        return min(self.provider_calls_max_per_account or -(-calls_max // 2), calls_max)
 
     @property
     def model(self) -> str:

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest, multiprocess
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest, multiprocess
 
 from app.core.settings import ConfigurationError
 
@@ -49,6 +49,24 @@ class Metrics:
         self.connections_ended = self._counter(
             "connections_ended", "Connections that the server ended, by what their clients did not keep.", ["bound"]
         )
+
+        self.provider_tries = self._counter(
+            "provider_tries",
+            "Requests for an image at a route of the catalogue, by how they ended.",
+            ["route", "result"],
+        )
+        self._routes_open = Gauge(
+            "routes_open",
+            "Processes whose breaker of a route is open.",
+            ["route"],
+            namespace="nanobanana",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
+
+    def set_route_state(self, route: str, state: str) -> None:
+        """Records whether this process tries other routes before this one: `open` or `closed`."""
+        self._routes_open.labels(route).set(state == "open")
 
     def text(self) -> bytes:
         """All counters in Prometheus' text format."""

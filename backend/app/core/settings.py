@@ -191,7 +191,7 @@ class Settings(AccountSettings, ImageSettings, LimitSettings):
         except ValueError:
             raise ValueError("must be networks such as 10.0.0.0/8, separated by commas") from None
 
-    @field_validator("data_dir", "egress_ca_file")
+    @field_validator("data_dir", "egress_ca_file", "models_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         try:
@@ -248,12 +248,16 @@ def load_settings() -> Settings:
         env_file = locations.base_folder() / ".env"
         check_env_file(env_file)
         given = _Given(_env_file=env_file)
-        return Settings(**{name: getattr(given, name) for name in given.model_fields_set})
+        unknown = set(given.model_extra or ())
+        settings = Settings(**{name: getattr(given, name) for name in given.model_fields_set - unknown})
     except ValidationError as error:
         raise ConfigurationError("\n".join(_sentences(error))) from None
     except (UnreadableEnvFileError, FileNotFoundError) as error:  # or there is no working folder to look for it in
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(f"The settings in .env cannot be read: {reason}.") from None
+    if unknown and settings.models_file is None:  # else they may be keys that the file of models names
+        raise ConfigurationError("\n".join(map(unknown_setting, sorted(unknown))))
+    return settings
 
 
 def _spelled(value: object, field: FieldInfo | None) -> object:
@@ -262,8 +266,13 @@ def _spelled(value: object, field: FieldInfo | None) -> object:
     return next((choice for choice in choices if isinstance(value, str) and choice.lower() == value.lower()), value)
 
 
+def unknown_setting(name: str) -> str:
+    """The sentence about a name in .env that is no setting."""
+    return f"{name.upper()} is set in .env, but is no setting; `nanobanana settings` lists them all."
+
+
 class _Given(Settings, BaseSettings):
-    model_config = SettingsConfigDict(env_file_encoding="utf-8", extra="forbid")
+    model_config = SettingsConfigDict(env_file_encoding="utf-8", extra="allow")
 
 
 def _own_address(host: str, port: int) -> str:
@@ -277,10 +286,7 @@ def _sentences(error: ValidationError) -> Mapping[str, None]:
     sentences: dict[str, None] = {}
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
         name = str(problem["loc"][0]).upper() if problem["loc"] else "SETTINGS"
-        if problem["type"] == "extra_forbidden":
-            sentences[f"{name} is set in .env, but is no setting; `nanobanana settings` lists them all."] = None
-        else:
-            sentences[f"{name} {_PYDANTIC_SUBJECT.sub('', problem['msg'])}"] = None
+        sentences[f"{name} {_PYDANTIC_SUBJECT.sub('', problem['msg'])}"] = None
     return sentences
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Self
 
 from fastapi import Depends, Request
 
+from app.catalogue.model import ModelNotFound
+from app.catalogue.routing import Plan
 from app.core.errors import Invalid, InvalidRequest, Unavailable
 from app.features.dependencies import generations_of, services_of
 from app.features.keys.dependencies import cached_caller, fetch_caller
@@ -72,9 +74,18 @@ class Admission:
             self._services.limiter.release(slot, group=self._caller.account_id)
 
     @property
-    def is_drawn_for_free(self) -> bool:
-        """Whether this caller's images are a function of what is recorded, and may be drawn again at will."""
-        return self._services.generations.providers[self._caller.environment].is_deterministic
+    def currency(self) -> str | None:
+        """Of all prices; None where there are none."""
+        return self._services.generations.catalogue.catalogue.currency
+
+    def plan(self, spec: GenerationSpec) -> Plan | None:
+        """What the request comes to for this caller; None for what cannot be drawn, and is refused, or replayed from a
+        time when it could.
+        """
+        try:
+            return self._services.generations.catalogue.plan(spec.asked, self._caller.environment)
+        except (ModelNotFound, Invalid):
+            return None
 
     async def take_further(self, images: int) -> None:
         """Takes the units and slots of further images of the request. Raises Invalid for more than the limits ever let

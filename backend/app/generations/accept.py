@@ -1,39 +1,72 @@
 """What is recorded when a request is accepted: new ids, and the claim of its Idempotency-Key."""
 
 import json
+from collections.abc import Sequence
 from hashlib import sha256
 
+from app.catalogue.routing import Plan
 from app.core.security import new_timed_id
-from app.generations.ledger.queue import PendingRecord
-from app.generations.spec import MODEL, Caller, GenerationSpec
+from app.generations.ledger.queue import IdempotencyClaim, PendingRecord
+from app.generations.spec import Caller, GenerationSpec
+
+_LEGACY_MODELS = {None, "nano-banana"}
 
 
 def new_record(
-    caller: Caller, spec: GenerationSpec, *, provider: str, route: str, idempotency_key: str | None, now: float
+    caller: Caller, spec: GenerationSpec, plan: Plan, *, claim: IdempotencyClaim | None, now: float
 ) -> PendingRecord:
     """A request that is to be recorded as delivered, with an id for each image that begins with the time `now`. The ids
     are in order, so that the rows say which image of the request each is.
-
-    With an idempotency key it has a scope and a fingerprint: a later request of the account with the same scope is
-    answered by this one, if its fingerprint is the same too.
     """
-    record = PendingRecord(
+    return PendingRecord(
         sorted([new_timed_id("gen", now=now) for _ in range(spec.count)]),
         caller.key_id,
         caller.revision,
         spec.prompt,
         spec.size,
         spec.format,
-        MODEL,
-        provider,
+        plan.model.name,
+        plan.provider,
+        plan.quality,
+        plan.list_price,
+        claim=claim,
     )
-    if idempotency_key is not None:
-        # The id of the account's first user, whose end is the account's: as it was before there were accounts, so that
-        # claims of that time are found.
-        owner = f"usr_{caller.account_id.removeprefix('acc_')}"
-        record.scope = _digest(owner, caller.environment, route, idempotency_key)
-        record.fingerprint = _digest(spec.prompt, spec.size, spec.format, str(spec.count), str(spec.as_bytes))
-    return record
+
+
+def claim_of(
+    caller: Caller, spec: GenerationSpec, *, route: str, idempotency_key: str | None
+) -> IdempotencyClaim | None:
+    """The claim of an idempotency key, if there is one: a later request of the account with the same scope is answered
+    by this one, if its fingerprint is one of this one's.
+
+    The fingerprint is of the request as it was sent, so that a replay outlives what it names; what is left out, or asks
+    for nothing, is not in it. The second fingerprint is what the version before, which did not know a model's name,
+    has recorded for the same request.
+    """
+    if idempotency_key is None:
+        return None
+    # The id of the account's first user, whose end is the account's: as it was before there were accounts, so that
+    # claims of that time are found.
+    owner = f"usr_{caller.account_id.removeprefix('acc_')}"
+    scope = _digest(owner, caller.environment, route, idempotency_key)
+    image = spec.prompt, spec.size, spec.format, str(spec.count)
+    before, added = _digest(*image, str(spec.as_bytes)), _added_since(spec)
+    if not added:
+        return IdempotencyClaim(scope, [before])
+    fingerprint = _digest("2", *image, *added)
+    is_known_before = added == [f"model {spec.model}"] and spec.model in _LEGACY_MODELS
+    return IdempotencyClaim(scope, [fingerprint, before] if is_known_before else [fingerprint])
+
+
+def _added_since(spec: GenerationSpec) -> Sequence[str]:
+    """What the request asks for that the version before did not take."""
+    asked = {
+        "model": spec.model,
+        "quality": None if spec.quality == "auto" else spec.quality,
+        "background": "transparent" if spec.background == "transparent" else None,
+        "compression": spec.compression,
+    }
+    return [f"{name} {value}" for name, value in asked.items() if value is not None]
 
 
 def _digest(*parts: str) -> bytes:

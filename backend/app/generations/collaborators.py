@@ -1,21 +1,20 @@
 """What every generation is made with."""
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
+from app.catalogue.opened import OpenCatalogue
 from app.core.clock import DatabaseClock
 from app.core.db import SessionMaker
 from app.core.fair_queue import FairPool, FairQueue
 from app.core.images import ImageFormat
 from app.core.pool import BoundedPool, CancelScope
-from app.core.security import KeyEnvironment
 from app.core.shared_calls import SharedCalls
 from app.generations.drawn import DrawnImages
 from app.generations.ledger import Ledger
 from app.generations.lifetime import Lifetime
-from app.providers import Image, Provider
+from app.providers import Image
 from app.providers.decode import convert
 from app.storage.health import MonitoredStore
 
@@ -31,7 +30,7 @@ class Generations:
 
     sessions: SessionMaker
     ledger: Ledger
-    providers: Mapping[KeyEnvironment, Provider]
+    catalogue: OpenCatalogue
     drawing: FairPool
     decoding: BoundedPool
     store: MonitoredStore
@@ -49,13 +48,22 @@ class Generations:
         """Where anybody who knows the id sees the image."""
         return f"{self.public_url}/v1/images/{generation_id}.{image_format}"
 
-    async def convert(self, image: Image, image_format: ImageFormat, *, drawn_by: Provider, group: str = "") -> Image:
-        """The image in this format, converted in the threads of the provider that drew it. Raises Unavailable where it
-        has another, and too much waits to be converted.
+    async def convert(
+        self,
+        image: Image,
+        image_format: ImageFormat,
+        *,
+        compression: int | None = None,
+        is_free: bool = False,
+        group: str = "",
+    ) -> Image:
+        """The image in this format, converted in the threads for what was paid, or for what the stub draws for free.
+
+        Raises Unavailable where it has another, and too much waits to be converted.
         """
         if image.media_type == f"image/{image_format}":
             return image  # most have it: a thread would cost more than all the rest
-        work = partial(convert, image, image_format)
-        if drawn_by.is_deterministic:
+        work = partial(convert, image, image_format, compression=compression)
+        if is_free:
             return await self.drawing.run(work, group=group)
         return await self.decoding.run(work)

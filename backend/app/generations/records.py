@@ -8,6 +8,7 @@ from sqlalchemy import Text, column, func, select, true, update, values
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from app.catalogue.prices import format_amount
 from app.core.images import ImageFormat
 from app.core.security import KeyEnvironment, is_id
 from app.generations.collaborators import Generations
@@ -27,8 +28,13 @@ class GenerationRecord:
     id: str
     url: str
     prompt: str
+    model: str
     size: str
+    quality: str
     format: ImageFormat
+    price: str
+    """A decimal in `currency`, which is None where no model has a price."""
+    currency: str | None
     environment: KeyEnvironment
     key_id: str
     key_name: str
@@ -100,8 +106,12 @@ def _record(generations: Generations, generation: Generation, key: ApiKey) -> Ge
         id=generation.id,
         url=generations.url(generation.id, generation.format),
         prompt=generation.prompt,
+        model=generation.model,
         size=generation.size,
+        quality=generation.quality,
         format=generation.format,
+        price=format_amount(generation.list_price),
+        currency=generations.catalogue.catalogue.currency,
         environment=generation.environment,
         key_id=key.id,
         key_name=key.name,

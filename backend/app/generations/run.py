@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import uuid4
 
+from app.catalogue.routing import ImageTries, Plan, RoutedRequest
 from app.core.errors import ApiError, Unavailable, as_api_error
 from app.core.images import ImageFormat
 from app.core.logs import logger
 from app.generations import settle
 from app.generations.collaborators import Generations
-from app.generations.ledger.queue import Lease, PendingRecord, Recorded
+from app.generations.ledger.queue import ImageEnd, Lease, PendingRecord, Recorded
 from app.generations.spec import GenerationSpec, ImageError, image_name
-from app.providers import DrawRequest, Provider, ProviderFailed, ProviderTimeout, Size
+from app.providers import DrawRequest, Image, ProviderFailed, ProviderTimeout
 from app.providers.decode import InvalidImage
 from app.storage import StoreUnavailable
 
@@ -33,9 +34,7 @@ class Made(NamedTuple):
     """Those of the images that were drawn now and failed."""
 
 
-async def draw_and_record(
-    generations: Generations, provider: Provider, record: PendingRecord, spec: GenerationSpec, size: Size
-) -> Made:
+async def draw_and_record(generations: Generations, plan: Plan, record: PendingRecord, spec: GenerationSpec) -> Made:
     """The request, delivered, by a provider whose images are a function of what is recorded.
 
     Where their bytes are wanted they are drawn first: what cannot be drawn, or has lost its client, does not count.
@@ -43,14 +42,20 @@ async def draw_and_record(
     contents: Contents = ()
     if spec.as_bytes:
         deadline = asyncio.get_running_loop().time() + generations.lifetime.drawing_seconds
-        request = DrawRequest(spec.prompt, size)
+        request = DrawRequest(spec.prompt, plan.size, model=plan.model.name)
         async with generations.cancelled_on_disconnect():
-            contents = [await draw(generations, provider, request, record.format, deadline=deadline)] * spec.count
+            contents = [await draw_by_stub(generations, request, record.format, deadline=deadline)] * spec.count
     return Made(await generations.ledger.record(record), contents)
 
 
 async def record_and_draw(
-    generations: Generations, provider: Provider, record: PendingRecord, spec: GenerationSpec, request: DrawRequest
+    generations: Generations,
+    plan: Plan,
+    record: PendingRecord,
+    spec: GenerationSpec,
+    request: DrawRequest,
+    *,
+    account_id: str,
 ) -> Made:
     """The request, delivered: its key was active when it was recorded, its images are kept, and they count. Where only
     some of its images could be drawn and kept in time, these are delivered, and the others have failed.
@@ -67,37 +72,38 @@ async def record_and_draw(
     if recorded.is_replay:
         return Made(recorded, ())
     await _refuse_if_store_fails(generations, record)
-    drawing = _Drawing(generations, provider, request, record.format, deadline)
-    with _marking_what_may_be_paid(request):
+    routed = RoutedRequest(plan, request, account_id, deadline)
+    drawing = _Drawing(generations, routed, record.format, {each: ImageTries() for each in record.ids})
+    with _marking_what_may_be_paid(routed):
         await _draw_or_give_up(drawing, record)
-        await settle.deliver(generations, record, drawing.codes)
+        await settle.deliver(generations, record, drawing.ends())
     delivered = [each for each in record.ids if each not in drawing.errors]
     contents = [drawing.contents[each] for each in delivered] if spec.as_bytes else ()
-    codes = [(index, drawing.codes.get(each)) for index, each in enumerate(record.ids)]
+    errors = [(index, drawing.errors.get(each)) for index, each in enumerate(record.ids)]
     return Made(
         recorded._replace(ids=delivered),
         contents,
-        [ImageError(index, code) for index, code in codes if code is not None],
+        [ImageError(index, error.code) for index, error in errors if error is not None],
     )
 
 
 async def _refuse_if_store_fails(generations: Generations, record: PendingRecord) -> None:
     """What cannot be kept is not bought. Raises StoreUnavailable."""
     if generations.store.is_failing:
-        codes = dict.fromkeys(record.ids, StoreUnavailable.code)
-        await asyncio.shield(settle.fail(generations, record, codes))
+        ends = dict.fromkeys(record.ids, ImageEnd(StoreUnavailable.code, tries=0, cost=0))
+        await asyncio.shield(settle.fail(generations, record, ends))
         raise StoreUnavailable(retry_after_seconds=_STORE_RETRY_SECONDS)
 
 
 @contextmanager
-def _marking_what_may_be_paid(request: DrawRequest) -> Iterator[None]:
+def _marking_what_may_be_paid(routed: RoutedRequest) -> Iterator[None]:
     """Marks every error that leaves it as one after which the request may have been paid, whatever failed: provider,
     conversion, store or ledger. A client that repeats the request by itself would have it paid again.
     """
     try:
         yield
     except Exception as raised:
-        if not request.budget.may_have_been_paid:
+        if not routed.may_have_been_paid:
             raise
         error = as_api_error(raised)
         error.may_have_been_paid = True
@@ -112,34 +118,44 @@ class _Drawing:
     """The images of one request, as they are drawn and kept, each with an end of its own."""
 
     generations: Generations
-    provider: Provider
-    request: DrawRequest
+    routed: RoutedRequest
     format: ImageFormat
-    deadline: float
-    """By the event loop's clock, for all of them."""
+    tries: Mapping[str, ImageTries]
+    """What was tried for each, by id."""
     contents: dict[str, bytes] = field(default_factory=dict)
     """Of those that are kept, by id."""
     errors: dict[str, ApiError] = field(default_factory=dict)
     """Of those that have failed, by id, the first failure first."""
 
-    @property
-    def codes(self) -> Mapping[str, str]:
-        return {each: error.code for each, error in self.errors.items()}
+    def ends(self, *, if_undecided: str | None = None) -> Mapping[str, ImageEnd]:
+        """How each image ended, by id; one without an error is delivered, or failed with the code `if_undecided`."""
+        return {
+            each: ImageEnd(
+                self.errors[each].code if each in self.errors else if_undecided,
+                tries.route,
+                tries.provider,
+                tries.calls,
+                tries.cost,
+                tries.provider_request_id,
+            )
+            for each, tries in self.tries.items()
+        }
 
-    async def draw_all(self, ids: Sequence[str]) -> None:
+    async def draw_all(self) -> None:
         """Returns once each image is in `contents` or in `errors`. Where none is kept, raises the error that closed the
-        budget, or else the first.
+        request, or else the first.
         """
         async with asyncio.TaskGroup() as group:
-            for each in ids:
-                group.create_task(self._draw_and_keep(each))
+            for place, each in enumerate(self.tries):
+                group.create_task(self._draw_and_keep(each, place))
         if not self.contents:
-            raise self.request.budget.closed_by or next(iter(self.errors.values()))
+            raise self.routed.closed_by or next(iter(self.errors.values()))
 
-    async def _draw_and_keep(self, generation_id: str) -> None:
+    async def _draw_and_keep(self, generation_id: str, place: int) -> None:
         try:
-            async with asyncio.timeout_at(self.deadline):
-                content = await draw(self.generations, self.provider, self.request, self.format, deadline=self.deadline)
+            async with asyncio.timeout_at(self.routed.deadline):
+                image = await self.routed.draw(self.tries[generation_id], place=place)
+                content = await _converted(self.generations, image, self.format, self.routed)
                 await self._keep(generation_id, content)
         except TimeoutError:
             self.errors[generation_id] = ProviderTimeout()
@@ -155,32 +171,33 @@ class _Drawing:
         try:
             await self.generations.store.put(image_name(generation_id, self.format), content)
         except Exception as raised:
-            self.request.budget.close(as_api_error(raised))  # a further image would be paid for and not kept either
+            self.routed.close(as_api_error(raised))  # a further image would be paid for and not kept either
             raise
 
 
 async def _draw_or_give_up(drawing: _Drawing, record: PendingRecord) -> None:
     """Draws all images. Where none is kept the request is settled as failed, and an error of theirs raised."""
     try:
-        await drawing.draw_all(record.ids)
+        await drawing.draw_all()
     except BaseException:
-        codes = {**dict.fromkeys(record.ids, Unavailable.code), **drawing.codes}  # it may have been cancelled
-        await asyncio.shield(settle.give_up(drawing.generations, record, codes))
+        ends = drawing.ends(if_undecided=Unavailable.code)  # it may have been cancelled
+        await asyncio.shield(settle.give_up(drawing.generations, record, ends))
         raise
 
 
-async def draw(
-    generations: Generations,
-    provider: Provider,
-    request: DrawRequest,
-    image_format: ImageFormat,
-    *,
-    deadline: float,
-) -> bytes:
-    """One image in this format. Raises what `Provider.draw` raises, and ProviderFailed where it cannot be converted."""
-    image = await provider.draw(request, deadline=deadline)
+async def _converted(generations: Generations, image: Image, image_format: ImageFormat, routed: RoutedRequest) -> bytes:
+    """The image that was paid, in this format. Raises ProviderFailed where it cannot be decoded."""
     try:
-        return (await generations.convert(image, image_format, drawn_by=provider, group=request.group)).content
+        return (await generations.convert(image, image_format, compression=routed.request.compression)).content
     except InvalidImage:
-        logger.error("provider_image_not_decodable", provider=provider.name, bytes=len(image.content))
+        logger.error("provider_image_not_decodable", bytes=len(image.content))
         raise ProviderFailed from None
+
+
+async def draw_by_stub(
+    generations: Generations, request: DrawRequest, image_format: ImageFormat, *, deadline: float
+) -> bytes:
+    """One image of the stub in this format. Raises what `Provider.draw` raises."""
+    image = await generations.catalogue.stub.draw(request, deadline=deadline)
+    converted = await generations.convert(image, image_format, is_free=True, group=request.group)
+    return converted.content

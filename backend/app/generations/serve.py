@@ -13,7 +13,7 @@ from app.generations import thumbnails
 from app.generations.collaborators import Generations
 from app.generations.errors import ImageNotFound
 from app.generations.records import SHOWN
-from app.generations.run import draw
+from app.generations.run import draw_by_stub
 from app.generations.spec import Delivered, image_name
 from app.generations.thumbnails import Thumbnail
 from app.models import Generation
@@ -144,7 +144,7 @@ def _served(generation: Generation, image_format: str, width: int | None) -> Ser
 
 
 def _is_drawn_again(generations: Generations, image: ServedImage) -> bool:
-    return image.generation.provider == generations.providers["test"].name
+    return image.generation.provider == generations.catalogue.stub.name
 
 
 async def _fetch_drawn(generations: Generations, image: ServedImage, group: str) -> bytes:
@@ -156,5 +156,5 @@ async def _draw_again(generations: Generations, image: ServedImage, group: str) 
     if image.thumbnail is not None:
         whole = await _fetch_drawn(generations, ServedImage(generation), group)
         return await thumbnails.scale(generations, whole, image.thumbnail, group=group)
-    request = DrawRequest(generation.prompt, Size.of(generation.size), group=group)
-    return await draw(generations, generations.providers["test"], request, generation.format, deadline=math.inf)
+    request = DrawRequest(generation.prompt, Size.of(generation.size), model=generation.model, group=group)
+    return await draw_by_stub(generations, request, generation.format, deadline=math.inf)

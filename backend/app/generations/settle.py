@@ -6,37 +6,36 @@ from app.core.errors import Unavailable
 from app.core.logs import logger
 from app.generations.collaborators import Generations
 from app.generations.errors import IdempotencyKeyInUse, LeaseLostError
-from app.generations.ledger.queue import PendingRecord, PendingSettlement
+from app.generations.ledger.queue import ImageEnd, PendingRecord, PendingSettlement
 from app.generations.thumbnails import delete_with_thumbnails
 
 
-async def deliver(generations: Generations, record: PendingRecord, errors: Mapping[str, str]) -> None:
-    """Settles the request: once this returns its images count, on disk, but for those that have a code in `errors`, by
-    id; these have failed.
+async def deliver(generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd]) -> None:
+    """Settles the request: once this returns its images count, on disk, but for those whose end is an error.
 
     Raises IdempotencyKeyInUse, or Unavailable where it has no idempotency key, if its lease was over; then its images
     are forgotten. Raises what `Ledger.settle` raises.
     """
     try:
-        await generations.ledger.settle(PendingSettlement(record, errors))
+        await generations.ledger.settle(PendingSettlement(record, ends))
     except LeaseLostError:
         await _forget_images(generations, record)
         # With an idempotency key, a later call gets what the request that took over delivers; without, nothing did.
         raise (Unavailable() if record.scope is None else IdempotencyKeyInUse()) from None
 
 
-async def give_up(generations: Generations, record: PendingRecord, errors: Mapping[str, str]) -> None:
+async def give_up(generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd]) -> None:
     """Settles the request as failed, and deletes what was kept of it."""
-    await fail(generations, record, errors)
+    await fail(generations, record, ends)
     await _forget_images(generations, record)
 
 
-async def fail(generations: Generations, record: PendingRecord, errors: Mapping[str, str]) -> None:
+async def fail(generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd]) -> None:
     """Settles the request as failed, each image with its code, so that its idempotency key is free; where that cannot
     be done, it is swept when its lease is over.
     """
     try:
-        await generations.ledger.settle(PendingSettlement(record, errors))
+        await generations.ledger.settle(PendingSettlement(record, ends))
     except (Unavailable, LeaseLostError):
         logger.warning("generation_not_given_up", exc_info=True)
 

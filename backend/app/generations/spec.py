@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from app.catalogue.opened import Asked
 from app.core.images import ImageFormat
 from app.core.security import KeyEnvironment
+from app.providers import Background
 from app.ratelimit import Limit
-
-MODEL = "nano-banana"
-"""The name of the one model there is, whichever provider draws."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +33,21 @@ class GenerationSpec:
 
     prompt: str
     size: str
-    """As it was sent, such as `1024x1024`: the provider says whether it is one that can be drawn."""
+    """As it was sent, such as `1024x1024`: the catalogue says whether it is one that can be drawn."""
     format: ImageFormat = "png"
     count: int = 1
     as_bytes: bool = False
+    model: str | None = None
+    """As it was sent: a model's name or alias; None for the default model."""
+    quality: str = "auto"
+    background: Background = "auto"
+    compression: int | None = None
+    """Of a JPEG or WebP, 0 to 100; None for what the encoder does by itself."""
+
+    @property
+    def asked(self) -> Asked:
+        """What the catalogue has to say about."""
+        return Asked(self.model, self.size, self.quality, self.background)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,11 @@ class Delivered(NamedTuple):
     urls: Sequence[str]
     format: ImageFormat
     prompt: str
+    model: str
+    size: str
+    quality: str
+    list_price: int
+    """Of one image, in millionths of the deployment's currency."""
     created_at: datetime
     is_replay: bool
     contents: Sequence[bytes]

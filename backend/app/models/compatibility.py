@@ -1,7 +1,7 @@
 """What only the version before needs: it runs on this schema while a deployment is upgraded machine by machine.
 
-A later release drops all of it. The version before writes limits and `is_active` of users, inserts users, keys and
-generations without the columns that it does not know, and counts usage by key and day.
+A later release drops all of it. The version before writes limits and `is_active` of users, and inserts users, keys and
+generations without the columns that it does not know.
 """
 
 from sqlalchemy import Text, true
@@ -133,9 +133,6 @@ execute function end_lease_of_generation()
 
 _KEYS_OF_USER = "create index api_keys_of_user_idx on api_keys (user_id, created_at, id)"
 
-# What the version before counts on conflict of. As long as it is here, a key counts one model a day.
-_USAGE_OF_KEY_AND_DAY = "create unique index usage_of_key_and_day_idx on usage (key_id, day)"
-
 after_create(
     Base.metadata,
     _MAKE_ACCOUNT,
@@ -151,5 +148,4 @@ after_create(
     _END_LEASE,
     _LEASE_IS_ENDED,
     _KEYS_OF_USER,
-    _USAGE_OF_KEY_AND_DAY,
 )

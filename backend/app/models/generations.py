@@ -95,7 +95,11 @@ class Generation(Base):
     price: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     """What the account is charged for it."""
     cost: Mapped[int | None] = mapped_column(BigInteger)
-    """What the provider charges for it; null while that is not known."""
+    """What the calls for it may have cost at the providers, also where it failed; null while that is not known."""
+    tries: Mapped[int | None]
+    """How many calls to providers it took, on all routes; null where none was needed or that is not known."""
+    provider_request_id: Mapped[str | None] = mapped_column(Text)
+    """What the provider called its last call."""
 
 
 # Rows whose month has no partition yet. It stays empty: the months are made ahead.

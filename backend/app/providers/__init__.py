@@ -41,6 +41,13 @@ class Size(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
+class Repeats:
+    """How many calls of one client request were repeats of failed ones."""
+
+    count: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class CallBudget:
     """The calls to a provider that one client request of an account may cost, over all its images.
 
@@ -49,7 +56,8 @@ class CallBudget:
     """
 
     account_id: str = ""
-    repeats: int = 0
+    repeats: Repeats = field(default_factory=Repeats)
+    """Shared with the budgets of the same client request at other routes."""
     closed_by: ApiError | None = None
     """The error of one image that each further image would fail with too: no further call is sent."""
     may_have_been_paid: bool = False
@@ -61,9 +69,9 @@ class CallBudget:
 
     def take_repeat(self, repeats_max: int) -> bool:
         """Counts one more call after a failed one, and returns True; or returns False where none is allowed."""
-        if self.closed_by is not None or self.repeats >= repeats_max:
+        if self.closed_by is not None or self.repeats.count >= repeats_max:
             return False
-        self.repeats += 1
+        self.repeats.count += 1
         return True
 
     def close(self, error: ApiError) -> None:

@@ -55,6 +55,17 @@ class Bounds:
 _DIRECT = Egress()
 
 
+class SharedUpstream:
+    """What all providers of a process share: the certificates that they trust, and the memory for responses."""
+
+    def __init__(self, egress: Egress = _DIRECT, *, held_bytes_max: int = Bounds.held_bytes_max) -> None:
+        self.egress = egress
+        self.memory = ResponseMemory(held_bytes_max)
+        self.ssl_context = httpx2.create_ssl_context(trust_env=False)
+        if egress.certificates is not None:
+            self.ssl_context.load_verify_locations(cadata=egress.certificates)
+
+
 class Upstream:
     """Sends calls to one provider. Redirects, cookies and the environment's proxies, certificates and passwords are not
     followed.
@@ -62,15 +73,15 @@ class Upstream:
     No error holds a request, a response or an address, not even as its cause: a request's headers carry the key.
     """
 
-    def __init__(self, bounds: Bounds, *, egress: Egress = _DIRECT) -> None:
+    def __init__(self, bounds: Bounds, shared: SharedUpstream | None = None) -> None:
+        """Without `shared`, it shares nothing with another."""
+        shared = shared or SharedUpstream(held_bytes_max=bounds.held_bytes_max)
         self._bounds = bounds
         self._slots = AccountSlots(bounds.calls_max, bounds.account_calls_max)
-        self._memory = ResponseMemory(bounds.held_bytes_max)
-        ssl_context = httpx2.create_ssl_context(trust_env=False)
-        if egress.certificates is not None:
-            ssl_context.load_verify_locations(cadata=egress.certificates)
-        self._connections = _Connections(ssl_context)
-        self._proxied = None if egress.proxy is None else _Connections(ssl_context, egress.proxy.get_secret_value())
+        self._memory = shared.memory
+        proxy = shared.egress.proxy
+        self._connections = _Connections(shared.ssl_context)
+        self._proxied = None if proxy is None else _Connections(shared.ssl_context, proxy.get_secret_value())
 
     @property
     def bytes_max(self) -> int:

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from app.generations.errors import LeaseLostError
 from app.generations.ledger import Ledger
-from app.generations.ledger.queue import Lease, PendingRecord, PendingSettlement
+from app.generations.ledger.queue import IdempotencyClaim, ImageEnd, Lease, PendingRecord, PendingSettlement
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from tests.features.usage.recorded import new_record, total
@@ -69,10 +69,10 @@ async def test_only_the_worker_that_has_the_lease_settles(
     stranger = _leased(key)
     stranger.ids = record.ids
     with pytest.raises(LeaseLostError):
-        await ledger.settle(PendingSettlement(recorded=stranger, errors={}))
+        await ledger.settle(PendingSettlement(recorded=stranger, ends={}))
     assert await database.fetchval(_STATUS, record.id) == "processing"
     assert await total(database, key) == 0
-    await ledger.settle(PendingSettlement(recorded=record, errors={}))
+    await ledger.settle(PendingSettlement(recorded=record, ends={}))
     assert await database.fetchval(_STATUS, record.id) == "delivered"
     assert await total(database, key) == 1
 
@@ -83,13 +83,13 @@ async def test_of_several_images_those_that_were_delivered_count_and_are_replaye
 ) -> None:
     first = _leased(key)
     first.ids = [*first.ids, *(new_record(key).id for _ in range(2))]
-    first.scope = first.fingerprint = uuid4().bytes * 2
+    first.claim = IdempotencyClaim(uuid4().bytes * 2, [uuid4().bytes * 2])
     await ledger.record(first)
-    failed = dict.fromkeys(first.ids[: 3 - delivered], "provider_failed")
-    await ledger.settle(PendingSettlement(recorded=first, errors=failed))
+    failed = dict.fromkeys(first.ids[: 3 - delivered], ImageEnd("provider_failed"))
+    await ledger.settle(PendingSettlement(recorded=first, ends=failed))
     assert await total(database, key) == delivered
     again = _leased(key)
-    again.scope, again.fingerprint = first.scope, first.fingerprint
+    again.claim = first.claim
     recorded = await ledger.record(again)
     assert (recorded.is_replay, list(recorded.ids)) == (
         (True, list(first.ids[3 - delivered :])) if delivered else (False, list(again.ids))
@@ -102,14 +102,17 @@ async def test_a_settlement_in_part_that_is_sent_again_changes_nothing_and_one_u
     record, stranger = _leased(key), _leased(key)
     record.ids = stranger.ids = sorted(new_record(key).id for _ in range(3))
     await ledger.record(record)
-    errors = {record.ids[0]: "provider_failed", record.ids[2]: "provider_timeout"}
+    ends = {record.ids[0]: ImageEnd("provider_failed"), record.ids[2]: ImageEnd("provider_timeout")}
     for _ in range(2):
-        await ledger.settle(PendingSettlement(recorded=record, errors=errors))
+        await ledger.settle(PendingSettlement(recorded=record, ends=ends))
         with pytest.raises(LeaseLostError):
-            await ledger.settle(PendingSettlement(recorded=stranger, errors=errors))
+            await ledger.settle(PendingSettlement(recorded=stranger, ends=ends))
         rows = await database.fetch("select status, error from generations where key_id = $1 order by id", key.id)
-        ends = [("failed", "provider_failed"), ("delivered", None), ("failed", "provider_timeout")]
-        assert [tuple(row) for row in rows] == ends
+        assert [tuple(row) for row in rows] == [
+            ("failed", "provider_failed"),
+            ("delivered", None),
+            ("failed", "provider_timeout"),
+        ]
         assert await total(database, key) == 1
 
 
@@ -120,11 +123,11 @@ async def test_a_generation_whose_worker_died_is_lost_when_its_lease_is_over(
     assert (await client.get("/health")).status_code == 200  # an application's ledger sweeps
     record = _leased(key, seconds=0.1)
     if with_claim:
-        record.scope = record.fingerprint = uuid4().bytes * 2
+        record.claim = IdempotencyClaim(uuid4().bytes * 2, [uuid4().bytes * 2])
     await ledger.record(record)
     await _until(database, record.id, "lost")
     with pytest.raises(LeaseLostError):
-        await ledger.settle(PendingSettlement(recorded=record, errors={}))
+        await ledger.settle(PendingSettlement(recorded=record, ends={}))
     assert await database.fetchval(_STATUS, record.id) == "lost"
     assert await total(database, key) == 0
 

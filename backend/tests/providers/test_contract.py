@@ -7,7 +7,6 @@ import pytest
 from app.core.errors import Unavailable
 from app.core.fair_queue import FairPool
 from app.providers import DrawRequest, Provider, ProviderTimeout, Size
-from app.providers.gemini import GeminiProvider
 from app.providers.stub import StubProvider
 from PIL import Image
 from tests.providers.remote import banana, soon
@@ -63,16 +62,6 @@ async def test_the_stub_draws_the_same_bytes_for_the_same_request(stub: StubProv
     request = DrawRequest("A cute banana", Size(128, 96))
     first, second = await asyncio.gather(stub.draw(request, deadline=soon()), stub.draw(request, deadline=soon()))
     assert first == second
-
-
-async def test_the_stub_takes_and_draws_the_sizes_of_the_provider_it_stands_in_for(
-    pool: FairPool, gemini: GeminiProvider
-) -> None:
-    stub, refused = StubProvider(pool, like=gemini), Size(64, 64)
-    assert stub.refusal(refused) == gemini.refusal(refused) is not None
-    image = await stub.draw(DrawRequest("A cute banana", Size(2520, 1080)), deadline=soon())
-    with Image.open(BytesIO(image.content)) as opened:
-        assert opened.size == (2520, 1080)
 
 
 async def test_requests_beyond_the_queue_are_refused_at_once() -> None:

@@ -68,7 +68,7 @@ async def _open_example(generations: Generations, name: str, group: str, start: 
 
 async def _draw_example(generations: Generations, name: str, group: str) -> bytes:
     request = DrawRequest(_EXAMPLES[name], _EXAMPLE_SIZE, group=group)
-    return (await generations.providers["test"].draw(request, deadline=math.inf)).content
+    return (await generations.catalogue.stub.draw(request, deadline=math.inf)).content
 
 
 async def _find_example_size(generations: Generations, name: str) -> int | None:

@@ -55,12 +55,12 @@ async def _render(
             database, account_id=session.user.account_id, include_revoked=False, after=None, limit=PAGE_SIZE_MAX
         )
     request = session.request
-    provider = services_of(request).generations.providers["live"]
+    model = services_of(request).generations.catalogue.catalogue.find(None)
     return session.render(
         page.template,
         form=form_state,
         keys=own_keys,
-        sizes=[size for size in _SIZES if provider.refusal(Size.parse(size)) is None],
+        sizes=[size for size in _SIZES if not model.sizes or Size.of(size) in model.sizes],
         selected={"key_id": query_value(request, "key_id") or "", **form_state.values},
         # The form keeps its id until its generation is delivered: sent again after an error, it is the same request.
         form_id=(generation is None and form_state.values.get("form_id")) or secrets.token_urlsafe(16),

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from app.catalogue.model import ModelNotFound
 from app.core.errors import ConcurrencyLimited, Invalid, RateLimited
 from app.core.images import MEDIA_TYPES
 from app.features.admission import IDEMPOTENCY_KEY, admit
@@ -52,6 +53,7 @@ fast_router = APIRouter(
         IdempotencyKeyInUse,
         ImageDeleted,
         OutcomeUnknown,
+        ModelNotFound,
         *PROVIDER_PROBLEMS,
         *BODY_PROBLEMS,
     ),
@@ -60,13 +62,15 @@ fast_router = APIRouter(
 async def generate(request: Request) -> JSONBytes:
     """Make a picture from a prompt.
 
+    `model` is one that `GET /v1/models` lists.
+
     `size` is honoured exactly or refused. A 200 is recorded and counted before it is sent. With an `Idempotency-Key` a
     retry within a day gets the same picture again, which is not counted twice.
     """
     async with await admit(request) as admission:
         sent = await _read_body(request)
         delivered = await admission.generate(sent.spec, route="/v1/generate")
-    return JSONBytes(GenerationPublic.write(delivered))
+    return JSONBytes(GenerationPublic.write(delivered, currency=admission.currency))
 
 
 _read_body = JSONBody(GenerationCreate)

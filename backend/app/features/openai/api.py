@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter, Depends, Response
 
+from app.catalogue.model import ModelNotFound
 from app.core.errors import ConcurrencyLimited, RateLimited
 from app.features.admission import IDEMPOTENCY_KEY, CurrentAdmission
 from app.features.dependencies import CurrentGenerations
 from app.features.keys.dependencies import bearer
-from app.features.openai import service
 from app.features.openai.answers import images_answer
 from app.features.openai.dependencies import AdmittedSpec, AnswerMemory, problems
 from app.features.openai.schemas import Images
@@ -38,7 +38,7 @@ router = APIRouter(tags=["OpenAI"])
         IdempotencyKeyInUse,
         ImageDeleted,
         OutcomeUnknown,
-        service.ModelNotFound,
+        ModelNotFound,
         *PROVIDER_PROBLEMS,
         *BODY_PROBLEMS,
     ),

@@ -13,7 +13,6 @@ from app.features.dependencies import CurrentServices
 from app.features.openai import service
 from app.features.openai.answers import SENDING_BYTES
 from app.features.openai.schemas import ImageGenerate
-from app.generations.service import supported_size
 from app.generations.spec import GenerationSpec
 from app.web import openapi
 from app.web.body import json_body
@@ -24,10 +23,10 @@ async def _admitted_spec(
     admission: CurrentAdmission,
     sent: Annotated[ImageGenerate, json_body(ImageGenerate)],
 ) -> GenerationSpec:
-    service.check_model(sent.model, configured=services.settings.model)
     service.check_honoured(sent.not_to_be_honoured)
-    await admission.take_further(sent.spec.count - 1)
-    return sent.spec
+    spec = service.with_answer_kind(sent.spec, services.generations.catalogue.catalogue, asked=sent.response_format)
+    await admission.take_further(spec.count - 1)
+    return spec
 
 
 AdmittedSpec = Annotated[GenerationSpec, Depends(_admitted_spec)]
@@ -37,12 +36,12 @@ AdmittedSpec = Annotated[GenerationSpec, Depends(_admitted_spec)]
 async def _answer_memory(
     services: CurrentServices, admission: CurrentAdmission, spec: AdmittedSpec
 ) -> AsyncIterator[ByteShare]:
-    is_free = admission.is_drawn_for_free
+    plan = admission.plan(spec)
+    is_free = plan is None or plan.is_free
     with (services.free_answer_memory if is_free else services.paid_answer_memory).share() as memory:
-        if spec.as_bytes and is_free:
-            size = supported_size(services.generations, spec.size)
+        if spec.as_bytes and plan is not None and plan.is_free:
             # An image of the stub has about a byte a pixel at most, and all images of a request are the same bytes.
-            needed = SENDING_BYTES + size.width * size.height
+            needed = SENDING_BYTES + plan.size.width * plan.size.height
             if not memory.hold(needed):
                 raise Unavailable
         yield memory
@@ -51,8 +50,7 @@ async def _answer_memory(
 AnswerMemory = Annotated[ByteShare, Depends(_answer_memory)]
 """The answer's share of the memory for answers, until it was sent. Images that are paid wait for it in the store.
 
-For images of the stub, before they are drawn: raises Unavailable where none is left, and Invalid for a size that cannot
-be drawn.
+For images of the stub, before they are drawn: raises Unavailable where none is left.
 """
 
 

@@ -64,6 +64,7 @@ class ImageGenerate(Body):
             self.output_format or "png",
             self.n or 1,
             as_bytes=self.response_format == "b64_json",
+            model=self.model,
         )
 
     @property

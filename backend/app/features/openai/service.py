@@ -1,13 +1,11 @@
 """What the twin adds to the service that it shares: models by name, what cannot be honoured, errors in its format."""
 
+from dataclasses import replace
 from typing import Any
 
-from app.core.errors import ApiError, InvalidRequest, NotFound
-from app.generations.spec import MODEL
-
-
-class ModelNotFound(NotFound):
-    code, detail, parameter = "model_not_found", "There is no such model", "model"
+from app.catalogue.model import Catalogue, ModelNotFound, answer_kind
+from app.core.errors import ApiError, InvalidRequest
+from app.generations.spec import GenerationSpec
 
 
 class UnsupportedParameter(InvalidRequest):
@@ -18,10 +16,16 @@ class UnsupportedParameter(InvalidRequest):
         self.parameter = parameter
 
 
-def check_model(model: str | None, *, configured: str) -> None:
-    """Raises ModelNotFound for a model other than ours."""
-    if model not in {None, MODEL, configured}:
-        raise ModelNotFound
+def with_answer_kind(spec: GenerationSpec, catalogue: Catalogue, *, asked: str | None) -> GenerationSpec:
+    """The request with bytes in its answer where it asks for them, or does not say and its model's clients want them.
+
+    A model that there is not is refused later, once its Idempotency-Key was looked up.
+    """
+    try:
+        model = catalogue.find(spec.model)
+    except ModelNotFound:
+        model = None
+    return replace(spec, as_bytes=(asked or answer_kind(model, spec.model)) == "b64_json")
 
 
 def check_honoured(parameter: str | None) -> None:

@@ -28,6 +28,7 @@ async def list_usage(
     session: Session,
 ) -> list[UsagePublic]:
     """List how many pictures each key delivered on each UTC day, newest first; `from` and `to` are both included.
+    With `group_by`, one row for each day, key or model instead.
 
     Test keys count too, marked by their environment, and never cost.
     """
@@ -40,5 +41,7 @@ async def list_usage(
         after=query.after,
         limit=query.limit + 1,
         today=datetime.fromtimestamp(services.clock(), UTC).date(),
+        group_by=query.group_by,
     )
-    return [UsagePublic.model_validate(row) for row in one_page(request, rows, query=query)]
+    currency = services.generations.catalogue.catalogue.currency
+    return [UsagePublic.of(row, currency=currency) for row in one_page(request, rows, query=query)]

@@ -2,12 +2,14 @@
 
 import re
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field
 
+from app.catalogue.prices import format_amount
 from app.core.schemas import Answer, QueryInt
 from app.core.security import KeyEnvironment
+from app.features.usage.service import GroupBy, UsageRow
 from app.web.pagination import PAGE_SIZE_MAX, PageQuery
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
@@ -30,12 +32,31 @@ class UsageQuery(PageQuery):
     first: Day | None = Field(default=None, alias="from", description="The first day, UTC. By default 29 before `to`.")
     last: Day | None = Field(default=None, alias="to", description="The last day, UTC. By default today.")
     key_id: str | None = Field(default=None, description="Only this key.")
+    group_by: GroupBy | None = Field(
+        default=None, description="One row for each day, key or model. By default one for each day and key."
+    )
 
 
 class UsagePublic(Answer):
-    """How many pictures a key delivered on one UTC day."""
+    """How many pictures were delivered; what the rows are not divided by is null."""
 
-    date: date
-    key_id: str = Field(examples=["key_28fm63cjp43w44255s68"])
-    environment: KeyEnvironment
+    date: date | None
+    key_id: str | None = Field(examples=["key_28fm63cjp43w44255s68"])
+    environment: KeyEnvironment | None
+    model: str | None = Field(examples=["nano-banana"])
     images: int
+    list_amount: str = Field(description="The sum of the pictures' prices by the models' list.", examples=["1.25"])
+    currency: str | None = Field(description="Of the sum; null where no model has a price.", examples=["USD"])
+
+    @classmethod
+    def of(cls, row: UsageRow, *, currency: str | None) -> Self:
+        """The row as callers see it: nothing of costs."""
+        return cls(
+            date=row.date,
+            key_id=row.key_id,
+            environment=row.environment,
+            model=row.model,
+            images=row.images,
+            list_amount=format_amount(row.list_amount),
+            currency=currency,
+        )

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Literal
 
-from sqlalchemy import BigInteger, case, cast, func, select, text, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Null, case, cast, func, null, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.core.cursor import Cursor
 from app.core.errors import Invalid
@@ -16,37 +18,48 @@ from app.models import ApiKey, Generation, Usage
 DAYS_DEFAULT = 30
 _DAY = timedelta(days=1)
 
+GroupBy = Literal["day", "key", "model"]
+
+_FIRST_DAY = date(1970, 1, 1)
+
 _DIFFERENCES = """
 with recorded as (
-  select key_id, model, count(*) as pictures from generations
+  select key_id, model, count(*) as pictures, sum(list_price) as list_amount, coalesce(sum(cost), 0) as cost
+  from generations
   where id >= :low and id < :high and status = 'delivered' and (delivered_at at time zone 'UTC')::date = :day
   group by key_id, model
 ), counted as (
-  select key_id, model, pictures from usage where day = :day
+  select key_id, model, pictures, list_amount, cost from usage where day = :day
 )
-select key_id, coalesce(c.pictures, 0), coalesce(r.pictures, 0)
+select key_id, model, coalesce(c.pictures, 0), coalesce(r.pictures, 0), coalesce(c.list_amount, 0),
+  coalesce(r.list_amount, 0)::bigint, coalesce(c.cost, 0), coalesce(r.cost, 0)::bigint
 from counted c full join recorded r using (key_id, model)
-where c.pictures is distinct from r.pictures order by key_id
+where (c.pictures, c.list_amount, c.cost) is distinct from (r.pictures, r.list_amount, r.cost) order by key_id, model
 """
 
 
 @dataclass(frozen=True)
-class DailyUsage:
-    """How many images one key delivered on one UTC day."""
+class UsageRow:
+    """How many images were delivered, and the sum of their list prices in millionths: on one UTC day, with one key or
+    with one model, where these are not None.
+    """
 
-    date: date
-    key_id: str
-    environment: KeyEnvironment
+    date: date | None
+    key_id: str | None
+    key_name: str | None
+    environment: KeyEnvironment | None
+    model: str | None
     images: int
-    key_name: str
+    list_amount: int
 
     @property
     def id(self) -> str:
-        return self.key_id
+        return self.key_id or self.model or ""
 
     @property
     def created_at(self) -> datetime:
-        return datetime(self.date.year, self.date.month, self.date.day, tzinfo=UTC)
+        day = self.date or _FIRST_DAY
+        return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -62,12 +75,19 @@ class Share:
 
 @dataclass(frozen=True)
 class Difference:
-    """A key and a UTC day whose counter differs from the number of delivered generations in the ledger."""
+    """A key, a model and a UTC day whose counters differ from the delivered generations in the ledger: their number,
+    and the sums of their list prices and costs in millionths.
+    """
 
     date: date
     key_id: str
+    model: str
     counted: int
     recorded: int
+    counted_list_amount: int
+    recorded_list_amount: int
+    counted_cost: int
+    recorded_cost: int
 
 
 async def find_usage(
@@ -80,9 +100,10 @@ async def find_usage(
     after: Cursor | None,
     limit: int,
     today: date,
-) -> Sequence[DailyUsage]:
-    """The account's usage from `first` to `last`, both included, newest first: at most `limit` rows, of those that
-    follow `after`.
+    group_by: GroupBy | None = None,
+) -> Sequence[UsageRow]:
+    """The account's usage from `first` to `last`, both included, newest first: a row for each day and key, or for each
+    day, key or model alone; at most `limit` rows, of those that follow `after`.
 
     Raises Invalid for days in the wrong order, and KeyNotFound for a key of another account.
     """
@@ -93,18 +114,31 @@ async def find_usage(
         raise Invalid([{"parameter": "from", "detail": "Must not be after `to`"}])
     if key_id is not None:
         await _check_owner(session, account_id=account_id, key_id=key_id)
+    by_day, by_key, by_model = group_by in {None, "day"}, group_by in {None, "key"}, group_by == "model"
+    columns = (
+        Usage.day if by_day else null(),
+        *((Usage.key_id, ApiKey.name, ApiKey.environment) if by_key else (null(), null(), null())),
+        Usage.model if by_model else null(),
+    )
     statement = (
-        select(Usage.day, Usage.key_id, ApiKey.environment, cast(func.sum(Usage.pictures), BigInteger), ApiKey.name)
+        select(*columns, _total(Usage.pictures), _total(Usage.list_amount))
         .join(ApiKey, ApiKey.id == Usage.key_id)
         .where(ApiKey.account_id == account_id, Usage.day.between(first, last))
     )
     if key_id is not None:
         statement = statement.where(Usage.key_id == key_id)
+    order = {Usage.day: by_day, Usage.key_id: by_key, Usage.model: by_model}
+    ordered_by = [column for column, is_grouped in order.items() if is_grouped]
     if after is not None:
-        statement = statement.where(tuple_(Usage.day, Usage.key_id) < tuple_(after.created_at.date(), after.id))
-    by_day_and_key = statement.group_by(Usage.day, Usage.key_id, ApiKey.environment, ApiKey.name)
-    newest_first = by_day_and_key.order_by(Usage.day.desc(), Usage.key_id.desc()).limit(limit)
-    return [DailyUsage(*row) for row in await session.execute(newest_first)]
+        position = [after.created_at.date() if column is Usage.day else after.id for column in ordered_by]
+        statement = statement.where(tuple_(*ordered_by) < tuple_(*position))
+    grouped = statement.group_by(*(column for column in columns if not isinstance(column, Null)))
+    newest_first = grouped.order_by(*(column.desc() for column in ordered_by)).limit(limit)
+    return [UsageRow(*row) for row in await session.execute(newest_first)]
+
+
+def _total(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
+    return cast(func.sum(column), BigInteger)
 
 
 async def find_shares(

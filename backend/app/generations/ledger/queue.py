@@ -54,6 +54,17 @@ class Recorded(NamedTuple):
     is_replay: bool = False
 
 
+class IdempotencyClaim(NamedTuple):
+    """The use of an idempotency key: `scope` (32 bytes) names key, account, environment and route.
+
+    The first of `fingerprints` (32 bytes each) is recorded; a claim that was recorded with any of them is of the same
+    request.
+    """
+
+    scope: bytes
+    fingerprints: Sequence[bytes]
+
+
 class RecordRow(NamedTuple):
     """One image of a request, with the names of the parameters of `record.sql`."""
 
@@ -66,14 +77,20 @@ class RecordRow(NamedTuple):
     format: ImageFormat
     model: str
     provider: str
+    quality: str
+    list_price: int
     lease: UUID | None
     lease_seconds: float | None
     scope: bytes | None
     fingerprint: bytes | None
 
 
-RECORD_WORDS = frozenset({"id", "request_id", "key_id", "revision", "size", "format", "model", "provider"})
+RECORD_WORDS = frozenset(
+    {"id", "request_id", "key_id", "revision", "size", "format", "model", "provider", "quality", "list_price"}
+)
 """The columns whose values `record.sql` takes as one text, with a space between: the driver encodes arrays slowly."""
+RECORD_DEFAULTS = {"quality": "auto", "list_price": 0}
+"""The columns that `record.sql` takes as null where every value is this."""
 
 
 class SettleRow(NamedTuple):
@@ -84,7 +101,28 @@ class SettleRow(NamedTuple):
     key_id: str
     lease: UUID
     error: str | None
+    route: str | None
+    provider: str | None
+    tries: int | None
+    cost: int | None
+    provider_request_id: str | None
     scope: bytes | None
+
+
+class ImageEnd(NamedTuple):
+    """How one image ended: with the code of its error, or delivered; by which route and provider, after how many calls,
+    and what these cost, in millionths of the currency. None for what is not known.
+    """
+
+    error: str | None = None
+    route: str | None = None
+    provider: str | None = None
+    tries: int | None = None
+    cost: int | None = None
+    provider_request_id: str | None = None
+
+
+_DELIVERED = ImageEnd()
 
 
 @dataclass(slots=True)
@@ -92,8 +130,7 @@ class PendingRecord(Pending[Recorded]):
     """A request that is to be recorded: as delivered, or, with a lease, as still to be drawn.
 
     `ids` are those of its images; the first names the request. `revision` is the one of its key that admission saw.
-    `scope` (32 bytes, or None without an Idempotency-Key) names the claim that goes with it, `fingerprint` (32 bytes)
-    the request that may claim it again.
+    `list_price` is for one image, in millionths of the currency. `claim` is None without an Idempotency-Key.
     """
 
     ids: Sequence[str]
@@ -104,30 +141,35 @@ class PendingRecord(Pending[Recorded]):
     format: ImageFormat
     model: str
     provider: str
+    quality: str = "auto"
+    list_price: int = 0
     lease: Lease | None = None
-    scope: bytes | None = None
-    fingerprint: bytes | None = None
+    claim: IdempotencyClaim | None = None
 
     @property
     def id(self) -> str:
         return self.ids[0]
 
     @property
+    def scope(self) -> bytes | None:
+        return self.claim and self.claim.scope
+
+    @property
     def rows(self) -> Sequence[RecordRow]:
-        token, seconds = self.lease or (None, None)
-        image = self.prompt, self.size, self.format, self.model, self.provider, token, seconds
-        claim = self.scope, self.fingerprint
-        return [RecordRow(each, self.ids[0], self.key_id, self.revision, *image, *claim) for each in self.ids]
+        image = self.prompt, self.size, self.format, self.model, self.provider, self.quality, self.list_price
+        lease = self.lease or (None, None)
+        claim = (self.claim.scope, self.claim.fingerprints[0]) if self.claim else (None, None)
+        return [RecordRow(each, self.ids[0], self.key_id, self.revision, *image, *lease, *claim) for each in self.ids]
 
 
 @dataclass(slots=True)
 class PendingSettlement(Pending[None]):
-    """The end of a request that was recorded with a lease. `errors` has the code of each image that failed, by id; the
-    others are delivered.
+    """The end of a request that was recorded with a lease. `ends` has the end of each image, by id; one that is not in
+    it is delivered.
     """
 
     recorded: PendingRecord
-    errors: Mapping[str, str]
+    ends: Mapping[str, ImageEnd]
 
     @property
     def id(self) -> str:
@@ -136,7 +178,7 @@ class PendingSettlement(Pending[None]):
     @property
     def status(self) -> str:
         """What the request's first image becomes."""
-        return "failed" if self.id in self.errors else "delivered"
+        return "failed" if self.ends.get(self.id, _DELIVERED).error else "delivered"
 
     @property
     def lease(self) -> UUID:
@@ -148,6 +190,6 @@ class PendingSettlement(Pending[None]):
     def rows(self) -> Sequence[SettleRow]:
         recorded, lease = self.recorded, self.lease
         return [
-            SettleRow(each, recorded.id, recorded.key_id, lease, self.errors.get(each), recorded.scope)
+            SettleRow(each, recorded.id, recorded.key_id, lease, *self.ends.get(each, _DELIVERED), recorded.scope)
             for each in recorded.ids
         ]

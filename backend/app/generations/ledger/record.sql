@@ -4,9 +4,10 @@
 with input as materialized (
   select * from unnest(string_to_array(:id, ' '), string_to_array(:request_id, ' '), string_to_array(:key_id, ' '),
     string_to_array(:revision, ' ')::bigint[], :prompt::text[], string_to_array(:size, ' '),
-    string_to_array(:format, ' '), string_to_array(:model, ' '), string_to_array(:provider, ' '), :lease::uuid[],
-    :lease_seconds::float8[], :scope::bytea[], :fingerprint::bytea[]) with ordinality
-    as r(id, request_id, key_id, revision, prompt, size, format, model, provider, lease, lease_seconds, scope, fingerprint, n)
+    string_to_array(:format, ' '), string_to_array(:model, ' '), string_to_array(:provider, ' '),
+    string_to_array(:quality, ' '), string_to_array(:list_price, ' ')::bigint[], :lease::uuid[], :lease_seconds::float8[],
+    :scope::bytea[], :fingerprint::bytea[]) with ordinality as r(id, request_id, key_id, revision, prompt, size, format,
+    model, provider, quality, list_price, lease, lease_seconds, scope, fingerprint, n)
 ), keys as materialized (
   -- The only lock that is waited for. It returns the row as it is after the wait; a revocation takes the same lock.
   select k.id, k.account_id, k.environment, k.revision,
@@ -26,19 +27,21 @@ with input as materialized (
   from admitted where scope is not null group by scope, fingerprint, request_id, lease_seconds order by scope, min(n)
   on conflict do nothing returning generation_id
 ), written as (
-  insert into generations (id, request_id, account_id, environment, key_id, prompt, size, format, model, provider, status,
-    lease, lease_until, delivered_at)
-  select id, request_id, account_id, environment, key_id, prompt, size, format, model, provider, status,
-    lease, now() + make_interval(secs => lease_seconds), case when status = 'delivered' then now() end
+  insert into generations (id, request_id, account_id, environment, key_id, prompt, size, format, model, provider, quality,
+    list_price, status, lease, lease_until, delivered_at)
+  select id, request_id, account_id, environment, key_id, prompt, size, format, model, provider, coalesce(quality, 'auto'),
+    coalesce(list_price, 0), status, lease, now() + make_interval(secs => lease_seconds),
+    case when status = 'delivered' then now() end
   from admitted
   where scope is null or request_id in (select generation_id from claimed) order by id
-  on conflict do nothing returning id, key_id, model, created_at, delivered_at
+  on conflict do nothing returning id, key_id, model, list_price, created_at, delivered_at
 ), counted as (
   -- From the rows that were really written: a batch that is sent again counts nothing twice.
-  insert into usage as u (key_id, day, model, pictures)
-  select key_id, (delivered_at at time zone 'UTC')::date, model, count(*) from written
+  insert into usage as u (key_id, day, model, pictures, list_amount)
+  select key_id, (delivered_at at time zone 'UTC')::date, model, count(*), sum(list_price) from written
   where delivered_at is not null group by 1, 2, 3 order by 1, 2, 3
-  on conflict (key_id, day, model) do update set pictures = u.pictures + excluded.pictures
+  on conflict (key_id, day, model) do update
+    set pictures = u.pictures + excluded.pictures, list_amount = u.list_amount + excluded.list_amount
 ), used as (
   -- At most once a second: a row that changes with every batch is slow to read under an old snapshot.
   update api_keys k set last_used_at = now() from (select distinct key_id from written) w

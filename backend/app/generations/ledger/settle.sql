@@ -2,8 +2,9 @@
 -- then names the images that were delivered; where none was, it is free again. One row for each request, in order:
 -- whether it was still to be settled.
 with input as materialized (
-  select * from unnest(:id::text[], :request_id::text[], :key_id::text[], :lease::uuid[], :error::text[], :scope::bytea[])
-    with ordinality as r(id, request_id, key_id, lease, error, scope, n)
+  select * from unnest(:id::text[], :request_id::text[], :key_id::text[], :lease::uuid[], :error::text[], :route::text[],
+    :provider::text[], :tries::int[], :cost::bigint[], :provider_request_id::text[], :scope::bytea[]) with ordinality
+    as r(id, request_id, key_id, lease, error, route, provider, tries, cost, provider_request_id, scope, n)
 ), keys as materialized (
   -- Whether the key is still active is not asked: the request was admitted, and what it delivers is counted.
   select k.id from api_keys k where k.id = any(:key_id) order by k.id for no key update
@@ -12,15 +13,18 @@ with input as materialized (
 ), settled as (
   -- The row decides between this and a sweep or a take-over: one of them finds it processing under this lease.
   update generations g set status = case when i.error is null then 'delivered' else 'failed' end, error = i.error,
-    lease_until = null, delivered_at = case when i.error is null then now() end
+    lease_until = null, delivered_at = case when i.error is null then now() end, route = i.route,
+    provider = coalesce(i.provider, g.provider), tries = i.tries, cost = i.cost,
+    provider_request_id = i.provider_request_id
   from input i
   where g.id = i.id and g.status = 'processing' and g.lease = i.lease and (select count(*) from claimed) >= 0
-  returning g.id, g.key_id, g.model, g.delivered_at, i.request_id, i.scope, i.n
+  returning g.id, g.key_id, g.model, g.list_price, g.cost, g.delivered_at, i.request_id, i.scope, i.n
 ), counted as (
-  insert into usage as u (key_id, day, model, pictures)
-  select key_id, (delivered_at at time zone 'UTC')::date, model, count(*) from settled
-  where delivered_at is not null group by 1, 2, 3 order by 1, 2, 3
-  on conflict (key_id, day, model) do update set pictures = u.pictures + excluded.pictures
+  insert into usage as u (key_id, day, model, pictures, list_amount, cost)
+  select key_id, (delivered_at at time zone 'UTC')::date, model, count(*), sum(list_price), coalesce(sum(cost), 0)
+  from settled where delivered_at is not null group by 1, 2, 3 order by 1, 2, 3
+  on conflict (key_id, day, model) do update set pictures = u.pictures + excluded.pictures,
+    list_amount = u.list_amount + excluded.list_amount, cost = u.cost + excluded.cost
 ), ended as materialized (
   select request_id, scope, array_agg(id order by n) filter (where delivered_at is not null) as delivered_ids
   from settled where scope is not null group by 1, 2

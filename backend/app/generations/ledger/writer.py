@@ -19,7 +19,15 @@ from app.generations.errors import (
     InvalidApiKey,
     LeaseLostError,
 )
-from app.generations.ledger.queue import RECORD_WORDS, PendingRecord, PendingSettlement, Recorded, RecordRow, SettleRow
+from app.generations.ledger.queue import (
+    RECORD_DEFAULTS,
+    RECORD_WORDS,
+    PendingRecord,
+    PendingSettlement,
+    Recorded,
+    RecordRow,
+    SettleRow,
+)
 from app.generations.ledger.statements import (
     EXPIRE_CLAIMS,
     FIND_RECORDED,
@@ -252,7 +260,7 @@ def _raise_if_cancelled() -> None:
 
 def _answer_from(record: PendingRecord, there: asyncpg.Record) -> bool:
     """Answers by the request that has the claim; False where its lease is over, and so it answers nobody."""
-    if there["fingerprint"] != record.fingerprint:
+    if record.claim is not None and there["fingerprint"] not in record.claim.fingerprints:
         record.fail(IdempotencyKeyReused())
     elif there["status"] == "delivered":
         ids = [there["id"], *(there["other_ids"] or ())]
@@ -272,11 +280,16 @@ def _columns(
 ) -> dict[str, Sequence[Any] | None]:
     """The rows of this work by column: the name of a parameter, and its values, those of `words` as one text.
 
-    Without any value it is None, from which `unnest` makes nulls: the driver encodes an array value by value.
+    Without any value, or with nothing but defaults, it is None, from which `unnest` makes nulls: the driver encodes an
+    array value by value.
     """
     columns = zip(*[each for pending in work for each in pending.rows], strict=True)
     return {
-        name: _text_of(values) if name in words else None if values.count(None) == len(values) else values
+        name: None
+        if values.count(RECORD_DEFAULTS.get(name)) == len(values)
+        else _text_of(values)
+        if name in words
+        else values
         for name, values in zip(row._fields, columns, strict=True)
     }
 

@@ -4,26 +4,26 @@ import asyncio
 from functools import partial
 
 from app.core.fair_queue import FairPool
-from app.providers import DrawRequest, Image, Provider, ProviderTimeout, Size
+from app.providers import DrawRequest, Image, ProviderTimeout, Size
 from app.providers.stub.art import draw_png
 
 SIDE_MIN = 64
 SIDE_MAX = 2048
 
+_UNNAMED = "nano-banana"
+"""The model that was the only one: its images bear the product's name, and so keep the bytes that they had."""
+
 
 class StubProvider:
-    """Draws in a thread of `pool`. It takes the sizes of the provider `like`, or without one its own."""
+    """Draws in a thread of `pool`."""
 
     name = "stub"
     is_deterministic = True
 
-    def __init__(self, pool: FairPool, *, like: Provider | None = None) -> None:
+    def __init__(self, pool: FairPool) -> None:
         self._pool = pool
-        self._like = like
 
     def refusal(self, size: Size | None) -> str | None:
-        if self._like is not None:
-            return self._like.refusal(size)
         if size is not None and SIDE_MIN <= size.width <= SIDE_MAX and SIDE_MIN <= size.height <= SIDE_MAX:
             return None
         least, most = Size(SIDE_MIN, SIDE_MIN), Size(SIDE_MAX, SIDE_MAX)
@@ -33,7 +33,8 @@ class StubProvider:
         return "ok"
 
     async def draw(self, request: DrawRequest, *, deadline: float) -> Image:
-        draw = partial(draw_png, request.prompt, width=request.size.width, height=request.size.height)
+        size, model = request.size, "" if request.model == _UNNAMED else request.model
+        draw = partial(draw_png, request.prompt, width=size.width, height=size.height, model=model)
         try:
             async with asyncio.timeout_at(deadline):
                 return Image(await self._pool.run(draw, group=request.group), "png")

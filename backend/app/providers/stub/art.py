@@ -20,9 +20,10 @@ SPELLINGS |= dict(zip("øØłŁđĐðı„\u2010\u2013\u2014\u2212\u00d7", "oOlL
 CONSIDERED, LEADING, TILE = 4_000, 1.2, 0.98  # characters; of the size of the letters, twice
 
 
-def draw_png(prompt: str, *, width: int, height: int) -> bytes:
+def draw_png(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
     """A PNG of exactly width x height pixels (64 to 2,048 a side), drawn from the prompt alone: its words on
-    it, its colours from its SHA-256. The same bytes for the same arguments, every time, in every process.
+    it, its colours from its SHA-256, and in small letters whose image it is, which can be a model's. The same bytes for
+    the same arguments, every time, in every process.
 
     Any text can be drawn. Accents that the font lacks are dropped (é becomes e), a character that it lacks (猫, 🍌)
     becomes a small tile with a pattern of its own, and words that do not fit end in "…".
@@ -31,6 +32,7 @@ def draw_png(prompt: str, *, width: int, height: int) -> bytes:
     canvas = _sky(palette, width, height)
     for draw in (_draw_sun, _draw_hills, _draw_banana, _draw_words):
         draw(canvas, palette, layout)
+    _draw_label(canvas, palette, layout, model or "NanoBanana")
     encoded = BytesIO()
     canvas.save(encoded, "PNG", compress_level=4)
     return encoded.getvalue()
@@ -230,9 +232,12 @@ def _draw_words(canvas: Image.Image, palette: Palette, layout: _Layout) -> None:
             for n, character in enumerate("" if drawable else text):
                 _draw_tile(canvas, palette, character, (x + n * layout.size * TILE, y), layout.size * 0.9)
             x += font.getlength(text) if drawable else len(text) * layout.size * TILE
+
+
+def _draw_label(canvas: Image.Image, palette: Palette, layout: _Layout, name: str) -> None:
     if layout.label:
         place, font = (layout.margin, canvas.height - layout.margin), ImageFont.load_default(layout.label)
-        draw.text(place, "NanoBanana  ·  test picture", palette.label, font, anchor="ls")
+        ImageDraw.Draw(canvas).text(place, f"{name}  ·  test picture", palette.label, font, anchor="ls")
 
 
 def _draw_tile(canvas: Image.Image, palette: Palette, character: str, corner: Point, side: float) -> None:

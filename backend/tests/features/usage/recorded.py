@@ -1,6 +1,7 @@
 """The contents of ledger and counters, and ways to delay or disconnect the ledger's writer."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import date
@@ -9,24 +10,30 @@ import asyncpg
 from app.core.security import new_timed_id
 from app.generations.ledger import Ledger
 from app.generations.ledger.queue import PendingRecord, Recorded
-from app.generations.spec import MODEL
 from sqlalchemy.engine import make_url
 from tests.harness import Key, looks
 
 _LEDGER = """
-    select (delivered_at at time zone 'UTC')::date as day, count(*) as pictures from generations
-    where key_id = $1 and status = 'delivered' group by 1 order by 1
+    select (delivered_at at time zone 'UTC')::date as day, model, count(*) as pictures, sum(list_price) as list_amount,
+      coalesce(sum(cost), 0) as cost
+    from generations where key_id = $1 and status = 'delivered' group by 1, 2
 """
-_USAGE = "select day, pictures from usage where key_id = $1 order by day"
+_USAGE = "select day, model, pictures, list_amount, cost from usage where key_id = $1"
 
 
 async def usage(database: asyncpg.Connection, key: Key) -> dict[date, int]:
-    """The key's counters by day, which must equal its delivered generations."""
+    """How many images the key was counted by day. By day and model, count, prices and costs must be those of its
+    delivered generations.
+    """
     counted, recorded = [
-        {row["day"]: row["pictures"] for row in await database.fetch(query, key.id)} for query in (_USAGE, _LEDGER)
+        {(row["day"], row["model"]): tuple(row)[2:] for row in await database.fetch(query, key.id)}
+        for query in (_USAGE, _LEDGER)
     ]
     assert counted == recorded
-    return counted
+    by_day: Counter[date] = Counter()
+    for (day, _), (pictures, *_) in counted.items():
+        by_day[day] += pictures
+    return by_day
 
 
 async def total(database: asyncpg.Connection, key: Key) -> int:
@@ -76,7 +83,7 @@ def new_record(key: Key, *, prompt: str = "A cute banana", now: float = 0) -> Pe
         prompt=prompt,
         size="64x64",
         format="png",
-        model=MODEL,
+        model="nano-banana",
         provider="stub",
     )
 

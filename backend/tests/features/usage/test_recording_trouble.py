@@ -14,7 +14,7 @@ from app.core.db import connect_for_writing
 from app.core.errors import Invalid, Unavailable
 from app.generations.errors import OutcomeUnknown
 from app.generations.ledger import Ledger
-from app.generations.ledger.queue import PendingRecord, Recorded
+from app.generations.ledger.queue import IdempotencyClaim, PendingRecord, Recorded
 from app.generations.ledger.statements import FIND_RECORDED, RECORD, Statement
 from app.generations.ledger.writer import Connect, Rows, StatementRefusedError, Writer
 from tests.conftest import Start
@@ -152,7 +152,7 @@ async def test_a_deadlock_or_a_serialization_failure_is_retried(
     ledger.open()
     records = [new_record(key) for _ in range(3)]
     for record in records:
-        record.scope, record.fingerprint = sha256(key.raw.encode()).digest(), bytes(32)
+        record.claim = IdempotencyClaim(sha256(key.raw.encode()).digest(), [bytes(32)])
     first, *others = await outcomes(ledger, *records)
     await ledger.close()
     assert isinstance(first, Recorded)

@@ -14,7 +14,7 @@ import structlog
 from app.core.db import connect_for_writing
 from app.generations.errors import InvalidApiKey, OutcomeUnknown
 from app.generations.ledger import Ledger
-from app.generations.ledger.queue import PendingRecord, Recorded
+from app.generations.ledger.queue import IdempotencyClaim, PendingRecord, Recorded
 from app.generations.ledger.writer import Writer
 from structlog.types import EventDict
 from tests.conftest import Start
@@ -112,7 +112,7 @@ async def test_a_revoked_key_that_sends_again_gets_no_other_keys_answer(
 ) -> None:
     first, second = new_record(await account.create_key()), _sent_before(new_record(key))
     for record in (first, second):
-        record.scope, record.fingerprint = sha256(key.raw.encode()).digest(), bytes(32)
+        record.claim = IdempotencyClaim(sha256(key.raw.encode()).digest(), [bytes(32)])
     await ledger.record(first)
     await account.revoke_key(key)
     [told] = await outcomes(ledger, second)

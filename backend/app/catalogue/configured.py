@@ -1,0 +1,154 @@
+"""The catalogue of the settings: what MODELS_FILE describes, or one model that the provider of the settings draws."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from dotenv import dotenv_values
+from pydantic import SecretStr
+
+from app.catalogue.file import FileMistakes, read_catalogue
+from app.catalogue.model import CAPABILITIES, Catalogue, Model, Route
+from app.core import files, locations
+from app.core.image_settings import DEFAULT_BASE_URLS
+from app.core.settings import ConfigurationError, Settings, unknown_setting
+from app.providers.gemini import GEMINI_SIZES, parse_frames
+from app.providers.openai import OPENAI_SIZES, parse_sizes
+
+DEFAULT_MODEL = "nano-banana"
+
+Parsed = TypeVar("Parsed")
+
+
+def catalogue_of(settings: Settings) -> Catalogue:
+    """Raises ConfigurationError for a file that cannot be read, with a line for each mistake in it, and for settings of
+    a provider that are missing or cannot be read.
+    """
+    if settings.models_file is None:
+        return _of_one_model(settings)
+    secrets = _NamedSecrets(settings)
+    try:
+        text = files.read(settings.models_file).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(f"MODELS_FILE cannot be read: {reason}.") from None
+    try:
+        catalogue = read_catalogue(text, find_secret=secrets.find, calls_max=settings.provider_calls_max)
+    except FileMistakes as mistakes:
+        raise ConfigurationError("\n".join(f"MODELS_FILE, {each}." for each in mistakes.sentences)) from None
+    if unknown := secrets.never_asked_for():
+        raise ConfigurationError("\n".join(map(unknown_setting, unknown)))
+    return catalogue
+
+
+def _of_one_model(settings: Settings) -> Catalogue:
+    choose = {"gemini": _gemini_route, "openai": _openai_route, "stub": _stub_route}[settings.image_provider]
+    aliases = [] if settings.model in {DEFAULT_MODEL, "stub"} else [settings.model]
+    model = Model(name=DEFAULT_MODEL, title="Nano Banana", routes=[choose(settings)], aliases=aliases)
+    return Catalogue(
+        models={model.name: model}, default=model.name, has_built_in_aliases=not settings.strict_model_names
+    )
+
+
+def _stub_route(_settings: Settings) -> Route:
+    return Route(name=DEFAULT_MODEL, provider="stub")
+
+
+def _gemini_route(settings: Settings) -> Route:
+    if settings.gemini_api_key is None:
+        raise ConfigurationError("IMAGE_PROVIDER is gemini, but GEMINI_API_KEY is missing.")
+    frames = _parsed("GEMINI_SIZES", parse_frames, settings.gemini_sizes or GEMINI_SIZES)
+    return Route(
+        name=DEFAULT_MODEL,
+        provider="gemini",
+        model=settings.gemini_model,
+        base_url=settings.gemini_base_url,
+        api_version=settings.gemini_api_version,
+        key=settings.gemini_api_key,
+        sizes=list(frames),
+        frames=frames,
+        calls_max=settings.provider_calls_max,
+    )
+
+
+def _openai_route(settings: Settings) -> Route:
+    return Route(
+        name=DEFAULT_MODEL,
+        provider="openai",
+        model=settings.openai_model,
+        base_url=settings.openai_base_url,
+        key=settings.openai_api_key,
+        sizes=_parsed("OPENAI_SIZES", parse_sizes, settings.openai_sizes or OPENAI_SIZES),
+        capabilities=_parsed("OPENAI_CAPABILITIES", _parse_capabilities, _capabilities(settings)),
+        calls_max=settings.provider_calls_max,
+    )
+
+
+_OF_OPENAI = "quality, transparent, compression, stream"
+
+
+def _capabilities(settings: Settings) -> str:
+    if settings.openai_capabilities is not None:
+        return settings.openai_capabilities
+    return _OF_OPENAI if settings.openai_base_url == DEFAULT_BASE_URLS["openai"] else ""
+
+
+def _parse_capabilities(text: str) -> frozenset[str]:
+    named = [each.strip() for each in text.split(",") if each.strip()]
+    if not set(named) <= set(CAPABILITIES):
+        raise ValueError(f"there are {', '.join(CAPABILITIES)}")
+    return frozenset(named)
+
+
+def _parsed(name: str, parse: Callable[[str], Parsed], text: str) -> Parsed:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{name} cannot be read: {error}.") from None
+
+
+class _NamedSecrets:
+    """The secrets that a file of models names: a setting, or a variable of the environment or of .env, or the content
+    of the file that NAME_FILE names.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        env_file = locations.base_folder() / ".env"
+        self._written: Mapping[str, str | None] = dotenv_values(env_file) if env_file.is_file() else {}
+        self._asked: set[str] = set()
+
+    def find(self, name: str) -> SecretStr:
+        """Raises LookupError, with the end of a sentence."""
+        self._asked |= {name, f"{name}_FILE"}
+        value, path = self._value(name), self._value(f"{name}_FILE")
+        if value and path:
+            raise LookupError(f"but {name} and {name}_FILE are both set")
+        if path:
+            return SecretStr(_content(name, path))
+        if not value:
+            raise LookupError("which is not set")
+        return SecretStr(value)
+
+    def never_asked_for(self) -> list[str]:
+        """The names in .env that are neither a setting nor named by the file."""
+        settings = {name.upper() for name in Settings.model_fields}
+        return sorted({name for name in self._written if name.upper() not in settings and name not in self._asked})
+
+    def _value(self, name: str) -> str:
+        setting = getattr(self._settings, name.lower(), None) if name.lower() in Settings.model_fields else None
+        if isinstance(setting, SecretStr):
+            return setting.get_secret_value()
+        return os.environ.get(name, self._written.get(name) or "").strip()
+
+
+def _content(name: str, path: str) -> str:
+    try:
+        text = files.read(locations.base_folder() / Path(path).expanduser()).decode().strip()
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8, or its home folder is unknown"
+        raise LookupError(f"but {name}_FILE cannot be read: {reason}") from None
+    if not text:
+        raise LookupError(f"but {name}_FILE names an empty file")
+    return text

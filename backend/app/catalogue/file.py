@@ -1,0 +1,313 @@
+"""The file of models: its grammar, and the catalogue that it describes."""
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from app.catalogue.model import CAPABILITIES, AnswerKind, Catalogue, Model, ProviderName, Route
+from app.catalogue.places import Path, line_of
+from app.catalogue.prices import FREE, Prices, read_amount, read_prices, size_class
+from app.core.image_settings import DEFAULT_BASE_URLS, checked_base_url
+from app.providers import Size
+from app.providers.gemini import GEMINI_SIZES, Frame, parse_frames
+from app.providers.openai import OPENAI_SIZES, parse_sizes
+from app.providers.stub import SIDE_MAX, SIDE_MIN
+
+REFERENCES_MAX = 16
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}", re.ASCII)
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,99}", re.ASCII)
+_SIZES_OF_STUB = Size(SIDE_MIN, SIDE_MIN), Size(SIDE_MAX, SIDE_MAX)
+_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
+_REFERENCES = re.compile(r"references:(\d{1,2})", re.ASCII)
+_TYPE_IN_WORDS = {
+    "string_type": "must be a text in quotes",
+    "int_type": "must be a whole number",
+    "bool_type": "must be true or false",
+    "dict_type": "must be a table",
+    "list_type": "must be a list",
+    "missing": "is missing",
+    "extra_forbidden": "is no field that there is",
+    "model_type": "must be a table",
+}
+
+FindSecret = Callable[[str], SecretStr]
+"""The secret of this name. Raises LookupError, with the end of a sentence, where there is none."""
+
+
+class FileMistakes(Exception):
+    """What is wrong with a file of models: a sentence for each mistake, with its line and its field."""
+
+    def __init__(self, sentences: list[str]) -> None:
+        super().__init__("\n".join(sentences))
+        self.sentences = sentences
+
+
+def read_catalogue(text: str, *, find_secret: FindSecret, calls_max: int) -> Catalogue:
+    """The catalogue that the text describes; a route draws `calls_max` images at a time where it says nothing else.
+
+    Raises FileMistakes.
+    """
+    try:
+        written = _File.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise FileMistakes([f"it is no TOML: {error}"]) from None
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False, include_context=False)
+        raise FileMistakes([_sentence(text, _path(each["loc"]), _reason(each)) for each in problems]) from None
+    catalogue = _Reading(written, find_secret, calls_max)
+    mistakes = list(catalogue.mistakes())
+    if mistakes:
+        raise FileMistakes([_sentence(text, path, reason) for path, reason in mistakes])
+    return catalogue.made()
+
+
+def _checked(pattern: re.Pattern[str], reason: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(reason)
+        return value
+
+    return AfterValidator(check)
+
+
+def _prices(value: Any) -> Prices:
+    is_table = isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+    if not (isinstance(value, str) or is_table):
+        raise ValueError('must be a decimal in quotes, such as "0.05", or a table of them')
+    return read_prices(value)
+
+
+_Name = Annotated[str, _checked(_NAME, "must be 1 to 100 letters, digits and . _ : / -, a letter or digit first")]
+_Variable = Annotated[str, _checked(_VARIABLE, "must be the name of a variable, such as GEMINI_API_KEY")]
+_Prices = Annotated[Any, AfterValidator(_prices)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class _Route(_Table):
+    provider: ProviderName
+    name: _Name | None = None
+    model: Annotated[str, Field(max_length=200)] = ""
+    order: Annotated[int, Field(ge=1, le=100)] = 1
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+    base_url: Annotated[str, AfterValidator(checked_base_url)] | None = None
+    api_version: str = "v1beta"
+    key: _Variable | None = None
+    headers: dict[str, _Variable] = Field(default_factory=dict)
+    query: dict[str, str] = Field(default_factory=dict)
+    cost: _Prices = FREE
+    sizes: Any = None
+    capabilities: list[str] = Field(default_factory=list)
+    timeout_seconds: Annotated[float, Field(gt=0, le=600, strict=False)] | None = None
+    calls_max: Annotated[int, Field(ge=1, le=100_000)] | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_provider_needs(self) -> "_Route":
+        if self.provider == "stub":
+            for name in ("base_url", "key", "headers", "query", "sizes", "capabilities", "timeout_seconds"):
+                if name in self.model_fields_set:
+                    raise ValueError(f"has {name}, but the stub takes none")
+            return self
+        if not self.model:
+            raise ValueError("needs model, the name that the provider knows it by")
+        if self.provider == "gemini" and self.key is None:
+            raise ValueError("needs key, the name of the variable that holds it")
+        if self.provider == "gemini" and (self.headers or self.query):
+            raise ValueError("has headers or a query, which Gemini takes none of")
+        for each in self.capabilities:
+            references = _REFERENCES.fullmatch(each)
+            if each not in CAPABILITIES and not (references and 1 <= int(references[1]) <= REFERENCES_MAX):
+                known = ", ".join(CAPABILITIES)
+                raise ValueError(f"has a capability that there is not; there are {known} and references:1 to 16")
+        return self
+
+    @property
+    def frames(self) -> Mapping[Size, Frame]:
+        """Of Gemini. Raises ValueError."""
+        if self.provider != "gemini":
+            return {}
+        if self.sizes is None:
+            return parse_frames(GEMINI_SIZES)
+        if not isinstance(self.sizes, dict) or not self.sizes:
+            raise ValueError('must be a table such as { "1536x1024" = "3:2/1K" }')
+        return parse_frames(",".join(f"{size}={frame}" for size, frame in self.sizes.items()))
+
+    @property
+    def all_sizes(self) -> list[Size]:
+        """Raises ValueError."""
+        if self.provider == "gemini":
+            return list(self.frames)
+        if self.provider == "stub":
+            return []
+        if self.sizes is None:
+            return parse_sizes(OPENAI_SIZES)
+        if not isinstance(self.sizes, list) or not self.sizes or not all(isinstance(each, str) for each in self.sizes):
+            raise ValueError('must be a list such as ["1024x1024", "1536x1024"]')
+        return parse_sizes(",".join(self.sizes))
+
+
+class _Model(_Table):
+    title: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    aliases: list[_Name] = Field(default_factory=list)
+    answers: AnswerKind = "url"
+    price: _Prices = FREE
+    input_price: str = "0"
+    may_pay_twice: bool = False
+    on_refusal: Literal["fail", "next"] = "fail"
+    routes: Annotated[list[_Route], Field(min_length=1, max_length=20)]
+
+
+class _File(_Table):
+    default: str | None = None
+    currency: Annotated[str, _checked(_CURRENCY, "must be three capital letters, such as USD")] | None = None
+    strict_names: bool = False
+    models: Annotated[dict[_Name, _Model], Field(min_length=1, max_length=1000)]
+
+
+Mistakes = Iterator[tuple[Path, str]]
+
+
+@dataclass
+class _Reading:
+    """A file whose fields are well formed: what is wrong among them, and the catalogue."""
+
+    file: _File
+    find_secret: FindSecret
+    calls_max: int
+
+    def mistakes(self) -> Mistakes:
+        yield from self._mistakes_of_names()
+        for name, model in self.file.models.items():
+            found = list(self._mistakes_of_routes(name, model))
+            yield from found or self._mistakes_of_prices(name, model)
+
+    def made(self) -> Catalogue:
+        models = {name: self._model(name, model) for name, model in self.file.models.items()}
+        default = self.file.default or next(iter(models))
+        return Catalogue(
+            models=models,
+            default=default,
+            currency=self.file.currency,
+            has_built_in_aliases=not self.file.strict_names,
+        )
+
+    def _mistakes_of_names(self) -> Mistakes:
+        models = self.file.models
+        if self.file.default is None and len(models) > 1:
+            yield ("default",), "is missing: it names the model of those who ask for none"
+        elif self.file.default is not None and self.file.default not in models:
+            yield ("default",), f"names no model; there are {', '.join(models)}"
+        owners: dict[str, str] = {name: name for name in models}
+        for name, model in models.items():
+            for alias in model.aliases:
+                owner = owners.setdefault(alias, name)
+                if owner != name or alias in models:
+                    yield ("models", name, "aliases"), f"holds {alias}, which is a name of {owner} already"
+
+    def _mistakes_of_routes(self, name: str, model: _Model) -> Mistakes:
+        names: set[str] = set()
+        if len({route.provider == "stub" for route in model.routes}) > 1:
+            yield ("models", name, "routes"), "mixes the stub with providers: what it draws is no stand-in for theirs"
+        for number, route in enumerate(model.routes):
+            path = "models", name, "routes", number
+            route_name = route.name or f"{name}/{number + 1}"
+            if route_name in names:
+                yield (*path, "name"), "is the name of an earlier route too"
+            names.add(route_name)
+            try:
+                _ = route.all_sizes
+            except ValueError as error:
+                yield (*path, "sizes"), str(error)
+            for field, variable in (("key", route.key), *(("headers", each) for each in route.headers.values())):
+                if variable is not None:
+                    try:
+                        self.find_secret(variable)
+                    except LookupError as error:
+                        yield (*path, field), f"names {variable}, {error.args[0]}"
+
+    def _mistakes_of_prices(self, name: str, model: _Model) -> Mistakes:
+        path = "models", name
+        try:
+            read_amount(model.input_price)
+        except ValueError as error:
+            yield (*path, "input_price"), str(error)
+            return
+        made = self._model(name, model)
+        is_free = all(each.is_free for each in (made.prices, *(route.cost for route in made.routes)))
+        if self.file.currency is None and not (is_free and made.input_price == 0):
+            yield ("currency",), "is missing, and there are prices"
+        if made.prices.qualities and not any("quality" in route.capabilities for route in made.routes):
+            yield (*path, "price"), "is by quality, but no route has the capability quality"
+        missing = _missing(made.prices, made.sizes, made.prices.qualities or ["auto"])
+        if missing:
+            yield (*path, "price"), f"has no amount for {missing}, which can be asked for"
+        for number, route in enumerate(made.routes):
+            if route.cost.qualities and not made.prices.qualities:
+                yield (*path, "routes", number, "cost"), "is by quality, so the model's price must be too"
+            elif missing := _missing(route.cost, route.sizes, made.prices.qualities or ["auto"]):
+                yield (*path, "routes", number, "cost"), f"has no amount for {missing}, which can be asked for"
+
+    def _model(self, name: str, model: _Model) -> Model:
+        return Model(
+            name=name,
+            title=model.title or name,
+            routes=[self._route(name, number, each) for number, each in enumerate(model.routes, 1)],
+            aliases=model.aliases,
+            answers=model.answers,
+            prices=model.price,
+            input_price=read_amount(model.input_price),
+            may_pay_twice=model.may_pay_twice,
+            refused_goes_on=model.on_refusal == "next",
+        )
+
+    def _route(self, model: str, number: int, route: _Route) -> Route:
+        return Route(
+            name=route.name or f"{model}/{number}",
+            provider=route.provider,
+            model=route.model,
+            order=route.order,
+            weight=route.weight,
+            base_url=route.base_url or DEFAULT_BASE_URLS.get(route.provider, ""),
+            api_version=route.api_version,
+            key=None if route.key is None else self.find_secret(route.key),
+            headers={header: self.find_secret(variable) for header, variable in route.headers.items()},
+            query=route.query,
+            cost=route.cost,
+            sizes=route.all_sizes,
+            frames=route.frames,
+            capabilities=frozenset(route.capabilities),
+            timeout_seconds=route.timeout_seconds,
+            calls_max=route.calls_max or self.calls_max,
+        )
+
+
+def _missing(prices: Prices, sizes: Sequence[Size], qualities: Sequence[str]) -> str | None:
+    """The first size class and quality without an amount, such as `4K/high`, of all that can be asked for."""
+    by_class = {size_class(size): size for size in sizes or _SIZES_OF_STUB}
+    for name in sorted(by_class):
+        for quality in qualities:
+            if prices.of(by_class[name], quality) is None:
+                return name if quality == "auto" else f"{name}/{quality}"
+    return None
+
+
+def _path(location: tuple[int | str, ...]) -> Path:
+    """Where a validation error is, without pydantic's words for kinds of values."""
+    return tuple(each for each in location if each != "[key]")
+
+
+def _reason(problem: Any) -> str:
+    said = _TYPE_IN_WORDS.get(problem["type"])
+    return said or str(problem["msg"]).removeprefix("Value error, ").replace("Input should", "must", 1)
+
+
+def _sentence(text: str, path: Path, reason: str) -> str:
+    field = ".".join(str(each + 1 if isinstance(each, int) else each) for each in path)
+    return f"line {line_of(text, path)}: {field or 'the file'} {reason}"

@@ -1,0 +1,179 @@
+"""The catalogue with its routes open: what a request comes to, and by whom it is drawn."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from app.catalogue.breaker import Breaker
+from app.catalogue.model import Catalogue, Model, Route
+from app.catalogue.routing import OpenRoute, Plan
+from app.core.egress import Egress
+from app.core.errors import Invalid
+from app.core.fair_queue import FairPool
+from app.core.metrics import Metrics
+from app.core.pool import BoundedPool
+from app.core.security import KeyEnvironment
+from app.core.settings import ConfigurationError, Settings
+from app.providers import Background, Provider, Size
+from app.providers.gemini import GeminiProvider
+from app.providers.openai import OpenAIProvider
+from app.providers.stub import StubProvider
+from app.providers.stub.rehearsal import RehearsalProvider
+from app.providers.upstream import Bounds, SharedUpstream, Upstream
+
+_PLANS_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a caller asks for, as it was sent: what the catalogue has to say about."""
+
+    model: str | None
+    size: str
+    quality: str = "auto"
+    background: Background = "auto"
+
+
+@dataclass(frozen=True)
+class OpenCatalogue:
+    """The models of a deployment, and the routes that draw them. Test keys see the same, drawn by the stub."""
+
+    catalogue: Catalogue
+    routes: Mapping[str, Sequence[OpenRoute]]
+    """Of each model by name, by their order."""
+    stub: Provider
+    _stub_route: OpenRoute
+    _rehearsal_route: OpenRoute
+    _plans: dict[tuple[Asked, KeyEnvironment], Plan] = field(default_factory=dict)
+
+    def plan(self, asked: Asked, environment: KeyEnvironment) -> Plan:
+        """What a request of such a key comes to. Raises ModelNotFound, and Invalid for what no route can draw, with a
+        list of what there is.
+        """
+        plan = self._plans.get((asked, environment))
+        if plan is None:
+            plan = self._new_plan(asked, environment)
+            if len(self._plans) >= _PLANS_MAX:
+                self._plans.clear()  # the stub takes millions of sizes
+            self._plans[asked, environment] = plan
+        return plan
+
+    def rehearsed(self, plan: Plan) -> Plan:
+        """The same plan, whose images fail as their prompt says: see `providers.stub.rehearsal`."""
+        return replace(plan, routes=[self._rehearsal_route])
+
+    def _new_plan(self, asked: Asked, environment: KeyEnvironment) -> Plan:
+        model = self.catalogue.find(asked.model)
+        size = _size_of(model, asked.size, self.stub)
+        quality = model.quality_of(asked.quality)
+        if quality is None:
+            raise _refused("quality", ["auto", *model.qualities])
+        routes = [
+            each
+            for each in self.routes[model.name]
+            if (not each.route.sizes or size in each.route.sizes)
+            and (not model.prices.qualities or "quality" in each.route.capabilities)
+            and (asked.background != "transparent" or "transparent" in each.route.capabilities)
+        ]
+        if not routes:
+            raise (
+                _refused("background", ["auto", "opaque"])
+                if asked.background == "transparent"
+                else _refused("size", [str(each) for each in model.sizes])
+            )
+        if environment == "test":
+            return Plan(model, size, quality, [self._stub_route], 0)
+        return Plan(model, size, quality, routes, model.prices.of(size, quality) or 0)
+
+
+def _size_of(model: Model, text: str, stub: Provider) -> Size:
+    """Raises Invalid, with the sizes that can be drawn, for a text that names none of them."""
+    size = Size.parse(text)
+    refusal = None
+    if model.sizes and size not in model.sizes:
+        refusal = f"Must be one of {', '.join(map(str, model.sizes))}"
+    elif not model.sizes:
+        refusal = stub.refusal(size)
+    if size is None or refusal is not None:
+        raise Invalid([{"pointer": "#/size", "detail": refusal or "Must be written as 1024x1024"}])
+    return size
+
+
+def _refused(field_name: str, allowed: Sequence[str]) -> Invalid:
+    return Invalid([{"pointer": f"#/{field_name}", "detail": f"Must be one of {', '.join(allowed)}"}])
+
+
+@asynccontextmanager
+async def open_catalogue(
+    catalogue: Catalogue, settings: Settings, *, drawing: FairPool, decoding: BoundedPool, metrics: Metrics
+) -> AsyncIterator[OpenCatalogue]:
+    """The catalogue, whose connections are closed at the end. The stub draws in the threads of `drawing`; what any
+    other provider sends is decoded in those of `decoding`.
+
+    Raises ConfigurationError for a key that cannot be sent.
+    """
+    stub = StubProvider(drawing)
+    shared = SharedUpstream(Egress.of(settings))
+    async with AsyncExitStack() as stack:
+
+        async def opened(model: Model, route: Route) -> OpenRoute:
+            if route.is_free:
+                return _open_route(route, stub, metrics)
+            upstream = Upstream(_bounds_of(route, settings), shared)
+            stack.push_async_callback(upstream.close)
+            try:
+                provider = _provider_of(route, upstream, decoding)
+            except ValueError as error:
+                named = "IMAGE_PROVIDER" if settings.models_file is None else f"route {route.name} of {model.name}"
+                raise ConfigurationError(f"The key of {named} cannot be used: {error}.") from None
+            return _open_route(route, provider, metrics)
+
+        routes = {
+            model.name: sorted([await opened(model, each) for each in model.routes], key=lambda each: each.route.order)
+            for model in catalogue
+        }
+        test, rehearsal = (
+            _open_route(Route(name="test", provider="stub"), provider, metrics)
+            for provider in (stub, RehearsalProvider(stub))
+        )
+        yield OpenCatalogue(catalogue, routes, stub, test, rehearsal)
+
+
+def _open_route(route: Route, provider: Provider, metrics: Metrics) -> OpenRoute:
+    return OpenRoute(route, provider, Breaker(route.name, on_change=metrics.set_route_state), metrics)
+
+
+def _bounds_of(route: Route, settings: Settings) -> Bounds:
+    seconds = settings.generation_deadline_seconds
+    return Bounds(
+        calls_max=route.calls_max,
+        account_calls_max=settings.share_of_account(route.calls_max),
+        first_byte_seconds=min(seconds, route.timeout_seconds or seconds),
+    )
+
+
+def _provider_of(route: Route, upstream: Upstream, pool: BoundedPool) -> Provider:
+    """Raises ValueError for a key that a header cannot hold."""
+    if route.provider == "gemini":
+        if route.key is None:
+            raise ValueError("it is missing")
+        return GeminiProvider(
+            upstream,
+            pool,
+            api_key=route.key,
+            base_url=route.base_url,
+            api_version=route.api_version,
+            model=route.model,
+            frames=route.frames,
+        )
+    return OpenAIProvider(
+        upstream,
+        pool,
+        api_key=route.key,
+        base_url=route.base_url,
+        model=route.model,
+        sizes=route.sizes,
+        headers=route.headers,
+        query=route.query,
+        capabilities=route.capabilities,
+    )
