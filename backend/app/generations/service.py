@@ -42,7 +42,7 @@ async def generate(
     if provider.is_deterministic:
         made = await run.draw_and_record(generations, provider, record, spec, size)
     else:
-        request = DrawRequest(spec.prompt, size, CallBudget(caller.account_id))
+        request = DrawRequest(spec.prompt, size, budget=CallBudget(caller.account_id))
         made = await run.record_and_draw(generations, provider, record, spec, request)
     recorded, contents, errors = made
     if recorded.is_replay:
