@@ -16,6 +16,7 @@ from app.core.bounds import EdgeBounds
 from app.core.byte_budget import ByteBudget
 from app.core.clock import DatabaseClock
 from app.core.db import SessionMaker, connect_for_writing, create_engine
+from app.core.detached import DetachedTasks
 from app.core.fair_queue import FairPool, FairQueue
 from app.core.log_stream import dropped_lines_counted
 from app.core.metrics import Metrics
@@ -86,6 +87,11 @@ async def open_services(
         connect = externals.connect or partial(connect_for_writing, writing_url)
         clock = DatabaseClock(externals.clock)
         ledger = await stack.enter_async_context(_ledger(settings, Writer(connect, clock)))
+        generations = await stack.enter_async_context(
+            _generations(settings, engine, ledger, pools, clock=clock, metrics=metrics)
+        )
+        detached = DetachedTasks()
+        stack.push_async_callback(detached.drain)
         yield Services(
             settings=settings,
             clock=externals.clock,
@@ -98,9 +104,8 @@ async def open_services(
             logins=Reservations(limiter, waiting_max=settings.hash_queue_max),
             policies=Policies.of(settings),
             callers=CallerCache(clock=externals.cache_clock),
-            generations=await stack.enter_async_context(
-                _generations(settings, engine, ledger, pools, clock=clock, metrics=metrics)
-            ),
+            generations=generations,
+            detached=detached,
             paid_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
             free_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
         )

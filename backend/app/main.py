@@ -49,7 +49,13 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
     guard = OverloadGuard(settings.requests_max, metrics, proxies=settings.trusted_proxies)
     connections = Connections(externals.edge_bounds, metrics, per_address_max=settings.connections_per_address_max)
     console = Console(settings, PAGES, image_origins=image_origins(settings))
-    web = WebSettings(settings.public_url, settings.trusted_proxies, _ERROR_FORMATS, externals.edge_bounds)
+    web = WebSettings(
+        settings.public_url,
+        settings.trusted_proxies,
+        _ERROR_FORMATS,
+        externals.edge_bounds,
+        {openai.ROUTE: openai.BODY_BYTES_MAX},
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[LifespanState]:

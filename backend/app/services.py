@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.byte_budget import ByteBudget
 from app.core.db import SessionMaker
+from app.core.detached import DetachedTasks
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
 from app.core.security import TokenKey
@@ -38,6 +39,8 @@ class Services:
     """The limits of the settings."""
     callers: CallerCache
     generations: Generations
+    detached: DetachedTasks
+    """Generations whose callers watch them, and may leave."""
     paid_answer_memory: ByteBudget
     """What answers with images in base64 may hold together while they are sent."""
     free_answer_memory: ByteBudget

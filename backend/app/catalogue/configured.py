@@ -44,7 +44,7 @@ def catalogue_of(settings: Settings) -> Catalogue:
 
 def _of_one_model(settings: Settings) -> Catalogue:
     choose = {"gemini": _gemini_route, "openai": _openai_route, "stub": _stub_route}[settings.image_provider]
-    aliases = [] if settings.model in {DEFAULT_MODEL, "stub"} else [settings.model]
+    aliases = [] if settings.model == DEFAULT_MODEL else [settings.model]
     model = Model(name=DEFAULT_MODEL, title="Nano Banana", routes=[choose(settings)], aliases=aliases)
     return Catalogue(
         models={model.name: model}, default=model.name, has_built_in_aliases=not settings.strict_model_names

@@ -173,7 +173,4 @@ def _provider_of(route: Route, upstream: Upstream, pool: BoundedPool) -> Provide
         base_url=route.base_url,
         model=route.model,
         sizes=route.sizes,
-        headers=route.headers,
-        query=route.query,
-        capabilities=route.capabilities,
     )

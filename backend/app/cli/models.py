@@ -29,7 +29,7 @@ def check() -> None:
 @models.command("list")
 @click.option("--offline", is_flag=True, help="Try no route.")
 def list_models(*, offline: bool) -> None:
-    """Print every model with its names, sizes and prices, and try each of its routes by a request that costs nothing."""
+    """Print every model with its names, sizes and prices, and try its routes by requests that cost nothing."""
     with errors_as_sentences():
         settings = load_settings()
         catalogue = catalogue_of(settings)

@@ -119,6 +119,9 @@ class TooLarge(ApiError):
     status, title, code = 413, "Content Too Large", "body_too_large"
     detail = "The body is larger than 64 KiB"
 
+    def __init__(self, *, bytes_max: int | None = None) -> None:
+        super().__init__(None if bytes_max is None else f"The body is larger than {bytes_max // 1024} KiB")
+
 
 class UriTooLong(ApiError):
     status, title, code = 414, "URI Too Long", "uri_too_long"

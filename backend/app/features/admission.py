@@ -17,6 +17,7 @@ from app.features.keys.dependencies import cached_caller, fetch_caller
 from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
 from app.generations import service
 from app.generations.errors import CallerChangedError
+from app.generations.service import Watch
 from app.generations.spec import Caller, Delivered, GenerationSpec
 from app.ratelimit import Slot, Take, TakeResult, new_slot_id
 from app.services import Services
@@ -54,6 +55,7 @@ class Admission:
         self._idempotency_key = idempotency_key
         self._find_again = find_again
         self._slots = [_slot_of(self._services, caller)]
+        self._is_kept = False
 
     async def __aenter__(self) -> Self:
         services, caller = self._services, self._caller
@@ -66,7 +68,12 @@ class Admission:
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
-        self.release()
+        if not self._is_kept:
+            self.release()
+
+    def keep_slots(self) -> None:
+        """Keeps the slots beyond the end of the block, for work that goes on: until `release`."""
+        self._is_kept = True
 
     def release(self) -> None:
         """Frees the slots before the end of the block. Has no effect a second time."""
@@ -106,20 +113,22 @@ class Admission:
             await services.limiter.give_back(_takes(services, caller), group=caller.account_id)
         self._answer_with(taken)
 
-    async def generate(self, spec: GenerationSpec, *, route: str) -> Delivered:
+    async def generate(self, spec: GenerationSpec, *, route: str, watch: Watch | None = None) -> Delivered:
         """The delivered images; the response says whether they were delivered to an earlier call. Raises what
         `generations.service.generate` raises.
 
         Where what the key may do has changed since it was looked up, the caller is looked up again: what holds is what
         the database says when the generation is recorded. Raises Unavailable where it changes again and again.
         """
-        # Only where the response is to hold bytes is anything drawn that a client who leaves need not wait for.
-        generations = generations_of(self._request) if spec.as_bytes else self._services.generations
+        # Only where the response is to hold bytes is anything drawn that a client who leaves need not wait for. One who
+        # watches has another listener for its leaving.
+        waits_for_bytes = spec.as_bytes and watch is None
+        generations = generations_of(self._request) if waits_for_bytes else self._services.generations
         key = self._idempotency_key
         for _ in range(_TRIES):
             try:
                 delivered = await service.generate(
-                    generations, caller=self._caller, spec=spec, route=route, idempotency_key=key
+                    generations, caller=self._caller, spec=spec, route=route, idempotency_key=key, watch=watch
                 )
             except CallerChangedError:
                 self._caller = await self._find_again()

@@ -63,7 +63,7 @@ class Generations:
         """
         if image.media_type == f"image/{image_format}":
             return image  # most have it: a thread would cost more than all the rest
-        work = partial(convert, image, image_format, compression=compression)
+        work = partial(convert, image, image_format)
         if is_free:
             return await self.drawing.run(work, group=group)
         return await self.decoding.run(work)

@@ -12,6 +12,18 @@ from app.core.images import MEDIA_TYPES, ImageFormat
 Background = Literal["auto", "opaque", "transparent"]
 OnPartial = Callable[[int, bytes], None]
 """Takes a sketch: its place among the sketches of its image, from 0, and its bytes in whatever format they came."""
+RouteFailure = Literal["unreachable", "unusable", "busy", "failed", "unreadable", "refused", "request", "no_slot"]
+"""Why a provider returned no image, for the choice of what is tried next.
+
+    unreachable  no connection, TLS or name: no byte of the last call was sent
+    unusable     only the operator can mend it: key, permission, model, quota of the day
+    busy         429 or 503: not now
+    failed       an error of the provider, or a connection that was lost or silent after the call was sent
+    unreadable   the response has no image, or one that cannot be read or has another shape
+    refused      by the provider's content policy
+    request      any other 4xx: the provider does not take the request
+    no_slot      a bound of this process on calls
+"""
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", re.ASCII)
 
@@ -82,6 +94,16 @@ class CallBudget:
                 each.set_result(False)
 
 
+@dataclass(slots=True, eq=False)
+class CallTally:
+    """The calls to providers for one image. A provider adds its own when its `draw` ends, however it ends."""
+
+    calls: int = 0
+    """Those of which a byte was sent."""
+    paid_calls: int = 0
+    """Those of them that the provider may charge for."""
+
+
 @dataclass(frozen=True, slots=True)
 class DrawRequest:
     """One image to draw, and the budget of the client request that it belongs to."""
@@ -99,6 +121,13 @@ class DrawRequest:
     """How many sketches are asked for: 0 to 3."""
     budget: CallBudget = field(default_factory=CallBudget, compare=False, repr=False)
     """Shared by the images of one client request; by default an image has its own."""
+    model: str = field(default="", compare=False, repr=False)
+    """The name by which callers know the model, for a picture that shows it."""
+    place: int = field(default=0, compare=False, repr=False)
+    """Which image of its client request it is, from 0."""
+    tally: CallTally = field(default_factory=CallTally, compare=False, repr=False)
+    leave_unpaid_failures: bool = field(default=False, compare=False, repr=False)
+    """Whether a failure that costs nothing is raised at once instead of being repeated: no connection, 429, 503."""
     group: str = field(default="", compare=False, repr=False)
     """The clients whose turn it takes in the queue of a provider that draws at no cost, which all clients share."""
 
@@ -109,6 +138,8 @@ class Image:
 
     content: bytes
     format: ImageFormat
+    provider_request_id: str | None = field(default=None, compare=False)
+    """The provider's own id of the call, 1 to 200 visible ASCII characters; None where it sent none of that kind."""
 
     @property
     def media_type(self) -> str:
@@ -129,12 +160,12 @@ class Provider(Protocol):
     async def draw(self, request: DrawRequest, *, deadline: float) -> Image:
         """The image, before `deadline` (of the event loop's clock).
 
-        Raises one of PROVIDER_PROBLEMS, or Unavailable when too many calls are waiting already. No error quotes the
-        provider, and each says whether this image `may_have_been_paid`.
+        Raises a ProviderError, or what another image has closed the budget with. No error quotes the provider, and each
+        says whether this image `may_have_been_paid`.
 
         A call that may have been paid is not repeated, except once after a response without an image and without a
-        reason. All calls count against the request's budget, which also records whether any may have been paid, and is
-        closed by one of FAILS_EVERY_IMAGE.
+        reason. All calls count in the request's tally and against its budget, which also records whether any may have
+        been paid, and is closed by one of FAILS_EVERY_IMAGE.
         """
         ...
 
@@ -146,34 +177,58 @@ class Provider(Protocol):
         ...
 
 
-class ContentRefused(ApiError):
+class ProviderError(ApiError):
+    """Any error of a drawing. A class has a usual `failure`, an instance may have another."""
+
+    status, title, code = 502, "Bad Gateway", "provider_failed"
+    detail = "The provider failed"
+    failure: RouteFailure = "failed"
+    provider_request_id: str | None = None
+    """As in Image, of the last call; None where that had no response."""
+
+    def __init__(self, detail: str | None = None, *, failure: RouteFailure | None = None) -> None:
+        super().__init__(detail)
+        self.failure = failure or self.failure
+
+
+class ContentRefused(ProviderError):
     status, title, code = 400, "Bad Request", "content_policy_violation"
     detail = "The provider refuses to draw this prompt"
+    failure = "refused"
     is_worth_repeating = False
 
 
-class NoImageReturned(ApiError):
-    status, title, code = 502, "Bad Gateway", "no_image_returned"
+class NoImageReturned(ProviderError):
+    code = "no_image_returned"
     detail = "The provider returned no picture and no reason"
+    failure = "unreadable"
 
 
-class ProviderFailed(ApiError):
-    status, title, code = 502, "Bad Gateway", "provider_failed"
-    detail = "The provider failed"
+class ProviderFailed(ProviderError):
+    """Any other way of failing."""
 
 
-class ProviderTimeout(ApiError):
+class ProviderTimeout(ProviderError):
     status, title, code = 504, "Gateway Timeout", "provider_timeout"
     detail = "The provider took too long"
 
 
-class ProviderUnavailable(Unavailable):
+class ProviderUnavailable(Unavailable, ProviderError):
     code = "provider_unavailable"
     detail = "The provider cannot be used now"
+    failure = "busy"
 
 
 class ProviderUnusable(ProviderUnavailable):
     """Only the operator can mend it: the key, a permission, the model's name or the quota."""
+
+    failure = "unusable"
+
+
+class NoFreeSlot(Unavailable, ProviderError):
+    """A queue of this process is full."""
+
+    failure = "no_slot"
 
 
 FAILS_EVERY_IMAGE = (ContentRefused, ProviderUnusable)

@@ -1,7 +1,7 @@
 """Google's Gemini image models, by their HTTP interface: https://ai.google.dev/api/generate-content."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -134,7 +134,8 @@ class GeminiProvider(RemoteProvider):
         return "ok"
 
     async def _attempt(self, request: DrawRequest, calls: ImageCalls) -> Image:
-        return await self._send(self._request(request), partial(_decode, size=request.size), self._error, calls)
+        decode = partial(_decode, size=request.size, identify=calls.identify)
+        return await self._send(self._request(request), decode, self._error, calls)
 
     def _request(self, request: DrawRequest) -> httpx2.Request:
         frame = self._frames[request.size]
@@ -224,6 +225,7 @@ class _Failed(_Message):
 class _Generated(_Failed):
     candidates: list[Lenient[_Candidate]] | None = None
     prompt_feedback: Lenient[_Feedback] = None
+    response_id: Lenient[str] = None
 
     @property
     def is_refused(self) -> bool:
@@ -240,10 +242,11 @@ class _Generated(_Failed):
         return finals_last[-1][1] if finals_last else None
 
 
-def _decode(content: bytes | bytearray, size: Size) -> Image:
+def _decode(content: bytes | bytearray, size: Size, identify: Callable[[str | None], None]) -> Image:
     if is_image(content):
         return read_image(bytes(content), size)
     generated = read_message(_Generated, content)
+    identify(generated.response_id)
     if generated.is_refused:
         raise ContentRefused
     image = generated.image

@@ -10,7 +10,16 @@ from pydantic import SecretStr
 
 from app.core.logs import logger
 from app.core.pool import BoundedPool
-from app.providers import CallBudget, ContentRefused, DrawRequest, Image, ProviderFailed, ProviderUnavailable, Size
+from app.providers import (
+    CallBudget,
+    CallTally,
+    ContentRefused,
+    DrawRequest,
+    Image,
+    ProviderFailed,
+    ProviderUnavailable,
+    Size,
+)
 from app.providers.downloads import Redirect, Resolve, download_request, redirect_of, resolve
 from app.providers.encodings import is_data_url
 from app.providers.reachability import Unreachable
@@ -128,7 +137,7 @@ class OpenAIProvider(RemoteProvider):
         if isinstance(drawn, Image):
             return drawn
         # The image is drawn and paid: a failed download repeats the download alone, which costs nothing.
-        free = ImageCalls(CallBudget(), calls.deadline)
+        free = ImageCalls(CallBudget(), calls.deadline, tally=CallTally())
         return await self._upstream.retry(partial(self._download, drawn, request.size), free)
 
     async def _download(self, url: str, size: Size) -> Image:
@@ -147,7 +156,7 @@ class OpenAIProvider(RemoteProvider):
         raise ProviderFailed
 
     def _download_error(self, url: str, response: Response) -> Exception:
-        return redirect_of(response, self._url.join(url)) or status_error(self.name, response)
+        return redirect_of(response, self._url.join(url)) or status_error(self.name, response, "failed")
 
     @property
     def _headers(self) -> Mapping[str, str]:

@@ -9,8 +9,9 @@ from typing import TypeVar
 import httpx2
 from pydantic import SecretStr
 
+from app.core.errors import Unavailable
 from app.core.pool import BoundedPool
-from app.providers import DrawRequest, Image, Size
+from app.providers import DrawRequest, Image, NoFreeSlot, Size
 from app.providers.responses import (
     ERROR_BYTES_MAX,
     OPERATOR_STATUSES,
@@ -49,8 +50,14 @@ class RemoteProvider(ABC):
         return None if size in self._sizes else f"Must be one of {', '.join(map(str, self._sizes))}"
 
     async def draw(self, request: DrawRequest, *, deadline: float) -> Image:
-        calls = ImageCalls(request.budget, deadline)
-        return await self._upstream.draw(partial(self._attempt, request, calls), calls)
+        calls = ImageCalls(
+            request.budget,
+            deadline,
+            tally=request.tally,
+            leaves_unpaid_failures=request.leave_unpaid_failures,
+        )
+        image = await self._upstream.draw(partial(self._attempt, request, calls), calls)
+        return replace(image, provider_request_id=calls.provider_request_id)
 
     @abstractmethod
     async def _attempt(self, request: DrawRequest, calls: ImageCalls) -> Image:
@@ -80,6 +87,8 @@ class RemoteProvider(ABC):
             try:
                 with failing_if_unreadable(self.name, response):
                     return await self._pool.run(partial(_decode, response, decode, self._upstream.bytes_max))
+            except Unavailable:  # the pool is full, and the image is lost
+                raise NoFreeSlot from None
             except StatedError as stated:
                 status = stated.status
             failed = replace(response, status=status)
@@ -100,7 +109,7 @@ class RemoteProvider(ABC):
             return busy_error(self._retry_after_seconds(response))
         if response.status in OPERATOR_STATUSES:
             return self._operator_error(response, "credentials, permission or model")
-        return status_error(self.name, response)
+        return status_error(self.name, response, "request" if response.means_unpaid else "failed")
 
     def _operator_error(self, response: Response, reason: str) -> Exception:
         return operator_error(self.name, status=response.status, reason=reason)

@@ -13,7 +13,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, Wr
 
 from app.core.images import MEDIA_TYPES
 from app.core.logs import logger
-from app.providers import Image, NoImageReturned, ProviderFailed, ProviderUnavailable, ProviderUnusable, Size, encodings
+from app.providers import (
+    Image,
+    NoImageReturned,
+    ProviderFailed,
+    ProviderUnavailable,
+    ProviderUnusable,
+    RouteFailure,
+    Size,
+    encodings,
+)
 from app.providers.decode import InvalidImage, OtherShape, fit
 from app.providers.retries import Retry
 
@@ -22,6 +31,8 @@ KEY_REFUSED = {401, 403}
 OPERATOR_STATUSES = {401, 402, 403, 404}
 """Key, billing, permission, and a model that no longer exists."""
 
+REQUEST_ID_HEADERS = ("x-request-id", "apim-request-id", "x-ms-request-id")
+"""OpenAI's, and those of Azure's gateway and services."""
 ERROR_BYTES_MAX = 64 * 1024
 """Of a response that is no success."""
 
@@ -218,12 +229,13 @@ def failing_if_unreadable(provider: str, response: Response) -> Iterator[None]:
     except NoImage:
         if response.status == OK:
             raise Retry(NoImageReturned(), may_pay_twice=True) from None
-        raise status_error(provider, response) from None  # a 202 may be drawing it still
+        raise status_error(provider, response, "unreadable") from None  # a 202 may be drawing it still
     except UnreadableResponse as found:
         event = "provider_drew_another_shape" if found.is_other_shape else "provider_answer_unreadable"
         logger.error(event, provider=provider, **response.description, **found.description)
         # The same image has the same shape the next time. Bytes that were damaged in transit may arrive whole.
-        raise (ProviderFailed() if found.is_other_shape else Retry(ProviderFailed())) from None
+        error = ProviderFailed(failure="unreadable")
+        raise (error if found.is_other_shape else Retry(error)) from None
 
 
 def is_json(content: bytes | bytearray) -> bool:
@@ -240,11 +252,12 @@ def operator_error(provider: str, *, status: int, reason: str) -> ProviderUnusab
     return ProviderUnusable(retry_after_seconds=_UNUSABLE_SECONDS)
 
 
-def status_error(provider: str, response: Response) -> Exception:
+def status_error(provider: str, response: Response, failure: RouteFailure) -> Exception:
     """The error for a status without a meaning of its own, logged: a Retry where the provider may be in trouble."""
     logger.error("provider_answer_unexpected", provider=provider, **response.description)
     is_trouble = response.status >= SERVER_ERROR or response.status == _TIMED_OUT
-    return Retry(ProviderFailed()) if is_trouble else ProviderFailed()
+    error = ProviderFailed(failure=failure)
+    return Retry(error) if is_trouble else error
 
 
 def busy_error(after_seconds: float | None) -> Retry:

@@ -1,12 +1,14 @@
 """Which calls to a provider may be repeated: it depends on whether they may have been paid."""
 
+import re
 from collections.abc import Mapping
 
 from app.core.errors import ApiError
-from app.providers import FAILS_EVERY_IMAGE, CallBudget
+from app.providers import FAILS_EVERY_IMAGE, CallBudget, CallTally, ProviderError, RouteFailure
 from app.providers.reachability import Reason
 
 _FIRST_BYTE = ".send_request_headers.started"
+_REQUEST_ID = re.compile("[!-~]{1,200}", re.ASCII)
 
 
 class Retry(Exception):
@@ -43,25 +45,33 @@ class BudgetClosed(Exception):
 
 class ImageCalls:
     """The calls for one image, one after another, on the budget of its client request and before `deadline` (of the
-    event loop's clock).
+    event loop's clock). `leaves_unpaid_failures` as in DrawRequest.
 
     A call may have been paid from the moment the HTTP client starts to write its first byte, until the provider
     responds that it drew nothing. Any other end (a lost connection, silence, a gateway's error, an unreadable
     response) leaves it so. Name resolution, connecting and TLS come before the first byte.
     """
 
-    def __init__(self, budget: CallBudget, deadline: float) -> None:
+    def __init__(
+        self, budget: CallBudget, deadline: float, *, tally: CallTally, leaves_unpaid_failures: bool = False
+    ) -> None:
         self.deadline = deadline
         self.budget = budget
-        self._earlier_paid = False
+        self.calls = self.paid_calls = 0
+        self.interruption: RouteFailure = "no_slot"
+        """The failure where it ends at this moment without a response."""
+        self.provider_request_id: str | None = None
+        """Of the last call."""
+        self._tally = tally
+        self._leaves_unpaid_failures = leaves_unpaid_failures
         self._last_paid = False
 
     @property
     def may_have_been_paid(self) -> bool:
-        return self._earlier_paid or self._last_paid
+        return self.paid_calls > 0
 
     def begin_call(self) -> None:
-        self._earlier_paid, self._last_paid = self.may_have_been_paid, False
+        self._last_paid, self.interruption, self.provider_request_id = False, "unreachable", None
 
     async def trace(self, event: str, info: Mapping[str, object]) -> None:
         """The `trace` extension of one call: the transport names each step here before it takes it. By the first byte
@@ -72,10 +82,18 @@ class ImageCalls:
         if event.endswith(_FIRST_BYTE) and getattr(info.get("request"), "method", None) != b"CONNECT":
             if self.budget.closed_by is not None:
                 raise BudgetClosed(self.budget.closed_by)
-            self._last_paid = True
+            self.calls += 1
+            self.paid_calls += 1
+            self._last_paid, self.interruption = True, "failed"
+
+    def identify(self, *texts: str | None) -> None:
+        """Takes the first of them that can be the provider's id of the last call, if any."""
+        found = (text for text in texts if text and _REQUEST_ID.fullmatch(text))
+        self.provider_request_id = next(found, self.provider_request_id)
 
     def mark_unpaid(self) -> None:
         """Records that the provider drew nothing for the last call."""
+        self.paid_calls -= self._last_paid
         self._last_paid = False
 
     def may_repeat(self, failed: Retry, *, attempts_max: int) -> bool:
@@ -83,16 +101,22 @@ class ImageCalls:
         repeats_max = attempts_max - 1
         if self._last_paid:
             repeats_max = min(1, repeats_max) if failed.may_pay_twice else 0
+        elif self._leaves_unpaid_failures:
+            repeats_max = 0
         return self.budget.take_repeat(repeats_max)
 
     def fail(self, error: ApiError) -> None:
-        """Records on the error whether a call may have been paid, and closes the budget where the error is one that
-        each image of the request would fail with.
+        """Records on the error whether a call may have been paid, and the id of the last one. Closes the budget where
+        the error is one that each image of the request would fail with.
         """
         error.may_have_been_paid |= self.may_have_been_paid
+        if isinstance(error, ProviderError):
+            error.provider_request_id = error.provider_request_id or self.provider_request_id
         if isinstance(error, FAILS_EVERY_IMAGE):
             self.budget.close(error)
 
     def end(self) -> None:
-        """Records on the budget whether a call may have been paid."""
+        """Adds the calls to the tally, and records on the budget whether one may have been paid."""
+        self._tally.calls += self.calls
+        self._tally.paid_calls += self.paid_calls
         self.budget.may_have_been_paid |= self.may_have_been_paid

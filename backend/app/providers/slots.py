@@ -5,8 +5,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.core.errors import Unavailable
-from app.providers import CallBudget
+from app.providers import CallBudget, NoFreeSlot
 
 
 class AccountSlots:
@@ -29,7 +28,7 @@ class AccountSlots:
     async def hold(self, budget: CallBudget) -> AsyncIterator[None]:
         """Holds a slot for one image of a request, once it is its turn.
 
-        Raises Unavailable for a request that is refused, and at once what closes its budget.
+        Raises NoFreeSlot for a request that is refused, and at once what closes its budget.
         """
         # While a slot is free, only images of accounts that hold all that they may are in line.
         if budget.closed_by is not None:
@@ -56,12 +55,12 @@ class AccountSlots:
         finally:
             self._leave(budget, turn)
         if not has_slot:
-            raise budget.closed_by or Unavailable()
+            raise budget.closed_by or NoFreeSlot()
 
     def _join(self, budget: CallBudget) -> asyncio.Future[bool]:
         line = self._lines.get(budget.account_id, {})
         if not budget.is_admitted and len(line) >= self._line_max():
-            refusal = Unavailable()
+            refusal = NoFreeSlot()
             budget.close(refusal)  # all images of the request are refused alike
             raise refusal
         budget.is_admitted = True

@@ -18,7 +18,7 @@ from app.core.logs import logger
 from app.providers import Image, ProviderFailed, ProviderTimeout
 from app.providers.reachability import Unreachable, reason_of
 from app.providers.response_memory import ResponseMemory
-from app.providers.responses import ERROR_BYTES_MAX, Response
+from app.providers.responses import ERROR_BYTES_MAX, REQUEST_ID_HEADERS, Response
 from app.providers.retries import BudgetClosed, ImageCalls, NotReached, Retry
 from app.providers.slots import AccountSlots
 from app.providers.transport import BUFFER_BYTES, DirectTransport
@@ -92,7 +92,7 @@ class Upstream:
         """The result of `attempt`, which sends `calls`, after as many attempts as it asks for and as the budget and the
         bounds allow, before the deadline.
 
-        Raises Unavailable at once where the request is refused a slot, ProviderTimeout at the deadline, what closes the
+        Raises NoFreeSlot at once where the request is refused a slot, ProviderTimeout at the deadline, what closes the
         request's budget before a call for this image is sent, and any error of `attempt`. Each says whether one of the
         calls may have been paid.
         """
@@ -106,7 +106,7 @@ class Upstream:
             raise
         finally:
             calls.end()
-        late = ProviderTimeout()
+        late = ProviderTimeout(failure=calls.interruption)
         calls.fail(late)
         raise late
 
@@ -143,17 +143,17 @@ class Upstream:
         failure: Exception | None = None
         async with AsyncExitStack() as held:
             try:
-                response = await self._read(request, held)
+                response = await self._read(request, held, calls)
             except (httpx2.ReadTimeout, httpx2.WriteTimeout):
                 failure = ProviderTimeout()
             except BudgetClosed as closed:
                 failure = closed.error
             except _TooLarge:
-                failure = Retry(ProviderFailed())
+                failure = Retry(ProviderFailed(failure="unreadable"))
             except (httpx2.TransportError, OSError) as error:  # a TLS alert is an OSError of its own
                 reason = reason_of(error, through_proxy=self._connections_for(request) is self._proxied)
                 logger.error("provider_connection_failed", failure=type(error).__name__, reason=reason)
-                failure = NotReached(ProviderFailed(), reason)
+                failure = NotReached(ProviderFailed(failure=calls.interruption if calls else None), reason)
             if failure is not None:
                 raise failure
             if calls is not None and response.means_unpaid:
@@ -178,8 +178,10 @@ class Upstream:
         is_local = request.url.host in LOCAL_HOSTS
         return self._connections if self._proxied is None or is_local else self._proxied
 
-    async def _read(self, request: httpx2.Request, held: AsyncExitStack) -> Response:
+    async def _read(self, request: httpx2.Request, held: AsyncExitStack, calls: ImageCalls | None) -> Response:
         async with self._connections_for(request).send(request) as received:
+            if calls is not None:
+                calls.identify(*(received.headers.get(name) for name in REQUEST_ID_HEADERS))
             content = bytearray()
             response = Response(received.status_code, received.headers, content)
             bytes_max = self._bounds.bytes_max if response.succeeded else ERROR_BYTES_MAX

@@ -13,6 +13,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from fastapi import Depends, Request, params
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from app.core.bounds import BODY_BYTES_MAX
 from app.core.errors import Invalid, InvalidRequest, RequestTimeout, TooLarge, UnsupportedMedia
@@ -50,15 +51,21 @@ async def read_body(request: Request, *, media_type: str) -> bytes:
     """The request's body, declared as this type in UTF-8. No slot of the OverloadGuard is held while it is awaited.
 
     Raises UnsupportedMedia for another declaration, RequestTimeout unless it arrives in time, TooLarge for more than
-    BODY_BYTES_MAX, and Overloaded if there is no slot once it is here.
+    `body_bytes_max`, and Overloaded if there is no slot once it is here.
     """
     _check_media_type("".join(header_values(request, b"content-type")), expected=media_type)
     whole_body = request_state(request.scope).get("whole_body")
     if whole_body is None:
         return await _read_all(request)
-    if len(whole_body) > BODY_BYTES_MAX:
-        raise TooLarge
+    bytes_max = body_bytes_max(request.scope)
+    if len(whole_body) > bytes_max:
+        raise TooLarge(bytes_max=bytes_max)
     return whole_body
+
+
+def body_bytes_max(scope: Scope) -> int:
+    """The largest body that the path of this request takes."""
+    return request_state(scope)["web"].body_bytes_max.get(scope["path"], BODY_BYTES_MAX)
 
 
 def validated(schema: type[Schema], value: Any) -> Schema:
@@ -91,15 +98,15 @@ async def _read_all(request: Request) -> bytes:
 
 
 async def _pieces(request: Request) -> AsyncIterator[bytes]:
-    size = 0
+    size, bytes_max = 0, body_bytes_max(request.scope)
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         piece = message.get("body", b"")
         size += len(piece)
-        if size > BODY_BYTES_MAX:
-            raise TooLarge
+        if size > bytes_max:
+            raise TooLarge(bytes_max=bytes_max)
         yield piece
         if not message.get("more_body", False):
             return

@@ -12,6 +12,7 @@ from app.core.bounds import BODY_BYTES_MAX
 from app.core.errors import InvalidRequest, NotFound, TooLarge, UnsupportedMedia
 from app.core.logs import current_request_id, log_request
 from app.core.security import new_id
+from app.web.body import body_bytes_max
 from app.web.error_responses import METHODS_OF_FILES, error_response
 from app.web.headers import with_common_headers
 from app.web.overload import OverloadGuard
@@ -96,8 +97,8 @@ def _check_headers(scope: Scope) -> None:
     if b"content-encoding" in found:
         _check_encodings(headers)
     length = int(found.get(b"content-length", 0))  # the HTTP parser has checked that it is one number
-    if length > BODY_BYTES_MAX and _has_route(scope):  # without one, the router's answer is the same for any body
-        raise TooLarge
+    if length > BODY_BYTES_MAX and length > (bytes_max := body_bytes_max(scope)) and _has_route(scope):
+        raise TooLarge(bytes_max=bytes_max)  # without a route, the router's answer is the same for any body
     if len(found) < len(headers):
         _check_sent_once(headers)
 

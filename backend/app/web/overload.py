@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from app.core.errors import Overloaded
@@ -80,6 +80,18 @@ class OverloadGuard:
                 raise Overloaded(retry_after_seconds=self.count_refusal(asyncio.get_running_loop().time()))
             self.free_slots -= 1
             state["holds_slot"] = True
+
+    def hand_over(self, state: RequestState) -> Callable[[], None]:
+        """Takes the slot from a request that holds one, for work that goes on after its response has begun. The slot is
+        given back when the result is called.
+        """
+        is_held = state.get("holds_slot", False)
+        state["holds_slot"] = False
+
+        def give_back() -> None:
+            self.free_slots += is_held
+
+        return give_back
 
     def close(self) -> None:
         """Logs the refusals since the last line. To be called before the process ends."""

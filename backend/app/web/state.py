@@ -28,6 +28,8 @@ class WebSettings:
     error_formats: "ErrorFormats"
     """The formats of errors on paths that do not answer with problem documents."""
     bounds: EdgeBounds = field(default_factory=EdgeBounds)
+    body_bytes_max: Mapping[str, int] = field(default_factory=dict)
+    """The largest body of each path that may have more than BODY_BYTES_MAX."""
 
 
 class LifespanState(TypedDict):

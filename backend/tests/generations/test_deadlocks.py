@@ -42,7 +42,8 @@ class Lapsed(NamedTuple):
 
     def settlement(self) -> Call:
         values = {"id": [self.id], "request_id": [self.id], "key_id": [self.key.id], "lease": [self.lease]}
-        arguments = statements.SETTLE.arguments({**values, "error": [None], "scope": [SCOPE]})
+        unknown = dict.fromkeys(("error", "route", "provider", "tries", "cost", "provider_request_id"), [None])
+        arguments = statements.SETTLE.arguments({**values, **unknown, "scope": [SCOPE]})
         return Call(statements.SETTLE.text, list(arguments))
 
     def take_over(self) -> Call:

@@ -1,4 +1,4 @@
-"""The failures of a provider, in either dialect: how many calls each costs, and whether they may have been paid."""
+"""The failures of a provider, in either dialect: how many calls each costs, and the error that the client gets."""
 
 import asyncio
 import gzip
@@ -10,6 +10,7 @@ from functools import cache
 from io import BytesIO
 from typing import Literal, get_args
 
+from app.providers import RouteFailure
 from PIL import Image
 from tests.standins import gemini, openai
 from tests.standins.wire import Reply, json_reply
@@ -32,6 +33,7 @@ class Failure:
     calls: int = 1
     code: str = "provider_failed"
     may_have_been_paid: bool = True
+    failure: RouteFailure = "failed"
     place: Place = "there"
     is_silent: bool = False
     """The call ends at its deadline."""
@@ -49,17 +51,23 @@ class Failure:
     @property
     def row(self) -> str:
         """Its row in docs/operations.md."""
-        return f"| {self.name} | {self.calls} | {'yes' if self.may_have_been_paid else 'no'} | `{self.code}` |"
+        paid = "yes" if self.may_have_been_paid else "no"
+        return f"| {self.name} | {self.calls} | {paid} | `{self.code}` | {self.failure} |"
 
 
-def alike(name: str, reply: Reply) -> Failure:
+def alike(name: str, reply: Reply, failure: RouteFailure = "failed") -> Failure:
     """A fault of the connection or of a gateway, which is the same in both dialects."""
-    return Failure(name, reply, reply)
+    return Failure(name, reply, reply, failure=failure)
 
 
 def unread(name: str, image: bytes) -> Failure:
     """A reply with these bytes in place of the image."""
     return Failure(name, gemini.drawn(image), openai.in_place(image))
+
+
+def unreadable(*failures: Failure) -> list[Failure]:
+    """The same, as a response that has no image that can be read."""
+    return [replace(failure, failure="unreadable") for failure in failures]
 
 
 def of_json(name: str, body: object) -> Failure:
@@ -80,18 +88,20 @@ def compressed(name: str, encoding: str, encode: Callable[[bytes], bytes]) -> Fa
 
 
 def refused(failure: Failure, *, only: Dialect, paid: bool) -> Failure:
-    return replace(failure, code="content_policy_violation", only=only, may_have_been_paid=paid)
+    return replace(failure, code="content_policy_violation", only=only, may_have_been_paid=paid, failure="refused")
 
 
-def unpaid(failure: Failure, *, calls: int = 1, code: str = "provider_unavailable", place: Place = "there") -> Failure:
-    return replace(failure, calls=calls, code=code, place=place, may_have_been_paid=False)
+def unpaid(failed: Failure, failure: RouteFailure, *, calls: int = 1) -> Failure:
+    code = "provider_unavailable" if failure in {"busy", "unusable"} else "provider_failed"
+    return replace(failed, calls=calls, code=code, failure=failure, may_have_been_paid=False)
 
 
-def silent(failure: Failure, *, place: Place = "there") -> Failure:
-    paid = place == "there"
-    return replace(
-        failure, calls=int(paid), code="provider_timeout", may_have_been_paid=paid, place=place, is_silent=True
-    )
+def unreached(name: str, place: Place) -> Failure:
+    return replace(unpaid(alike(name, Reply()), "unreachable", calls=0), place=place)
+
+
+def silent(failure: Failure) -> Failure:
+    return replace(failure, code="provider_timeout", is_silent=True)
 
 
 def busy(name: str, *, seconds: str | None) -> Failure:
@@ -128,20 +138,23 @@ _PER_DAY = gemini.throttled(retry_delay="3s", quota_id="GenerateRequestsPerDayPe
 _NEVER = Reply(gate=asyncio.Event())
 
 NOT_SENT = [
-    unpaid(alike("connection refused", Reply()), calls=0, code="provider_failed", place="refused"),
-    unpaid(alike("TLS fails", Reply()), calls=0, code="provider_failed", place="no TLS"),
-    silent(alike("no connection until the deadline", Reply()), place="full"),
+    unreached("connection refused", "refused"),
+    unreached("TLS fails", "no TLS"),
+    silent(unreached("no connection until the deadline", "full")),
 ]
 REFUSED = [
-    unpaid(busy("429", seconds=None), calls=3),
-    unpaid(busy("429, to wait beyond the deadline", seconds="300")),
-    unpaid(Failure("503", gemini.failed(503, "UNAVAILABLE"), openai.failed(503, "server_overloaded")), calls=3),
-    unpaid(alike("503 of a gateway", gemini.html(503)), calls=3),
-    unpaid(Failure("quota is spent", _PER_DAY, openai.failed(429, "insufficient_quota"))),
-    unpaid(Failure("401", gemini.failed(401, "UNAUTHENTICATED"), openai.failed(401, "invalid_api_key"))),
-    unpaid(Failure("403", gemini.failed(403, "PERMISSION_DENIED"), openai.failed(403, "forbidden"))),
-    unpaid(Failure("404", gemini.failed(404, "NOT_FOUND"), openai.failed(404, "model_not_found"))),
-    unpaid(Failure("400", gemini.failed(400, "INVALID"), openai.failed(400, "invalid_value")), code="provider_failed"),
+    unpaid(busy("429", seconds=None), "busy", calls=3),
+    unpaid(busy("429, to wait beyond the deadline", seconds="300"), "busy"),
+    unpaid(Failure("503", gemini.failed(503, "UNAVAILABLE"), openai.failed(503, "server_overloaded")), "busy", calls=3),
+    unpaid(alike("503 of a gateway", gemini.html(503)), "busy", calls=3),
+    unpaid(Failure("quota is spent", _PER_DAY, openai.failed(429, "insufficient_quota")), "unusable"),
+    unpaid(Failure("401", gemini.failed(401, "UNAUTHENTICATED"), openai.failed(401, "invalid_api_key")), "unusable"),
+    unpaid(alike("402", gemini.html(402)), "unusable"),
+    unpaid(Failure("403", gemini.failed(403, "PERMISSION_DENIED"), openai.failed(403, "forbidden")), "unusable"),
+    unpaid(Failure("404", gemini.failed(404, "NOT_FOUND"), openai.failed(404, "model_not_found")), "unusable"),
+    unpaid(Failure("400", gemini.failed(400, "INVALID"), openai.failed(400, "invalid_value")), "request"),
+    unpaid(alike("413", gemini.html(413)), "request"),
+    unpaid(alike("422", gemini.html(422)), "request"),
 ]
 SENT = [
     Failure("500", gemini.failed(500, "INTERNAL"), openai.failed(500, "server_error")),
@@ -153,14 +166,14 @@ SENT = [
     alike("499 of a gateway", gemini.html(499)),
     alike("302 to elsewhere", Reply(b"", 302, {"Location": "/elsewhere"})),
     alike("302 to the same place", Reply(b"", 302, {"Location": ""})),
-    alike("201 without an image", json_reply({"data": [], "candidates": []}, status=201)),
-    alike("202 without an image", Reply(b"{}", 202)),
-    alike("204", Reply(b"", 204)),
+    alike("201 without an image", json_reply({"data": [], "candidates": []}, status=201), "unreadable"),
+    alike("202 without an image", Reply(b"{}", 202), "unreadable"),
+    alike("204", Reply(b"", 204), "unreadable"),
     alike("connection reset", Reply(is_reset=True)),
     alike("connection closed without an answer", Reply(is_closed=True)),
     alike("connection closed in the middle of the answer", Reply(_ANSWER, cut_after=1000)),
 ]
-UNREAD = [
+UNREAD = unreadable(
     alike("200, HTML", gemini.html()),
     alike("200, empty", Reply()),
     alike("200, JSON that is cut off", Reply(_ANSWER[:-100])),
@@ -182,15 +195,15 @@ UNREAD = [
     unread("animated WebP", animated("WEBP")),
     unread("an image of another shape", gemini.image_bytes(1536, 1024)),
     _nothing(),
-]
+)
 STATED = [
-    unpaid(stated("the error 429", {"code": 429}, {"code": 429}), calls=3),
-    unpaid(stated("the error 503", {"code": 503}, {"code": "503"}), calls=3),
-    unpaid(stated("the error 401", {"status": "UNAUTHENTICATED"}, {"code": "invalid_api_key"})),
-    unpaid(stated("the error 404", {"status": "NOT_FOUND"}, {"type": "x", "code": "model_not_found"})),
+    unpaid(stated("the error 429", {"code": 429}, {"code": 429}), "busy", calls=3),
+    unpaid(stated("the error 503", {"code": 503}, {"code": "503"}), "busy", calls=3),
+    unpaid(stated("the error 401", {"status": "UNAUTHENTICATED"}, {"code": "invalid_api_key"}), "unusable"),
+    unpaid(stated("the error 404", {"status": "NOT_FOUND"}, {"type": "x", "code": "model_not_found"}), "unusable"),
     unpaid(
         stated("the error 400", {"status": "INVALID_ARGUMENT"}, {"type": "invalid_request_error", "code": None}),
-        code="provider_failed",
+        "request",
     ),
     stated("the error 500", {"code": 500, "status": "INTERNAL"}, {"type": "server_error"}),
     stated("an error of no known name", {}, {"code": "something"}),

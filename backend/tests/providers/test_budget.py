@@ -14,13 +14,14 @@ from app.providers import (
     Image,
     NoImageReturned,
     Provider,
+    ProviderError,
     ProviderFailed,
     ProviderUnavailable,
     Size,
 )
 from app.providers.transport import _Connection
 from tests.harness import looks
-from tests.providers.failures import BY_NAME, Dialect
+from tests.providers.failures import BY_NAME, Dialect, provider_url
 from tests.providers.remote import RemoteSetup, banana, soon
 from tests.standins import gemini, openai
 from tests.standins.wire import Reply
@@ -62,6 +63,40 @@ async def test_a_response_without_an_image_is_repeated_once_for_each_request_and
     assert len(remote.stand_in.seen) == 3 + 1
 
 
+@pytest.mark.parametrize("name", ["429", "503", "200, the error 503", "connection refused", "TLS fails"])
+async def test_a_failure_that_costs_nothing_is_left_to_the_caller_where_it_says_so(
+    remote: RemoteSetup, name: str
+) -> None:
+    remote.fail(*[name] * 3)
+    request = replace(banana(), leave_unpaid_failures=True)
+    async with provider_url(BY_NAME[name].place) as url:
+        with pytest.raises(ProviderError) as raised:
+            await remote.open(url).draw(request, deadline=soon())
+    assert (raised.value.failure, len(remote.stand_in.seen)) == (BY_NAME[name].failure, min(1, BY_NAME[name].calls))
+    assert request.budget.repeats.count == 0
+
+
+async def test_a_response_without_an_image_is_repeated_also_where_unpaid_failures_are_left_to_the_caller(
+    remote: RemoteSetup,
+) -> None:
+    remote.fail("200, no image and no reason")
+    request = replace(banana(), leave_unpaid_failures=True)
+    await remote.open().draw(request, deadline=soon())
+    assert (request.tally.calls, request.tally.paid_calls) == (2, 2)
+
+
+async def test_a_tally_counts_each_call_and_those_that_may_have_been_paid_over_all_drawings_of_its_image(
+    remote: RemoteSetup,
+) -> None:
+    request = banana()
+    remote.fail("200, no image and no reason", "400")
+    with pytest.raises(ProviderFailed):
+        await remote.open().draw(request, deadline=soon())
+    assert (request.tally.calls, request.tally.paid_calls) == (2, 1)
+    await remote.open().draw(request, deadline=soon())
+    assert (request.tally.calls, request.tally.paid_calls) == (3, 2)
+
+
 async def test_the_images_of_a_request_share_their_repeats(remote: RemoteSetup) -> None:
     remote.fail(*["503"] * 99)
     outcomes = await draw_all(remote.open(attempts_max=4), CallBudget(), count=10)
@@ -70,7 +105,7 @@ async def test_the_images_of_a_request_share_their_repeats(remote: RemoteSetup) 
 
 
 async def draw_all(provider: Provider, budget: CallBudget, *, count: int) -> Sequence[Image | BaseException]:
-    request = DrawRequest("A cute banana", Size(1024, 1024), budget)
+    request = DrawRequest("A cute banana", Size(1024, 1024), budget=budget)
     return await asyncio.gather(
         *(provider.draw(request, deadline=soon()) for _ in range(count)), return_exceptions=True
     )
@@ -130,6 +165,7 @@ async def test_a_call_cancelled_after_it_was_sent_may_have_been_paid(remote: Rem
     with pytest.raises(asyncio.CancelledError):
         await drawing
     assert request.budget.may_have_been_paid
+    assert request.tally.paid_calls == 1
 
 
 async def test_a_broken_tls_record_is_a_lost_connection(remote: RemoteSetup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,8 @@ import asyncio
 from io import BytesIO
 
 import pytest
-from app.core.errors import Unavailable
 from app.core.fair_queue import FairPool
-from app.providers import DrawRequest, Provider, ProviderTimeout, Size
+from app.providers import DrawRequest, NoFreeSlot, Provider, ProviderTimeout, Size
 from app.providers.stub import StubProvider
 from PIL import Image
 from tests.providers.remote import banana, soon
@@ -69,5 +68,5 @@ async def test_requests_beyond_the_queue_are_refused_at_once() -> None:
     request = DrawRequest("A cute banana", Size(64, 64))
     requests = [StubProvider(pool).draw(request, deadline=soon()) for _ in range(5)]
     outcomes = await asyncio.gather(*requests, return_exceptions=True)
-    assert [isinstance(outcome, Unavailable) for outcome in outcomes] == [False, False, True, True, True]
+    assert [isinstance(outcome, NoFreeSlot) for outcome in outcomes] == [False, False, True, True, True]
     pool.close()

@@ -1,22 +1,33 @@
-"""For every failure of a provider: a call that may have been paid is not repeated, and the error says so."""
+"""For every failure of a provider: a call that may have been paid is not repeated, and the error says so and why."""
 
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from io import StringIO
 
 import pytest
 from app.core.errors import ApiError
-from app.providers import ProviderFailed, ProviderUnavailable
+from app.providers import (
+    ContentRefused,
+    NoFreeSlot,
+    ProviderError,
+    ProviderFailed,
+    ProviderTimeout,
+    ProviderUnavailable,
+)
+from app.providers.gemini import GeminiProvider
+from app.providers.responses import REQUEST_ID_HEADERS
 from tests.providers.failures import BY_NAME, CASES, Failure, provider_url
-from tests.providers.remote import RemoteSetup, banana, soon
+from tests.providers.remote import RED_PNG, RemoteSetup, banana, soon
+from tests.standins.gemini import GeminiStandIn, candidate
 from tests.standins.wire import Reply
 
 
 @pytest.mark.parametrize(
     ("remote", "failure"), CASES, indirect=["remote"], ids=[f"{dialect}-{failure.name}" for dialect, failure in CASES]
 )
-async def test_each_failure_costs_its_number_of_calls_and_its_error_says_whether_they_may_have_been_paid(
+async def test_each_failure_costs_its_number_of_calls_and_its_error_says_what_failed_and_whether_it_may_have_been_paid(
     remote: RemoteSetup, failure: Failure
 ) -> None:
     remote.stand_in.faults.extend([failure.reply(remote.dialect)] * 9)
@@ -25,10 +36,12 @@ async def test_each_failure_costs_its_number_of_calls_and_its_error_says_whether
         deadline = asyncio.get_running_loop().time() + 0.1  # no connection is made before it on any machine
     async with provider_url(failure.place) as url:
         provider = remote.open(url, first_byte_seconds=0.05) if failure.is_silent else remote.open(url)
-        with pytest.raises(ApiError) as raised:
+        with pytest.raises(ProviderError) as raised:
             await provider.draw(request, deadline=deadline)
-    outcome = (raised.value.code, len(remote.stand_in.seen), raised.value.may_have_been_paid)
-    assert outcome == (failure.code, failure.calls, failure.may_have_been_paid)
+    error, paid_calls = raised.value, failure.calls if failure.may_have_been_paid else 0
+    assert (error.code, error.failure) == (failure.code, failure.failure)
+    assert (len(remote.stand_in.seen), error.may_have_been_paid) == (failure.calls, failure.may_have_been_paid)
+    assert (request.tally.calls, request.tally.paid_calls) == (failure.calls, paid_calls)
     assert request.budget.may_have_been_paid is failure.may_have_been_paid
 
 
@@ -62,6 +75,53 @@ async def test_the_log_describes_the_response(remote: RemoteSetup, log: StringIO
             await remote.open(url, attempts_max=1).draw(banana(), deadline=soon())
     [line] = [json.loads(line) for line in log.getvalue().splitlines() if '"provider_' in line]
     assert line.items() >= CAME[name].items()
+
+
+@pytest.mark.parametrize("header", REQUEST_ID_HEADERS)
+async def test_an_image_and_an_error_have_the_id_that_the_provider_gave_the_call(
+    remote: RemoteSetup, header: str
+) -> None:
+    provider, headers = remote.open(attempts_max=1), {header.title(): "req_0123"}
+    refused = BY_NAME["400"].reply(remote.dialect)
+    for reply in (Reply(RED_PNG), refused, Reply(RED_PNG, cut_after=9), Reply(is_closed=True)):
+        remote.stand_in.faults.append(replace(reply, headers={**reply.headers, **headers}))
+    assert (await provider.draw(banana(), deadline=soon())).provider_request_id == "req_0123"
+    for expected in ("req_0123", "req_0123", None):
+        with pytest.raises(ProviderFailed) as raised:
+            await provider.draw(banana(), deadline=soon())
+        assert raised.value.provider_request_id == expected
+
+
+@pytest.mark.parametrize("text", ["", "a b", "é", "x" * 201])
+async def test_a_request_id_of_other_than_200_visible_characters_is_not_kept(remote: RemoteSetup, text: str) -> None:
+    remote.stand_in.faults.append(Reply(RED_PNG, headers={"X-Request-Id": text}))
+    assert (await remote.open().draw(banana(), deadline=soon())).provider_request_id is None
+
+
+async def test_geminis_response_id_goes_before_that_of_a_gateway(gemini: GeminiProvider, google: GeminiStandIn) -> None:
+    google.faults.append(candidate("IMAGE_SAFETY"))
+    with pytest.raises(ContentRefused) as raised:
+        await gemini.draw(banana(), deadline=soon())
+    drawn = await gemini.draw(banana(), deadline=soon())
+    assert (raised.value.provider_request_id, drawn.provider_request_id) == ("r", "r")
+
+
+async def test_an_image_that_waits_for_a_slot_until_its_deadline_or_finds_no_place_in_line_has_no_slot(
+    remote: RemoteSetup,
+) -> None:
+    provider, gate = remote.open(calls_max=1), asyncio.Event()
+    remote.stand_in.faults.append(Reply(RED_PNG, gate=gate))
+    drawing = asyncio.create_task(provider.draw(banana(), deadline=soon()))
+    await asyncio.sleep(0)
+    late = asyncio.create_task(provider.draw(banana(), deadline=asyncio.get_running_loop().time() + 0.05))
+    await asyncio.sleep(0)
+    with pytest.raises(NoFreeSlot) as refused:
+        await provider.draw(banana(), deadline=soon())
+    with pytest.raises(ProviderTimeout) as waited:
+        await late
+    gate.set()
+    await drawing
+    assert {refused.value.failure, waited.value.failure} == {"no_slot"}
 
 
 async def test_an_unknown_media_type_is_not_logged(remote: RemoteSetup, log: StringIO) -> None:

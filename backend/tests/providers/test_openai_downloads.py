@@ -38,9 +38,22 @@ async def test_only_the_download_is_repeated_and_never_the_drawing(
 ) -> None:
     endpoint.faults.append(at(f"{endpoint_url}/files/1024x1024.png"))
     endpoint.file_faults.extend([fault] * 5)
-    with pytest.raises(ProviderFailed):
-        await openai.draw(banana(), deadline=soon())
+    request = banana()
+    with pytest.raises(ProviderFailed) as raised:
+        await openai.draw(request, deadline=soon())
     assert [seen.method for seen in endpoint.seen] == ["POST", "GET", "GET", "GET"]
+    assert (request.tally.calls, request.tally.paid_calls) == (1, 1)
+    assert raised.value.failure in {"failed", "unreadable"}
+
+
+async def test_a_download_that_is_refused_is_no_fault_of_the_request(
+    openai: OpenAIProvider, endpoint: OpenAIStandIn
+) -> None:
+    endpoint.faults.append(at("/files/1024x1024.png"))
+    endpoint.file_faults.append(html(404))
+    with pytest.raises(ProviderFailed) as raised:
+        await openai.draw(banana(), deadline=soon())
+    assert (raised.value.failure, raised.value.may_have_been_paid) == ("failed", True)
 
 
 async def test_a_download_is_limited_in_bytes(

@@ -13,13 +13,14 @@ from app.core.security import KeyEnvironment
 from app.generations.spec import GenerationSpec
 
 
-def _not_blank(prompt: str) -> str:
+def not_blank(prompt: str) -> str:
+    """The prompt. Raises ValueError for one of white space alone."""
     if not prompt.strip():
         raise ValueError("must not be blank")
     return prompt
 
 
-Prompt = Annotated[Text, Field(min_length=1, max_length=4000, examples=["A cute banana"]), AfterValidator(_not_blank)]
+Prompt = Annotated[Text, Field(min_length=1, max_length=4000, examples=["A cute banana"]), AfterValidator(not_blank)]
 SizeText = Annotated[Text, Field(examples=["1024x1024"])]
 ModelName = Annotated[Text, Field(min_length=1, max_length=200, examples=["nano-banana"])]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max"]

@@ -41,8 +41,9 @@ async def images_answer(
     answer = partial(
         Images,
         created=int(delivered.created_at.timestamp()),
-        size=spec.size,
-        output_format=spec.format,
+        size=delivered.size,
+        output_format=delivered.format,
+        quality=None if delivered.quality == "auto" else delivered.quality,
         errors=delivered.errors or None,
     )
     if not spec.as_bytes:
@@ -52,16 +53,18 @@ async def images_answer(
     texts = frame.model_dump_json(exclude_none=True).split(_PLACE)
     contents = list(delivered.contents)
     delivered = delivered._replace(contents=())
-    images = await _opened(generations, delivered, contents, memory)
+    images = await opened_images(generations, delivered, contents, memory)
     length = sum(map(len, texts)) + sum(_base64_length(each.size) for each in images)
     pieces = _pieces([text.encode() for text in texts], images, when_read)
     return StreamingResponse(pieces, media_type="application/json", headers={"Content-Length": str(length)})
 
 
-async def _opened(
+async def opened_images(
     generations: Generations, delivered: Delivered, contents: list[bytes], memory: ByteShare
 ) -> deque[Stored]:
-    """The images, in order. While it waits it has none of them in memory: they are opened afterwards, as a replay's."""
+    """The images, in order, of which `contents` holds the bytes that are in memory.
+    While it waits it has none of them in memory: they are opened afterwards, as a replay's.
+    """
     if memory.hold(SENDING_BYTES + sum({id(each): len(each) for each in contents}.values())):
         opened = [stored_bytes(each, 0, None) for each in contents]
         return deque(opened or await open_delivered(generations, delivered))
@@ -78,7 +81,7 @@ async def _opened(
 async def _pieces(texts: Sequence[bytes], images: deque[Stored], when_read: Callable[[], None]) -> AsyncIterator[bytes]:
     for text in texts[:-1]:
         before = text
-        async for piece in _base64(images.popleft().chunks):  # each image is forgotten when it is written
+        async for piece in base64_of(images.popleft().chunks):  # each image is forgotten when it is written
             yield before + piece
             before = b""
     yield texts[-1][:-1]  # the server takes it when the client has read all but little of what came before
@@ -86,7 +89,7 @@ async def _pieces(texts: Sequence[bytes], images: deque[Stored], when_read: Call
     yield texts[-1][-1:]
 
 
-async def _base64(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def base64_of(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The base64 of all chunks together, in pieces. On the event loop: a piece takes a fraction of a millisecond, less
     than a thread would.
     """

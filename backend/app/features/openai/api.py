@@ -1,15 +1,16 @@
 """The twin over HTTP."""
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from app.catalogue.model import ModelNotFound
 from app.core.errors import ConcurrencyLimited, RateLimited
 from app.features.admission import IDEMPOTENCY_KEY, CurrentAdmission
-from app.features.dependencies import CurrentGenerations
+from app.features.dependencies import generations_of
 from app.features.keys.dependencies import bearer
 from app.features.openai.answers import images_answer
-from app.features.openai.dependencies import AdmittedSpec, AnswerMemory, problems
+from app.features.openai.dependencies import Admitted, AnswerMemory, problems
 from app.features.openai.schemas import Images
+from app.features.openai.streaming import stream_answer
 from app.generations.errors import (
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
@@ -18,9 +19,14 @@ from app.generations.errors import (
     OutcomeUnknown,
 )
 from app.providers import PROVIDER_PROBLEMS
+from app.web.headers import add_response_headers
 from app.web.openapi import BODY_PROBLEMS
 
 ROUTE = "/v1/images/generations"
+BODY_BYTES_MAX = 256 * 1024
+"""32,000 characters of any kind, and what else a request holds."""
+MODEL_HEADER = b"x-model"
+"""Names the model that drew, whichever alias was asked for."""
 
 router = APIRouter(tags=["OpenAI"])
 
@@ -45,13 +51,16 @@ router = APIRouter(tags=["OpenAI"])
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
 async def create_images(
-    admission: CurrentAdmission, spec: AdmittedSpec, generations: CurrentGenerations, memory: AnswerMemory
+    request: Request, admission: CurrentAdmission, admitted: Admitted, memory: AnswerMemory
 ) -> Images | Response:
     """Make pictures as OpenAI's SDK asks for them: the same service, ledger and limits as `/v1/generate`.
 
     Each picture counts one, in the rate limit when it is asked for, and in usage when it is delivered. Where only some
     of `n` can be made, these are delivered, and `errors` has a code for each of the others.
     """
-    return await images_answer(
-        generations, await admission.generate(spec, route=ROUTE), spec, memory, when_read=admission.release
-    )
+    spec, partials = admitted
+    if partials is not None:
+        return await stream_answer(request, admission, spec, memory, partials=partials, route=ROUTE)
+    delivered = await admission.generate(spec, route=ROUTE)
+    add_response_headers(request, {MODEL_HEADER: delivered.model.encode()})
+    return await images_answer(generations_of(request), delivered, spec, memory, when_read=admission.release)

@@ -1,7 +1,7 @@
 """What the twin's route depends on: an admitted request, and errors in OpenAI's format."""
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
@@ -18,24 +18,32 @@ from app.web import openapi
 from app.web.body import json_body
 
 
-async def _admitted_spec(
+class AdmittedRequest(NamedTuple):
+    """What is to be made, and how many sketches a stream of it is to have; None for no stream."""
+
+    spec: GenerationSpec
+    partials: int | None
+
+
+async def _admitted_request(
     services: CurrentServices,
     admission: CurrentAdmission,
     sent: Annotated[ImageGenerate, json_body(ImageGenerate)],
-) -> GenerationSpec:
-    service.check_honoured(sent.not_to_be_honoured)
+) -> AdmittedRequest:
+    service.check_honoured(sent.unsupported)
     spec = service.with_answer_kind(sent.spec, services.generations.catalogue.catalogue, asked=sent.response_format)
     await admission.take_further(spec.count - 1)
-    return spec
+    return AdmittedRequest(spec, sent.partials)
 
 
-AdmittedSpec = Annotated[GenerationSpec, Depends(_admitted_spec)]
+Admitted = Annotated[AdmittedRequest, Depends(_admitted_request)]
 """A request within the limits for as many images as it asks for. Raises what refuses it."""
 
 
 async def _answer_memory(
-    services: CurrentServices, admission: CurrentAdmission, spec: AdmittedSpec
+    services: CurrentServices, admission: CurrentAdmission, admitted: Admitted
 ) -> AsyncIterator[ByteShare]:
+    spec = admitted.spec
     plan = admission.plan(spec)
     is_free = plan is None or plan.is_free
     with (services.free_answer_memory if is_free else services.paid_answer_memory).share() as memory:

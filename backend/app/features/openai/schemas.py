@@ -1,32 +1,41 @@
-"""What OpenAI's SDK sends and expects."""
+"""What OpenAI's clients send and expect."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from app.core.images import ImageFormat
 from app.core.schemas import Answer, Body, Text
-from app.features.generate.schemas import Prompt, SizeText
+from app.features.generate.schemas import ModelName, SizeText, not_blank
 from app.generations.spec import GenerationSpec
 
 DEFAULT_SIZE = "1024x1024"
 IMAGES_MAX = 10
+PARTIALS_MAX = 3
+COMPRESSION_MAX = 100
+PROMPT_LENGTH_MAX = 32_000
 
-_DEFAULTS: dict[str, str | bool | None] = {
-    "quality": "auto",
-    "background": "auto",
-    "moderation": "auto",
-    "stream": False,
-    "style": None,
-    "output_compression": None,
-    "partial_images": None,
-    "complexity": None,
-    "frame_count": None,
-    "frame_duration_ms": None,
-    "svg": None,
-}
-"""What is known to OpenAI and cannot be honoured here, with its default, which changes nothing."""
+UNSUPPORTED = frozenset(
+    {
+        *("seed", "negative_prompt", "aspect_ratio", "resolution", "width", "height", "steps", "num_inference_steps"),
+        *("guidance_scale", "guidance", "cfg_scale", "sampler", "strength", "loras", "prompt_upsampling", "watermark"),
+        *("image", "images", "image_url", "mask", "reference_images", "complexity", "frame_count", "svg"),
+        *("frame_duration_ms", "extra_body", "metadata", "webhook_url", "instructions", "tools", "temperature"),
+    }
+)
+"""Parameters of this and other image APIs that cannot be honoured here, and are refused by name. A name that is not
+among them may be anything that the client sent, and is not repeated.
+"""
+
+_QUALITIES = {"standard": "auto", "hd": "high"}
+"""What OpenAI's older names mean."""
+
+Prompt = Annotated[
+    Text,
+    Field(min_length=1, max_length=PROMPT_LENGTH_MAX, examples=["A cute banana"]),
+    AfterValidator(not_blank),
+]
 
 
 class ImageGenerate(Body):
@@ -36,43 +45,54 @@ class ImageGenerate(Body):
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False})
 
     prompt: Prompt
-    model: Text | None = None
+    model: ModelName | None = None
     n: Annotated[int, Field(ge=1, le=IMAGES_MAX)] | None = None
     size: SizeText | None = None
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = None
+    background: Literal["auto", "opaque", "transparent"] | None = None
     response_format: Literal["url", "b64_json"] | None = None
     output_format: ImageFormat | None = None
+    output_compression: Annotated[int, Field(ge=0, le=COMPRESSION_MAX)] | None = Field(
+        default=None, description="Of a JPEG or WebP: 100 is the largest file. Without an effect on a PNG."
+    )
+    stream: bool | None = Field(default=None, description="Answer with events: sketches, if there are any, and images.")
+    partial_images: Annotated[int, Field(ge=0, le=PARTIALS_MAX)] | None = Field(
+        default=None, description="With `stream`, how many sketches to send; fewer may come."
+    )
+    moderation: Literal["auto", "low"] | None = Field(default=None, description="Without an effect.")
+    style: Literal["vivid", "natural"] | None = Field(default=None, description="Without an effect.")
+    input_fidelity: Literal["low", "high"] | None = Field(default=None, description="Without an effect.")
     user: Text | None = None
     safety_identifier: Text | None = None
-    quality: Any = None
-    background: Any = None
-    moderation: Any = None
-    stream: Any = None
-    style: Any = None
-    output_compression: Any = None
-    partial_images: Any = None
-    complexity: Any = None
-    frame_count: Any = None
-    frame_duration_ms: Any = None
-    svg: Any = None
 
     @property
     def spec(self) -> GenerationSpec:
         """The request, for any dialect."""
+        quality = self.quality or "auto"
+        compression = self.output_compression
+        has_compression = self.output_format in {"jpeg", "webp"} and compression != COMPRESSION_MAX
         return GenerationSpec(
             self.prompt,
             DEFAULT_SIZE if self.size in {None, "auto"} else self.size or "",
             self.output_format or "png",
             self.n or 1,
-            as_bytes=self.response_format == "b64_json",
             model=self.model,
+            quality=_QUALITIES.get(quality, quality),
+            background=self.background or "auto",
+            compression=compression if has_compression else None,
         )
 
     @property
-    def not_to_be_honoured(self) -> str | None:
-        """The first parameter that asks for something that there is not; empty for a name that the caller made up."""
-        asked = ((name, getattr(self, name), default) for name, default in _DEFAULTS.items())
-        made_up = "" if any(value is not None for value in (self.model_extra or {}).values()) else None
-        return next((name for name, value, default in asked if value not in (None, default)), made_up)
+    def partials(self) -> int | None:
+        """How many sketches a stream is to have; None where no stream is asked for."""
+        return (self.partial_images or 0) if self.stream else None
+
+    @property
+    def unsupported(self) -> str | None:
+        """The first parameter that is refused; empty for a name that may be anything that the client sent."""
+        sent: dict[str, Any] = self.model_extra or {}
+        names = [name for name, value in sent.items() if value is not None]
+        return next((name if name in UNSUPPORTED else "" for name in names), None)
 
 
 class Image(Answer):
@@ -96,6 +116,7 @@ class Images(Answer):
     data: Sequence[Image]
     size: str = Field(examples=["1024x1024"])
     output_format: ImageFormat
+    quality: str | None = Field(default=None, description="Left out where it is `auto`.", examples=["high"])
     errors: Sequence[ImageFailed] | None = Field(
         default=None, description="The pictures that `data` lacks of the `n` that were asked for; left out for none."
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from app.catalogue.model import Catalogue, ModelNotFound, answer_kind
 from app.core.errors import ApiError, InvalidRequest
-from app.generations.spec import GenerationSpec
+from app.generations.spec import GenerationSpec, ImageError
 
 
 class UnsupportedParameter(InvalidRequest):
@@ -44,6 +44,12 @@ def error_body(error: ApiError) -> dict[str, Any]:
             "code": error.code,
         }
     }
+
+
+def failed_image_body(failed: ImageError) -> dict[str, Any]:
+    """The error of one image of several, of which others were delivered, in the same format."""
+    message = f"The picture with the index {failed.index} could not be made"
+    return {"error": {"message": message, "type": "server_error", "param": None, "code": failed.code}}
 
 
 _SERVER = 500

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import BigInteger, ColumnElement, Null, case, cast, func, null, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -134,7 +134,8 @@ async def find_usage(
         statement = statement.where(tuple_(*ordered_by) < tuple_(*position))
     grouped = statement.group_by(*(column for column in columns if not isinstance(column, Null)))
     newest_first = grouped.order_by(*(column.desc() for column in ordered_by)).limit(limit)
-    return [UsageRow(*row) for row in await session.execute(newest_first)]
+    rows: Sequence[Any] = (await session.execute(newest_first)).all()
+    return [UsageRow(*row) for row in rows]
 
 
 def _total(column: InstrumentedAttribute[int]) -> ColumnElement[int]:

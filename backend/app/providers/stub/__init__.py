@@ -3,8 +3,9 @@
 import asyncio
 from functools import partial
 
+from app.core.errors import Unavailable
 from app.core.fair_queue import FairPool
-from app.providers import DrawRequest, Image, ProviderTimeout, Size
+from app.providers import DrawRequest, Image, NoFreeSlot, ProviderTimeout, Size
 from app.providers.stub.art import draw_png
 
 SIDE_MIN = 64
@@ -40,3 +41,5 @@ class StubProvider:
                 return Image(await self._pool.run(draw, group=request.group), "png")
         except TimeoutError:
             raise ProviderTimeout from None
+        except Unavailable:
+            raise NoFreeSlot from None

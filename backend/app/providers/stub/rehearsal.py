@@ -51,5 +51,6 @@ class RehearsalProvider:
     async def draw(self, request: DrawRequest, *, deadline: float) -> Image:
         match = _PROMPT.fullmatch(request.prompt)
         if match is not None and (match[2] is None or request.place < int(match[2])):
-            raise PROMPTS[match[1]]()
+            error = PROMPTS[match[1]]()
+            raise error
         return await self._stub.draw(request, deadline=deadline)

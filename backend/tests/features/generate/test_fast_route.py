@@ -1,9 +1,10 @@
 """The fast route of generate: its response is written by hand, and equals what the schema would write."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
 import httpx2
+from app.core.images import ImageFormat
 from app.features.generate.schemas import GenerationPublic
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,11 @@ class Made:
     url: str
     prompt: str
     created_at: datetime
+    model: str = "banana"
+    size: str = "1536x1024"
+    quality: str = "high"
+    format: ImageFormat = "png"
+    list_price: int = 50_000
 
 
 @given(
@@ -26,14 +32,16 @@ class Made:
 )
 def test_the_response_is_the_one_that_the_schema_would_write(prompt: str, at: datetime) -> None:
     made = Made("gen_1", "https://pictures.test/v1/images/gen_1.png", prompt, at)
-    assert GenerationPublic.write(made) == GenerationPublic.model_validate(made).model_dump_json().encode()
+    for currency in (None, "USD"):
+        said = GenerationPublic.model_validate({**asdict(made), "price": "0.05", "currency": currency})
+        assert GenerationPublic.write(made, currency=currency) == said.model_dump_json().encode()
 
 
 def test_a_time_without_microseconds_is_written_as_the_schema_writes_it() -> None:
     made = Made(
         "gen_1", "https://pictures.test/v1/images/gen_1.png", "A cute banana", datetime(2026, 1, 28, tzinfo=UTC)
     )
-    assert b'"created_at":"2026-01-28T00:00:00Z"' in GenerationPublic.write(made)
+    assert b'"created_at":"2026-01-28T00:00:00Z"' in GenerationPublic.write(made, currency=None)
 
 
 async def test_the_fast_route_is_documented_like_any_other(client: httpx2.AsyncClient, account: Account) -> None:

@@ -40,7 +40,9 @@ async def test_the_answer_has_exactly_the_fields_of_the_contract(
     answer = await generate(client, await account.create_key(environment=environment))
     body: JSON = answer.json()
     assert answer.status_code == 200
-    assert set(body) == {"id", "url", "prompt", "created_at"}
+    assert set(body) == {
+        *("id", "url", "prompt", "model", "size", "quality", "format", "price", "currency", "created_at")
+    }
     assert re.fullmatch(r"gen_[0-9a-z]{30}", body["id"])
     assert body["url"] == f"https://pictures.test/v1/images/{body['id']}.png"
     assert body["prompt"] == "A cute banana"
