@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ssl import SSLError
 from typing import TypeVar
 
 from asyncpg.exceptions import TargetServerAttributeNotMatched
 from pydantic import SecretStr
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app import migrations
@@ -22,6 +24,7 @@ from app.core.db import DATABASE_ERRORS, connect_for_writing, create_engine
 from app.core.fair_queue import FairPool
 from app.core.metrics import Metrics
 from app.core.settings import ConfigurationError, Settings
+from app.models import Deployment
 from app.providers import ProviderUnavailable
 from app.ratelimit.batches import RedisUnavailable
 from app.ratelimit.redis import ping_redis
@@ -187,6 +190,28 @@ async def _check_database(database_url: str, direct_url: SecretStr | None) -> st
     if state == "behind":
         raise ConfigurationError("The database's schema is behind this version. Run: nanobanana migrate")
     return "ok, with a schema that is newer than this program" if state == "newer" else "ok"
+
+
+def claim_currency(settings: Settings) -> None:
+    """Makes the catalogue's currency the deployment's, where it has none yet. Raises ConfigurationError where it has
+    another: amounts of two currencies cannot be added up.
+    """
+    currency = catalogue_of(settings).currency
+    if settings.database_url is not None and currency is not None:
+        is_shared = settings.database_direct_url is not None
+        claim = partial(_claim_currency, currency)
+        asyncio.run(run_in_transaction(settings.database_url.get_secret_value(), claim, is_shared=is_shared))
+
+
+async def _claim_currency(currency: str, session: AsyncSession) -> None:
+    unset = update(Deployment).where(Deployment.currency.is_(None))
+    await session.execute(unset.values(currency=currency))
+    stored = await session.scalar(select(Deployment.currency))
+    if stored != currency:
+        raise ConfigurationError(
+            f"MODELS_FILE has prices in {currency}, but what this deployment has recorded is in {stored}. "
+            "Amounts of two currencies cannot be added up: use one database for each."
+        )
 
 
 async def check_fitness(session: AsyncSession) -> migrations.SchemaState:

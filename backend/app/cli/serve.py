@@ -25,6 +25,7 @@ def serve() -> None:
         listener = stack.enter_context(server.listening_socket(settings))
         _check_images(settings)
         settings = _with_database(settings, stack)
+        checks.claim_currency(settings)
         listener.listen(server.BACKLOG)  # who is told the URL, can connect
         click.echo(server.start_message(settings))
         server.run(settings, listener, stop)

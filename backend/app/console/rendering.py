@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from app.catalogue.prices import format_amount
 from app.console.snippets import Snippet, snippets
 from app.core.schemas import format_time
 from app.core.settings import Settings
@@ -132,6 +133,7 @@ def _templates(settings: Settings, files: Mapping[str, StaticFile]) -> Environme
     environment.filters["thumbnail"] = partial(_thumbnail, settings.public_url)
     environment.filters["time"] = _time
     environment.filters["number"] = "{:,}".format
+    environment.filters["amount"] = format_amount
     return environment
 
 

@@ -20,13 +20,18 @@ class Snippet:
 def snippets(public_url: str, values: Mapping[str, str]) -> list[Snippet]:
     """The request for a generation with the prompt and size in `values`, in curl, in Python, and with OpenAI's SDK."""
     body = {"prompt": values.get("prompt") or PROMPT, "size": values.get("size") or SIZE}
+    hints = {name: values[name] for name in ("model", "quality") if values.get(name) not in {None, "", "auto"}}
+    body |= hints
     return [
         Snippet("curl", "curl", _curl(public_url, body)),
         Snippet("python", "Python", _PYTHON.format(url=json.dumps(f"{public_url}/v1/generate"), body=repr(body))),
         Snippet(
             "openai",
             "OpenAI SDK",
-            _OPENAI.format(url=json.dumps(f"{public_url}/v1"), prompt=repr(body["prompt"]), size=repr(body["size"])),
+            _OPENAI.format(
+                url=json.dumps(f"{public_url}/v1"),
+                arguments=", ".join(f"{name}={value!r}" for name, value in body.items()),
+            ),
         ),
     ]
 
@@ -59,5 +64,5 @@ _OPENAI = """import os
 from openai import OpenAI
 
 client = OpenAI(base_url={url}, api_key=os.environ["KEY"])
-picture = client.images.generate(prompt={prompt}, size={size})
+picture = client.images.generate({arguments})
 print(picture.data[0].url)"""

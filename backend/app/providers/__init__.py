@@ -127,7 +127,9 @@ class DrawRequest:
     """Which image of its client request it is, from 0."""
     tally: CallTally = field(default_factory=CallTally, compare=False, repr=False)
     leave_unpaid_failures: bool = field(default=False, compare=False, repr=False)
-    """Whether a failure that costs nothing is raised at once instead of being repeated: no connection, 429, 503."""
+    """Whether a failure that costs nothing is raised at once instead of being repeated or waited for: no connection,
+    429, 503, no free slot of this process.
+    """
     group: str = field(default="", compare=False, repr=False)
     """The clients whose turn it takes in the queue of a provider that draws at no cost, which all clients share."""
 

@@ -63,7 +63,7 @@ class ImageCalls:
         self.provider_request_id: str | None = None
         """Of the last call."""
         self._tally = tally
-        self._leaves_unpaid_failures = leaves_unpaid_failures
+        self.leaves_unpaid_failures = leaves_unpaid_failures
         self._last_paid = False
 
     @property
@@ -101,7 +101,7 @@ class ImageCalls:
         repeats_max = attempts_max - 1
         if self._last_paid:
             repeats_max = min(1, repeats_max) if failed.may_pay_twice else 0
-        elif self._leaves_unpaid_failures:
+        elif self.leaves_unpaid_failures:
             repeats_max = 0
         return self.budget.take_repeat(repeats_max)
 

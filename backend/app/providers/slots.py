@@ -25,8 +25,8 @@ class AccountSlots:
         """The images in line, by account; the account whose turn is next comes first."""
 
     @asynccontextmanager
-    async def hold(self, budget: CallBudget) -> AsyncIterator[None]:
-        """Holds a slot for one image of a request, once it is its turn.
+    async def hold(self, budget: CallBudget, *, waits: bool = True) -> AsyncIterator[None]:
+        """Holds a slot for one image of a request, once it is its turn; one that does not wait is refused instead.
 
         Raises NoFreeSlot for a request that is refused, and at once what closes its budget.
         """
@@ -36,8 +36,10 @@ class AccountSlots:
         if self._free and self._held[budget.account_id] < self._account_max:
             budget.is_admitted = True
             self._take(budget.account_id)
-        else:
+        elif waits:
             await self._wait(budget)
+        else:
+            raise NoFreeSlot
         try:
             yield
         finally:

@@ -96,8 +96,9 @@ class Upstream:
         request's budget before a call for this image is sent, and any error of `attempt`. Each says whether one of the
         calls may have been paid.
         """
+        waits = not calls.leaves_unpaid_failures
         try:
-            async with asyncio.timeout_at(calls.deadline), self._slots.hold(calls.budget):
+            async with asyncio.timeout_at(calls.deadline), self._slots.hold(calls.budget, waits=waits):
                 return await self.retry(attempt, calls)
         except TimeoutError:
             pass  # raised below, so that it has no cause

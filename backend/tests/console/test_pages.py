@@ -32,7 +32,7 @@ def drawing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The prompts that the stub draws from now on."""
     prompts: list[str] = []
 
-    def draw(prompt: str, *, width: int, height: int) -> bytes:
+    def draw(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
         prompts.append(prompt)
         return draw_png(prompt, width=width, height=height)
 

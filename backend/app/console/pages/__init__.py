@@ -1,9 +1,21 @@
 """The pages of the console, with one module for each."""
 
-from app.console.pages import account, history, keys, landing, log_in, log_out, playground, revoke_key, sign_up, usage
+from app.console.pages import (
+    account,
+    history,
+    keys,
+    landing,
+    log_in,
+    log_out,
+    models,
+    playground,
+    revoke_key,
+    sign_up,
+    usage,
+)
 from app.console.rendering import Page
 
-_IN_ORDER = (landing, sign_up, log_in, log_out, playground, keys, revoke_key, usage, history, account)
+_IN_ORDER = (landing, sign_up, log_in, log_out, playground, keys, revoke_key, models, usage, history, account)
 
 PAGES: tuple[Page, ...] = tuple(module.page for module in _IN_ORDER)
 """In the order of the navigation. Its first page is the console's home."""

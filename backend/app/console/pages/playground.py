@@ -2,13 +2,14 @@
 
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from hashlib import sha256
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
 
+from app.catalogue.model import Model
 from app.console.dependencies import LoggedInSession, form
 from app.console.forms import UNSENT, EmptyForm, FormState
 from app.console.rendering import Page
@@ -39,7 +40,7 @@ class GenerationForm(GenerationCreate):
     @property
     def idempotency_key(self) -> str:
         """The same for the same form with the same values: sent twice, it is one generation; changed, it is another."""
-        parts = [self.form_id, self.key_id, self.size, self.prompt]
+        parts = [self.form_id, self.key_id, self.size, self.prompt, self.model, self.quality]
         return sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -55,18 +56,33 @@ async def _render(
             database, account_id=session.user.account_id, include_revoked=False, after=None, limit=PAGE_SIZE_MAX
         )
     request = session.request
-    model = services_of(request).generations.catalogue.catalogue.find(None)
+    catalogue = services_of(request).generations.catalogue.catalogue
+    asked = form_state.values.get("model") or query_value(request, "model")
+    model = catalogue.models.get(asked or catalogue.default)
+    drawing = [model] if model else list(catalogue)
     return session.render(
         page.template,
         form=form_state,
         keys=own_keys,
-        sizes=[size for size in _SIZES if not model.sizes or Size.of(size) in model.sizes],
-        selected={"key_id": query_value(request, "key_id") or "", **form_state.values},
+        models=list(catalogue),
+        sizes=_sizes_of(drawing),
+        qualities=list(dict.fromkeys(quality for each in drawing for quality in each.qualities)),
+        selected={
+            "key_id": query_value(request, "key_id") or "",
+            "model": model.name if model and len(catalogue.models) > 1 else "",
+            **form_state.values,
+        },
         # The form keeps its id until its generation is delivered: sent again after an error, it is the same request.
         form_id=(generation is None and form_state.values.get("form_id")) or secrets.token_urlsafe(16),
         generation=generation,
         new_key=new_key,
     )
+
+
+def _sizes_of(models: Sequence[Model]) -> Sequence[str]:
+    """The usual sizes that any of these models draws; where that is none, all that they draw."""
+    usual = [size for size in _SIZES if any(not each.sizes or Size.of(size) in each.sizes for each in models)]
+    return usual or [str(size) for each in models for size in each.sizes]
 
 
 SentForm = Annotated[GenerationForm, form(GenerationForm, _render)]

@@ -49,8 +49,25 @@ async def show_usage(
     shares = await service.find_shares(
         database, account_id=session.user.account_id, first=first, last=last, keys_max=KEYS_SHOWN
     )
-    chart = draw_chart(shares, first=first, last=last)
-    return session.render(page.template, chart=chart, periods=PERIODS, days=int(period.days))
+    models = await service.find_usage(
+        database,
+        account_id=session.user.account_id,
+        first=first,
+        last=last,
+        key_id=None,
+        after=None,
+        limit=_ROWS_AT_A_TIME,
+        today=last,
+        group_by="model",
+    )
+    return session.render(
+        page.template,
+        chart=draw_chart(shares, first=first, last=last),
+        models=sorted(models, key=lambda row: -row.images),
+        currency=services.generations.catalogue.catalogue.currency,
+        periods=PERIODS,
+        days=int(period.days),
+    )
 
 
 @page.router.get(f"{page.path}.csv")

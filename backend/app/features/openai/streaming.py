@@ -132,7 +132,7 @@ async def _events(
 
 @contextmanager
 def _as_api_errors() -> Iterator[None]:
-    """Turns any error into one that has a body, and logs it: the response has begun, and the request's line says 200."""
+    """Turns any error into one that has a body, and logs it: the request's own line in the log says 200."""
     try:
         yield
     except Exception as raised:

@@ -26,7 +26,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The width of each image that was drawn or scaled from now on."""
     widths: list[str] = []
 
-    def draw(prompt: str, *, width: int, height: int) -> bytes:
+    def draw(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
         widths.append(f"{width} drawn")
         return draw_png(prompt, width=width, height=height)
 

@@ -30,7 +30,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The prompts that were drawn from now on."""
     prompts: list[str] = []
 
-    def counted(prompt: str, *, width: int, height: int) -> bytes:
+    def counted(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
         prompts.append(prompt)
         return draw_png(prompt, width=width, height=height)
 
@@ -170,7 +170,7 @@ async def test_the_picture_of_a_revoked_key_is_still_shown(
 async def test_what_finds_the_drawing_queue_full_is_503_and_who_waits_gets_the_picture(
     start: Start, key: Key, monkeypatch: pytest.MonkeyPatch, free: threading.Event
 ) -> None:
-    def draw_when_free(prompt: str, *, width: int, height: int) -> bytes:
+    def draw_when_free(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
         assert free.wait(30)
         return draw_png(prompt, width=width, height=height)
 

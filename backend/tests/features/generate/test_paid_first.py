@@ -89,7 +89,7 @@ async def test_decoding_gives_way_to_the_event_loop_and_drawing_gives_way_to_dec
         note("decoding")
         return decode.fit(content, size)
 
-    def draw(prompt: str, *, width: int, height: int) -> bytes:
+    def draw(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
         note("drawing")
         return draw_png(prompt, width=width, height=height)
 

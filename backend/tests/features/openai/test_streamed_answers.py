@@ -147,7 +147,7 @@ async def test_beyond_their_own_bound_images_of_the_stub_are_not_drawn_and_what_
 ) -> None:
     drawn: list[str] = []
 
-    def draw_large(prompt: str, *, width: int, height: int) -> bytes:
+    def draw_large(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
         drawn.append(prompt)
         return draw_png(prompt, width=width, height=height) + bytes(LARGE)
 

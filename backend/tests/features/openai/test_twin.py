@@ -194,7 +194,7 @@ async def test_bytes_are_those_behind_the_url_and_a_replay_has_them_too(start: S
 async def test_bytes_that_cannot_be_drawn_are_not_counted(
     start: Start, database: asyncpg.Connection, free: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def held(prompt: str, *, width: int, height: int) -> bytes:
+    def held(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
         free.wait()
         return draw_png(prompt, width=width, height=height)
 
