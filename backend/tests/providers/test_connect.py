@@ -94,6 +94,16 @@ async def test_a_provider_that_does_not_prove_its_name_is_sent_nothing(tmp_path:
         assert seen == []
 
 
+async def test_a_connection_that_proved_one_name_is_not_used_for_another(tmp_path: Path) -> None:
+    certificate = Certificate(hosts=("pictures.test",), checked_name="pictures.test")
+    async with asked(tmp_path, certificate, "direct") as (upstream, request, seen):
+        await upstream.probe(request)
+        request.extensions["sni_hostname"] = "other.test"
+        with pytest.raises(Unreachable):
+            await upstream.probe(request)
+        assert len(seen) == 1
+
+
 class Resolver:
     """Answers the event loop's `getaddrinfo` with addresses of its own."""
 
