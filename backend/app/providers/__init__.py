@@ -78,7 +78,7 @@ class DrawRequest:
     budget: CallBudget = field(default_factory=CallBudget, compare=False, repr=False)
     """Shared by the images of one client request; by default an image has its own."""
     group: str = field(default="", compare=False, repr=False)
-    """The clients whose turn it takes in the queue of a provider that draws at no cost, which all clients share."""
+    """Where drawing costs nothing, the groups of all waiting requests take turns: see FairQueue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class ContentRefused(ApiError):
 
 class NoImageReturned(ApiError):
     status, title, code = 502, "Bad Gateway", "no_image_returned"
-    detail = "The provider returned no picture and no reason"
+    detail = "The provider returned no image and no reason"
 
 
 class ProviderFailed(ApiError):
