@@ -3,15 +3,19 @@
 import asyncio
 import secrets
 from collections.abc import Iterator
+from contextlib import nullcontext
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 from app import migrations
 from app.cli import main
 from app.cli.create_database import main as create_database
 from app.core.db import create_engine
+from app.core.settings import Settings
 from click.testing import CliRunner, Result
 from sqlalchemy.engine import URL, make_url
-from tests.harness import fresh_database, on_server
+from tests.harness import free_port, fresh_database, on_server
 
 PASSWORD = secrets.token_hex(8)
 
@@ -71,6 +75,20 @@ def test_an_older_program_leaves_a_newer_schema_alone(new_database_url: str) -> 
     on_server(new_database_url, "update alembic_version set version_num = 'from_the_future'")
     done = run("migrate", new_database_url)
     assert (done.exit_code, done.output) == (0, "The database's schema is newer than this program; nothing to do.\n")
+
+
+def test_an_older_program_starts_on_a_newer_schema_of_its_own_postgresql(
+    new_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = list[Settings]()
+    # By its name: `app.cli.serve` is the command.
+    monkeypatch.setattr(
+        import_module("app.cli.serve"), "embedded_postgres", lambda *_, **__: nullcontext(new_database_url)
+    )
+    monkeypatch.setattr("app.server.run", lambda settings, *_: served.append(settings))
+    on_server(new_database_url, "update alembic_version set version_num = 'from_the_future'")
+    done = CliRunner().invoke(main, ["serve"], env={"DATA_DIR": str(tmp_path), "PORT": str(free_port())})
+    assert (done.exit_code, len(served)) == (0, 1)
 
 
 def test_the_schema_of_another_program_is_left_alone(server_url: str) -> None:

@@ -194,7 +194,7 @@ async def is_shared_by_transaction(parameters: DatabaseParameters) -> bool:
     """Whether a pooler in transaction mode stands there: it gives the server's connection to another client between two
     transactions.
 
-    What a session sets tells: another client's transaction sees it, or after that one it is gone from ours.
+    A setting of the first session shows it: a transaction of the second one sees it, or the first lacks it afterwards.
     """
     session = Session(settings={}, is_shared=True)
     token, read = secrets.token_hex(8), "select current_setting('nanobanana.token', true)"

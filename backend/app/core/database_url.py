@@ -25,6 +25,7 @@ CONNECT_SECONDS, CONNECT_SECONDS_MAX = 3, 5
 _ENVIRONMENT = ("host", "port", "service", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "sslnegotiation")
 _FOR_WRITING = ("any", "read-write", "primary")
 _AUTHORITY = re.compile(r"(?:([^@/]*)@)?([^/?]*)(?:/([^?]*))?(?:\?(.*))?", re.DOTALL)
+_COLON, _PASSFILE_COLONS = re.compile(r"(?<!\\):"), 4
 _HOST = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]*)(?::([^:]*))?")
 
 
@@ -154,7 +155,7 @@ def _translated(given: Mapping[str, str]) -> DatabaseParameters:
         hosts=hosts,
         user=given.get("user") or os.environ.get("PGUSER") or _own_user(),
         password=given.get("password"),
-        passfile=given.get("passfile"),
+        passfile=_passfile(given),
         database=given.get("dbname"),
         tls=tls_of(given, over_sockets=all((host.name or "/").startswith("/") for host in hosts)),
         connect_seconds=min(seconds, CONNECT_SECONDS_MAX) if seconds > 0 else CONNECT_SECONDS,
@@ -168,6 +169,26 @@ def _translated(given: Mapping[str, str]) -> DatabaseParameters:
             user_timeout_ms=_number(given, "tcp_user_timeout", 0) or KeepAlive.user_timeout_ms,
         ),
     )
+
+
+def _passfile(given: Mapping[str, str]) -> str | None:
+    """The file of passwords that the URL names. Raises DatabaseUrlError where the driver would read one, this or its
+    default, that has a line of another form: libpq skips such a line, and the driver raises any error.
+    """
+    named = given.get("passfile")
+    if given.get("password") or os.environ.get("PGPASSWORD"):
+        return named
+    try:
+        path = Path(named or os.environ.get("PGPASSFILE") or Path.home() / ".pgpass")
+        lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    except UnicodeDecodeError:
+        lines = [":"]
+    except (OSError, RuntimeError):  # the driver does without it
+        return named
+    entries = [line.strip().replace(r"\\", "") for line in lines if not line.strip().startswith("#")]
+    if any(entry and len(_COLON.findall(entry)) < _PASSFILE_COLONS for entry in entries):
+        raise DatabaseUrlError("has no password, and a line in the passfile is not host:port:database:user:password")
+    return named
 
 
 def _own_user() -> str:

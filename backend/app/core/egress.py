@@ -11,7 +11,7 @@ from app.core.settings import ConfigurationError, Settings
 
 @dataclass(frozen=True)
 class Egress:
-    """What EGRESS_PROXY and EGRESS_CA_FILE say. The environment's HTTPS_PROXY and SSL_CERT_FILE say nothing here."""
+    """What EGRESS_PROXY and EGRESS_CA_FILE say. The environment's HTTPS_PROXY and SSL_CERT_FILE are not read."""
 
     proxy: SecretStr | None = None
     """The URL of an HTTP proxy, which may hold a password."""

@@ -20,7 +20,7 @@ class FairQueue:
         self._free_slots = slots
         self._waiting_max = waiting_max
         self._waiting: dict[str, deque[asyncio.Future[bool]]] = {}
-        """What waits in each group, which is told whether its turn has come. The next group's turn comes first."""
+        """The calls that wait, by group; the group whose turn is next comes first. True gives a slot, False refuses."""
 
     @asynccontextmanager
     async def turn(self, group: str = "") -> AsyncIterator[None]:

@@ -103,6 +103,8 @@ def _refusal(name: str, value: str, position: int) -> str | None:
         return f"has the parameter {name}, which the driver cannot do: remove it"
     if name in _OF_OTHER_CLIENTS:
         return f"has the parameter {name}, which is none of PostgreSQL's: remove it"
+    if (name, value) == ("channel_binding", "require"):
+        return f"has {name}={value}, which the driver cannot do: remove it, and use sslmode=verify-full"
     if name in _HARMLESS:
         done = " or ".join(sorted(_HARMLESS[name]))
         return None if value.lower() in {*_HARMLESS[name], ""} else f"has a {name} that is not {done}: remove it"

@@ -8,7 +8,7 @@ _DIFFERENT_MAX = 1000
 
 
 class Repeats:
-    """Counts how often the same was seen since `SECONDS` ago. At most a thousand different things are remembered."""
+    """Counts how often each error was seen since `SECONDS` ago. At most a thousand different ones are remembered."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -17,13 +17,13 @@ class Repeats:
     def __len__(self) -> int:
         return len(self._seen)
 
-    def count(self, what: Hashable) -> int:
-        """0 for what has not been seen in the last `SECONDS`, else how often it has been repeated since it was 0."""
+    def count(self, error: Hashable) -> int:
+        """0 for an error that was not seen in the last `SECONDS`, else how often it was repeated since it was 0."""
         now = self._clock()
-        first_at, repeated = self._seen.get(what, (now, -1))
+        first_at, repeated = self._seen.get(error, (now, -1))
         if now >= first_at + SECONDS:
             first_at, repeated = now, -1
         if len(self._seen) >= _DIFFERENT_MAX:
             self._seen.clear()
-        self._seen[what] = first_at, repeated + 1
+        self._seen[error] = first_at, repeated + 1
         return repeated + 1

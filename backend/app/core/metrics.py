@@ -45,7 +45,6 @@ class Metrics:
         )
         self.overload_refusals = self._counter("overload_refusals", "Requests refused because too many were at work.")
         self.dropped_log_lines = self._counter("log_lines_dropped", "Log lines that nobody read in time.")
-
         self.connections_ended = self._counter(
             "connections_ended", "Connections that the server ended, by what their clients did not keep.", ["bound"]
         )

@@ -26,9 +26,8 @@ def started_at(pid: int) -> str | None:
         return None if status.startswith("Z") else began.strip() or None
     with suppress(OSError):
         stat, boot = PROC.joinpath(str(pid), "stat"), PROC.joinpath("sys/kernel/random/boot_id")
-        status, *fields = (
-            stat.read_text(errors="replace").rpartition(")")[2].split()
-        )  # the third field and those behind it
+        # The name of the program, in parentheses, may hold anything; the third field follows it.
+        status, *fields = stat.read_text(errors="replace").rpartition(")")[2].split()
         return None if status in "ZX" else f"{fields[18]} {boot.read_text().strip() if boot.exists() else ''}"
     return None
 

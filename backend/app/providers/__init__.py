@@ -131,7 +131,7 @@ class DrawRequest:
     429, 503, no free slot of this process.
     """
     group: str = field(default="", compare=False, repr=False)
-    """The clients whose turn it takes in the queue of a provider that draws at no cost, which all clients share."""
+    """Where drawing costs nothing, the groups of all waiting requests take turns: see FairQueue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ class ContentRefused(ProviderError):
 
 class NoImageReturned(ProviderError):
     code = "no_image_returned"
-    detail = "The provider returned no picture and no reason"
+    detail = "The provider returned no image and no reason"
     failure = "unreadable"
 
 

@@ -45,12 +45,13 @@ _LOGGED_MEDIA_TYPES = {
     *("image/gif", "image/avif", "image/svg+xml"),
     *("text/html", "text/plain", "text/xml", "text/event-stream"),
 }
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FIRST_BYTES = {
     b"\x89PNG\r\n\x1a\n": "png",
     b"\xff\xd8\xff": "jpeg",
     b"GIF8": "gif",
     b"RIFF": "webp",
-    b"\xef\xbb\xbf": "byte order mark",
+    _BYTE_ORDER_MARK: "byte order mark",
     b"<": "html",
     b"{": "json",
     b"[": "json",
@@ -58,7 +59,6 @@ _FIRST_BYTES = {
 _IMAGES = {"png", "jpeg", "webp"}
 _UNCOMPRESSED = {*_IMAGES, "json", "byte order mark"}
 _EXAMINED_BYTES = 64
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ERROR_STATUS = re.compile(r"[45]\d\d", re.ASCII)
 
 

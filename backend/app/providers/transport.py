@@ -77,17 +77,12 @@ class DirectTransport(httpx2.AsyncBaseTransport):
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds):
-                connected = await connected_socket(host, url.port or (443 if is_tls else 80))
-                try:
-                    _, connection = await loop.create_connection(
-                        lambda: _Connection(_origin(request), self._buffer),
-                        sock=connected,
-                        ssl=self._ssl_context if is_tls else None,
-                        server_hostname=name,
-                    )
-                except BaseException:
-                    connected.close()
-                    raise
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(_origin(request), self._buffer),
+                    sock=await connected_socket(host, url.port or (443 if is_tls else 80)),
+                    ssl=self._ssl_context if is_tls else None,
+                    server_hostname=name,
+                )
         except TimeoutError as error:
             raise httpx2.ConnectTimeout("", request=request) from error
         except OSError as error:  # of which ssl.SSLError is one

@@ -69,7 +69,7 @@ class Store(Protocol):
 
 
 class StoreUnavailable(Unavailable):
-    detail = "Pictures cannot be stored or read now; try again"
+    detail = "Images cannot be stored or read now; try again"
 
 
 class StoreBusy(StoreUnavailable):

@@ -57,7 +57,7 @@ class FilesystemStore:
                 await self._writing.go_on(partial(self._disk.try_out, size))
             except OSError as error:
                 if error.errno in _FULL:
-                    raise StoreUnavailable("The disk of the folder for pictures is full") from None
+                    raise StoreUnavailable("The disk of the folder for images is full") from None
                 raise
 
     def free_bytes(self) -> int:

@@ -5,6 +5,7 @@ that has it.
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
@@ -28,24 +29,17 @@ class RangeNotSatisfiable(ApiError):
         return {"Content-Range": f"bytes */{self._size}"}
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Protocol):
     """The bytes from `start` up to and not including `end`, of content of `size` bytes."""
 
-    size: int
-    start: int
-    end: int
-    chunks: AsyncIterator[bytes]
-
-
-def part_of(content: bytes, start: int, end: int | None) -> Part:
-    """A part of content that is in memory. `end` of None is the end of the content."""
-    first, behind = min(start, len(content)), len(content) if end is None else min(end, len(content))
-    return Part(len(content), first, behind, _one_chunk(content[first:behind]))
-
-
-async def _one_chunk(content: bytes) -> AsyncIterator[bytes]:
-    yield content
+    @property
+    def size(self) -> int: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def chunks(self) -> AsyncIterator[bytes]: ...
 
 
 OpenPart = Callable[[int, int | None], Awaitable[Part]]

@@ -5,11 +5,12 @@ import socket
 import ssl
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import asyncpg
-import httpx2
 import pytest
-from app.core.database_connection import SettingsNotKeptError
+from app.core.database_connection import Session, SettingsNotKeptError, connect
+from app.core.database_url import parse_database_url
 from app.core.db import connect_for_writing
 from app.generations.ledger import Ledger
 from app.generations.ledger.queue import Recorded
@@ -19,21 +20,9 @@ from sqlalchemy.engine import make_url
 from tests.conftest import Start
 from tests.core.database_ways import Way, refusing
 from tests.features.usage.recorded import new_record
-from tests.harness import Account, Key, free_port, generate, sign_up
+from tests.harness import Account, Key, free_port, generate
 from tests.problems import check_problem
 from tests.standins.postgres import silent_host, standby
-
-
-@pytest.fixture(scope="module")
-async def account(client: httpx2.AsyncClient) -> Account:
-    """An account for all of these tests."""
-    return await sign_up(client)
-
-
-@pytest.fixture(scope="module")
-async def key(account: Account) -> Key:
-    """An API key for all of these tests."""
-    return await account.create_key()
 
 
 def several(way: Way, ports: Sequence[int]) -> str:
@@ -71,6 +60,30 @@ async def test_without_a_primary_requests_are_refused_until_there_is_one(
             async with way.open():
                 assert (await client.get("/v1/auth/me", headers=account.headers)).status_code == 200
                 assert (await generate(client, key)).status_code == 200
+
+
+async def test_of_two_hosts_that_answer_at_once_one_is_used_and_the_other_connection_is_dropped(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, both = list[asyncpg.Connection](), asyncio.Event()
+    connect_to_one = asyncpg.connect
+
+    async def connect_together(**options: Any) -> asyncpg.Connection:
+        connection: asyncpg.Connection = await connect_to_one(**options)
+        made.append(connection)
+        if len(made) > 1:
+            both.set()
+        await both.wait()
+        return connection
+
+    monkeypatch.setattr(asyncpg, "connect", connect_together)
+    first, second = Way(database_url), Way(database_url)
+    async with first.open(), second.open():
+        port = make_url(first.url).port or 0
+        used = await connect(parse_database_url(several(second, [port])), Session(settings={}, is_shared=True))
+        await asyncio.sleep(0)  # the other one is dropped by a callback
+        assert [each for each in made if not each.is_closed()] == [used]
+        used.terminate()
 
 
 async def test_the_kernel_probes_connections_over_tcp(database_url: str) -> None:

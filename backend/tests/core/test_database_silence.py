@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx2
@@ -96,6 +97,21 @@ async def test_a_statement_that_is_late_or_cancelled_drops_its_connection(databa
             await sleeping
         await asyncio.sleep(0)
         assert connection.is_closed()
+
+
+async def test_a_connection_that_cannot_be_set_up_is_dropped(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, connect_to_one = list[asyncpg.Connection](), asyncpg.connect
+
+    async def connect_noticed(**options: Any) -> asyncpg.Connection:
+        made.append(await connect_to_one(**options))
+        return made[-1]
+
+    monkeypatch.setattr(asyncpg, "connect", connect_noticed)
+    with pytest.raises(asyncpg.UndefinedObjectError):
+        await connect(parse_database_url(database_url), Session(settings={"no_such_setting": "1"}))
+    assert [each.is_closed() for each in made] == [True]
 
 
 @asynccontextmanager

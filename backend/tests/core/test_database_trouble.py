@@ -1,25 +1,19 @@
-"""A failing database is a 503 that clients may retry, never a 500 or a success; it needs no restart to recover."""
+"""A statement or a commit that fails is a 503 that clients may retry, never a success."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from io import StringIO
 
 import asyncpg
 import httpx2
 import pytest
-import structlog
-from app.core.errors import Unavailable
-from app.generations.errors import OutcomeUnknown
-from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.types import EventDict
 from tests.conftest import Start
-from tests.core.database_ways import Way, refusing
-from tests.harness import PATIENCE_SECONDS, Account, Key, generate, new_email, on_server, sign_up
+from tests.core.database_calls import ask_everything, causes, create_key
+from tests.harness import PATIENCE_SECONDS, Account, Key, generate
 from tests.problems import check_problem
 
 LOCK_ACCOUNT = "select from accounts where id = 'acc_' || substr($1, 5) for update"
@@ -35,23 +29,6 @@ create constraint trigger fail_at_commit after insert on api_keys deferrable ini
 create constraint trigger fail_at_commit after insert on generations deferrable initially deferred
     for each row when (new.prompt like 'fail at commit with %') execute function fail_at_commit();
 """
-
-
-@pytest.fixture(scope="module")
-async def account(client: httpx2.AsyncClient) -> Account:
-    return await sign_up(client)
-
-
-@pytest.fixture(scope="module")
-async def key(account: Account) -> Key:
-    return await account.create_key()
-
-
-@pytest.fixture(autouse=True)
-def lines() -> Iterator[list[EventDict]]:
-    """The lines that are logged during the test."""
-    with structlog.testing.capture_logs() as lines:
-        yield lines
 
 
 @pytest.fixture
@@ -82,32 +59,6 @@ async def blocked(database: asyncpg.Connection) -> int:
         while (pid := await database.fetchval(waiting, database.get_server_pid())) is None:
             pass
     return int(pid)
-
-
-async def create_key(client: httpx2.AsyncClient, account: Account, *, name: str = "a key") -> httpx2.Response:
-    return await client.post("/v1/keys", json={"name": name}, headers=account.headers)
-
-
-async def ask_everything(client: httpx2.AsyncClient, account: Account, key: Key) -> list[httpx2.Response]:
-    """One request of each kind that needs the database."""
-    credentials = {"email": new_email(), "password": "correct horse battery staple"}
-    return [
-        await client.get("/v1/auth/me", headers=account.headers),
-        await client.get("/v1/keys", headers=account.headers),
-        await create_key(client, account),
-        await generate(client, key),
-        await client.get("/v1/images/gen_28fm63cjp43w44255s68.png"),
-        await client.post("/v1/auth/login", json=credentials),
-        await client.post("/v1/auth/register", json=credentials),
-        await client.get("/ready"),
-    ]
-
-
-def causes(lines: list[EventDict]) -> set[object]:
-    """The causes of the failures: SQLSTATEs of the database's errors, else types. The ledger logs its own."""
-    raised = [line["exc_info"] for line in lines if line["log_level"] == "error"]
-    failed = {getattr(getattr(each, "orig", each), "sqlstate", None) or type(each) for each in raised}
-    return (failed - {Unavailable, OutcomeUnknown}) | {line["sqlstate"] for line in lines if "sqlstate" in line}
 
 
 async def test_a_lock_timeout_is_a_503(
@@ -178,83 +129,6 @@ async def test_a_connection_lost_in_a_transaction_is_a_503_and_leaves_nothing_be
     assert len(causes(lines)) == 1
     assert await database.fetchval("select count(*) from api_keys where name = 'lost'") == 0
     assert (await create_key(client, account, name="lost")).status_code == 201
-
-
-async def test_connections_that_died_in_the_pool_are_replaced_without_an_error(
-    client: httpx2.AsyncClient, account: Account, key: Key, database: asyncpg.Connection
-) -> None:
-    everyone = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'nanobanana'"
-    for _ in range(3):
-        await database.execute(f"{everyone} and datname = current_database()")
-        assert (await create_key(client, account)).status_code == 201
-        assert (await generate(client, key)).status_code == 200
-
-
-@pytest.mark.parametrize("sqlstate", ["57P03", "53300", "53400", "53100", "57P01", "08004", "28P01", "3D000"])
-async def test_a_database_that_refuses_every_login_is_a_503(
-    start: Start, account: Account, key: Key, lines: list[EventDict], sqlstate: str
-) -> None:
-    async with refusing(sqlstate) as url:
-        client = await start(database_url=SecretStr(url))
-        for answer in await ask_everything(client, account, key):
-            check_problem(answer, 503, "unavailable")
-        assert (await client.get("/health")).status_code == 200
-    assert sqlstate in causes(lines)
-
-
-async def test_a_database_that_is_down_is_a_503_until_it_starts_and_again_when_it_stops(
-    start: Start, account: Account, key: Key, database_url: str, lines: list[EventDict]
-) -> None:
-    way = Way(database_url)
-    client = await start(database_url=SecretStr(way.url))
-    for _ in range(2):
-        for answer in await ask_everything(client, account, key):
-            check_problem(answer, 503, "unavailable")
-        async with way.open():
-            statuses = [answer.status_code for answer in await ask_everything(client, account, key)]
-            assert statuses == [200, 200, 201, 200, 404, 401, 201, 200]
-    assert all(isinstance(cause, type) for cause in causes(lines))
-
-
-async def test_a_schema_that_is_taken_away_under_a_server_is_a_503(
-    start: Start, account: Account, key: Key, new_database_url: str
-) -> None:
-    client = await start(database_url=SecretStr(new_database_url))
-    await asyncio.to_thread(on_server, new_database_url, "drop schema public cascade")
-    for answer in await ask_everything(client, account, key):
-        check_problem(answer, 503, "unavailable")
-
-
-async def test_the_ledger_refuses_what_comes_when_its_tables_have_been_taken_away(
-    start: Start, new_database_url: str
-) -> None:
-    client = await start(database_url=SecretStr(new_database_url))
-    key = await (await sign_up(client)).create_key()
-    assert (await generate(client, key)).status_code == 200
-    await asyncio.to_thread(on_server, new_database_url, "alter table usage rename to used")
-    check_problem(await generate(client, key), 503, "unavailable")
-    await asyncio.to_thread(on_server, new_database_url, "alter table used rename to usage")
-    assert (await generate(client, key)).status_code == 200
-
-
-async def test_an_outage_is_one_line_for_each_call_and_one_stack(start: Start, account: Account, log: StringIO) -> None:
-    async with refusing("57P03") as url:
-        client = await start(database_url=SecretStr(url))
-        for _ in range(30):
-            check_problem(await client.get("/v1/auth/me", headers=account.headers), 503, "unavailable")
-    lines = [json.loads(line) for line in log.getvalue().splitlines()]
-    failed = [line["exception"] for line in lines if line["event"] == "request_failed"]
-    assert [each["repeated"] for each in failed] == list(range(30))
-    assert ["frames" in each for each in failed] == [True] + [False] * 29
-
-
-async def test_a_missing_socket_folder_is_a_503(
-    start: Start, account: Account, key: Key, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.mktemp("socket") / "missing"
-    client = await start(database_url=SecretStr(f"postgresql+asyncpg://nobody@/nothing?host={folder}"))
-    for answer in await ask_everything(client, account, key):
-        check_problem(answer, 503, "unavailable")
 
 
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01", "53100", "57P01", "25006"])

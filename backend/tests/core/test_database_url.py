@@ -9,6 +9,7 @@ from app.core.database_tls import DatabaseUrlError
 from app.core.database_url import Host, parse_database_url
 from app.core.libpq_parameters import LIBPQ_PARAMETERS
 from app.core.settings import ConfigurationError, load_settings
+from asyncpg.protocol.protocol import SCRAMAuthentication
 from tests.core import libpq
 
 LATER = {"servicefile", "requiressl"}  # of libpq's other versions
@@ -159,6 +160,7 @@ def test_a_service_fills_in_what_the_url_leaves_out(tmp_path: Path) -> None:
 
 HARMLESS = [
     "channel_binding=prefer",
+    "channel_binding=disable",
     "client_encoding=UTF8",
     "gssdelegation=0",
     "gssencmode=prefer",
@@ -176,6 +178,13 @@ HARMLESS = [
 def test_a_parameter_that_asks_for_what_happens_anyway_changes_nothing(parameter: str) -> None:
     plain = "postgresql://h/n?sslmode=disable"
     assert parse_database_url(f"{plain}&{parameter}") == parse_database_url(plain)
+
+
+def test_the_driver_cannot_bind_a_login_to_its_channel() -> None:
+    """Once it can, `channel_binding=require` is to be taken."""
+    assert "SCRAM-SHA-256-PLUS" not in str(SCRAMAuthentication.AUTHENTICATION_METHODS)
+    with pytest.raises(DatabaseUrlError, match="has channel_binding=require, which the driver cannot do"):
+        parse_database_url("postgresql://h/n?channel_binding=require")
 
 
 REFUSED = [

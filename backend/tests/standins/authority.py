@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+_DAYS = (-1, 1)
+
 
 class Authority:
     """Signs certificates. Its own is in `ca_file`."""
@@ -24,10 +26,10 @@ class Authority:
         self.ca_file = folder / "authority.pem"
         self.ca_file.write_bytes(own.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
-    def server(self, *hosts: str) -> ssl.SSLContext:
-        """The context of a server with these host names."""
+    def server(self, *hosts: str, days: tuple[int, int] = _DAYS) -> ssl.SSLContext:
+        """The context of a server with these host names, whose certificate is valid between these days from today."""
         key = ec.generate_private_key(ec.SECP256R1())
-        named = self._certificate(x509.Name([]), key.public_key()).add_extension(
+        named = self._certificate(x509.Name([]), key.public_key(), days).add_extension(
             x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts]), critical=True
         )
         both = self._folder / f"{hosts[0]}.pem"
@@ -37,7 +39,9 @@ class Authority:
         context.load_cert_chain(both)
         return context
 
-    def _certificate(self, name: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _certificate(
+        self, name: x509.Name, key: ec.EllipticCurvePublicKey, days: tuple[int, int] = _DAYS
+    ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
             x509.CertificateBuilder()
@@ -45,6 +49,6 @@ class Authority:
             .subject_name(name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
+            .not_valid_before(now + timedelta(days[0]))
+            .not_valid_after(now + timedelta(days[1]))
         )

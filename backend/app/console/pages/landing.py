@@ -13,8 +13,9 @@ from app.core.errors import NotFound
 from app.features.dependencies import CurrentGenerations
 from app.generations.collaborators import Generations
 from app.providers import DrawRequest, Size
+from app.storage import Stored, stored_bytes
 from app.web.client_address import origin_of
-from app.web.immutable import Part, immutable_response, part_of
+from app.web.immutable import immutable_response
 
 page = Page("/", template="landing.html")
 files = APIRouter(include_in_schema=False)
@@ -61,9 +62,9 @@ async def show_static_file(request: Request, name: str) -> Response:
     return Response(file.content, media_type=file.media_type, headers=headers)
 
 
-async def _open_example(generations: Generations, name: str, group: str, start: int, end: int | None) -> Part:
+async def _open_example(generations: Generations, name: str, group: str, start: int, end: int | None) -> Stored:
     draw = partial(_draw_example, generations, name, group)
-    return part_of(await generations.drawn.fetch(name, draw, group=group), start, end)
+    return stored_bytes(await generations.drawn.fetch(name, draw, group=group), start, end)
 
 
 async def _draw_example(generations: Generations, name: str, group: str) -> bytes:

@@ -28,7 +28,7 @@ from app.providers import PROVIDER_PROBLEMS
 from app.web.body import JSONBody, json_body
 from app.web.client_address import origin_of
 from app.web.fast_route import FastRoute, JSONBytes
-from app.web.immutable import Part, RangeNotSatisfiable, RedirectTarget, immutable_response
+from app.web.immutable import RangeNotSatisfiable, RedirectTarget, immutable_response
 from app.web.openapi import BODY_PROBLEMS, operation_id, problems
 from app.web.pagination import PageQuery, one_page
 from app.web.query import query_of
@@ -137,16 +137,9 @@ async def show_image(request: Request, image: RequestedImage, generations: Curre
         etag=image.etag,
         media_type=MEDIA_TYPES[image.format],
         find_size=partial(serve.find_size, generations, image),
-        open_part=partial(_open_part, generations, image, group),
+        open_part=partial(serve.open_image, generations, image, group=group),
         redirect_target=partial(_redirect_target, generations, image, group),
     )
-
-
-async def _open_part(
-    generations: Generations, image: serve.ServedImage, group: str, start: int, end: int | None
-) -> Part:
-    stored = await serve.open_image(generations, image, start, end, group=group)
-    return Part(stored.size, stored.start, stored.end, stored.chunks)
 
 
 async def _redirect_target(generations: Generations, image: serve.ServedImage, group: str) -> RedirectTarget | None:
