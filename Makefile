@@ -9,7 +9,7 @@ FAST := tests/core/test_logs.py tests/core/test_pool.py tests/core/test_security
   tests/generations tests/providers tests/ratelimit/test_limit.py tests/ratelimit/test_memory.py tests/ratelimit/test_slots.py tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-memory bench-console bench-migration chaos settings-docs lock clean
+.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-memory bench-console bench-migration fuzz chaos settings-docs lock clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ test-fast: .venv/dev.installed ## run the tests that need neither PostgreSQL nor
 	cd backend && ../$(BIN)/pytest -q --fast $(FAST)
 
 suite: .venv/dev.installed
-	cd backend && rm -rf .coverage && ../$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -q -n 3 --dist worksteal --ignore=tests/chaos --ignore=tests/browser --ignore=tests/proxies
+	cd backend && rm -rf .coverage && ../$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -q -n 4 --dist worksteal --ignore=tests/chaos --ignore=tests/browser --ignore=tests/proxies
 	cd backend && ../$(BIN)/python -m slipcover --fail-under 95 --merge .coverage
 	cd backend && ../$(BIN)/pytest -q tests/chaos
 
@@ -81,6 +81,9 @@ bench-console: .venv/dev.installed ## how soon the page of keys is painted, in a
 
 bench-migration: .venv/dev.installed ## migrate two million generations under traffic; what the schema costs recording
 	cd backend && ../$(BIN)/python -m benchmarks.migration && ../$(BIN)/python -m benchmarks.recording
+
+fuzz: .venv/dev.installed ## call every operation of the API with thousands of requests that are made at random, for minutes
+	cd backend && FUZZ=long ../$(BIN)/pytest -q tests/test_fuzz.py
 
 chaos: .venv/dev.installed ## break workers, connections and PostgreSQL under traffic, for minutes
 	cd backend && CHAOS=long ../$(BIN)/pytest -q -s tests/chaos

@@ -1,8 +1,10 @@
 """What every test stands on: a migrated PostgreSQL, the whole application on a loopback socket, accounts by HTTP."""
 
+import gc
 import logging
 import os
 import secrets
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from io import StringIO
@@ -14,10 +16,13 @@ import httpx2
 import pytest
 from app import migrations
 from app.assembly import Externals
+from app.core import security
 from app.core.embedded import embedded_postgres
 from app.core.limit_settings import LimitSettings
 from app.core.logs import configure_logging
 from app.core.settings import Settings
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 from tests.harness import Account, fresh_database, running, sign_up
@@ -31,6 +36,8 @@ Start = Callable[..., Awaitable[httpx2.AsyncClient]]
 SignUp = Callable[..., Awaitable[Account]]
 
 
+_CHEAP = PasswordHash((Argon2Hasher(memory_cost=8, time_cost=1, parallelism=1),))
+_ABOUT_HASHES = {"production_hashes", "hashed"}
 _SERVERS = {"server_url", "redis", "redis_url"}
 
 
@@ -45,6 +52,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [each for each in items if not _SERVERS & set(getattr(each, "fixturenames", ()))]
 
 
+def pytest_sessionstart() -> None:
+    """Programs that tests start can be ended by signals which a job in the background of a shell ignores, and would
+    pass on to them. What is imported and collected stays, and is no work for the garbage collector.
+    """
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def logging_as_in_production() -> Iterator[None]:
     """The program's own writer of logs, with its lines thrown away."""
@@ -55,6 +77,22 @@ def logging_as_in_production() -> Iterator[None]:
         handler.setStream(nowhere)
         yield
         logging.root.removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def cheap_hashes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Passwords are hashed in this process at argon2's least cost, except in tests about hashes: most tests hash two,
+    and each would take 25 ms of a core.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not _ABOUT_HASHES & set(request.fixturenames):
+            patch.setattr(security, "_hasher", _CHEAP)
+        yield
+
+
+@pytest.fixture
+def production_hashes() -> None:
+    """Passwords cost in this test what they cost in production."""
 
 
 @pytest.fixture

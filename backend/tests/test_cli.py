@@ -44,7 +44,7 @@ def nanobanana(data_dir: Path, *arguments: str, **settings: str) -> subprocess.C
 
 def nanobanana_in_here(data_dir: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """The command in this process, which is quicker than another, with the environment that the other would have. Not
-    for `serve`, which takes over the signals.
+    for a `serve` that starts: it takes over the signals.
     """
     everything = {**dict.fromkeys(os.environ), **environment(data_dir, **settings)}
     done = CliRunner().invoke(main, arguments, env=everything)
@@ -111,7 +111,7 @@ def test_help_lists_every_command(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("secret", ["", "tiny-key", "change-me-change-me-change-me-change-me"])
 def test_production_ends_with_one_sentence_and_no_secret_in_it(tmp_path: Path, secret: str) -> None:
-    done = nanobanana(tmp_path / "data", "serve", ENVIRONMENT="production", SECRET_KEY=secret)
+    done = nanobanana_in_here(tmp_path / "data", "serve", ENVIRONMENT="production", SECRET_KEY=secret)
     assert done.returncode == 1
     assert done.stderr.startswith("nanobanana: SECRET_KEY is ")
     assert done.stderr.count("\n") == 1
@@ -140,8 +140,7 @@ def test_a_port_in_use_ends_the_start_before_anything_is_started(tmp_path: Path)
 )
 @pytest.mark.parametrize("command", ["serve", "migrate"])
 def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path: Path, command: str, url: str, sentence: str) -> None:
-    run = nanobanana if command == "serve" else nanobanana_in_here
-    done = run(tmp_path, command, DATABASE_URL=url)
+    done = nanobanana_in_here(tmp_path, command, DATABASE_URL=url)
     assert done.returncode == 1
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
@@ -150,11 +149,11 @@ def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path: Path, command:
 
 def test_a_schema_that_is_behind_is_refused_until_it_is_migrated(tmp_path: Path, server_url: str) -> None:
     with fresh_database(server_url) as url:
-        refused = nanobanana(tmp_path, "serve", DATABASE_URL=url)
+        refused = nanobanana_in_here(tmp_path, "serve", DATABASE_URL=url)
         assert refused.returncode == 1
         assert refused.stderr.endswith("Run: nanobanana migrate\n")
-        for _ in range(2):
-            assert nanobanana(tmp_path, "migrate", DATABASE_URL=url).returncode == 0
+        for run in (nanobanana, nanobanana_in_here):
+            assert run(tmp_path, "migrate", DATABASE_URL=url).returncode == 0
         with serving(tmp_path, DATABASE_URL=url, SECRET_KEY=SECRET, ENVIRONMENT="production") as (process, _):
             process.send_signal(signal.SIGTERM)
             assert process.wait(WAIT_SECONDS) == 128 + signal.SIGTERM
@@ -164,7 +163,7 @@ def test_a_database_that_may_lose_commits_is_refused(tmp_path: Path) -> None:
     with embedded_postgres(tmp_path / "server") as url:
         on_server(url, "alter system set fsync = off")
         on_server(url, "select pg_reload_conf()")
-        refused = nanobanana(tmp_path, "serve", DATABASE_URL=url)
+        refused = nanobanana_in_here(tmp_path, "serve", DATABASE_URL=url)
     assert refused.returncode == 1
     assert refused.stderr.startswith("nanobanana: The database runs with fsync=off")
 
@@ -172,7 +171,7 @@ def test_a_database_that_may_lose_commits_is_refused(tmp_path: Path) -> None:
 def test_a_failed_migration_ends_with_a_sentence_and_leaves_nothing_half_done(tmp_path: Path, server_url: str) -> None:
     with fresh_database(server_url) as url:
         on_server(url, "create table usage ()")
-        done = nanobanana(tmp_path, "migrate", DATABASE_URL=url)
+        done = nanobanana_in_here(tmp_path, "migrate", DATABASE_URL=url)
         assert done.returncode == 1
         assert done.stderr.startswith("nanobanana: The migration stopped; run it again, and it goes on")
         on_server(url, "create table users ()")  # would fail if the migration had left it behind

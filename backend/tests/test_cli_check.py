@@ -158,10 +158,10 @@ async def test_each_fault_of_an_endpoint_has_its_own_sentence_and_a_missing_list
         ({"S3_BUCKET": ""}, "IMAGE_STORE is s3, but S3_BUCKET is missing."),
     ],
 )
-async def test_wrong_settings_of_a_store_are_refused_before_anything_is_started(
+def test_wrong_settings_of_a_store_are_refused_before_anything_is_started(
     tmp_path: Path, bucket: S3Server, *, wrong: dict[str, str], sentence: str
 ) -> None:
-    done = await asyncio.to_thread(nanobanana, tmp_path / "data", "serve", **in_bucket(bucket, **wrong))
+    done = nanobanana_in_here(tmp_path / "data", "serve", **in_bucket(bucket, **wrong))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"nanobanana: {sentence}")
     assert done.stderr.count("\n") == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.core.embedded_servers import AS_ORDINARY_USER
-from tests.test_cli import SECRET, WAIT_SECONDS, environment, nanobanana, nanobanana_in_here
+from tests.test_cli import SECRET, WAIT_SECONDS, environment, nanobanana_in_here
 
 TORN = "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9f"  # 30 bytes
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -63,7 +63,7 @@ def test_a_damaged_secret_ends_the_start_with_a_sentence_and_is_not_replaced(tmp
 
 def test_an_empty_secret_ends_the_start_and_deleting_it_mends_that(tmp_path: Path) -> None:
     (tmp_path / "secret_key").touch()
-    refused = nanobanana(tmp_path, "serve")
+    refused = nanobanana_in_here(tmp_path, "serve")
     assert_refused(refused, tmp_path / "secret_key", "is shorter than 32 bytes: delete the file")
     assert not (tmp_path / "postgres").exists()
     (tmp_path / "secret_key").unlink()

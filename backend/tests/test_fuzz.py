@@ -1,6 +1,7 @@
 """The whole API under made-up requests, good and bad: it never fails, and always answers as documented."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,8 @@ from tests.features.scraped import METRICS_TOKEN
 from tests.harness import sign_up
 
 SEED = 20261122
-EXAMPLES = 40  # requests that are made at random for each operation, besides the ones that its schema suggests
+EXAMPLES = 400 if os.environ.get("FUZZ") == "long" else 15
+"""Requests that are made at random for each operation, besides the ones that its schema suggests."""
 
 
 @dataclass

@@ -123,6 +123,7 @@ def test_text_without_the_form_of_a_key_is_not_hashed(text: str) -> None:
     assert hash_api_key(text) is None
 
 
+@pytest.mark.usefixtures("production_hashes")
 def test_a_password_matches_its_own_hash_only() -> None:
     stored = hash_password("correct horse")
     assert verify_password("correct horse", stored) == (True, None)

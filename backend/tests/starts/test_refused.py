@@ -12,14 +12,14 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from app.core import postgres_programs
+from app.core import locations, postgres_programs
 from tests.core.conftest import can_mount
 from tests.core.embedded_servers import AS_ORDINARY_USER, refusal
 from tests.docs.settings_pages import ROOT
 from tests.harness import PATIENCE_SECONDS
 from tests.starts.refused import REFUSED, Refused, taken_port
 from tests.starts.servers import url_of
-from tests.test_cli import Launch, environment, serving
+from tests.test_cli import Launch, environment, nanobanana_in_here, serving
 
 RUN_EMBEDDED = """
 import pathlib, sys
@@ -66,14 +66,20 @@ def run_in(checkout: Path, *command: str, env: dict[str, str]) -> subprocess.Com
 
 
 @pytest.mark.parametrize("refused", REFUSED, ids=lambda each: each.situation)
-def test_a_start_that_cannot_succeed_ends_with_one_sentence(checkout: Path, tmp_path: Path, refused: Refused) -> None:
+def test_a_start_that_cannot_succeed_ends_with_one_sentence(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
     if "mount" in " ".join(refused.prefix) and not can_mount():
         pytest.skip("a process cannot mount a file system of its own here")
     (data_dir := tmp_path / "data").mkdir()
     refused.make(checkout, data_dir)
     with taken_port() if refused.settings.get("PORT") == "taken" else nullcontext() as taken:
         env = {**environment(data_dir), **refused.settings, **({"PORT": taken} if taken else {})}
-        done = run_in(checkout, *refused.prefix, sys.executable, "-m", "app.cli", refused.command, env=env)
+        if refused.prefix:
+            done = run_in(checkout, *refused.prefix, sys.executable, "-m", "app.cli", refused.command, env=env)
+        else:
+            monkeypatch.setattr(locations, "CHECKOUT", checkout)
+            done = nanobanana_in_here(data_dir, refused.command, **env)
     said = done.stderr.replace(str(data_dir), "DATA_DIR").replace(f":{env['PORT']}:", ":PORT:")
     assert (said, done.returncode, done.stdout) == (f"nanobanana: {refused.sentence}\n", 1, "")
 

@@ -17,6 +17,16 @@ from tests.test_cli import AS_USUAL, Launch, processes_of, serving
 LOG_IN = b"POST /v1/auth/login HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nConnection: close\r\n"
 
 
+@pytest.fixture(autouse=True)
+def terminals_end_programs() -> Iterator[None]:
+    """A server that a test starts is ended by SIGHUP, even where the tests run under `nohup`, which would pass on that
+    the signal is ignored.
+    """
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @contextmanager
 def request_in_progress(url: str) -> Iterator[socket.socket]:
     """A connection whose request the server works on: it has asked for the body, of two bytes."""

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, argon2.Parameters]]:
-    """Every argon2 computation of this process during the test: its kind and its parameters."""
+    """Every argon2 computation of this process during the test, at production cost: its kind and its parameters."""
     done: list[tuple[str, argon2.Parameters]] = []
     make, verify = PasswordHasher.hash, PasswordHasher.verify
 

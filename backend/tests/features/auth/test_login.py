@@ -89,10 +89,12 @@ async def test_wrong_password_unknown_email_and_disabled_account_look_alike_and_
     assert hashed == [("verify", argon2.extract_parameters(UNKNOWN_ACCOUNT_HASH))] * 4
 
 
+@pytest.mark.usefixtures("production_hashes")
 def test_the_hash_of_unknown_accounts_costs_what_a_new_hash_costs() -> None:
     assert argon2.extract_parameters(UNKNOWN_ACCOUNT_HASH) == argon2.extract_parameters(hash_password(PASSWORD))
 
 
+@pytest.mark.usefixtures("production_hashes")
 async def test_a_hash_with_old_parameters_is_upgraded_at_login(
     client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection
 ) -> None:
@@ -106,6 +108,7 @@ async def test_a_hash_with_old_parameters_is_upgraded_at_login(
     assert await _stored_hash(database, account) == renewed
 
 
+@pytest.mark.usefixtures("production_hashes")
 async def test_an_upgraded_hash_never_replaces_a_password_that_was_changed_meanwhile(
     client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,7 @@ async def test_parallel_failed_logins_are_no_more_than_the_limit(
     assert len(hashed) == 5
 
 
+@pytest.mark.usefixtures("production_hashes")
 async def test_parallel_logins_from_one_address_cannot_exceed_the_limit(start: Start) -> None:
     client = await start(login_limit_per_ip="5/day")
     answers = await asyncio.gather(*(_log_in(client, new_email()) for _ in range(60)))
@@ -144,7 +145,7 @@ def patient_logins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.ratelimit.reservations._WAIT_SECONDS", PATIENCE_SECONDS)
 
 
-@pytest.mark.usefixtures("patient_logins")
+@pytest.mark.usefixtures("patient_logins", "production_hashes")
 async def test_right_logins_together_all_succeed_however_many_they_are(start: Start, account: Account) -> None:
     client = await start(**TIGHT)
     answers = await asyncio.gather(*(_log_in(client, account.email, PASSWORD) for _ in range(30)))

@@ -213,6 +213,7 @@ async def test_both_fields_are_needed(client: httpx2.AsyncClient) -> None:
     assert _pointers(await post(client, "/v1/auth/register", {})) == ["#/email", "#/password"]
 
 
+@pytest.mark.usefixtures("production_hashes")
 async def test_a_password_is_stored_as_argon2id_at_owasps_floor_with_a_salt_of_its_own(
     client: httpx2.AsyncClient, database: asyncpg.Connection
 ) -> None:

@@ -21,7 +21,7 @@ from tests.features.generate.painted import Painted, painted, painted_by_openai
 from tests.features.usage.recorded import total
 from tests.harness import generate, until_ready
 from tests.problems import check_problem
-from tests.providers.failures import BY_NAME, Dialect, Place, failures_of, provider_url
+from tests.providers.failures import BY_NAME, Dialect, Failure, Place, failures_of, provider_url
 from tests.standins import gemini
 from tests.standins.wire import Reply
 
@@ -57,14 +57,21 @@ async def ask(there: Painted, reply: Reply) -> Told:
 
 
 async def walk(start: Start, dialect: Dialect) -> dict[str, Told]:
-    """For each failure, the code, the calls that it cost, and whether the client is told not to repeat."""
-    found: dict[str, Told] = {}
-    for (place, is_silent), failures in groupby(
-        failures_of(dialect), key=lambda failure: (failure.place, failure.is_silent)
-    ):
+    """For each failure, the code, the calls that it cost, and whether the client is told not to repeat. Those of each
+    place are asked of an application of their own, all of which run at once: some wait for a deadline.
+    """
+
+    async def ask_at(place: Place, failures: list[Failure], *, is_silent: bool) -> dict[str, Told]:
         async with failing(start, dialect, place, is_silent=is_silent) as there:
-            found |= {failure.name: await ask(there, failure.reply(dialect)) for failure in failures}
-    return found
+            return {failure.name: await ask(there, failure.reply(dialect)) for failure in failures}
+
+    places = [
+        ask_at(place, list(failures), is_silent=is_silent)
+        for (place, is_silent), failures in groupby(
+            failures_of(dialect), key=lambda failure: (failure.place, failure.is_silent)
+        )
+    ]
+    return {name: told for found in await asyncio.gather(*places) for name, told in found.items()}
 
 
 @pytest.mark.parametrize("dialect", ["gemini", "openai"])
