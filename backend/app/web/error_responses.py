@@ -89,8 +89,16 @@ def _sentence(error: Mapping[str, Any], *, known: Sequence[str]) -> str:
         return f"An unknown field; known are: {', '.join(known)}" if known else "An unknown parameter"
     if error["type"] in {"model_type", "model_attributes_type", "dict_type"}:
         return "Must be a JSON object"
+    if error["type"] in {"too_long", "too_short"}:
+        return _length_sentence(error["ctx"], unit="character" if isinstance(error["input"], str) else "item")
     message = str(error["msg"]).removeprefix("Value error, ")
     return message[:1].upper() + message[1:]
+
+
+def _length_sentence(bounds: Mapping[str, Any], *, unit: str) -> str:
+    """The validator's own counts `items` of a text too, where the text has a check before the bound."""
+    bound, count = ("most", bounds["max_length"]) if "max_length" in bounds else ("least", bounds["min_length"])
+    return f"Should have at {bound} {count} {unit}{'' if count == 1 else 's'}"
 
 
 def _error_of_request(request: Request, exception: Exception) -> ApiError:
