@@ -19,6 +19,7 @@ from app.features.health import api as health
 from app.features.keys import api as keys
 from app.features.openai import api as openai
 from app.features.openai.dependencies import answer_error as openai_error
+from app.features.openai.dependencies import answer_problem as openai_problem
 from app.features.usage import api as usage
 from app.storage.configured import image_origins
 from app.web.app import App
@@ -34,6 +35,7 @@ picture. Errors are `application/problem+json`, with a stable `code`."""
 
 _ERROR_FORMATS = (
     (re.compile(re.escape(openai.ROUTE)), openai_error),
+    (re.compile(r"/v1(?:/.*)?", re.DOTALL), openai_problem),
     (console_errors.PATHS, console_errors.answer_error),
 )
 
@@ -48,7 +50,13 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
     guard = OverloadGuard(settings.requests_max, metrics, proxies=settings.trusted_proxies)
     connections = Connections(externals.edge_bounds, metrics, per_address_max=settings.connections_per_address_max)
     console = Console(settings, PAGES, image_origins=image_origins(settings))
-    web = WebSettings(settings.public_url, settings.trusted_proxies, _ERROR_FORMATS, externals.edge_bounds)
+    web = WebSettings(
+        settings.public_url,
+        settings.trusted_proxies,
+        _ERROR_FORMATS,
+        not_offered=openai.NOT_OFFERED,
+        bounds=externals.edge_bounds,
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[LifespanState]:
@@ -56,7 +64,9 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
             yield {
                 "overload_guard": guard,
                 "connections": connections,
-                "prepared_refusals": await PreparedRefusals.prepare({"web": web, "console": console}),
+                "prepared_refusals": await PreparedRefusals.prepare(
+                    {"web": web, "console": console}, ending=openai_problem
+                ),
                 "web": web,
                 "services": services,
                 "console": console,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import Request, Response
@@ -52,8 +53,10 @@ async def error_response(request: Request, exception: Exception) -> Response:
     return await problem_response(request, error)
 
 
-async def problem_response(request: Request, error: ApiError) -> Response:
-    """The error as a problem document (RFC 9457)."""
+async def problem_response(
+    request: Request, error: ApiError, *, more: Mapping[str, Any] = MappingProxyType({})
+) -> Response:
+    """The error as a problem document (RFC 9457), with these members more."""
     problem = {
         "type": "about:blank",
         "title": error.title,
@@ -62,6 +65,7 @@ async def problem_response(request: Request, error: ApiError) -> Response:
         "code": error.code,
         "request_id": request_state(request.scope)["request_id"],
         **error.members,
+        **more,
     }
     return JSONResponse(problem, status_code=error.status, headers=headers_of(error), media_type=PROBLEM_MEDIA_TYPE)
 
@@ -111,7 +115,7 @@ def _error_of_request(request: Request, exception: Exception) -> ApiError:
 
 def _of_framework(request: Request, exception: HTTPException) -> ApiError:
     if exception.status_code == NotFound.status:
-        return NotFound()
+        return NotFound(request_state(request.scope)["web"].not_offered.get(request.scope["path"]))
     if exception.status_code == MethodNotAllowed.status:
         return MethodNotAllowed(", ".join(_allowed_methods(request)))
     return InvalidRequest()

@@ -42,9 +42,10 @@ class PreparedRefusals:
         self._endings = endings
 
     @classmethod
-    async def prepare(cls, state: RequestState) -> "PreparedRefusals":
+    async def prepare(cls, state: RequestState, *, ending: ErrorFormat = problem_response) -> "PreparedRefusals":
         """Has each of the application's error formats make each response once, with a placeholder as request id.
-        `state` is what the formats read of a request's state.
+        `state` is what the formats read of a request's state. `ending` makes the responses that end a connection:
+        whose path they are for may not be known.
         """
         errors = [Overloaded(retry_after_seconds=seconds) for seconds in range(1, RETRY_SECONDS_MAX + 1)]
         overloaded = [
@@ -53,7 +54,7 @@ class PreparedRefusals:
         ]
         unreadable = InvalidRequest("This is not a request of HTTP/1.1")
         endings = [unreadable, RequestTimeout(), UriTooLong(), HeadersTooLarge()]
-        return cls(overloaded, {type(each): await _prepare(state, problem_response, each) for each in endings})
+        return cls(overloaded, {type(each): await _prepare(state, ending, each) for each in endings})
 
     def overloaded(
         self, path: str, *, retry_after_seconds: int, server_headers: Headers, without_body: bool, close: bool

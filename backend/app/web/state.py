@@ -27,6 +27,8 @@ class WebSettings:
     """The networks whose `X-Forwarded-For` is believed."""
     error_formats: "ErrorFormats"
     """The formats of errors on paths that do not answer with problem documents."""
+    not_offered: Mapping[str, str] = field(default_factory=dict)
+    """The sentences of 404s, by path, that clients of another API ask for and that no route has."""
     bounds: EdgeBounds = field(default_factory=EdgeBounds)
 
 

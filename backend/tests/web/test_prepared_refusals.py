@@ -22,7 +22,7 @@ from tests.web.held_logins import LOGIN, HeldLogins
 
 LOOPBACK = "127.0.0.0/8"
 FAR = str(BEYOND_PATIENCE_SECONDS)
-HEALTH, NOTHING = head("GET", "/health"), head("GET", "/nothing")
+HEALTH, NOTHING = head("GET", "/health"), head("GET", "/v1/nothing")
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -249,7 +249,7 @@ async def test_a_refused_head_request_gets_headers_without_a_body(start: Start, 
     client = await start(requests_max=1, trusted_proxies=LOOPBACK)
     async with _full(client, held), connected(client) as (reader, writer):
         refused = await _refused((reader, writer))
-        writer.write(head("HEAD", "/nothing") + NOTHING)
+        writer.write(head("HEAD", "/v1/nothing") + NOTHING)
         lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().splitlines()
         assert lines[0] == "http/1.1 503 service unavailable"
         assert f"content-length: {len(refused.content)}" in lines

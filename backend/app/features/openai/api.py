@@ -22,6 +22,9 @@ from app.web.openapi import BODY_PROBLEMS
 
 ROUTE = "/v1/images/generations"
 
+NOT_OFFERED = {"/v1/images/variations": "Variations of an image are not offered here; make one from a prompt"}
+"""What OpenAI's clients ask for by these paths, with the sentence of the 404."""
+
 router = APIRouter(tags=["OpenAI"])
 
 
