@@ -14,6 +14,7 @@ from app.web.client_address import customer_of
 from app.web.connections import Connections, Wait, WaitFor, acknowledged_bytes, reset
 from app.web.fast_response import FastResponse
 from app.web.framing import HEADERS_MAX, REQUEST_LINE_BYTES_MAX, Header, Unfinished, check_framing, oversize
+from app.web.merged_slashes import merge_slashes
 from app.web.overload import PATHS_WITHOUT_SLOT, OverloadGuard
 from app.web.parser import RequestParser
 from app.web.prepared_refusals import PreparedRefusals
@@ -220,6 +221,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()  # it came in one piece with a refused request: this client waits for no response
         if self.transport.is_closing():
             return
+        if b"//" in cycle.scope["raw_path"]:
+            merge_slashes(cycle.scope)
         needs_slot = cycle.scope["path"] not in PATHS_WITHOUT_SLOT
         if needs_slot:
             if self._guard.free_slots <= 0:
