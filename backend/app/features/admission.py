@@ -14,7 +14,7 @@ from app.features.dependencies import generations_of, services_of
 from app.features.keys.dependencies import cached_caller, fetch_caller
 from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
 from app.generations import service
-from app.generations.errors import CallerChangedError
+from app.generations.errors import CallerChangedError, OutcomeUnknown
 from app.generations.spec import Caller, Delivered, GenerationSpec
 from app.ratelimit import Slot, Take, TakeResult, new_slot_id
 from app.services import Services
@@ -113,6 +113,9 @@ class Admission:
             except CallerChangedError:
                 self._caller = await self._find_again()
                 continue
+            except OutcomeUnknown as error:
+                error.is_worth_repeating = key is not None  # without a key, a repeat could be a second generation
+                raise
             if delivered.is_replay:
                 add_response_headers(self._request, {b"idempotent-replayed": b"true"})
             return delivered

@@ -127,22 +127,24 @@ class Provider(Protocol):
 class ContentRefused(ApiError):
     status, title, code = 400, "Bad Request", "content_policy_violation"
     detail = "The provider refuses to draw this prompt"
-    is_worth_repeating = False
 
 
 class NoImageReturned(ApiError):
     status, title, code = 502, "Bad Gateway", "no_image_returned"
     detail = "The provider returned no picture and no reason"
+    is_worth_repeating = True
 
 
 class ProviderFailed(ApiError):
     status, title, code = 502, "Bad Gateway", "provider_failed"
     detail = "The provider failed"
+    is_worth_repeating = True
 
 
 class ProviderTimeout(ApiError):
     status, title, code = 504, "Gateway Timeout", "provider_timeout"
     detail = "The provider took too long"
+    is_worth_repeating = True
 
 
 class ProviderUnavailable(Unavailable):
@@ -152,6 +154,8 @@ class ProviderUnavailable(Unavailable):
 
 class ProviderUnusable(ProviderUnavailable):
     """Only the operator can mend it: the key, a permission, the model's name or the quota."""
+
+    is_worth_repeating = False
 
 
 FAILS_EVERY_IMAGE = (ContentRefused, ProviderUnusable)
