@@ -24,6 +24,7 @@ from app.features.usage import api as usage
 from app.storage.configured import image_origins
 from app.web.app import App
 from app.web.connections import Connections
+from app.web.cors import CorsPolicy
 from app.web.openapi import operation_id
 from app.web.overload import OverloadGuard
 from app.web.prepared_refusals import PreparedRefusals
@@ -54,6 +55,7 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
         settings.public_url,
         settings.trusted_proxies,
         _ERROR_FORMATS,
+        cors=CorsPolicy.of(settings.cors_origins),
         not_offered=openai.NOT_OFFERED,
         bounds=externals.edge_bounds,
     )
@@ -85,6 +87,7 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
         generate_unique_id_function=operation_id,
         lifespan=lifespan,
         overload_guard=guard,
+        cors=web.cors,
     )
     # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
     app.router.routes.extend(generate.fast_router.routes)

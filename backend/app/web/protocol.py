@@ -158,7 +158,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._current = None
-        self.transport.write(self._prepared_refusals.ending(error, self.server_state.default_headers))
+        url, headers = self.url or b"", self.headers or ()  # as far as they have been read
+        self.transport.write(self._prepared_refusals.ending(error, url, headers, self.server_state.default_headers))
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -241,6 +242,7 @@ class HttpProtocol(HttpToolsProtocol):
         close = bool(self.pipeline) or cycle.waiting_for_100_continue or not cycle.keep_alive or self._is_ending
         response = self._prepared_refusals.overloaded(
             cycle.scope["path"],
+            cycle.scope["headers"],
             retry_after_seconds=retry_after_seconds,
             server_headers=self.server_state.default_headers,
             without_body=cycle.scope["method"] == "HEAD",

@@ -12,6 +12,7 @@ from app.core.settings import Network
 
 if TYPE_CHECKING:  # these modules read this one
     from app.web.connections import Connections
+    from app.web.cors import CorsPolicy
     from app.web.error_responses import ErrorFormats
     from app.web.overload import OverloadGuard
     from app.web.prepared_refusals import PreparedRefusals
@@ -27,6 +28,8 @@ class WebSettings:
     """The networks whose `X-Forwarded-For` is believed."""
     error_formats: "ErrorFormats"
     """The formats of errors on paths that do not answer with problem documents."""
+    cors: "CorsPolicy | None" = None
+    """Which pages of other origins may call the API."""
     not_offered: Mapping[str, str] = field(default_factory=dict)
     """The sentences of 404s, by path, that clients of another API ask for and that no route has."""
     bounds: EdgeBounds = field(default_factory=EdgeBounds)

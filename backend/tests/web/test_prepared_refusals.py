@@ -70,20 +70,23 @@ async def _ended(ends: Ends) -> bool:
         return await ends[0].read() == b""
 
 
+@pytest.mark.parametrize("cors_origins", ["", "https://app.example"])
 async def test_a_refusal_has_the_bytes_of_the_applications_own_error(
-    start: Start, account: Account, monkeypatch: pytest.MonkeyPatch, held: HeldLogins
+    start: Start, account: Account, monkeypatch: pytest.MonkeyPatch, held: HeldLogins, cors_origins: str
 ) -> None:
     async def refuse(*_: object, **__: object) -> None:
         raise Overloaded
 
     monkeypatch.setattr("app.features.keys.service.find_all", refuse)
-    client = await start(requests_max=1)
-    order = head("GET", "/v1/keys", [*account.headers.items()])
+    client = await start(requests_max=1, cors_origins=cors_origins)
+    order = head("GET", "/v1/keys", [*account.headers.items(), ("Origin", "https://app.example")])
     async with connected(client) as ends:
         raised = await _ask(ends, order)
     async with _full(client, held), connected(client) as ends:
-        refused = await _refused(ends)
+        refused = await _ask(ends, order)
+    check_problem(refused, 503, "overloaded")
     assert as_seen(refused) == as_seen(raised)
+    assert refused.headers.get("access-control-allow-origin", "") == cors_origins
     assert list(refused.headers) == list(raised.headers)
     assert refused.headers["x-request-id"] != raised.headers["x-request-id"]
 
