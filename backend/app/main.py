@@ -55,6 +55,7 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
         settings.public_url,
         settings.trusted_proxies,
         _ERROR_FORMATS,
+        public_url_is_set="public_url" in settings.model_fields_set,
         cors=CorsPolicy.of(settings.cors_origins),
         not_offered=openai.NOT_OFFERED,
         bounds=externals.edge_bounds,

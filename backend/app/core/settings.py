@@ -98,7 +98,8 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings):
         default="",
         description=(
             "What every URL in an answer begins with, such as `https://images.example.com`; "
-            "never taken from a request. By default `http://HOST:PORT`."
+            "never taken from a request. By default `http://HOST:PORT`, "
+            "or the name that was asked for if that is `localhost`, `127.0.0.1` or `[::1]`."
         ),
     )
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(

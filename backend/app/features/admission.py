@@ -10,7 +10,7 @@ from typing import Annotated, Self
 from fastapi import Depends, Request
 
 from app.core.errors import Invalid, InvalidRequest, Unavailable
-from app.features.dependencies import generations_of, services_of
+from app.features.dependencies import generations_of, generations_with_urls_of, services_of
 from app.features.keys.dependencies import cached_caller, fetch_caller
 from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
 from app.generations import service
@@ -103,7 +103,7 @@ class Admission:
         the database says when the generation is recorded. Raises Unavailable where it changes again and again.
         """
         # Only where the response is to hold bytes is anything drawn that a client who leaves need not wait for.
-        generations = generations_of(self._request) if spec.as_bytes else self._services.generations
+        generations = (generations_of if spec.as_bytes else generations_with_urls_of)(self._request)
         key = self._idempotency_key
         for _ in range(_TRIES):
             try:

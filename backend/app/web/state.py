@@ -23,11 +23,13 @@ class WebSettings:
     """What the HTTP layer has to know of the application."""
 
     public_url: str
-    """The base of every URL in a response."""
+    """The base of every URL in a response: `public_url_of` has that of one request."""
     trusted_proxies: Sequence[Network]
     """The networks whose `X-Forwarded-For` is believed."""
     error_formats: "ErrorFormats"
     """The formats of errors on paths that do not answer with problem documents."""
+    public_url_is_set: bool = True
+    """Whether `public_url` is the operator's, and not the address that the server listens on."""
     cors: "CorsPolicy | None" = None
     """Which pages of other origins may call the API."""
     not_offered: Mapping[str, str] = field(default_factory=dict)
