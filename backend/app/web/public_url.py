@@ -16,5 +16,5 @@ def public_url_of(request: Request) -> str:
     web = request_state(request.scope)["web"]
     if web.public_url_is_set:
         return web.public_url
-    host: bytes = dict(request.scope["headers"]).get(b"host", b"")
+    host: bytes = next((value for name, value in request.scope["headers"] if name == b"host"), b"")
     return f"http://{host.decode()}" if _LOOPBACK.fullmatch(host) else web.public_url
