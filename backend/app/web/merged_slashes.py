@@ -1,15 +1,16 @@
-"""Paths in which clients have joined a base URL and a path with one slash too many: `//v1/images/generations`."""
+"""Paths that clients have joined to a base URL with one slash too many: `//v1/images/generations`."""
 
 import re
-from typing import Any
 from urllib.parse import unquote
+
+from uvicorn._types import HTTPScope
 
 _SLASHES = re.compile(rb"/{2,}")
 
 
-def merge_slashes(scope: dict[str, Any]) -> None:
-    """Gives the request the path in which slashes that follow each other are one, before anything reads it: the path is
-    rewritten and never redirected to. A slash that is written as `%2F` stays where it is.
+def merge_slashes(scope: HTTPScope) -> None:
+    """Makes slashes that follow each other in the request's path one, before anything reads it. The path is rewritten,
+    and never redirected to. What is written as `%2F` stays.
     """
-    scope["raw_path"] = _SLASHES.sub(b"/", scope["raw_path"])
-    scope["path"] = unquote(scope["raw_path"].decode("ascii"))
+    raw_path = _SLASHES.sub(b"/", scope["raw_path"])
+    scope["raw_path"], scope["path"] = raw_path, unquote(raw_path.decode("ascii"))

@@ -28,12 +28,7 @@ async def key(account: Account) -> Key:
 async def test_a_key_in_api_key_is_taken_and_refused_as_one_in_authorization(
     client: httpx2.AsyncClient, account: Account, key: Key, *, method: str, path: str, status: int
 ) -> None:
-    for raw, expected in (
-        (key.raw, status),
-        (UNKNOWN, 401),
-        (account.token, 401),
-        ("x", 401),
-    ):
+    for raw, expected in ((key.raw, status), (UNKNOWN, 401), (account.token, 401), ("x", 401)):
         answer = await client.request(method, path, headers={"api-key": raw})
         assert answer.status_code == expected, (raw, answer.text)
         if expected == 401:
