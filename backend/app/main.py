@@ -20,10 +20,12 @@ from app.features.keys import api as keys
 from app.features.models import api as models
 from app.features.openai import api as openai
 from app.features.openai.dependencies import answer_error as openai_error
+from app.features.openai.dependencies import answer_problem as openai_problem
 from app.features.usage import api as usage
 from app.storage.configured import image_origins
 from app.web.app import App
 from app.web.connections import Connections
+from app.web.cors import CorsPolicy
 from app.web.openapi import operation_id
 from app.web.overload import OverloadGuard
 from app.web.prepared_refusals import PreparedRefusals
@@ -35,6 +37,7 @@ picture. Errors are `application/problem+json`, with a stable `code`."""
 
 _ERROR_FORMATS = (
     (re.compile(f"{re.escape(openai.ROUTE)}|{models.PATHS}"), openai_error),
+    (re.compile(r"/v1(?:/.*)?", re.DOTALL), openai_problem),
     (console_errors.PATHS, console_errors.answer_error),
 )
 
@@ -53,8 +56,11 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
         settings.public_url,
         settings.trusted_proxies,
         _ERROR_FORMATS,
-        externals.edge_bounds,
-        {openai.ROUTE: openai.BODY_BYTES_MAX},
+        public_url_is_set="public_url" in settings.model_fields_set,
+        cors=CorsPolicy.of(settings.cors_origins),
+        not_offered=openai.NOT_OFFERED,
+        body_bytes_max={openai.ROUTE: openai.BODY_BYTES_MAX},
+        bounds=externals.edge_bounds,
     )
 
     @asynccontextmanager
@@ -63,7 +69,9 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
             yield {
                 "overload_guard": guard,
                 "connections": connections,
-                "prepared_refusals": await PreparedRefusals.prepare({"web": web, "console": console}),
+                "prepared_refusals": await PreparedRefusals.prepare(
+                    {"web": web, "console": console}, ending=openai_problem
+                ),
                 "web": web,
                 "services": services,
                 "console": console,
@@ -82,6 +90,7 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
         generate_unique_id_function=operation_id,
         lifespan=lifespan,
         overload_guard=guard,
+        cors=web.cors,
     )
     # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
     app.router.routes.extend(generate.fast_router.routes)

@@ -129,17 +129,22 @@ def _templates(settings: Settings, files: Mapping[str, StaticFile]) -> Environme
     environment.globals["static"] = by_plain_name.__getitem__
     environment.globals["password_bytes_min"] = settings.password_bytes_min
     # Pages load images by path, so that they work under whatever host name the browser reached this server by.
-    environment.filters["path"] = lambda url: url.removeprefix(settings.public_url)
-    environment.filters["thumbnail"] = partial(_thumbnail, settings.public_url)
+    environment.filters["path"] = _path
+    environment.filters["thumbnail"] = _thumbnail
     environment.filters["time"] = _time
     environment.filters["number"] = "{:,}".format
     environment.filters["amount"] = format_amount
     return environment
 
 
-def _thumbnail(public_url: str, url: str, width: int) -> str:
+def _path(url: str) -> str:
+    """The URL without scheme, host and port."""
+    return f"/{url.split('/', 3)[3]}"
+
+
+def _thumbnail(url: str, width: int) -> str:
     """The path of a smaller copy of the image with this URL. As WebP, it has a tenth of the bytes of a PNG."""
-    return f"{url.removeprefix(public_url).rpartition('.')[0]}.webp?width={width}"
+    return f"{_path(url).rpartition('.')[0]}.webp?width={width}"
 
 
 def _time(at: datetime) -> Markup:

@@ -44,8 +44,8 @@ class ApiError(Exception):
     title: ClassVar[str]
     code: ClassVar[str]
     detail: ClassVar[str]
-    is_worth_repeating: ClassVar[bool] = True
-    """Whether the same request can end otherwise the next time."""
+    is_worth_repeating: bool = False
+    """Whether the same request can end otherwise the next time, soon and without a person's doing."""
     may_have_been_paid: bool = False
     """Whether somebody outside may charge for what was done until it failed: the same request would cost again."""
 
@@ -104,6 +104,7 @@ class MethodNotAllowed(ApiError):
 class RequestTimeout(ApiError):
     status, title, code = 408, "Request Timeout", "request_timeout"
     detail = "The request did not arrive in time"
+    is_worth_repeating = True
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -149,6 +150,7 @@ class Invalid(ApiError):
 class RateLimited(ApiError):
     status, title, code = 429, "Too Many Requests", "rate_limit_exceeded"
     detail = "Rate limit exceeded"
+    is_worth_repeating = True
 
     def __init__(self, *, retry_after_seconds: int) -> None:
         super().__init__()
@@ -171,11 +173,13 @@ class HeadersTooLarge(ApiError):
 class InternalError(ApiError):
     status, title, code = 500, "Internal Server Error", "internal_error"
     detail = "Something went wrong on our side"
+    is_worth_repeating = True
 
 
 class Unavailable(ApiError):
     status, title, code = 503, "Service Unavailable", "unavailable"
     detail = "The service cannot take this request now; try again"
+    is_worth_repeating = True
 
     def __init__(self, detail: str | None = None, *, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)
@@ -191,8 +195,8 @@ class Overloaded(Unavailable):
 
 
 def headers_of(error: ApiError) -> dict[str, str]:
-    """The headers of the response, in every dialect. OpenAI's SDKs repeat a request by themselves after a 408, 409, 429
-    and 5xx, unless `x-should-retry: false` stands there.
+    """The headers of the response, in every dialect. `x-should-retry: false` stands on each error that no client should
+    repeat by itself: OpenAI's SDKs, which read it, otherwise repeat a 408, 409, 429 and 5xx.
     """
     is_final = error.may_have_been_paid or not error.is_worth_repeating
     return {**error.headers, **({"x-should-retry": "false"} if is_final else {})}

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core import files, locations
 from app.core.account_settings import AccountSettings
+from app.core.cors_settings import CorsSettings
 from app.core.database_url import checked_database_url
 from app.core.env_file import UnreadableEnvFileError, check_env_file
 from app.core.image_settings import ImageSettings
@@ -43,7 +44,7 @@ def _default_data_dir() -> Path:
         raise ConfigurationError("DATA_DIR is not set, and this user has no home folder for it to be in.") from None
 
 
-class Settings(AccountSettings, ImageSettings, LimitSettings):
+class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings):
     """The settings of one run of the program. Frozen, and passed as an argument, never a global."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
@@ -97,7 +98,8 @@ class Settings(AccountSettings, ImageSettings, LimitSettings):
         default="",
         description=(
             "What every URL in an answer begins with, such as `https://images.example.com`; "
-            "never taken from a request. By default `http://HOST:PORT`."
+            "never taken from a request. By default `http://HOST:PORT`, "
+            "or the name that was asked for if that is `localhost`, `127.0.0.1` or `[::1]`."
         ),
     )
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(

@@ -12,11 +12,11 @@ from fastapi import Depends, Request
 from app.catalogue.model import ModelNotFound
 from app.catalogue.routing import Plan
 from app.core.errors import Invalid, InvalidRequest, Unavailable
-from app.features.dependencies import generations_of, services_of
+from app.features.dependencies import generations_of, generations_with_urls_of, services_of
 from app.features.keys.dependencies import cached_caller, fetch_caller
 from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
 from app.generations import service
-from app.generations.errors import CallerChangedError
+from app.generations.errors import CallerChangedError, OutcomeUnknown
 from app.generations.service import Watch
 from app.generations.spec import Caller, Delivered, GenerationSpec
 from app.ratelimit import Slot, Take, TakeResult, new_slot_id
@@ -123,7 +123,7 @@ class Admission:
         # Only where the response is to hold bytes is anything drawn that a client who leaves need not wait for. One who
         # watches has another listener for its leaving.
         waits_for_bytes = spec.as_bytes and watch is None
-        generations = generations_of(self._request) if waits_for_bytes else self._services.generations
+        generations = (generations_of if waits_for_bytes else generations_with_urls_of)(self._request)
         key = self._idempotency_key
         for _ in range(_TRIES):
             try:
@@ -133,6 +133,9 @@ class Admission:
             except CallerChangedError:
                 self._caller = await self._find_again()
                 continue
+            except OutcomeUnknown as error:
+                error.is_worth_repeating = key is not None  # without a key, a repeat could be a second generation
+                raise
             if delivered.is_replay:
                 add_response_headers(self._request, {b"idempotent-replayed": b"true"})
             return delivered

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.generations.collaborators import Generations
 from app.services import Services
 from app.web.disconnect import cancelled_on_disconnect
+from app.web.public_url import public_url_of
 
 
 def services_of(request: Request) -> Services:
@@ -19,9 +20,15 @@ def services_of(request: Request) -> Services:
     return services
 
 
+def generations_with_urls_of(request: Request) -> Generations:
+    """The generations service, with the URLs of this request."""
+    generations, public_url = services_of(request).generations, public_url_of(request)
+    return generations if public_url == generations.public_url else replace(generations, public_url=public_url)
+
+
 def generations_of(request: Request) -> Generations:
-    """The generations service, whose unpaid work is cancelled when the client of this request leaves."""
-    generations = services_of(request).generations
+    """The same, whose unpaid work is cancelled when the client of this request leaves."""
+    generations = generations_with_urls_of(request)
     return replace(generations, cancelled_on_disconnect=partial(cancelled_on_disconnect, request))
 
 

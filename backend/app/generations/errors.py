@@ -26,14 +26,11 @@ class IdempotencyKeyReused(ApiError):
     status, title, code = Invalid.status, Invalid.title, "idempotency_key_reused"
     detail = "This Idempotency-Key came with another request before"
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {"x-should-retry": "false"}
-
 
 class IdempotencyKeyInUse(Conflict):
     code = "idempotency_key_in_use"
     detail = "The first request with this Idempotency-Key is still running"
+    is_worth_repeating = True
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -184,6 +184,7 @@ class ProviderError(ApiError):
 
     status, title, code = 502, "Bad Gateway", "provider_failed"
     detail = "The provider failed"
+    is_worth_repeating = True
     failure: RouteFailure = "failed"
     provider_request_id: str | None = None
     """As in Image, of the last call; None where that had no response."""

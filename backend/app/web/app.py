@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.errors import ApiError, InternalError
+from app.web.cors import CorsMiddleware, CorsPolicy
 from app.web.error_responses import error_response
 from app.web.fast_route import FastRouteDispatcher
 from app.web.middleware import RequestChecks, RequestMiddleware
@@ -41,10 +42,16 @@ class App(FastAPI):
     """
 
     def __init__(
-        self, *, overload_guard: OverloadGuard, exception_handlers: ExceptionHandlers | None = None, **options: Any
+        self,
+        *,
+        overload_guard: OverloadGuard,
+        cors: CorsPolicy | None = None,
+        exception_handlers: ExceptionHandlers | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self._overload_guard = overload_guard
+        self._cors = cors
         self.exception_handlers = dict(exception_handlers or {})  # without FastAPI's
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,8 +63,8 @@ class App(FastAPI):
             await self.middleware_stack(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """RequestMiddleware, RequestChecks, the routes. Between the first two, only if any was added: middleware, and
-        what answers exceptions for it. Each layer costs every request four calls.
+        """RequestMiddleware, RequestChecks, the routes. Between the first two, only if there is any: CORS; added
+        middleware, with what answers exceptions for it. Each layer costs every request four calls.
         """
         app: ASGIApp = RequestChecks(FastRouteDispatcher(AsyncExitStackMiddleware(self.router), routes=self.routes))
         if self.user_middleware or self.exception_handlers:
@@ -65,6 +72,8 @@ class App(FastAPI):
             app = ExceptionMiddleware(app, handlers={**_HANDLERS, **added})
             for middleware, arguments, named in reversed(self.user_middleware):
                 app = middleware(app, *arguments, **named)
+        if self._cors is not None:
+            app = CorsMiddleware(app, self._cors)
         return RequestMiddleware(app, guard=self._overload_guard)
 
     def openapi(self) -> dict[str, Any]:

@@ -73,8 +73,7 @@ def validated(schema: type[Schema], value: Any) -> Schema:
     try:
         return schema.model_validate(value)
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False, include_context=False)
-        raise Invalid(field_errors(found, known=list(schema.model_fields))) from None
+        raise Invalid(field_errors(error.errors(include_url=False), known=list(schema.model_fields))) from None
 
 
 def _check_media_type(value: str, *, expected: str) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import Request, Response
@@ -52,8 +53,10 @@ async def error_response(request: Request, exception: Exception) -> Response:
     return await problem_response(request, error)
 
 
-async def problem_response(request: Request, error: ApiError) -> Response:
-    """The error as a problem document (RFC 9457)."""
+async def problem_response(
+    request: Request, error: ApiError, *, more: Mapping[str, Any] = MappingProxyType({})
+) -> Response:
+    """The error as a problem document (RFC 9457), with these members more."""
     problem = {
         "type": "about:blank",
         "title": error.title,
@@ -62,6 +65,7 @@ async def problem_response(request: Request, error: ApiError) -> Response:
         "code": error.code,
         "request_id": request_state(request.scope)["request_id"],
         **error.members,
+        **more,
     }
     return JSONResponse(problem, status_code=error.status, headers=headers_of(error), media_type=PROBLEM_MEDIA_TYPE)
 
@@ -89,8 +93,16 @@ def _sentence(error: Mapping[str, Any], *, known: Sequence[str]) -> str:
         return f"An unknown field; known are: {', '.join(known)}" if known else "An unknown parameter"
     if error["type"] in {"model_type", "model_attributes_type", "dict_type"}:
         return "Must be a JSON object"
+    if error["type"] in {"too_long", "too_short"}:
+        return _length_sentence(error["ctx"], unit="character" if isinstance(error["input"], str) else "item")
     message = str(error["msg"]).removeprefix("Value error, ")
     return message[:1].upper() + message[1:]
+
+
+def _length_sentence(bounds: Mapping[str, Any], *, unit: str) -> str:
+    """The validator's own counts `items` of a text too, where the text has a check before the bound."""
+    bound, count = ("most", bounds["max_length"]) if "max_length" in bounds else ("least", bounds["min_length"])
+    return f"Should have at {bound} {count} {unit}{'' if count == 1 else 's'}"
 
 
 def _error_of_request(request: Request, exception: Exception) -> ApiError:
@@ -103,7 +115,7 @@ def _error_of_request(request: Request, exception: Exception) -> ApiError:
 
 def _of_framework(request: Request, exception: HTTPException) -> ApiError:
     if exception.status_code == NotFound.status:
-        return NotFound()
+        return NotFound(request_state(request.scope)["web"].not_offered.get(request.scope["path"]))
     if exception.status_code == MethodNotAllowed.status:
         return MethodNotAllowed(", ".join(_allowed_methods(request)))
     return InvalidRequest()

@@ -6,6 +6,9 @@ from fastapi import Request
 
 from app.web.state import RequestState, request_state
 
+CREDENTIAL_HEADERS = {b"authorization": "Authorization", b"api-key": "api-key"}
+"""The headers that a credential comes in, each with its name as callers write it. No request has one of them twice."""
+
 
 def header_values(request: Request, name: bytes) -> list[str]:
     """The values of all headers of the request with this name, which is in lower case."""

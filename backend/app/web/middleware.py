@@ -14,7 +14,7 @@ from app.core.logs import current_request_id, log_request
 from app.core.security import new_id
 from app.web.body import body_bytes_max
 from app.web.error_responses import METHODS_OF_FILES, error_response
-from app.web.headers import with_common_headers
+from app.web.headers import CREDENTIAL_HEADERS, with_common_headers
 from app.web.overload import OverloadGuard
 from app.web.state import RequestState
 
@@ -74,7 +74,7 @@ class RequestMiddleware:
 
 class RequestChecks:
     """Refuses requests that no route should see: a body that is encoded or declared as over 64 KiB, before it is read;
-    two `Authorization` or two `Content-Type` headers; paths with control characters.
+    two `Content-Type` headers, or two of one of CREDENTIAL_HEADERS; paths with control characters.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -110,7 +110,7 @@ def _check_encodings(headers: Sequence[tuple[bytes, bytes]]) -> None:
 
 def _check_sent_once(headers: Sequence[tuple[bytes, bytes]]) -> None:
     names = [name for name, _ in headers]
-    for name, title in ((b"authorization", "Authorization"), (b"content-type", "Content-Type")):
+    for name, title in {**CREDENTIAL_HEADERS, b"content-type": "Content-Type"}.items():
         if names.count(name) > 1:
             raise InvalidRequest(f"More than one {title} header")
 

@@ -39,6 +39,17 @@ _PROBLEM = {
         "detail": {"type": "string", "description": "What went wrong, for a human."},
         "code": {"type": "string", "description": "What went wrong, for a program. Stable."},
         "request_id": {"type": "string", "description": "Names this request in the operator's log."},
+        "error": {
+            "type": "object",
+            "description": "The same as OpenAI writes it, for clients that read nothing else (below /v1 only).",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "string"},
+            },
+        },
         "errors": {
             "type": "array",
             "maxItems": 20,

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from app.core.cursor import Cursor
 from app.core.schemas import QueryInt
 from app.web.headers import add_response_headers
-from app.web.state import request_state
+from app.web.public_url import public_url_of
 
 PAGE_SIZE_DEFAULT = 20
 PAGE_SIZE_MAX = 100
@@ -54,7 +54,7 @@ def one_page(request: Request, rows: Sequence[Row], *, query: PageQuery) -> Sequ
     """The first `limit` of up to `limit + 1` rows. If there is one more, the response has a `Link` to the next page."""
     page, next_query = split_page(rows, query=query)
     if next_query is not None:
-        url = f"{request_state(request.scope)['web'].public_url}{request.url.path}?{next_query}"
+        url = f"{public_url_of(request)}{request.url.path}?{next_query}"
         add_response_headers(request, {b"link": f'<{url}>; rel="next"'.encode("latin-1")})
     return page
 

@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from app.core.errors import ApiError, HeadersTooLarge, InvalidRequest, Overloaded, RequestTimeout, UriTooLong
 from app.core.security import new_id
+from app.web.cors import CorsPolicy
 from app.web.error_responses import ErrorFormat, problem_response
 from app.web.headers import with_common_headers
 from app.web.overload import RETRY_SECONDS_MAX
@@ -34,17 +35,20 @@ class PreparedRefusals:
         self,
         overloaded: Sequence[tuple[re.Pattern[str], Sequence[_Prepared]]],
         endings: Mapping[type[ApiError], _Prepared],
+        cors: CorsPolicy | None,
     ) -> None:
         """`overloaded` has the responses for each pattern of paths, in order of `Retry-After`, which begins with one
         second. The last pattern matches every path.
         """
         self._overloaded = overloaded
         self._endings = endings
+        self._cors = cors
 
     @classmethod
-    async def prepare(cls, state: RequestState) -> "PreparedRefusals":
+    async def prepare(cls, state: RequestState, *, ending: ErrorFormat = problem_response) -> "PreparedRefusals":
         """Has each of the application's error formats make each response once, with a placeholder as request id.
-        `state` is what the formats read of a request's state.
+        `state` is what the formats read of a request's state. `ending` makes the responses that end a connection:
+        whose path they are for may not be known.
         """
         errors = [Overloaded(retry_after_seconds=seconds) for seconds in range(1, RETRY_SECONDS_MAX + 1)]
         overloaded = [
@@ -53,27 +57,46 @@ class PreparedRefusals:
         ]
         unreadable = InvalidRequest("This is not a request of HTTP/1.1")
         endings = [unreadable, RequestTimeout(), UriTooLong(), HeadersTooLarge()]
-        return cls(overloaded, {type(each): await _prepare(state, problem_response, each) for each in endings})
+        prepared_endings = {type(each): await _prepare(state, ending, each) for each in endings}
+        return cls(overloaded, prepared_endings, state["web"].cors)
 
     def overloaded(
-        self, path: str, *, retry_after_seconds: int, server_headers: Headers, without_body: bool, close: bool
+        self,
+        path: str,
+        headers: Headers,
+        *,
+        retry_after_seconds: int,
+        server_headers: Headers,
+        without_body: bool,
+        close: bool,
     ) -> bytes:
-        """The whole 503 for a path. `server_headers` are those that uvicorn puts first on every response; `close` adds
-        `Connection: close`.
+        """The whole 503 for a request with this path and these headers. `server_headers` are those that uvicorn puts
+        first on every response; `close` adds `Connection: close`.
         """
         of_path = next(prepared for paths, prepared in self._overloaded if paths.fullmatch(path))
         prepared = of_path[retry_after_seconds - 1]
-        return _response(503, prepared, server_headers, without_body=without_body, close=close)
+        cors = self._cors_headers(path, headers)
+        return _response(503, prepared, server_headers, cors, without_body=without_body, close=close)
 
-    def ending(self, error: type[ApiError], server_headers: Headers) -> bytes:
+    def ending(self, error: type[ApiError], target: bytes, headers: Headers, server_headers: Headers) -> bytes:
         """The whole response with which the server ends a connection: InvalidRequest for bytes that are not a request,
-        RequestTimeout, UriTooLong or HeadersTooLarge.
+        RequestTimeout, UriTooLong or HeadersTooLarge. `target` and `headers` are what has been read of the request's.
         """
-        return _response(error.status, self._endings[error], server_headers, close=True)
+        cors = self._cors_headers(target.partition(b"?")[0].decode("latin-1"), headers)
+        return _response(error.status, self._endings[error], server_headers, cors, close=True)
+
+    def _cors_headers(self, path: str, headers: Headers) -> Headers:
+        return () if self._cors is None else self._cors.headers_for(path, headers).items()
 
 
 def _response(
-    status: int, prepared: _Prepared, server_headers: Headers, *, without_body: bool = False, close: bool
+    status: int,
+    prepared: _Prepared,
+    server_headers: Headers,
+    cors_headers: Headers,
+    *,
+    without_body: bool = False,
+    close: bool,
 ) -> bytes:
     request_id = new_id("req").encode()
     return b"".join(
@@ -81,6 +104,7 @@ def _response(
             STATUS_LINE[status],
             _lines(server_headers),
             prepared.headers.replace(_PLACEHOLDER_ID, request_id),
+            _lines(cors_headers),
             b"connection: close\r\n\r\n" if close else b"\r\n",
             b"" if without_body else prepared.body.replace(_PLACEHOLDER_ID, request_id),
         ]

@@ -14,6 +14,7 @@ from app.web.client_address import customer_of
 from app.web.connections import Connections, Wait, WaitFor, acknowledged_bytes, reset
 from app.web.fast_response import FastResponse
 from app.web.framing import HEADERS_MAX, REQUEST_LINE_BYTES_MAX, Header, Unfinished, check_framing, oversize
+from app.web.merged_slashes import merge_slashes
 from app.web.overload import PATHS_WITHOUT_SLOT, OverloadGuard
 from app.web.parser import RequestParser
 from app.web.prepared_refusals import PreparedRefusals
@@ -157,7 +158,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._current = None
-        self.transport.write(self._prepared_refusals.ending(error, self.server_state.default_headers))
+        url, headers = self.url or b"", self.headers or ()  # as far as they have been read
+        self.transport.write(self._prepared_refusals.ending(error, url, headers, self.server_state.default_headers))
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -220,6 +222,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()  # it came in one piece with a refused request: this client waits for no response
         if self.transport.is_closing():
             return
+        if b"//" in cycle.scope["raw_path"]:
+            merge_slashes(cycle.scope)
         needs_slot = cycle.scope["path"] not in PATHS_WITHOUT_SLOT
         if needs_slot:
             if self._guard.free_slots <= 0:
@@ -238,6 +242,7 @@ class HttpProtocol(HttpToolsProtocol):
         close = bool(self.pipeline) or cycle.waiting_for_100_continue or not cycle.keep_alive or self._is_ending
         response = self._prepared_refusals.overloaded(
             cycle.scope["path"],
+            cycle.scope["headers"],
             retry_after_seconds=retry_after_seconds,
             server_headers=self.server_state.default_headers,
             without_body=cycle.scope["method"] == "HEAD",

@@ -12,6 +12,7 @@ from app.core.settings import Network
 
 if TYPE_CHECKING:  # these modules read this one
     from app.web.connections import Connections
+    from app.web.cors import CorsPolicy
     from app.web.error_responses import ErrorFormats
     from app.web.overload import OverloadGuard
     from app.web.prepared_refusals import PreparedRefusals
@@ -22,11 +23,17 @@ class WebSettings:
     """What the HTTP layer has to know of the application."""
 
     public_url: str
-    """The base of every URL in a response."""
+    """The base of every URL in a response: `public_url_of` has that of one request."""
     trusted_proxies: Sequence[Network]
     """The networks whose `X-Forwarded-For` is believed."""
     error_formats: "ErrorFormats"
     """The formats of errors on paths that do not answer with problem documents."""
+    public_url_is_set: bool = True
+    """Whether `public_url` is the operator's, and not the address that the server listens on."""
+    cors: "CorsPolicy | None" = None
+    """Which pages of other origins may call the API."""
+    not_offered: Mapping[str, str] = field(default_factory=dict)
+    """The sentences of 404s, by path, that clients of another API ask for and that no route has."""
     bounds: EdgeBounds = field(default_factory=EdgeBounds)
     body_bytes_max: Mapping[str, int] = field(default_factory=dict)
     """The largest body of each path that may have more than BODY_BYTES_MAX."""

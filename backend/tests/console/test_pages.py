@@ -34,7 +34,7 @@ def drawing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def draw(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
         prompts.append(prompt)
-        return draw_png(prompt, width=width, height=height)
+        return draw_png(prompt, width=width, height=height, model=model)
 
     monkeypatch.setattr("app.providers.stub.draw_png", draw)
     return prompts

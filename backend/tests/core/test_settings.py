@@ -126,6 +126,23 @@ def test_a_good_secret_that_the_operator_wrote_to_data_dir_is_used(tmp_path: Pat
         ("PUBLIC_URL", "HTTPS://images.example.com"),
         ("PUBLIC_URL", "https://images.example .com"),
         ("TRUSTED_PROXIES", "10.0.0.0/8, everyone"),
+        *(
+            ("CORS_ORIGINS", origins)
+            for origins in (
+                "app.example.com",
+                "https://app.example.com/",
+                "https://app.example.com/hunter2",
+                "https://App.example.com",
+                "https://app.example.com:443",
+                "http://app.example.com:80",
+                "https://*.example.com",
+                "https://hunter2@app.example.com",
+                "https://b\u00fccher.example",
+                "https://app.example.com https://b.example.com",
+                "null",
+                "*, https://app.example.com",
+            )
+        ),
         ("GENERATE_LIMIT_PER_KEY", "600"),
         ("GENERATE_LIMIT_PER_KEY", "0/minute"),
         ("GENERATE_LIMIT_PER_KEY", "600/fortnight"),
@@ -142,6 +159,25 @@ def test_an_error_names_the_invalid_setting_and_not_its_value(
     assert sentence.startswith(name)
     assert "hunter2" not in sentence
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("", ()),
+        (" * ", ("*",)),
+        (
+            "https://app.example.com, http://localhost:5173,http://[::1]:8443,",
+            ("https://app.example.com", "http://localhost:5173", "http://[::1]:8443"),
+        ),
+        ("chrome-extension://abc,app://obsidian.md", ("chrome-extension://abc", "app://obsidian.md")),
+    ],
+)
+def test_origins_are_read_as_browsers_write_them(
+    monkeypatch: pytest.MonkeyPatch, text: str, origins: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", text)
+    assert load_settings().cors_origins == origins
 
 
 @pytest.mark.parametrize("path", ["/images", "/images/", "//images", "/%2F", "/."])

@@ -131,6 +131,8 @@ async def _use_generate(caller: Caller) -> str:
     for wrong in (revoked, key.upper(), f"{key}0", caller.token):
         await caller.call("POST", "/v1/generate", wrong, json=order)
     await caller.call("POST", f"/v1/generate?key={key}", json=order, headers={"X-Api-Key": key})
+    for header in ({"api-key": key}, {"api-key": revoked}, {"api-key": key, "Authorization": f"Bearer {key}"}):
+        await caller.call("POST", "/v1/generate", json=order, headers=header)
     url: str = (await caller.call("POST", "/v1/generate", key, json=order)).json()["url"]
     await caller.call("GET", url)
     await caller.call("GET", f"{url}?key={key}", key)

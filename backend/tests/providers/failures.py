@@ -21,6 +21,7 @@ Place = Literal["there", "refused", "no TLS", "full"]
 
 
 _WHOLE = gemini.image_bytes(1024, 1024)
+ONLY_THE_OPERATOR_CAN_MEND = {"quota is spent", "401", "403", "404", "200, the error 401", "200, the error 404"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Failure:
     @property
     def is_final(self) -> bool:
         """Whether the client is told not to repeat its request."""
-        return self.may_have_been_paid or self.code == "content_policy_violation"
+        is_lasting = self.code == "content_policy_violation" or self.name in ONLY_THE_OPERATOR_CAN_MEND
+        return self.may_have_been_paid or is_lasting
 
     def reply(self, dialect: Dialect) -> Reply:
         return self.gemini if dialect == "gemini" else self.openai

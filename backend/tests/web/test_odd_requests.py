@@ -10,7 +10,10 @@ import pytest
 from app.core.logs import JSONLines
 from tests.harness import JSON, PATIENCE_SECONDS, Account, generate
 from tests.problems import REALM, check_problem
-from tests.raw_http import JSON_TYPE, head, leave_after, send_raw
+from tests.raw_http import JSON_TYPE, head, leave_after, post_of, send_raw
+
+CHANGING = {"date", "x-request-id", "ratelimit", "x-ratelimit-remaining-requests", "set-cookie", "content-length"}
+"""The headers that can differ between two answers to one request."""
 
 
 @pytest.mark.parametrize(
@@ -18,10 +21,10 @@ from tests.raw_http import JSON_TYPE, head, leave_after, send_raw
     [
         "/nothing",
         "/v1",
-        "//",
         "/keys/",
-        "//v1/keys",
-        "/v1//keys",
+        "/v1%2F%2Fkeys",
+        "//v1/keys//",
+        "//evil.example/v1/keys",
         "/v1/keys/",
         "/v1/generate/",
         "/health/",
@@ -47,6 +50,33 @@ async def test_an_unknown_path_is_a_404_and_never_a_redirect(
         else:
             check_problem(answer, 404, "not_found")
         assert "location" not in answer.headers
+
+
+async def test_slashes_that_follow_each_other_count_as_one(client: httpx2.AsyncClient, account: Account) -> None:
+    key = await account.create_key()
+    made = (await generate(client, key)).json()
+    await generate(client, key)
+    image = httpx2.URL(made["url"]).path
+    for method, path, headers, joined in [
+        ("POST", "/v1/generate", key.headers, ["//v1/generate", "/v1//generate", "///v1////generate"]),
+        ("POST", "/v1/images/generations", key.headers, ["//v1/images/generations", "/v1//images/generations"]),
+        ("GET", "/v1/generations?limit=1&a=//", key.headers, ["//v1//generations?limit=1&a=//"]),
+        ("GET", "/v1/generations?limit=1", key.headers, ["//v1/generations?limit=1"]),
+        ("GET", image, {"If-None-Match": f'"{made["id"]}"'}, [f"/{image}", image.replace("/", "//")]),
+        ("GET", "/health", {}, ["//health"]),
+        ("GET", "/", {}, ["//"]),
+    ]:
+        plain = await send_raw(client, head(method, path, headers.items()))
+        for target in joined:
+            answer = await send_raw(client, head(method, target, headers.items()))
+            seen, expected = [
+                {name: value for name, value in each.headers.items() if name not in CHANGING}
+                for each in (answer, plain)
+            ]
+            assert (answer.status_code, seen) == (plain.status_code, expected), target
+            assert "location" not in answer.headers
+    answer = await send_raw(client, post_of("//v1//generate", b'{"prompt": "A cute banana"}', [*key.headers.items()]))
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ from app.web.protocol import HttpProtocol
 from tests.conftest import Start
 from tests.harness import BEYOND_PATIENCE_SECONDS, PATIENCE_SECONDS, Account, as_seen, looks, running
 from tests.problems import check_problem
-from tests.raw_http import JSON_TYPE, chunk, connected, head, read_answer
+from tests.raw_http import JSON_TYPE, chunk, connected, head, read_answer, send_raw
 from tests.web.held_logins import LOGIN, HeldLogins
 
 LOOPBACK = "127.0.0.0/8"
 FAR = str(BEYOND_PATIENCE_SECONDS)
-HEALTH, NOTHING = head("GET", "/health"), head("GET", "/nothing")
+HEALTH, NOTHING = head("GET", "/health"), head("GET", "/v1/nothing")
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -70,20 +70,23 @@ async def _ended(ends: Ends) -> bool:
         return await ends[0].read() == b""
 
 
+@pytest.mark.parametrize("cors_origins", ["", "https://app.example"])
 async def test_a_refusal_has_the_bytes_of_the_applications_own_error(
-    start: Start, account: Account, monkeypatch: pytest.MonkeyPatch, held: HeldLogins
+    start: Start, account: Account, monkeypatch: pytest.MonkeyPatch, held: HeldLogins, cors_origins: str
 ) -> None:
     async def refuse(*_: object, **__: object) -> None:
         raise Overloaded
 
     monkeypatch.setattr("app.features.keys.service.find_all", refuse)
-    client = await start(requests_max=1)
-    order = head("GET", "/v1/keys", [*account.headers.items()])
+    client = await start(requests_max=1, cors_origins=cors_origins)
+    order = head("GET", "/v1/keys", [*account.headers.items(), ("Origin", "https://app.example")])
     async with connected(client) as ends:
         raised = await _ask(ends, order)
     async with _full(client, held), connected(client) as ends:
-        refused = await _refused(ends)
+        refused = await _ask(ends, order)
+    check_problem(refused, 503, "overloaded")
     assert as_seen(refused) == as_seen(raised)
+    assert refused.headers.get("access-control-allow-origin", "") == cors_origins
     assert list(refused.headers) == list(raised.headers)
     assert refused.headers["x-request-id"] != raised.headers["x-request-id"]
 
@@ -91,7 +94,7 @@ async def test_a_refusal_has_the_bytes_of_the_applications_own_error(
 @pytest.mark.parametrize(
     ("path", "media_type", "text"),
     [
-        ("/v1/images/generations", "application/json", '"code":"overloaded"}}'),
+        ("//v1/images//generations", "application/json", '"code":"overloaded"}}'),
         ("/keys", "text/html; charset=utf-8", "The service has too much to do; try again. Try again in 1 second."),
     ],
 )
@@ -100,7 +103,7 @@ async def test_a_path_with_an_error_format_of_its_own_is_refused_in_it(
 ) -> None:
     client = await start(requests_max=1)
     async with _full(client, held):
-        answer = await client.get(path)
+        answer = await send_raw(client, head("GET", path))
     assert (answer.status_code, answer.headers["content-type"]) == (503, media_type)
     assert answer.headers["retry-after"] == "1"
     assert text in answer.text
@@ -249,7 +252,7 @@ async def test_a_refused_head_request_gets_headers_without_a_body(start: Start, 
     client = await start(requests_max=1, trusted_proxies=LOOPBACK)
     async with _full(client, held), connected(client) as (reader, writer):
         refused = await _refused((reader, writer))
-        writer.write(head("HEAD", "/nothing") + NOTHING)
+        writer.write(head("HEAD", "/v1/nothing") + NOTHING)
         lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().splitlines()
         assert lines[0] == "http/1.1 503 service unavailable"
         assert f"content-length: {len(refused.content)}" in lines

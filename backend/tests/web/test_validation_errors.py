@@ -1,10 +1,16 @@
 """A 422 names the rule that was broken and the field, and repeats nothing that the client sent."""
 
+import re
 import secrets
+from typing import Annotated
 
 import httpx2
+import pytest
 from app.core.errors import FIELD_ERRORS_MAX, Invalid
-from tests.harness import Account, post
+from app.core.schemas import Body, Text
+from app.web.body import validated
+from pydantic import AfterValidator, Field
+from tests.harness import JSON, Account, post
 from tests.problems import check_problem
 
 
@@ -44,6 +50,42 @@ async def test_a_validation_error_names_the_field_or_the_parameter(
     }
     answer = await client.get("/v1/keys?limit=0&page=1", headers=account.headers)
     assert {error["parameter"] for error in answer.json()["errors"]} == {"limit", "*"}
+
+
+async def test_a_text_of_the_wrong_length_is_told_about_characters(
+    client: httpx2.AsyncClient, account: Account
+) -> None:
+    key = await account.create_key()
+    for path, headers, name, most in [
+        ("/v1/generate", key.headers, "prompt", 4000),
+        ("/v1/keys", account.headers, "name", 100),
+    ]:
+        for text, bound in (("a" * (most + 1), f"at most {most} characters"), ("", "at least 1 character")):
+            answer = await post(client, path, {name: text}, headers=headers)
+            told = [(error["pointer"], error["detail"]) for error in answer.json()["errors"]]
+            assert told == [(f"#/{name}", f"Should have {bound}")]
+    answer = await post(client, "/v1/images/generations", {"prompt": "a" * 40_000}, headers=key.headers)
+    assert re.search(r"Should have at most \d+ characters$", answer.json()["error"]["message"])
+
+
+class _Bounded(Body):
+    text: Annotated[Text, Field(max_length=2)] | None = None
+    numbers: Annotated[list[int], Field(max_length=2)] | None = None
+    checked_numbers: Annotated[list[int], AfterValidator(sorted), Field(min_length=1)] | None = None
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ({"text": "abc"}, "Should have at most 2 characters"),
+        ({"numbers": [1, 2, 3]}, "Should have at most 2 items"),
+        ({"checked_numbers": []}, "Should have at least 1 item"),
+    ],
+)
+def test_a_text_is_counted_in_characters_and_a_list_in_items(value: JSON, sentence: str) -> None:
+    with pytest.raises(Invalid) as raised:
+        validated(_Bounded, value)
+    assert raised.value.members["errors"] == [{"pointer": f"#/{next(iter(value))}", "detail": sentence}]
 
 
 def test_a_validation_error_names_at_most_20_fields() -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, NoReturn
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from app.core.errors import InvalidRequest
 from app.core.security import hash_api_key
 from app.features.auth.dependencies import CurrentUser
 from app.features.dependencies import CurrentServices, Session, services_of
@@ -15,12 +16,12 @@ from app.generations.errors import InvalidApiKey
 from app.models import User
 from app.ratelimit import Take
 from app.web.client_address import origin_of
-from app.web.headers import header_values
+from app.web.headers import CREDENTIAL_HEADERS
 
 bearer = HTTPBearer(
     scheme_name="API key",
     bearerFormat="nb_live_...",
-    description="The `key` that `POST /v1/keys` answers, once.",
+    description="The `key` that `POST /v1/keys` answers, once. It may come in the header `api-key` instead.",
     auto_error=False,
 )
 
@@ -64,8 +65,18 @@ Caller = Annotated[spec.Caller, Depends(_caller)]
 
 
 async def _sent_key_hash(request: Request) -> bytes:
-    scheme, _, raw = "".join(header_values(request, b"authorization")).partition(" ")
-    if scheme.lower() != "bearer" or not raw:
+    """The hash of the API key in one of CREDENTIAL_HEADERS. Raises InvalidRequest where two of them came: of two keys,
+    two programs could take different ones.
+    """
+    sent = [header for header in request.scope["headers"] if header[0] in CREDENTIAL_HEADERS]
+    if len(sent) > 1:
+        raise InvalidRequest(f"Send the API key in one header: {' or '.join(CREDENTIAL_HEADERS.values())}")
+    name, value = sent[0] if sent else (b"", b"")
+    raw = value.decode("latin-1")
+    if name == b"authorization":
+        scheme, _, raw = raw.partition(" ")
+        raw = raw if scheme.lower() == "bearer" else ""
+    if not raw:
         raise InvalidApiKey(credential_sent=False)
     key_hash = hash_api_key(raw.strip(" "))
     if key_hash is None:

@@ -28,6 +28,9 @@ BODY_BYTES_MAX = 256 * 1024
 MODEL_HEADER = b"x-model"
 """Names the model that drew, whichever alias was asked for."""
 
+NOT_OFFERED = {"/v1/images/variations": "Variations of an image are not offered here; make one from a prompt"}
+"""What OpenAI's clients ask for by these paths, with the sentence of the 404."""
+
 router = APIRouter(tags=["OpenAI"])
 
 

@@ -16,6 +16,7 @@ from app.features.openai.schemas import ImageGenerate
 from app.generations.spec import GenerationSpec
 from app.web import openapi
 from app.web.body import json_body
+from app.web.error_responses import problem_response
 
 
 class AdmittedRequest(NamedTuple):
@@ -65,6 +66,13 @@ For images of the stub, before they are drawn: raises Unavailable where none is 
 async def answer_error(_request: Request, error: ApiError) -> Response:
     """The error in OpenAI's format."""
     return JSONResponse(service.error_body(error), status_code=error.status, headers=headers_of(error))
+
+
+async def answer_problem(request: Request, error: ApiError) -> Response:
+    """The problem document of a path that is not OpenAI's, with the error in OpenAI's format as its member `error`:
+    clients of OpenAI's API ask for paths that there are not here, and show nothing else.
+    """
+    return await problem_response(request, error, more=service.error_body(error))
 
 
 def problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:

@@ -28,7 +28,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def draw(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
         widths.append(f"{width} drawn")
-        return draw_png(prompt, width=width, height=height)
+        return draw_png(prompt, width=width, height=height, model=model)
 
     def thumbnail(content: bytes, width: int, image_format: ImageFormat) -> Image:
         widths.append(f"{width} scaled")

@@ -32,7 +32,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def counted(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
         prompts.append(prompt)
-        return draw_png(prompt, width=width, height=height)
+        return draw_png(prompt, width=width, height=height, model=model)
 
     monkeypatch.setattr("app.providers.stub.draw_png", counted)
     return prompts
@@ -172,7 +172,7 @@ async def test_what_finds_the_drawing_queue_full_is_503_and_who_waits_gets_the_p
 ) -> None:
     def draw_when_free(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
         assert free.wait(30)
-        return draw_png(prompt, width=width, height=height)
+        return draw_png(prompt, width=width, height=height, model=model)
 
     monkeypatch.setattr("app.providers.stub.draw_png", draw_when_free)
     client = await start(drawing_queue_max=1)

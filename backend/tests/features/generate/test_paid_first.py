@@ -91,7 +91,7 @@ async def test_decoding_gives_way_to_the_event_loop_and_drawing_gives_way_to_dec
 
     def draw(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
         note("drawing")
-        return draw_png(prompt, width=width, height=height)
+        return draw_png(prompt, width=width, height=height, model=model)
 
     monkeypatch.setattr("app.providers.responses.fit", fit)
     monkeypatch.setattr("app.providers.stub.draw_png", draw)

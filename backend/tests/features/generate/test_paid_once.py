@@ -166,7 +166,7 @@ async def test_whatever_fails_after_an_image_was_drawn_the_client_is_told_not_to
         assert len(there.provider.seen) == 2
 
 
-async def test_where_nothing_was_sent_to_a_provider_an_error_may_be_repeated(
+async def test_an_unknown_outcome_may_be_repeated_with_an_idempotency_key_alone(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object, **__: object) -> NoReturn:
@@ -174,6 +174,9 @@ async def test_where_nothing_was_sent_to_a_provider_an_error_may_be_repeated(
 
     async with painted(start) as there:
         monkeypatch.setattr(Ledger, "record", fail)
-        answer = await generate(there.client, there.key)
-        check_problem(answer, 503, "outcome_unknown")
-        assert (is_final(answer), there.provider.seen) == (False, [])
+        for once, final in (({}, True), ({"Idempotency-Key": "once"}, False)):
+            headers = {**there.key.headers, **once}
+            answer = await there.client.post("/v1/generate", json={"prompt": "A cute banana"}, headers=headers)
+            check_problem(answer, 503, "outcome_unknown")
+            assert is_final(answer) == final, "without one, a repeat could count a second time"
+        assert there.provider.seen == []

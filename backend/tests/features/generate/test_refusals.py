@@ -42,7 +42,7 @@ class Row:
     @property
     def is_final(self) -> bool:
         """Whether the caller is told not to repeat it: it may have been paid, or would be refused again."""
-        return self.status != Unavailable.status
+        return self.status != Unavailable.status or "provider_unusable" in self.logged
 
 
 def _refused(name: str, reply: Reply) -> Row:

@@ -87,7 +87,8 @@ class TwoRoutes:
     async def last_row(self, database: asyncpg.Connection) -> asyncpg.Record:
         """The key's newest generation."""
         query = "select * from generations where key_id = $1 order by id desc limit 1"
-        return await database.fetchrow(query, self.key.id)
+        [row] = await database.fetch(query, self.key.id)
+        return row
 
 
 @asynccontextmanager

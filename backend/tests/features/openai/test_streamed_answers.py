@@ -149,7 +149,7 @@ async def test_beyond_their_own_bound_images_of_the_stub_are_not_drawn_and_what_
 
     def draw_large(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
         drawn.append(prompt)
-        return draw_png(prompt, width=width, height=height) + bytes(LARGE)
+        return draw_png(prompt, width=width, height=height, model=model) + bytes(LARGE)
 
     monkeypatch.setattr("app.providers.stub.draw_png", draw_large)
     async with painted(start, data_dir=tmp_path, answer_memory_mib=8) as there:

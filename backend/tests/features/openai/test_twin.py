@@ -196,7 +196,7 @@ async def test_bytes_that_cannot_be_drawn_are_not_counted(
 ) -> None:
     def held(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
         free.wait()
-        return draw_png(prompt, width=width, height=height)
+        return draw_png(prompt, width=width, height=height, model=model)
 
     monkeypatch.setattr("app.providers.stub.draw_png", held)
     client = await start(drawing_queue_max=1)

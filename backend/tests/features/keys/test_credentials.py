@@ -1,0 +1,90 @@
+"""An API key comes in one of several headers, and is the same key in each of them."""
+
+import httpx2
+import openai
+import pytest
+from openai import AsyncAzureOpenAI
+from tests.conftest import Start
+from tests.harness import Account, Key
+from tests.problems import REALM, check_problem
+from tests.raw_http import head, send_raw
+
+ROUTES = [
+    ("POST", "/v1/generate", 415),
+    ("POST", "/v1/images/generations", 415),
+    ("GET", "/v1/generations", 200),
+    ("GET", "/v1/generations/gen_28fm63cjp43w44255s68", 404),
+    ("DELETE", "/v1/generations/gen_28fm63cjp43w44255s68", 404),
+]
+UNKNOWN = "nb_live_" + "0" * 32
+
+
+@pytest.fixture
+async def key(account: Account) -> Key:
+    return await account.create_key()
+
+
+@pytest.mark.parametrize(("method", "path", "status"), ROUTES)
+async def test_a_key_in_api_key_is_taken_and_refused_as_one_in_authorization(
+    client: httpx2.AsyncClient, account: Account, key: Key, *, method: str, path: str, status: int
+) -> None:
+    for raw, expected in ((key.raw, status), (UNKNOWN, 401), (account.token, 401), ("x", 401)):
+        answer = await client.request(method, path, headers={"api-key": raw})
+        assert answer.status_code == expected, (raw, answer.text)
+        if expected == 401:
+            check_problem(answer, 401, "invalid_api_key")
+            assert answer.headers["www-authenticate"] == f'{REALM}, error="invalid_token"'
+    answer = await client.request(method, path, headers={"api-key": ""})
+    check_problem(answer, 401, "invalid_api_key")
+    assert answer.headers["www-authenticate"] == REALM
+
+
+@pytest.mark.parametrize(("method", "path", "status"), ROUTES)
+async def test_two_credentials_are_a_400_whichever_they_are(
+    client: httpx2.AsyncClient, key: Key, *, method: str, path: str, status: int
+) -> None:
+    bearer, api_key = ("Authorization", f"Bearer {key.raw}"), ("api-key", key.raw)
+    for sent in (
+        [bearer, api_key],
+        [api_key, bearer],
+        [api_key, api_key],
+        [api_key, ("API-Key", UNKNOWN)],
+        [("Authorization", "Basic YTpi"), api_key],
+        [bearer, ("api-key", "")],
+    ):
+        answer = await send_raw(client, head(method, path, sent))
+        check_problem(answer, 400, "invalid_request")
+        assert key.raw not in answer.text
+    assert (await send_raw(client, head(method, path, [api_key]))).status_code == status
+
+
+async def test_two_credentials_are_told_by_name(client: httpx2.AsyncClient, key: Key) -> None:
+    both = await client.post("/v1/generate", headers={**key.headers, "api-key": key.raw})
+    assert both.json()["detail"] == "Send the API key in one header: Authorization or api-key"
+    twice = await send_raw(client, head("POST", "/v1/generate", [("api-key", key.raw)] * 2))
+    assert twice.json()["detail"] == "More than one api-key header"
+
+
+async def test_a_login_token_is_taken_in_authorization_alone(client: httpx2.AsyncClient, account: Account) -> None:
+    for path in ("/v1/auth/me", "/v1/keys"):
+        answer = await client.get(path, headers={"api-key": account.token})
+        check_problem(answer, 401, "invalid_token")
+        assert answer.headers["www-authenticate"] == REALM
+
+
+async def test_an_unknown_key_takes_from_the_limit_of_its_address_in_either_header(start: Start) -> None:
+    client = await start(unknown_key_limit_per_ip="2/day")
+    headers = [{"api-key": UNKNOWN}, {"Authorization": f"Bearer {UNKNOWN}"}, {"api-key": UNKNOWN}]
+    statuses = [(await client.post("/v1/generate", headers=each)).status_code for each in headers]
+    assert statuses == [401, 401, 429]
+
+
+async def test_openais_client_for_azure_gets_an_image(client: httpx2.AsyncClient, key: Key) -> None:
+    async with AsyncAzureOpenAI(
+        base_url=f"{client.base_url}/v1",
+        api_key=key.raw,
+        api_version="2025-04-01-preview",
+        http_client=openai.DefaultAsyncHttpxClient(),
+    ) as sdk:
+        made = await sdk.images.generate(prompt="A cute banana")
+    assert [bool(each.url) for each in made.data or []] == [True]

@@ -1,0 +1,78 @@
+"""Below /v1, problem documents hold the error in OpenAI's format too: clients of OpenAI's API ask for paths that there
+are not here, and show nothing else of an answer.
+"""
+
+import httpx2
+import openai
+import pytest
+from tests.features.openai.test_sdk import sdk_of
+from tests.harness import Account, Key
+from tests.problems import check_problem
+from tests.raw_http import head, send_raw
+
+VARIATIONS = "/v1/images/variations"
+LARGE = [("Content-Length", "10485760")]
+
+
+@pytest.fixture
+async def key(account: Account) -> Key:
+    return await account.create_key()
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code", "kind"),
+    [
+        (head("POST", "/v1/audio/speech"), 404, "not_found", "invalid_request_error"),
+        (head("POST", VARIATIONS, LARGE), 404, "not_found", "invalid_request_error"),
+        (head("GET", "/v1"), 404, "not_found", "invalid_request_error"),
+        (head("GET", "/v1/a%0ab"), 404, "not_found", "invalid_request_error"),
+        (head("PATCH", "/v1/generate"), 405, "method_not_allowed", "invalid_request_error"),
+        (head("POST", "/v1/generate", LARGE), 413, "body_too_large", "invalid_request_error"),
+        (head("POST", "/v1/generate"), 401, "invalid_api_key", "authentication_error"),
+        (head("GET", "/v1/keys"), 401, "invalid_token", "authentication_error"),
+        (head("GET", f"/v1/{'a' * 9000}"), 414, "uri_too_long", "invalid_request_error"),
+        (head("GET", "/v1/models", [("A", "a" * 17_000)]), 431, "headers_too_large", "invalid_request_error"),
+        (b"POST /v1/generate HTTP/9\r\n\r\n", 400, "invalid_request", "invalid_request_error"),
+    ],
+    ids=lambda value: value.partition(b" HTTP")[0][:30].decode() if isinstance(value, bytes) else None,
+)
+async def test_an_error_below_v1_is_there_in_openais_format_too(
+    client: httpx2.AsyncClient, request_: bytes, status: int, code: str, kind: str
+) -> None:
+    answer = await send_raw(client, request_)
+    check_problem(answer, status, code)
+    told = answer.json()
+    assert told["error"] == {"message": told["detail"], "type": kind, "param": None, "code": code}
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/v2", "/v1x"])
+async def test_no_other_path_has_it(client: httpx2.AsyncClient, path: str) -> None:
+    answer = await client.post(path)
+    check_problem(answer, 404, "not_found")
+    assert "error" not in answer.json()
+
+
+async def test_the_message_names_the_fields_of_a_422(client: httpx2.AsyncClient, key: Key) -> None:
+    told = (await client.post("/v1/generate", json={"prompt": 1}, headers=key.headers)).json()
+    assert (told["error"]["param"], told["error"]["message"]) == (
+        "prompt",
+        f"{told['detail']}. {told['errors'][0]['detail']}",
+    )
+
+
+async def test_the_sdk_shows_the_sentence_of_a_path_that_there_is_not(client: httpx2.AsyncClient, key: Key) -> None:
+    async with sdk_of(client, key) as sdk:
+        with pytest.raises(openai.NotFoundError, match="There is nothing here"):
+            await sdk.files.list()
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [("/v1/audio/transcriptions", "There is nothing here"), (VARIATIONS, "Variations of an image are not offered")],
+)
+async def test_a_large_file_for_a_path_that_there_is_not_is_a_404_that_says_so(
+    client: httpx2.AsyncClient, key: Key, path: str, sentence: str
+) -> None:
+    answer = await client.post(path, files={"image": bytes(10 * 1024 * 1024)}, headers=key.headers)
+    check_problem(answer, 404, "not_found")
+    assert answer.json()["error"]["message"].startswith(sentence)
