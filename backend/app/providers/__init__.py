@@ -113,6 +113,8 @@ class DrawRequest:
     quality: str = "auto"
     """Such as `high`; a hint for a provider that draws in one quality. `auto` leaves it to the provider."""
     background: Background = "auto"
+    format: ImageFormat | None = None
+    """Into which the image will be encoded: a provider may send it so."""
     compression: int | None = None
     """Of a JPEG or WebP, 0 to 100, as OpenAI counts it: 100 is the largest file; None leaves it to the encoder."""
     on_partial: OnPartial | None = field(default=None, compare=False, repr=False)
@@ -140,6 +142,8 @@ class Image:
 
     content: bytes
     format: ImageFormat
+    compression: int | None = field(default=None, compare=False)
+    """With which it is encoded because it was asked for; None for an image that is encoded in another way."""
     provider_request_id: str | None = field(default=None, compare=False)
     """The provider's own id of the call, 1 to 200 visible ASCII characters; None where it sent none of that kind."""
 

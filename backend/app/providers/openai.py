@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
 
 import httpx2
-from pydantic import SecretStr
+from pydantic import AliasChoices, Field, SecretStr
 
 from app.core.logs import logger
 from app.core.pool import BoundedPool
@@ -22,6 +23,7 @@ from app.providers import (
 )
 from app.providers.downloads import Redirect, Resolve, download_request, redirect_of, resolve
 from app.providers.encodings import is_data_url
+from app.providers.operator_headers import checked_headers
 from app.providers.reachability import Unreachable
 from app.providers.remote import UNCOMPRESSED, RemoteProvider, checked_key, joined
 from app.providers.responses import (
@@ -69,11 +71,14 @@ _STATUSES = {
     "authentication_error": _UNAUTHORIZED,
     "permission_error": _FORBIDDEN,
     "model_not_found": NOT_FOUND,
+    "DeploymentNotFound": NOT_FOUND,
     "rate_limit_exceeded": TOO_MANY,
     "invalid_request_error": BAD_REQUEST,
 }
 """The statuses with which OpenAI sends these errors, for endpoints that send them with a 200."""
 _REDIRECTS_MAX = 3
+_TAKE_BACKGROUND = {"opaque": {"background", "transparent"}, "transparent": {"transparent"}}
+"""The capabilities of which one is needed."""
 
 
 def parse_sizes(text: str) -> list[Size]:
@@ -86,7 +91,13 @@ def parse_sizes(text: str) -> list[Size]:
 
 
 class OpenAIProvider(RemoteProvider):
-    """Draws with one model of an OpenAI-compatible endpoint."""
+    """Draws with one model of an OpenAI-compatible endpoint.
+
+    `headers` and `query` are sent with each call of the endpoint, and never with a download.
+
+    `capabilities` name what is passed on of a request, since an endpoint refuses what its model lacks: `quality`;
+    `background` where it is opaque, `transparent` for either; `compression`, and the format with it.
+    """
 
     name = "openai"
 
@@ -99,13 +110,18 @@ class OpenAIProvider(RemoteProvider):
         base_url: str,
         model: str,
         sizes: Collection[Size],
+        headers: Mapping[str, SecretStr] | None = None,
+        query: Mapping[str, str] | None = None,
+        capabilities: frozenset[str] = frozenset(),
         resolve: Resolve = resolve,
     ) -> None:
         super().__init__(upstream, pool, sizes=sizes)
         self._api_key = api_key and checked_key(api_key)
-        self._base_url = base_url
-        self._url = joined(base_url, "/images/generations")
+        self._extra_headers = checked_headers(headers or {}, with_key=api_key is not None)
+        self._joined = partial(joined, base_url, query=query)
+        self._url = self._joined("/images/generations")
         self._model = model
+        self._capabilities = capabilities
         self._resolve = resolve
 
     async def check(self) -> str:
@@ -121,7 +137,7 @@ class OpenAIProvider(RemoteProvider):
 
     async def _about_models(self, path: str) -> Response:
         try:
-            response = await self._probe(joined(self._base_url, path), self._headers)
+            response = await self._probe(self._joined(path), self._headers)
         except Unreachable as reason:
             raise ProviderUnavailable(f"OPENAI_BASE_URL {reason.sentence}") from None
         if response.status in KEY_REFUSED:
@@ -131,14 +147,26 @@ class OpenAIProvider(RemoteProvider):
         return response
 
     async def _attempt(self, request: DrawRequest, calls: ImageCalls) -> Image:
-        body = {"model": self._model, "prompt": request.prompt, "n": 1, "size": str(request.size)}
-        sent = httpx2.Request("POST", self._url, headers=self._headers, json=body)
+        sent = httpx2.Request("POST", self._url, headers=self._headers, json=self._body(request))
         drawn = await self._send(sent, partial(_decode, size=request.size), self._error, calls)
-        if isinstance(drawn, Image):
-            return drawn
-        # The image is drawn and paid: a failed download repeats the download alone, which costs nothing.
-        free = ImageCalls(CallBudget(), calls.deadline, tally=CallTally())
-        return await self._upstream.retry(partial(self._download, drawn, request.size), free)
+        if not isinstance(drawn, Image):
+            # The image is drawn and paid: a failed download repeats the download alone, which costs nothing.
+            free = ImageCalls(CallBudget(), calls.deadline, tally=CallTally())
+            drawn = await self._upstream.retry(partial(self._download, drawn, request.size), free)
+        is_as_asked = "compression" in self._capabilities and drawn.format == request.format != "png"
+        return replace(drawn, compression=request.compression) if is_as_asked else drawn
+
+    def _body(self, request: DrawRequest) -> Mapping[str, object]:
+        can, options = self._capabilities, dict[str, object]()
+        if "quality" in can and request.quality != "auto":
+            options["quality"] = request.quality
+        if request.background != "auto" and can & _TAKE_BACKGROUND[request.background]:
+            options["background"] = request.background
+        if "compression" in can and request.format is not None:
+            options["output_format"] = request.format
+            if request.compression is not None and request.format != "png":
+                options["output_compression"] = request.compression
+        return {"model": self._model, "prompt": request.prompt, "n": 1, "size": str(request.size), **options}
 
     async def _download(self, url: str, size: Size) -> Image:
         for _ in range(1 + _REDIRECTS_MAX):
@@ -161,7 +189,8 @@ class OpenAIProvider(RemoteProvider):
     @property
     def _headers(self) -> Mapping[str, str]:
         credential = {"Authorization": f"Bearer {self._api_key.get_secret_value()}"} if self._api_key else {}
-        return {**UNCOMPRESSED, **credential}
+        extra = {name: value.get_secret_value() for name, value in self._extra_headers.items()}
+        return {**UNCOMPRESSED, **extra, **credential}
 
     def _api_error(self, response: Response) -> Exception | None:
         failed = parse(_Failed, response.content)
@@ -184,8 +213,8 @@ class _Code(Message):
 class _Error(Message):
     code: Lenient[str | int] = None
     type: Lenient[str] = None
-    inner_error: AnyError[_Code] = None
-    """Azure's."""
+    inner_error: AnyError[_Code] = Field(None, validation_alias=AliasChoices("inner_error", "innererror"))
+    """Azure's, in both spellings."""
 
     @property
     def names(self) -> tuple[str | int | None, ...]:

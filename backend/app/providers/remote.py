@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
+from urllib.parse import parse_qsl, urlencode
 
 import httpx2
 from pydantic import SecretStr
@@ -127,10 +128,15 @@ def _readable(response: Response, bytes_max: int) -> Response:
         return replace(response, content=b"")
 
 
-def joined(base_url: str, path: str) -> httpx2.URL:
-    """The URL of this path below a base URL, whose query it keeps."""
-    base, mark, query = base_url.partition("?")
-    return httpx2.URL(f"{base.rstrip('/')}{path}{mark}{query}")
+def joined(base_url: str, path: str, query: Mapping[str, str] | None = None) -> httpx2.URL:
+    """The URL of this path below a base URL, whose query it keeps, and with these further parameters. Raises ValueError
+    for one that the base URL has already.
+    """
+    base, _, own = base_url.partition("?")
+    if not dict(parse_qsl(own, keep_blank_values=True)).keys().isdisjoint(query or {}):
+        raise ValueError("A parameter of the query stands in the base URL already")
+    parameters = "&".join(filter(None, [own, urlencode(query or {})]))
+    return httpx2.URL(f"{base.rstrip('/')}{path}{parameters and '?'}{parameters}")
 
 
 def checked_key(key: SecretStr) -> SecretStr:

@@ -17,6 +17,7 @@ from tests.providers.remote import (
     KEY,
     GeminiWithin,
     OpenAIResolving,
+    OpenAIWith,
     OpenUpstream,
     RemoteSetup,
     Serve,
@@ -96,6 +97,12 @@ async def endpoint_url(endpoint: OpenAIStandIn, serve: Serve) -> str:
 def openai_resolving(endpoint_url: str, open_upstream: OpenUpstream, pool: FairPool) -> OpenAIResolving:
     """A provider on the stand-in `endpoint`, with another resolver."""
     return lambda resolve: openai_provider(open_upstream(), pool, endpoint_url, resolve=resolve)
+
+
+@pytest.fixture
+def openai_with(endpoint_url: str, open_upstream: OpenUpstream, pool: FairPool) -> OpenAIWith:
+    """A provider on the stand-in `endpoint`, with other options of `openai_provider`."""
+    return lambda **options: openai_provider(open_upstream(), pool, endpoint_url, **options)
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 """Providers as configured in production, except for their URLs and the pauses between attempts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 from app.core.pool import BoundedPool
 from app.providers import DrawRequest, Provider, Size
@@ -26,6 +27,7 @@ Serve = Callable[[Callable[[Seen], Reply]], Awaitable[str]]
 OpenUpstream = Callable[..., Upstream]
 GeminiWithin = Callable[..., GeminiProvider]
 OpenAIResolving = Callable[[Resolve], OpenAIProvider]
+OpenAIWith = Callable[..., OpenAIProvider]
 
 
 def _red_png() -> bytes:
@@ -75,14 +77,24 @@ def gemini_provider(
 
 
 def openai_provider(
-    upstream: Upstream, pool: BoundedPool, base_url: str, *, key: str | None = KEY, resolve: Resolve = resolve
+    upstream: Upstream,
+    pool: BoundedPool,
+    base_url: str,
+    *,
+    key: str | None = KEY,
+    path: str = "/v1",
+    headers: Mapping[str, str] | None = None,
+    resolve: Resolve = resolve,
+    **options: Any,
 ) -> OpenAIProvider:
     return OpenAIProvider(
         upstream,
         pool,
         api_key=None if key is None else SecretStr(key),
-        base_url=f"{base_url}/v1",
+        base_url=f"{base_url}{path}",
         model=openai.MODEL,
         sizes=parse_sizes(OPENAI_SIZES),
+        headers={name: SecretStr(value) for name, value in (headers or {}).items()},
         resolve=resolve,
+        **options,
     )

@@ -104,6 +104,17 @@ async def test_openais_client_gets_an_image(openai_client: openai.OpenAI) -> Non
     assert image.b64_json is not None
 
 
+async def test_azures_client_gets_an_image(endpoint_url: str, endpoint: OpenAIStandIn) -> None:
+    with openai.AzureOpenAI(
+        api_key=KEY, azure_endpoint=endpoint_url, api_version="2026-05-01", azure_deployment=OPENAI_MODEL, max_retries=0
+    ) as client:
+        answer = await asyncio.to_thread(client.images.generate, prompt="A cute banana", model=OPENAI_MODEL)
+        with pytest.raises(openai.AuthenticationError):
+            await asyncio.to_thread(client.with_options(api_key="another").images.generate, prompt="A cute banana")
+    assert [bool(image.b64_json) for image in answer.data or []] == [True]
+    assert {seen.headers.get("authorization") for seen in endpoint.seen} == {None}
+
+
 async def test_openais_client_gets_the_url_of_an_image(openai_client: openai.OpenAI, endpoint_url: str) -> None:
     with openai_client as client:
         answer = await asyncio.to_thread(

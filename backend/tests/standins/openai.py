@@ -8,12 +8,19 @@ from tests.standins.gemini import image_bytes
 from tests.standins.wire import Reply, Seen, json_reply
 
 MODEL = "gpt-image-2.5-sunburst"
-_KNOWN = {"model", "prompt", "n", "size", "quality", "response_format", "output_format", "user", "background"}
+_KNOWN = {"model", "prompt", "n", "size", "response_format", "user"}
+_OPTIONS: dict[str, set[object]] = {
+    "quality": {"auto", "low", "medium", "high"},
+    "background": {"auto", "opaque", "transparent"},
+    "output_format": {"png", "jpeg", "webp"},
+    "output_compression": set(range(101)),
+}
 _SIZES = {"1024x1024", "1536x1024", "1024x1536", "auto"}
 
 
 class OpenAIStandIn:
-    """Draws for callers with the key, and serves images at `GET /files/...` to everybody.
+    """Draws for callers with the key, and serves images at `GET /files/...` to everybody. In Azure's way too: the key
+    is in `api-key`, the version in the query, and the model in the path or, where that is `/openai/v1`, in the body.
 
     Replies in `faults` are sent first, one for each call; those in `file_faults` likewise for the files.
     """
@@ -31,17 +38,22 @@ class OpenAIStandIn:
         return self._refusal(seen) or (self.faults.popleft() if self.faults else _reply(seen))
 
     def _refusal(self, seen: Seen) -> Reply | None:
-        if seen.headers.get("authorization") != f"Bearer {self._api_key}":
+        is_azure = seen.path.startswith("/openai/")
+        credentials = {seen.headers.get("authorization"), f"Bearer {seen.headers.get('api-key')}" if is_azure else None}
+        if f"Bearer {self._api_key}" not in credentials:
             return failed(401, "invalid_api_key")
-        if (seen.method, seen.path) in {("GET", path) for path in _ABOUT_MODELS}:
+        if is_azure and "api-version=" not in seen.target:
+            return failed(404, "404")
+        path = seen.path.removeprefix("/openai")
+        if (seen.method, path) in {("GET", path) for path in _ABOUT_MODELS}:
             return None
-        if (seen.method, seen.path) != ("POST", "/v1/images/generations"):
-            return failed(404, "not_found")
+        deployment = f"/deployments/{MODEL}/images/generations"
+        if (seen.method, path) not in {("POST", "/v1/images/generations"), ("POST", deployment)}:
+            return failed(404, "DeploymentNotFound" if is_azure else "not_found")
         body = seen.json()
-        if body.get("model") != MODEL:
+        if path != deployment and body.get("model") != MODEL:
             return failed(404, "model_not_found")
-        understood = set(body) <= _KNOWN and body.get("prompt") and body.get("size", "auto") in _SIZES
-        return None if understood else failed(400, "invalid_value")
+        return None if _is_understood(body) else failed(400, "invalid_value")
 
 
 def in_place(image: bytes) -> Reply:
@@ -61,7 +73,17 @@ def failed(status: int, code: str, *, headers: dict[str, str] | None = None) -> 
 
 
 def _reply(seen: Seen) -> Reply:
-    return json_reply(_ABOUT_MODELS[seen.path]) if seen.method == "GET" else _drawn(seen)
+    return json_reply(_ABOUT_MODELS[seen.path.removeprefix("/openai")]) if seen.method == "GET" else _drawn(seen)
+
+
+def _is_understood(body: Any) -> bool:
+    """Whether OpenAI would accept the body: an unknown parameter is an error."""
+    return (
+        set(body) <= _KNOWN | set(_OPTIONS)
+        and all(body[name] in values for name, values in _OPTIONS.items() if name in body)
+        and bool(body.get("prompt"))
+        and body.get("size", "auto") in _SIZES
+    )
 
 
 _MODEL = {"id": MODEL, "object": "model", "created": 1713833628, "owned_by": "openai"}
@@ -76,13 +98,13 @@ def _drawn(seen: Seen) -> Reply:
     size = "1024x1024" if body.get("size", "auto") == "auto" else body["size"]
     if body.get("response_format") == "url":
         return at(f"http://{seen.headers['host']}/files/{size}.png")
-    return in_place(_pixels(size))
+    return in_place(_pixels(size, body.get("output_format", "png")))
 
 
 def _file(target: str) -> Reply:
     return Reply(_pixels(target.removeprefix("/files/").removesuffix(".png")), 200, {"Content-Type": "image/png"})
 
 
-def _pixels(size: str) -> bytes:
+def _pixels(size: str, kind: str = "png") -> bytes:
     width, _, height = size.partition("x")
-    return image_bytes(int(width), int(height))
+    return image_bytes(int(width), int(height), kind.upper())
