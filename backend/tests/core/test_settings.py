@@ -232,6 +232,7 @@ EXAMPLES = {
     "data_dir": "some folder",
     "public_url": "https://images.example.com",
     "trusted_proxies": "10.0.0.0/8, fd00::/8",
+    "cors_origins": "https://app.example.com, http://localhost:3000",
     "metrics_token": "a-token",
     "gemini_base_url": "https://gemini.example.com",
     "openai_base_url": "https://openai.example.com",
