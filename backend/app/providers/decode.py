@@ -18,7 +18,7 @@ PIXELS_MAX = 2**25
 
 _FORMATS = {each.upper(): each for each in IMAGE_FORMATS}
 """Pillow's name of each format."""
-_SAVING: Mapping[ImageFormat, Mapping[str, int]] = {
+_SAVING: Mapping[ImageFormat, dict[str, int]] = {
     "png": {"compress_type": zlib.Z_RLE},  # of a photograph not larger than by matching strings, in half the time
     "jpeg": {"quality": 95, "subsampling": 0},
     "webp": {"quality": 95, "method": 0},
@@ -75,15 +75,18 @@ def fit(content: bytes, size: Size, *, pixels_max: int = PIXELS_MAX) -> Image:
     raise failure  # out here, so that the decoder's error, which quotes the bytes, is not its cause
 
 
-def convert(image: Image, image_format: ImageFormat) -> Image:
+def convert(image: Image, image_format: ImageFormat, compression: int | None = None) -> Image:
     """The image in another format, or unchanged if it has that one. Transparent pixels become white in a JPEG. For
     images from `fit` or the stub; call it in a thread. Raises InvalidImage where the pixels cannot be decoded.
+
+    `compression` is the quality of a JPEG or WebP, 0 to 100, of which 100 gives the largest file: one that was not
+    encoded with it is encoded again.
     """
-    if image.format == image_format:
+    if image.format == image_format and (image_format == "png" or compression in {None, image.compression}):
         return image
     with suppress(*_FAULTS), Pillow.open(BytesIO(image.content), formats=tuple(_FORMATS)) as opened:
         pixels = _flat(opened) if image_format == "jpeg" else _plain(opened)
-        return Image(_encoded(pixels, image_format, opened), image_format)
+        return Image(_encoded(pixels, image_format, opened, _saving(compression)), image_format, compression)
     raise InvalidImage  # out here, so that the decoder's error, which quotes the bytes, is not its cause
 
 
@@ -174,6 +177,13 @@ def _flat(image: Pillow.Image) -> Pillow.Image:
     ground = Pillow.new("RGB", plain.size, "white")
     ground.paste(plain, mask=plain.getchannel("A"))
     return ground
+
+
+def _saving(compression: int | None) -> Mapping[ImageFormat, Mapping[str, int]]:
+    if compression is None:
+        return _SAVING
+    asked = {"quality": compression}
+    return {"png": _SAVING["png"], "jpeg": _SAVING["jpeg"] | asked, "webp": _SAVING["webp"] | asked}
 
 
 def _encoded(

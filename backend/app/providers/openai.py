@@ -23,6 +23,7 @@ from app.providers import (
 )
 from app.providers.downloads import Redirect, Resolve, download_request, redirect_of, resolve
 from app.providers.encodings import is_data_url
+from app.providers.openai_events import ImageEvents
 from app.providers.operator_headers import checked_headers
 from app.providers.reachability import Unreachable
 from app.providers.remote import UNCOMPRESSED, RemoteProvider, checked_key, joined
@@ -96,7 +97,8 @@ class OpenAIProvider(RemoteProvider):
     `headers` and `query` are sent with each call of the endpoint, and never with a download.
 
     `capabilities` name what is passed on of a request, since an endpoint refuses what its model lacks: `quality`;
-    `background` where it is opaque, `transparent` for either; `compression`, and the format with it.
+    `background` where it is opaque, `transparent` for either; `compression`, and the format with it; `stream` for
+    sketches, which a request may ask for.
     """
 
     name = "openai"
@@ -148,7 +150,8 @@ class OpenAIProvider(RemoteProvider):
 
     async def _attempt(self, request: DrawRequest, calls: ImageCalls) -> Image:
         sent = httpx2.Request("POST", self._url, headers=self._headers, json=self._body(request))
-        drawn = await self._send(sent, partial(_decode, size=request.size), self._error, calls)
+        take_event = ImageEvents(request, self._pool).take if self._streams(request) else None
+        drawn = await self._send(sent, partial(_decode, size=request.size), self._error, calls, take_event)
         if not isinstance(drawn, Image):
             # The image is drawn and paid: a failed download repeats the download alone, which costs nothing.
             free = ImageCalls(CallBudget(), calls.deadline, tally=CallTally())
@@ -166,7 +169,12 @@ class OpenAIProvider(RemoteProvider):
             options["output_format"] = request.format
             if request.compression is not None and request.format != "png":
                 options["output_compression"] = request.compression
+        if self._streams(request):
+            options |= {"stream": True, "partial_images": request.partials}
         return {"model": self._model, "prompt": request.prompt, "n": 1, "size": str(request.size), **options}
+
+    def _streams(self, request: DrawRequest) -> bool:
+        return "stream" in self._capabilities and request.partials > 0 and request.on_partial is not None
 
     async def _download(self, url: str, size: Size) -> Image:
         for _ in range(1 + _REDIRECTS_MAX):
@@ -231,6 +239,8 @@ class _GeneratedImage(Message):
 
 
 class _Generated(_Failed):
+    b64_json: Lenient[str] = None
+    """Of the event that ends a stream."""
     data: list[Lenient[_GeneratedImage]] | None = None
     images: list[Lenient[_GeneratedImage]] | None = None
     """SiliconFlow's name for it."""
@@ -259,7 +269,8 @@ def _decode(content: bytes | bytearray, size: Size) -> Image | str:
     if is_image(content):
         return read_image(bytes(content), size)
     generated = read_message(_Generated, content)
-    for image in [*(generated.data or []), *(generated.images or [])]:
+    streamed = _GeneratedImage(b64_json=generated.b64_json)
+    for image in [streamed, *(generated.data or []), *(generated.images or [])]:
         if image and image.b64_json:
             return read_base64(image.b64_json, size)
         if image and image.url:

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from app.core.errors import Unavailable
 from app.core.pool import BoundedPool
 from app.providers import DrawRequest, Image, NoFreeSlot, Size
+from app.providers.event_stream import TakeEvent
 from app.providers.responses import (
     ERROR_BYTES_MAX,
     OPERATOR_STATUSES,
@@ -78,11 +79,12 @@ class RemoteProvider(ABC):
         decode: Callable[[bytes | bytearray], Result],
         error: Callable[[Response], Exception],
         calls: ImageCalls | None = None,
+        take_event: TakeEvent | None = None,
     ) -> Result:
         """What `decode`, in a thread, makes of the body of a success. Raises `error` of any other response, and of an
-        error that `decode` finds in a success.
+        error that `decode` finds in a success. `take_event` as in `Upstream.call`.
         """
-        async with self._upstream.call(request, calls) as response:
+        async with self._upstream.call(request, calls, take_event) as response:
             if not response.succeeded:
                 raise error(_readable(response, ERROR_BYTES_MAX))
             try:

@@ -16,6 +16,7 @@ from app.core.errors import ApiError
 from app.core.image_settings import LOCAL_HOSTS
 from app.core.logs import logger
 from app.providers import Image, ProviderFailed, ProviderTimeout
+from app.providers.event_stream import BLOCK_BYTES, TakeEvent, TooLarge, is_event_stream, read_events
 from app.providers.reachability import Unreachable, reason_of
 from app.providers.response_memory import ResponseMemory
 from app.providers.responses import ERROR_BYTES_MAX, REQUEST_ID_HEADERS, Response
@@ -23,7 +24,6 @@ from app.providers.retries import BudgetClosed, ImageCalls, NotReached, Retry
 from app.providers.slots import AccountSlots
 from app.providers.transport import BUFFER_BYTES, DirectTransport
 
-_BLOCK_BYTES = 1024 * 1024  # more than a transport has ahead
 # A provider that closes a connection just as a call is sent on it leaves a call that may have been paid. So ours are
 # closed first: uvicorn, Node and Apache keep theirs for five seconds, nginx for 75, Google and Cloudflare for longer.
 _IDLE_CONNECTIONS_MAX, _IDLE_SECONDS = 100, 4
@@ -128,9 +128,12 @@ class Upstream:
             await asyncio.sleep(pause)
 
     @asynccontextmanager
-    async def call(self, request: httpx2.Request, calls: ImageCalls | None = None) -> AsyncIterator[Response]:
+    async def call(
+        self, request: httpx2.Request, calls: ImageCalls | None = None, take_event: TakeEvent | None = None
+    ) -> AsyncIterator[Response]:
         """The response to one request, which is counted in `calls` unless it costs nothing. It holds its
-        bytes of `held_bytes_max` until the context is left.
+        bytes of `held_bytes_max` until the context is left. The body of a stream of events is what `take_event` makes
+        of it.
 
         Raises Retry where the connection failed or was lost or the response was too large, and ProviderTimeout where
         the provider fell silent.
@@ -144,12 +147,12 @@ class Upstream:
         failure: Exception | None = None
         async with AsyncExitStack() as held:
             try:
-                response = await self._read(request, held, calls)
+                response = await self._read(request, held, calls, take_event)
             except (httpx2.ReadTimeout, httpx2.WriteTimeout):
                 failure = ProviderTimeout()
             except BudgetClosed as closed:
                 failure = closed.error
-            except _TooLarge:
+            except TooLarge:
                 failure = Retry(ProviderFailed(failure="unreadable"))
             except (httpx2.TransportError, OSError) as error:  # a TLS alert is an OSError of its own
                 reason = reason_of(error, through_proxy=self._connections_for(request) is self._proxied)
@@ -179,7 +182,9 @@ class Upstream:
         is_local = request.url.host in LOCAL_HOSTS
         return self._connections if self._proxied is None or is_local else self._proxied
 
-    async def _read(self, request: httpx2.Request, held: AsyncExitStack, calls: ImageCalls | None) -> Response:
+    async def _read(
+        self, request: httpx2.Request, held: AsyncExitStack, calls: ImageCalls | None, take_event: TakeEvent | None
+    ) -> Response:
         async with self._connections_for(request).send(request) as received:
             if calls is not None:
                 calls.identify(*(received.headers.get(name) for name in REQUEST_ID_HEADERS))
@@ -187,14 +192,17 @@ class Upstream:
             response = Response(received.status_code, received.headers, content)
             bytes_max = self._bounds.bytes_max if response.succeeded else ERROR_BYTES_MAX
             share = await held.enter_async_context(self._memory.hold(min(_stated_bytes(received), bytes_max)))
+            if take_event is not None and response.succeeded and is_event_stream(received.headers):
+                content += await read_events(received, share, bytes_max=bytes_max, take=take_event)
+                return response
             async for chunk in received.aiter_raw():
                 content += chunk
                 if len(content) > share.bytes:
-                    await share.grow(_BLOCK_BYTES)
+                    await share.grow(BLOCK_BYTES)
                 if len(content) > bytes_max:
                     if response.succeeded:
                         logger.error("provider_answer_too_large", **response.description)
-                        raise _TooLarge
+                        raise TooLarge
                     break
             return response
 
@@ -213,11 +221,7 @@ class Upstream:
 def _stated_bytes(response: httpx2.Response) -> int:
     """The length that the head states; where it states none, a block, and the response holds more as it grows."""
     stated = response.headers.get("content-length", "")
-    return int(stated) if _LENGTH.fullmatch(stated) else _BLOCK_BYTES
-
-
-class _TooLarge(Exception):
-    """A response exceeds `bytes_max`."""
+    return int(stated) if _LENGTH.fullmatch(stated) else BLOCK_BYTES
 
 
 class _Connections:

@@ -101,8 +101,10 @@ def openai_resolving(endpoint_url: str, open_upstream: OpenUpstream, pool: FairP
 
 @pytest.fixture
 def openai_with(endpoint_url: str, open_upstream: OpenUpstream, pool: FairPool) -> OpenAIWith:
-    """A provider on the stand-in `endpoint`, with other options of `openai_provider`."""
-    return lambda **options: openai_provider(open_upstream(), pool, endpoint_url, **options)
+    """A provider on the stand-in `endpoint`, with other bounds, and other options of `openai_provider`."""
+    return lambda bounds=None, **options: openai_provider(
+        open_upstream(**(bounds or {})), pool, endpoint_url, **options
+    )
 
 
 @pytest.fixture

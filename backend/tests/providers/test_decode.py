@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -293,6 +294,21 @@ def test_an_error_does_not_quote_the_bytes() -> None:
 def test_an_image_already_in_the_requested_format_is_unchanged(kind: str) -> None:
     image = fit(image_bytes(96, 64, kind), REQUESTED)
     assert convert(image, FORMATS[kind]) is image
+    assert convert(replace(image, compression=40), FORMATS[kind], 40).content == image.content
+
+
+def test_the_higher_the_compression_of_a_jpeg_or_webp_the_larger_and_a_png_has_none() -> None:
+    noise = Pillow.effect_noise((96, 64), 90).convert("RGB")
+    for wanted in ("jpeg", "webp"):
+        for kind in KINDS:  # its own format among them
+            image = Image(encoded(noise, kind), FORMATS[kind])
+            converted = [convert(image, wanted, compression) for compression in (0, 40, 80, 100)]
+            sizes = [len(each.content) for each in converted]
+            assert sizes == sorted(set(sizes))
+            assert [each.compression for each in converted] == [0, 40, 80, 100]
+            assert opened(converted[0].content).format == wanted.upper()
+    png = Image(encoded(noise, "PNG"), "png")
+    assert convert(png, "png", 40) is png
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,11 +1,13 @@
 """The vendors' own clients work with the stand-ins, which shows that the stand-ins speak the real protocols."""
 
 import asyncio
+import base64
 
 import openai
 import pytest
 from google import genai
 from google.genai import errors, types
+from openai.types import ImageGenStreamEvent
 from tests.providers.remote import KEY
 from tests.standins.gemini import MODEL, GeminiStandIn, blocked_prompt, candidate, drawn, image_bytes, throttled
 from tests.standins.openai import MODEL as OPENAI_MODEL
@@ -102,6 +104,20 @@ async def test_openais_client_gets_an_image(openai_client: openai.OpenAI) -> Non
         )
     [image] = answer.data or []
     assert image.b64_json is not None
+
+
+async def test_openais_client_reads_the_stream_of_an_image(openai_client: openai.OpenAI) -> None:
+    def read() -> list[ImageGenStreamEvent]:
+        stream = openai_client.images.generate(
+            prompt="A cute banana", model=OPENAI_MODEL, stream=True, partial_images=2, output_format="webp"
+        )
+        return list(stream)
+
+    with openai_client:
+        *sketches, last = await asyncio.to_thread(read)
+    assert [each.partial_image_index for each in sketches if each.type == "image_generation.partial_image"] == [0, 1]
+    assert last.type == "image_generation.completed"
+    assert base64.b64decode(last.b64_json) == image_bytes(1024, 1024, "WEBP")
 
 
 async def test_azures_client_gets_an_image(endpoint_url: str, endpoint: OpenAIStandIn) -> None:

@@ -1,6 +1,7 @@
 """A stand-in for an OpenAI-compatible image endpoint and the host of its images, with faults on demand."""
 
 import base64
+import json
 from collections import deque
 from typing import Any
 
@@ -14,6 +15,8 @@ _OPTIONS: dict[str, set[object]] = {
     "background": {"auto", "opaque", "transparent"},
     "output_format": {"png", "jpeg", "webp"},
     "output_compression": set(range(101)),
+    "stream": {True, False},
+    "partial_images": set(range(4)),
 }
 _SIZES = {"1024x1024", "1536x1024", "1024x1536", "auto"}
 
@@ -66,6 +69,29 @@ def at(url: str) -> Reply:
     return json_reply({"created": 1713833628, "data": [{"url": url, "revised_prompt": "Words of the provider"}]})
 
 
+def event(name: str, image: bytes, **more: object) -> bytes:
+    """An event of a stream, with an image in it."""
+    about = {"created_at": 1713833628, "size": "1024x1024", "quality": "high", "background": "opaque"}
+    held = {"type": f"image_generation.{name}", "b64_json": base64.b64encode(image).decode(), "output_format": "png"}
+    return f"event: image_generation.{name}\ndata: {json.dumps({**held, **about, **more})}\n\n".encode()
+
+
+def sketch(index: int, image: bytes) -> bytes:
+    """The event of a sketch."""
+    return event("partial_image", image, partial_image_index=index)
+
+
+def completed(image: bytes) -> bytes:
+    """The event that ends a stream."""
+    tokens = {"image_tokens": 0, "text_tokens": 4}
+    usage = {"input_tokens": 4, "output_tokens": 1, "total_tokens": 5, "input_tokens_details": tokens}
+    return event("completed", image, usage=usage)
+
+
+def streamed(*events: bytes, **more: Any) -> Reply:
+    return Reply(b"".join(events), headers={"Content-Type": "text/event-stream; charset=utf-8"}, **more)
+
+
 def failed(status: int, code: str, *, headers: dict[str, str] | None = None) -> Reply:
     error: dict[str, Any] = {"message": "Words of the provider", "type": "some_error", "param": None, "code": code}
     reply = json_reply({"error": error}, status=status)
@@ -98,7 +124,11 @@ def _drawn(seen: Seen) -> Reply:
     size = "1024x1024" if body.get("size", "auto") == "auto" else body["size"]
     if body.get("response_format") == "url":
         return at(f"http://{seen.headers['host']}/files/{size}.png")
-    return in_place(_pixels(size, body.get("output_format", "png")))
+    image = _pixels(size, body.get("output_format", "png"))
+    if body.get("stream"):
+        sketches = [sketch(index, image_bytes(64 + index, 64)) for index in range(body.get("partial_images", 0))]
+        return streamed(*sketches, completed(image))
+    return in_place(image)
 
 
 def _file(target: str) -> Reply:

@@ -49,6 +49,8 @@ class Reply:
     """The connection ends after the response, which does not announce it; then this is set."""
     is_stuck: bool = False
     """The content is sent without its end, and the connection stays open."""
+    later: tuple[asyncio.Event, bytes] | None = None
+    """More of the content, which is sent once the event is set."""
     is_endless: bool = False
     """The content is sent again and again until the client disconnects."""
 
@@ -103,7 +105,8 @@ async def _answer_one(
         return False
     if reply.is_closed:
         return False
-    length = {} if reply.is_endless or reply.is_stuck else {"Content-Length": str(len(reply.content))}
+    later, rest = reply.later or (None, b"")
+    length = {} if reply.is_endless or reply.is_stuck else {"Content-Length": str(len(reply.content + rest))}
     lines = [
         f"HTTP/1.1 {reply.status} Status",
         *(f"{name}: {value}" for name, value in (reply.headers | length).items()),
@@ -111,6 +114,10 @@ async def _answer_one(
     writer.write("\r\n".join([*lines, "", ""]).encode())
     writer.write(reply.content[: reply.cut_after])
     await writer.drain()
+    if later is not None:
+        await later.wait()
+        writer.write(rest)
+        await writer.drain()
     if reply.is_stuck:
         await reader.read()
     while reply.is_endless:
