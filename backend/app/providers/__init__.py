@@ -230,6 +230,7 @@ class ProviderUnusable(ProviderUnavailable):
     """Only the operator can mend it: the key, a permission, the model's name or the quota."""
 
     failure = "unusable"
+    is_worth_repeating = False
 
 
 class NoFreeSlot(Unavailable, ProviderError):

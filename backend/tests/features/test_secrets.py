@@ -151,6 +151,9 @@ async def _look_back(caller: Caller) -> None:
     made = (await caller.call("GET", "/v1/generations", key)).json()[0]["id"]
     await caller.call("GET", f"/v1/generations/{made}", key)
     await caller.call("GET", f"/v1/generations/{caller.other}", key)
+    for path in ("/v1/models", "/v1/models/nano-banana", f"/v1/models/{caller.other}"):
+        await caller.call("GET", path, key)
+    await caller.call("GET", "/v1/models", caller.other)
     await caller.call("GET", f"/v1/generations?cursor={caller.other}&{caller.other}=1", key)
     twin = {"prompt": caller.prompt, "user": caller.other, "response_format": "b64_json", "size": "64x64"}
     for body in (twin, {**twin, "model": caller.other}, {**twin, "style": caller.other}, {caller.other: caller.other}):

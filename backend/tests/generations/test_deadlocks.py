@@ -50,7 +50,8 @@ class Lapsed(NamedTuple):
         return Call(statements.TAKE_OVER.text, list(statements.TAKE_OVER.arguments({"scope": SCOPE})))
 
     def settlement_before(self) -> Call:
-        return Call(SETTLE, [[self.id], [self.id], [self.key.id], ["delivered"], [SCOPE]])
+        counted_by_model = SETTLE.replace("on conflict (key_id, day)", "on conflict (key_id, day, model)")
+        return Call(counted_by_model, [[self.id], [self.id], [self.key.id], ["delivered"], [SCOPE]])
 
     def take_over_before(self) -> Call:
         return Call(TAKE_OVER, [SCOPE])

@@ -18,7 +18,7 @@ from tests.harness import looks
 from tests.schema_dump import dump
 from tests.version_before import statements as old
 from tests.version_before.calls import create_key, record, register
-from tests.version_before.history import connected
+from tests.version_before.history import ONE_MODEL_A_DAY, connected
 
 _PARTITIONS = """
 select c.relname, pg_get_expr(c.relpartbound, c.oid) from pg_inherits i join pg_class c on c.oid = i.inhrelid
@@ -40,6 +40,7 @@ async def engine(new_database_url: str) -> AsyncIterator[AsyncEngine]:
 async def database(new_database_url: str) -> AsyncIterator[asyncpg.Connection]:
     """Another one, to look at what is there."""
     async with connected(new_database_url) as database:
+        await database.execute(ONE_MODEL_A_DAY)
         yield database
 
 

@@ -12,7 +12,7 @@ import pytest
 from app.core.egress import Egress
 from app.providers.connect import connected_socket
 from app.providers.reachability import Unreachable
-from app.providers.upstream import Upstream
+from app.providers.upstream import SharedUpstream, Upstream
 from pydantic import SecretStr
 from tests.providers.failures import Place, provider_url
 from tests.providers.remote import BOUNDS
@@ -70,7 +70,7 @@ async def asked(
         host, proxy = LOCAL, None
         if way == "proxy":
             host, proxy = HOST, SecretStr((await stack.enter_async_context(tunnel(url))).url)
-        upstream = Upstream(BOUNDS, egress=Egress(proxy, trusted))
+        upstream = Upstream(BOUNDS, SharedUpstream(Egress(proxy, trusted)))
         stack.push_async_callback(upstream.close)
         name = {"sni_hostname": certificate.checked_name} if certificate.checked_name else {}
         yield upstream, httpx2.Request("GET", url.replace("127.0.0.1", host), extensions=name), seen

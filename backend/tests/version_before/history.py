@@ -13,6 +13,13 @@ from tests.harness import fresh_database
 from tests.version_before.rows import Rows
 from tests.version_before.statements import REVISION
 
+ONE_MODEL_A_DAY = "create unique index if not exists usage_of_key_and_day_idx on usage (key_id, day)"
+"""The index that the version before counts on conflict of, which the next version kept for it. Everything else that it
+needs is in the newest schema still.
+"""
+NEXT = "e08b5d63f2a4"
+"""The schema of the next version, on which it runs."""
+
 _BACKEND = Path(__file__).parents[2]
 
 

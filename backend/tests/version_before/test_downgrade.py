@@ -102,7 +102,6 @@ def test_counts_of_several_models_become_one(old_database_url: str, rows: Rows) 
     before: list[int] = []
 
     async def write(database: asyncpg.Connection) -> None:
-        await database.execute("drop index usage_of_key_and_day_idx")  # as a later release does
         others = (
             "insert into usage (key_id, day, pictures, model) select key_id, day, 5, $2 from usage where key_id = $1"
         )

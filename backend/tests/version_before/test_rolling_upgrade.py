@@ -13,7 +13,7 @@ from sqlalchemy import text
 from tests.harness import fresh_database
 from tests.version_before import statements as old
 from tests.version_before.calls import create_key, record, register
-from tests.version_before.history import connected, downgrade, upgrade
+from tests.version_before.history import ONE_MODEL_A_DAY, connected, downgrade, upgrade
 from tests.version_before.rows import Rows, digest
 
 Row = asyncpg.Record
@@ -31,6 +31,7 @@ def upgraded_url(server_url: str, version_before: tuple[str, Rows]) -> Iterator[
 async def database(upgraded_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection to it."""
     async with connected(upgraded_url) as database:
+        await database.execute(ONE_MODEL_A_DAY)
         yield database
 
 

@@ -18,6 +18,8 @@ COUNTERS = {
     "connections_ended",
     "log_lines_dropped",
     "sweeps_stopped",
+    "provider_tries",
+    "routes_open",
 }
 
 
@@ -54,7 +56,8 @@ async def test_metrics_have_prometheus_format_and_start_at_zero(start: Start) ->
     assert answer.headers["content-type"].startswith("text/plain; version=")
     counted = read(answer.text)
     assert set(counted) == {f"nanobanana_{name}" for name in COUNTERS}
-    assert counted.pop("nanobanana_limit_refusals") == {}
+    for labelled in ("limit_refusals", "provider_tries", "routes_open"):
+        assert counted.pop(f"nanobanana_{labelled}") == {}
     assert {count for counter in counted.values() for count in counter.values()} == {0}
 
 

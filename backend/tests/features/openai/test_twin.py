@@ -42,19 +42,22 @@ def param(answer: httpx2.Response) -> str | None:
 @pytest.mark.parametrize(
     ("body", "code", "named"),
     [
-        ({"style": "vivid"}, "unsupported_parameter", "style"),
-        ({"quality": "hd"}, "unsupported_parameter", "quality"),
-        ({"background": "transparent"}, "unsupported_parameter", "background"),
-        ({"moderation": "low"}, "unsupported_parameter", "moderation"),
-        ({"output_compression": 50}, "unsupported_parameter", "output_compression"),
-        ({"partial_images": 1}, "unsupported_parameter", "partial_images"),
-        ({"stream": True}, "unsupported_parameter", "stream"),
+        ({"style": "blurred"}, "validation_error", "style"),
+        ({"quality": "ultra"}, "validation_error", "quality"),
+        ({"background": "transparent"}, "validation_error", "background"),
+        ({"moderation": "none"}, "validation_error", "moderation"),
+        ({"output_compression": 101}, "validation_error", "output_compression"),
+        ({"partial_images": 4}, "validation_error", "partial_images"),
+        ({"stream": "true"}, "validation_error", "stream"),
+        ({"seed": 1}, "unsupported_parameter", "seed"),
+        ({"negative_prompt": MADE_UP}, "unsupported_parameter", "negative_prompt"),
         ({"complexity": "low"}, "unsupported_parameter", "complexity"),
         ({"frame_count": 2}, "unsupported_parameter", "frame_count"),
         ({"frame_duration_ms": 9}, "unsupported_parameter", "frame_duration_ms"),
         ({"svg": {"model": "a"}}, "unsupported_parameter", "svg"),
         ({MADE_UP: MADE_UP}, "unsupported_parameter", None),
-        ({"model": "dall-e-3"}, "model_not_found", "model"),
+        ({"model": MADE_UP}, "model_not_found", "model"),
+        ({"prompt": "a" * 32_001}, "validation_error", "prompt"),
         ({"size": "1x1"}, "validation_error", "size"),
         ({"size": "1024X1024"}, "validation_error", "size"),
         ({"n": 0}, "validation_error", "n"),
@@ -83,6 +86,9 @@ async def test_what_cannot_be_honoured_is_refused_by_name_and_not_ignored(
         {"model": None, "n": None, "size": None, "response_format": None, "output_format": None, "user": None},
         {"model": "nano-banana", "size": "auto", "quality": "auto", "background": "auto", "moderation": "auto"},
         {"model": "stub", "n": 1, "stream": False, "style": None, "svg": None, "safety_identifier": "ada"},
+        {"model": "dall-e-3", "style": "vivid", "quality": "standard", "partial_images": 0, "input_fidelity": "low"},
+        {"quality": "high", "background": "opaque", "moderation": "low", "output_compression": 100},
+        {"prompt": "a" * 32_000},
     ],
 )
 async def test_what_asks_for_nothing_is_taken(client: httpx2.AsyncClient, key: Key, body: JSON) -> None:
@@ -105,7 +111,7 @@ async def test_checks_come_in_the_order_of_the_contract_each_in_openais_shape(st
     client = await start(generate_limit_per_key="2/day")
     key = await (await sign_up(client)).create_key()
     credential, once = ("Authorization", f"Bearer {key.raw}"), ("Idempotency-Key", "once")
-    broken, large, fine = b"{", b" " * 70_000, json.dumps(BANANA).encode()
+    broken, large, fine = b"{", b" " * 270_000, json.dumps(BANANA).encode()
     calls: list[tuple[int, str, bytes, list[tuple[str, str]]]] = [
         (413, "body_too_large", large, [credential, credential]),
         (400, "invalid_request", broken, [credential, credential, once]),

@@ -68,7 +68,7 @@ async def test_a_usage_row_has_exactly_the_documented_fields_and_names_its_envir
             assert answer.status_code == 200
             days.append(answer.json()["created_at"][:10])
     rows = await _usage(account)
-    assert all(set(row) == {"date", "key_id", "environment", "images"} for row in rows)
+    assert all(set(row) == {"date", "key_id", "environment", "model", "images", "list_amount", "currency"} for row in rows)
     assert {row["date"] for row in rows} == set(days)
     counted = {(row["key_id"], row["environment"]): 0 for row in rows}
     for row in rows:
@@ -85,7 +85,8 @@ async def test_a_revoked_keys_usage_stays(account: Account, database: asyncpg.Co
     key = await account.create_key()
     await _count(database, key, _2026_01_01=5)
     await account.revoke_key(key)
-    rows = [{"date": "2026-01-01", "key_id": key.id, "environment": "live", "images": 5}]
+    counted = {"date": "2026-01-01", "key_id": key.id, "environment": "live", "images": 5}
+    rows = [{**counted, "model": None, "list_amount": "0", "currency": None}]
     assert await _usage(account, to="2026-01-01") == await _usage(account, to="2026-01-01", key_id=key.id) == rows
 
 
