@@ -125,7 +125,7 @@ async def open_catalogue(
                 provider = _provider_of(route, upstream, decoding)
             except ValueError as error:
                 named = "IMAGE_PROVIDER" if settings.models_file is None else f"route {route.name} of {model.name}"
-                raise ConfigurationError(f"The key of {named} cannot be used: {error}.") from None
+                raise ConfigurationError(f"The key or a header of {named} cannot be used: {error}.") from None
             return _open_route(route, provider, metrics)
 
         routes = {
@@ -153,7 +153,7 @@ def _bounds_of(route: Route, settings: Settings) -> Bounds:
 
 
 def _provider_of(route: Route, upstream: Upstream, pool: BoundedPool) -> Provider:
-    """Raises ValueError for a key that a header cannot hold."""
+    """Raises ValueError for a key or a header that cannot be sent."""
     if route.provider == "gemini":
         if route.key is None:
             raise ValueError("it is missing")
@@ -173,4 +173,7 @@ def _provider_of(route: Route, upstream: Upstream, pool: BoundedPool) -> Provide
         base_url=route.base_url,
         model=route.model,
         sizes=route.sizes,
+        headers=route.headers,
+        query=route.query,
+        capabilities=route.capabilities,
     )

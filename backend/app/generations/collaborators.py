@@ -57,13 +57,14 @@ class Generations:
         is_free: bool = False,
         group: str = "",
     ) -> Image:
-        """The image in this format, converted in the threads for what was paid, or for what the stub draws for free.
+        """The image in this format and, where one is given, of this compression: converted in the threads for what was
+        paid, or for what the stub draws for free.
 
         Raises Unavailable where it has another, and too much waits to be converted.
         """
-        if image.media_type == f"image/{image_format}":
+        if image.format == image_format and compression in {None, image.compression}:
             return image  # most have it: a thread would cost more than all the rest
-        work = partial(convert, image, image_format)
+        work = partial(convert, image, image_format, compression)
         if is_free:
             return await self.drawing.run(work, group=group)
         return await self.decoding.run(work)

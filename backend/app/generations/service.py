@@ -58,6 +58,7 @@ async def generate(
             plan.size,
             plan.quality,
             background=spec.background,
+            format=spec.format,
             compression=spec.compression,
             model=plan.model.name,
             on_partial=watch.on_partial if watch else None,

@@ -68,7 +68,9 @@ async def test_a_usage_row_has_exactly_the_documented_fields_and_names_its_envir
             assert answer.status_code == 200
             days.append(answer.json()["created_at"][:10])
     rows = await _usage(account)
-    assert all(set(row) == {"date", "key_id", "environment", "model", "images", "list_amount", "currency"} for row in rows)
+    assert all(
+        set(row) == {"date", "key_id", "environment", "model", "images", "list_amount", "currency"} for row in rows
+    )
     assert {row["date"] for row in rows} == set(days)
     counted = {(row["key_id"], row["environment"]): 0 for row in rows}
     for row in rows:
