@@ -5,11 +5,11 @@ BIN := .venv/bin
 # pinned ones wherever something is wanted with an extra, and fail at them.
 LOCKED := --require-hashes --no-deps
 
-FAST := tests/core/test_logs.py tests/core/test_pool.py tests/core/test_security.py tests/core/test_settings.py tests/docs tests/features \
+FAST := tests/catalogue/test_file.py tests/core/test_logs.py tests/core/test_pool.py tests/core/test_security.py tests/core/test_settings.py tests/docs tests/features \
   tests/generations tests/providers tests/ratelimit/test_limit.py tests/ratelimit/test_memory.py tests/ratelimit/test_slots.py tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-memory bench-console bench-migration fuzz chaos settings-docs lock clean
+.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-memory bench-console bench-migration fuzz chaos settings-docs lock clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ test-fast: .venv/dev.installed ## run the tests that need neither PostgreSQL nor
 	cd backend && ../$(BIN)/pytest -q --fast $(FAST)
 
 suite: .venv/dev.installed
-	cd backend && rm -rf .coverage && ../$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -q -n 3 --dist worksteal --ignore=tests/chaos --ignore=tests/browser --ignore=tests/proxies
+	cd backend && rm -rf .coverage && ../$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -q -n 3 --dist worksteal --ignore=tests/chaos --ignore=tests/browser --ignore=tests/proxies --ignore=tests/clients
 	cd backend && ../$(BIN)/python -m slipcover --fail-under 95 --merge .coverage
 	cd backend && ../$(BIN)/pytest -q tests/chaos
 
@@ -43,6 +43,9 @@ proxies: .venv/dev.installed ## install nginx, Caddy, HAProxy and PgBouncer for 
 
 test-proxies: proxies ## run real proxies in front of the server and of its database
 	cd backend && ../$(BIN)/pytest -q tests/proxies
+
+test-clients: .venv/dev.installed ## let unmodified clients for Python and Node call the server; they are installed into .clients
+	cd backend && ../$(BIN)/python -m tests.clients.environments && ../$(BIN)/pytest -q tests/clients
 
 screenshots: .venv/dev.installed ## take pictures of every page, light, dark and on a phone, into screenshots/
 	@mkdir -p screenshots
@@ -94,8 +97,8 @@ settings-docs: .venv/dev.installed ## write .env.example and the tables of docs/
 lock: .venv/dev.installed ## resolve the dependencies anew into the hash-pinned requirements
 	cd backend && PATH="../$(BIN):$$PATH" ../scripts/lock.sh
 
-clean: ## remove the environment and the caches, never the data
-	rm -rf .venv backend/.coverage backend/.mypy_cache backend/.ruff_cache
+clean: ## remove the environments and the caches, never the data
+	rm -rf .venv .clients backend/.coverage backend/.mypy_cache backend/.ruff_cache
 
 .venv/run.installed: backend/requirements.txt backend/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "NanoBanana needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'

