@@ -85,19 +85,20 @@ class Plan:
         """The provider of the first choice, by name."""
         return self.routes[0].provider.name
 
-    def in_turn(self, seed: str) -> "Plan":
+    def in_turn(self, spread_by: str) -> "Plan":
         """The plan with its routes by their order, and those of one order by a draw in which each comes first as often
-        as its weight says. The same seed gives the same draw, so that a repeated request goes the same way.
+        as its weight says. The same text gives the same draw, so that a repeated request goes the same
+        way.
         """
         if len(self.routes) == 1:
             return self
-        routes = sorted(self.routes, key=lambda each: (each.route.order, _drawn_place(each.route, seed)))
+        routes = sorted(self.routes, key=lambda each: (each.route.order, _drawn_place(each.route, spread_by)))
         return replace(self, routes=routes)
 
 
-def _drawn_place(route: Route, seed: str) -> float:
+def _drawn_place(route: Route, spread_by: str) -> float:
     # Of exponential variables with rates w1, w2, ... the first is the smallest with probability w1 / (w1 + w2 + ...).
-    digest = sha256(f"{seed} {route.name}".encode()).digest()
+    digest = sha256(f"{spread_by} {route.name}".encode()).digest()
     uniform = (int.from_bytes(digest[:8], "big") + 1) / 2**64
     return -math.log(uniform) / route.weight
 

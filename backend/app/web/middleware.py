@@ -125,7 +125,8 @@ def _has_route(scope: Scope) -> bool:
 
 
 def _route(scope: Scope) -> str:
-    return getattr(scope.get("route"), "path", "unmatched")
+    route = scope.get("route")
+    return getattr(route, "path_format", None) or getattr(route, "path", "unmatched")
 
 
 def _method(scope: Scope) -> str:

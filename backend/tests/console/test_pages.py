@@ -66,11 +66,12 @@ async def test_every_page_has_the_security_headers(ada: Browser, anonymous: Brow
 
 
 async def test_the_navigation_links_the_private_pages_and_marks_the_current_one(ada: Browser) -> None:
-    for path in ("/playground", "/keys", "/usage", "/history", "/account"):
+    pages = ["/playground", "/keys", "/models", "/usage", "/history", "/account"]
+    for path in pages:
         page = await ada.open(path)
         [start] = [n for n, each in enumerate(page.elements) if each.attributes.get("aria-label") == "Console"]
-        links = [each.attributes for each in page.elements[start + 1 : start + 6]]
-        assert [each["href"] for each in links] == ["/playground", "/keys", "/usage", "/history", "/account"]
+        links = [each.attributes for each in page.elements[start + 1 : start + 1 + len(pages)]]
+        assert [each["href"] for each in links] == pages
         assert [each["href"] for each in links if "aria-current" in each] == [path]
 
 

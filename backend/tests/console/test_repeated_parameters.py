@@ -18,6 +18,7 @@ VALUES = {
     "limit": "1",
     "cursor": str(Cursor(datetime(2026, 11, 22, tzinfo=UTC), f"key_{'0' * 20}")),
     "include_revoked": "true",
+    "group_by": "model",
     "from": "2026-11-01",
     "to": "2026-11-30",
     "days": "7",

@@ -111,6 +111,7 @@ async def test_a_new_month_begins_under_traffic(new_database_url: str, engine: A
         writers = [await stack.enter_async_context(connected(new_database_url)) for _ in range(4)]
         for writer in writers:
             await writer.execute("set lock_timeout = '1s'")
+        await writers[0].execute(ONE_MODEL_A_DAY)
         person = await register(writers[0])
         keys = [await create_key(writers[0], person) for _ in range(4)]
         made: list[str] = []

@@ -21,7 +21,6 @@ Place = Literal["there", "refused", "no TLS", "full"]
 
 
 _WHOLE = gemini.image_bytes(1024, 1024)
-ONLY_THE_OPERATOR_CAN_MEND = {"quota is spent", "401", "403", "404", "200, the error 401", "200, the error 404"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Failure:
     @property
     def is_final(self) -> bool:
         """Whether the client is told not to repeat its request."""
-        is_lasting = self.code == "content_policy_violation" or self.name in ONLY_THE_OPERATOR_CAN_MEND
+        is_lasting = self.code == "content_policy_violation" or self.failure == "unusable"
         return self.may_have_been_paid or is_lasting
 
     def reply(self, dialect: Dialect) -> Reply:

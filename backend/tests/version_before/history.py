@@ -17,8 +17,7 @@ ONE_MODEL_A_DAY = "create unique index if not exists usage_of_key_and_day_idx on
 """The index that the version before counts on conflict of, which the next version kept for it. Everything else that it
 needs is in the newest schema still.
 """
-NEXT = "e08b5d63f2a4"
-"""The schema of the next version, on which it runs."""
+_NEXT = "e08b5d63f2a4"
 
 _BACKEND = Path(__file__).parents[2]
 
@@ -26,6 +25,11 @@ _BACKEND = Path(__file__).parents[2]
 def upgrade(database_url: str, revision: str = "head") -> None:
     """Migrates the database forward, up to the revision."""
     command.upgrade(_config(database_url), revision)
+
+
+def upgrade_to_next(database_url: str) -> None:
+    """Migrates the database to the schema of the next version, on which the version before runs."""
+    upgrade(database_url, _NEXT)
 
 
 def downgrade(database_url: str) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 from tests.harness import PATIENCE_SECONDS, looks
 from tests.version_before import statements as old
 from tests.version_before.calls import create_key, record, register
-from tests.version_before.history import NEXT, connected, downgrade, upgrade
+from tests.version_before.history import connected, downgrade, upgrade_to_next
 from tests.version_before.rows import Rows, digest
 
 _DEADLOCKS = "select deadlocks from pg_stat_database where datname = current_database()"
@@ -57,7 +57,7 @@ async def test_nothing_fails_or_is_lost(old_database_url: str, rows: Rows) -> No
         for writer in writers:
             await writer.execute("set lock_timeout = '1s'")  # as the ledger's connection has it
         working = [asyncio.create_task(_work(writer, rows, is_over)) for writer in writers]
-        for migrate in (upgrade, downgrade, upgrade):
+        for migrate in (upgrade_to_next, downgrade, upgrade_to_next):
             await asyncio.to_thread(migrate, old_database_url)
         is_over.set()
         assert min(await asyncio.gather(*working)) > 0
@@ -130,7 +130,7 @@ def test_a_limit_that_changes_while_accounts_are_made_is_the_accounts_too(old_da
         await asyncio.sleep(0.3)
 
     with meanwhile(old_database_url, "from batch on conflict do nothing", change):
-        upgrade(old_database_url, NEXT)
+        upgrade_to_next(old_database_url)
 
     async def limit() -> str:
         async with connected(old_database_url) as database:
@@ -157,4 +157,4 @@ def test_a_batch_that_has_locked_its_keys_gets_its_generations_while_the_foreign
         await record(database, rows.ada.keys["live"].id)
 
     with meanwhile(old_database_url, "drop constraint if exists generations_key_id_fkey", record_slowly):
-        upgrade(old_database_url, NEXT)
+        upgrade_to_next(old_database_url)

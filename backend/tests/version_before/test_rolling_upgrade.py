@@ -13,7 +13,7 @@ from sqlalchemy import text
 from tests.harness import fresh_database
 from tests.version_before import statements as old
 from tests.version_before.calls import create_key, record, register
-from tests.version_before.history import ONE_MODEL_A_DAY, connected, downgrade, upgrade
+from tests.version_before.history import ONE_MODEL_A_DAY, connected, downgrade, upgrade, upgrade_to_next
 from tests.version_before.rows import Rows, digest
 
 Row = asyncpg.Record
@@ -191,7 +191,7 @@ async def test_statements_prepared_before_the_swap_run_after_it(old_database_url
             forgotten = await session.execute(text(_named(old.FORGET)), {"p1": made})
             assert forgotten.rowcount == 1
 
-    for step in (None, upgrade, downgrade, upgrade):
+    for step in (None, upgrade_to_next, downgrade, upgrade_to_next):
         if step is not None:
             await asyncio.to_thread(step, old_database_url)
         for _ in range(6):  # from the fifth time on, plans are kept

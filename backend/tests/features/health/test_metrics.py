@@ -19,7 +19,6 @@ COUNTERS = {
     "log_lines_dropped",
     "sweeps_stopped",
     "provider_tries",
-    "routes_open",
 }
 
 
@@ -56,7 +55,7 @@ async def test_metrics_have_prometheus_format_and_start_at_zero(start: Start) ->
     assert answer.headers["content-type"].startswith("text/plain; version=")
     counted = read(answer.text)
     assert set(counted) == {f"nanobanana_{name}" for name in COUNTERS}
-    for labelled in ("limit_refusals", "provider_tries", "routes_open"):
+    for labelled in ("limit_refusals", "provider_tries"):
         assert counted.pop(f"nanobanana_{labelled}") == {}
     assert {count for counter in counted.values() for count in counter.values()} == {0}
 
