@@ -9,7 +9,7 @@ FAST := tests/catalogue/test_file.py tests/core/test_logs.py tests/core/test_poo
   tests/generations tests/providers tests/ratelimit/test_limit.py tests/ratelimit/test_memory.py tests/ratelimit/test_slots.py tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-memory bench-console bench-migration fuzz chaos settings-docs lock clean
+.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-console bench-migration fuzz chaos settings-docs lock clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ bench-provider: .venv/dev.installed ## thousands of generations in flight on a p
 
 bench-live: .venv/dev.installed ## pictures a second through a provider, beside LiteLLM and Portkey where npm and pip reach them (needs wrk)
 	cd backend && ../$(BIN)/python -m benchmarks.live
+
+bench-images: .venv/dev.installed ## images scaled and converted, against the commits BASE="<commit> <commit>"
+	cd backend && ../$(BIN)/python -m benchmarks.images $(or $(BASE),b2aadd2 c6784d2)
 
 bench-memory: .venv/dev.installed ## ten thousand pictures of two megabytes, drawn, kept, read and deleted
 	cd backend && ../$(BIN)/python -m benchmarks.memory

@@ -56,7 +56,7 @@ class Round:
 def main(revision: str) -> None:
     tool()
     with ExitStack() as stack:
-        earlier = stack.enter_context(_checked_out(revision))
+        earlier = stack.enter_context(checked_out(revision))
         programs = {name: _start(stack, backend) for name, backend in (("before", earlier), ("now", BACKEND))}
         for program in programs.values():
             load(program.server.url, keys=[program.key], seconds=WARM_UP_SECONDS)
@@ -70,7 +70,7 @@ def main(revision: str) -> None:
 
 
 @contextmanager
-def _checked_out(revision: str) -> Iterator[Path]:
+def checked_out(revision: str) -> Iterator[Path]:
     """The folder `backend` of that commit, in a worktree of its own that is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="bench-base-") as folder:
         git = ["git", "-C", str(BACKEND)]

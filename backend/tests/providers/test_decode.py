@@ -3,6 +3,7 @@
 import struct
 import zlib
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 from PIL import ImageChops, ImageCms
-from tests.standins.gemini import image_bytes
+from tests.standins.gemini import image_bytes, webp_without_pixels, with_damaged_pixels
 
 REQUESTED = Size(96, 64)
 FORMATS = {each.upper(): each for each in IMAGE_FORMATS}
@@ -112,6 +113,15 @@ def test_transparency_survives_scaling() -> None:
     assert scaled.getchannel("A").getextrema() == (0, 0)
 
 
+def test_transparent_pixels_lend_no_colour() -> None:
+    image = Pillow.new("RGBA", (191, 127), (255, 0, 0, 0))
+    image.paste((0, 0, 255, 255), (0, 0, 95, 127))
+    small = opened(thumbnail(encoded(image, "PNG"), 64, "png").content)
+    red, _, _, alpha = small.split()
+    assert small.getchannel("A").getextrema() == (0, 255)
+    assert max(r for r, a in zip(red.tobytes(), alpha.tobytes(), strict=True) if a > 9) < 9
+
+
 def test_cmyk_becomes_rgb() -> None:
     assert opened(fit(encoded(Pillow.new("CMYK", (192, 128)), "JPEG"), REQUESTED).content).mode == "RGB"
 
@@ -135,13 +145,16 @@ def test_an_image_stored_upside_down_is_rotated_even_if_its_size_fits() -> None:
     assert turned.getexif().get(0x0112) is None
 
 
-def test_a_scaled_image_loses_its_metadata() -> None:
+def test_an_image_that_is_changed_loses_its_metadata() -> None:
     exif = Pillow.Exif()
     exif[0x010E] = "canary"
     for kind in KINDS:
         content = encoded(Pillow.new("RGB", (192, 128)), kind, exif=exif, comment="canary", xmp=b"canary")
         assert b"canary" in content
         assert b"canary" not in fit(content, REQUESTED).content
+        for each in set(IMAGE_FORMATS) - {FORMATS[kind]}:
+            assert b"canary" not in convert(Image(content, FORMATS[kind]), each).content
+            assert b"canary" not in thumbnail(content, 192, each).content
 
 
 def test_the_colour_profile_survives_scaling() -> None:
@@ -230,6 +243,7 @@ def test_too_many_pixels_are_refused_before_any_is_decoded(bomb: bytes, monkeypa
         raise AssertionError("decoded")
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", explode)
+    monkeypatch.setattr("app.providers.vips.decode_png", explode)
     monkeypatch.setattr("PIL.WebPImagePlugin.WebPImageFile._open", explode)
     with pytest.raises(InvalidImage):
         fit(bomb, REQUESTED)
@@ -283,6 +297,24 @@ def test_bytes_that_are_no_image_are_refused(content: bytes) -> None:
         fit(content, REQUESTED)
 
 
+UNDECODABLE: dict[ImageFormat, bytes] = {
+    "png": with_damaged_pixels(image_bytes(192, 128)),
+    "webp": webp_without_pixels(192, 128),
+}
+
+
+@pytest.mark.parametrize("kind", UNDECODABLE)
+def test_damaged_pixels_of_a_whole_structure_are_found_where_they_must_change(kind: ImageFormat) -> None:
+    content = UNDECODABLE[kind]
+    kept = fit(content, Size(192, 128))
+    assert kept.content == content
+    changes = partial(fit, content, REQUESTED), partial(thumbnail, content, 64, "jpeg"), partial(convert, kept, "jpeg")
+    for change in changes:
+        with pytest.raises(InvalidImage) as raised:
+            change()
+        assert raised.value.__context__ is None
+
+
 def test_an_error_does_not_quote_the_bytes() -> None:
     with pytest.raises(InvalidImage) as raised:
         fit(png_that_claims(96, 64) + b"canary", REQUESTED)
@@ -318,6 +350,7 @@ def test_an_image_that_stays_as_it_is_is_not_decoded(kind: str, monkeypatch: pyt
 
     content = image_bytes(96, 64, kind)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", explode)
+    monkeypatch.setattr("app.providers.vips.decode_png", explode)
     monkeypatch.setattr("PIL.WebPImagePlugin.WebPImageFile.load", explode)
     assert fit(content, REQUESTED).content == content
 

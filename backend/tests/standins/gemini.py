@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import re
+import zlib
 from collections import deque
 from dataclasses import replace
 from functools import cache
@@ -42,6 +43,22 @@ def image_bytes(width: int, height: int, kind: str = "PNG") -> bytes:
     gradient = Image.linear_gradient("L").resize((width, height))
     Image.merge("RGB", (gradient, gradient.transpose(Image.Transpose.ROTATE_180), gradient)).save(encoded, kind)
     return encoded.getvalue()
+
+
+def with_damaged_pixels(png: bytes) -> bytes:
+    """The PNG with a damaged deflate stream under a right checksum: what a wrong encoder sends, and no broken line."""
+    begin = png.index(b"IDAT") + 4
+    end = begin + int.from_bytes(png[begin - 8 : begin - 4])
+    data = bytearray(png[begin:end])
+    data[len(data) // 2 : len(data) // 2 + 64] = b"\xff" * 64
+    return png[:begin] + data + zlib.crc32(b"IDAT" + data).to_bytes(4) + png[end + 4 :]
+
+
+def webp_without_pixels(width: int, height: int) -> bytes:
+    """A lossless WebP of that size whose structure is whole, and which no decoder reads."""
+    frame = b"\x2f" + ((width - 1) | (height - 1) << 14).to_bytes(4, "little") + b"\xff" * 99
+    body = b"WEBPVP8L" + len(frame).to_bytes(4, "little") + frame
+    return b"RIFF" + len(body).to_bytes(4, "little") + body
 
 
 class GeminiStandIn:

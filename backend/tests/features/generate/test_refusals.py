@@ -52,6 +52,8 @@ def _refused(name: str, reply: Reply) -> Row:
 _ALERTED, _FAILED = {"provider_unusable", "request_failed"}, {"request_failed"}
 _CUT = Reply(gemini.image_bytes(1024, 1024), cut_after=1000)
 _TOO_LARGE = Reply(b" " * 1024 * 1024, is_endless=True)
+_UNDECODABLE = gemini.with_damaged_pixels(gemini.image_bytes(1040, 1040))  # decoded to be scaled
+_UNDECODABLE_WEBP = gemini.webp_without_pixels(1024, 1024)  # decoded to become a PNG
 _WORDS_ONLY = gemini.candidate("STOP", {"text": WORDS})
 _PER_DAY = gemini.throttled(retry_delay="3s", quota_id="GenerateRequestsPerDayPerProjectPerModel")
 
@@ -87,6 +89,12 @@ GEMINI = [
     Row("a page", [gemini.html()], 502, "provider_failed", 1, _FAILED),
     Row("cut", [_CUT], 502, "provider_failed", 1, _FAILED),
     Row("half a picture", [gemini.drawn(gemini.image_bytes(1024, 1024)[:5000])], 502, "provider_failed"),
+    Row("damaged pixels", [gemini.drawn(_UNDECODABLE)], 502, "provider_failed"),
+    Row(
+        "damaged pixels of another format",
+        [gemini.drawn(_UNDECODABLE_WEBP, media_type="image/webp")],
+        *(502, "provider_failed", 1, {"provider_image_not_decodable"}),
+    ),
     Row("too large", [_TOO_LARGE], 502, "provider_failed", 1, _FAILED),
     Row("silent", [Reply(is_stuck=True)], 504, "provider_timeout", 1, _FAILED),
 ]
