@@ -46,6 +46,20 @@ async def test_a_validation_error_names_the_field_or_the_parameter(
     assert {error["parameter"] for error in answer.json()["errors"]} == {"limit", "*"}
 
 
+async def test_a_bound_on_the_length_of_a_text_is_stated_in_characters(
+    client: httpx2.AsyncClient, account: Account
+) -> None:
+    key = await account.create_key()
+    for path, headers, field, most in [
+        ("/v1/generate", key.headers, "prompt", 4000),
+        ("/v1/keys", account.headers, "name", 100),
+    ]:
+        for text, sentence in [("", "at least 1 character"), ("é" * (most + 1), f"at most {most} characters")]:
+            answer = await post(client, path, {field: text}, headers=headers)
+            [error] = answer.json()["errors"]
+            assert error == {"pointer": f"#/{field}", "detail": f"String should have {sentence}"}
+
+
 def test_a_validation_error_names_at_most_20_fields() -> None:
     errors = [{"pointer": f"#/{n}", "detail": "Field required"} for n in range(100)]
     assert list(Invalid(errors).members["errors"]) == errors[:FIELD_ERRORS_MAX]

@@ -6,7 +6,7 @@ from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, Field
 
-from app.core.schemas import Answer, Body, Text, Time, format_time
+from app.core.schemas import Answer, Body, Storable, Text, Time, format_time
 from app.core.security import KeyEnvironment
 from app.generations.spec import GenerationSpec
 
@@ -17,7 +17,9 @@ def _not_blank(prompt: str) -> str:
     return prompt
 
 
-Prompt = Annotated[Text, Field(min_length=1, max_length=4000, examples=["A cute banana"]), AfterValidator(_not_blank)]
+Prompt = Annotated[
+    str, Field(min_length=1, max_length=4000, examples=["A cute banana"]), Storable, AfterValidator(_not_blank)
+]
 SizeText = Annotated[Text, Field(examples=["1024x1024"])]
 
 
