@@ -8,10 +8,11 @@ import asyncio
 import logging
 import os
 import sys
+import time
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import TextIO
 
 import structlog
@@ -105,14 +106,24 @@ def log_request(request_id: str, *, method: str, route: str, status: int, second
     """Logs one answered request. structlog would be slower, and no value here needs escaping."""
     if not logging.root.isEnabledFor(logging.INFO):
         return
-    now = datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
     line = (
-        f'{{"timestamp": "{now}Z", "level": "info", "event": "request", "logger": "nanobanana", "method": "{method}", '
-        f'"route": "{route}", "status": {status}, "ms": {seconds * 1000:.2f}, "request_id": "{request_id}"}}\n'
+        f'{{"timestamp": "{_now()}", "level": "info", "event": "request", "logger": "nanobanana", '
+        f'"method": "{method}", "route": "{route}", "status": {status}, '
+        f'"ms": {seconds * 1000:.2f}, "request_id": "{request_id}"}}\n'
     )
     for handler in logging.root.handlers:
         if isinstance(handler, JSONLines):
             handler.write_soon(line)
+
+
+def _now() -> str:
+    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_to_the_second(seconds)}.{microseconds:06}Z"
+
+
+@lru_cache(maxsize=1)  # all lines of one second have the same
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _add_request_id(_logger: object, _method: str, event: EventDict) -> EventDict:

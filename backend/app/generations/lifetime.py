@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from app.core.bounds import BODY_SECONDS_MAX
 from app.core.settings import Settings
@@ -29,7 +30,7 @@ class Lifetime:
         """From the head of the request to its response."""
         return BODY_SECONDS_MAX + self.drawing_seconds + 2 * self.recording_seconds
 
-    @property
+    @cached_property
     def slot_seconds(self) -> int:
         """After which a slot of the concurrency limit is free again, if the process that took it has died."""
         return math.ceil(self.longest_seconds) + _SLOT_MARGIN_SECONDS

@@ -122,13 +122,14 @@ class _Connection(asyncio.BufferedProtocol):
         self._is_read = self.has_head
         self._resume()
         self._waiter = self._loop.create_future()
+        # A timer alone: asyncio.timeout, for each piece of a response, would cost as much as the rest of the wait.
+        silence = None if seconds is None else self._loop.call_later(seconds, self._time_out)
         try:
-            async with asyncio.timeout(seconds):
-                await self._waiter
-        except TimeoutError:
-            raise httpx2.ReadTimeout("") from None
+            await self._waiter
         finally:
             self._waiter = None
+            if silence is not None:
+                silence.cancel()
         if self._failure is not None:
             raise self._failure
 
@@ -214,6 +215,9 @@ class _Connection(asyncio.BufferedProtocol):
         if self.has_head:
             self.is_complete, self._idle_since = True, self._loop.time()
             self._may_be_kept = self._asks_to_keep and self._parser.should_keep_alive()
+
+    def _time_out(self) -> None:
+        self._fail(httpx2.ReadTimeout("the response fell silent"))
 
     def _fail(self, failure: httpx2.TransportError) -> None:
         self._failure = self._failure or failure

@@ -1,14 +1,12 @@
 """The server's side of one request: uvicorn's, with one write for a response that comes whole."""
 
-import re
-
 from uvicorn._types import ASGI3Application, ASGISendEvent, HTTPResponseStartEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from app.web.state import request_state
 
 _JOINED_BYTES_MAX = 64 * 1024
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROL = bytes({*range(32), 127} - {ord("\t")})
 
 
 class FastResponse(RequestResponseCycle):
@@ -72,14 +70,14 @@ class FastResponse(RequestResponseCycle):
 
 
 def _head(status: int, headers: list[tuple[bytes, bytes]], *, keep_alive: bool) -> bytes | None:
-    """The head of a response; None if it has a `Connection` header, or a character that would end a header's line."""
-    lines = [STATUS_LINE[status]]
+    """The head of a response; None if it has a `Connection` header, or a control character, which could end a line."""
+    lines = []
     for name, value in headers:
         if name == b"connection":
             return None
-        lines += (name, b": ", value, b"\r\n")
+        lines.append(name + b": " + value)
+    text = b"".join(lines)
+    if len(text.translate(None, delete=_CONTROL)) < len(text):
+        return None
     lines.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
-    head = b"".join(lines)
-    count = len(headers) + (2 if keep_alive else 3)
-    is_clean = head.count(b"\n") == head.count(b"\r") == count and _CONTROL.search(head) is None
-    return head if is_clean else None
+    return STATUS_LINE[status] + b"\r\n".join(lines)

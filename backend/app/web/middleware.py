@@ -126,7 +126,8 @@ def _has_route(scope: Scope) -> bool:
 
 def _route(scope: Scope) -> str:
     route = scope.get("route")
-    return getattr(route, "path_format", None) or getattr(route, "path", "unmatched")
+    path: str = getattr(route, "path_format", None) or getattr(route, "path", "unmatched")
+    return path
 
 
 def _method(scope: Scope) -> str:

@@ -63,9 +63,9 @@ async def test_a_text_of_the_wrong_length_is_told_about_characters(
         for text, bound in (("a" * (most + 1), f"at most {most} characters"), ("", "at least 1 character")):
             answer = await post(client, path, {name: text}, headers=headers)
             told = [(error["pointer"], error["detail"]) for error in answer.json()["errors"]]
-            assert told == [(f"#/{name}", f"Should have {bound}")]
+            assert told == [(f"#/{name}", f"String should have {bound}")]
     answer = await post(client, "/v1/images/generations", {"prompt": "a" * 40_000}, headers=key.headers)
-    assert re.search(r"Should have at most \d+ characters$", answer.json()["error"]["message"])
+    assert re.search(r"hould have at most \d+ characters$", answer.json()["error"]["message"])
 
 
 class _Bounded(Body):

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from app.catalogue.prices import format_amount
 from app.core.images import ImageFormat
-from app.core.schemas import Answer, Body, Text, Time, format_time
+from app.core.schemas import Answer, Body, Storable, Text, Time, format_time
 from app.core.security import KeyEnvironment
 from app.generations.spec import GenerationSpec
 
@@ -20,7 +20,9 @@ def not_blank(prompt: str) -> str:
     return prompt
 
 
-Prompt = Annotated[Text, Field(min_length=1, max_length=4000, examples=["A cute banana"]), AfterValidator(not_blank)]
+Prompt = Annotated[
+    str, Field(min_length=1, max_length=4000, examples=["A cute banana"]), Storable, AfterValidator(not_blank)
+]
 SizeText = Annotated[Text, Field(examples=["1024x1024"])]
 ModelName = Annotated[Text, Field(min_length=1, max_length=200, examples=["nano-banana"])]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max"]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from app.core.schemas import Answer, Body, QueryBool, Text, Time
+from app.core.schemas import Answer, Body, QueryBool, Storable, Time
 from app.core.security import KeyEnvironment
 from app.web.pagination import PageQuery
 
@@ -21,7 +21,7 @@ def _one_visible_line(name: str) -> str:
 
 
 KeyName = Annotated[
-    Text, Field(min_length=1, max_length=100, examples=["my first key"]), AfterValidator(_one_visible_line)
+    str, Field(min_length=1, max_length=100, examples=["my first key"]), Storable, AfterValidator(_one_visible_line)
 ]
 
 

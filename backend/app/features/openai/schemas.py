@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from app.core.images import ImageFormat
-from app.core.schemas import Answer, Body, Text
+from app.core.schemas import Answer, Body, Storable, Text
 from app.features.generate.schemas import ModelName, SizeText, not_blank
 from app.generations.spec import GenerationSpec
 
@@ -32,8 +32,9 @@ _QUALITIES = {"standard": "auto", "hd": "high"}
 """What OpenAI's older names mean."""
 
 Prompt = Annotated[
-    Text,
+    str,
     Field(min_length=1, max_length=PROMPT_LENGTH_MAX, examples=["A cute banana"]),
+    Storable,
     AfterValidator(not_blank),
 ]
 

@@ -71,7 +71,7 @@ class Ledger:
     @property
     def is_alive(self) -> bool:
         """Whether requests are being written."""
-        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+        return bool(self._tasks) and not any(map(asyncio.Task.done, self._tasks))
 
     def open(self) -> None:
         """Begins to write."""

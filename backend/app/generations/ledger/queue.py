@@ -22,7 +22,7 @@ class Pending(Generic[Outcome]):
 
     deadline: float = 0
     was_sent: bool = False
-    outcome: "asyncio.Future[Outcome]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    outcome: "asyncio.Future[Outcome]" = field(default_factory=asyncio.Future)
 
     @property
     def is_done(self) -> bool:
