@@ -19,6 +19,7 @@ from app.generations.spec import Caller, Delivered, GenerationSpec
 from app.ratelimit import Slot, Take, TakeResult, new_slot_id
 from app.services import Services
 from app.web.headers import add_response_headers, header_values
+from app.web.state import request_state
 
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
@@ -105,6 +106,7 @@ class Admission:
         # Only where the response is to hold bytes is anything drawn that a client who leaves need not wait for.
         generations = generations_of(self._request) if spec.as_bytes else self._services.generations
         key = self._idempotency_key
+        request_state(self._request.scope)["goes_on"] = True  # once it is recorded it counts, and may be paid for
         for _ in range(_TRIES):
             try:
                 delivered = await service.generate(

@@ -4,17 +4,25 @@ the process is overloaded.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastapi import Request
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from app.core.errors import ApiError, HeadersTooLarge, InvalidRequest, Overloaded, RequestTimeout, UriTooLong
+from app.core.errors import (
+    ApiError,
+    HeadersTooLarge,
+    InvalidRequest,
+    Overloaded,
+    RequestTimeout,
+    ResponseTimeout,
+    UriTooLong,
+)
 from app.core.security import new_id
 from app.web.error_responses import ErrorFormat, problem_response
 from app.web.headers import with_common_headers
 from app.web.overload import RETRY_SECONDS_MAX
-from app.web.state import RequestState
+from app.web.state import RequestState, request_state
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -33,12 +41,14 @@ class PreparedRefusals:
     def __init__(
         self,
         overloaded: Sequence[tuple[re.Pattern[str], Sequence[_Prepared]]],
+        timeouts: Sequence[tuple[re.Pattern[str], _Prepared]],
         endings: Mapping[type[ApiError], _Prepared],
     ) -> None:
         """`overloaded` has the responses for each pattern of paths, in order of `Retry-After`, which begins with one
-        second. The last pattern matches every path.
+        second, and `timeouts` one for each. The last pattern matches every path.
         """
         self._overloaded = overloaded
+        self._timeouts = timeouts
         self._endings = endings
 
     @classmethod
@@ -47,13 +57,19 @@ class PreparedRefusals:
         `state` is what the formats read of a request's state.
         """
         errors = [Overloaded(retry_after_seconds=seconds) for seconds in range(1, RETRY_SECONDS_MAX + 1)]
+        formats = [*state["web"].error_formats, (_ANY_PATH, problem_response)]
         overloaded = [
             (paths, [await _prepare(state, make_response, error) for error in errors])
-            for paths, make_response in [*state["web"].error_formats, (_ANY_PATH, problem_response)]
+            for paths, make_response in formats
+        ]
+        timeouts = [
+            (paths, await _prepare(state, make_response, ResponseTimeout())) for paths, make_response in formats
         ]
         unreadable = InvalidRequest("This is not a request of HTTP/1.1")
         endings = [unreadable, RequestTimeout(), UriTooLong(), HeadersTooLarge()]
-        return cls(overloaded, {type(each): await _prepare(state, problem_response, each) for each in endings})
+        return cls(
+            overloaded, timeouts, {type(each): await _prepare(state, problem_response, each) for each in endings}
+        )
 
     def overloaded(
         self, path: str, *, retry_after_seconds: int, server_headers: Headers, without_body: bool, close: bool
@@ -65,6 +81,12 @@ class PreparedRefusals:
         prepared = of_path[retry_after_seconds - 1]
         return _response(503, prepared, server_headers, without_body=without_body, close=close)
 
+    def response_timeout(self, scope: Mapping[str, Any], server_headers: Headers) -> bytes:
+        """The whole 504 for the request of this scope, with its id, and with `Connection: close`."""
+        prepared = next(prepared for paths, prepared in self._timeouts if paths.fullmatch(scope["path"]))
+        request_id, is_head = request_state(scope).get("request_id", ""), scope["method"] == "HEAD"
+        return _response(504, prepared, server_headers, without_body=is_head, close=True, request_id=request_id)
+
     def ending(self, error: type[ApiError], server_headers: Headers) -> bytes:
         """The whole response with which the server ends a connection: InvalidRequest for bytes that are not a request,
         RequestTimeout, UriTooLong or HeadersTooLarge.
@@ -73,16 +95,22 @@ class PreparedRefusals:
 
 
 def _response(
-    status: int, prepared: _Prepared, server_headers: Headers, *, without_body: bool = False, close: bool
+    status: int,
+    prepared: _Prepared,
+    server_headers: Headers,
+    *,
+    without_body: bool = False,
+    close: bool,
+    request_id: str = "",
 ) -> bytes:
-    request_id = new_id("req").encode()
+    own_id = (request_id or new_id("req")).encode()
     return b"".join(
         [
             STATUS_LINE[status],
             _lines(server_headers),
-            prepared.headers.replace(_PLACEHOLDER_ID, request_id),
+            prepared.headers.replace(_PLACEHOLDER_ID, own_id),
             b"connection: close\r\n\r\n" if close else b"\r\n",
-            b"" if without_body else prepared.body.replace(_PLACEHOLDER_ID, request_id),
+            b"" if without_body else prepared.body.replace(_PLACEHOLDER_ID, own_id),
         ]
     )
 
