@@ -59,7 +59,7 @@ class RequestMiddleware:
         try:
             await self._app(scope, receive, send_with_headers)
         except (ClientDisconnect, asyncio.CancelledError) as end:
-            # It waits for no response: it hung up before its body had arrived, or HttpProtocol has answered.
+            # The client waits for no response: it hung up before its body had arrived, or HttpProtocol has answered.
             if not isinstance(end, ClientDisconnect) and not state.get("has_timed_out"):
                 raise
         except Exception as exception:

@@ -57,6 +57,7 @@ class Application:
     def __init__(self) -> None:
         self.let_go = asyncio.Event()
         self.begun: list[str] = []
+        self.cancelled: list[str] = []
         self.ended: list[str] = []
         """The paths of all requests whose work is over."""
 
@@ -81,6 +82,9 @@ class Application:
                 for _ in range(0, BIG, WHOLE):
                     await send({"type": "http.response.body", "body": b" " * WHOLE, "more_body": True})
                 await send({"type": "http.response.body", "body": b""})
+        except asyncio.CancelledError:
+            self.cancelled.append(path)
+            raise
         finally:
             self.ended.append(path)
 
@@ -413,6 +417,7 @@ async def test_a_request_that_is_not_answered_in_time_is_a_504_and_ends_the_conn
             assert path not in application.ended
             application.let_go.set()
         await until_ended(application, len(application.begun))
+        assert application.cancelled == ([] if path == "/paid" else [path])
         assert "/next" not in application.begun
 
 
