@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from fastapi import FastAPI
 
@@ -22,6 +23,7 @@ from app.features.openai import api as openai
 from app.features.openai.dependencies import answer_error as openai_error
 from app.features.openai.dependencies import answer_problem as openai_problem
 from app.features.usage import api as usage
+from app.generations.lifetime import lifetime_of
 from app.storage.configured import image_origins
 from app.web.app import App
 from app.web.connections import Connections
@@ -50,7 +52,10 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
     require_database_url(settings)
     externals, metrics = externals or Externals(), Metrics()
     guard = OverloadGuard(settings.requests_max, metrics, proxies=settings.trusted_proxies)
-    connections = Connections(externals.edge_bounds, metrics, per_address_max=settings.connections_per_address_max)
+    bounds = externals.edge_bounds
+    if bounds.response_seconds is None:
+        bounds = replace(bounds, response_seconds=lifetime_of(settings).response_seconds)
+    connections = Connections(bounds, metrics, per_address_max=settings.connections_per_address_max)
     console = Console(settings, PAGES, image_origins=image_origins(settings))
     web = WebSettings(
         settings.public_url,
@@ -60,7 +65,7 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
         cors=CorsPolicy.of(settings.cors_origins),
         not_offered=openai.NOT_OFFERED,
         body_bytes_max={openai.ROUTE: openai.BODY_BYTES_MAX},
-        bounds=externals.edge_bounds,
+        bounds=bounds,
     )
 
     @asynccontextmanager

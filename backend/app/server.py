@@ -32,6 +32,10 @@ from app.web.protocol import HttpProtocol
 
 _GC_THRESHOLDS = (20_000, 50, 100)  # makes full collections rare
 _ACCEPTED_PER_TURN = 16
+_UNSENT_BYTES = 128 * 1024
+"""What the system takes of a response before it can send it. By itself it takes megabytes, and holds them for a client
+that does not read.
+"""
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
 
@@ -55,6 +59,7 @@ def listening_socket(settings: Settings) -> Iterator[socket.socket]:
             )[0]
             listener = stack.enter_context(socket.socket(family, kind, protocol))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)  # connections inherit it
             listener.bind(address)
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "That is no name of a host"

@@ -184,11 +184,12 @@ class Key(NamedTuple):
     raw: str
 
 
-def new_keys(url: str, count: int) -> list[Key]:
-    """An account's keys, by HTTP."""
+def new_keys(url: str, count: int, *, environments: Sequence[str] = ("live",)) -> list[Key]:
+    """An account's keys, so many of each environment, by HTTP."""
     _post(f"{url}/v1/auth/register", ACCOUNT)
     token = _post(f"{url}/v1/auth/login", ACCOUNT)["access_token"]
-    created = [_post(f"{url}/v1/keys", {"name": "bench"}, token) for _ in range(count)]
+    keys = [{"name": "bench", "environment": each} for each in environments for _ in range(count)]
+    created = [_post(f"{url}/v1/keys", key, token) for key in keys]
     return [Key(each["id"], each["key"]) for each in created]
 
 

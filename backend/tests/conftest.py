@@ -1,5 +1,6 @@
 """What every test stands on: a migrated PostgreSQL, the whole application on a loopback socket, accounts by HTTP."""
 
+import asyncio
 import gc
 import logging
 import os
@@ -17,10 +18,12 @@ import pytest
 from app import migrations
 from app.assembly import Externals
 from app.core import security
+from app.core.bounds import EdgeBounds
 from app.core.embedded import embedded_postgres
 from app.core.limit_settings import LimitSettings
 from app.core.logs import configure_logging
 from app.core.settings import Settings
+from app.web import connections
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 from pydantic import SecretStr
@@ -185,6 +188,19 @@ async def client(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
 def externals() -> dict[str, Any]:
     """What every application that `start` starts takes from the test: fields of Externals, by name."""
     return {}
+
+
+@pytest.fixture
+def time_is_up(monkeypatch: pytest.MonkeyPatch, externals: dict[str, Any]) -> asyncio.Event:
+    """While it is set, every request whose response has not begun has waited for it for too long."""
+    event, is_late = asyncio.Event(), connections.is_late
+    externals["edge_bounds"] = EdgeBounds(sweep_seconds=0.01)
+
+    def is_late_or_up(bounds: EdgeBounds, wait: connections.Wait, **seconds: float) -> bool:
+        return (event.is_set() and wait.kind is connections.WaitFor.RESPONSE) or is_late(bounds, wait, **seconds)
+
+    monkeypatch.setattr(connections, "is_late", is_late_or_up)
+    return event
 
 
 @pytest.fixture

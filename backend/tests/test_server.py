@@ -1,11 +1,15 @@
-"""The running server: idle connections, and the time that it gives its requests when it stops."""
+"""The running server: idle connections, clients that do not read, and the time that it gives its requests when it
+stops.
+"""
 
 import asyncio
+import socket
+from contextlib import suppress
 
 import httpx2
 import pytest
 from app.core.settings import Settings
-from app.server import grace_seconds
+from app.server import grace_seconds, listening_socket
 from tests.raw_http import connected, head, read_answer
 
 _CLIENTS_LET_GO_SECONDS = 5  # httpx and the SDKs that use it close idle connections after this time
@@ -18,6 +22,20 @@ async def test_an_idle_connection_is_closed_by_the_client_first(client: httpx2.A
             await asyncio.sleep(pause)
             writer.write(head("GET", "/health"))
             assert (await read_answer(reader)).status_code == 200
+
+
+def test_the_system_takes_little_of_a_response_that_is_not_read(settings: Settings) -> None:
+    with listening_socket(settings.model_copy(update={"port": 0})) as listener, socket.socket() as client:
+        listener.listen()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(listener.getsockname())
+        connection, _ = listener.accept()
+        taken = 0
+        with connection, suppress(BlockingIOError):
+            connection.settimeout(0)
+            while True:
+                taken += connection.send(bytes(64 * 1024))
+    assert 0 < taken < 1024 * 1024
 
 
 @pytest.mark.parametrize("deadline_seconds", [1, 60, 600])

@@ -1,5 +1,7 @@
 """What the console's routes depend on: the session that the request belongs to, and the form that it sends."""
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request, params
@@ -17,6 +19,9 @@ from app.web.form import read_form
 from app.web.query import query_value
 
 Schema = TypeVar("Schema", bound=Body)
+
+FormLimits = Callable[[ConsoleSession], AbstractAsyncContextManager[None]]
+"""The limits that a form takes from. Entering raises what refuses it; the form is read, and acted on, inside."""
 
 
 async def find_session(request: Request) -> ConsoleSession:
@@ -54,22 +59,25 @@ def find_next_page(request: Request) -> Page:
 NextPage = Annotated[Page, Depends(find_next_page)]
 
 
-def form(schema: type[Schema], rerender: Rerender) -> params.Depends:
+def form(schema: type[Schema], rerender: Rerender, *, limits: FormLimits = lambda _: nullcontext()) -> params.Depends:
     """For signatures, as `new: Annotated[KeyCreate, form(KeyCreate, render)]`: the request's form as the given schema,
-    which is the API's. `render` shows the form again if anything refuses it.
+    which is the API's. `render` shows the form again if anything refuses it: empty, where its limits did.
 
-    Raises FormRefused for a form that another site sent, InvalidCsrfToken for one that is not this session's; then what
-    `read_form` and the schema raise.
+    Raises, in this order: FormRefused for a form that another site sent, which takes from no limit; what the limits
+    raise, before anything of the form is read; what `read_form` raises; InvalidCsrfToken for a form that is not this
+    session's; what the schema raises.
     """
 
-    async def read(request: Request) -> Schema:
+    async def read(request: Request) -> AsyncIterator[Schema]:
         check_origin(request, public_url=console_of(request).public_url)
         session = await find_session(request)
-        values = dict(await read_form(request))
-        csrf_token = values.pop(CSRF_FIELD, "")
-        state_of(request).form = SubmittedForm(session, values, rerender)
-        session.check_csrf_token(csrf_token)
-        return validated(schema, values)
+        state_of(request).form = SubmittedForm(session, {}, rerender)
+        async with limits(session):
+            values = dict(await read_form(request))
+            csrf_token = values.pop(CSRF_FIELD, "")
+            state_of(request).form = SubmittedForm(session, values, rerender)
+            session.check_csrf_token(csrf_token)
+            yield validated(schema, values)
 
-    dependency: params.Depends = Depends(read)
+    dependency: params.Depends = Depends(read, scope="function")
     return dependency

@@ -21,6 +21,8 @@ class EdgeBounds:
     body_bytes_per_second: int = 64 * 1024
     reader_seconds: float = 30
     """In which a client that is being answered acknowledges nothing."""
+    response_seconds: float | None = None
+    """From the end of a request's body to the first byte of its response; None for `Lifetime.response_seconds`."""
     linger_seconds: float = 2
     """For which a connection is still read after the server has ended it, so that its client can read why."""
     idle_connections_max: int = 10_000

@@ -17,6 +17,7 @@
       InternalError     500  a defect of this program
       Unavailable       503  the database or a queue cannot take the request now
         Overloaded           this process works on as many requests as it may
+      ResponseTimeout   504  the response did not begin in time
 
 A feature's own error is a two-line subclass in its service. The text of an error holds nothing that the client sent.
 """
@@ -192,6 +193,12 @@ class Unavailable(ApiError):
 
 class Overloaded(Unavailable):
     code, detail = "overloaded", "The service has too much to do; try again"
+
+
+class ResponseTimeout(ApiError):
+    status, title, code = 504, "Gateway Timeout", "response_timeout"
+    detail = "The service has taken too long; whether it has done what was asked cannot be told"
+    is_worth_repeating = False  # the first one may still be carried out
 
 
 def headers_of(error: ApiError) -> dict[str, str]:

@@ -22,6 +22,7 @@ from app.generations.spec import Caller, Delivered, GenerationSpec
 from app.ratelimit import Slot, Take, TakeResult, new_slot_id
 from app.services import Services
 from app.web.headers import add_response_headers, header_values
+from app.web.state import request_state
 
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
@@ -125,6 +126,7 @@ class Admission:
         waits_for_bytes = spec.as_bytes and watch is None
         generations = (generations_of if waits_for_bytes else generations_with_urls_of)(self._request)
         key = self._idempotency_key
+        request_state(self._request.scope)["goes_on"] = True  # once it is recorded it counts, and may be paid for
         for _ in range(_TRIES):
             try:
                 delivered = await service.generate(

@@ -8,6 +8,7 @@ from app.core.bounds import BODY_SECONDS_MAX
 from app.core.settings import Settings
 
 _LEASE_MARGIN_SECONDS = 5
+_RESPONSE_MARGIN_SECONDS = 15
 _SLOT_MARGIN_SECONDS = 5
 
 
@@ -29,6 +30,13 @@ class Lifetime:
     def longest_seconds(self) -> float:
         """From the head of the request to its response."""
         return BODY_SECONDS_MAX + self.drawing_seconds + 2 * self.recording_seconds
+
+    @cached_property
+    def response_seconds(self) -> float:
+        """From the end of a request's body to its response, beyond which the server answers in place of any route:
+        later than every generation ends by itself.
+        """
+        return self.drawing_seconds + max(_RESPONSE_MARGIN_SECONDS, 2 * self.recording_seconds + _LEASE_MARGIN_SECONDS)
 
     @cached_property
     def slot_seconds(self) -> int:

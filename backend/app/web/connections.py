@@ -4,8 +4,8 @@ import asyncio
 import socket
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from struct import pack
@@ -31,8 +31,10 @@ class WaitFor(Enum):
     HANGUP = "hangup"
     """Read why the server ends the connection, and hang up."""
     NEXT_REQUEST = "idle"
+    RESPONSE = "response"
+    """Nothing: the response of the server has still to begin."""
     NOTHING = "nothing"
-    """The server is at work."""
+    """Nothing: the server is at work."""
 
 
 class Wait(NamedTuple):
@@ -43,8 +45,6 @@ class Wait(NamedTuple):
     """Differs from one wait of a kind to the next."""
     amount: int = 0
     """Bytes of a body that have arrived, or of responses that the client has acknowledged."""
-    unread: int = 0
-    """Bytes of responses that this process keeps for the client."""
 
 
 class Connection(Interface):
@@ -53,7 +53,7 @@ class Connection(Interface):
     def wait(self) -> Wait: ...
 
     def end_wait(self, kind: WaitFor) -> None:
-        """Ends the connection: its client has taken too long for this, or must make room."""
+        """Ends the connection: this has taken too long, or its client must make room."""
 
 
 @dataclass(slots=True)
@@ -68,9 +68,10 @@ class _Watch:
 class Connections:
     """The connections of one process.
 
-    One timer looks at all of them every `sweep_seconds`, and ends those that have waited for too long, the oldest idle
-    ones beyond `idle_connections_max`, and the longest silent readers beyond `unread_bytes_max`. Requests set no timer
-    and call nothing here: a sweep asks each connection what it waits for, and compares that with what it saw before.
+    One timer looks at all of them every `sweep_seconds`, and ends those that have waited for too long, and the oldest
+    idle ones beyond `idle_connections_max`. Requests set no timer, and call nothing here unless their client reads more
+    slowly than they are answered: a sweep asks each connection what it waits for, and compares that with what it saw
+    before.
     """
 
     def __init__(self, bounds: EdgeBounds, metrics: Metrics, *, per_address_max: int) -> None:
@@ -79,6 +80,8 @@ class Connections:
         self._per_address_max = per_address_max
         self._watches: dict[Connection, _Watch] = {}
         self._addresses: Counter[str] = Counter()
+        self._unread: Counter[Connection] = Counter()
+        self._unread_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, connection: Connection, *, address: str | None) -> bool:
@@ -97,10 +100,32 @@ class Connections:
     def remove(self, connection: Connection, *, address: str | None) -> None:
         """Forgets a connection that was added, when it is lost."""
         del self._watches[connection]
+        self._forget_unread(connection)
         if address is not None:
             self._addresses[address] -= 1
             if not self._addresses[address]:
                 del self._addresses[address]
+
+    @contextmanager
+    def unread(self, connection: Connection, count: int) -> Iterator[None]:
+        """While the block waits for the client to read, so many bytes of a response are kept for it. Where all clients
+        together have too many, those that have been silent for longest are cut off at once, perhaps this one.
+        """
+        self._unread[connection] += count
+        self._unread_bytes += count
+        self._watches[connection].moved = asyncio.get_running_loop().time()  # it has taken what came before this
+        while self._unread_bytes > self._bounds.unread_bytes_max:
+            longest_silent = min(self._unread, key=self._silent_since)
+            self._forget_unread(longest_silent)
+            self._end(longest_silent, WaitFor.READER)
+        try:
+            yield
+        finally:
+            if connection in self._unread:
+                self._unread[connection] -= count
+                self._unread_bytes -= count
+                if not self._unread[connection]:
+                    del self._unread[connection]
 
     def close(self) -> None:
         """Ends the sweeps."""
@@ -122,26 +147,18 @@ class Connections:
             if is_late(self._bounds, watch.wait, waited=waited, silent=silent):
                 self._end(connection, watch.wait.kind)
         self._end_idle()
-        self._end_readers()
 
     def _end_idle(self) -> None:
         if len(self._watches) > self._bounds.idle_connections_max:
-            for connection in self._waiting(WaitFor.NEXT_REQUEST)[: -self._bounds.idle_connections_max]:
+            idle = [each for each, watch in self._watches.items() if watch.wait.kind is WaitFor.NEXT_REQUEST]
+            for connection in sorted(idle, key=self._silent_since)[: -self._bounds.idle_connections_max]:
                 self._end(connection, WaitFor.NEXT_REQUEST)
 
-    def _end_readers(self) -> None:
-        readers = self._waiting(WaitFor.READER)
-        unread = sum(self._watches[each].wait.unread for each in readers)
-        for connection in readers:
-            if unread <= self._bounds.unread_bytes_max:
-                return
-            unread -= self._watches[connection].wait.unread
-            self._end(connection, WaitFor.READER)
+    def _forget_unread(self, connection: Connection) -> None:
+        self._unread_bytes -= self._unread.pop(connection, 0)
 
-    def _waiting(self, kind: WaitFor) -> Sequence[Connection]:
-        """The connections that wait for this, the longest silent first."""
-        found = [each for each, watch in self._watches.items() if watch.wait.kind is kind]
-        return sorted(found, key=lambda each: self._watches[each].moved)
+    def _silent_since(self, connection: Connection) -> float:
+        return self._watches[connection].moved
 
     def _end(self, connection: Connection, kind: WaitFor) -> None:
         connection.end_wait(kind)
@@ -153,8 +170,8 @@ class Connections:
 
 
 def is_late(bounds: EdgeBounds, wait: Wait, *, waited: float, silent: float) -> bool:
-    """Whether a client has kept its connection waiting for too long: `waited` seconds in all, `silent` ones without
-    progress.
+    """Whether a client has kept its connection waiting for too long, or the server its client: `waited` seconds in all,
+    `silent` ones without progress.
     """
     match wait.kind:
         case WaitFor.HEAD:
@@ -164,6 +181,8 @@ def is_late(bounds: EdgeBounds, wait: Wait, *, waited: float, silent: float) -> 
             return silent > bounds.body_seconds or (waited > bounds.body_seconds and is_slow)
         case WaitFor.READER:
             return silent > bounds.reader_seconds
+        case WaitFor.RESPONSE:
+            return bounds.response_seconds is not None and waited > bounds.response_seconds
         case WaitFor.HANGUP:
             return waited > bounds.linger_seconds
     return False

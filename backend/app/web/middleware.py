@@ -1,5 +1,6 @@
 """The middleware that every request passes. Pure ASGI."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.bounds import BODY_BYTES_MAX
-from app.core.errors import InvalidRequest, NotFound, TooLarge, UnsupportedMedia
+from app.core.errors import InvalidRequest, NotFound, ResponseTimeout, TooLarge, UnsupportedMedia
 from app.core.logs import current_request_id, log_request
 from app.core.security import new_id
 from app.web.body import body_bytes_max
@@ -58,8 +59,10 @@ class RequestMiddleware:
         current_request_id.set(request_id)
         try:
             await self._app(scope, receive, send_with_headers)
-        except ClientDisconnect:
-            pass  # the client hung up before its body had arrived, and waits for no response
+        except (ClientDisconnect, asyncio.CancelledError) as end:
+            # The client waits for no response: it hung up before its body had arrived, or HttpProtocol has answered.
+            if not isinstance(end, ClientDisconnect) and not state.get("has_timed_out"):
+                raise
         except Exception as exception:
             if status:
                 raise  # part of the response has been sent: only the end of the connection can still signal the error
@@ -68,6 +71,7 @@ class RequestMiddleware:
         finally:
             if state.get("holds_slot"):
                 self._guard.free_slots += 1
+            status = ResponseTimeout.status if state.get("has_timed_out") else status
             seconds = time.perf_counter() - started
             log_request(request_id, method=_method(scope), route=_route(scope), status=status, seconds=seconds)
 
@@ -126,8 +130,7 @@ def _has_route(scope: Scope) -> bool:
 
 def _route(scope: Scope) -> str:
     route = scope.get("route")
-    path: str = getattr(route, "path_format", None) or getattr(route, "path", "unmatched")
-    return path
+    return str(getattr(route, "path_format", None) or getattr(route, "path", "unmatched"))
 
 
 def _method(scope: Scope) -> str:

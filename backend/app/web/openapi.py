@@ -17,6 +17,7 @@ from app.core.errors import (
     InvalidRequest,
     Overloaded,
     RequestTimeout,
+    ResponseTimeout,
     TooLarge,
     Unavailable,
     UnsupportedMedia,
@@ -86,6 +87,7 @@ _OF_EVERY_ROUTE: Sequence[type[ApiError]] = (
     InternalError,
     Unavailable,
     Overloaded,
+    ResponseTimeout,
 )
 
 BODY_PROBLEMS = (UnsupportedMedia, Invalid)

@@ -4,18 +4,26 @@ the process is overloaded.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastapi import Request
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from app.core.errors import ApiError, HeadersTooLarge, InvalidRequest, Overloaded, RequestTimeout, UriTooLong
+from app.core.errors import (
+    ApiError,
+    HeadersTooLarge,
+    InvalidRequest,
+    Overloaded,
+    RequestTimeout,
+    ResponseTimeout,
+    UriTooLong,
+)
 from app.core.security import new_id
 from app.web.cors import CorsPolicy
 from app.web.error_responses import ErrorFormat, problem_response
 from app.web.headers import with_common_headers
 from app.web.overload import RETRY_SECONDS_MAX
-from app.web.state import RequestState
+from app.web.state import RequestState, request_state
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -34,13 +42,15 @@ class PreparedRefusals:
     def __init__(
         self,
         overloaded: Sequence[tuple[re.Pattern[str], Sequence[_Prepared]]],
+        timeouts: Sequence[tuple[re.Pattern[str], _Prepared]],
         endings: Mapping[type[ApiError], _Prepared],
         cors: CorsPolicy | None,
     ) -> None:
         """`overloaded` has the responses for each pattern of paths, in order of `Retry-After`, which begins with one
-        second. The last pattern matches every path.
+        second, and `timeouts` one for each. The last pattern matches every path.
         """
         self._overloaded = overloaded
+        self._timeouts = timeouts
         self._endings = endings
         self._cors = cors
 
@@ -51,14 +61,18 @@ class PreparedRefusals:
         whose path they are for may not be known.
         """
         errors = [Overloaded(retry_after_seconds=seconds) for seconds in range(1, RETRY_SECONDS_MAX + 1)]
+        formats = [*state["web"].error_formats, (_ANY_PATH, problem_response)]
         overloaded = [
             (paths, [await _prepare(state, make_response, error) for error in errors])
-            for paths, make_response in [*state["web"].error_formats, (_ANY_PATH, problem_response)]
+            for paths, make_response in formats
+        ]
+        timeouts = [
+            (paths, await _prepare(state, make_response, ResponseTimeout())) for paths, make_response in formats
         ]
         unreadable = InvalidRequest("This is not a request of HTTP/1.1")
         endings = [unreadable, RequestTimeout(), UriTooLong(), HeadersTooLarge()]
         prepared_endings = {type(each): await _prepare(state, ending, each) for each in endings}
-        return cls(overloaded, prepared_endings, state["web"].cors)
+        return cls(overloaded, timeouts, prepared_endings, state["web"].cors)
 
     def overloaded(
         self,
@@ -77,6 +91,13 @@ class PreparedRefusals:
         prepared = of_path[retry_after_seconds - 1]
         cors = self._cors_headers(path, headers)
         return _response(503, prepared, server_headers, cors, without_body=without_body, close=close)
+
+    def response_timeout(self, scope: Mapping[str, Any], server_headers: Headers) -> bytes:
+        """The whole 504 for the request of this scope, with its id, and with `Connection: close`."""
+        path, is_head = scope["path"], scope["method"] == "HEAD"
+        prepared = next(prepared for paths, prepared in self._timeouts if paths.fullmatch(path))
+        request_id, cors = request_state(scope).get("request_id", ""), self._cors_headers(path, scope["headers"])
+        return _response(504, prepared, server_headers, cors, without_body=is_head, close=True, request_id=request_id)
 
     def ending(self, error: type[ApiError], target: bytes, headers: Headers, server_headers: Headers) -> bytes:
         """The whole response with which the server ends a connection: InvalidRequest for bytes that are not a request,
@@ -97,16 +118,17 @@ def _response(
     *,
     without_body: bool = False,
     close: bool,
+    request_id: str = "",
 ) -> bytes:
-    request_id = new_id("req").encode()
+    own_id = (request_id or new_id("req")).encode()
     return b"".join(
         [
             STATUS_LINE[status],
             _lines(server_headers),
-            prepared.headers.replace(_PLACEHOLDER_ID, request_id),
+            prepared.headers.replace(_PLACEHOLDER_ID, own_id),
             _lines(cors_headers),
             b"connection: close\r\n\r\n" if close else b"\r\n",
-            b"" if without_body else prepared.body.replace(_PLACEHOLDER_ID, request_id),
+            b"" if without_body else prepared.body.replace(_PLACEHOLDER_ID, own_id),
         ]
     )
 

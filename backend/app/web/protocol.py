@@ -10,9 +10,10 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.core.errors import ApiError, HeadersTooLarge, InvalidRequest, RequestTimeout
+from app.core.logs import logger
 from app.web.client_address import customer_of
 from app.web.connections import Connections, Wait, WaitFor, acknowledged_bytes, reset
-from app.web.fast_response import FastResponse
+from app.web.fast_response import FastResponse, hang_up
 from app.web.framing import HEADERS_MAX, REQUEST_LINE_BYTES_MAX, Header, Unfinished, check_framing, oversize
 from app.web.merged_slashes import merge_slashes
 from app.web.overload import PATHS_WITHOUT_SLOT, OverloadGuard
@@ -146,20 +147,30 @@ class HttpProtocol(HttpToolsProtocol):
         elif broken is not None and broken.response_started:
             self.transport.close()
         else:
-            if broken is not None:  # for the application, the client has hung up
-                broken.disconnected = broken.response_complete = True
-                broken.message_event.set()
-            self._end_with(error)
+            if broken is not None:
+                hang_up(broken)
+            url, headers = self.url or b"", self.headers or ()  # as far as they have been read
+            refusal = self._prepared_refusals.ending(error, url, headers, self.server_state.default_headers)
+            self._end_with(refusal)
 
-    def _end_with(self, error: type[ApiError]) -> None:
-        """Sends the error, and goes on reading for a while: if the system had unread bytes when the connection is
+    def _time_out(self, late: FastResponse) -> None:
+        """Answers the request in place of the application, and ends the connection: what was sent behind it is not
+        answered, and nothing that the application still sends reaches the client.
+        """
+        logger.error("response_timeout", request_id=request_state(late.scope).get("request_id"))
+        self._is_ending = True
+        self.pipeline.clear()
+        late.time_out()
+        self._end_with(self._prepared_refusals.response_timeout(late.scope, self.server_state.default_headers))
+
+    def _end_with(self, response: bytes) -> None:
+        """Sends the response, and goes on reading for a while: if the system had unread bytes when the connection is
         closed, it would reset it, and the client might lose the response.
         """
         if self.transport.is_closing():
             return
         self._current = None
-        url, headers = self.url or b"", self.headers or ()  # as far as they have been read
-        self.transport.write(self._prepared_refusals.ending(error, url, headers, self.server_state.default_headers))
+        self.transport.write(response)
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -173,32 +184,35 @@ class HttpProtocol(HttpToolsProtocol):
 
     def wait(self) -> Wait:
         """What the connection waits for. Connections asks for it with every sweep."""
-        if unread := self.transport.get_write_buffer_size():
-            held = max(unread, self._current.large_bytes if isinstance(self._current, FastResponse) else 0)
-            return Wait(WaitFor.READER, amount=acknowledged_bytes(self.transport), unread=held)
+        if self.transport.get_write_buffer_size():
+            return Wait(WaitFor.READER, amount=acknowledged_bytes(self.transport))
         awaits_body = self._is_in_body and not (
             self.pipeline or self._is_ending or self.cycle.waiting_for_100_continue  # the client waits for the server
         )
         is_at_work = self._current is not None and not self._current.response_complete and not awaits_body
-        if is_at_work or self.transport.is_closing():
+        has_begun = self._current is not None and self._current.response_started
+        if (is_at_work and has_begun) or self.transport.is_closing():
             return Wait(WaitFor.NOTHING)
+        if is_at_work:
+            return Wait(WaitFor.RESPONSE, of=self._current)
         if self._is_ending:
             return Wait(WaitFor.HANGUP)
         if awaits_body:
             return Wait(WaitFor.BODY, of=self.cycle, amount=self._body_bytes)
         idle = self._quiet_until or self.timeout_keep_alive_task
-        if idle is None or self.headers is not self._checked_headers:
-            return Wait(WaitFor.HEAD, of=self.cycle)
-        return Wait(WaitFor.NEXT_REQUEST, of=idle)
+        is_in_head = idle is None or self.headers is not self._checked_headers
+        return Wait(WaitFor.HEAD, of=self.cycle) if is_in_head else Wait(WaitFor.NEXT_REQUEST, of=idle)
 
     def end_wait(self, kind: WaitFor) -> None:
-        """Ends the connection, because its client has kept it waiting for too long."""
+        """Ends the connection, because its client has kept it waiting for too long, or it its client."""
         if kind in {WaitFor.HEAD, WaitFor.BODY}:
             self._refuse_rest(RequestTimeout)
         elif kind is WaitFor.NEXT_REQUEST:
             self.transport.close()
         elif kind is WaitFor.READER:
             reset(self.transport)
+        elif kind is WaitFor.RESPONSE and isinstance(self._current, FastResponse):
+            self._time_out(self._current)
         else:
             self.transport.abort()
 

@@ -59,12 +59,17 @@ class RequestState(TypedDict, total=False):
     services: object
     console: object
     overload_guard: "OverloadGuard"
+    connections: "Connections"
     holds_slot: bool
     """Whether the request holds a slot of the OverloadGuard. HttpProtocol takes one, RequestMiddleware gives it back;
     in between, `OverloadGuard.without_slot` gives it back for as long as the body is awaited.
     """
     whole_body: bytes
     """The body, if all of it came with the head. FastResponse sets it, so that `read_body` need not wait for it."""
+    goes_on: bool
+    """Whether the work goes on when the client has left: it may be paid for."""
+    has_timed_out: bool
+    """Whether HttpProtocol has answered with ResponseTimeout, in place of the application."""
     request_id: str
     """The `X-Request-Id` of the response. RequestMiddleware sets it, before anything else is called."""
     response_headers: dict[bytes, bytes]

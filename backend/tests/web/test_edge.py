@@ -5,15 +5,17 @@ number of connections. Beyond a bound the connection ends, with an answer where 
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
 import httpx2
 import pytest
-from app.core.bounds import EdgeBounds
-from app.web.connections import Wait, WaitFor, is_late
+from app.core.bounds import BODY_SECONDS_MAX, EdgeBounds
+from app.core.settings import Settings
+from app.generations.lifetime import Lifetime, lifetime_of
+from app.web.connections import Connections, Wait, WaitFor, is_late
 from starlette.types import Receive, Scope, Send
 from tests.harness import BEYOND_PATIENCE_SECONDS, PATIENCE_SECONDS, Account, generate, looks
 from tests.problems import check_problem
@@ -23,11 +25,13 @@ from tests.web.small_server import small_server
 KIB = 1024
 BIG = 32 * KIB * KIB
 """More than the system keeps for a client that does not read."""
+WHOLE = 256 * KIB
+"""What is written of a response at once, at most, where no more than a quarter of it is still unread."""
 NEXT = b"GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 BEFORE = b"GET /before HTTP/1.1\r\nHost: a\r\n\r\n"
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n"
 CHUNKED = b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
-CODES = {408: "request_timeout", 414: "uri_too_long", 431: "headers_too_large"}
+CODES = {408: "request_timeout", 414: "uri_too_long", 431: "headers_too_large", 504: "response_timeout"}
 
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -46,28 +50,41 @@ def bounds(**short: Any) -> EdgeBounds:
 
 
 class Application:
-    """Answers with the path, once it has received the body; `/big` with BIG bytes; `/held` when it is let go."""
+    """Answers with the path, once it has received the body; `/big` with BIG bytes; `/held` when it is let go, and
+    `/paid` then too, whatever becomes of its client.
+    """
 
     def __init__(self) -> None:
         self.let_go = asyncio.Event()
+        self.begun: list[str] = []
+        self.cancelled: list[str] = []
         self.ended: list[str] = []
         """The paths of all requests whose work is over."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
+        self.begun.append(path)
         try:
-            if path == "/held":
+            if path in {"/held", "/paid"}:
+                scope["state"]["goes_on"] = path == "/paid"
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     await self.let_go.wait()
-            elif path != "/unread":
+            elif path not in {"/unread", "/pieces"}:
                 while (message := await receive()).get("more_body"):
                     pass
                 if message["type"] == "http.disconnect":
                     return
-            body = b" " * BIG if path == "/big" else path.encode()
-            length = (b"content-length", b"%d" % len(body))
-            await send({"type": "http.response.start", "status": 200, "headers": [length]})
-            await send({"type": "http.response.body", "body": body})
+            body = b" " * BIG if path in {"/big", "/pieces"} else path.encode()
+            length = [] if path == "/pieces" else [(b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": 200, "headers": length})
+            await send({"type": "http.response.body", "body": body, "more_body": path == "/pieces"})
+            if path == "/pieces":
+                for _ in range(0, BIG, WHOLE):
+                    await send({"type": "http.response.body", "body": b" " * WHOLE, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
+        except asyncio.CancelledError:
+            self.cancelled.append(path)
+            raise
         finally:
             self.ended.append(path)
 
@@ -107,6 +124,14 @@ async def until_ended(application: Application, count: int) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError(application.ended)
+
+
+async def until_begun(application: Application, path: str) -> None:
+    for _ in looks():
+        if path in application.begun:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(application.begun)
 
 
 async def ended(ends: Ends) -> bool:
@@ -277,6 +302,8 @@ async def test_a_client_that_waits_for_a_100_is_not_late(application: Applicatio
         (WaitFor.BODY, 6_000_000, 92, 1, True),
         (WaitFor.READER, 0, 1000, 30, False),
         (WaitFor.READER, 0, 1000, 30.1, True),
+        (WaitFor.RESPONSE, 0, 75, 75, False),
+        (WaitFor.RESPONSE, 0, 75.1, 0, True),
         (WaitFor.HANGUP, 0, 2.1, 2.1, True),
         (WaitFor.NEXT_REQUEST, 0, 1000, 1000, False),
         (WaitFor.NOTHING, 0, 1000, 1000, False),
@@ -285,7 +312,14 @@ async def test_a_client_that_waits_for_a_100_is_not_late(application: Applicatio
 def test_the_times_are_those_of_the_documentation(
     kind: WaitFor, amount: int, waited: float, silent: float, late: bool
 ) -> None:
-    assert is_late(EdgeBounds(), Wait(kind, amount=amount), waited=waited, silent=silent) == late
+    bounds = EdgeBounds(response_seconds=lifetime_of(Settings()).response_seconds)
+    assert is_late(bounds, Wait(kind, amount=amount), waited=waited, silent=silent) == late
+
+
+@pytest.mark.parametrize(("drawing", "recording", "seconds"), [(60, 5, 75), (600, 1, 615), (60, 60, 185)])
+def test_a_generation_ends_by_itself_before_it_is_a_504(drawing: float, recording: float, seconds: float) -> None:
+    lifetime = Lifetime(drawing, recording)
+    assert lifetime.response_seconds == seconds > lifetime.longest_seconds - BODY_SECONDS_MAX
 
 
 async def test_a_client_that_does_not_read_is_cut_off_and_what_it_held_is_free(application: Application) -> None:
@@ -301,14 +335,109 @@ async def test_a_client_that_does_not_read_is_cut_off_and_what_it_held_is_free(a
             await ends[0].read()
 
 
-async def test_the_responses_that_nobody_reads_are_bounded_over_all_connections(application: Application) -> None:
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes a connection kept each time that a response began to wait for its client."""
+    sizes, unread = list[int](), Connections.unread
+
+    def seen(connections: Connections, connection: Any, count: int) -> AbstractContextManager[None]:
+        sizes.append(connection.transport.get_write_buffer_size())
+        return unread(connections, connection, count)
+
+    monkeypatch.setattr(Connections, "unread", seen)
+    return sizes
+
+
+@pytest.mark.parametrize("path", [b"/big", b"/pieces"])
+async def test_of_a_response_that_is_not_read_a_connection_keeps_little_and_all_of_it_comes(
+    application: Application, held: list[int], path: bytes
+) -> None:
+    async with small_server(application, bounds=bounds()) as port, connection(port, receive_buffer=4096) as ends:
+        ends[1].write(GET.replace(b"/a", path) + b"Connection: close\r\n\r\n")
+        for _ in looks():
+            if held:
+                break
+            await asyncio.sleep(0.01)
+        assert application.ended == []
+        size = 0
+        while piece := await ends[0].read(BIG):
+            size += len(piece)
+        assert size >= BIG
+        assert application.ended == [path.decode()]
+        assert 0 < max(held) <= WHOLE + WHOLE // 4 + KIB
+
+
+async def test_responses_that_nobody_reads_are_bounded_over_all_connections_as_soon_as_they_are_written(
+    application: Application,
+) -> None:
     async with AsyncExitStack() as stack:
-        port = await stack.enter_async_context(small_server(application, bounds=bounds(unread_bytes_max=BIG)))
+        none = bounds(unread_bytes_max=BIG, sweep_seconds=BEYOND_PATIENCE_SECONDS)
+        port = await stack.enter_async_context(small_server(application, bounds=none))
         readers = [await stack.enter_async_context(connection(port, receive_buffer=4096)) for _ in range(3)]
         for count, ends in enumerate(readers):
             ends[1].write(GET.replace(b"/a", b"/big") + b"\r\n")
             await until_ended(application, count)
         assert application.ended == ["/big", "/big"]
+        assert len((await read_answer(readers[2][0])).content) == BIG, "the longest silent ones were cut off"
+
+
+LATE: dict[str, tuple[bytes, str]] = {
+    "alone": (GET, "/held"),
+    "behind another": (BEFORE + GET, "/held"),
+    "with its body": (POST % b"a" + b" " * 100, "/held"),
+    "without being asked for its body": (
+        POST.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n") % b"a",
+        "/held",
+    ),
+    "HEAD": (GET.replace(b"GET", b"HEAD"), "/held"),
+    "what goes on": (GET, "/paid"),
+}
+
+
+@pytest.mark.parametrize("behind", [b"", NEXT, GET], ids=["alone", "before another", "before half of another"])
+@pytest.mark.parametrize("case", LATE)
+async def test_a_request_that_is_not_answered_in_time_is_a_504_and_ends_the_connection(
+    application: Application, time_is_up: asyncio.Event, case: str, behind: bytes
+) -> None:
+    request, path = LATE[case]
+    end = b"" if request.endswith((b"\r\n\r\n", b" ")) else b"\r\n"
+    async with small_server(application, bounds=bounds()) as port, connection(port) as ends:
+        ends[1].write(request.replace(b"/a", path.encode()) + end)
+        if case == "behind another":
+            assert await path_of(ends) == "/before"
+        await until_begun(application, path)
+        ends[1].write(b"" if case == "without being asked for its body" else behind)
+        time_is_up.set()
+        if case == "HEAD":
+            assert (await ends[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 504 ")
+            assert await ended(ends)
+        else:
+            await check_refused(ends, 504)
+        if path == "/paid":
+            assert path not in application.ended
+            application.let_go.set()
+        await until_ended(application, len(application.begun))
+        assert application.cancelled == ([] if path == "/paid" else [path])
+        assert "/next" not in application.begun
+
+
+async def test_a_response_that_has_begun_or_whose_request_is_incomplete_is_no_504(
+    application: Application, time_is_up: asyncio.Event
+) -> None:
+    time_is_up.set()
+    async with (
+        small_server(application, bounds=bounds()) as port,
+        connection(port) as slow,
+        connection(port, receive_buffer=4096) as reader,
+    ):
+        slow[1].write(POST % b"a" + b" ")
+        reader[1].write(GET.replace(b"/a", b"/pieces") + b"\r\n")
+        await asyncio.sleep(0.2)
+        time_is_up.clear()
+        slow[1].write(b" " * 99)
+        assert await path_of(slow) == "/a"
+        assert (await reader[0].readline()).startswith(b"HTTP/1.1 200 ")
+        assert application.ended == ["/a"]
 
 
 async def test_of_too_many_idle_connections_the_oldest_are_closed(application: Application) -> None:

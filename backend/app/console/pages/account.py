@@ -1,9 +1,9 @@
 """The account: its password, and the end of all its sessions."""
 
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
-from fastapi import Depends, Response
+from fastapi import Response
 from fastapi.responses import HTMLResponse
 
 from app.console.dependencies import LoggedInSession, form
@@ -11,7 +11,7 @@ from app.console.forms import UNSENT, EmptyForm, FormState
 from app.console.rendering import Page
 from app.console.session import ConsoleSession
 from app.features.auth import service, sessions
-from app.features.auth.dependencies import CurrentAccounts, CurrentAttempt, limited_login
+from app.features.auth.dependencies import CurrentAccounts, SignInAttempt, limited_login
 from app.features.auth.schemas import PasswordChange
 from app.features.dependencies import Session
 from app.web.query import query_value
@@ -25,16 +25,11 @@ async def _render(session: ConsoleSession, form_state: FormState) -> HTMLRespons
     return session.render(page.template, form=form_state, user=session.user, notice=notice)
 
 
-async def _guarded_change(
-    attempt: CurrentAttempt,
-    sent: Annotated[PasswordChange, form(PasswordChange, _render)],
-    session: LoggedInSession,
-) -> AsyncIterator[PasswordChange]:
-    async with limited_login(attempt, email=session.user.email):
-        yield sent
+def _limits(session: ConsoleSession) -> AbstractAsyncContextManager[None]:
+    return limited_login(SignInAttempt.of(session.request), email=session.user.email)
 
 
-GuardedChange = Annotated[PasswordChange, Depends(_guarded_change, scope="function")]
+GuardedChange = Annotated[PasswordChange, form(PasswordChange, _render, limits=_limits)]
 """A change whose current password is checked within the limits of a log-in."""
 
 

@@ -1,8 +1,9 @@
 """API keys: created and shown once, and listed."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
@@ -41,15 +42,16 @@ async def _render(session: ConsoleSession, form_state: FormState, query: KeyPage
     return session.render(page.template, form=form_state, keys=keys, older=older, query=query)
 
 
-async def _new_key(
-    request: Request, sent: Annotated[KeyCreate, form(KeyCreate, _render)], session: LoggedInSession
-) -> KeyCreate:
-    await limit_created_keys(request, account_id=session.user.account_id)
-    return sent
+@asynccontextmanager
+async def limits_of_new_keys(session: ConsoleSession) -> AsyncIterator[None]:
+    """The limits of a form that creates a key. Raises RateLimited when the account has created too many."""
+    if session.is_logged_in:  # the form of a session that has ended is read, so that its page can return the text
+        await limit_created_keys(session.request, account_id=session.user.account_id)
+    yield
 
 
-NewKey = Annotated[KeyCreate, Depends(_new_key)]
-"""A key that the account may create now. The form is read first, so that a form that is refused can be shown again."""
+NewKey = Annotated[KeyCreate, form(KeyCreate, _render, limits=limits_of_new_keys)]
+"""A key that the account may create now."""
 
 
 @page.router.get(page.path)

@@ -1,6 +1,7 @@
 """Log in."""
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
 from fastapi import Depends, Response
@@ -11,7 +12,13 @@ from app.console.forms import UNSENT, FormState
 from app.console.rendering import Page
 from app.console.session import ConsoleSession
 from app.features.auth import sessions
-from app.features.auth.dependencies import CurrentAccounts, CurrentAttempt, limited_login
+from app.features.auth.dependencies import (
+    CurrentAccounts,
+    CurrentAttempt,
+    SignInAttempt,
+    count_failed_login,
+    limited_logins,
+)
 from app.features.auth.schemas import Credentials
 
 page = Page("/log-in", template="log_in.html")
@@ -21,15 +28,19 @@ async def _render(session: ConsoleSession, form_state: FormState) -> HTMLRespons
     return session.render(page.template, form=form_state, next_page=find_next_page(session.request))
 
 
+def _limits(session: ConsoleSession) -> AbstractAsyncContextManager[None]:
+    return limited_logins(SignInAttempt.of(session.request))
+
+
 async def _guarded_credentials(
-    attempt: CurrentAttempt, sent: Annotated[Credentials, form(Credentials, _render)]
+    attempt: CurrentAttempt, sent: Annotated[Credentials, form(Credentials, _render, limits=_limits)]
 ) -> AsyncIterator[Credentials]:
-    async with limited_login(attempt, email=sent.email):
+    async with count_failed_login(attempt, email=sent.email):
         yield sent
 
 
 GuardedCredentials = Annotated[Credentials, Depends(_guarded_credentials, scope="function")]
-"""As the API's. The form is read before the limits are taken from, so that a form they refuse can be shown again."""
+"""As the API's."""
 
 
 @page.router.get(page.path)

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from app.catalogue.model import Model
 from app.console.dependencies import LoggedInSession, form
 from app.console.forms import UNSENT, EmptyForm, FormState
+from app.console.pages.keys import limits_of_new_keys
 from app.console.rendering import Page
 from app.console.session import ConsoleSession
 from app.core.schemas import Text
@@ -19,7 +20,7 @@ from app.features.admission import Admission
 from app.features.dependencies import services_of
 from app.features.generate.schemas import GenerationCreate
 from app.features.keys import service as keys
-from app.features.keys.dependencies import KeysMax, limit_created_keys
+from app.features.keys.dependencies import KeysMax
 from app.generations.spec import Caller, Delivered
 from app.providers import Size
 from app.web.pagination import PAGE_SIZE_MAX
@@ -117,10 +118,11 @@ async def generate(sent: SentForm, session: LoggedInSession, admission: FormAdmi
 
 @page.router.post(f"{page.path}/first-key")
 async def create_first_key(
-    _sent: Annotated[EmptyForm, form(EmptyForm, _render)], session: LoggedInSession, keys_max: KeysMax
+    _sent: Annotated[EmptyForm, form(EmptyForm, _render, limits=limits_of_new_keys)],
+    session: LoggedInSession,
+    keys_max: KeysMax,
 ) -> HTMLResponse:
     """Create a key, show it in this response only, and select it in the form."""
-    await limit_created_keys(session.request, account_id=session.user.account_id)
     async with session.transaction() as database:
         key = await keys.create(database, user=session.user, name=_FIRST_KEY, environment="live", keys_max=keys_max)
     return await _render(session, FormState({"key_id": key.id}), new_key=key)

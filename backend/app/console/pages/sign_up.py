@@ -1,5 +1,7 @@
 """Sign up: a new account, logged in."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, Response
@@ -11,7 +13,13 @@ from app.console.pages import playground
 from app.console.rendering import Page
 from app.console.session import ConsoleSession
 from app.features.auth import sessions
-from app.features.auth.dependencies import CurrentAccounts, CurrentAttempt, limit_sign_ups, limit_sign_ups_of
+from app.features.auth.dependencies import (
+    CurrentAccounts,
+    CurrentAttempt,
+    SignInAttempt,
+    limit_sign_ups,
+    limit_sign_ups_of,
+)
 from app.features.auth.schemas import Credentials
 
 page = Page("/sign-up", template="sign_up.html")
@@ -21,16 +29,21 @@ async def _render(session: ConsoleSession, form_state: FormState) -> HTMLRespons
     return session.render(page.template, form=form_state)
 
 
+@asynccontextmanager
+async def _limits(session: ConsoleSession) -> AsyncIterator[None]:
+    await limit_sign_ups(SignInAttempt.of(session.request))
+    yield
+
+
 async def _new_credentials(
-    attempt: CurrentAttempt, sent: Annotated[Credentials, form(Credentials, _render)]
+    attempt: CurrentAttempt, sent: Annotated[Credentials, form(Credentials, _render, limits=_limits)]
 ) -> Credentials:
-    await limit_sign_ups(attempt)
     await limit_sign_ups_of(attempt, email=sent.email)
     return sent
 
 
 NewCredentials = Annotated[Credentials, Depends(_new_credentials)]
-"""As the API's. The form is read before the limits are taken from, so that a form they refuse can be shown again."""
+"""As the API's."""
 
 
 @page.router.get(page.path)

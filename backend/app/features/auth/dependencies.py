@@ -52,9 +52,13 @@ class SignInAttempt:
     services: Services
     origin: Origin
 
+    @classmethod
+    def of(cls, request: Request) -> "SignInAttempt":
+        return cls(request, services_of(request), origin_of(request))
+
 
 async def _attempt(request: Request) -> SignInAttempt:
-    return SignInAttempt(request, services_of(request), origin_of(request))
+    return SignInAttempt.of(request)
 
 
 CurrentAttempt = Annotated[SignInAttempt, Depends(_attempt)]
@@ -127,10 +131,14 @@ async def count_failed_login(attempt: SignInAttempt, *, email: str) -> AsyncIter
             raise
 
 
+limited_logins = asynccontextmanager(limit_logins)
+"""`limit_logins` for an `async with`."""
+
+
 @asynccontextmanager
 async def limited_login(attempt: SignInAttempt, *, email: str) -> AsyncIterator[None]:
     """All limits on the check of a password: those of `limit_logins`, then those of `count_failed_login`."""
-    async with asynccontextmanager(limit_logins)(attempt), count_failed_login(attempt, email=email):
+    async with limited_logins(attempt), count_failed_login(attempt, email=email):
         yield
 
 
