@@ -182,11 +182,11 @@ def _passfile(given: Mapping[str, str]) -> str | None:
         path = Path(named or os.environ.get("PGPASSFILE") or Path.home() / ".pgpass")
         lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
     except UnicodeDecodeError:
-        lines = [":"]
+        lines = ["not UTF-8"]
     except (OSError, RuntimeError):  # the driver does without it
         return named
-    entries = [line.strip().replace(r"\\", "") for line in lines if not line.strip().startswith("#")]
-    if any(entry and len(_COLON.findall(entry)) < _PASSFILE_COLONS for entry in entries):
+    entries = [line.strip().replace(r"\\", "") for line in lines]  # a backslash that is escaped escapes no colon
+    if any(each and each[0] != "#" and len(_COLON.findall(each)) < _PASSFILE_COLONS for each in entries):
         raise DatabaseUrlError("has no password, and a line in the passfile is not host:port:database:user:password")
     return named
 

@@ -15,7 +15,10 @@ import pytest
 from app import migrations
 from app.core.database_connection import Session, connect
 from app.core.database_url import parse_database_url
+from app.core.db import create_engine
 from app.core.embedded import embedded_postgres
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from tests.conftest import Start
 from tests.core.database_ways import Way
 from tests.harness import PASSWORD, Account, Key, generate, sign_up, until_waited_for
@@ -87,7 +90,8 @@ async def test_a_frozen_postgresql_delays_no_request_for_long_and_is_used_again_
 
 async def test_a_statement_that_is_late_or_cancelled_drops_its_connection(database_url: str) -> None:
     for seconds, cancelled_after, error in ((0.1, None, TimeoutError), (None, 0.1, asyncio.CancelledError)):
-        session = Session(settings={"timezone": "UTC"}, answer_seconds=seconds)
+        # Without a deadline of ours, the server's own ends the statement, with another error.
+        session = Session(settings={"statement_timeout": "20s"}, answer_seconds=seconds)
         connection = await connect(parse_database_url(database_url), session)
         sleeping = asyncio.create_task(connection.execute("select pg_sleep(600)"))
         if cancelled_after:
@@ -112,6 +116,19 @@ async def test_a_connection_that_cannot_be_set_up_is_dropped(
     with pytest.raises(asyncpg.UndefinedObjectError):
         await connect(parse_database_url(database_url), Session(settings={"no_such_setting": "1"}))
     assert [each.is_closed() for each in made] == [True]
+
+
+async def test_a_connection_that_is_used_for_too_long_is_dropped_and_the_next_use_has_another(
+    database_url: str,
+) -> None:
+    engine = create_engine(database_url, pool_size=1, use_seconds_max=0.2)
+    with pytest.raises(DBAPIError) as raised:
+        async with engine.connect() as connection:
+            await connection.execute(text("select pg_sleep(600)"))
+    assert raised.value.connection_invalidated  # the deadline of the statement alone comes later, and keeps it
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("select 1")) == 1
+    await engine.dispose()
 
 
 @asynccontextmanager
