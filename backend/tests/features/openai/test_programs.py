@@ -9,7 +9,7 @@ from io import BytesIO
 import asyncpg
 import httpx2
 import pytest
-from app.generations.spec import MODEL
+from app.catalogue.configured import DEFAULT_MODEL as MODEL
 from PIL import Image
 from tests.conftest import Start
 from tests.features.usage.recorded import total
