@@ -15,18 +15,6 @@ ONCE = {"Idempotency-Key": "once"}
 LONG = "An elephant, then " * 2000  # 36,000 characters
 UNKNOWN = "no-such-model"
 
-PENDING = {
-    *("model gpt-image-1", "model gpt-image-1-mini", "model dall-e-2", "model dall-e-3", "options of gpt-image-1"),
-    *("unknown model", "prompt of 5,000 characters", "prompt of 36,000 characters"),
-    *("list of models", "one model", "one unknown model"),
-    *("stream", "stream with two partial images", "stream through a provider"),
-    *("LangChain for JavaScript: nothing but a prompt", "LangChain for JavaScript: model nano-banana"),
-    *("LangChain for JavaScript: through a provider", "LangChain for JavaScript: n=2"),
-    *("LangChain for JavaScript: size 1536x1024", "LangChain for JavaScript: response_format b64_json"),
-    *("LangChain for JavaScript: provider that fails", "LangChain for JavaScript: provider that refuses"),
-}
-"""Calls that do not work yet, of all clients or of the one that is named."""
-
 
 @dataclass(frozen=True)
 class Images:
@@ -230,8 +218,3 @@ CLIENTS = [
     Client("LangChain for JavaScript", "@langchain/openai", "node", "langchain_wrapper.mjs", _LANGCHAIN_JS),
 ]
 CASES = [(client, call) for client in CLIENTS for call in client.calls]
-
-
-def is_pending(client: Client, call: Call) -> bool:
-    """Whether the call does not work yet."""
-    return not PENDING.isdisjoint({call.name, f"{client.name}: {call.name}"})

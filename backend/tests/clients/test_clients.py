@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.clients.calls import CASES, Call, Client, Images, Models, Refused, Streamed, is_pending
+from tests.clients.calls import CASES, Call, Client, Images, Models, Refused, Streamed
 from tests.clients.conftest import Ask, Platform
 from tests.clients.report import Results
 from tests.harness import Account, Key
@@ -18,15 +18,11 @@ Answer = dict[str, Any]
 WRONG = "nb_test_wrong"
 
 _FAULTS = {"": [], "fails": [gemini.failed(500, "INTERNAL")], "refuses": [gemini.blocked_prompt("SAFETY")]}
-_PENDING = pytest.mark.xfail(reason="the platform does not have this yet", strict=True)
 
 
 @pytest.mark.parametrize(
     ("client", "call"),
-    [
-        pytest.param(client, call, id=f"{client.name}: {call.name}", marks=[_PENDING] * is_pending(client, call))
-        for client, call in CASES
-    ],
+    [pytest.param(client, call, id=f"{client.name}: {call.name}") for client, call in CASES],
 )
 async def test_the_user_of_a_client_gets(
     platform: Platform, ask: Ask, results: Results, client: Client, call: Call

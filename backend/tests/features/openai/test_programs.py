@@ -18,15 +18,6 @@ from tests.harness import JSON, Account, Key
 ROUTE = "/v1/images/generations"
 PROMPT = {"prompt": "A cute banana"}
 
-PENDING = {
-    *("Open WebUI, untouched", "Open WebUI, double slash", "Open WebUI, gpt-image-1"),
-    *("LibreChat", "LobeHub, gpt-image-1", "LobeHub, dall-e-3", "Cherry Studio, gpt-image-1"),
-    *("n8n, version 1", "n8n, version 2.2"),
-    *("list of models with a wrong key", "variation", "unknown path"),
-    *("/v1/models", f"/v1/models/{MODEL}", "preflight"),
-}
-"""Requests that the platform does not answer as it must yet."""
-
 
 @dataclass(frozen=True)
 class Sent:
@@ -50,10 +41,6 @@ class Refused:
     code: str
     has_file: bool = False
     has_key: bool = True
-
-
-def _waiting(name: str) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.xfail(reason="the platform does not have this yet", strict=True)] * (name in PENDING)
 
 
 _BYTES = {"response_format": "b64_json"}
@@ -93,7 +80,7 @@ async def key(account: Account) -> Key:
     return await account.create_key()
 
 
-@pytest.mark.parametrize("sent", [pytest.param(each, id=each.program, marks=_waiting(each.program)) for each in SENT])
+@pytest.mark.parametrize("sent", [pytest.param(each, id=each.program) for each in SENT])
 async def test_the_program_finds_its_image_where_it_looks_for_it(
     client: httpx2.AsyncClient, database: asyncpg.Connection, key: Key, sent: Sent
 ) -> None:
@@ -109,7 +96,7 @@ async def test_the_program_finds_its_image_where_it_looks_for_it(
     assert await total(database, key) == 1
 
 
-@pytest.mark.parametrize("refused", [pytest.param(each, id=each.name, marks=_waiting(each.name)) for each in REFUSED])
+@pytest.mark.parametrize("refused", [pytest.param(each, id=each.name) for each in REFUSED])
 async def test_what_is_not_there_is_refused_in_the_envelope(
     client: httpx2.AsyncClient, key: Key, refused: Refused
 ) -> None:
@@ -122,9 +109,7 @@ async def test_what_is_not_there_is_refused_in_the_envelope(
     assert error["message"]
 
 
-@pytest.mark.parametrize(
-    "path", [pytest.param(path, marks=_waiting(path)) for path in ("/v1/models", f"/v1/models/{MODEL}")]
-)
+@pytest.mark.parametrize("path", ["/v1/models", f"/v1/models/{MODEL}"])
 async def test_a_picker_of_models_finds_ours(client: httpx2.AsyncClient, key: Key, path: str) -> None:
     answer = await client.get(path, headers=key.headers)
     assert answer.status_code == 200
@@ -132,7 +117,7 @@ async def test_a_picker_of_models_finds_ours(client: httpx2.AsyncClient, key: Ke
     assert (model["object"], type(model["created"]), type(model["owned_by"])) == ("model", int, str)
 
 
-@pytest.mark.parametrize("origin", [pytest.param("https://chat.example.com", marks=_waiting("preflight"))])
+@pytest.mark.parametrize("origin", ["https://chat.example.com"])
 async def test_a_page_may_call_where_the_operator_allows_its_origin(start: Start, origin: str) -> None:
     client = await start(cors_origins=origin)
     headers = "authorization,content-type,x-stainless-retry-count"
