@@ -5,10 +5,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from app.catalogue.breaker import Breaker
-from app.catalogue.model import Catalogue, Model, Route
+from app.catalogue.model import Catalogue, Model, ModelNotFound, Route
 from app.catalogue.routing import OpenRoute, Plan
 from app.core.egress import Egress
-from app.core.errors import Invalid
+from app.core.errors import Invalid, UnsupportedParameter
 from app.core.fair_queue import FairPool
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
@@ -22,6 +22,9 @@ from app.providers.stub.rehearsal import RehearsalProvider
 from app.providers.upstream import Bounds, SharedUpstream, Upstream
 
 _PLANS_MAX = 10_000
+
+REFUSALS = (ModelNotFound, Invalid, UnsupportedParameter)
+"""What `OpenCatalogue.plan` raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,8 @@ class OpenCatalogue:
     _plans: dict[tuple[Asked, KeyEnvironment], Plan] = field(default_factory=dict)
 
     def plan(self, asked: Asked, environment: KeyEnvironment) -> Plan:
-        """What a request of such a key comes to. Raises ModelNotFound, and Invalid for what no route can draw, with a
-        list of what there is.
+        """What a request of such a key comes to. Raises ModelNotFound, Invalid for what no route can draw, with a
+        list of what there is, and UnsupportedParameter for a background.
         """
         plan = self._plans.get((asked, environment))
         if plan is None:
@@ -75,12 +78,10 @@ class OpenCatalogue:
             and (not model.prices.qualities or "quality" in each.route.capabilities)
             and (asked.background != "transparent" or "transparent" in each.route.capabilities)
         ]
+        if not routes and asked.background == "transparent":
+            raise UnsupportedParameter("background", "This model draws no transparent images; use auto or opaque")
         if not routes:
-            raise (
-                _refused("background", ["auto", "opaque"])
-                if asked.background == "transparent"
-                else _refused("size", [str(each) for each in model.sizes])
-            )
+            raise _refused("size", [str(each) for each in model.sizes])
         if environment == "test":
             return Plan(model, size, quality, [self._stub_route], 0)
         return Plan(model, size, quality, routes, model.prices.of(size, quality) or 0)

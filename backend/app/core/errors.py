@@ -2,6 +2,7 @@
 
     ApiError
       InvalidRequest    400  the HTTP or the JSON cannot be read
+        UnsupportedParameter what it asks for cannot be honoured
       Unauthorized      401  no credential, or one that is not valid
       NotFound          404  it does not exist, or belongs to another account
       MethodNotAllowed  405
@@ -68,6 +69,15 @@ class ApiError(Exception):
 class InvalidRequest(ApiError):
     status, title, code = 400, "Bad Request", "invalid_request"
     detail = "The request could not be read"
+
+
+class UnsupportedParameter(InvalidRequest):
+    code, detail = "unsupported_parameter", "This parameter cannot be honoured; leave it out"
+
+    def __init__(self, parameter: str | None = None, detail: str | None = None) -> None:
+        """`parameter` is its name where that is a known one: any other may be anything that the client sent."""
+        super().__init__(detail)
+        self.parameter = parameter
 
 
 class Unauthorized(ApiError):

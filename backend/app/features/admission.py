@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from fastapi import Depends, Request
 
-from app.catalogue.model import ModelNotFound
+from app.catalogue.opened import REFUSALS
 from app.catalogue.routing import Plan
 from app.core.errors import Invalid, InvalidRequest, Unavailable
 from app.features.dependencies import generations_of, generations_with_urls_of, services_of
@@ -92,7 +92,7 @@ class Admission:
         """
         try:
             return self._services.generations.catalogue.plan(spec.asked, self._caller.environment)
-        except (ModelNotFound, Invalid):
+        except REFUSALS:
             return None
 
     async def take_further(self, images: int) -> None:

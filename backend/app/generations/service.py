@@ -2,8 +2,7 @@
 
 from typing import NamedTuple
 
-from app.catalogue.model import ModelNotFound
-from app.core.errors import Invalid
+from app.catalogue.opened import REFUSALS
 from app.generations import accept, replay, run
 from app.generations.collaborators import Generations
 from app.generations.spec import Caller, Delivered, GenerationSpec
@@ -42,7 +41,7 @@ async def generate(
     claim = accept.claim_of(caller, spec, route=route, idempotency_key=idempotency_key)
     try:
         plan = generations.catalogue.plan(spec.asked, caller.environment)
-    except (ModelNotFound, Invalid):
+    except REFUSALS:
         if claim is None or (recorded := await replay.find(generations, claim)) is None:
             raise
         return await replay.delivered(generations, spec, recorded)

@@ -7,7 +7,7 @@ from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.core.byte_budget import ByteShare
-from app.core.errors import ApiError, Unavailable, headers_of
+from app.core.errors import ApiError, Unavailable, UnsupportedParameter, headers_of
 from app.features.admission import CurrentAdmission
 from app.features.dependencies import CurrentServices
 from app.features.openai import service
@@ -77,7 +77,7 @@ async def answer_problem(request: Request, error: ApiError) -> Response:
 
 def problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
     """As every route's, in OpenAI's format."""
-    documented = openapi.problems(service.UnsupportedParameter, *errors)
+    documented = openapi.problems(UnsupportedParameter, *errors)
     return {status: {**each, "content": _ERROR} for status, each in documented.items()}
 
 

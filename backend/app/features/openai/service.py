@@ -4,16 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from app.catalogue.model import Catalogue, ModelNotFound, answer_kind
-from app.core.errors import ApiError, InvalidRequest
+from app.core.errors import ApiError, UnsupportedParameter
 from app.generations.spec import GenerationSpec, ImageError
-
-
-class UnsupportedParameter(InvalidRequest):
-    code, detail = "unsupported_parameter", "This parameter cannot be honoured; leave it out"
-
-    def __init__(self, parameter: str | None = None, detail: str | None = None) -> None:
-        super().__init__(detail)
-        self.parameter = parameter
 
 
 def with_answer_kind(spec: GenerationSpec, catalogue: Catalogue, *, asked: str | None) -> GenerationSpec:

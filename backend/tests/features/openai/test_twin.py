@@ -44,7 +44,7 @@ def param(answer: httpx2.Response) -> str | None:
     [
         ({"style": "blurred"}, "validation_error", "style"),
         ({"quality": "ultra"}, "validation_error", "quality"),
-        ({"background": "transparent"}, "validation_error", "background"),
+        ({"background": "transparent"}, "unsupported_parameter", "background"),
         ({"moderation": "none"}, "validation_error", "moderation"),
         ({"output_compression": 101}, "validation_error", "output_compression"),
         ({"partial_images": 4}, "validation_error", "partial_images"),
