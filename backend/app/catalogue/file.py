@@ -1,29 +1,21 @@
-"""The file of models: its grammar, and the catalogue that it describes."""
+"""The file of models: what is wrong with it, line by line, and the catalogue that it describes."""
 
-import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import SecretStr, ValidationError
 
-from app.catalogue.model import CAPABILITIES, AnswerKind, Catalogue, Model, ProviderName, Route
+from app.catalogue.grammar import FileTable, ModelTable, RouteTable
+from app.catalogue.model import Catalogue, Model, Route
 from app.catalogue.places import Path, line_of
-from app.catalogue.prices import FREE, Prices, read_amount, read_prices, size_class
-from app.core.image_settings import DEFAULT_BASE_URLS, checked_base_url
+from app.catalogue.prices import Prices, read_amount, size_class
+from app.core.image_settings import DEFAULT_BASE_URLS
 from app.providers import Size
-from app.providers.gemini import GEMINI_SIZES, Frame, parse_frames
-from app.providers.openai import OPENAI_SIZES, parse_sizes
 from app.providers.stub import SIDE_MAX, SIDE_MIN
 
-REFERENCES_MAX = 16
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}", re.ASCII)
-_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,99}", re.ASCII)
 _SIZES_OF_STUB = Size(SIDE_MIN, SIDE_MIN), Size(SIDE_MAX, SIDE_MAX)
-_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
-_REFERENCES = re.compile(r"references:(\d{1,2})", re.ASCII)
 _TYPE_IN_WORDS = {
     "string_type": "must be a text in quotes",
     "int_type": "must be a whole number",
@@ -53,7 +45,7 @@ def read_catalogue(text: str, *, find_secret: FindSecret, calls_max: int) -> Cat
     Raises FileMistakes.
     """
     try:
-        written = _File.model_validate(tomllib.loads(text))
+        written = FileTable.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise FileMistakes([f"it is no TOML: {error}"]) from None
     except ValidationError as error:
@@ -66,111 +58,6 @@ def read_catalogue(text: str, *, find_secret: FindSecret, calls_max: int) -> Cat
     return catalogue.made()
 
 
-def _checked(pattern: re.Pattern[str], reason: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not pattern.fullmatch(value):
-            raise ValueError(reason)
-        return value
-
-    return AfterValidator(check)
-
-
-def _prices(value: Any) -> Prices:
-    is_table = isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
-    if not (isinstance(value, str) or is_table):
-        raise ValueError('must be a decimal in quotes, such as "0.05", or a table of them')
-    return read_prices(value)
-
-
-_Name = Annotated[str, _checked(_NAME, "must be 1 to 100 letters, digits and . _ : / -, a letter or digit first")]
-_Variable = Annotated[str, _checked(_VARIABLE, "must be the name of a variable, such as GEMINI_API_KEY")]
-_Prices = Annotated[Any, AfterValidator(_prices)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
-
-
-class _Route(_Table):
-    provider: ProviderName
-    name: _Name | None = None
-    model: Annotated[str, Field(max_length=200)] = ""
-    order: Annotated[int, Field(ge=1, le=100)] = 1
-    weight: Annotated[int, Field(ge=1, le=1000)] = 1
-    base_url: Annotated[str, AfterValidator(checked_base_url)] | None = None
-    api_version: str = "v1beta"
-    key: _Variable | None = None
-    headers: dict[str, _Variable] = Field(default_factory=dict)
-    query: dict[str, str] = Field(default_factory=dict)
-    cost: _Prices = FREE
-    sizes: Any = None
-    capabilities: list[str] = Field(default_factory=list)
-    timeout_seconds: Annotated[float, Field(gt=0, le=600, strict=False)] | None = None
-    calls_max: Annotated[int, Field(ge=1, le=100_000)] | None = None
-
-    @model_validator(mode="after")
-    def _has_what_its_provider_needs(self) -> "_Route":
-        if self.provider == "stub":
-            for name in ("base_url", "key", "headers", "query", "sizes", "capabilities", "timeout_seconds"):
-                if name in self.model_fields_set:
-                    raise ValueError(f"has {name}, but the stub takes none")
-            return self
-        if not self.model:
-            raise ValueError("needs model, the name that the provider knows it by")
-        if self.provider == "gemini" and self.key is None:
-            raise ValueError("needs key, the name of the variable that holds it")
-        if self.provider == "gemini" and (self.headers or self.query):
-            raise ValueError("has headers or a query, which Gemini takes none of")
-        for each in self.capabilities:
-            references = _REFERENCES.fullmatch(each)
-            if each not in CAPABILITIES and not (references and 1 <= int(references[1]) <= REFERENCES_MAX):
-                known = ", ".join(CAPABILITIES)
-                raise ValueError(f"has a capability that there is not; there are {known} and references:1 to 16")
-        return self
-
-    @property
-    def frames(self) -> Mapping[Size, Frame]:
-        """Of Gemini. Raises ValueError."""
-        if self.provider != "gemini":
-            return {}
-        if self.sizes is None:
-            return parse_frames(GEMINI_SIZES)
-        if not isinstance(self.sizes, dict) or not self.sizes:
-            raise ValueError('must be a table such as { "1536x1024" = "3:2/1K" }')
-        return parse_frames(",".join(f"{size}={frame}" for size, frame in self.sizes.items()))
-
-    @property
-    def all_sizes(self) -> list[Size]:
-        """Raises ValueError."""
-        if self.provider == "gemini":
-            return list(self.frames)
-        if self.provider == "stub":
-            return []
-        if self.sizes is None:
-            return parse_sizes(OPENAI_SIZES)
-        if not isinstance(self.sizes, list) or not self.sizes or not all(isinstance(each, str) for each in self.sizes):
-            raise ValueError('must be a list such as ["1024x1024", "1536x1024"]')
-        return parse_sizes(",".join(self.sizes))
-
-
-class _Model(_Table):
-    title: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    aliases: list[_Name] = Field(default_factory=list)
-    answers: AnswerKind = "url"
-    price: _Prices = FREE
-    input_price: str = "0"
-    may_pay_twice: bool = False
-    on_refusal: Literal["fail", "next"] = "fail"
-    routes: Annotated[list[_Route], Field(min_length=1, max_length=20)]
-
-
-class _File(_Table):
-    default: str | None = None
-    currency: Annotated[str, _checked(_CURRENCY, "must be three capital letters, such as USD")] | None = None
-    strict_names: bool = False
-    models: Annotated[dict[_Name, _Model], Field(min_length=1, max_length=1000)]
-
-
 Mistakes = Iterator[tuple[Path, str]]
 
 
@@ -178,7 +65,7 @@ Mistakes = Iterator[tuple[Path, str]]
 class _Reading:
     """A file whose fields are well formed: what is wrong among them, and the catalogue."""
 
-    file: _File
+    file: FileTable
     find_secret: FindSecret
     calls_max: int
 
@@ -211,7 +98,7 @@ class _Reading:
                 if owner != name or alias in models:
                     yield ("models", name, "aliases"), f"holds {alias}, which is a name of {owner} already"
 
-    def _mistakes_of_routes(self, name: str, model: _Model) -> Mistakes:
+    def _mistakes_of_routes(self, name: str, model: ModelTable) -> Mistakes:
         names: set[str] = set()
         if len({route.provider == "stub" for route in model.routes}) > 1:
             yield ("models", name, "routes"), "mixes the stub with providers: what it draws is no stand-in for theirs"
@@ -232,7 +119,7 @@ class _Reading:
                     except LookupError as error:
                         yield (*path, field), f"names {variable}, {error.args[0]}"
 
-    def _mistakes_of_prices(self, name: str, model: _Model) -> Mistakes:
+    def _mistakes_of_prices(self, name: str, model: ModelTable) -> Mistakes:
         path = "models", name
         try:
             read_amount(model.input_price)
@@ -254,7 +141,7 @@ class _Reading:
             elif missing := _missing(route.cost, route.sizes, made.prices.qualities or ["auto"]):
                 yield (*path, "routes", number, "cost"), f"has no amount for {missing}, which can be asked for"
 
-    def _model(self, name: str, model: _Model) -> Model:
+    def _model(self, name: str, model: ModelTable) -> Model:
         return Model(
             name=name,
             title=model.title or name,
@@ -267,7 +154,7 @@ class _Reading:
             refused_goes_on=model.on_refusal == "next",
         )
 
-    def _route(self, model: str, number: int, route: _Route) -> Route:
+    def _route(self, model: str, number: int, route: RouteTable) -> Route:
         return Route(
             name=route.name or f"{model}/{number}",
             provider=route.provider,

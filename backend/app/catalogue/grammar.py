@@ -1,0 +1,134 @@
+"""The grammar of a file of models: which tables and fields there are, and what each may hold by itself."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from app.catalogue.model import CAPABILITIES, AnswerKind, ProviderName
+from app.catalogue.prices import FREE, Prices, read_prices
+from app.core.image_settings import checked_base_url
+from app.providers import Size
+from app.providers.gemini import GEMINI_SIZES, Frame, parse_frames
+from app.providers.openai import OPENAI_SIZES, parse_sizes
+
+REFERENCES_MAX = 16
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}", re.ASCII)
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,99}", re.ASCII)
+_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
+_REFERENCES = re.compile(r"references:(\d{1,2})", re.ASCII)
+
+
+def _checked(pattern: re.Pattern[str], reason: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(reason)
+        return value
+
+    return AfterValidator(check)
+
+
+def _prices(value: Any) -> Prices:
+    is_table = isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+    if not (isinstance(value, str) or is_table):
+        raise ValueError('must be a decimal in quotes, such as "0.05", or a table of them')
+    return read_prices(value)
+
+
+_Name = Annotated[str, _checked(_NAME, "must be 1 to 100 letters, digits and . _ : / -, a letter or digit first")]
+_Variable = Annotated[str, _checked(_VARIABLE, "must be the name of a variable, such as GEMINI_API_KEY")]
+_Prices = Annotated[Any, AfterValidator(_prices)]
+
+
+class _Table(BaseModel):
+    """A table of the file. A field that it does not have is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class RouteTable(_Table):
+    """`[[models.NAME.routes]]`. Secrets are named by their variables."""
+
+    provider: ProviderName
+    name: _Name | None = None
+    model: Annotated[str, Field(max_length=200)] = ""
+    order: Annotated[int, Field(ge=1, le=100)] = 1
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+    base_url: Annotated[str, AfterValidator(checked_base_url)] | None = None
+    api_version: str = "v1beta"
+    key: _Variable | None = None
+    headers: dict[str, _Variable] = Field(default_factory=dict)
+    query: dict[str, str] = Field(default_factory=dict)
+    cost: _Prices = FREE
+    sizes: Any = None
+    capabilities: list[str] = Field(default_factory=list)
+    timeout_seconds: Annotated[float, Field(gt=0, le=600, strict=False)] | None = None
+    calls_max: Annotated[int, Field(ge=1, le=100_000)] | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_provider_needs(self) -> "RouteTable":
+        if self.provider == "stub":
+            for name in ("base_url", "key", "headers", "query", "sizes", "capabilities", "timeout_seconds"):
+                if name in self.model_fields_set:
+                    raise ValueError(f"has {name}, but the stub takes none")
+            return self
+        if not self.model:
+            raise ValueError("needs model, the name that the provider knows it by")
+        if self.provider == "gemini" and self.key is None:
+            raise ValueError("needs key, the name of the variable that holds it")
+        if self.provider == "gemini" and (self.headers or self.query):
+            raise ValueError("has headers or a query, which Gemini takes none of")
+        for each in self.capabilities:
+            references = _REFERENCES.fullmatch(each)
+            if each not in CAPABILITIES and not (references and 1 <= int(references[1]) <= REFERENCES_MAX):
+                known = ", ".join(CAPABILITIES)
+                raise ValueError(f"has a capability that there is not; there are {known} and references:1 to 16")
+        return self
+
+    @property
+    def frames(self) -> Mapping[Size, Frame]:
+        """Of Gemini. Raises ValueError."""
+        if self.provider != "gemini":
+            return {}
+        if self.sizes is None:
+            return parse_frames(GEMINI_SIZES)
+        if not isinstance(self.sizes, dict) or not self.sizes:
+            raise ValueError('must be a table such as { "1536x1024" = "3:2/1K" }')
+        return parse_frames(",".join(f"{size}={frame}" for size, frame in self.sizes.items()))
+
+    @property
+    def all_sizes(self) -> list[Size]:
+        """Raises ValueError."""
+        if self.provider == "gemini":
+            return list(self.frames)
+        if self.provider == "stub":
+            return []
+        if self.sizes is None:
+            return parse_sizes(OPENAI_SIZES)
+        if not isinstance(self.sizes, list) or not self.sizes or not all(isinstance(each, str) for each in self.sizes):
+            raise ValueError('must be a list such as ["1024x1024", "1536x1024"]')
+        return parse_sizes(",".join(self.sizes))
+
+
+class ModelTable(_Table):
+    """`[models.NAME]`."""
+
+    title: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    aliases: list[_Name] = Field(default_factory=list)
+    answers: AnswerKind = "url"
+    price: _Prices = FREE
+    input_price: str = "0"
+    may_pay_twice: bool = False
+    on_refusal: Literal["fail", "next"] = "fail"
+    routes: Annotated[list[RouteTable], Field(min_length=1, max_length=20)]
+
+
+class FileTable(_Table):
+    """The whole file."""
+
+    default: str | None = None
+    currency: Annotated[str, _checked(_CURRENCY, "must be three capital letters, such as USD")] | None = None
+    strict_names: bool = False
+    models: Annotated[dict[_Name, ModelTable], Field(min_length=1, max_length=1000)]
