@@ -174,6 +174,7 @@ async def _generations(
             drawing=pools.drawing,
             decoding=pools.decoding,
             store=store,
+            metrics=metrics,
             drawn=DrawnImages(),
             thumbnail_calls=SharedCalls(),
             thumbnail_turns=FairQueue(slots=_SCALED_AT_A_TIME, waiting_max=settings.drawing_queue_max),

@@ -134,8 +134,8 @@ async def open_catalogue(
             for model in catalogue
         }
         test, rehearsal = (
-            _open_route(Route(name="test", provider="stub"), provider, metrics)
-            for provider in (stub, RehearsalProvider(stub))
+            _open_route(Route(name=name, provider="stub"), provider, metrics)
+            for name, provider in (("test", stub), ("rehearsal", RehearsalProvider(stub)))
         )
         yield OpenCatalogue(catalogue, routes, stub, test, rehearsal)
 

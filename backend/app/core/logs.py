@@ -102,14 +102,19 @@ def write_pending_lines() -> None:
             handler.drain()
 
 
-def log_request(request_id: str, *, method: str, route: str, status: int, seconds: float) -> None:
-    """Logs one answered request. structlog would be slower, and no value here needs escaping."""
+def log_request(
+    request_id: str, *, method: str, route: str, status: int, seconds: float, model: str | None = None
+) -> None:
+    """Logs one answered request, and the model that drew for it, if one did. structlog would be slower, and no value
+    here needs escaping.
+    """
     if not logging.root.isEnabledFor(logging.INFO):
         return
+    of_model = f'"model": "{model}", ' if model else ""
     line = (
         f'{{"timestamp": "{_now()}", "level": "info", "event": "request", "logger": "nanobanana", '
         f'"method": "{method}", "route": "{route}", "status": {status}, '
-        f'"ms": {seconds * 1000:.2f}, "request_id": "{request_id}"}}\n'
+        f'"ms": {seconds * 1000:.2f}, {of_model}"request_id": "{request_id}"}}\n'
     )
     for handler in logging.root.handlers:
         if isinstance(handler, JSONLines):

@@ -54,6 +54,10 @@ class Metrics:
             "Requests for an image at a route of the catalogue, by how they ended.",
             ["route", "result"],
         )
+        self._images = self._counter(
+            "images", "Images that were asked for, by how they ended.", ["model", "route", "outcome"]
+        )
+        self._images_by_labels: dict[tuple[str, str, str], Counter] = {}
         self._routes_open = Gauge(
             "routes_open",
             "Processes whose breaker of a route is open.",
@@ -62,6 +66,16 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+
+    def count_images(self, model: str, route: str, outcome: str, number: int = 1) -> None:
+        """Counts images that ended. `route` is empty where none was needed or tried; `outcome` is `delivered`, or the
+        code of an error.
+        """
+        labels = model, route, outcome
+        counter = self._images_by_labels.get(labels)
+        if counter is None:  # finding it by its labels takes longer than counting
+            counter = self._images_by_labels[labels] = self._images.labels(*labels)
+        counter.inc(number)
 
     def set_route_state(self, route: str, state: str) -> None:
         """Records whether this process tries other routes before this one: `open` or `closed`."""

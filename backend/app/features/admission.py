@@ -138,6 +138,7 @@ class Admission:
             except OutcomeUnknown as error:
                 error.is_worth_repeating = key is not None  # without a key, a repeat could be a second generation
                 raise
+            request_state(self._request.scope)["model"] = delivered.model
             if delivered.is_replay:
                 add_response_headers(self._request, {b"idempotent-replayed": b"true"})
             return delivered

@@ -9,6 +9,7 @@ from app.core.clock import DatabaseClock
 from app.core.db import SessionMaker
 from app.core.fair_queue import FairPool, FairQueue
 from app.core.images import ImageFormat
+from app.core.metrics import Metrics
 from app.core.pool import BoundedPool, CancelScope
 from app.core.shared_calls import SharedCalls
 from app.generations.drawn import DrawnImages
@@ -34,6 +35,7 @@ class Generations:
     drawing: FairPool
     decoding: BoundedPool
     store: MonitoredStore
+    metrics: Metrics
     drawn: DrawnImages
     thumbnail_calls: SharedCalls[bytes]
     """The thumbnails of stored images that are being made, by name."""

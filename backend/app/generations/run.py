@@ -45,7 +45,10 @@ async def draw_and_record(generations: Generations, plan: Plan, record: PendingR
         request = DrawRequest(spec.prompt, plan.size, model=plan.model.name)
         async with generations.cancelled_on_disconnect():
             contents = [await draw_by_stub(generations, request, record.format, deadline=deadline)] * spec.count
-    return Made(await generations.ledger.record(record), contents)
+    recorded = await generations.ledger.record(record)
+    if not recorded.is_replay:
+        generations.metrics.count_images(record.model, "", "delivered", spec.count)
+    return Made(recorded, contents)
 
 
 async def record_and_draw(

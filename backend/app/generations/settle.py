@@ -17,7 +17,7 @@ async def deliver(generations: Generations, record: PendingRecord, ends: Mapping
     are forgotten. Raises what `Ledger.settle` raises.
     """
     try:
-        await generations.ledger.settle(PendingSettlement(record, ends))
+        await _settle(generations, record, ends)
     except LeaseLostError:
         await _forget_images(generations, record)
         # With an idempotency key, a later call gets what the request that took over delivers; without, nothing did.
@@ -35,9 +35,15 @@ async def fail(generations: Generations, record: PendingRecord, ends: Mapping[st
     be done, it is swept when its lease is over.
     """
     try:
-        await generations.ledger.settle(PendingSettlement(record, ends))
+        await _settle(generations, record, ends)
     except (Unavailable, LeaseLostError):
         logger.warning("generation_not_given_up", exc_info=True)
+
+
+async def _settle(generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd]) -> None:
+    await generations.ledger.settle(PendingSettlement(record, ends))
+    for end in ends.values():
+        generations.metrics.count_images(record.model, end.route or "", end.error or "delivered")
 
 
 async def _forget_images(generations: Generations, record: PendingRecord) -> None:

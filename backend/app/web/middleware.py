@@ -73,7 +73,14 @@ class RequestMiddleware:
                 self._guard.free_slots += 1
             status = ResponseTimeout.status if state.get("has_timed_out") else status
             seconds = time.perf_counter() - started
-            log_request(request_id, method=_method(scope), route=_route(scope), status=status, seconds=seconds)
+            log_request(
+                request_id,
+                method=_method(scope),
+                route=_route(scope),
+                status=status,
+                seconds=seconds,
+                model=state.get("model"),
+            )
 
 
 class RequestChecks:

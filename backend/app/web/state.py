@@ -74,6 +74,8 @@ class RequestState(TypedDict, total=False):
     """The `X-Request-Id` of the response. RequestMiddleware sets it, before anything else is called."""
     response_headers: dict[bytes, bytes]
     """Headers, named in lower case, that RequestMiddleware adds to the response, whether a success or an error."""
+    model: str
+    """The model that drew for the request, for its line in the log."""
     console_request: object
     """What the console knows of the request so far: `console.state.state_of`."""
 

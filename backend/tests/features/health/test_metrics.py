@@ -1,6 +1,8 @@
 """Metrics: for clients with the token, in Prometheus' format, without secrets or identifiers."""
 
+import re
 import socket
+from io import StringIO
 
 import httpx2
 import pytest
@@ -19,6 +21,7 @@ COUNTERS = {
     "log_lines_dropped",
     "sweeps_stopped",
     "provider_tries",
+    "images",
 }
 
 
@@ -55,7 +58,7 @@ async def test_metrics_have_prometheus_format_and_start_at_zero(start: Start) ->
     assert answer.headers["content-type"].startswith("text/plain; version=")
     counted = read(answer.text)
     assert set(counted) == {f"nanobanana_{name}" for name in COUNTERS}
-    for labelled in ("limit_refusals", "provider_tries"):
+    for labelled in ("limit_refusals", "provider_tries", "images"):
         assert counted.pop(f"nanobanana_{labelled}") == {}
     assert {count for counter in counted.values() for count in counter.values()} == {0}
 
@@ -85,6 +88,19 @@ async def test_every_refusal_is_counted_under_the_limit_that_refused(start: Star
         ("account", "enforce"): 1,
         ("unknown-key-ip", "enforce"): 4,
     }
+
+
+async def test_images_are_counted_by_model_and_outcome_and_the_log_names_the_model(start: Start, log: StringIO) -> None:
+    client = await start(metrics_token=METRICS_TOKEN)
+    key = await (await sign_up(client)).create_key(environment="test")
+    for prompt in ("A cute banana", "test:refuse"):
+        await client.post("/v1/generate", json={"prompt": prompt}, headers=key.headers)
+    counted = re.findall(r"nanobanana_images_total\{(.+)\} (\S+)", await scrape(client))
+    assert {tuple(sorted(labels.split(","))): number for labels, number in counted} == {
+        ('model="nano-banana"', 'outcome="delivered"', 'route=""'): "1.0",
+        ('model="nano-banana"', 'outcome="content_policy_violation"', 'route="rehearsal"'): "1.0",
+    }
+    assert '"model": "nano-banana"' in log.getvalue()
 
 
 async def test_metrics_hold_no_secret_and_no_identifier(start: Start) -> None:
