@@ -17,6 +17,7 @@ from tests.test_cli import nanobanana, nanobanana_in_here
 COUNT = """
     insert into usage select key_id, (delivered_at at time zone 'UTC')::date, count(*) from generations group by 1, 2
 """
+COUNTED = "nano-banana: images counted"
 MOVE_TO_YESTERDAY = """
     update generations set delivered_at = delivered_at - interval '1 day' where key_id = $1
     returning (delivered_at at time zone 'UTC')::date::text
@@ -103,13 +104,15 @@ async def test_a_counter_that_was_changed_is_reported_with_its_key_and_day(
 ) -> None:
     key_id, day = used.keys[0].id, await used.day()
     await used.database.execute("update usage set pictures = $2 where key_id = $1", key_id, counted)
-    await used.check_differences(tmp_path, 1, f"{day} {key_id}: counted {counted}, recorded 3")
+    await used.check_differences(tmp_path, 1, f"{day} {key_id} {COUNTED} {counted}, recorded 3")
 
 
 async def test_missing_counters_are_reported_with_their_keys_and_day(used: Used, tmp_path: Path) -> None:
     day = await used.day()
     await used.database.execute("delete from usage")
-    lines = [f"{day} {key.id}: counted 0, recorded {pictures}" for key, pictures in zip(used.keys, (3, 2), strict=True)]
+    lines = [
+        f"{day} {key.id} {COUNTED} 0, recorded {pictures}" for key, pictures in zip(used.keys, (3, 2), strict=True)
+    ]
     await used.check_differences(tmp_path, 1, *lines)
 
 
@@ -117,7 +120,7 @@ async def test_a_counter_without_recorded_generations_is_reported(used: Used, tm
     key_id = used.keys[1].id
     insert = "insert into usage select $1, max(day) - 2, 7 from usage returning day::text"
     day = await used.database.fetchval(insert, key_id)
-    await used.check_differences(tmp_path, 3, f"{day} {key_id}: counted 7, recorded 0")
+    await used.check_differences(tmp_path, 3, f"{day} {key_id} {COUNTED} 7, recorded 0")
 
 
 async def test_a_generation_that_was_removed_or_moved_to_another_day_is_reported(used: Used, tmp_path: Path) -> None:
@@ -127,8 +130,13 @@ async def test_a_generation_that_was_removed_or_moved_to_another_day_is_reported
     await used.check_differences(
         tmp_path,
         2,
-        f"{yesterday} {second.id}: counted 0, recorded 2",
-        *sorted([f"{day} {first.id}: counted 3, recorded 2", f"{day} {second.id}: counted 2, recorded 0"]),
+        f"{yesterday} {second.id} {COUNTED} 0, recorded 2",
+        *sorted(
+            [
+                f"{day} {first.id} {COUNTED} 3, recorded 2",
+                f"{day} {second.id} {COUNTED} 2, recorded 0",
+            ]
+        ),
     )
 
 
@@ -142,7 +150,7 @@ async def test_ids_that_begin_with_the_time_of_a_wrong_clock_make_no_difference(
     await used.database.execute(rename, first.id, time_prefix("gen", at))
     await used.check_differences(tmp_path, 1)
     await used.database.execute(REMOVE_ONE, first.id)
-    await used.check_differences(tmp_path, 1, f"{day} {first.id}: counted 3, recorded 2")
+    await used.check_differences(tmp_path, 1, f"{day} {first.id} {COUNTED} 3, recorded 2")
 
 
 async def test_days_are_compared_as_utc_days(used: Used, tmp_path: Path) -> None:

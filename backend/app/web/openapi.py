@@ -1,7 +1,7 @@
 """The OpenAPI document, with the request bodies and the errors that FastAPI does not know of."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -76,6 +76,30 @@ def problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
         if error not in by_status[error.status]:
             by_status[error.status].append(error)
     return {status: _problem(of_status) for status, of_status in sorted(by_status.items())}
+
+
+def openai_problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
+    """The same of a route whose errors are in OpenAI's format."""
+    return {status: {**each, "content": _OPENAI_ERROR} for status, each in problems(*errors).items()}
+
+
+_TEXT = {"type": "string"}
+_TEXT_OR_NULL = {"type": ["string", "null"]}
+_OPENAI_ERROR: Mapping[str, Any] = {
+    "application/json": {
+        "schema": {
+            "type": "object",
+            "required": ["error"],
+            "properties": {
+                "error": {
+                    "type": "object",
+                    "required": ["message", "type", "param", "code"],
+                    "properties": {"message": _TEXT, "type": _TEXT, "param": _TEXT_OR_NULL, "code": _TEXT},
+                }
+            },
+        }
+    }
+}
 
 
 _OF_EVERY_ROUTE: Sequence[type[ApiError]] = (

@@ -68,7 +68,7 @@ async def key(account: Account) -> Key:
 async def ask(browser: Browser, method: str, path: str, key: Key, header: tuple[str, str]) -> tuple[int, bool]:
     """The status, and whether the answer has an ETag."""
     sent = [(header[0].encode(), header[1].encode("latin-1"))]
-    if path.startswith("/v1/generations"):
+    if path.startswith(("/v1/generations", "/v1/models")):
         sent += [(name.encode(), value.encode()) for name, value in key.headers.items()]
     answer = await browser.client.request(method, path, headers=sent)
     assert "set-cookie" not in answer.headers

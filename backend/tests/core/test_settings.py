@@ -239,6 +239,7 @@ EXAMPLES = {
     "egress_proxy": "http://proxy.example.com:3128",
     "database_direct_url": "postgresql://localhost/d",
     "s3_allow_http": "true",
+    "strict_model_names": "true",
     "s3_endpoint": "https://s3.example.com",
     **{name: "7/day" for name in LimitSettings.model_fields if "_limit_" in name and name != "generate_limit_mode"},
 }

@@ -12,7 +12,7 @@ APP, LOCAL, OTHER = "https://app.example", "http://localhost:3000", "https://evi
 BANANA = b'{"prompt": "A cute banana", "size": "64x64"}'
 READABLE = (
     "x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
-    "x-ratelimit-reset-requests, ratelimit, ratelimit-policy, idempotent-replayed, link, etag, content-range"
+    "x-ratelimit-reset-requests, ratelimit, ratelimit-policy, idempotent-replayed, link, etag, content-range, x-model"
 )
 STATUSES = [200, 200, 200, 200, 206, 304, 401, 429, 404, 405, 413, 415, 422, 431]
 

@@ -29,7 +29,7 @@ def routes(settings: Settings) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for context in iter_route_contexts(create_app(settings).routes):
         path = context.path or ""
-        concrete = re.sub(r"\{\w+\}", "gen_28fm63cjp43w44255s68", path)
+        concrete = re.sub(r"\{\w+(:path)?\}", "gen_28fm63cjp43w44255s68", path)
         if context.methods:
             found.setdefault(concrete, set()).update(context.methods)
         else:
@@ -42,7 +42,7 @@ async def operations(client: httpx2.AsyncClient) -> dict[Route, dict[str, Any]]:
     """Every operation of the OpenAPI document, by method and path, with values for the parameters."""
     document = (await client.get("/openapi.json")).json()
     return {
-        (method.upper(), re.sub(r"\{\w+\}", "gen_28fm63cjp43w44255s68", path)): operation
+        (method.upper(), re.sub(r"\{\w+(:path)?\}", "gen_28fm63cjp43w44255s68", path)): operation
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     }

@@ -3,12 +3,12 @@
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.catalogue.model import ModelNotFound
-from app.core.errors import ConcurrencyLimited, RateLimited
+from app.core.errors import ConcurrencyLimited, RateLimited, UnsupportedParameter
 from app.features.admission import IDEMPOTENCY_KEY, CurrentAdmission
 from app.features.dependencies import generations_of
 from app.features.keys.dependencies import bearer
 from app.features.openai.answers import images_answer
-from app.features.openai.dependencies import Admitted, AnswerMemory, problems
+from app.features.openai.dependencies import Admitted, AnswerMemory
 from app.features.openai.schemas import Images
 from app.features.openai.streaming import stream_answer
 from app.generations.errors import (
@@ -20,7 +20,7 @@ from app.generations.errors import (
 )
 from app.providers import PROVIDER_PROBLEMS
 from app.web.headers import add_response_headers
-from app.web.openapi import BODY_PROBLEMS
+from app.web.openapi import BODY_PROBLEMS, openai_problems
 
 ROUTE = "/v1/images/generations"
 BODY_BYTES_MAX = 256 * 1024
@@ -39,18 +39,22 @@ router = APIRouter(tags=["OpenAI"])
     response_model=Images,
     dependencies=[Depends(bearer)],
     response_model_exclude_none=True,
-    responses=problems(
-        InvalidApiKey,
-        RateLimited,
-        ConcurrencyLimited,
-        IdempotencyKeyReused,
-        IdempotencyKeyInUse,
-        ImageDeleted,
-        OutcomeUnknown,
-        ModelNotFound,
-        *PROVIDER_PROBLEMS,
-        *BODY_PROBLEMS,
-    ),
+    responses={
+        200: {"content": {"text/event-stream": {}}, "description": "The pictures; with `stream`, events."},
+        **openai_problems(
+            UnsupportedParameter,
+            InvalidApiKey,
+            RateLimited,
+            ConcurrencyLimited,
+            IdempotencyKeyReused,
+            IdempotencyKeyInUse,
+            ImageDeleted,
+            OutcomeUnknown,
+            ModelNotFound,
+            *PROVIDER_PROBLEMS,
+            *BODY_PROBLEMS,
+        ),
+    },
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
 async def create_images(

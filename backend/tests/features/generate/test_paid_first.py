@@ -65,9 +65,9 @@ async def test_conversion_has_the_threads_of_the_provider_that_drew(
 ) -> None:
     threads: list[str] = []
 
-    def convert(image: Image, image_format: ImageFormat) -> Image:
+    def convert(image: Image, image_format: ImageFormat, compression: int | None) -> Image:
         threads.append(threading.current_thread().name.rpartition("_")[0])
-        return decode.convert(image, image_format)
+        return decode.convert(image, image_format, compression)
 
     monkeypatch.setattr("app.generations.collaborators.convert", convert)
     async with painted(start) as there:

@@ -34,7 +34,7 @@ async def test_keys_of_the_console_take_from_the_same_limit(start: Start) -> Non
     keys, playground = await browser.open("/keys"), await browser.open("/playground")
     assert (await browser.submit(keys, "/keys", name="a key", environment="live")).status == 200
     again = await browser.submit(keys, "/keys", name="another key", environment="live")
-    assert (again.status, again.form("/keys").values["name"]) == (429, "another key")
+    assert again.status == 429
     assert (await browser.submit(playground, "/playground/first-key")).status == 429
 
 
