@@ -7,7 +7,7 @@ from app.core.errors import ConcurrencyLimited, RateLimited
 from app.features.admission import IDEMPOTENCY_KEY, CurrentAdmission
 from app.features.dependencies import generations_of
 from app.features.keys.dependencies import bearer
-from app.features.openai.answers import images_answer
+from app.features.openai.answers import MODEL_HEADER, images_answer
 from app.features.openai.dependencies import Admitted, AnswerMemory, problems
 from app.features.openai.schemas import Images
 from app.features.openai.streaming import stream_answer
@@ -25,8 +25,6 @@ from app.web.openapi import BODY_PROBLEMS
 ROUTE = "/v1/images/generations"
 BODY_BYTES_MAX = 256 * 1024
 """32,000 characters of any kind, and what else a request holds."""
-MODEL_HEADER = b"x-model"
-"""Names the model that drew, whichever alias was asked for."""
 
 NOT_OFFERED = {"/v1/images/variations": "Variations of an image are not offered here; make one from a prompt"}
 """What OpenAI's clients ask for by these paths, with the sentence of the 404."""
@@ -39,18 +37,21 @@ router = APIRouter(tags=["OpenAI"])
     response_model=Images,
     dependencies=[Depends(bearer)],
     response_model_exclude_none=True,
-    responses=problems(
-        InvalidApiKey,
-        RateLimited,
-        ConcurrencyLimited,
-        IdempotencyKeyReused,
-        IdempotencyKeyInUse,
-        ImageDeleted,
-        OutcomeUnknown,
-        ModelNotFound,
-        *PROVIDER_PROBLEMS,
-        *BODY_PROBLEMS,
-    ),
+    responses={
+        200: {"content": {"text/event-stream": {}}, "description": "Images, or with `stream` events."},
+        **problems(
+            InvalidApiKey,
+            RateLimited,
+            ConcurrencyLimited,
+            IdempotencyKeyReused,
+            IdempotencyKeyInUse,
+            ImageDeleted,
+            OutcomeUnknown,
+            ModelNotFound,
+            *PROVIDER_PROBLEMS,
+            *BODY_PROBLEMS,
+        ),
+    },
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
 async def create_images(
