@@ -27,6 +27,16 @@ from app.web.body import JSONBody
 from app.web.error_responses import PROBLEM_MEDIA_TYPE
 
 _REF = "#/components/schemas/{model}"
+_OPENAI_ERROR = {
+    "type": "object",
+    "required": ["message", "type", "param", "code"],
+    "properties": {
+        "message": {"type": "string"},
+        "type": {"type": "string"},
+        "param": {"type": ["string", "null"]},
+        "code": {"type": "string"},
+    },
+}
 _PROBLEM = {
     "title": "Problem",
     "description": "An error, as RFC 9457 describes it.",
@@ -40,15 +50,8 @@ _PROBLEM = {
         "code": {"type": "string", "description": "What went wrong, for a program. Stable."},
         "request_id": {"type": "string", "description": "Names this request in the operator's log."},
         "error": {
-            "type": "object",
+            **_OPENAI_ERROR,
             "description": "The same as OpenAI writes it, for clients that read nothing else (below /v1 only).",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": "string"},
-            },
         },
         "errors": {
             "type": "array",
@@ -75,6 +78,13 @@ def problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
         if error not in by_status[error.status]:
             by_status[error.status].append(error)
     return {status: _problem(of_status) for status, of_status in sorted(by_status.items())}
+
+
+def openai_problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
+    """The same of a route that answers errors in OpenAI's format."""
+    schema = {"type": "object", "required": ["error"], "properties": {"error": _OPENAI_ERROR}}
+    content = {"application/json": {"schema": schema}}
+    return {status: {**each, "content": content} for status, each in problems(*errors).items()}
 
 
 _OF_EVERY_ROUTE: Sequence[type[ApiError]] = (

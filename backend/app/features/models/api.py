@@ -3,18 +3,19 @@
 from fastapi import APIRouter
 
 from app.catalogue.model import Catalogue, Model, ModelNotFound
+from app.core.errors import RateLimited
 from app.features.dependencies import CurrentGenerations
 from app.features.keys.dependencies import Caller
 from app.features.models.schemas import ModelList, ModelPublic
 from app.generations.errors import InvalidApiKey
-from app.web.openapi import problems
+from app.web.openapi import openai_problems
 
 PATHS = "/v1/models(/.*)?"
 
 router = APIRouter(prefix="/v1", tags=["Models"])
 
 
-@router.get("/models", responses=problems(InvalidApiKey))
+@router.get("/models", responses=openai_problems(InvalidApiKey, RateLimited))
 async def list_models(_caller: Caller, generations: CurrentGenerations) -> ModelList:
     """List the models, with their sizes, qualities and prices. Test keys see the same."""
     catalogue = generations.catalogue.catalogue
@@ -22,7 +23,7 @@ async def list_models(_caller: Caller, generations: CurrentGenerations) -> Model
     return ModelList(data=[_public(catalogue, each) for each in models])
 
 
-@router.get("/models/{model_id:path}", responses=problems(InvalidApiKey, ModelNotFound))
+@router.get("/models/{model_id:path}", responses=openai_problems(InvalidApiKey, RateLimited, ModelNotFound))
 async def get_model(_caller: Caller, model_id: str, generations: CurrentGenerations) -> ModelPublic:
     """Show one model, by its name or an alias."""
     catalogue = generations.catalogue.catalogue

@@ -8,8 +8,9 @@ from app.features.admission import IDEMPOTENCY_KEY, CurrentAdmission
 from app.features.dependencies import generations_of
 from app.features.keys.dependencies import bearer
 from app.features.openai.answers import MODEL_HEADER, images_answer
-from app.features.openai.dependencies import Admitted, AnswerMemory, problems
+from app.features.openai.dependencies import Admitted, AnswerMemory
 from app.features.openai.schemas import Images
+from app.features.openai.service import UnsupportedParameter
 from app.features.openai.streaming import stream_answer
 from app.generations.errors import (
     IdempotencyKeyInUse,
@@ -20,7 +21,7 @@ from app.generations.errors import (
 )
 from app.providers import PROVIDER_PROBLEMS
 from app.web.headers import add_response_headers
-from app.web.openapi import BODY_PROBLEMS
+from app.web.openapi import BODY_PROBLEMS, openai_problems
 
 ROUTE = "/v1/images/generations"
 BODY_BYTES_MAX = 256 * 1024
@@ -39,7 +40,8 @@ router = APIRouter(tags=["OpenAI"])
     response_model_exclude_none=True,
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "Images, or with `stream` events."},
-        **problems(
+        **openai_problems(
+            UnsupportedParameter,
             InvalidApiKey,
             RateLimited,
             ConcurrencyLimited,

@@ -1,7 +1,7 @@
 """What the twin's route depends on: an admitted request, and errors in OpenAI's format."""
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any, NamedTuple
+from collections.abc import AsyncIterator
+from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
@@ -14,7 +14,6 @@ from app.features.openai import service
 from app.features.openai.answers import SENDING_BYTES
 from app.features.openai.schemas import ImageGenerate
 from app.generations.spec import GenerationSpec
-from app.web import openapi
 from app.web.body import json_body
 from app.web.error_responses import problem_response
 
@@ -73,28 +72,3 @@ async def answer_problem(request: Request, error: ApiError) -> Response:
     clients of OpenAI's API ask for paths that there are not here, and show nothing else.
     """
     return await problem_response(request, error, more=service.error_body(error))
-
-
-def problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
-    """As every route's, in OpenAI's format."""
-    documented = openapi.problems(service.UnsupportedParameter, *errors)
-    return {status: {**each, "content": _ERROR} for status, each in documented.items()}
-
-
-_TEXT = {"type": "string"}
-_TEXT_OR_NULL = {"type": ["string", "null"]}
-_ERROR: Mapping[str, Any] = {
-    "application/json": {
-        "schema": {
-            "type": "object",
-            "required": ["error"],
-            "properties": {
-                "error": {
-                    "type": "object",
-                    "required": ["message", "type", "param", "code"],
-                    "properties": {"message": _TEXT, "type": _TEXT, "param": _TEXT_OR_NULL, "code": _TEXT},
-                }
-            },
-        }
-    }
-}
