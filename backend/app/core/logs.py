@@ -151,6 +151,8 @@ def _describe_exception(repeats: Repeats, _logger: object, _method: str, event: 
 
 
 def _exception_of(exc_info: object) -> BaseException | None:
+    if exc_info is True:
+        return sys.exc_info()[1]
     exception = exc_info[1] if isinstance(exc_info, tuple) else exc_info
     return exception if isinstance(exception, BaseException) else None
 

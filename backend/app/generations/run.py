@@ -34,13 +34,15 @@ class Made(NamedTuple):
     """Those of the images that were drawn now and failed."""
 
 
-async def draw_and_record(generations: Generations, plan: Plan, record: PendingRecord, spec: GenerationSpec) -> Made:
+async def draw_and_record(
+    generations: Generations, plan: Plan, record: PendingRecord, spec: GenerationSpec, *, as_bytes: bool
+) -> Made:
     """The request, delivered, by a provider whose images are a function of what is recorded.
 
     Where their bytes are wanted they are drawn first: what cannot be drawn, or has lost its client, does not count.
     """
     contents: Contents = ()
-    if spec.as_bytes:
+    if as_bytes:
         deadline = asyncio.get_running_loop().time() + generations.lifetime.drawing_seconds
         request = DrawRequest(spec.prompt, plan.size, model=plan.model.name)
         async with generations.cancelled_on_disconnect():

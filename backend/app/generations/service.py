@@ -38,7 +38,8 @@ async def generate(
     catalogue has changed since. Raises what `OpenCatalogue.plan` raises, ImageDeleted for a replay whose image was
     deleted, and what `Ledger.record` and `Provider.draw` raise.
     """
-    claim = accept.claim_of(caller, spec, route=route, idempotency_key=idempotency_key)
+    default_model = generations.catalogue.catalogue.default
+    claim = accept.claim_of(caller, spec, route=route, idempotency_key=idempotency_key, default_model=default_model)
     try:
         plan = generations.catalogue.plan(spec.asked, caller.environment)
     except REFUSALS:
@@ -49,7 +50,7 @@ async def generate(
         plan = generations.catalogue.rehearsed(plan)
     record = accept.new_record(caller, spec, plan, claim=claim, now=generations.clock())
     if plan.is_free:
-        made = await run.draw_and_record(generations, plan, record, spec)
+        made = await run.draw_and_record(generations, plan, record, spec, as_bytes=spec.as_bytes or watch is not None)
     else:
         plan = plan.in_turn(record.id if claim is None else claim.scope.hex())
         request = DrawRequest(

@@ -1,7 +1,7 @@
 """The OpenAPI document, with the request bodies and the errors that FastAPI does not know of."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -28,6 +28,16 @@ from app.web.body import JSONBody
 from app.web.error_responses import PROBLEM_MEDIA_TYPE
 
 _REF = "#/components/schemas/{model}"
+_OPENAI_ERROR = {
+    "type": "object",
+    "required": ["message", "type", "param", "code"],
+    "properties": {
+        "message": {"type": "string"},
+        "type": {"type": "string"},
+        "param": {"type": ["string", "null"]},
+        "code": {"type": "string"},
+    },
+}
 _PROBLEM = {
     "title": "Problem",
     "description": "An error, as RFC 9457 describes it.",
@@ -41,15 +51,8 @@ _PROBLEM = {
         "code": {"type": "string", "description": "What went wrong, for a program. Stable."},
         "request_id": {"type": "string", "description": "Names this request in the operator's log."},
         "error": {
-            "type": "object",
+            **_OPENAI_ERROR,
             "description": "The same as OpenAI writes it, for clients that read nothing else (below /v1 only).",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": "string"},
-            },
         },
         "errors": {
             "type": "array",
@@ -79,27 +82,10 @@ def problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
 
 
 def openai_problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
-    """The same of a route whose errors are in OpenAI's format."""
-    return {status: {**each, "content": _OPENAI_ERROR} for status, each in problems(*errors).items()}
-
-
-_TEXT = {"type": "string"}
-_TEXT_OR_NULL = {"type": ["string", "null"]}
-_OPENAI_ERROR: Mapping[str, Any] = {
-    "application/json": {
-        "schema": {
-            "type": "object",
-            "required": ["error"],
-            "properties": {
-                "error": {
-                    "type": "object",
-                    "required": ["message", "type", "param", "code"],
-                    "properties": {"message": _TEXT, "type": _TEXT, "param": _TEXT_OR_NULL, "code": _TEXT},
-                }
-            },
-        }
-    }
-}
+    """The same of a route that answers errors in OpenAI's format."""
+    schema = {"type": "object", "required": ["error"], "properties": {"error": _OPENAI_ERROR}}
+    content = {"application/json": {"schema": schema}}
+    return {status: {**each, "content": content} for status, each in problems(*errors).items()}
 
 
 _OF_EVERY_ROUTE: Sequence[type[ApiError]] = (

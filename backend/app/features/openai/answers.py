@@ -19,6 +19,9 @@ from app.storage import Stored, stored_bytes
 SENDING_BYTES = 1024 * 1024
 """What an answer in base64 has in memory while it is sent: a piece that is read, and two that are encoded."""
 
+MODEL_HEADER = b"x-model"
+"""Names the model that drew, whichever alias was asked for."""
+
 _PIECE_BYTES = 3 * 96 * 1024  # a multiple of 3 has no padding
 _WAIT_SECONDS = 10
 _PLACE = "*"  # stands for an image in the JSON, and nowhere else in it

@@ -7,7 +7,7 @@ from app.core.errors import ConcurrencyLimited, RateLimited, UnsupportedParamete
 from app.features.admission import IDEMPOTENCY_KEY, CurrentAdmission
 from app.features.dependencies import generations_of
 from app.features.keys.dependencies import bearer
-from app.features.openai.answers import images_answer
+from app.features.openai.answers import MODEL_HEADER, images_answer
 from app.features.openai.dependencies import Admitted, AnswerMemory
 from app.features.openai.schemas import Images
 from app.features.openai.streaming import stream_answer
@@ -25,8 +25,6 @@ from app.web.openapi import BODY_PROBLEMS, openai_problems
 ROUTE = "/v1/images/generations"
 BODY_BYTES_MAX = 256 * 1024
 """32,000 characters of any kind, and what else a request holds."""
-MODEL_HEADER = b"x-model"
-"""Names the model that drew, whichever alias was asked for."""
 
 NOT_OFFERED = {"/v1/images/variations": "Variations of an image are not offered here; make one from a prompt"}
 """What OpenAI's clients ask for by these paths, with the sentence of the 404."""
@@ -40,7 +38,7 @@ router = APIRouter(tags=["OpenAI"])
     dependencies=[Depends(bearer)],
     response_model_exclude_none=True,
     responses={
-        200: {"content": {"text/event-stream": {}}, "description": "The pictures; with `stream`, events."},
+        200: {"content": {"text/event-stream": {}}, "description": "Images, or with `stream` events."},
         **openai_problems(
             UnsupportedParameter,
             InvalidApiKey,

@@ -47,7 +47,7 @@ async def _answer_memory(
     plan = admission.plan(spec)
     is_free = plan is None or plan.is_free
     with (services.free_answer_memory if is_free else services.paid_answer_memory).share() as memory:
-        if spec.as_bytes and plan is not None and plan.is_free:
+        if (spec.as_bytes or admitted.partials is not None) and plan is not None and plan.is_free:
             # An image of the stub has about a byte a pixel at most, and all images of a request are the same bytes.
             needed = SENDING_BYTES + plan.size.width * plan.size.height
             if not memory.hold(needed):

@@ -21,7 +21,7 @@ def with_answer_kind(spec: GenerationSpec, catalogue: Catalogue, *, asked: str |
 
 
 def check_honoured(parameter: str | None) -> None:
-    """Raises UnsupportedParameter where there is one that cannot be honoured. Its name is told if we know it too."""
+    """Raises UnsupportedParameter where there is one that cannot be honoured. It is named if we know the name too."""
     if parameter is not None:
         raise UnsupportedParameter(parameter or None, None if parameter else "There is a parameter that nobody knows")
 

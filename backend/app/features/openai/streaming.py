@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pybase64
@@ -16,15 +17,16 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.core.byte_budget import ByteShare
-from app.core.errors import ApiError, as_api_error
+from app.core.errors import ApiError, InternalError, as_api_error
 from app.core.logs import logger
 from app.features.admission import Admission
 from app.features.dependencies import services_of
 from app.features.openai import service
-from app.features.openai.answers import base64_of, opened_images
+from app.features.openai.answers import MODEL_HEADER, base64_of, opened_images
 from app.generations.collaborators import Generations
 from app.generations.service import Watch
 from app.generations.spec import Delivered, GenerationSpec
+from app.web.headers import add_response_headers
 from app.web.state import request_state
 
 KEEP_ALIVE_SECONDS = 15
@@ -32,7 +34,7 @@ KEEP_ALIVE_SECONDS = 15
 
 _COMMENT = b": keep-alive\n\n"
 _PLACE = "*"
-_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second is for nginx
+_HEADERS = {"X-Accel-Buffering": "no"}  # for nginx, which would keep events back
 _USAGE = {
     **dict.fromkeys(("input_tokens", "output_tokens", "total_tokens"), 0),
     "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
@@ -44,8 +46,8 @@ async def stream_answer(
 ) -> Response:
     """The events of the request, from the first on: nothing is answered before there is one, or 15 seconds have passed.
 
-    Raises what `Admission.generate` raises until then; a later error is an event of its own. Images are read from the
-    store as fast as the client reads. Of sketches only the latest is kept for a client that reads slowly.
+    Raises what `Admission.generate` raises until then; a later error is an event of its own. What was paid is read from
+    the store as fast as the client reads. Of sketches only the latest is kept for a client that reads slowly.
     """
     services = services_of(request)
     sketches = _Sketches(spec)
@@ -55,7 +57,8 @@ async def stream_answer(
     async def generate() -> Delivered:
         try:
             watch = Watch(partials if spec.count == 1 else 0, sketches.put)
-            return await admission.generate(spec, route=route, watch=watch)
+            with _as_api_errors():
+                return await admission.generate(spec, route=route, watch=watch)
         finally:
             give_back()
             admission.release()
@@ -63,8 +66,12 @@ async def stream_answer(
     generating = services.detached.start(generate())
     await sketches.wait_beside(generating)
     if generating.done() and not sketches.is_waiting:
-        generating.result()  # raises what an ordinary response can still say
-    events = _events(services.generations, generating, sketches, memory)
+        model = generating.result().model  # raises what an ordinary response can still say
+    else:
+        plan = admission.plan(spec)
+        model = plan.model.name if plan else ""
+    add_response_headers(request, {MODEL_HEADER: model.encode()})
+    events = _events(services.generations, generating, sketches, spec, memory)
     return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)
 
 
@@ -103,25 +110,25 @@ class _Sketches:
 
 
 async def _events(
-    generations: Generations, generating: asyncio.Task[Delivered], sketches: _Sketches, memory: ByteShare
+    generations: Generations,
+    generating: asyncio.Task[Delivered],
+    sketches: _Sketches,
+    spec: GenerationSpec,
+    memory: ByteShare,
 ) -> AsyncIterator[bytes]:
     while sketches.is_waiting or not generating.done():
-        if sketches.is_waiting:
-            yield sketches.take()
-            continue
+        yield sketches.take() or _COMMENT
         await sketches.wait_beside(generating)
-        if not generating.done() and not sketches.is_waiting:
-            yield _COMMENT
     try:
+        delivered = generating.result()
+        contents, delivered = list(delivered.contents), delivered._replace(contents=())
         with _as_api_errors():
-            delivered = generating.result()
-            contents, delivered = list(delivered.contents), delivered._replace(contents=())
             images = await opened_images(generations, delivered, contents, memory)
     except ApiError as error:
         yield _error_event(service.error_body(error))
         return
     while images:
-        before, after = _completed(delivered).split(_PLACE.encode())
+        before, after = _completed(spec, delivered).split(_PLACE.encode())
         yield before
         async for piece in base64_of(images.popleft().chunks):  # each image is forgotten when it is written
             yield piece
@@ -132,18 +139,23 @@ async def _events(
 
 @contextmanager
 def _as_api_errors() -> Iterator[None]:
-    """Turns any error into one that has a body, and logs it: the request's own line in the log says 200."""
+    """Turns any error into one that has a body. Logs those of 500 and above: of a stream that has begun, the request's
+    own line in the log says 200, and nobody may be there any more to be told.
+    """
     try:
         yield
     except Exception as raised:
-        logger.warning("stream_failed", exc_info=True)
-        raise as_api_error(raised) from raised
+        error = as_api_error(raised)
+        if error.status >= InternalError.status:
+            paid = error.may_have_been_paid
+            logger.error("stream_failed", code=error.code, may_have_been_paid=paid, exc_info=True)
+        raise error from raised
 
 
-def _completed(delivered: Delivered) -> bytes:
-    spec = GenerationSpec(delivered.prompt, delivered.size, delivered.format, quality=delivered.quality)
+def _completed(spec: GenerationSpec, delivered: Delivered) -> bytes:
+    made = replace(spec, size=delivered.size, format=delivered.format, quality=delivered.quality)
     at = int(delivered.created_at.timestamp())
-    return _event("image_generation.completed", spec, b64_json=_PLACE, created_at=at, usage=_USAGE)
+    return _event("image_generation.completed", made, b64_json=_PLACE, created_at=at, usage=_USAGE)
 
 
 def _event(name: str, spec: GenerationSpec, **members: Any) -> bytes:

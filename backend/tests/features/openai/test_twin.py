@@ -197,8 +197,9 @@ async def test_bytes_are_those_behind_the_url_and_a_replay_has_them_too(start: S
         assert {base64.b64decode(each["b64_json"]) for each in first.json()["data"]} == shown
 
 
+@pytest.mark.parametrize("body", [{"response_format": "b64_json"}, {"stream": True}], ids=str)
 async def test_bytes_that_cannot_be_drawn_are_not_counted(
-    start: Start, database: asyncpg.Connection, free: threading.Event, monkeypatch: pytest.MonkeyPatch
+    start: Start, database: asyncpg.Connection, free: threading.Event, monkeypatch: pytest.MonkeyPatch, body: JSON
 ) -> None:
     def held(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
         free.wait()
@@ -207,7 +208,7 @@ async def test_bytes_that_cannot_be_drawn_are_not_counted(
     monkeypatch.setattr("app.providers.stub.draw_png", held)
     client = await start(drawing_queue_max=1)
     key = await (await sign_up(client)).create_key()
-    calls = [asyncio.create_task(ask(client, key, {"response_format": "b64_json"})) for _ in range(20)]
+    calls = [asyncio.create_task(ask(client, key, body)) for _ in range(20)]
     await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
     free.set()
     told = Counter(answer.status_code for answer in await asyncio.gather(*calls))
