@@ -111,7 +111,7 @@ def test_names_in_env_that_the_file_of_models_names_are_accepted_and_without_it_
     for line in ("BANANA_KEY=a secret\n", "BANANA_KEY_FILE=key\n"):
         models_file(WITH_KEY, line)(checkout, tmp_path)
         done = nanobanana_in_here(tmp_path, "models", "check")
-        assert (done.stdout, done.returncode) == ("ok: 1 models, 1 routes, banana by default.\n", 0)
+        assert (done.stdout, done.returncode) == ("ok: models: 1, routes: 1, default: banana\n", 0)
         done = nanobanana_in_here(tmp_path, "models", "check", MODELS_FILE="")
         name = line.partition("=")[0]
         sentence = f"{name} is set in .env, but is no setting; `nanobanana settings` lists them all."
