@@ -101,7 +101,8 @@ class Deployment:
 
 @pytest.fixture
 async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
-    google, endpoint = (kind(api_key=SECRETS["ENDPOINT_KEY"]) for kind in (GeminiStandIn, OpenAIStandIn))
+    key = SECRETS["ENDPOINT_KEY"]
+    google, endpoint = GeminiStandIn(api_key=key), OpenAIStandIn(api_key=key)
     async with AsyncExitStack() as stack:
         urls = [await stack.enter_async_context(serving(each.answer)) for each in (google, endpoint)]
         text = MODELS.format(google=urls[0], endpoint=urls[1], openai_model=OPENAI_MODEL, gemini_model=GEMINI_MODEL)
