@@ -105,6 +105,7 @@ class RouteCheck:
 async def check_routes(settings: Settings) -> Sequence[RouteCheck]:
     """Tries every route of every model, some at a time. Raises ConfigurationError for wrong settings."""
     catalogue = catalogue_of(settings)
+    names = _names_of_settings(settings)
     turns = asyncio.Semaphore(_ROUTES_AT_A_TIME)
 
     async def check(model: str, opened: OpenRoute) -> RouteCheck:
@@ -112,7 +113,7 @@ async def check_routes(settings: Settings) -> Sequence[RouteCheck]:
             try:
                 return RouteCheck(model, opened.route, await opened.provider.check())
             except ProviderUnavailable as error:
-                return RouteCheck(model, opened.route, failure=error.sentence)
+                return RouteCheck(model, opened.route, failure=error.sentence.format(**names))
 
     pool = FairPool(threads=1, queue_max=1, name="check")
     try:
@@ -121,6 +122,14 @@ async def check_routes(settings: Settings) -> Sequence[RouteCheck]:
             return await asyncio.gather(*checks)
     finally:
         pool.close()
+
+
+def _names_of_settings(settings: Settings) -> Mapping[str, str]:
+    """How an operator calls the key, the model and the address that a check finds fault with."""
+    if settings.models_file is not None:
+        return {name: f"its {name}" for name in ("key", "model", "base_url")}
+    provider = settings.image_provider.upper()
+    return {"key": f"{provider}_API_KEY", "model": f"{provider}_MODEL", "base_url": f"{provider}_BASE_URL"}
 
 
 CHECKS: Mapping[str, Callable[[Settings], str]] = {

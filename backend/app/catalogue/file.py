@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from pydantic import SecretStr, ValidationError
@@ -23,7 +24,7 @@ _TYPE_IN_WORDS = {
     "dict_type": "must be a table",
     "list_type": "must be a list",
     "missing": "is missing",
-    "extra_forbidden": "is no field that there is",
+    "extra_forbidden": "is not a known field",
     "model_type": "must be a table",
 }
 
@@ -50,11 +51,11 @@ def read_catalogue(text: str, *, find_secret: FindSecret, calls_max: int) -> Cat
         raise FileMistakes([f"it is no TOML: {error}"]) from None
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
-        raise FileMistakes([_sentence(text, _path(each["loc"]), _reason(each)) for each in problems]) from None
+        raise _mistakes_in(text, [(_path(each["loc"]), _reason(each)) for each in problems]) from None
     catalogue = _Reading(written, find_secret, calls_max)
     mistakes = list(catalogue.mistakes())
     if mistakes:
-        raise FileMistakes([_sentence(text, path, reason) for path, reason in mistakes])
+        raise _mistakes_in(text, mistakes)
     return catalogue.made()
 
 
@@ -195,6 +196,11 @@ def _reason(problem: Any) -> str:
     return said or str(problem["msg"]).removeprefix("Value error, ").replace("Input should", "must", 1)
 
 
-def _sentence(text: str, path: Path, reason: str) -> str:
-    field = ".".join(str(each + 1 if isinstance(each, int) else each) for each in path)
-    return f"line {line_of(text, path)}: {field or 'the file'} {reason}"
+def _mistakes_in(text: str, mistakes: Sequence[tuple[Path, str]]) -> FileMistakes:
+    """Those at these paths, in the order of their lines."""
+    lines = sorted(((line_of(text, path), path, reason) for path, reason in mistakes), key=itemgetter(0))
+    return FileMistakes([f"line {line}: {_field(path)} {reason}" for line, path, reason in lines])
+
+
+def _field(path: Path) -> str:
+    return ".".join(str(each + 1 if isinstance(each, int) else each) for each in path) or "the file"

@@ -23,7 +23,7 @@ def check() -> None:
     with errors_as_sentences():
         catalogue = catalogue_of(load_settings())
         routes = sum(len(model.routes) for model in catalogue)
-        click.echo(f"ok: {len(catalogue.models)} models, {routes} routes, {catalogue.default} by default.")
+        click.echo(f"ok: models: {len(catalogue.models)}, routes: {routes}, default: {catalogue.default}")
 
 
 @models.command("list")

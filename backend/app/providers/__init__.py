@@ -178,7 +178,8 @@ class Provider(Protocol):
     async def check(self) -> str:
         """Tries address, key and model by a request that costs nothing. Returns `ok`, or what could not be tried.
 
-        Raises ProviderUnavailable, with one sentence for the operator, for a setting that cannot be used.
+        Raises ProviderUnavailable, with one sentence for the operator, for a setting that cannot be used; `{key}`,
+        `{model}` and `{base_url}` in it stand for the names of those settings.
         """
         ...
 

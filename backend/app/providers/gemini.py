@@ -126,11 +126,11 @@ class GeminiProvider(RemoteProvider):
         try:
             response = await self._probe(self._model_url, self._headers)
         except Unreachable as reason:
-            raise ProviderUnavailable(f"GEMINI_BASE_URL {reason.sentence}") from None
+            raise ProviderUnavailable(f"{{base_url}} {reason.sentence}") from None
         if response.status != OK:
             raise ProviderUnavailable(_why_unusable(response))
         if not is_json(response.content):
-            raise ProviderUnavailable("GEMINI_BASE_URL does not answer as Gemini does")
+            raise ProviderUnavailable("{base_url} does not answer as Gemini does")
         return "ok"
 
     async def _attempt(self, request: DrawRequest, calls: ImageCalls) -> Image:
@@ -264,7 +264,7 @@ def _read_error(response: Response) -> _Error:
 
 def _why_unusable(response: Response) -> str:
     if response.status in KEY_REFUSED or (response.status == BAD_REQUEST and _read_error(response).is_bad_key):
-        return "GEMINI_API_KEY is refused"
+        return "{key} is refused"
     if response.status == NOT_FOUND:
-        return "GEMINI_MODEL names no model that there is at GEMINI_BASE_URL"
-    return f"GEMINI_BASE_URL answers with {response.status}"
+        return "{model} names no model that there is at {base_url}"
+    return f"{{base_url}} answers with {response.status}"

@@ -134,18 +134,18 @@ class OpenAIProvider(RemoteProvider):
         if self._model in names:
             return "ok"
         if names:
-            raise ProviderUnavailable("OPENAI_MODEL is none of the models that OPENAI_BASE_URL lists")
+            raise ProviderUnavailable("{model} is none of the models that {base_url} lists")
         return "it answers, but lists no models: key and model were not tried"
 
     async def _about_models(self, path: str) -> Response:
         try:
             response = await self._probe(self._joined(path), self._headers)
         except Unreachable as reason:
-            raise ProviderUnavailable(f"OPENAI_BASE_URL {reason.sentence}") from None
+            raise ProviderUnavailable(f"{{base_url}} {reason.sentence}") from None
         if response.status in KEY_REFUSED:
-            raise ProviderUnavailable("OPENAI_API_KEY is missing or refused")
+            raise ProviderUnavailable("{key} is missing or refused")
         if response.status == TOO_MANY or (response.status >= SERVER_ERROR and response.status != _NOT_IMPLEMENTED):
-            raise ProviderUnavailable(f"OPENAI_BASE_URL answers with {response.status}")
+            raise ProviderUnavailable(f"{{base_url}} answers with {response.status}")
         return response
 
     async def _attempt(self, request: DrawRequest, calls: ImageCalls) -> Image:

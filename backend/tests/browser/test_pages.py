@@ -1,17 +1,21 @@
 """Every page in a browser: it is accessible, fits its window, escapes markup, and is small."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, Response
+from app.core.settings import Settings
+from playwright.async_api import Browser, Page, Response
 from tests.browser.actions import XSS, create_first_key, create_key, create_markup_content, generate, sign_up
 from tests.browser.checks import accessibility_violations, horizontal_overflow, screenshot
 from tests.browser.conftest import APPEARANCES, OpenPage
+from tests.harness import running
 
 PUBLIC = {"landing": "/", "sign-up": "/sign-up", "log-in": "/log-in", "not-found": "/keys/none"}
 PRIVATE = {
     "keys": "/keys",
     "keys-revoked": "/keys?include_revoked=true",
+    "models": "/models",
     "usage": "/usage",
     "history": "/history",
     "account": "/account",
@@ -83,3 +87,54 @@ async def test_every_page_is_small(page: Page) -> None:
         page.remove_listener("response", keep)
         sizes[path] = sum([len(await each.body()) for each in responses if each.request.resource_type != "image"])
     assert 0 < max(sizes.values()) < BYTES_MAX, sizes
+
+
+LONG_NAME = "sketch/a-model-with-quite-a-long-name-as-some-gateways-have-them"
+SEVERAL_MODELS = f"""
+default = "nano-banana"
+currency = "USD"
+
+[models.nano-banana]
+title = "Nano Banana"
+aliases = ["gemini-2.5-flash-image"]
+price = {{ "1K" = "0.05", "2K" = "0.08", "4K" = "0.15" }}
+[[models.nano-banana.routes]]
+provider = "openai"
+base_url = "http://127.0.0.1:1/v1"
+model = "one"
+sizes = ["1024x1024", "1536x1024", "1024x1536", "2048x2048", "3072x2048", "4096x4096"]
+
+[models.picture]
+title = "Picture"
+aliases = ["gpt-image-1", "dall-e-3"]
+price = {{ "1K/low" = "0.011", "1K/high" = "0.167", "2K/low" = "0.02", "2K/high" = "0.3" }}
+[[models.picture.routes]]
+provider = "openai"
+base_url = "http://127.0.0.1:1/v1"
+model = "two"
+sizes = ["1024x1024", "1536x1024", "2048x2048"]
+capabilities = ["quality", "stream"]
+
+[models."{LONG_NAME}"]
+title = "Sketch"
+[[models."{LONG_NAME}".routes]]
+provider = "stub"
+"""
+
+
+async def test_pages_of_several_models_are_accessible_and_fit_a_phone(
+    settings: Settings, browser: Browser, tmp_path: Path
+) -> None:
+    (tmp_path / "models.toml").write_text(SEVERAL_MODELS)
+    changed = settings.model_copy(update={"models_file": tmp_path / "models.toml"})
+    async with running(changed, at_its_own_url=True) as client:
+        context = await browser.new_context(base_url=str(client.base_url), **APPEARANCES["phone"])
+        page = await context.new_page()
+        await sign_up(page)
+        await create_first_key(page)
+        await page.goto(f"/playground?model={LONG_NAME}")
+        await generate(page, "A lighthouse made of paper")
+        for path in ("/models", "/playground?model=picture", "/history", "/usage"):
+            await page.goto(path)
+            await check_page(page, f"several{path.partition('?')[0].replace('/', '-')}-phone")
+        await context.close()

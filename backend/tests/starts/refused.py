@@ -15,10 +15,39 @@ SETTINGS_FILE = "The settings in .env cannot be read"
 FULL = 'mount -t tmpfs -o size=4k,nr_inodes=1 none "$DATA_DIR" && exec "$@"'
 
 
+MODELS = {"MODELS_FILE": "models.toml"}
+UNREAD = "MODELS_FILE cannot be read"
+WITH_KEY = """[models.banana]
+
+[[models.banana.routes]]
+provider = "gemini"
+model = "banana-1"
+key = "BANANA_KEY"
+"""
+WITH_MISTAKES = """default = "banana"
+
+[models.banana]
+colour = "yellow"
+price = 0.05
+
+[[models.banana.routes]]
+provider = "bing"
+"""
+IN_DOLLARS = """currency = "USD"
+
+[models.banana]
+price = "0.05"
+
+[[models.banana.routes]]
+provider = "stub"
+"""
+KEY_LINE = "MODELS_FILE, line 6: models.banana.routes.1.key names BANANA_KEY"
+
+
 @dataclass(frozen=True)
 class Refused:
-    """A situation in the operator's words, what makes it in a checkout with an empty DATA_DIR, and the sentence, in
-    which DATA_DIR stands for that folder's path.
+    """A situation in the operator's words, what makes it in a checkout with an empty DATA_DIR, and the sentence, or a
+    line for each mistake, in which DATA_DIR stands for that folder's path.
     """
 
     situation: str
@@ -30,7 +59,7 @@ class Refused:
 
     @property
     def row(self) -> str:
-        return f"| {self.situation} | {self.sentence} |"
+        return f"| {self.situation} | {self.sentence.replace(chr(10), '<br>')} |"
 
 
 def secret_unusable(reason: str) -> str:
@@ -48,6 +77,25 @@ def replace(folder: Path, make: Callable[[Path], object]) -> None:
 
 def env_file(content: bytes) -> Callable[[Path, Path], object]:
     return lambda checkout, _: (checkout / ".env").write_bytes(content)
+
+
+def models_file(content: str, env_lines: str = "") -> Callable[[Path, Path], object]:
+    """A file of models, and a `.env` that names it."""
+
+    def make(checkout: Path, _data_dir: Path) -> None:
+        (checkout / "models.toml").write_text(content)
+        (checkout / ".env").write_text(f"MODELS_FILE=models.toml\n{env_lines}")
+
+    return make
+
+
+def closed_models_file(checkout: Path, _data_dir: Path) -> None:
+    (checkout / "models.toml").touch(mode=0)
+
+
+def empty_key_file(checkout: Path, data_dir: Path) -> None:
+    models_file(WITH_KEY, "BANANA_KEY_FILE=key\n")(checkout, data_dir)
+    (checkout / "key").write_text("\n")
 
 
 def other_files(_checkout: Path, data_dir: Path) -> None:
@@ -194,6 +242,58 @@ REFUSED = (
         "`HOST` is no name of a host",
         "Cannot listen on a..b:PORT: That is no name of a host. Choose another with HOST and PORT.",
         settings={"HOST": "a..b"},
+    ),
+    Refused("`MODELS_FILE` is missing", f"{UNREAD}: No such file or directory.", settings=MODELS),
+    Refused(
+        "`MODELS_FILE` is a folder",
+        f"{UNREAD}: It is not a regular file.",
+        lambda checkout, _: (checkout / "models.toml").mkdir(),
+        MODELS,
+    ),
+    Refused(
+        "`MODELS_FILE` is closed to us", f"{UNREAD}: Permission denied.", closed_models_file, MODELS, AS_ORDINARY_USER
+    ),
+    Refused(
+        "`MODELS_FILE` is in Latin-1",
+        f"{UNREAD}: it is not UTF-8.",
+        lambda checkout, _: (checkout / "models.toml").write_bytes(b'default = "caf\xe9"\n'),
+        MODELS,
+    ),
+    Refused(
+        "`MODELS_FILE` is no TOML",
+        "MODELS_FILE, it is no TOML: Invalid value (at line 1, column 11).",
+        models_file("default = banana\n"),
+    ),
+    Refused(
+        "`MODELS_FILE` has several mistakes",
+        "MODELS_FILE, line 4: models.banana.colour is not a known field.\n"
+        'MODELS_FILE, line 5: models.banana.price must be a decimal in quotes, such as "0.05", or a table of them.\n'
+        "MODELS_FILE, line 8: models.banana.routes.1.provider must be 'gemini', 'openai' or 'stub'.",
+        models_file(WITH_MISTAKES),
+    ),
+    Refused("`MODELS_FILE` names a key that is not set", f"{KEY_LINE}, which is not set.", models_file(WITH_KEY)),
+    Refused(
+        "such a key is set twice",
+        f"{KEY_LINE}, but BANANA_KEY and BANANA_KEY_FILE are both set.",
+        models_file(WITH_KEY, "BANANA_KEY=a\nBANANA_KEY_FILE=key\n"),
+    ),
+    Refused(
+        "the file of such a key is missing",
+        f"{KEY_LINE}, but BANANA_KEY_FILE cannot be read: No such file or directory.",
+        models_file(WITH_KEY, "BANANA_KEY_FILE=nothing\n"),
+    ),
+    Refused("the file of such a key is empty", f"{KEY_LINE}, but BANANA_KEY_FILE names an empty file.", empty_key_file),
+    Refused(
+        "a name in `.env` is no setting, and `MODELS_FILE` does not name it",
+        "APPLE_KEY is set in .env, but is no setting; `nanobanana settings` lists them all.",
+        models_file(WITH_KEY, "BANANA_KEY=a\nAPPLE_KEY=b\n"),
+    ),
+    Refused(
+        "`MODELS_FILE` has another currency than the database",
+        "MODELS_FILE has prices in USD, but what this deployment has recorded is in EUR. "
+        "Amounts of two currencies cannot be added up: use one database for each.",
+        models_file(IN_DOLLARS),
+        {"DATABASE_URL": "in euros"},
     ),
     Refused(
         "`migrate` without a `DATABASE_URL`",

@@ -16,8 +16,8 @@ from app.core import locations, postgres_programs
 from tests.core.conftest import can_mount
 from tests.core.embedded_servers import AS_ORDINARY_USER, refusal
 from tests.docs.settings_pages import ROOT
-from tests.harness import PATIENCE_SECONDS
-from tests.starts.refused import REFUSED, Refused, taken_port
+from tests.harness import PATIENCE_SECONDS, on_server
+from tests.starts.refused import REFUSED, WITH_KEY, Refused, models_file, taken_port
 from tests.starts.servers import url_of
 from tests.test_cli import Launch, environment, nanobanana_in_here, serving
 
@@ -44,13 +44,20 @@ def copied_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def checkout(copied_checkout: Path) -> Iterator[Path]:
-    """The checkout, without a `.env`."""
+    """The checkout, without a `.env` and a file of models."""
     yield copied_checkout
-    env_file = copied_checkout / ".env"
-    if env_file.is_dir():
-        env_file.rmdir()
-    else:
-        env_file.unlink(missing_ok=True)
+    for made in [copied_checkout / name for name in (".env", "models.toml", "key")]:
+        if made.is_dir():
+            made.rmdir()
+        else:
+            made.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def database_in_euros(new_database_url: str) -> str:
+    """A database whose amounts are in euros."""
+    on_server(new_database_url, "update deployment set currency = 'EUR'")
+    return new_database_url
 
 
 def run_in(checkout: Path, *command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -67,7 +74,11 @@ def run_in(checkout: Path, *command: str, env: dict[str, str]) -> subprocess.Com
 
 @pytest.mark.parametrize("refused", REFUSED, ids=lambda each: each.situation)
 def test_a_start_that_cannot_succeed_ends_with_one_sentence(
-    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+    checkout: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    refused: Refused,
 ) -> None:
     if "mount" in " ".join(refused.prefix) and not can_mount():
         pytest.skip("a process cannot mount a file system of its own here")
@@ -75,6 +86,8 @@ def test_a_start_that_cannot_succeed_ends_with_one_sentence(
     refused.make(checkout, data_dir)
     with taken_port() if refused.settings.get("PORT") == "taken" else nullcontext() as taken:
         env = {**environment(data_dir), **refused.settings, **({"PORT": taken} if taken else {})}
+        if refused.settings.get("DATABASE_URL") == "in euros":
+            env["DATABASE_URL"] = request.getfixturevalue("database_in_euros")
         if refused.prefix:
             done = run_in(checkout, *refused.prefix, sys.executable, "-m", "app.cli", refused.command, env=env)
         else:
@@ -88,6 +101,21 @@ def test_what_is_printed_in_each_situation_stands_in_the_operators_page() -> Non
     operations = (ROOT / "docs" / "operations.md").read_text()
     table = operations.partition("### When a start fails\n")[2].partition("\n#")[0]
     assert re.findall(r"^\| (?!situation|---).*$", table, re.MULTILINE) == [refused.row for refused in REFUSED]
+
+
+def test_names_in_env_that_the_file_of_models_names_are_accepted_and_without_it_refused(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locations, "CHECKOUT", checkout)
+    (checkout / "key").write_text("a secret\n")
+    for line in ("BANANA_KEY=a secret\n", "BANANA_KEY_FILE=key\n"):
+        models_file(WITH_KEY, line)(checkout, tmp_path)
+        done = nanobanana_in_here(tmp_path, "models", "check")
+        assert (done.stdout, done.returncode) == ("ok: models: 1, routes: 1, default: banana\n", 0)
+        done = nanobanana_in_here(tmp_path, "models", "check", MODELS_FILE="")
+        name = line.partition("=")[0]
+        sentence = f"{name} is set in .env, but is no setting; `nanobanana settings` lists them all."
+        assert (done.stderr, done.returncode) == (f"nanobanana: {sentence}\n", 1)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ async def show_usage(
     return session.render(
         page.template,
         chart=draw_chart(shares, first=first, last=last),
-        models=sorted(models, key=lambda row: -row.images),
+        models=sorted(models, key=lambda row: (-row.images, row.model or "")),
         currency=services.generations.catalogue.catalogue.currency,
         periods=PERIODS,
         days=int(period.days),

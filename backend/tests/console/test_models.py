@@ -1,0 +1,148 @@
+"""The pages of a deployment with several models: their prices, and the choice among them."""
+
+from pathlib import Path
+
+import asyncpg
+import pytest
+from tests.conftest import Start
+from tests.console.browser import Browser, Page
+
+MARKUP = "<img src=x onerror=alert(1)>\"'{{7*7}}"
+MODELS = f"""
+default = "banana"
+currency = "USD"
+
+[models.poster]
+title = '''{MARKUP}'''
+price = {{ "1K/low" = "0.02", "1K/high" = "0.05", "4K/low" = "0.08", "4K/high" = "0.2" }}
+[[models.poster.routes]]
+provider = "openai"
+base_url = "http://127.0.0.1:1/v1"
+model = "another"
+sizes = ["1536x1024", "3840x2160"]
+capabilities = ["quality"]
+
+[models.banana]
+title = "Banana"
+aliases = ["gpt-image-1"]
+price = "0.05"
+[[models.banana.routes]]
+provider = "openai"
+base_url = "http://127.0.0.1:1/v1"
+model = "another"
+sizes = ["1024x1024", "512x512"]
+
+[models."sketch/fast"]
+title = "Sketch"
+price = "0.010"
+[[models."sketch/fast".routes]]
+provider = "stub"
+"""
+
+
+@pytest.fixture
+async def shopper(start: Start, tmp_path: Path) -> Browser:
+    """A browser of a new account, at a deployment of three models."""
+    (tmp_path / "models.toml").write_text(MODELS)
+    browser = Browser(await start(public_url="http://console.test", models_file=tmp_path / "models.toml"))
+    await browser.sign_up()
+    return browser
+
+
+def cells(page: Page, tag: str) -> list[str]:
+    return [" ".join(each.text.split()) for each in page.all(tag)]
+
+
+def options(page: Page, identifier: str) -> list[str]:
+    """What can be chosen in the field, in order; the field's own text has all of its options, a line each."""
+    return page.by_id(identifier).text.split("\n")[1:-1]
+
+
+def chosen(page: Page) -> dict[str, str]:
+    values = page.form("/playground").values
+    return {name: values[name] for name in ("model", "quality", "size") if name in values}
+
+
+async def test_the_page_of_models_shows_the_default_one_first_with_names_sizes_qualities_and_prices(
+    shopper: Browser,
+) -> None:
+    page = await shopper.open("/models")
+    assert cells(page, "th")[:5] == ["Model", "Sizes", "Qualities", "Price (USD)", "Try it"]
+    assert cells(page, "th")[5:] == ["Bananabananagpt-image-1", f"{MARKUP}poster", "Sketchsketch/fast"]
+    rows = [cells(page, "td")[start : start + 3] for start in (0, 4, 8)]
+    assert rows == [
+        ["1024x1024, 512x512", "one", "0.05"],
+        ["1536x1024, 3840x2160", "low, high", "1K/low: 0.02, 1K/high: 0.05, 4K/low: 0.08, 4K/high: 0.2"],
+        ["any from 64 to 2048 pixels a side", "one", "0.010"],
+    ]
+    assert "<img src=x" not in page.response.text
+    assert page.all("img") == []
+
+
+async def test_the_playground_offers_the_sizes_and_qualities_of_the_chosen_model_and_keeps_it_after_an_error(
+    shopper: Browser,
+) -> None:
+    await shopper.create_key(environment="test")
+    page = await shopper.open("/playground")
+    assert options(page, "model") == [MARKUP, "Banana", "Sketch"]
+    assert "<img src=x" not in page.response.text
+    assert chosen(page) == {"model": "banana", "size": "1024x1024"}
+    assert options(page, "size") == ["1024x1024", "512x512"]
+    refused = await shopper.submit(page, "/playground", prompt="A banana", model="poster", size="512x512")
+    assert refused.status == 422
+    assert refused.by_id("size-error").text
+    assert refused.form("/playground").values["prompt"] == "A banana"
+    assert chosen(refused) == {"model": "poster", "quality": "auto", "size": "1536x1024"}
+    assert options(refused, "quality") == ["auto", "low", "high"]
+    drawn = await shopper.submit(refused, "/playground", quality="high", size="1536x1024")
+    assert (drawn.status, len(drawn.all("img"))) == (200, 1)
+    assert chosen(drawn) == {"model": "poster", "quality": "high", "size": "1536x1024"}
+    for link in [each.attributes["href"] for each in (await shopper.open("/models")).all("a")]:
+        if link.startswith("/playground?model="):
+            assert (await shopper.open(link)).status == 200
+    assert chosen(await shopper.open("/playground?model=sketch/fast"))["model"] == "sketch/fast"
+
+
+async def test_a_form_sent_again_with_another_model_or_quality_is_another_generation(
+    shopper: Browser, database: asyncpg.Connection
+) -> None:
+    key_id, _ = await shopper.create_key(environment="test")
+    page = await shopper.open("/playground?model=poster")
+    for model, quality in (
+        ("poster", "low"),
+        ("poster", "low"),
+        ("poster", "high"),
+        ("sketch/fast", "low"),
+        ("sketch/fast", "low"),
+    ):
+        sent = await shopper.submit(
+            page, "/playground", prompt="A banana", model=model, quality=quality, size="1536x1024"
+        )
+        assert sent.status == 200, sent.text("p", role="alert")
+    rows = await database.fetch("select model, quality from generations where key_id = $1 order by id", key_id)
+    assert [tuple(row) for row in rows] == [("poster", "low"), ("poster", "high"), ("sketch/fast", "auto")]
+
+
+async def test_history_and_usage_show_the_model_and_the_list_prices_of_live_images(shopper: Browser) -> None:
+    for environment, model, size in (("live", "sketch/fast", "64x64"), ("test", "banana", "512x512")):
+        key_id, _ = await shopper.create_key(environment=environment)
+        page = await shopper.open(f"/playground?model={model}&key_id={key_id}")
+        values = {"prompt": "A banana", "model": model, "size": size, "key_id": key_id}
+        assert (await shopper.submit(page, "/playground", **values)).status == 200
+    captions = cells(await shopper.open("/history"), "figcaption")
+    assert [each.partition(" · ")[0] for each in captions] == ["banana", "sketch/fast"]
+    usage = await shopper.open("/usage")
+    [table] = [each for each in usage.all("table") if "Pictures by model" in each.text]
+    after = usage.elements[usage.elements.index(table) :]
+    texts = [each.text for each in after if each.tag in {"th", "td"}]
+    assert texts[:9] == ["Model", "Pictures", "List price (USD)", "banana", "1", "0", "sketch/fast", "1", "0.01"]
+
+
+async def test_a_deployment_of_one_model_asks_for_no_choice_and_shows_no_money(ada: Browser) -> None:
+    await ada.create_key()
+    assert (await ada.generate()).status == 200
+    page = await ada.open("/playground")
+    assert {"model", "quality"} & page.form("/playground").values.keys() == set()
+    assert "Pictures by model" not in (await ada.open("/usage")).response.text
+    models = await ada.open("/models")
+    assert (len(models.all("tr")), "USD" in models.response.text) == (2, False)
