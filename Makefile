@@ -55,8 +55,8 @@ screenshots: .venv/dev.installed ## take pictures of every page, light, dark and
 check: .venv/dev.installed ## style, types, import contracts, schema equal to the models, documentation, a wheel that works
 	cd backend && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports && ../$(BIN)/pytest -q tests/test_schema.py tests/docs tests/test_wheel.py
 
-bench: .venv/dev.installed ## generate against the bare FastAPI route and the tutorial way, or with BASE=<commit> against that (needs wrk)
-	cd backend && ../$(BIN)/python -m $(if $(BASE),benchmarks.base $(BASE),benchmarks.bench)
+bench: .venv/dev.installed ## generate against the bare FastAPI route and the tutorial way, or with BASE=<commit> against that, and there with MODELS=<n> models (needs wrk)
+	cd backend && ../$(BIN)/python -m $(if $(BASE),benchmarks.base $(BASE) $(if $(MODELS),--models $(MODELS)),benchmarks.bench)
 
 bench-scale: .venv/dev.installed ## what a request costs with a million keys and ten million rows (needs wrk)
 	cd backend && ../$(BIN)/python -m benchmarks.scale

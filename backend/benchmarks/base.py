@@ -1,9 +1,14 @@
 """`make bench BASE=5df0720`: the present program against an earlier commit of it, in one run, each on its own database.
 
+With MODELS=50 the present one has a file of 50 priced models of the stub, and the callers ask for each in turn; the
+earlier one is asked for none.
+
 Wall-clock figures drift on a shared machine; the processor time that a server takes for a call drifts less, and the
 ratio within a round least.
 """
 
+import argparse
+import json
 import secrets
 import statistics
 import subprocess
@@ -17,6 +22,7 @@ from pathlib import Path
 from app.core.embedded import embedded_postgres
 from benchmarks.machine import (
     BACKEND,
+    GENERATE,
     WIDE_OPEN,
     Load,
     Server,
@@ -42,6 +48,10 @@ class Program:
 
     server: Server
     key: str
+    bodies: Sequence[str]
+
+    def load(self, seconds: int) -> Load:
+        return load(self.server.url, keys=[self.key], seconds=seconds, bodies=self.bodies)
 
 
 @dataclass(frozen=True)
@@ -53,20 +63,28 @@ class Round:
     """The server's, for a call."""
 
 
-def main(revision: str) -> None:
+def main() -> None:
     tool()
+    options = argparse.ArgumentParser(prog="benchmarks.base")
+    options.add_argument("revision")
+    options.add_argument("--models", type=int, default=0, help="so many in a MODELS_FILE; without it there is none")
+    options.add_argument("--rounds", type=int, default=ROUNDS)
+    chosen = options.parse_args()
     with ExitStack() as stack:
-        earlier = stack.enter_context(checked_out(revision))
-        programs = {name: _start(stack, backend) for name, backend in (("before", earlier), ("now", BACKEND))}
+        earlier = stack.enter_context(checked_out(chosen.revision))
+        programs = {
+            "before": _start(stack, earlier, models=0),
+            "now": _start(stack, BACKEND, models=chosen.models),
+        }
         for program in programs.values():
-            load(program.server.url, keys=[program.key], seconds=WARM_UP_SECONDS)
+            program.load(WARM_UP_SECONDS)
         rounds: dict[str, list[Round]] = {name: [] for name in programs}
-        for number in range(ROUNDS):
+        for number in range(chosen.rounds):
             names = list(programs) if number % 2 else list(reversed(programs))
             for name in names:
                 rounds[name].append(_measure(programs[name]))
-            print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
-    _report(revision, rounds)
+            print(f"round {number + 1} of {chosen.rounds}", file=sys.stderr)
+    _report(chosen.revision, rounds, models=chosen.models)
 
 
 @contextmanager
@@ -81,23 +99,40 @@ def checked_out(revision: str) -> Iterator[Path]:
             subprocess.run([*git, "worktree", "remove", "--force", f"{folder}/base"], check=True)
 
 
-def _start(stack: ExitStack, backend: Path) -> Program:
+def _start(stack: ExitStack, backend: Path, *, models: int) -> Program:
     data, port = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")), free_port()
     url = stack.enter_context(embedded_postgres(Path(data)))
     settings = {"DATABASE_URL": url, "SECRET_KEY": secrets.token_urlsafe(48), "DATA_DIR": data, **WIDE_OPEN}
+    names = [f"model-{number}" for number in range(models)]
+    if names:
+        settings["MODELS_FILE"] = str(_models_file(Path(data), names))
     subprocess.run([sys.executable, "-m", "app.cli", "migrate"], cwd=backend, env=settings, check=True)
     server = stack.enter_context(serving("app.cli", "serve", port=port, backend=backend, PORT=str(port), **settings))
-    return Program(server, new_key(server.url))
+    bodies = [json.dumps({**json.loads(GENERATE), "model": name}) for name in names] or [GENERATE]
+    return Program(server, new_key(server.url), bodies)
+
+
+def _models_file(folder: Path, names: Sequence[str]) -> Path:
+    """A file of these models: each of its own price, and drawn by the stub."""
+    tables = [
+        f'[models.{name}]\nprice = "0.{number:06}"\n[[models.{name}.routes]]\nprovider = "stub"\n'
+        for number, name in enumerate(names, 1)
+    ]
+    path = folder / "models.toml"
+    path.write_text(f'default = "{names[0]}"\ncurrency = "USD"\n{"".join(tables)}')
+    return path
 
 
 def _measure(program: Program) -> Round:
     before = program.server.cpu_seconds
-    done = load(program.server.url, keys=[program.key], seconds=SECONDS)
+    done = program.load(SECONDS)
     return Round(done, 1e6 * (program.server.cpu_seconds - before) / done.requests)
 
 
-def _report(revision: str, rounds: dict[str, list[Round]]) -> None:
-    print(f"\n{machine()}\n{ROUNDS} rounds of {SECONDS} s, interleaved, 32 connections, one worker; medians\n")
+def _report(revision: str, rounds: dict[str, list[Round]], *, models: int) -> None:
+    has_models = f", {models} models" if models else ""
+    print(f"\n{machine()}\n{len(rounds['now'])} rounds of {SECONDS} s, interleaved, 32 connections, one worker", end="")
+    print(f"{has_models}; medians\n")
     print("| what | requests/s | p50 ms | p99 ms | server's CPU, us a call | errors |\n|---|---|---|---|---|---|")
     for name, done in rounds.items():
         told = [statistics.median(getattr(each.load, field) for each in done) for field in ("per_second", "p50", "p99")]
@@ -118,4 +153,4 @@ def _ratio(some: Sequence[float], others: Sequence[float]) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

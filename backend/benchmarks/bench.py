@@ -80,7 +80,7 @@ def among_logins(server: Server, key: str) -> tuple[Load, Load, Load]:
             seconds=SECONDS,
             connections=LOGINS,
             path="/v1/auth/login",
-            body=json.dumps(ACCOUNT),
+            bodies=[json.dumps(ACCOUNT)],
         )
         busy = load(server.url, keys=[key], seconds=SECONDS)
         return quiet, busy, logins.result()

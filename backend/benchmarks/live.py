@@ -64,14 +64,13 @@ class System:
     more: str = ""
 
     def load(self, seconds: int) -> Load:
-        body = json.dumps(self.body)
         return load(
             self.server.url,
             keys=[self.key],
             seconds=seconds,
             connections=CONNECTIONS,
             path=self.path,
-            body=body,
+            bodies=[json.dumps(self.body)],
             more=self.more,
         )
 

@@ -38,13 +38,15 @@ WIDE_OPEN = {
 _LOAD = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
-wrk.body = '{body}'
 local keys = {{{keys}}}
+local bodies = {{{bodies}}}
 local requests = {{}}
 function init(args)
-  for n, key in ipairs(keys) do
+  for _, key in ipairs(keys) do
     wrk.headers["Authorization"] = "Bearer " .. key
-    requests[n] = wrk.format()
+    for _, body in ipairs(bodies) do
+      requests[#requests + 1] = wrk.format(nil, nil, nil, body)
+    end
   end
 end
 local turn = 0
@@ -156,12 +158,13 @@ def load(
     seconds: int,
     connections: int = CONNECTIONS,
     path: str = "/v1/generate",
-    body: str = GENERATE,
+    bodies: Sequence[str] = (GENERATE,),
     more: str = "",
 ) -> Load:
-    """POSTs the same body for some seconds, with the keys in turn. `more` is added to wrk's script."""
+    """POSTs the bodies in turn for some seconds, each with the keys in turn. `more` is added to wrk's script."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_LOAD.format(keys=", ".join(f'"{key}"' for key in keys), body=body, more=more))
+        lists = {"keys": ", ".join(f'"{key}"' for key in keys), "bodies": ", ".join(f"'{body}'" for body in bodies)}
+        script.write(_LOAD.format(**lists, more=more))
         script.flush()
         limits = (f"-c{connections}", f"-d{seconds}s", "--timeout", f"{_ANSWER_SECONDS_MAX}s")
         command = [tool(), "-t1", *limits, "-s", script.name, f"{url}{path}"]
