@@ -122,7 +122,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._is_read = self.has_head
         self._resume()
         self._waiter = self._loop.create_future()
-        # A timer alone: asyncio.timeout, for each piece of a response, would cost as much as the rest of the wait.
+        # A timer alone: a timeout context for each piece of a response is more than a wait needs.
         silence = None if seconds is None else self._loop.call_later(seconds, self._time_out)
         try:
             await self._waiter
