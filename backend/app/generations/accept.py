@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from hashlib import sha256
 
 from app.catalogue.routing import Plan
@@ -10,8 +9,7 @@ from app.core.security import new_timed_id
 from app.generations.ledger.queue import IdempotencyClaim, PendingRecord
 from app.generations.spec import Caller, GenerationSpec
 
-_LEGACY_MODEL = "nano-banana"
-"""The only model of the version before: a request that named it has the fingerprint of one that named none."""
+_LEGACY_MODELS = {None, "nano-banana"}
 
 
 def new_record(
@@ -36,13 +34,14 @@ def new_record(
 
 
 def claim_of(
-    caller: Caller, spec: GenerationSpec, *, route: str, idempotency_key: str | None, default_model: str
+    caller: Caller, spec: GenerationSpec, *, route: str, idempotency_key: str | None
 ) -> IdempotencyClaim | None:
     """The claim of an idempotency key, if there is one: a later request of the account with the same scope is answered
     by this one, if its fingerprint is one of this one's.
 
-    The first fingerprint is of the request as it was sent, so that a replay outlives what it names; what is left out,
-    or asks for nothing, is not in it. The others are of the same request with its default model named or left out.
+    The fingerprint is of the request as it was sent, so that a replay outlives what it names; what is left out, or asks
+    for nothing, is not in it. The second fingerprint is what the version before, which did not know a model's name,
+    has recorded for the same request.
     """
     if idempotency_key is None:
         return None
@@ -50,21 +49,15 @@ def claim_of(
     # claims of that time are found.
     owner = f"usr_{caller.account_id.removeprefix('acc_')}"
     scope = _digest(owner, caller.environment, route, idempotency_key)
-    same = _same_models(spec.model, default_model)
-    return IdempotencyClaim(scope, [_fingerprint(replace(spec, model=each)) for each in same])
-
-
-def _same_models(sent: str | None, default: str) -> Sequence[str | None]:
-    """The model as it was sent, and in which other words a request for it can have come."""
-    if sent is None:
-        return [None, default]
-    return [sent, None] if sent in {default, _LEGACY_MODEL} else [sent]
-
-
-def _fingerprint(spec: GenerationSpec) -> bytes:
-    """The SHA-256 of a request, as the version before made it unless the request asks for what that did not know."""
-    image, added = (spec.prompt, spec.size, spec.format, str(spec.count)), _added_since(spec)
-    return _digest("2", *image, *added) if added else _digest(*image, str(spec.as_bytes))
+    image = spec.prompt, spec.size, spec.format, str(spec.count)
+    before, added = _digest(*image, str(spec.as_bytes)), _added_since(spec)
+    if not added:
+        return IdempotencyClaim(scope, [before])
+    # A named model's file says how it answers, and may change within the day: of such a request that is not compared.
+    answer = () if spec.model else (str(spec.as_bytes),)
+    fingerprint = _digest("2", *image, *added, *answer)
+    is_known_before = added == [f"model {spec.model}"] and spec.model in _LEGACY_MODELS
+    return IdempotencyClaim(scope, [fingerprint, before] if is_known_before else [fingerprint])
 
 
 def _added_since(spec: GenerationSpec) -> Sequence[str]:

@@ -38,8 +38,7 @@ async def generate(
     catalogue has changed since. Raises what `OpenCatalogue.plan` raises, ImageDeleted for a replay whose image was
     deleted, and what `Ledger.record` and `Provider.draw` raise.
     """
-    default_model = generations.catalogue.catalogue.default
-    claim = accept.claim_of(caller, spec, route=route, idempotency_key=idempotency_key, default_model=default_model)
+    claim = accept.claim_of(caller, spec, route=route, idempotency_key=idempotency_key)
     try:
         plan = generations.catalogue.plan(spec.asked, caller.environment)
     except REFUSALS:

@@ -211,6 +211,19 @@ async def test_no_value_of_a_request_is_logged_when_the_database_fails(
         assert secret not in log.getvalue()
 
 
+def test_a_caught_exception_is_logged_with_its_type_and_frames_however_it_is_handed_over(log: StringIO) -> None:
+    try:
+        int("a secret")
+    except ValueError as error:
+        logger.exception("one")
+        logger.warning("two", exc_info=True)
+        logger.warning("three", exc_info=error)
+        logging.getLogger("a.library").exception("four")
+    assert [line["exception"]["type"] for line in lines_of(log)] == ["builtins.ValueError"] * 4
+    assert all(__name__.rpartition(".")[2] in line["exception"]["frames"][0] for line in lines_of(log))
+    assert "a secret" not in log.getvalue()
+
+
 def test_a_log_entry_is_one_line_whatever_its_values_hold(log: StringIO) -> None:
     logger.warning("odd", text='line\nbreak\r\x1b[31m "quoted" \u2028 \ud800')
     logging.getLogger("a.library").warning("line\nbreak of %s", "a library")
