@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from app.catalogue.breaker import Breaker
 from app.catalogue.model import Catalogue, Model, ModelNotFound, Route
@@ -27,14 +28,14 @@ REFUSALS = (ModelNotFound, Invalid, UnsupportedParameter)
 """What `OpenCatalogue.plan` raises."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a caller asks for, as it was sent: what the catalogue has to say about."""
+class Asked(NamedTuple):
+    """What a caller asks for, as it was sent, and the environment of its key: what the catalogue has to say about."""
 
     model: str | None
     size: str
-    quality: str = "auto"
-    background: Background = "auto"
+    quality: str
+    background: Background
+    environment: KeyEnvironment
 
 
 @dataclass(frozen=True)
@@ -47,25 +48,29 @@ class OpenCatalogue:
     stub: Provider
     _stub_route: OpenRoute
     _rehearsal_route: OpenRoute
-    _plans: dict[tuple[Asked, KeyEnvironment], Plan] = field(default_factory=dict)
+    _plans: dict[tuple[str | None, str, str, Background, KeyEnvironment], Plan] = field(default_factory=dict)
 
-    def plan(self, asked: Asked, environment: KeyEnvironment) -> Plan:
-        """What a request of such a key comes to. Raises ModelNotFound, Invalid for what no route can draw, with a
-        list of what there is, and UnsupportedParameter for a background.
+    def plan(
+        self, model: str | None, size: str, quality: str, background: Background, environment: KeyEnvironment
+    ) -> Plan:
+        """What a request comes to that asks for this, as it was sent, with a key of this environment. Raises
+        ModelNotFound, Invalid for what no route can draw, with a list of what there is, and UnsupportedParameter for a
+        background.
         """
-        plan = self._plans.get((asked, environment))
+        asked = model, size, quality, background, environment
+        plan = self._plans.get(asked)
         if plan is None:
-            plan = self._new_plan(asked, environment)
+            plan = self._new_plan(Asked(*asked))
             if len(self._plans) >= _PLANS_MAX:
                 self._plans.clear()  # the stub takes millions of sizes
-            self._plans[asked, environment] = plan
+            self._plans[asked] = plan
         return plan
 
     def rehearsed(self, plan: Plan) -> Plan:
         """The same plan, whose images fail as their prompt says: see `providers.stub.rehearsal`."""
         return replace(plan, routes=[self._rehearsal_route])
 
-    def _new_plan(self, asked: Asked, environment: KeyEnvironment) -> Plan:
+    def _new_plan(self, asked: Asked) -> Plan:
         model = self.catalogue.find(asked.model)
         size = _size_of(model, asked.size, self.stub)
         quality = model.quality_of(asked.quality)
@@ -82,7 +87,7 @@ class OpenCatalogue:
             raise UnsupportedParameter("background", "This model draws no transparent images; use auto or opaque")
         if not routes:
             raise _refused("size", [str(each) for each in model.sizes])
-        if environment == "test":
+        if asked.environment == "test":
             return Plan(model, size, quality, [self._stub_route], 0)
         return Plan(model, size, quality, routes, model.prices.of(size, quality) or 0)
 

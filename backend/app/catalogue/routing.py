@@ -16,6 +16,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import sha256
 
 from app.catalogue.breaker import Breaker
@@ -75,12 +76,12 @@ class Plan:
     list_price: int
     """For one image, in millionths of the currency."""
 
-    @property
+    @cached_property
     def is_free(self) -> bool:
         """Whether the stub draws it: a function of what is recorded, at no cost."""
         return self.routes[0].provider.is_deterministic
 
-    @property
+    @cached_property
     def provider(self) -> str:
         """The provider of the first choice, by name."""
         return self.routes[0].provider.name

@@ -1,7 +1,9 @@
 """Counters for the operator's Prometheus, added up over all workers of one server."""
 
+import asyncio
 import os
 import tempfile
+from collections import Counter as CounterOf
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from app.core.settings import ConfigurationError
 
+_COUNT_SECONDS = 1
 _SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it when it is imported
 
 
@@ -57,7 +60,8 @@ class Metrics:
         self._images = self._counter(
             "images", "Images that were asked for, by how they ended.", ["model", "route", "outcome"]
         )
-        self._images_by_labels: dict[tuple[str, str, str], Counter] = {}
+        self._images_to_count: CounterOf[tuple[str, str, str]] = CounterOf()
+        self._is_counting_soon = False
         self._routes_open = Gauge(
             "routes_open",
             "Processes whose breaker of a route is open.",
@@ -68,14 +72,20 @@ class Metrics:
         )
 
     def count_images(self, model: str, route: str, outcome: str, number: int = 1) -> None:
-        """Counts images that ended. `route` is empty where none was needed or tried; `outcome` is `delivered`, or the
-        code of an error.
+        """Counts images that ended, within a second. `route` is empty where none was needed or tried; `outcome` is
+        `delivered`, or the code of an error. To be called on the event loop.
         """
-        labels = model, route, outcome
-        counter = self._images_by_labels.get(labels)
-        if counter is None:  # finding it by its labels takes longer than counting
-            counter = self._images_by_labels[labels] = self._images.labels(*labels)
-        counter.inc(number)
+        self._images_to_count[model, route, outcome] += number
+        if not self._is_counting_soon:
+            self._is_counting_soon = True
+            asyncio.get_running_loop().call_later(_COUNT_SECONDS, self._count_images)
+
+    def _count_images(self) -> None:
+        # Together: the library takes several microseconds to find a counter by its labels and to add to it.
+        self._is_counting_soon = False
+        for labels, number in self._images_to_count.items():
+            self._images.labels(*labels).inc(number)
+        self._images_to_count.clear()
 
     def set_route_state(self, route: str, state: str) -> None:
         """Records whether this process tries other routes before this one: `open` or `closed`."""
@@ -83,6 +93,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """All counters in Prometheus' text format."""
+        self._count_images()
         if _SHARED_FOLDER not in os.environ:
             return generate_latest(self._registry)
         all_workers = CollectorRegistry()

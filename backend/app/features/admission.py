@@ -91,7 +91,9 @@ class Admission:
         time when it could.
         """
         try:
-            return self._services.generations.catalogue.plan(spec.asked, self._caller.environment)
+            return self._services.generations.catalogue.plan(
+                spec.model, spec.size, spec.quality, spec.background, self._caller.environment
+            )
         except REFUSALS:
             return None
 

@@ -40,7 +40,7 @@ async def generate(
     """
     claim = accept.claim_of(caller, spec, route=route, idempotency_key=idempotency_key)
     try:
-        plan = generations.catalogue.plan(spec.asked, caller.environment)
+        plan = generations.catalogue.plan(spec.model, spec.size, spec.quality, spec.background, caller.environment)
     except REFUSALS:
         if claim is None or (recorded := await replay.find(generations, claim)) is None:
             raise

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from app.catalogue.opened import Asked
 from app.core.images import ImageFormat
 from app.core.security import KeyEnvironment
 from app.providers import Background
@@ -43,11 +42,6 @@ class GenerationSpec:
     background: Background = "auto"
     compression: int | None = None
     """Of a JPEG or WebP, 0 to 100; None for what the encoder does by itself."""
-
-    @property
-    def asked(self) -> Asked:
-        """What the catalogue has to say about."""
-        return Asked(self.model, self.size, self.quality, self.background)
 
 
 @dataclass(frozen=True, slots=True)

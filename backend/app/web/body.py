@@ -57,8 +57,7 @@ async def read_body(request: Request, *, media_type: str) -> bytes:
     whole_body = request_state(request.scope).get("whole_body")
     if whole_body is None:
         return await _read_all(request)
-    bytes_max = body_bytes_max(request.scope)
-    if len(whole_body) > bytes_max:
+    if len(whole_body) > BODY_BYTES_MAX and len(whole_body) > (bytes_max := body_bytes_max(request.scope)):
         raise TooLarge(bytes_max=bytes_max)
     return whole_body
 

@@ -1,6 +1,7 @@
 """What URLs in responses begin with."""
 
 import re
+from functools import lru_cache
 
 from fastapi import Request
 
@@ -16,5 +17,12 @@ def public_url_of(request: Request) -> str:
     web = request_state(request.scope)["web"]
     if web.public_url_is_set:
         return web.public_url
-    host: bytes = next((value for name, value in request.scope["headers"] if name == b"host"), b"")
-    return f"http://{host.decode()}" if _LOOPBACK.fullmatch(host) else web.public_url
+    for name, value in request.scope["headers"]:
+        if name == b"host":
+            return _loopback_url(value) or web.public_url
+    return web.public_url
+
+
+@lru_cache(maxsize=64)
+def _loopback_url(host: bytes) -> str | None:
+    return f"http://{host.decode()}" if _LOOPBACK.fullmatch(host) else None
