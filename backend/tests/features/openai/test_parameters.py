@@ -69,17 +69,16 @@ async def test_each_parameter_reaches_a_provider_that_takes_it_and_no_other(star
                 assert set(unable.provider.seen[-1].json()) == plain
 
 
-async def test_a_lower_compression_is_a_smaller_file_whoever_encodes_it(start: Start) -> None:
-    for capabilities in ("", "compression"):
-        async with painted_by_openai(start, openai_capabilities=capabilities) as there:
-            for output_format, begins in (("jpeg", b"\xff\xd8"), ("webp", b"RIFF")):
-                files = []
-                for compression in (10, 100):
-                    body = {"response_format": "b64_json", "output_format": output_format}
-                    answer = await ask(there.client, there.key, {**body, "output_compression": compression})
-                    files.append(base64.b64decode(answer.json()["data"][0]["b64_json"]))
-                assert all(each.startswith(begins) for each in files)
-                assert capabilities or len(files[0]) < len(files[1]), "the stand-in draws as it likes"
+async def test_a_lower_compression_is_a_smaller_file(start: Start) -> None:
+    async with painted_by_openai(start, openai_capabilities="") as there:
+        for output_format, begins in (("jpeg", b"\xff\xd8"), ("webp", b"RIFF")):
+            files = []
+            for compression in (10, 100):
+                body = {"response_format": "b64_json", "output_format": output_format}
+                answer = await ask(there.client, there.key, {**body, "output_compression": compression})
+                files.append(base64.b64decode(answer.json()["data"][0]["b64_json"]))
+            assert all(each.startswith(begins) for each in files)
+            assert len(files[0]) < len(files[1])
 
 
 async def test_each_parameter_of_other_apis_is_named_and_a_body_that_is_too_large_is_told_the_bound(
