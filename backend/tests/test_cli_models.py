@@ -67,7 +67,7 @@ picture (default): Picture
   sizes: 1024x1024, 1536x1024
   qualities: low, high
   capabilities: quality, stream
-  price: low 0.02, high 0.20 USD
+  price: low 0.02, high 0.2 USD
   route picture/1: openai {openai_model}
   route closed: gemini {gemini_model}
   route dead: openai another

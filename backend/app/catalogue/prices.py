@@ -30,7 +30,9 @@ def size_class(size: Size) -> SizeClass:
 
 @dataclass(frozen=True)
 class Prices:
-    """Amounts by size class and quality, in millionths. `written` is the text that they were read from."""
+    """Amounts by size class and quality, in millionths. `written` is the same in the form in which it was written, each
+    amount with as few digits as it needs.
+    """
 
     written: Amounts
     amounts: Mapping[tuple[str, str], int]
@@ -60,15 +62,17 @@ FREE = Prices("0", {(_ANY, _ANY): 0})
 
 
 def read_prices(written: Amounts) -> Prices:
-    """The amounts as they are written. Raises ValueError, with the end of a sentence, for what cannot be read."""
+    """The amounts that are written so. Raises ValueError, with the end of a sentence, for what cannot be read."""
     if isinstance(written, str):
-        return Prices(written, {(_ANY, _ANY): read_amount(written)})
+        amount = read_amount(written)
+        return Prices(format_amount(amount), {(_ANY, _ANY): amount})
     if not written:
         raise ValueError("holds no amount")
-    amounts = {_key(name): read_amount(amount) for name, amount in written.items()}
+    by_name = {name: read_amount(amount) for name, amount in written.items()}
+    amounts = {_key(name): amount for name, amount in by_name.items()}
     if len({(bool(name), bool(quality)) for name, quality in amounts}) > 1:
         raise ValueError("must have keys of one kind: sizes such as 1K, qualities such as low, or both as 1K/low")
-    return Prices(written, amounts)
+    return Prices({name: format_amount(amount) for name, amount in by_name.items()}, amounts)
 
 
 def read_amount(text: str) -> int:

@@ -1,11 +1,11 @@
 """The file of models: what it may say, and the sentence about each mistake, with its line and its field."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 from app.catalogue.file import FileMistakes, read_catalogue
 from app.catalogue.model import Catalogue, ModelNotFound
-from app.catalogue.prices import read_prices, size_class
+from app.catalogue.prices import format_amount, read_amount, read_prices, size_class
 from app.providers import Size
 from pydantic import SecretStr
 
@@ -188,3 +188,53 @@ def test_size_classes_go_by_pixels(size: tuple[int, int], name: str) -> None:
 def test_amounts_are_exact_to_a_millionth() -> None:
     assert read_prices("0.000001").of(Size(64, 64), "auto") == 1
     assert read_prices("123456789.123456").of(Size(64, 64), "auto") == 123_456_789_123_456
+
+
+@pytest.mark.parametrize(
+    ("millionths", "text"),
+    [
+        (0, "0"),
+        (1, "0.000001"),
+        (50_000, "0.05"),
+        (100_000, "0.1"),
+        (999_999, "0.999999"),
+        (1_000_000, "1"),
+        (10_000_000, "10"),
+        (1_500_000, "1.5"),
+        (123_456_789_123_456, "123456789.123456"),
+        (-50_000, "-0.05"),
+    ],
+)
+def test_an_amount_is_written_with_as_few_digits_as_it_needs_and_read_back_as_it_was(
+    millionths: int, text: str
+) -> None:
+    assert format_amount(millionths) == text
+    assert read_amount(text.removeprefix("-")) == abs(millionths)
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".5", "5.", "1e3", "+1", "-1", " 1", "1\n", "1_000", "0x1", "٣", "0.0000001", "1234567890", "NaN"]
+)
+def test_what_is_no_plain_decimal_is_no_amount(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a decimal"):
+        read_amount(text)
+
+
+EACH_FORM: Sequence[tuple[str | dict[str, str], int, int | None, int | None, int | None]] = [
+    ("0.05", 50_000, 50_000, 50_000, 50_000),
+    ({"1K": "0.02", "2K": "0.04"}, 20_000, 20_000, 40_000, 40_000),
+    ({"low": "0.01", "high": "0.2"}, 10_000, 200_000, 10_000, 200_000),
+    ({"1K/low": "0.01", "1K/high": "0.2", "2K/low": "0.02"}, 10_000, 200_000, 20_000, None),
+]
+
+
+@pytest.mark.parametrize(("written", "small_low", "small_high", "large_low", "large_high"), EACH_FORM)
+def test_each_form_of_a_price_has_its_amount_by_size_and_quality(
+    written: str | dict[str, str], small_low: int, small_high: int, large_low: int, large_high: int | None
+) -> None:
+    prices, small, large = read_prices(written), Size(1024, 1024), Size(2048, 2048)
+    assert [prices.of(size, quality) for size in (small, large) for quality in ("low", "high")] == [
+        *(small_low, small_high),
+        *(large_low, large_high),
+    ]
+    assert prices.written == written

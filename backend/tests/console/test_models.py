@@ -73,7 +73,7 @@ async def test_the_page_of_models_shows_the_default_one_first_with_names_sizes_q
     assert rows == [
         ["1024x1024, 512x512", "one", "0.05"],
         ["1536x1024, 3840x2160", "low, high", "1K/low: 0.02, 1K/high: 0.05, 4K/low: 0.08, 4K/high: 0.2"],
-        ["any from 64 to 2048 pixels a side", "one", "0.010"],
+        ["any from 64 to 2048 pixels a side", "one", "0.01"],
     ]
     assert "<img src=x" not in page.response.text
     assert page.all("img") == []

@@ -12,13 +12,12 @@ from sqlalchemy.engine import make_url
 from tests.harness import fresh_database
 from tests.version_before.rows import Rows
 from tests.version_before.statements import REVISION
+from tests.version_before.statements_by_model import REVISION as NEXT
 
 ONE_MODEL_A_DAY = "create unique index if not exists usage_of_key_and_day_idx on usage (key_id, day)"
 """The index that the version before counts on conflict of, which the next version kept for it. Everything else that it
 needs is in the newest schema still.
 """
-_NEXT = "e08b5d63f2a4"
-
 _BACKEND = Path(__file__).parents[2]
 
 
@@ -29,12 +28,12 @@ def upgrade(database_url: str, revision: str = "head") -> None:
 
 def upgrade_to_next(database_url: str) -> None:
     """Migrates the database to the schema of the next version, on which the version before runs."""
-    upgrade(database_url, _NEXT)
+    upgrade(database_url, NEXT)
 
 
-def downgrade(database_url: str) -> None:
-    """Brings the database back to the schema of the version before."""
-    command.downgrade(_config(database_url), REVISION)
+def downgrade(database_url: str, revision: str = REVISION) -> None:
+    """Brings the database back to the schema of the revision, by default that of the version before."""
+    command.downgrade(_config(database_url), revision)
 
 
 def _config(database_url: str) -> Config:
