@@ -17,7 +17,8 @@ ONE_MODEL_A_DAY = "create unique index if not exists usage_of_key_and_day_idx on
 """The index that the version before counts on conflict of, which the next version kept for it. Everything else that it
 needs is in the newest schema still.
 """
-_NEXT = "e08b5d63f2a4"
+NEXT = "e08b5d63f2a4"
+"""The schema of the next version, the last on which the version before runs."""
 
 _BACKEND = Path(__file__).parents[2]
 
@@ -29,7 +30,7 @@ def upgrade(database_url: str, revision: str = "head") -> None:
 
 def upgrade_to_next(database_url: str) -> None:
     """Migrates the database to the schema of the next version, on which the version before runs."""
-    upgrade(database_url, _NEXT)
+    upgrade(database_url, NEXT)
 
 
 def downgrade(database_url: str) -> None:
