@@ -44,10 +44,10 @@ def test_five_failures_open_it_and_four_do_not(watched: Watched) -> None:
 
 def test_failures_older_than_thirty_seconds_are_forgotten(watched: Watched) -> None:
     watched.fail(9, every=7.5)
-    assert watched.breaker.lets_through()
-    watched.fail(1, every=7)
-    watched.fail(4)
-    assert not watched.breaker.lets_through()
+    assert watched.changes == []
+    watched.clock.now += 30
+    watched.fail(5, every=7.4)
+    assert watched.changes == ["open"]
 
 
 def test_a_success_between_failures_forgets_those_before_it(watched: Watched) -> None:
@@ -62,6 +62,13 @@ def test_what_only_the_operator_can_mend_opens_it_at_once_for_a_minute(watched: 
     assert watched.opens_for() == 60
     watched.breaker.failed(is_unusable=True)
     assert watched.opens_for() == 60, "also after a probe"
+    watched.fail()
+    for seconds in (10, 20, 40, 80):
+        assert watched.opens_for() == seconds
+        watched.fail()
+    assert watched.opens_for() == 160
+    watched.breaker.failed(is_unusable=True)
+    assert watched.opens_for() == 300, "it is open for no less time than after another failure"
 
 
 def test_each_failed_probe_opens_it_for_twice_as_long_up_to_five_minutes_and_a_success_forgets_that(
@@ -75,7 +82,9 @@ def test_each_failed_probe_opens_it_for_twice_as_long_up_to_five_minutes_and_a_s
     assert spans == [10, 20, 40, 80, 160, 300, 300]
     assert watched.opens_for() == 300
     watched.breaker.succeeded()
-    watched.fail(5)
+    watched.fail(4)
+    assert watched.breaker.lets_through()
+    watched.fail()
     assert watched.opens_for() == 10
     assert watched.changes == ["open", "closed", "open"]
 

@@ -11,7 +11,7 @@ from app.catalogue.breaker import Breaker
 from app.catalogue.model import Model, Route
 from app.catalogue.prices import read_prices
 from app.catalogue.routing import ImageTries, OpenRoute, Plan, RoutedRequest
-from app.core.errors import Unavailable
+from app.core.errors import ApiError, Unavailable
 from app.core.metrics import Metrics
 from app.providers import DrawRequest, Image, ProviderError, ProviderFailed, RouteFailure, Size
 from tests.harness import Clock
@@ -42,7 +42,7 @@ class FakeProvider:
 
     is_deterministic = False
 
-    def __init__(self, name: str, ends: Sequence[Ends | None], asked: list[str]) -> None:
+    def __init__(self, name: str, ends: Sequence[Ends | ApiError | None], asked: list[str]) -> None:
         """None stands for a drawing that hangs until its deadline. Its name is added to `asked` with each drawing."""
         self.name = name
         self.ends = list(ends)
@@ -60,12 +60,15 @@ class FakeProvider:
         self._asked.append(self.name)
         self.requests.append(request)
         self.deadlines.append(deadline)
-        ends = self.ends.pop(0)
-        if ends is None:
-            ends = Ends("failed", paid=1)
-            await asyncio.sleep(deadline - asyncio.get_running_loop().time())
+        told = self.ends.pop(0)
+        if isinstance(told, ApiError):
+            raise told
+        ends = told or FAILED
         request.tally.calls += ends.calls
         request.tally.paid_calls += ends.paid
+        request.budget.may_have_been_paid |= ends.paid > 0
+        if told is None:
+            await asyncio.sleep(deadline - asyncio.get_running_loop().time())
         if ends.failure is None:
             return Image(b"", "png", provider_request_id=ends.request_id)
         error = ProviderFailed(failure=ends.failure)
@@ -79,7 +82,7 @@ class Routed:
 
     def __init__(
         self,
-        *ends: Sequence[Ends | None],
+        *ends: Sequence[Ends | ApiError | None],
         seconds: float = 60,
         of_routes: Mapping[str, float] | None = None,
         may_pay_twice: bool = False,
@@ -182,6 +185,17 @@ async def test_an_error_says_that_an_earlier_route_may_have_been_paid() -> None:
         await routed.request.draw(routed.tries)
     assert (raised.value.failure, raised.value.may_have_been_paid) == ("busy", True)
     assert (routed.tries.cost, routed.tries.paid_calls) == (COSTS[0], 1)
+    assert routed.request.may_have_been_paid
+    routed = Routed([BUSY], [BUSY])
+    await routed.draw()
+    assert not routed.request.may_have_been_paid
+
+
+async def test_an_error_of_no_provider_ends_the_request() -> None:
+    routed = Routed([Unavailable()], [GOOD])
+    with pytest.raises(Unavailable):
+        await routed.draw()
+    assert routed.calls == [1, 0]
 
 
 async def test_only_the_last_route_that_can_be_tried_repeats_or_waits_for_what_costs_nothing() -> None:
@@ -215,6 +229,10 @@ async def test_a_closed_request_tries_no_further_route() -> None:
     assert await routed.draw() == "unreachable"
     assert routed.calls == [1, 0]
     assert routed.providers[0].requests[0].budget.closed_by is routed.request.closed_by
+    routed = Routed([GOOD])
+    assert await routed.draw() is None
+    routed.request.close(Unavailable())
+    assert routed.providers[0].requests[0].budget.closed_by is not None, "also a call that is on its way"
 
 
 async def test_images_of_a_request_share_its_repeats_over_all_routes() -> None:
@@ -233,12 +251,21 @@ async def test_images_of_a_request_share_its_repeats_over_all_routes() -> None:
 )
 async def test_what_counts_for_the_breaker(ends: Ends, failures: int | None) -> None:
     routed = Routed([ends] * 6)
-    for _ in range((failures or 7) - 1):
+    for _ in range(failures - 1 if failures else 6):
         await routed.draw()
         assert routed.routes[0].breaker.would_let_through
     if failures is not None:
         await routed.draw()
         assert not routed.routes[0].breaker.would_let_through
+    counted = f'nanobanana_provider_tries_total{{result="{ends.failure}",route="provider 0"}} {failures or 6}.0'
+    assert counted in routed.routes[0].metrics.text().decode()
+
+
+async def test_an_image_forgets_the_failures_before_it() -> None:
+    routed = Routed([*[BUSY] * 4, GOOD, *[BUSY] * 4])
+    for _ in range(9):
+        await routed.draw()
+    assert routed.routes[0].breaker.would_let_through
 
 
 async def test_a_probe_that_says_nothing_about_the_route_lets_another_one_probe_and_one_that_counts_does_not() -> None:
@@ -264,11 +291,14 @@ async def test_a_probe_that_is_cancelled_lets_another_one_probe_and_one_that_is_
     with pytest.raises(asyncio.CancelledError):
         await probe
     assert routed.routes[0].breaker.would_let_through
+    assert routed.tries.cost == COSTS[1] + COSTS[0], "what was sent may have been paid"
     routed.request.deadline = asyncio.get_running_loop().time() + 0.02
     with pytest.raises(TimeoutError):
         async with asyncio.timeout_at(routed.request.deadline):
             await routed.request.draw(routed.tries)
     assert not routed.routes[0].breaker.would_let_through
+    routed.clock.now += 60
+    assert routed.routes[0].breaker.would_let_through, "it has failed, and does not probe for ever"
 
 
 async def test_open_routes_come_last_and_in_their_order() -> None:
