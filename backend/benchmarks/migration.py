@@ -2,7 +2,8 @@
 
 The version before runs from a git worktree of its own, as it was committed. Fifty calls a second reach it over HTTP:
 generations with and without an Idempotency-Key, repetitions, lists, usage, images, new and revoked keys. Each has one
-status that is right. They go on while the database is migrated to this version's schema, and while it is brought back.
+status that is right. They go on while the database is migrated to the schema of the next version, and while it is
+brought back.
 """
 
 import asyncio
@@ -26,9 +27,10 @@ from app.core.embedded import embedded_postgres
 from app.core.security import hash_password
 from benchmarks.machine import ACCOUNT, BACKEND, WIDE_OPEN, free_port, machine, serving
 from sqlalchemy.engine import make_url
+from tests.version_before.statements import REVISION
+from tests.version_before.statements_by_model import REVISION as NEXT
 
 BEFORE = "5df0720"
-REVISION = "e3f6b80d417c"
 ROWS = int(os.environ.get("ROWS", "2000000"))
 KEYS = 1000
 CALLS_PER_SECOND = 50
@@ -158,7 +160,7 @@ def main() -> None:
         print(f"{machine()}\n{ROWS:,} generations of {KEYS:,} keys, {CALLS_PER_SECOND} calls a second\n")
         print("| | seconds | calls | failed | median ms | longest ms | longest before ms | deadlocks |")
         print("|---|---|---|---|---|---|---|---|")
-        steps = {"migrated": ("app.cli", "migrate"), "brought back": ("alembic", "downgrade", REVISION)}
+        steps = {"migrated": ("alembic", "upgrade", NEXT), "brought back": ("alembic", "downgrade", REVISION)}
         for name, command in steps.items():
             asyncio.run(_measure(name, f"http://127.0.0.1:{port}", url, environment, command))
         _run(BACKEND, environment, "app.cli", "migrate")

@@ -22,7 +22,7 @@ from app.core.embedded import embedded_postgres
 from app.core.security import new_timed_id
 from benchmarks.machine import machine
 from tests.harness import fresh_database
-from tests.version_before.history import upgrade
+from tests.version_before.history import upgrade, upgrade_to_next
 from tests.version_before.statements import RECORD, REVISION
 
 KEYS = 50
@@ -105,7 +105,7 @@ def main() -> None:
         urls = [stack.enter_context(fresh_database(server)) for _ in range(5)]
         upgrade(urls[0], REVISION)
         for url in urls[1:]:
-            upgrade(url)
+            upgrade_to_next(url)
         asyncio.run(_measure(urls))
 
 

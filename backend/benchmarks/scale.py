@@ -30,11 +30,12 @@ from generate_series($1::bigint, $2::bigint) n
 
 # Ids of last year, spread over its days and over all the keys, as a year of traffic would have left them.
 _ADD_ROWS = """
-insert into generations (id, key_id, prompt, size, provider, status, created_at, delivered_at)
-select 'gen_01k' || lpad(n::text, 27, '0'), 'key_' || lpad((1 + n * 7919 % $3)::text, 20, '0'), 'A cute banana',
-  '1024x1024', 'stub', 'delivered', at, at
+insert into generations (id, request_id, account_id, environment, key_id, prompt, size, provider, status, created_at,
+  delivered_at)
+select id, id, (select id from accounts limit 1), 'live', 'key_' || lpad((1 + n * 7919 % $3)::text, 20, '0'),
+  'A cute banana', '1024x1024', 'stub', 'delivered', at, at
 from generate_series($1::bigint, $2::bigint) n,
-  lateral (select now() - interval '1 year' + n * interval '2 seconds') t(at)
+  lateral (select now() - interval '1 year' + n * interval '2 seconds', 'gen_01k' || lpad(n::text, 27, '0')) t(at, id)
 """
 
 

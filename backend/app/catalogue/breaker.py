@@ -93,4 +93,3 @@ class Breaker:
             logger.warning("route_opened", route=self._route, seconds=round(until - self._clock()))
             self._on_change(self._route, "open")
         self._open_until = until
-        self._failed_at.clear()

@@ -15,6 +15,7 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.fleet import Fleet, Serve, serving
 from tests.chaos.ground import Ground
 from tests.chaos.load import Call
+from tests.chaos.models import models_on_standins
 from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import Schedule
 from tests.harness import sign_up
@@ -69,9 +70,13 @@ def serve(cluster: Cluster, proxy: Proxy, own_redis: RedisServer, tmp_path: Path
 async def fleet(
     cluster: Cluster, proxy: Proxy, own_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Fleet]:
-    """Four workers, shared by the tests that do not end them."""
-    url, folder = cluster.url_through(proxy.port), tmp_path_factory.mktemp("fleet")
-    async with serving(url, own_redis.url, folder, RECORD_DEADLINE_SECONDS=str(DEADLINE_SECONDS)) as fleet:
+    """Four workers with a file of models, shared by the tests that do not end them."""
+    folder = tmp_path_factory.mktemp("fleet")
+    start: Serve = partial(serving, cluster.url_through(proxy.port), own_redis.url, folder)
+    async with (
+        models_on_standins(folder) as models,
+        start(RECORD_DEADLINE_SECONDS=str(DEADLINE_SECONDS), **models) as fleet,
+    ):
         yield fleet
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from tests.chaos.workers import Workers
 
@@ -27,19 +27,32 @@ class Key(Protocol):
     def raw(self) -> str: ...
 
 
+class Order(NamedTuple):
+    """What a call asks for: images of a model, by default one of the default model."""
+
+    model: str | None = None
+    images: int = 1
+    hangs_up_after: float | None = None
+    """It asks for a stream, and hangs up after so many seconds unless it has the whole answer."""
+
+
+_DEFAULT = Order()
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What its caller knows: ok (a whole 2xx, with its id), fail (a definite refusal) or unknown.
+    """What its caller knows: ok (a whole 2xx, with its ids), fail (a definite refusal) or unknown.
 
-    `code` is that of the refusal, or how the answer went missing: "timeout", "reset" before its first byte, or "cut"
-    behind it. The prompt is the call's name: a call and its retries have one, and nobody else has it. `sent` and
-    `received` enclose whatever the server did, on the clock that all processes of a machine share.
+    `code` is that of the refusal, or how the answer went missing: "timeout", "reset" before its first byte, "cut"
+    behind it, or "hung up" by the caller. The prompt is the call's name: a call and its retries have one, and nobody
+    else has it. `sent` and `received` enclose whatever the server did, on the clock that all processes of a machine
+    share.
     """
 
     key_id: str
     prompt: str
     outcome: Outcome
-    id: str | None = None
+    ids: Sequence[str] = ()
     status: int = 0
     code: str = ""
     replayed: bool = False
@@ -47,6 +60,13 @@ class Call:
     retry_after: int = 0
     sent: float = 0
     received: float = 0
+    images: int = 1
+    """How many it asked for."""
+
+    @property
+    def id(self) -> str | None:
+        """The first of its ids."""
+        return self.ids[0] if self.ids else None
 
 
 class Line:
@@ -66,21 +86,31 @@ class Line:
         return port
 
     async def ask(
-        self, key: Key, prompt: str, *, idempotency_key: str | None = None, body_after: asyncio.Event | None = None
+        self,
+        key: Key,
+        prompt: str,
+        *,
+        order: Order = _DEFAULT,
+        idempotency_key: str | None = None,
+        body_after: asyncio.Event | None = None,
     ) -> Call:
-        """Asks for a picture. The body of the request may be made to wait for something."""
+        """Asks for images. The body of the request may be made to wait for something."""
         sent = time.monotonic()
-        call = await self._call(key, prompt, idempotency_key, body_after)
-        call = replace(call, sent=sent, received=time.monotonic())
+        call = await self._call(key, prompt, _request(key, prompt, order, idempotency_key), order, body_after)
+        call = replace(call, sent=sent, received=time.monotonic(), images=order.images)
         self._journal.append(call)
         return call
 
-    async def _call(self, key: Key, prompt: str, idempotency_key: str | None, body_after: asyncio.Event | None) -> Call:
+    async def _call(
+        self, key: Key, prompt: str, request: tuple[bytes, bytes], order: Order, body_after: asyncio.Event | None
+    ) -> Call:
         self._begun = False
         try:
-            async with asyncio.timeout(_CALL_SECONDS):
+            async with asyncio.timeout(order.hangs_up_after or _CALL_SECONDS):
                 await self.connect()
-                async with self._sending(*_request(key, prompt, idempotency_key), body_after) as reader:
+                async with self._sending(*request, body_after) as reader:
+                    if order.hangs_up_after is not None:
+                        await reader.read()  # to its end, which a server that keeps the connection does not reach
                     return _told(key, prompt, *await self._answer(reader))
         except asyncio.CancelledError:
             self.close()  # the answer that is still to come is not the next call's
@@ -89,8 +119,9 @@ class Line:
             return Call(key.id, prompt, "fail", code="refused")  # nobody was there to hear it
         except (OSError, EOFError, TimeoutError) as error:
             self.close()
-            timeout = isinstance(error, TimeoutError)
-            return Call(key.id, prompt, "unknown", code="timeout" if timeout else "cut" if self._begun else "reset")
+            timeout = "timeout" if order.hangs_up_after is None else "hung up"
+            lost = "cut" if self._begun else "reset"
+            return Call(key.id, prompt, "unknown", code=timeout if isinstance(error, TimeoutError) else lost)
 
     @asynccontextmanager
     async def _sending(
@@ -133,12 +164,16 @@ async def _write_after(event: asyncio.Event, writer: asyncio.StreamWriter, data:
     writer.write(data)
 
 
-def _request(key: Key, prompt: str, idempotency_key: str | None) -> tuple[bytes, bytes]:
-    """Head and body."""
-    body = json.dumps({"prompt": prompt}).encode()
+def _request(key: Key, prompt: str, order: Order, idempotency_key: str | None) -> tuple[bytes, bytes]:
+    """Head and body: of the native route, or of OpenAI's where it needs that one."""
+    is_native = order.images == 1 and order.hangs_up_after is None
+    path = "/v1/generate" if is_native else "/v1/images/generations"
+    more = {} if is_native else {"n": order.images, "stream": order.hangs_up_after is not None}
+    model = {} if order.model is None else {"model": order.model}
+    body = json.dumps({"prompt": prompt, **model, **more}).encode()
     extra = f"Idempotency-Key: {idempotency_key}\r\n" if idempotency_key else ""
     head = (
-        f"POST /v1/generate HTTP/1.1\r\nHost: pictures.test\r\nContent-Type: application/json\r\n{extra}"
+        f"POST {path} HTTP/1.1\r\nHost: pictures.test\r\nContent-Type: application/json\r\n{extra}"
         f"Authorization: Bearer {key.raw}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode(), body
@@ -148,10 +183,16 @@ def _told(key: Key, prompt: str, status: int, fields: bytes, body: bytes) -> Cal
     answer: dict[str, Any] = json.loads(body)
     if status == 200:
         replayed = b"idempotent-replayed: true" in fields
-        return Call(key.id, prompt, "ok", answer["id"], status, "", replayed, answer["created_at"])
-    outcome: Outcome = "unknown" if answer["code"] == "outcome_unknown" else "fail"
+        ids = [_id_in(each["url"]) for each in answer["data"]] if "data" in answer else [answer["id"]]
+        return Call(key.id, prompt, "ok", ids, status, "", replayed, answer.get("created_at", ""))
+    code = answer["code"] if "code" in answer else answer["error"]["code"]
+    outcome: Outcome = "unknown" if code == "outcome_unknown" else "fail"
     retry_after = int(_field(fields, b"retry-after") or 0)
-    return Call(key.id, prompt, outcome, None, status, answer["code"], retry_after=retry_after)
+    return Call(key.id, prompt, outcome, (), status, code, retry_after=retry_after)
+
+
+def _id_in(url: str) -> str:
+    return url.rpartition("/")[2].partition(".")[0]
 
 
 def _field(fields: bytes, name: bytes) -> bytes:
@@ -183,14 +224,23 @@ async def lines_to_every_worker(fleet: Workers, journal: list[Call], *, each: in
 class Traffic:
     """Callers without pause, unless they are given one: every client has a key and several lines.
 
-    Every fourth call has an Idempotency-Key, and is sent again until it is ok.
+    Each caller has the orders in turn. Every fourth call, unless it hangs up, has an Idempotency-Key, and is
+    sent again until it is ok.
     """
 
     def __init__(
-        self, port: int, journal: list[Call], keys: Sequence[Key], *, lines: int, pause_seconds: float = 0
+        self,
+        port: int,
+        journal: list[Call],
+        keys: Sequence[Key],
+        *,
+        lines: int,
+        pause_seconds: float = 0,
+        orders: Sequence[Order] = (_DEFAULT,),
     ) -> None:
         self._lines = [(Line(port, journal), key, f"{key.id} {n}") for key in keys for n in range(lines)]
         self._pause_seconds = pause_seconds
+        self._orders = orders
         self._flowing = True
 
     @property
@@ -212,15 +262,15 @@ class Traffic:
         number = 0
         while self._flowing:
             number += 1
-            prompt = f"{name} {number}"
-            once = f"{name}-{number}".replace(" ", "-") if number % 4 == 0 else None
-            call = await line.ask(key, prompt, idempotency_key=once)
+            prompt, order = f"{name} {number}", self._orders[number % len(self._orders)]
+            once = f"{name}-{number}".replace(" ", "-") if number % 4 == 0 and order.hangs_up_after is None else None
+            call = await line.ask(key, prompt, order=order, idempotency_key=once)
             deadline = time.monotonic() + _CALL_SECONDS  # looked at between calls: each is brought to its end
             while once and call.outcome != "ok" and call.status not in _FINAL and call.code != "refused":
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or (call.code == "idempotency_key_in_use" and not self._flowing):
                     break
                 await asyncio.sleep(0.05)
-                call = await line.ask(key, prompt, idempotency_key=once)
+                call = await line.ask(key, prompt, order=order, idempotency_key=once)
             if call.code == "refused":
                 return  # the server has gone
             if call.outcome != "ok" or self._pause_seconds:
@@ -230,5 +280,5 @@ class Traffic:
         line.close()
 
 
-_FINAL = {400, 401, 409, 422}
+_FINAL = {400, 401, 422}
 """Refusals that a retry would only get again."""

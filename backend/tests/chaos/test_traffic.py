@@ -6,16 +6,23 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+import httpx2
 import pytest
+from tests.chaos.cluster import Cluster
+from tests.chaos.conftest import DEADLINE_SECONDS
+from tests.chaos.fleet import Serve
 from tests.chaos.ground import Ground
-from tests.chaos.load import Call, Traffic, lines_to_every_worker
+from tests.chaos.load import Call, Line, Order, Traffic, lines_to_every_worker
+from tests.chaos.models import CAREFUL, DRAWING_SECONDS, LAVISH, STUB, models_on_standins
 from tests.chaos.proxy import Ambush, Point
 from tests.chaos.schedule import Schedule, times
-from tests.chaos.verify import violations, watching_last_use
-from tests.harness import Key
+from tests.chaos.verify import all_ended, violations, watching_last_use, wrongly_served
+from tests.harness import Key, sign_up
 
 CLIENTS, LINES = 8, 3  # each client has a key, and this many connections
+MIXED_CLIENTS = 3
 RECOVERY_SECONDS = 60
 PAUSE_SECONDS_MAX = times(short=4, long=10) / 10
 Fault = Callable[[Ground, Schedule], Awaitable[None]]
@@ -86,6 +93,60 @@ async def test_whatever_fails_under_traffic_the_ledger_is_what_callers_were_told
     tell(trial, journal, time.monotonic() - started)
     assert await violations(ground.cluster, journal) == []
     assert {call.code for call in journal} <= {"", *trial.codes}
+
+
+ORDERS = [
+    Order(),
+    Order(CAREFUL),
+    Order(LAVISH, images=3),
+    Order(STUB, images=2),
+    Order(CAREFUL, images=2),
+    Order(LAVISH, hangs_up_after=0.05),
+    Order(CAREFUL, hangs_up_after=0.6),
+]
+MIXED_CODES = {
+    *("", "reset", "cut", "hung up", "unavailable", "outcome_unknown", "idempotency_key_in_use"),
+    *("provider_failed", "provider_timeout", "provider_unavailable", "content_policy_violation"),
+}
+
+
+async def test_whatever_fails_under_traffic_to_many_models_prices_and_costs_are_those_of_what_was_delivered(
+    ground: Ground, schedule: Schedule, journal: list[Call]
+) -> None:
+    keys = [*await ground.keys(MIXED_CLIENTS), await ground.account.create_key(environment="test")]
+    trial = Trial(fail_in_every_way, times(short=1, long=15), frozenset(MIXED_CODES))
+    started = time.monotonic()
+    async with Traffic(ground.fleet.port, journal, keys, lines=LINES, orders=ORDERS).flowing():
+        for _ in range(trial.count):
+            await trial.fault(ground, schedule)
+        await everything_works_again(ground, keys[0], journal)
+    await all_ended(ground.cluster, within_seconds=DRAWING_SECONDS + DEADLINE_SECONDS)
+    tell(trial, journal, time.monotonic() - started)
+    assert await violations(ground.cluster, journal) == []
+    assert await wrongly_served(ground.cluster, ground.account.client, keys) == []
+    assert {call.code for call in journal} <= trial.codes
+    assert any(len(call.ids) < call.images for call in journal if call.ids), "some were delivered in part"
+
+
+async def fail_in_every_way(ground: Ground, schedule: Schedule) -> None:
+    for fault in (kill_a_worker, cut_a_statement, stop_the_database_at_once):
+        await asyncio.sleep(schedule.between(0.1, PAUSE_SECONDS_MAX))
+        await fault(ground, schedule)
+
+
+@pytest.mark.parametrize("mutant", ["fallback-counts-twice", "settlement-forgets-cost"])
+async def test_a_settlement_that_counts_wrong_is_caught(
+    cluster: Cluster, serve: Serve, journal: list[Call], tmp_path: Path, mutant: str
+) -> None:
+    program = ("-m", "tests.chaos.mutants", mutant, "serve")
+    async with models_on_standins(tmp_path) as models, serve(program=program, workers=1, **models) as fleet:
+        async with httpx2.AsyncClient(base_url=fleet.url, timeout=30) as client:
+            key = await (await sign_up(client)).create_key()
+        line = Line(fleet.port, journal)
+        for prompt in ("the first route", "the second route", "the first again"):
+            assert (await line.ask(key, prompt, order=Order(CAREFUL))).outcome == "ok"
+        line.close()
+    assert any("usage of careful" in each for each in await violations(cluster, journal))
 
 
 async def everything_works_again(ground: Ground, key: Key, journal: list[Call]) -> None:

@@ -17,11 +17,15 @@ _TWIN = """
         ("delete from generations where key_id = $1", "an acknowledged row is lost"),
         (_TWIN, "2 rows for one call"),
         ("update usage set pictures = pictures + 1 where key_id = $1", "usage 2, ledger 1"),
+        ("update usage set list_amount = list_amount - 1 where key_id = $1", "is 1 9999 0, its rows 1 10000 0"),
+        ("update usage set cost = 1 where key_id = $1", "is 1 10000 1, its rows 1 10000 0"),
+        ("update usage set model = 'another' where key_id = $1", "usage of another"),
+        ("update generations set list_price = 0 where key_id = $1", "has not the price or the cost of its model"),
         ("update generations set prompt = 'another' where key_id = $1", "a row that nobody asked for"),
         ("update api_keys set last_used_at = created_at - interval '1 day' where id = $1", "is not the last use"),
         ("update api_keys set revoked_at = created_at where id = $1", "younger than the revocation"),
     ],
-    ids=["lost", "twice", "miscounted", "foreign", "unused", "revoked"],
+    ids=["lost", "twice", "miscounted", "amount", "cost", "model", "price", "foreign", "unused", "revoked"],
 )
 async def test_a_broken_promise_is_found(ground: Ground, journal: list[Call], damage: str, said: str) -> None:
     [key] = await ground.keys(1)

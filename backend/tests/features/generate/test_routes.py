@@ -2,19 +2,22 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
 import pytest
+from app.core.settings import Settings
 from tests.conftest import Start
 from tests.features.generate.two_routes import FIRST_COST, PRICE, SECOND_COST, ModelOfTwo, two_routes
 from tests.features.usage.recorded import total
 from tests.providers.failures import Failure, failures_of, provider_url
-from tests.standins import gemini
+from tests.standins import gemini, openai
 from tests.standins.wire import Reply
 
 SHORT = "timeout_seconds = 0.4"
 FAILURES = failures_of("gemini")
+IMAGE = gemini.image_bytes(1024, 1024)
 
 
 def goes_on(failure: Failure, *, may_pay_twice: bool, refused_goes_on: bool) -> bool:
@@ -113,6 +116,47 @@ async def test_a_route_that_hangs_takes_nothing_from_another(start: Start, tmp_p
             assert (await there.generate(name)).status_code == 200
         gate.set()
         assert [answer.status_code for answer in await asyncio.gather(*hanging)] == [200, 200]
+
+
+async def test_one_deadline_ends_all_routes_and_nothing_of_them_is_left_running(
+    start: Start, tmp_path: Path, database: asyncpg.Connection
+) -> None:
+    one, never = "calls_max = 1", asyncio.Event()
+    models = {"picture": ModelOfTwo("may_pay_twice = true", f"{SHORT}\n{one}", one)}
+    async with two_routes(start, tmp_path, models, generation_deadline_seconds=1) as there:
+        there.first.faults.extend([gemini.slow(never), gemini.failed(503, "UNAVAILABLE")])
+        there.second.faults.append(replace(openai.in_place(IMAGE), gate=never))
+        answer = await there.generate()
+        assert (answer.status_code, answer.json()["code"]) == (504, "provider_timeout")
+        assert there.calls == (1, 1)
+        row = await there.last_row(database)
+        assert (row["status"], row["route"], row["tries"]) == ("failed", "picture/2", 2)
+        assert (row["cost"], row["lease_until"]) == (FIRST_COST + SECOND_COST, None)
+        assert (await there.generate()).status_code == 200, "the only slot of the second route is free"
+        assert (await there.generate()).status_code == 200, "and that of the first"
+        assert there.calls == (2, 1)
+        assert await total(database, there.key) == 2
+
+
+async def test_an_image_of_the_second_route_that_comes_after_the_lease_is_thrown_away(
+    start: Start, settings: Settings, tmp_path: Path, database: asyncpg.Connection
+) -> None:
+    async with two_routes(start, tmp_path) as there:
+        gate = asyncio.Event()
+        there.first.faults.append(gemini.failed(503, "UNAVAILABLE"))
+        there.second.faults.append(replace(openai.in_place(IMAGE), gate=gate))
+        running = asyncio.create_task(there.generate())
+        await there.second_called()
+        row = await there.last_row(database)
+        await database.execute("update generations set status = 'lost' where id = $1", row["id"])
+        gate.set()
+        answer = await running
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert answer.headers["x-should-retry"] == "false", "it was drawn"
+        row = await there.last_row(database)
+        assert (row["status"], row["route"], row["delivered_at"]) == ("lost", None, None)
+        assert list((settings.data_dir / "pictures").rglob(f"{row['id']}*")) == []
+        assert await total(database, there.key) == 0
 
 
 async def test_images_of_one_request_go_their_own_ways_and_count_once_each(

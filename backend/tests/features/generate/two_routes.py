@@ -78,17 +78,25 @@ class TwoRoutes:
 
     async def first_called(self, count: int = 1) -> None:
         """Returns once the first provider has been called that often."""
-        for _ in looks():
-            if len(self.first.seen) >= count:
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError("it is not called")
+        await _called(self.first, count)
+
+    async def second_called(self) -> None:
+        """Returns once the second provider has been called."""
+        await _called(self.second, 1)
 
     async def last_row(self, database: asyncpg.Connection) -> asyncpg.Record:
         """The key's newest generation."""
         query = "select * from generations where key_id = $1 order by id desc limit 1"
         [row] = await database.fetch(query, self.key.id)
         return row
+
+
+async def _called(provider: GeminiStandIn | OpenAIStandIn, count: int) -> None:
+    for _ in looks():
+        if len(provider.seen) >= count:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it is not called")
 
 
 @asynccontextmanager
