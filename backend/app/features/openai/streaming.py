@@ -122,8 +122,10 @@ async def _events(
     try:
         delivered = generating.result()
         contents, delivered = list(delivered.contents), delivered._replace(contents=())
+        del generating  # its result has the images too
         with _as_api_errors():
             images = await opened_images(generations, delivered, contents, memory)
+        del contents
     except ApiError as error:
         yield _error_event(service.error_body(error))
         return

@@ -3,17 +3,22 @@
 import asyncio
 import base64
 import json
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from io import StringIO
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import asyncpg
 import httpx2
 import openai
 import pytest
-from app.features.openai.streaming import _Sketches
-from app.generations.spec import GenerationSpec
+from app.core.byte_budget import ByteBudget
+from app.features.openai.streaming import _events, _Sketches
+from app.generations.collaborators import Generations
+from app.generations.spec import Delivered, GenerationSpec
 from tests.conftest import Start
 from tests.features.generate.painted import painted, painted_by_openai
 from tests.features.openai.test_sdk import sdk_of
@@ -243,6 +248,26 @@ def test_of_sketches_that_are_not_read_the_latest_is_kept() -> None:
     data = json.loads(sketches.take().partition(b"data: ")[2])
     assert (data["partial_image_index"], base64.b64decode(data["b64_json"])) == (2, b"2")
     assert (sketches.is_waiting, sketches.take()) == (False, b"")
+
+
+async def test_an_image_in_memory_is_forgotten_when_it_is_written() -> None:
+    contents, now = [os.urandom(63) for _ in range(2)], datetime.now(UTC)
+    references = sys.getrefcount(contents[0])
+
+    async def generate() -> Delivered:
+        return Delivered(
+            ["a", "b"], [], "png", "", "", "64x64", "auto", 0, now, is_replay=False, contents=tuple(contents)
+        )
+
+    generating, spec = asyncio.create_task(generate()), GenerationSpec("", "64x64")
+    await asyncio.wait({generating})
+    with ByteBudget(16 * 1024 * 1024).share() as memory:
+        events = _events(cast(Generations, None), generating, _Sketches(spec), spec, memory)
+        del generating
+        written = [await anext(events) for _ in range(4)]  # the first image, and the beginning of the second
+        left = sys.getrefcount(contents[0])  # an assertion would hold one itself
+        assert left == references
+        assert base64.b64encode(contents[0]) == written[1]
 
 
 @pytest.mark.parametrize("streams", [(False, True), (True, False), (True, True)], ids=str)
