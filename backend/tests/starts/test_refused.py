@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from app import server
 from app.core import locations, postgres_programs
 from tests.core.conftest import can_mount
 from tests.core.embedded_servers import AS_ORDINARY_USER, refusal
@@ -92,6 +93,7 @@ def test_a_start_that_cannot_succeed_ends_with_one_sentence(
             done = run_in(checkout, *refused.prefix, sys.executable, "-m", "app.cli", refused.command, env=env)
         else:
             monkeypatch.setattr(locations, "CHECKOUT", checkout)
+            monkeypatch.setattr(server, "run", lambda *_: None)  # a start that is not refused ends here
             done = nanobanana_in_here(data_dir, refused.command, **env)
     said = done.stderr.replace(str(data_dir), "DATA_DIR").replace(f":{env['PORT']}:", ":PORT:")
     assert (said, done.returncode, done.stdout) == (f"nanobanana: {refused.sentence}\n", 1, "")
