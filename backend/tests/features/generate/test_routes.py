@@ -11,6 +11,7 @@ from app.core.settings import Settings
 from tests.conftest import Start
 from tests.features.generate.two_routes import FIRST_COST, PRICE, SECOND_COST, ModelOfTwo, two_routes
 from tests.features.usage.recorded import total
+from tests.harness import generate, sign_up
 from tests.providers.failures import Failure, failures_of, provider_url
 from tests.standins import gemini, openai
 from tests.standins.wire import Reply
@@ -106,17 +107,24 @@ async def test_where_all_routes_are_open_they_are_tried_all_the_same(start: Star
 
 
 async def test_a_route_that_hangs_takes_nothing_from_another(start: Start, tmp_path: Path) -> None:
-    models = {"hangs": ModelOfTwo(of_first="calls_max = 4"), "works": ModelOfTwo()}
+    models = {
+        "hangs": ModelOfTwo(of_first="calls_max = 4"),
+        "works": ModelOfTwo(),
+        "one": ModelOfTwo("", "calls_max = 1"),
+    }
     async with two_routes(start, tmp_path, models) as there:
         gate = asyncio.Event()
-        there.first.faults.extend([gemini.slow(gate)] * 2)
-        hanging = [asyncio.create_task(there.generate("hangs")) for _ in range(2)]
-        await there.first_called(2)
+        there.first.faults.extend([gemini.slow(gate)] * 3)
+        hanging = [asyncio.create_task(there.generate(name)) for name in ("hangs", "hangs", "one")]
+        await there.first_called(3)
         for name in ("works", "hangs", "hangs"):
             assert (await there.generate(name)).status_code == 200
-        assert there.calls == (3, 2), "the account has its share of the first route's slots, and of those of no other"
+        assert there.calls == (4, 2), "the account has its share of the first route's slots, and of those of no other"
+        stranger = await (await sign_up(there.client)).create_key()
+        assert (await generate(there.client, stranger, model="one")).status_code == 200
+        assert there.calls == (0, 1), "the only slot is taken, by whichever account"
         gate.set()
-        assert [answer.status_code for answer in await asyncio.gather(*hanging)] == [200, 200]
+        assert [answer.status_code for answer in await asyncio.gather(*hanging)] == [200] * 3
 
 
 async def test_one_deadline_ends_all_routes_and_nothing_of_them_is_left_running(
