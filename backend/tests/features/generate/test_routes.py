@@ -11,6 +11,7 @@ from app.core.settings import Settings
 from tests.conftest import Start
 from tests.features.generate.two_routes import FIRST_COST, PRICE, SECOND_COST, ModelOfTwo, two_routes
 from tests.features.usage.recorded import total
+from tests.harness import generate, sign_up
 from tests.providers.failures import Failure, failures_of, provider_url
 from tests.standins import gemini, openai
 from tests.standins.wire import Reply
@@ -106,16 +107,24 @@ async def test_where_all_routes_are_open_they_are_tried_all_the_same(start: Star
 
 
 async def test_a_route_that_hangs_takes_nothing_from_another(start: Start, tmp_path: Path) -> None:
-    models = {"hangs": ModelOfTwo(of_first="calls_max = 4"), "works": ModelOfTwo()}
+    models = {
+        "hangs": ModelOfTwo(of_first="calls_max = 4"),
+        "works": ModelOfTwo(),
+        "one": ModelOfTwo("", "calls_max = 1"),
+    }
     async with two_routes(start, tmp_path, models) as there:
         gate = asyncio.Event()
-        there.first.faults.extend([gemini.slow(gate)] * 2)
-        hanging = [asyncio.create_task(there.generate("hangs")) for _ in range(2)]
-        await there.first_called(2)
+        there.first.faults.extend([gemini.slow(gate)] * 3)
+        hanging = [asyncio.create_task(there.generate(name)) for name in ("hangs", "hangs", "one")]
+        await there.first_called(3)
         for name in ("works", "hangs", "hangs"):
             assert (await there.generate(name)).status_code == 200
+        assert there.calls == (4, 2), "the account has its share of the first route's slots, and of those of no other"
+        stranger = await (await sign_up(there.client)).create_key()
+        assert (await generate(there.client, stranger, model="one")).status_code == 200
+        assert there.calls == (0, 1), "the only slot is taken, by whichever account"
         gate.set()
-        assert [answer.status_code for answer in await asyncio.gather(*hanging)] == [200, 200]
+        assert [answer.status_code for answer in await asyncio.gather(*hanging)] == [200] * 3
 
 
 async def test_one_deadline_ends_all_routes_and_nothing_of_them_is_left_running(
@@ -125,9 +134,10 @@ async def test_one_deadline_ends_all_routes_and_nothing_of_them_is_left_running(
     models = {"picture": ModelOfTwo("may_pay_twice = true", f"{SHORT}\n{one}", one)}
     async with two_routes(start, tmp_path, models, generation_deadline_seconds=1) as there:
         there.first.faults.extend([gemini.slow(never), gemini.failed(503, "UNAVAILABLE")])
-        there.second.faults.append(replace(openai.in_place(IMAGE), gate=never))
+        there.second.faults.append(replace(openai.in_place(IMAGE), delay_seconds=0.8))
         answer = await there.generate()
-        assert (answer.status_code, answer.json()["code"]) == (504, "provider_timeout")
+        assert answer.status_code == 504, "the second is in time for itself, and with the first too late"
+        assert answer.json()["code"] == "provider_timeout"
         assert there.calls == (1, 1)
         row = await there.last_row(database)
         assert (row["status"], row["route"], row["tries"]) == ("failed", "picture/2", 2)
@@ -187,6 +197,19 @@ async def test_weights_share_the_requests_among_routes_of_one_order(start: Start
         first, second = there.calls
         assert first + second == 40
         assert first > second > 0, "four in five: another outcome has a chance of less than 1 in 1,000"
+
+
+async def test_a_request_with_an_idempotency_key_goes_the_same_way_each_time(start: Start, tmp_path: Path) -> None:
+    async with two_routes(start, tmp_path, {"picture": ModelOfTwo(of_first="order = 2")}) as there:
+        there.first.faults.extend([gemini.failed(400, "INVALID")] * 10)
+        there.second.faults.extend([openai.failed(400, "invalid_value")] * 10)
+        headers = {**there.key.headers, "Idempotency-Key": "once"}
+        ways = set()
+        for _ in range(10):
+            answer = await there.client.post("/v1/generate", json={"prompt": "A cute banana"}, headers=headers)
+            assert answer.json()["code"] == "provider_failed"
+            ways.add(there.calls)
+        assert len(ways) == 1, "by another draw each time, they would be one in 1,000 times"
 
 
 async def test_a_replay_is_answered_after_its_model_is_gone_and_another_request_is_still_refused(
