@@ -39,6 +39,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.url = b""  # which uvicorn sets with the first request
         self._guard: OverloadGuard = self.app_state["overload_guard"]
         self._prepared_refusals: PreparedRefusals = self.app_state["prepared_refusals"]
         self._quiet_until: asyncio.TimerHandle | None = None

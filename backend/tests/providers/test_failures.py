@@ -137,5 +137,5 @@ async def test_check_says_of_a_silent_provider_that_it_does_not_answer_in_time(
 ) -> None:
     monkeypatch.setattr("app.providers.upstream._PROBE_SECONDS", 0.05)
     remote.fail("silence until the deadline")
-    with pytest.raises(ProviderUnavailable, match="_BASE_URL does not answer in time"):
+    with pytest.raises(ProviderUnavailable, match=r"\{base_url\} does not answer in time"):
         await remote.open().check()

@@ -11,6 +11,7 @@ import pytest
 from app.core.db import connect_for_writing
 from app.core.security import time_prefix
 from app.core.settings import Settings
+from app.generations.sweep import Sweeper
 from pydantic import SecretStr
 from tests.conftest import Start
 from tests.features.generate.painted import Painted, painted
@@ -138,6 +139,13 @@ async def test_a_sweep_that_finds_implausibly_many_old_pictures_deletes_none_unt
     new_database_url: str, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.generations.sweep._SWEEP_SECONDS", 0.1)
+    original, turn = Sweeper.sweep, asyncio.Lock()
+
+    async def sweep_in_turn(sweeper: Sweeper) -> None:
+        async with turn:
+            await original(sweeper)
+
+    monkeypatch.setattr(Sweeper, "sweep", sweep_in_turn)
     database = await connect_for_writing(new_database_url)
     long_ago = time_prefix("gen", await database.fetchval("select now() - interval '32 days'"))[:-1]
 
@@ -155,7 +163,8 @@ async def test_a_sweep_that_finds_implausibly_many_old_pictures_deletes_none_unt
 
     client = await start(database_url=new_database_url, image_retention_days=30, metrics_token=METRICS_TOKEN)
     for letter, images, left in (("y", 100, 0), ("z", 101, 101)):
-        await database.execute(MANY, f"{long_ago}{letter}", images, "delivered")
+        async with turn:  # a turn that has counted before would delete them
+            await database.execute(MANY, f"{long_ago}{letter}", images, "delivered")
         for _ in range(2):
             await sweep()
         assert await database.fetchval(LEFT) == left
