@@ -29,15 +29,13 @@ class MemoryLimiter:
         # No await between reading and writing: on one event loop that is what makes a decision atomic.
         now = self._now()
         shares = takes if self._processes == 1 else [self._share_of(take) for take in takes]
-        buckets: list[_Bucket] = []
-        tats: list[int] = []
+        found: list[tuple[_Bucket, Take, int]] = []
         for share in shares:
             bucket = group, share.name, share.subject
-            buckets.append(bucket)
-            tats.append(clamp_tat(self._tats.get(bucket, 0), share.limit, now=now))
+            found.append((bucket, share, clamp_tat(self._tats.get(bucket, 0), share.limit, now=now)))
         no_free_slot = slot is not None and self._has_no_free_slot(slot, group=group, now=now)
-        result = decide(shares, tats=tats, now=now, no_free_slot=no_free_slot)
-        for bucket, share, tat in zip(buckets, shares, tats, strict=True):
+        result = decide(shares, tats=[tat for _, _, tat in found], now=now, no_free_slot=no_free_slot)
+        for bucket, share, tat in found:
             if result.allowed:
                 self._keep(bucket, tat + share.increment)
             elif bucket in self._tats:

@@ -1,11 +1,24 @@
 """The slots of a provider: how many an account gets, and whose turn it is."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from app.core.errors import Unavailable
 from app.providers import CallBudget, ContentRefused
 from app.providers.slots import AccountSlots
+
+_started: list[asyncio.Task[None]] = []
+
+
+@pytest.fixture(autouse=True)
+async def ended() -> AsyncIterator[None]:
+    """Ends what a test has left running: nothing else would, and the collector would complain of it later."""
+    yield
+    for task in _started:
+        task.cancel()
+    await asyncio.gather(*_started, return_exceptions=True)
+    _started.clear()
 
 
 class Drawing:
@@ -20,6 +33,7 @@ class Drawing:
         """Requests of one image each, or the images of one request where they share a budget."""
         tasks = [asyncio.create_task(self._hold(budget or CallBudget(account))) for _ in range(count)]
         self._tasks.setdefault(account, []).extend(tasks)
+        _started.extend(tasks)
         return tasks
 
     async def end(self, account: str, count: int = 1) -> None:
