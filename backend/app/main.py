@@ -44,20 +44,11 @@ _ERROR_FORMATS = (
 )
 
 
-def create_app(settings: Settings, externals: Externals | None = None) -> FastAPI:
-    """The application on these settings. Its lifespan opens the services, and closes them at the end.
-
-    Raises ConfigurationError without `database_url` or a secret.
-    """
-    require_database_url(settings)
-    externals, metrics = externals or Externals(), Metrics()
-    guard = OverloadGuard(settings.requests_max, metrics, proxies=settings.trusted_proxies)
+def _web_settings(settings: Settings, externals: Externals) -> WebSettings:
     bounds = externals.edge_bounds
     if bounds.response_seconds is None:
         bounds = replace(bounds, response_seconds=lifetime_of(settings).response_seconds)
-    connections = Connections(bounds, metrics, per_address_max=settings.connections_per_address_max)
-    console = Console(settings, PAGES, image_origins=image_origins(settings))
-    web = WebSettings(
+    return WebSettings(
         settings.public_url,
         settings.trusted_proxies,
         _ERROR_FORMATS,
@@ -67,6 +58,19 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
         body_bytes_max={openai.ROUTE: openai.BODY_BYTES_MAX},
         bounds=bounds,
     )
+
+
+def create_app(settings: Settings, externals: Externals | None = None) -> FastAPI:
+    """The application on these settings. Its lifespan opens the services, and closes them at the end.
+
+    Raises ConfigurationError without `database_url` or a secret.
+    """
+    require_database_url(settings)
+    externals, metrics = externals or Externals(), Metrics()
+    guard = OverloadGuard(settings.requests_max, metrics, proxies=settings.trusted_proxies)
+    web = _web_settings(settings, externals)
+    connections = Connections(web.bounds, metrics, per_address_max=settings.connections_per_address_max)
+    console = Console(settings, PAGES, image_origins=image_origins(settings))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[LifespanState]:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from app.catalogue.opened import REFUSALS
+from app.catalogue.routing import Plan
 from app.generations import accept, replay, run
 from app.generations.collaborators import Generations
 from app.generations.spec import Caller, Delivered, GenerationSpec
@@ -52,21 +53,29 @@ async def generate(
         made = await run.draw_and_record(generations, plan, record, spec, as_bytes=spec.as_bytes or watch is not None)
     else:
         plan = plan.in_turn(record.id if claim is None else claim.scope.hex())
-        request = DrawRequest(
-            spec.prompt,
-            plan.size,
-            plan.quality,
-            background=spec.background,
-            format=spec.format,
-            compression=spec.compression,
-            model=plan.model.name,
-            on_partial=watch.on_partial if watch else None,
-            partials=watch.partials if watch else 0,
-        )
+        request = _draw_request(spec, plan, watch)
         made = await run.record_and_draw(generations, plan, record, spec, request, account_id=caller.account_id)
+    if made.recorded.is_replay:
+        return await replay.delivered(generations, spec, made.recorded)
+    return _delivered(generations, spec, plan, made)
+
+
+def _draw_request(spec: GenerationSpec, plan: Plan, watch: Watch | None) -> DrawRequest:
+    return DrawRequest(
+        spec.prompt,
+        plan.size,
+        plan.quality,
+        background=spec.background,
+        format=spec.format,
+        compression=spec.compression,
+        model=plan.model.name,
+        on_partial=watch.on_partial if watch else None,
+        partials=watch.partials if watch else 0,
+    )
+
+
+def _delivered(generations: Generations, spec: GenerationSpec, plan: Plan, made: run.Made) -> Delivered:
     recorded, contents, errors = made
-    if recorded.is_replay:
-        return await replay.delivered(generations, spec, recorded)
     urls = [generations.url(each, spec.format) for each in recorded.ids]
     return Delivered(
         recorded.ids,
