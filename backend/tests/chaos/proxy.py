@@ -10,7 +10,10 @@ from typing import Literal
 Point = Literal["request", "answer"]
 
 _READY = b"Z\0\0\0\5I"  # ReadyForQuery, idle: the end of an answer, and what it answers has been committed
-_PREPARES_LEDGER = re.compile(rb"P....([^\0]*)\0[^\0]*(?:insert into|update) generations", re.DOTALL)
+# A sweep, which comes by itself and would spring an ambush that waits for a call, sets `lost`.
+_PREPARES_LEDGER = re.compile(
+    rb"P....([^\0]*)\0[^\0]*(?:insert into generations|update generations(?! g set status = 'lost'))", re.DOTALL
+)
 _BINDS = re.compile(rb"B....[^\0]*\0([^\0]*)\0", re.DOTALL)
 _CHUNK = 65_536
 
