@@ -99,7 +99,7 @@ async def open_services(
             engine=engine,
             sessions=_session_maker(engine),
             hashing=pools.hashing,
-            token_key=TokenKey.derive(settings.signing_secret),
+            token_key=TokenKey.derive(*settings.accepted_secrets),
             limiter=limiter,
             logins=Reservations(limiter, waiting_max=settings.hash_queue_max),
             policies=Policies.of(settings),

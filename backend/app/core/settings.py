@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -56,9 +56,16 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings):
     secret_key: SecretStr | None = Field(
         default=None,
         description=(
-            "Signs login tokens: at least 32 bytes, the same on all machines. Changing it ends all logins. "
-            "In development one is made and kept in `DATA_DIR`. "
+            "Signs login tokens: at least 32 bytes, the same on all machines. Changing it ends all logins, unless the "
+            "old one is `SECRET_KEY_PREVIOUS`. In development one is made and kept in `DATA_DIR`. "
             "Make one with: `python3 -c 'import secrets; print(secrets.token_urlsafe(48))'`"
+        ),
+    )
+    secret_key_previous: SecretStr | None = Field(
+        default=None,
+        description=(
+            "A second secret, as strong as `SECRET_KEY`: what it has signed is accepted, and nothing is signed with "
+            "it. For the time in which `SECRET_KEY` is replaced."
         ),
     )
     database_url: SecretStr | None = Field(
@@ -155,11 +162,21 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings):
             raise ValueError("is not UTF-8")
         return value
 
-    @field_validator("secret_key")
+    @field_validator("secret_key", "secret_key_previous")
     @classmethod
     def _secret_is_strong(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and (weakness := weakness_of(value.get_secret_value().encode())):
             raise ValueError(f"{weakness}. {_ADVICE}")
+        return value
+
+    @field_validator("secret_key_previous")
+    @classmethod
+    def _is_another_secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None and "secret_key" in info.data:
+            if info.data["secret_key"] is None:
+                raise ValueError("is set, but SECRET_KEY is not")
+            if value == info.data["secret_key"]:
+                raise ValueError("is the same as SECRET_KEY: it is for the one that SECRET_KEY replaces")
         return value
 
     @field_validator("database_url", "database_direct_url")
@@ -228,6 +245,15 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings):
         if self.secret_key is None:
             raise ConfigurationError(f"SECRET_KEY is missing. {_ADVICE}")
         return self.secret_key.get_secret_value().encode()
+
+    @property
+    def accepted_secrets(self) -> Sequence[bytes]:
+        """The secrets whose signatures are accepted: `signing_secret`, then SECRET_KEY_PREVIOUS where it is set.
+
+        Raises what `signing_secret` raises.
+        """
+        previous = self.secret_key_previous
+        return [self.signing_secret, *([previous.get_secret_value().encode()] if previous else [])]
 
     def with_secret(self) -> Self:
         """These settings with a secret: SECRET_KEY, or in development, where it is not set, the one stored in DATA_DIR.
