@@ -101,6 +101,15 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings):
     workers: int = Field(
         default=1, ge=1, le=256, description="Server processes that share the port. One that dies is restarted."
     )
+    drain_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=600,
+        description=(
+            "How long a server that is asked to stop goes on taking calls, for proxies to turn to another: `/ready` is "
+            "a 503 meanwhile, and every response ends its connection. 5 behind a proxy; a second signal cuts it short."
+        ),
+    )
     public_url: str = Field(
         default="",
         description=(

@@ -25,7 +25,10 @@ async def get_readiness(services: CurrentServices) -> Readiness:
     """Tell whether requests can be served: the database answers, its schema is not behind, images can be stored."""
     generations = services.generations
     await service.check_ready(
-        services.engine, recording=generations.ledger.is_alive, storing=not generations.store.is_failing
+        services.engine,
+        leaving=services.draining.is_leaving,
+        recording=generations.ledger.is_alive,
+        storing=not generations.store.is_failing,
     )
     return Readiness()
 

@@ -18,11 +18,13 @@ class InvalidMetricsToken(Unauthorized):
     code, detail = "invalid_metrics_token", "Invalid metrics token"
 
 
-async def check_ready(engine: AsyncEngine, *, recording: bool, storing: bool) -> None:
-    """Returns if generations are being recorded, images can be stored, and the database answers within
-    DATABASE_SECONDS_MAX, can be written to and has a schema that is not behind. Else raises Unavailable with the
-    reason, after not much longer than that.
+async def check_ready(engine: AsyncEngine, *, leaving: bool, recording: bool, storing: bool) -> None:
+    """Returns if the process is not to stop, generations are being recorded, images can be stored, and the database
+    answers within DATABASE_SECONDS_MAX, can be written to and has a schema that is not behind. Else raises Unavailable
+    with the reason, after not much longer than that.
     """
+    if leaving:
+        raise Unavailable("This server is stopping")
     if not recording:
         raise Unavailable("Generations are not being recorded; restart this process")
     if not storing:

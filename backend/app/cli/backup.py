@@ -1,0 +1,60 @@
+"""`nanobanana backup` and `nanobanana restore`: the database of the embedded PostgreSQL in one file."""
+
+import asyncio
+from pathlib import Path
+
+import click
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.checks import run_in_transaction
+from app.cli.database import upgrade_schema
+from app.cli.errors import errors_as_sentences
+from app.core import postgres_backup
+from app.core.embedded import embedded_postgres, running_url
+from app.core.settings import ConfigurationError, Settings, load_settings
+
+_FILE = click.argument("file", type=click.Path(path_type=Path, resolve_path=True))
+_TABLES = "select count(*) from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')"
+
+
+@click.command()
+@_FILE
+def backup(file: Path) -> None:
+    """Write the database of the server that runs on DATA_DIR into FILE, while it serves.
+
+    FILE is new, and whole when this returns. Copy the images afterwards, never before: docs/backup.md has all steps.
+    """
+    with errors_as_sentences():
+        postgres_backup.dump(running_url(_embedded_settings().data_dir), file)
+        click.echo(f"The database is in {file}. Copy the images now.")
+
+
+@click.command()
+@_FILE
+def restore(file: Path) -> None:
+    """Fill the empty DATA_DIR with the database in FILE, all of it or nothing. No server may run on it.
+
+    FILE is from `nanobanana backup`, or from `pg_dump --format=custom` of another PostgreSQL up to version 18.
+    """
+    with errors_as_sentences():
+        data_dir = _embedded_settings().data_dir
+        with embedded_postgres(data_dir) as url:
+            if asyncio.run(run_in_transaction(url, _count_tables)):
+                raise ConfigurationError(f"{data_dir} holds a database already. Restore into an empty DATA_DIR.")
+            postgres_backup.restore(url, file)
+            upgrade_schema(url)
+        click.echo(f"The database of {file} is in {data_dir}. Copy the images there, then start the server.")
+
+
+def _embedded_settings() -> Settings:
+    settings = load_settings()
+    if settings.database_url is not None:
+        raise ConfigurationError(
+            "DATABASE_URL is set: use pg_dump and pg_restore of that PostgreSQL, as docs/backup.md has it."
+        )
+    return settings
+
+
+async def _count_tables(session: AsyncSession) -> int:
+    return int(await session.scalar(text(_TABLES)) or 0)
