@@ -127,8 +127,8 @@ class ImageSettings(BaseModel):
     s3_bucket: str = Field(default="", description="The bucket in the S3.")
     s3_endpoint: str = Field(default="", description="Where the S3 is. By default AWS, in `S3_REGION`.")
     s3_region: str = Field(default="auto", description="The bucket's region; `auto` for R2.")
-    s3_access_key_id: str = Field(
-        default="", description="The key that writes, reads, lists and deletes in the bucket."
+    s3_access_key_id: SecretStr | None = Field(
+        default=None, description="The key that writes, reads, lists and deletes in the bucket."
     )
     s3_secret_access_key: SecretStr | None = Field(
         default=None, description="The secret of the key `S3_ACCESS_KEY_ID`."

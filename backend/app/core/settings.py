@@ -19,6 +19,7 @@ from app.core.database_url import checked_database_url
 from app.core.env_file import UnreadableEnvFileError, check_env_file
 from app.core.image_settings import ImageSettings
 from app.core.limit_settings import LimitSettings
+from app.core.secret_files import SecretFileError, read_secret_files
 from app.core.secret_strength import weakness_of
 from app.core.url_format import split_url
 
@@ -289,6 +290,8 @@ def load_settings() -> Settings:
         settings = Settings(**{name: getattr(given, name) for name in given.model_fields_set - unknown})
     except ValidationError as error:
         raise ConfigurationError("\n".join(_sentences(error))) from None
+    except SecretFileError as error:
+        raise ConfigurationError(f"{error}.") from None
     except (UnreadableEnvFileError, FileNotFoundError) as error:  # or there is no working folder to look for it in
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(f"The settings in .env cannot be read: {reason}.") from None
@@ -310,6 +313,11 @@ def unknown_setting(name: str) -> str:
 
 class _Given(Settings, BaseSettings):
     model_config = SettingsConfigDict(env_file_encoding="utf-8", extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_secrets_of_files(cls, values: dict[str, object]) -> dict[str, object]:
+        return read_secret_files(cls, values)
 
 
 def _own_address(host: str, port: int) -> str:

@@ -57,13 +57,13 @@ def image_origins(settings: Settings) -> Sequence[str]:
 
 def _s3_settings(settings: Settings) -> S3Settings:
     missing = [name.upper() for name in _NEEDED if not getattr(settings, name)]
-    if missing or settings.s3_secret_access_key is None:
+    if missing or settings.s3_access_key_id is None or settings.s3_secret_access_key is None:
         raise ConfigurationError(
             f"IMAGE_STORE is s3, but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing."
         )
     return S3Settings(
         bucket=settings.s3_bucket,
-        access_key_id=settings.s3_access_key_id,
+        access_key_id=settings.s3_access_key_id.get_secret_value(),
         secret_access_key=settings.s3_secret_access_key.get_secret_value(),
         endpoint=settings.s3_endpoint or None,
         region=settings.s3_region,

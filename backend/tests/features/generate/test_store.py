@@ -31,7 +31,7 @@ def bucket() -> Iterator[S3Server]:
 @asynccontextmanager
 async def kept(start: Start, bucket: S3Server, **settings: object) -> AsyncIterator[Painted]:
     """An application whose pictures are in the bucket."""
-    account = {"s3_access_key_id": bucket.key_id, "s3_secret_access_key": SecretStr(bucket.secret)}
+    account = {"s3_access_key_id": SecretStr(bucket.key_id), "s3_secret_access_key": SecretStr(bucket.secret)}
     where = {"image_store": "s3", "s3_bucket": "pictures", "s3_endpoint": bucket.url, **account}
     async with painted(start, **where, **settings) as there:
         yield there
