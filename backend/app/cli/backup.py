@@ -1,6 +1,8 @@
 """`nanobanana backup` and `nanobanana restore`: the database of the embedded PostgreSQL in one file."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -11,7 +13,7 @@ from app.checks import run_in_transaction
 from app.cli.database import upgrade_schema
 from app.cli.errors import errors_as_sentences
 from app.core import postgres_backup
-from app.core.embedded import embedded_postgres, running_url
+from app.core.embedded import EmbeddedPostgresError, embedded_postgres, running_url
 from app.core.settings import ConfigurationError, Settings, load_settings
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, resolve_path=True))
@@ -21,12 +23,15 @@ _TABLES = "select count(*) from pg_class where relnamespace = 'public'::regnames
 @click.command()
 @_FILE
 def backup(file: Path) -> None:
-    """Write the database of the server that runs on DATA_DIR into FILE, while it serves.
+    """Write the database in DATA_DIR into FILE, while a server serves with it or while none runs.
 
     FILE is new, and whole when this returns. Copy the images afterwards, never before: docs/backup.md has all steps.
     """
     with errors_as_sentences():
-        postgres_backup.dump(running_url(_embedded_settings().data_dir), file)
+        with _embedded_url(_embedded_settings().data_dir) as url:
+            if not asyncio.run(run_in_transaction(url, _count_tables)):
+                raise ConfigurationError("There is no database in DATA_DIR.")
+            postgres_backup.dump(url, file)
         click.echo(f"The database is in {file}. Copy the images now.")
 
 
@@ -54,6 +59,18 @@ def _embedded_settings() -> Settings:
             "DATABASE_URL is set: use pg_dump and pg_restore of that PostgreSQL, as docs/backup.md has it."
         )
     return settings
+
+
+@contextmanager
+def _embedded_url(data_dir: Path) -> Iterator[str]:
+    """The URL of the PostgreSQL that runs on the folder, or of one that runs for the length of the `with`."""
+    try:
+        url = running_url(data_dir)
+    except EmbeddedPostgresError:
+        with embedded_postgres(data_dir) as url:
+            yield url
+    else:
+        yield url
 
 
 async def _count_tables(session: AsyncSession) -> int:
