@@ -16,7 +16,7 @@ from app.core.metrics import Metrics
 from app.core.settings import ConfigurationError, Settings
 from app.providers import DrawRequest, Provider, ProviderFailed, ProviderUnavailable, Size
 from app.storage import StoreUnavailable
-from app.storage.configured import configured_store
+from app.storage.configured import opened_store
 from pydantic import SecretStr
 from tests.standins.authority import Authority
 from tests.standins.gemini import GeminiStandIn
@@ -164,7 +164,7 @@ async def bucket(authority: Authority, tmp_path: Path) -> AsyncIterator[tuple[Tu
 
 
 async def checked(settings: Settings) -> None:
-    async with configured_store(settings) as store:
+    async with opened_store(settings, settings.image_store) as store:
         await store.check(size=1000)
 
 

@@ -302,7 +302,8 @@ def load_settings() -> Settings:
 
 def _spelled(value: object, field: FieldInfo | None) -> object:
     """The choice that the value is, whatever its case; the value where it is none."""
-    choices = get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
+    kinds = (field.annotation, *get_args(field.annotation)) if field else ()  # one of them where it may be None too
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     return next((choice for choice in choices if isinstance(value, str) and choice.lower() == value.lower()), value)
 
 
