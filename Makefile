@@ -9,7 +9,7 @@ FAST := tests/catalogue/test_file.py tests/core/test_logs.py tests/core/test_poo
   tests/generations tests/providers tests/ratelimit/test_limit.py tests/ratelimit/test_memory.py tests/ratelimit/test_slots.py tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-console bench-migration fuzz chaos settings-docs lock clean
+.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-console bench-migration rolling fuzz chaos settings-docs lock clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ bench-console: .venv/dev.installed ## how soon the page of keys is painted, in a
 
 bench-migration: .venv/dev.installed ## migrate two million generations under traffic; what the schema costs recording
 	cd backend && ../$(BIN)/python -m benchmarks.migration && ../$(BIN)/python -m benchmarks.recording
+
+rolling: proxies ## restart and upgrade two servers behind nginx and HAProxy, under traffic, for about seven minutes
+	cd backend && ../$(BIN)/python -m benchmarks.rolling
 
 fuzz: .venv/dev.installed ## call every operation of the API with thousands of requests that are made at random, for minutes
 	cd backend && FUZZ=long ../$(BIN)/pytest -q tests/test_fuzz.py

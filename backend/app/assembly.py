@@ -11,12 +11,14 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from app.catalogue.configured import catalogue_of
+from app.catalogue.model import Catalogue
 from app.catalogue.opened import open_catalogue
 from app.core.bounds import EdgeBounds
 from app.core.byte_budget import ByteBudget
 from app.core.clock import DatabaseClock
 from app.core.db import SessionMaker, connect_for_writing, create_engine
 from app.core.detached import DetachedTasks
+from app.core.draining import Draining
 from app.core.fair_queue import FairPool, FairQueue
 from app.core.log_stream import dropped_lines_counted
 from app.core.metrics import Metrics
@@ -54,7 +56,8 @@ class Externals:
 
     `clock`, in seconds since 1970, dates tokens; the database dates what is stored. Limits in memory and the cache of
     callers count the seconds of `limit_clock` and `cache_clock`. `connect` makes the ledger's connection; None makes it
-    as the settings have it.
+    as the settings have it. The server sets `draining` before it stops the process. `catalogue` None is that of the
+    settings.
     """
 
     clock: Callable[[], float] = time.time
@@ -62,6 +65,8 @@ class Externals:
     cache_clock: Callable[[], float] = time.monotonic
     connect: Connect | None = None
     edge_bounds: EdgeBounds = field(default_factory=EdgeBounds)
+    draining: Draining = field(default_factory=Draining)
+    catalogue: Catalogue | None = None
 
 
 _REAL = Externals()
@@ -76,6 +81,7 @@ async def open_services(
     Raises ConfigurationError without `database_url` or a secret.
     """
     database_url, metrics = require_database_url(settings), metrics or Metrics()
+    catalogue = externals.catalogue or catalogue_of(settings)
     async with AsyncExitStack() as stack:
         stack.enter_context(dropped_lines_counted(metrics.dropped_log_lines.inc))
         direct_url = settings.database_direct_url
@@ -88,18 +94,19 @@ async def open_services(
         clock = DatabaseClock(externals.clock)
         ledger = await stack.enter_async_context(_ledger(settings, Writer(connect, clock)))
         generations = await stack.enter_async_context(
-            _generations(settings, engine, ledger, pools, clock=clock, metrics=metrics)
+            _generations(settings, engine, ledger, pools, catalogue=catalogue, clock=clock, metrics=metrics)
         )
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
         yield Services(
             settings=settings,
             clock=externals.clock,
+            draining=externals.draining,
             metrics=metrics,
             engine=engine,
             sessions=_session_maker(engine),
             hashing=pools.hashing,
-            token_key=TokenKey.derive(settings.signing_secret),
+            token_key=TokenKey.derive(*settings.accepted_secrets),
             limiter=limiter,
             logins=Reservations(limiter, waiting_max=settings.hash_queue_max),
             policies=Policies.of(settings),
@@ -158,19 +165,24 @@ async def _ledger(settings: Settings, writer: Writer) -> AsyncIterator[Ledger]:
 
 @asynccontextmanager
 async def _generations(
-    settings: Settings, engine: AsyncEngine, ledger: Ledger, pools: _Pools, *, clock: DatabaseClock, metrics: Metrics
+    settings: Settings,
+    engine: AsyncEngine,
+    ledger: Ledger,
+    pools: _Pools,
+    *,
+    catalogue: Catalogue,
+    clock: DatabaseClock,
+    metrics: Metrics,
 ) -> AsyncIterator[Generations]:
     """Catalogue and store of the settings, while a sweeper deletes images that no client can ask for any more."""
     async with (
         monitored_store(settings) as store,
-        open_catalogue(
-            catalogue_of(settings), settings, drawing=pools.drawing, decoding=pools.decoding, metrics=metrics
-        ) as catalogue,
+        open_catalogue(catalogue, settings, drawing=pools.drawing, decoding=pools.decoding, metrics=metrics) as opened,
     ):
         generations = Generations(
             sessions=_session_maker(engine),
             ledger=ledger,
-            catalogue=catalogue,
+            catalogue=opened,
             drawing=pools.drawing,
             decoding=pools.decoding,
             store=store,

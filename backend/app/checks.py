@@ -22,15 +22,15 @@ from app.core.database_fitness import unfit_sentence
 from app.core.database_url import parse_database_url
 from app.core.db import DATABASE_ERRORS, connect_for_writing, create_engine
 from app.core.fair_queue import FairPool
+from app.core.image_settings import StoreName
 from app.core.metrics import Metrics
 from app.core.settings import ConfigurationError, Settings
 from app.models import Deployment
 from app.providers import ProviderUnavailable
 from app.ratelimit.batches import RedisUnavailable
 from app.ratelimit.redis import ping_redis
-from app.storage import StoreUnavailable
-from app.storage.configured import configured_store
-from app.storage.filesystem import FilesystemStore
+from app.storage import NEARLY_FULL_BYTES, StoreUnavailable
+from app.storage.configured import opened_store
 
 Result = TypeVar("Result")
 
@@ -64,18 +64,26 @@ def check_redis(settings: Settings) -> str:
 
 def check_store(settings: Settings) -> str:
     """Raises ConfigurationError for wrong settings, DependencyUnavailable for a store that fails or is not reached."""
-
-    async def open_and_check() -> str:
-        async with configured_store(settings) as store:
-            await store.check()
-            if isinstance(store, FilesystemStore):
-                return f"ok (disk, {store.free_bytes() / 1e9:.1f} GB free)"
-            return "ok (s3)"
-
     try:
-        return asyncio.run(open_and_check())
+        results = [asyncio.run(_check_store(settings, name)) for name in _names_of_stores(settings)]
     except StoreUnavailable as error:
         raise DependencyUnavailable(f"{error.sentence}.") from None
+    return ", and second: ".join(results)
+
+
+def _names_of_stores(settings: Settings) -> Sequence[StoreName]:
+    second = settings.second_image_store
+    return [settings.image_store] if second is None else [settings.image_store, second]
+
+
+async def _check_store(settings: Settings, name: StoreName) -> str:
+    async with opened_store(settings, name) as store:
+        await store.check()
+        free_bytes = await store.free_bytes()
+    if free_bytes is None:
+        return f"ok ({name})"
+    space = f"{name}, {free_bytes / 1e9:.1f} GB free"
+    return f"ok ({space})" if free_bytes >= NEARLY_FULL_BYTES else f"nearly full ({space})"
 
 
 def check_provider(settings: Settings) -> str:

@@ -69,7 +69,9 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
     externals, metrics = externals or Externals(), Metrics()
     guard = OverloadGuard(settings.requests_max, metrics, proxies=settings.trusted_proxies)
     web = _web_settings(settings, externals)
-    connections = Connections(web.bounds, metrics, per_address_max=settings.connections_per_address_max)
+    connections = Connections(
+        web.bounds, metrics, per_address_max=settings.connections_per_address_max, draining=externals.draining
+    )
     console = Console(settings, PAGES, image_origins=image_origins(settings))
 
     @asynccontextmanager

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,14 +20,19 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
-from uvicorn.supervisors import Multiprocess
 
+from app.assembly import Externals
+from app.catalogue.configured import catalogue_of
 from app.core.bounds import BODY_SECONDS_MAX
+from app.core.draining import Draining
 from app.core.logs import configure_logging
 from app.core.memory import return_large_blocks_when_freed
 from app.core.metrics import shared_by_workers
+from app.core.running_servers import ServerRecord
 from app.core.settings import ConfigurationError, Settings
 from app.main import create_app
+from app.reloads import Reading, Reloads
+from app.rolling import RollingServer, RollingSupervisor, obey_supervisor
 from app.web.protocol import HttpProtocol
 
 _GC_THRESHOLDS = (20_000, 50, 100)  # makes full collections rare
@@ -114,32 +119,67 @@ def stop_this_process() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
-    """Serves HTTP on the listening socket, with `settings.workers` processes, until a signal comes.
+Reread = Callable[[], tuple[Settings, Sequence[str]]]
+"""The settings as they are now, which only differ from the running ones where a reload can change them, and sentences
+for the operator. Raises ConfigurationError.
+"""
+
+
+def run(settings: Settings, listener: socket.socket, stop: Stop, *, reread: Reread) -> None:
+    """Serves HTTP on the listening socket, with `settings.workers` processes, until a signal comes. A reload has other
+    workers take their place, with what `reread` returns.
 
     Raises ConfigurationError where a worker cannot start.
     """
-    config = http_config(
-        partial(_worker_app, settings),
-        factory=True,
-        workers=settings.workers,
-        loop="uvloop",
-        timeout_graceful_shutdown=grace_seconds(settings),
-    )
+
+    def read() -> Reading:
+        changed, warnings = reread()
+        return Reading(_config(changed, Draining()), warnings)
+
     configure_logging(settings.log_level)
     _allow_descriptors()
     # In one turn the event loop accepts one connection on each listening socket. During an overload its turns are long,
     # and a health check comes on a new connection, which waits behind all others.
     sockets = [listener, *(listener.dup() for _ in range(_ACCEPTED_PER_TURN - 1))]
+    record = ServerRecord(settings.data_dir, f"{settings.host}:{settings.port}")
+    reloads, draining = Reloads(read, record), Draining()
+    config = _config(settings, draining)
     if settings.workers > 1:
-        supervisor = _Supervisor(config, sockets, stop)  # handles signals from here on
-        with shared_by_workers():
-            if stop.number is None:
-                supervisor.run()
-                if stop.number is None:
-                    raise ConfigurationError("The workers cannot start; the log has the reason.")
-    else:
-        _Server(config, stop).run(sockets=sockets)
+        # It handles signals from here on.
+        supervisor = _Supervisor(config, sockets, stop, reloads=reloads, drain_seconds=settings.drain_seconds)
+        with shared_by_workers(), record.published():
+            _run_workers(supervisor, stop)
+        return
+    server = _Server(config, sockets, stop, reloads=reloads, draining=draining, drain_seconds=settings.drain_seconds)
+    with record.published():
+        server.serve_until_stopped()
+        if server.successor is not None:
+            config = server.config_of_successor
+            named = {"reloads": reloads, "drain_seconds": settings.drain_seconds, "first": server.successor}
+            _run_workers(_Supervisor(config, sockets, stop, **named), stop)
+
+
+def _run_workers(supervisor: "_Supervisor", stop: Stop) -> None:
+    if stop.number is None:
+        supervisor.run()
+        if stop.number is None:
+            raise ConfigurationError("The workers cannot start; the log has the reason.")
+
+
+def _config(settings: Settings, draining: Draining) -> uvicorn.Config:
+    """The configuration of a process that serves with these settings. The models are read here: a worker that takes
+    the place of one that died has those of the others, whatever the file holds by then.
+
+    Raises ConfigurationError.
+    """
+    externals = Externals(catalogue=catalogue_of(settings), draining=draining)
+    return http_config(
+        partial(_worker_app, settings, externals),
+        factory=True,
+        workers=settings.workers,
+        loop="uvloop",
+        timeout_graceful_shutdown=grace_seconds(settings),
+    )
 
 
 def _allow_descriptors() -> None:
@@ -175,11 +215,11 @@ def grace_seconds(settings: Settings) -> int:
     return max(_GRACE_SECONDS_MIN, math.ceil(longest) + _GRACE_MARGIN_SECONDS)
 
 
-class _Server(uvicorn.Server):
+class _Server(RollingServer):
     """Stops after its startup if a signal had come before uvicorn's own handlers were installed."""
 
-    def __init__(self, config: uvicorn.Config, stop: Stop) -> None:
-        super().__init__(config)
+    def __init__(self, config: uvicorn.Config, sockets: Sequence[socket.socket], stop: Stop, **named: Any) -> None:
+        super().__init__(config, sockets, **named)
         self._stop = stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -187,13 +227,13 @@ class _Server(uvicorn.Server):
         self.should_exit = self.should_exit or self._stop.number is not None
 
 
-class _Supervisor(Multiprocess):
+class _Supervisor(RollingSupervisor):
     """Ends with its workers, by SIGTERM, SIGHUP or Ctrl-C, and leaves the number of the signal in `stop`."""
 
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], stop: Stop) -> None:
+    def __init__(self, config: uvicorn.Config, sockets: Sequence[socket.socket], stop: Stop, **named: Any) -> None:
         self._stop = stop
         hangup = signal.getsignal(signal.SIGHUP)
-        super().__init__(config, sockets)
+        super().__init__(config, sockets, **named)
         signal.signal(signal.SIGHUP, hangup)
 
     def handle_int(self) -> None:
@@ -226,14 +266,15 @@ curl -s {url}/v1/generate -H "Authorization: Bearer $KEY" {as_json} -d '{{"promp
 """
 
 
-def _worker_app(settings: Settings) -> FastAPI:
+def _worker_app(settings: Settings, externals: Externals) -> FastAPI:
     return_large_blocks_when_freed()
     parent = multiprocessing.parent_process()
     if parent is not None:
         configure_logging(settings.log_level)
         stop_when_terminal_closes()
+        obey_supervisor(externals.draining)
         threading.Thread(target=_stop_after, args=(parent,), daemon=True).start()
-    app = create_app(settings)
+    app = create_app(settings, externals)
     _freeze_start_objects()
     return app
 

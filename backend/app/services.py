@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.core.byte_budget import ByteBudget
 from app.core.db import SessionMaker
 from app.core.detached import DetachedTasks
+from app.core.draining import Draining
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
 from app.core.security import TokenKey
@@ -26,6 +27,8 @@ class Services:
     settings: Settings
     clock: Callable[[], float]
     """Seconds since 1970 by this process: dates tokens. What is stored is dated by `generations.clock`."""
+    draining: Draining
+    """Whether the process is to stop."""
     metrics: Metrics
     engine: AsyncEngine
     sessions: SessionMaker

@@ -199,9 +199,10 @@ async def generate(client: httpx2.AsyncClient, key: Key, **body: object) -> http
 
 
 async def until_ready(client: httpx2.AsyncClient) -> None:
-    """Returns once the application can serve."""
+    """Returns once the application can serve, and all its parts work."""
     for _ in looks():
-        if (await client.get("/ready")).status_code == 200:
+        answer = await client.get("/ready")
+        if (answer.status_code, answer.json().get("degraded")) == (200, []):
             return
         await asyncio.sleep(0.01)
     raise AssertionError("it is not ready")

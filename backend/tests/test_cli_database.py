@@ -85,7 +85,7 @@ def test_an_older_program_starts_on_a_newer_schema_of_its_own_postgresql(
     monkeypatch.setattr(
         import_module("app.cli.serve"), "embedded_postgres", lambda *_, **__: nullcontext(new_database_url)
     )
-    monkeypatch.setattr("app.server.run", lambda settings, *_: served.append(settings))
+    monkeypatch.setattr("app.server.run", lambda settings, *_, **__: served.append(settings))
     on_server(new_database_url, "update alembic_version set version_num = 'from_the_future'")
     done = CliRunner().invoke(main, ["serve"], env={"DATA_DIR": str(tmp_path), "PORT": str(free_port())})
     assert (done.exit_code, len(served)) == (0, 1)

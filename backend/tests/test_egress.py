@@ -16,7 +16,7 @@ from app.core.metrics import Metrics
 from app.core.settings import ConfigurationError, Settings
 from app.providers import DrawRequest, Provider, ProviderFailed, ProviderUnavailable, Size
 from app.storage import StoreUnavailable
-from app.storage.configured import configured_store
+from app.storage.configured import opened_store
 from pydantic import SecretStr
 from tests.standins.authority import Authority
 from tests.standins.gemini import GeminiStandIn
@@ -157,14 +157,14 @@ async def bucket(authority: Authority, tmp_path: Path) -> AsyncIterator[tuple[Tu
         server = stack.enter_context(s3_server("pictures"))
         url = await stack.enter_async_context(with_tls(server.url, authority.server("store.test")))
         proxy = await stack.enter_async_context(tunnel(url, credential=CREDENTIAL))
-        account = {"s3_access_key_id": server.key_id, "s3_secret_access_key": SecretStr(server.secret)}
+        account = {"s3_access_key_id": SecretStr(server.key_id), "s3_secret_access_key": SecretStr(server.secret)}
         where = {"image_store": "s3", "s3_bucket": "pictures", "s3_endpoint": "https://store.test:4433"}
         through = {"egress_proxy": proxy.url.replace("//", f"//user:{PASSWORD}@"), "egress_ca_file": authority.ca_file}
         yield proxy, Settings(**account, **where, **through, data_dir=tmp_path)
 
 
 async def checked(settings: Settings) -> None:
-    async with configured_store(settings) as store:
+    async with opened_store(settings, settings.image_store) as store:
         await store.check(size=1000)
 
 

@@ -2,8 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from dotenv import dotenv_values
 from pydantic import SecretStr
@@ -12,6 +11,7 @@ from app.catalogue.file import FileMistakes, read_catalogue
 from app.catalogue.model import CAPABILITIES, Catalogue, Model, Route
 from app.core import files, locations
 from app.core.image_settings import DEFAULT_BASE_URLS
+from app.core.secret_files import SecretFileError, read_secret, secret_names
 from app.core.settings import ConfigurationError, Settings, unknown_setting
 from app.providers.gemini import GEMINI_SIZES, parse_frames
 from app.providers.openai import OPENAI_SIZES, parse_sizes
@@ -121,34 +121,26 @@ class _NamedSecrets:
 
     def find(self, name: str) -> SecretStr:
         """Raises LookupError, with the end of a sentence."""
+        setting = getattr(self._settings, name.lower(), None) if name.lower() in secret_names(Settings) else None
+        if setting is not None:
+            return cast(SecretStr, setting)
         self._asked |= {name, f"{name}_FILE"}
         value, path = self._value(name), self._value(f"{name}_FILE")
         if value and path:
             raise LookupError(f"but {name} and {name}_FILE are both set")
         if path:
-            return SecretStr(_content(name, path))
+            try:
+                return SecretStr(read_secret(path))
+            except SecretFileError as error:
+                raise LookupError(f"but {name}_FILE {error}") from None
         if not value:
             raise LookupError("which is not set")
         return SecretStr(value)
 
     def never_asked_for(self) -> list[str]:
         """The names in .env that are neither a setting nor named by the file."""
-        settings = {name.upper() for name in Settings.model_fields}
-        return sorted({name for name in self._written if name.upper() not in settings and name not in self._asked})
+        settings = {*Settings.model_fields, *(f"{name}_file" for name in secret_names(Settings))}
+        return sorted({name for name in self._written if name.lower() not in settings and name not in self._asked})
 
     def _value(self, name: str) -> str:
-        setting = getattr(self._settings, name.lower(), None) if name.lower() in Settings.model_fields else None
-        if isinstance(setting, SecretStr):
-            return setting.get_secret_value()
         return os.environ.get(name, self._written.get(name) or "").strip()
-
-
-def _content(name: str, path: str) -> str:
-    try:
-        text = files.read(locations.base_folder() / Path(path).expanduser()).decode().strip()
-    except (OSError, RuntimeError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8, or its home folder is unknown"
-        raise LookupError(f"but {name}_FILE cannot be read: {reason}") from None
-    if not text:
-        raise LookupError(f"but {name}_FILE names an empty file")
-    return text

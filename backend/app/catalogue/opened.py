@@ -50,6 +50,11 @@ class OpenCatalogue:
     _rehearsal_route: OpenRoute
     _plans: dict[tuple[str | None, str, str, Background, KeyEnvironment], Plan] = field(default_factory=dict)
 
+    @property
+    def unusable_routes(self) -> Sequence[str]:
+        """The names of the routes that only the operator can mend, as far as this process has seen."""
+        return [each.name for routes in self.routes.values() for each in routes if not each.usability.is_usable]
+
     def plan(
         self, model: str | None, size: str, quality: str, background: Background, environment: KeyEnvironment
     ) -> Plan:

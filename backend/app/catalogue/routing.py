@@ -21,6 +21,7 @@ from hashlib import sha256
 
 from app.catalogue.breaker import Breaker
 from app.catalogue.model import Model, Route
+from app.catalogue.usability import Usability
 from app.core.errors import ApiError
 from app.core.metrics import Metrics
 from app.providers import (
@@ -30,6 +31,7 @@ from app.providers import (
     Image,
     Provider,
     ProviderError,
+    ProviderUnusable,
     Repeats,
     RouteFailure,
     Size,
@@ -47,6 +49,7 @@ class OpenRoute:
     provider: Provider
     breaker: Breaker
     metrics: Metrics
+    usability: Usability = field(default_factory=Usability)
 
     @property
     def name(self) -> str:
@@ -57,6 +60,7 @@ class OpenRoute:
         self.metrics.provider_tries.labels(self.name, failure or "drawn").inc()
         if failure is None:
             self.breaker.succeeded()
+            self.usability.succeeded(self.name)
         elif failure in _COUNTED:
             self.breaker.failed(is_unusable=failure == "unusable")
         elif is_probe:
@@ -190,6 +194,8 @@ class RoutedRequest:
             tries.add(route, self.plan, tally, error.provider_request_id)
             self._unreadable += tally.paid_calls if error.failure == "unreadable" else 0
             route.count(error.failure, is_probe=is_probe)
+            if isinstance(error, ProviderUnusable):
+                route.usability.failed(route.name, error)
             raise
         except BaseException:
             tries.add(route, self.plan, tally, None)

@@ -1,13 +1,17 @@
-"""The command line: `nanobanana serve | migrate | check | settings | accounts | limits | models | usage | images`."""
+"""The command line: `nanobanana serve | reload | migrate | check | settings | accounts | limits | models | usage |
+images | backup | restore`.
+"""
 
 import click
 
 from app.cli.accounts import accounts
+from app.cli.backup import backup, restore
 from app.cli.check import check
 from app.cli.database import migrate
 from app.cli.images import images
 from app.cli.limits import limits
 from app.cli.models import models
+from app.cli.reload import reload
 from app.cli.serve import serve
 from app.cli.settings import settings
 from app.cli.usage import usage
@@ -22,5 +26,5 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, check, settings, accounts, limits, models, usage, images):
+for command in (serve, reload, migrate, check, settings, accounts, limits, models, usage, images, backup, restore):
     main.add_command(command)

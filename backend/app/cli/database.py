@@ -13,7 +13,7 @@ from app.checks import check_fitness, run_in_transaction, unreachable_sentence
 from app.cli.errors import errors_as_sentences
 from app.core.db import DATABASE_ERRORS
 from app.core.embedded import running_url
-from app.core.settings import ConfigurationError, load_settings
+from app.core.settings import ConfigurationError, Settings, load_settings
 from app.migrations import SchemaState
 
 Result = TypeVar("Result")
@@ -62,7 +62,12 @@ def run_on_database(action: Callable[[AsyncSession], Awaitable[Result]]) -> Resu
 
     Raises ConfigurationError where the database cannot be reached, and EmbeddedPostgresError where none is running.
     """
-    settings = load_settings()
+    return asyncio.run(run_in_transaction(database_url_of(load_settings()), action))
+
+
+def database_url_of(settings: Settings) -> str:
+    """The database that a command works on, without a pooler; without DATABASE_URL, the embedded PostgreSQL that a
+    server is running on DATA_DIR. Raises EmbeddedPostgresError where none is running.
+    """
     url = settings.database_direct_url or settings.database_url
-    database_url = running_url(settings.data_dir) if url is None else url.get_secret_value()
-    return asyncio.run(run_in_transaction(database_url, action))
+    return running_url(settings.data_dir) if url is None else url.get_secret_value()

@@ -1,14 +1,32 @@
-"""`nanobanana images`: an operator confirms that old images are to be deleted."""
+"""`nanobanana images`: an operator compares the images with the ledger, moves them, and has old ones deleted."""
 
 import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import click
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from app.assembly import open_services
+from app.checks import unreachable_sentence
+from app.cli.database import database_url_of
 from app.cli.errors import errors_as_sentences
-from app.core.embedded import running_url
+from app.core.db import DATABASE_ERRORS, SessionMaker, create_engine
+from app.core.image_settings import StoreName
+from app.core.security import time_prefix
 from app.core.settings import ConfigurationError, Settings, load_settings
+from app.generations.move import Move
 from app.generations.sweep import Sweeper
+from app.generations.verify import ORPHAN_SECONDS_MIN, Verification
+from app.storage import StoreUnavailable
+from app.storage.configured import opened_store
+
+Result = TypeVar("Result")
+
+_DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @click.group()
@@ -29,7 +47,7 @@ def expire(*, yes: bool) -> None:
         if settings.image_retention_days is None:
             raise ConfigurationError("IMAGE_RETENTION_DAYS is not set: images are kept until they are deleted.")
         if settings.database_url is None:
-            settings = settings.model_copy(update={"database_url": running_url(settings.data_dir)})
+            settings = settings.model_copy(update={"database_url": SecretStr(database_url_of(settings))})
         old = asyncio.run(_expire(settings, is_confirmed=yes))
         click.echo(f"{old} images are older than {settings.image_retention_days} days by the database's clock.")
         click.echo("They are deleted." if yes else "Run it with --yes to delete them.")
@@ -43,3 +61,99 @@ async def _expire(settings: Settings, *, is_confirmed: bool) -> int:
         if is_confirmed:
             await sweeper.expire()
         return old
+
+
+@images.command()
+@click.option("--from", "first", type=_DAY, help="Compare images made on this UTC day or later.")
+@click.option("--to", "last", type=_DAY, help="Compare images made on this UTC day or earlier.")
+@click.option("--whole", is_flag=True, help="Read each image too, and prove that it is whole.")
+@click.option("--delete-orphans", is_flag=True, help="Count the orphaned files that may be deleted.")
+@click.option("--yes", is_flag=True, help="Delete them.")
+def verify(*, first: datetime | None, last: datetime | None, whole: bool, delete_orphans: bool, yes: bool) -> None:
+    """Compare the ledger with the images in IMAGE_STORE: a line for each that is missing or orphaned.
+
+    It holds nothing up, and may run at any time: what is drawn or deleted meanwhile is no fault. Ends with 1 if it has
+    found any.
+    """
+    with errors_as_sentences():
+        settings = load_settings()
+
+        async def compare(sessions: SessionMaker) -> bool:
+            async with opened_store(settings, settings.image_store) as store:
+                verification = Verification(
+                    sessions,
+                    store,
+                    first="" if first is None else time_prefix("gen", first.replace(tzinfo=UTC)),
+                    end="~" if last is None else time_prefix("gen", last.replace(tzinfo=UTC) + timedelta(days=1)),
+                    retention_days=settings.image_retention_days,
+                    reads_all=whole,
+                )
+                return await _print_faults(verification, may_delete=delete_orphans, is_confirmed=yes)
+
+        sys.exit(0 if asyncio.run(_on_database(settings, compare)) else 1)
+
+
+async def _print_faults(verification: Verification, *, may_delete: bool, is_confirmed: bool) -> bool:
+    """Whether there are none, or none any more."""
+    found = {"missing": 0, "damaged": 0, "orphaned": 0}
+    async for fault in verification.faults():
+        found[fault.kind] += 1
+        click.echo(f"{fault.name}: {fault.kind}")
+    counts = ", ".join(f"{number} {kind}" for kind, number in found.items())
+    click.echo(f"{verification.images} images and {verification.files} files compared: {counts}.")
+    if may_delete and found["orphaned"]:
+        if found["orphaned"] > verification.files // 2:
+            raise ConfigurationError("Most files are orphaned: is this the right database? None was deleted.")
+        hours = round(ORPHAN_SECONDS_MIN / 3600)
+        if not is_confirmed:
+            click.echo(f"Run it with --yes to delete the orphaned files that are {hours} hour old or older.")
+            return False
+        deleted = await verification.delete_orphans()
+        click.echo(f"{deleted} orphaned files are deleted.")
+        found["orphaned"] -= deleted
+    return not any(found.values())
+
+
+@images.command()
+@click.option("--to", "target", type=click.Choice(["disk", "s3"]), required=True, help="Where they are copied.")
+def copy(*, target: StoreName) -> None:
+    """Copy every image from one store to the other, while servers go on.
+
+    Set IMAGE_STORE and SECOND_IMAGE_STORE to the two, and restart every server, before this. If it is interrupted, run
+    it again: what was copied is not copied twice. Ends with 1, and names them, if images could not be copied.
+    """
+    with errors_as_sentences():
+        settings = load_settings()
+        if settings.second_image_store is None:
+            click.echo(
+                "SECOND_IMAGE_STORE is not set. If servers run without it, an image that is deleted while it is "
+                f"copied may stay in {target}.",
+                err=True,
+            )
+        is_complete = asyncio.run(_on_database(settings, lambda sessions: _copy(settings, sessions, target)))
+        sys.exit(0 if is_complete else 1)
+
+
+async def _copy(settings: Settings, sessions: SessionMaker, target: StoreName) -> bool:
+    source: StoreName = "disk" if target == "s3" else "s3"
+    async with opened_store(settings, source) as here, opened_store(settings, target) as there:
+        move = Move(sessions, here, there)
+        async for failed in move.run():
+            for name, trouble in failed.items():
+                click.echo(f"{name}: {trouble}")
+            click.echo(f"{move.images} images looked at, up to {move.last_id}; {move.copied} copied.", err=True)
+    click.echo(f"{move.images} images: {move.copied} copied to {target}, {move.failed} could not be copied.")
+    return move.failed == 0
+
+
+async def _on_database(settings: Settings, action: Callable[[SessionMaker], Awaitable[Result]]) -> Result:
+    """What the action returns. Raises ConfigurationError where the database or a store cannot be reached."""
+    engine = create_engine(database_url_of(settings), pool_size=2)
+    try:
+        return await action(async_sessionmaker(engine))
+    except DATABASE_ERRORS as error:
+        raise ConfigurationError(unreachable_sentence(error)) from None
+    except StoreUnavailable as error:
+        raise ConfigurationError(f"{error.sentence}.") from None
+    finally:
+        await engine.dispose()

@@ -1,6 +1,8 @@
 """`nanobanana serve`: the checks before the start, the database, and the server."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import click
 from pydantic import SecretStr
@@ -20,20 +22,45 @@ def serve() -> None:
     end. With DATABASE_URL it uses that one, and refuses to start where `nanobanana migrate` has not been run.
     """
     with errors_as_sentences(), server.signals_as_exits() as stop, ExitStack() as stack:
-        settings = load_settings().with_secret()
-        _check_shared_limits(settings)
-        listener = stack.enter_context(server.listening_socket(settings))
-        _check_images(settings)
-        settings = _with_database(settings, stack)
+        given = load_settings().with_secret()
+        warnings = _check_shared_limits(given)
+        listener = stack.enter_context(server.listening_socket(given))
+        for warning in (*warnings, *_check_images(given)):
+            click.echo(warning, err=True)
+        settings = _with_database(given, stack)
         checks.claim_currency(settings)
         listener.listen(server.BACKLOG)  # who is told the URL, can connect
         click.echo(server.start_message(settings))
-        server.run(settings, listener, stop)
+        server.run(settings, listener, stop, reread=partial(_reread, given, settings))
 
 
-def _check_shared_limits(settings: Settings) -> None:
-    """Raises ConfigurationError where each worker would apply the limits alone, which multiplies them; warns where
-    Redis does not answer.
+def _reread(given: Settings, running: Settings) -> tuple[Settings, Sequence[str]]:
+    """The settings as they are now, and sentences of warning. `given` were those at the start, and `running` are the
+    same with the URL of the embedded database.
+
+    Raises ConfigurationError for settings that cannot be used, or that a reload cannot change.
+    """
+    now = load_settings().with_secret()
+    changed = [name.upper() for name in _FIXED if getattr(now, name) != getattr(given, name)]
+    if (now.database_url is None) != (given.database_url is None):
+        changed.append("DATABASE_URL")
+    if changed:
+        raise ConfigurationError(f"{' and '.join(changed)} cannot be changed by a reload: restart the server.")
+    warnings = [*_check_shared_limits(now), *_check_images(now)]
+    if now.database_url is None:
+        now = now.model_copy(update={"database_url": running.database_url})
+    else:
+        checks.check_database(now)
+    checks.claim_currency(now)
+    return now, warnings
+
+
+_FIXED = ("host", "port", "workers", "data_dir", "drain_seconds")
+
+
+def _check_shared_limits(settings: Settings) -> Sequence[str]:
+    """Raises ConfigurationError where each worker would apply the limits alone, which multiplies them; returns a
+    sentence of warning where Redis does not answer.
     """
     if settings.redis_url is None:
         if settings.workers > 1:
@@ -41,22 +68,25 @@ def _check_shared_limits(settings: Settings) -> None:
                 f"WORKERS is {settings.workers}, but each worker would hold the limits by itself. "
                 "Set REDIS_URL to a Redis that they share, or WORKERS=1."
             )
-        return
+        return []
     try:
         checks.check_redis(settings)
     except checks.DependencyUnavailable as error:
-        click.echo(f"{error} Until it can, each process limits by itself.", err=True)
+        return [f"{error} Until it can, each process limits by itself."]
+    return []
 
 
-def _check_images(settings: Settings) -> None:
-    """Raises ConfigurationError for wrong settings of the store or the provider; only warns where one of them cannot
-    be used now, since accounts, test keys and stored images need no provider.
+def _check_images(settings: Settings) -> Sequence[str]:
+    """Raises ConfigurationError for wrong settings of the store or the provider; only returns a sentence of warning
+    where one of them cannot be used now, since accounts, test keys and stored images need no provider.
     """
+    warnings = []
     for check in (checks.check_store, checks.check_provider):
         try:
             check(settings)
         except checks.DependencyUnavailable as error:
-            click.echo(f"{error} Until that is mended, live keys may get no images.", err=True)
+            warnings.append(f"{error} Until that is mended, live keys may get no images.")
+    return warnings
 
 
 def _with_database(settings: Settings, stack: ExitStack) -> Settings:

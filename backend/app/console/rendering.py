@@ -63,7 +63,7 @@ class Console:
         # Under a name with this prefix, browsers refuse a cookie over plain HTTP, from a subdomain or for some paths.
         self.cookie_prefix = "__Host-" if is_secure else ""
         self.cookie_options: dict[str, Any] = {"path": "/", "secure": is_secure, "httponly": True, "samesite": "lax"}
-        self.csrf_key = hmac.digest(settings.signing_secret, b"nb-csrf", "sha256")
+        self.csrf_keys = [hmac.digest(secret, b"nb-csrf", "sha256") for secret in settings.accepted_secrets]
         self.navigation = [page for page in pages if page.label]
         self.files = {each.name: each for each in map(_read, sorted((_FOLDER / "static").iterdir()))}
         self._headers = _headers(image_origins)

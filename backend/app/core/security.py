@@ -85,13 +85,18 @@ class TokenSubject:
 
 @dataclass(frozen=True, slots=True)
 class TokenKey:
-    """The key that signs and verifies login tokens, derived from SECRET_KEY for this purpose alone."""
+    """The key that signs login tokens, derived from SECRET_KEY for this purpose alone, and those of secrets that only
+    verify them.
+    """
 
     _key: bytes
+    _others: tuple[bytes, ...] = ()
 
     @classmethod
-    def derive(cls, secret: bytes) -> "TokenKey":
-        return cls(hmac.digest(secret, _SESSION_TYPE.encode(), "sha256"))
+    def derive(cls, secret: bytes, *others: bytes) -> "TokenKey":
+        """The key of the secret, which signs, and of other secrets whose tokens are accepted too."""
+        key, *more = (hmac.digest(each, _SESSION_TYPE.encode(), "sha256") for each in (secret, *others))
+        return cls(key, tuple(more))
 
     def issue(self, subject: TokenSubject, *, now: float, lifetime_seconds: int) -> str:
         """A login token that is valid for `lifetime_seconds` (at most 3,600) from `now`."""
@@ -107,13 +112,17 @@ class TokenKey:
         return jwt.encode(claims, self._key, algorithm="HS256", headers={"typ": _SESSION_TYPE})
 
     def read(self, token: str, *, now: float) -> TokenSubject | None:
-        """The subject of a token that this key signed and that is valid at `now`; None for any other text."""
+        """The subject of a token that one of the keys signed and that is valid at `now`; None for any other text."""
         if not _TOKEN.fullmatch(token):
             return None
-        try:
-            return _subject(jwt.decode_complete(token, self._key, **_DECODING), now=now)
-        except (jwt.InvalidTokenError, ValueError, OverflowError, RecursionError, TypeError):
-            return None
+        for key in (self._key, *self._others):
+            try:
+                return _subject(jwt.decode_complete(token, key, **_DECODING), now=now)
+            except jwt.InvalidSignatureError:
+                continue
+            except (jwt.InvalidTokenError, ValueError, OverflowError, RecursionError, TypeError):
+                break
+        return None
 
 
 def _subject(decoded: dict[str, Any], *, now: float) -> TokenSubject | None:

@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -19,6 +19,7 @@ from app.core.database_url import checked_database_url
 from app.core.env_file import UnreadableEnvFileError, check_env_file
 from app.core.image_settings import ImageSettings
 from app.core.limit_settings import LimitSettings
+from app.core.secret_files import SecretFileError, read_secret_files
 from app.core.secret_strength import weakness_of
 from app.core.url_format import split_url
 
@@ -56,9 +57,16 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings):
     secret_key: SecretStr | None = Field(
         default=None,
         description=(
-            "Signs login tokens: at least 32 bytes, the same on all machines. Changing it ends all logins. "
-            "In development one is made and kept in `DATA_DIR`. "
+            "Signs login tokens: at least 32 bytes, the same on all machines. Changing it ends all logins, unless the "
+            "old one is `SECRET_KEY_PREVIOUS`. In development one is made and kept in `DATA_DIR`. "
             "Make one with: `python3 -c 'import secrets; print(secrets.token_urlsafe(48))'`"
+        ),
+    )
+    secret_key_previous: SecretStr | None = Field(
+        default=None,
+        description=(
+            "A second secret, as strong as `SECRET_KEY`: what it has signed is accepted, and nothing is signed with "
+            "it. For the time in which `SECRET_KEY` is replaced."
         ),
     )
     database_url: SecretStr | None = Field(
@@ -93,6 +101,15 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings):
     port: int = Field(default=8000, ge=1, le=65535, description="The TCP port to listen on.")
     workers: int = Field(
         default=1, ge=1, le=256, description="Server processes that share the port. One that dies is restarted."
+    )
+    drain_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=600,
+        description=(
+            "How long a server that is asked to stop goes on taking calls, for proxies to turn to another: `/ready` is "
+            "a 503 meanwhile, and every response ends its connection. 5 behind a proxy; a second signal cuts it short."
+        ),
     )
     public_url: str = Field(
         default="",
@@ -155,11 +172,21 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings):
             raise ValueError("is not UTF-8")
         return value
 
-    @field_validator("secret_key")
+    @field_validator("secret_key", "secret_key_previous")
     @classmethod
     def _secret_is_strong(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and (weakness := weakness_of(value.get_secret_value().encode())):
             raise ValueError(f"{weakness}. {_ADVICE}")
+        return value
+
+    @field_validator("secret_key_previous")
+    @classmethod
+    def _is_another_secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None and "secret_key" in info.data:
+            if info.data["secret_key"] is None:
+                raise ValueError("is set, but SECRET_KEY is not")
+            if value == info.data["secret_key"]:
+                raise ValueError("is the same as SECRET_KEY: it is for the one that SECRET_KEY replaces")
         return value
 
     @field_validator("database_url", "database_direct_url")
@@ -229,6 +256,15 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings):
             raise ConfigurationError(f"SECRET_KEY is missing. {_ADVICE}")
         return self.secret_key.get_secret_value().encode()
 
+    @property
+    def accepted_secrets(self) -> Sequence[bytes]:
+        """The secrets whose signatures are accepted: `signing_secret`, then SECRET_KEY_PREVIOUS where it is set.
+
+        Raises what `signing_secret` raises.
+        """
+        previous = self.secret_key_previous
+        return [self.signing_secret, *([previous.get_secret_value().encode()] if previous else [])]
+
     def with_secret(self) -> Self:
         """These settings with a secret: SECRET_KEY, or in development, where it is not set, the one stored in DATA_DIR.
 
@@ -254,6 +290,8 @@ def load_settings() -> Settings:
         settings = Settings(**{name: getattr(given, name) for name in given.model_fields_set - unknown})
     except ValidationError as error:
         raise ConfigurationError("\n".join(_sentences(error))) from None
+    except SecretFileError as error:
+        raise ConfigurationError(f"{error}.") from None
     except (UnreadableEnvFileError, FileNotFoundError) as error:  # or there is no working folder to look for it in
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(f"The settings in .env cannot be read: {reason}.") from None
@@ -264,7 +302,8 @@ def load_settings() -> Settings:
 
 def _spelled(value: object, field: FieldInfo | None) -> object:
     """The choice that the value is, whatever its case; the value where it is none."""
-    choices = get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
+    kinds = (field.annotation, *get_args(field.annotation)) if field else ()  # one of them where it may be None too
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     return next((choice for choice in choices if isinstance(value, str) and choice.lower() == value.lower()), value)
 
 
@@ -275,6 +314,11 @@ def unknown_setting(name: str) -> str:
 
 class _Given(Settings, BaseSettings):
     model_config = SettingsConfigDict(env_file_encoding="utf-8", extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_secrets_of_files(cls, values: dict[str, object]) -> dict[str, object]:
+        return read_secret_files(cls, values)
 
 
 def _own_address(host: str, port: int) -> str:

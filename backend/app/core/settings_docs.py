@@ -15,7 +15,8 @@ _WIDTH = 120
 _HEAD = """\
 The settings of NanoBanana. Save this as .env in the root of the checkout, or without a checkout in the folder in which
 nanobanana is started, and uncomment what you want to change. The environment wins over .env. What is commented out here
-is the default, and an empty value means the default too. White space at the ends of a value is cut."""
+is the default, and an empty value means the default too. White space at the ends of a value is cut. Each secret can
+stand in a file of its own: SECRET_KEY_FILE=/run/secrets/secret_key in place of SECRET_KEY, and so for every other."""
 
 
 def env_example() -> str:

@@ -1,6 +1,7 @@
 """Smaller copies of images, in the sizes that people look at: made when they are first asked for, then kept."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,6 +11,7 @@ from app.generations.collaborators import Generations
 from app.generations.errors import ImageNotFound
 from app.generations.spec import image_name
 from app.providers.decode import InvalidImage, thumbnail
+from app.storage import read_whole
 
 WIDTHS = (64, 128, 256, 512, 1024)
 """Pixels."""
@@ -32,6 +34,11 @@ class Thumbnail:
 def formats_of(image_format: ImageFormat) -> set[ImageFormat]:
     """The formats that thumbnails of an image have: its own, and WebP, which is a tenth of the size of a PNG."""
     return {image_format, "webp"}
+
+
+def names_of_thumbnails(original: str, image_format: ImageFormat) -> Sequence[str]:
+    """The names of all that may be made from an image."""
+    return [Thumbnail(original, width, each).name for width in WIDTHS for each in formats_of(image_format)]
 
 
 async def make(generations: Generations, wanted: Thumbnail, *, group: str) -> bytes:
@@ -59,7 +66,7 @@ async def delete_with_thumbnails(generations: Generations, generation_id: str, i
     Raises StoreUnavailable, after which some may be left: then it is to be called again.
     """
     original = image_name(generation_id, image_format)
-    copies = [Thumbnail(original, width, each).name for width in WIDTHS for each in formats_of(image_format)]
+    copies = names_of_thumbnails(original, image_format)
     for name in (original, *copies):
         generations.drawn.drop(name)
     # The image first: a request that puts a thumbnail after this finds the image gone, and deletes the thumbnail.
@@ -69,20 +76,15 @@ async def delete_with_thumbnails(generations: Generations, generation_id: str, i
 
 async def _make(generations: Generations, wanted: Thumbnail, group: str) -> bytes:
     async with generations.thumbnail_turns.turn(group):  # so few images are in memory as a whole
-        made = await _read(generations, wanted.name)
+        made = await read_whole(generations.store, wanted.name)
         if made is not None:  # by another call, which ended after this one's client had found nothing
             return made
-        whole = await _read(generations, wanted.original)
+        whole = await read_whole(generations.store, wanted.original)
         if whole is None:
             raise ImageNotFound
         content = await scale(generations, whole, wanted, group=group)
         await asyncio.shield(_keep(generations, wanted, content))  # to its end, though the last client may have left
     return content
-
-
-async def _read(generations: Generations, name: str) -> bytes | None:
-    stored = await generations.store.get(name)
-    return None if stored is None else b"".join([chunk async for chunk in stored.chunks])
 
 
 async def _keep(generations: Generations, wanted: Thumbnail, content: bytes) -> None:

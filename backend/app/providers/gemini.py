@@ -30,6 +30,7 @@ from app.providers.responses import (
     StatedError,
     is_image,
     is_json,
+    operator_error,
     parse,
     read_base64,
     read_image,
@@ -154,9 +155,9 @@ class GeminiProvider(RemoteProvider):
     def _api_error(self, response: Response) -> Exception | None:
         error = _read_error(response)
         if response.status in {TOO_MANY, UNAVAILABLE} and error.is_daily_quota:
-            return self._operator_error(response, "quota")
+            return operator_error(status=response.status, reason="quota")
         if response.status == BAD_REQUEST and (error.is_bad_key or error.status == "FAILED_PRECONDITION"):
-            return self._operator_error(response, "credentials, permission or model")
+            return operator_error(status=response.status, reason="credentials, permission or model")
         return None
 
     def _retry_after_seconds(self, response: Response) -> float | None:

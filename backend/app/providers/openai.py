@@ -41,6 +41,7 @@ from app.providers.responses import (
     Response,
     StatedError,
     is_image,
+    operator_error,
     parse,
     read_base64,
     read_image,
@@ -205,7 +206,7 @@ class OpenAIProvider(RemoteProvider):
         names = set(map(str, failed.error.names)) if failed and failed.error else set()
         if names & _REFUSALS:
             return ContentRefused()
-        return self._operator_error(response, "quota") if names & _QUOTA_SPENT else None
+        return operator_error(status=response.status, reason="quota") if names & _QUOTA_SPENT else None
 
     def _retry_after_seconds(self, response: Response) -> float | None:
         for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1)):

@@ -111,11 +111,8 @@ class RemoteProvider(ABC):
         if response.status in {TOO_MANY, UNAVAILABLE}:
             return busy_error(self._retry_after_seconds(response))
         if response.status in OPERATOR_STATUSES:
-            return self._operator_error(response, "credentials, permission or model")
+            return operator_error(status=response.status, reason="credentials, permission or model")
         return status_error(self.name, response, "request" if response.means_unpaid else "failed")
-
-    def _operator_error(self, response: Response, reason: str) -> Exception:
-        return operator_error(self.name, status=response.status, reason=reason)
 
 
 def _decode(response: Response, decode: Callable[[bytes | bytearray], Result], bytes_max: int) -> Result:

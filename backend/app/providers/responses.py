@@ -246,10 +246,13 @@ def is_json(content: bytes | bytearray) -> bool:
         return False
 
 
-def operator_error(provider: str, *, status: int, reason: str) -> ProviderUnusable:
-    """The error for a failure that only the operator can mend. Logs `reason`, which is never the provider's words."""
-    logger.error("provider_unusable", provider=provider, status=status, reason=reason)
-    return ProviderUnusable(retry_after_seconds=_UNUSABLE_SECONDS)
+def operator_error(*, status: int, reason: str) -> ProviderUnusable:
+    """The error for a failure that only the operator can mend; the first one of a route is logged by its `Usability`.
+    `reason` is never the provider's words.
+    """
+    error = ProviderUnusable(retry_after_seconds=_UNUSABLE_SECONDS)
+    error.provider_status, error.reason = status, reason
+    return error
 
 
 def status_error(provider: str, response: Response, failure: RouteFailure) -> Exception:

@@ -122,6 +122,11 @@ class Limiter(Protocol):
     Each belongs to a `group`, in which its name and subject are unique. All that one call takes is of one group.
     """
 
+    @property
+    def is_degraded(self) -> bool:
+        """Whether limits that should be shared by all processes are decided by this one alone."""
+        ...
+
     async def take(self, takes: Sequence[Take], *, group: str, slot: Slot | None = None) -> TakeResult:
         """Takes the units of every take, and the slot if there is one; or nothing, if any of them is refused."""
         ...

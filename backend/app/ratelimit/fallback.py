@@ -32,6 +32,10 @@ class FallbackLimiter:
         self._metrics = metrics
         self._outage: asyncio.Task[None] | None = None
 
+    @property
+    def is_degraded(self) -> bool:
+        return self._outage is not None
+
     async def open(self) -> None:
         """Connects, so that the first call does not have to. If Redis is unavailable, an outage begins here."""
         try:

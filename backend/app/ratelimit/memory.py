@@ -18,6 +18,8 @@ class MemoryLimiter:
     the whole limit. Memory is bounded: beyond `buckets_max` the bucket that was used longest ago is forgotten.
     """
 
+    is_degraded = False
+
     def __init__(self, *, clock: Callable[[], float], processes: int = 1, buckets_max: int = _BUCKETS_MAX) -> None:
         self._clock = clock
         self._processes = processes

@@ -76,6 +76,8 @@ class RedisLimiter:
     address, email or id can be read there. `clock`, in seconds, replaces that of Redis.
     """
 
+    is_degraded = False
+
     def __init__(
         self, client: Client, *, secret: bytes, timeout_seconds: float, clock: Callable[[], float] | None = None
     ) -> None:

@@ -1,9 +1,9 @@
 """The port to image stores."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from app.core.errors import Unavailable
 from app.core.images import IMAGE_FORMATS
@@ -13,6 +13,12 @@ CHUNK_BYTES = 256 * 1024
 
 PROBE_BYTES = 2 * 1024 * 1024
 """About the size of an image: a full disk may still take a small file."""
+
+PAGE = 1000
+"""Files that a store lists at a time, as S3 does."""
+
+NEARLY_FULL_BYTES = 1024**3
+"""Below so much free space an operator should do something."""
 
 _NAME = re.compile(rf"gen_[0-9a-z]{{16,64}}(\.w[1-9][0-9]{{0,4}})?\.({'|'.join(IMAGE_FORMATS)})")
 
@@ -68,6 +74,29 @@ class Store(Protocol):
         ...
 
 
+class StoredFile(NamedTuple):
+    """A file of a store: an image, or a smaller copy."""
+
+    name: str
+    size: int
+    changed_at: float
+    """In seconds since 1970, by the store's clock."""
+
+
+class ListedStore(Store, Protocol):
+    """A Store whose files can be listed, which no request needs."""
+
+    def pages(self, *, first: str = "", end: str = "~") -> AsyncIterator[Sequence[StoredFile]]:
+        """All files whose names are from `first` up to and not including `end`, some at a time, in any order. Files
+        that have no name of an image are left out. What is put or deleted meanwhile may be there or not.
+        """
+        ...
+
+    async def sizes(self, names: Sequence[str]) -> Mapping[str, int]:
+        """The size in bytes of each that is there, by name. The names are in order."""
+        ...
+
+
 class StoreUnavailable(Unavailable):
     detail = "Images cannot be stored or read now; try again"
 
@@ -76,11 +105,22 @@ class StoreBusy(StoreUnavailable):
     """Too many calls wait for this process's own threads: that says nothing about the store."""
 
 
+def is_image_name(name: str) -> bool:
+    """Whether it is the name of an image or of a smaller copy."""
+    return _NAME.fullmatch(name) is not None
+
+
 def checked(name: str) -> str:
     """The name. Raises ValueError unless it is the name of an image: any other could be a path to another file."""
-    if not _NAME.fullmatch(name):
+    if not is_image_name(name):
         raise ValueError("not the name of an image")
     return name
+
+
+async def read_whole(store: Store, name: str) -> bytes | None:
+    """All bytes of an image; None where nothing has that name. Raises StoreUnavailable."""
+    stored = await store.get(name)
+    return None if stored is None else b"".join([chunk async for chunk in stored.chunks])
 
 
 def stored_bytes(content: bytes, start: int, end: int | None) -> Stored:

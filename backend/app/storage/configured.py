@@ -1,12 +1,14 @@
-"""The store that the settings name."""
+"""The stores that the settings name."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from app.core.egress import Egress
+from app.core.image_settings import StoreName
 from app.core.settings import ConfigurationError, Settings
 from app.storage.filesystem import FilesystemStore
-from app.storage.health import MonitoredStore
+from app.storage.health import CheckedStore, MonitoredStore
+from app.storage.pair import StorePair
 from app.storage.s3 import S3Store
 from app.storage.s3_settings import S3Settings, endpoint
 
@@ -14,13 +16,14 @@ FOLDER = "pictures"
 """The folder of images in DATA_DIR."""
 
 _READS_MAX = 1024
+_NAMING = ("image_store", "second_image_store")
 _NEEDED = ("s3_bucket", "s3_access_key_id", "s3_secret_access_key")
 
 
 @asynccontextmanager
 async def monitored_store(settings: Settings) -> AsyncIterator[MonitoredStore]:
-    """The same, which refuses to be written while it fails."""
-    async with configured_store(settings) as store:
+    """The store of a server. Raises ConfigurationError as `opened_store` does."""
+    async with _store_of_server(settings) as store:
         monitored = MonitoredStore(store)
         try:
             yield monitored
@@ -29,9 +32,19 @@ async def monitored_store(settings: Settings) -> AsyncIterator[MonitoredStore]:
 
 
 @asynccontextmanager
-async def configured_store(settings: Settings) -> AsyncIterator[FilesystemStore | S3Store]:
-    """The open store. Raises ConfigurationError where a setting is missing or cannot be used."""
-    if settings.image_store == "disk":
+async def _store_of_server(settings: Settings) -> AsyncIterator[CheckedStore]:
+    async with opened_store(settings, settings.image_store) as first:
+        if settings.second_image_store is None:
+            yield first
+            return
+        async with opened_store(settings, settings.second_image_store) as second:
+            yield StorePair(first, second)
+
+
+@asynccontextmanager
+async def opened_store(settings: Settings, name: StoreName) -> AsyncIterator[FilesystemStore | S3Store]:
+    """The store of this name. Raises ConfigurationError where a setting is missing or cannot be used."""
+    if name == "disk":
         # A provider's image is paid: the queue holds as many as the provider may be drawing, so that none is refused.
         queue_max = _READS_MAX + 2 * settings.provider_calls_max
         folder = FilesystemStore(settings.data_dir / FOLDER, queue_max=queue_max)
@@ -49,7 +62,7 @@ async def configured_store(settings: Settings) -> AsyncIterator[FilesystemStore 
 
 
 def image_origins(settings: Settings) -> Sequence[str]:
-    """The origins that clients are redirected to for images. Raises ConfigurationError as `configured_store` does."""
+    """The origins that clients are redirected to for images. Raises ConfigurationError as `opened_store` does."""
     if settings.image_store != "s3" or settings.s3_redirect_seconds is None:
         return ()
     return [endpoint(_s3_settings(settings))]
@@ -57,13 +70,15 @@ def image_origins(settings: Settings) -> Sequence[str]:
 
 def _s3_settings(settings: Settings) -> S3Settings:
     missing = [name.upper() for name in _NEEDED if not getattr(settings, name)]
-    if missing or settings.s3_secret_access_key is None:
+    if missing or settings.s3_access_key_id is None or settings.s3_secret_access_key is None:
+        named_by = next((each for each in _NAMING if getattr(settings, each) == "s3"), None)
+        wanted = f"{named_by.upper()} is s3" if named_by else "The bucket is needed"
         raise ConfigurationError(
-            f"IMAGE_STORE is s3, but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing."
+            f"{wanted}, but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing."
         )
     return S3Settings(
         bucket=settings.s3_bucket,
-        access_key_id=settings.s3_access_key_id,
+        access_key_id=settings.s3_access_key_id.get_secret_value(),
         secret_access_key=settings.s3_secret_access_key.get_secret_value(),
         endpoint=settings.s3_endpoint or None,
         region=settings.s3_region,

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,18 @@ from app.core.errors import Unavailable
 from app.core.logs import logger
 from app.core.pool import BoundedPool, Result
 from app.core.settings import ConfigurationError
-from app.storage import CHUNK_BYTES, PROBE_BYTES, StoreBusy, Stored, StoreUnavailable, checked, no_chunks
+from app.storage import (
+    CHUNK_BYTES,
+    PAGE,
+    PROBE_BYTES,
+    StoreBusy,
+    Stored,
+    StoredFile,
+    StoreUnavailable,
+    checked,
+    is_image_name,
+    no_chunks,
+)
 
 _INCOMING = "incoming"
 _SHARD_CHARACTERS = 2
@@ -60,9 +71,9 @@ class FilesystemStore:
                     raise StoreUnavailable("The disk of the folder for images is full") from None
                 raise
 
-    def free_bytes(self) -> int:
+    async def free_bytes(self) -> int:
         """What may still be written to the file system."""
-        return self._disk.free_bytes()
+        return await self._reading.go_on(self._disk.free_bytes)
 
     async def put(self, name: str, content: bytes) -> None:
         await _run(self._writing, "put", partial(self._disk.put, checked(name), content))
@@ -81,6 +92,21 @@ class FilesystemStore:
 
     async def delete(self, name: str) -> None:
         await _run(self._writing, "delete", partial(self._disk.delete, checked(name)))
+
+    async def pages(self, *, first: str = "", end: str = "~") -> AsyncIterator[Sequence[StoredFile]]:
+        """The files of one of the 1,024 folders after the other: the names of one folder are in memory at a time."""
+        with _as_unavailable("list"):
+            shards = await self._reading.go_on(self._disk.shards)
+        for shard in shards:
+            with _as_unavailable("list"):
+                found = await self._reading.go_on(partial(self._disk.files, shard))
+            wanted = [each for each in found if first <= each.name < end]
+            for start in range(0, len(wanted), PAGE):
+                yield wanted[start : start + PAGE]
+
+    async def sizes(self, names: Sequence[str]) -> Mapping[str, int]:
+        with _as_unavailable("list"):
+            return await self._reading.go_on(partial(self._disk.sizes, names))
 
     async def _chunks(self, file: "_File", start: int, end: int) -> AsyncIterator[bytes]:
         # Without a slot: an admitted read goes on to its end, and each reader queues one chunk at a time.
@@ -148,6 +174,24 @@ class _Disk:
         with suppress(FileNotFoundError), self._entered(_shard(name)) as folder:
             os.unlink(name, dir_fd=folder)
             files.sync_folder(folder)  # so that a crash does not bring it back
+
+    def shards(self) -> Sequence[str]:
+        with os.scandir(self._root) as entries:
+            return [each.name for each in entries if len(each.name) == _SHARD_CHARACTERS]
+
+    def files(self, shard: str) -> Sequence[StoredFile]:
+        found = []
+        with self._entered(shard) as folder, os.scandir(folder) as entries:
+            for each in entries:
+                with suppress(FileNotFoundError):  # it was deleted meanwhile
+                    if is_image_name(each.name) and each.is_file(follow_symlinks=False):
+                        status = each.stat(follow_symlinks=False)
+                        found.append(StoredFile(each.name, status.st_size, status.st_mtime))
+        return found
+
+    def sizes(self, names: Sequence[str]) -> Mapping[str, int]:
+        found = ((name, self.file(checked(name))) for name in names)
+        return {name: file.size for name, file in found if file is not None}
 
     def _make_folder(self, name: str) -> None:
         try:

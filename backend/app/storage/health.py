@@ -21,6 +21,10 @@ class CheckedStore(Store, Protocol):
         """
         ...
 
+    async def free_bytes(self) -> int | None:
+        """What may still be written, where that is known."""
+        ...
+
 
 class MonitoredStore:
     """A Store that remembers whether it can be written.

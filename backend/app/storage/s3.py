@@ -3,7 +3,7 @@
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -14,14 +14,26 @@ from obstore.exceptions import BaseError
 from app.core.images import CACHE_CONTROL, MEDIA_TYPES
 from app.core.logs import logger
 from app.core.settings import ConfigurationError
-from app.storage import CHUNK_BYTES, PROBE_BYTES, PresignedUrl, Stored, StoreUnavailable, checked, no_chunks
+from app.storage import (
+    CHUNK_BYTES,
+    PAGE,
+    PROBE_BYTES,
+    PresignedUrl,
+    Stored,
+    StoredFile,
+    StoreUnavailable,
+    checked,
+    is_image_name,
+    no_chunks,
+)
 from app.storage.s3_settings import RETRIES_MAX, S3Settings, open_bucket
 
 if TYPE_CHECKING:  # these exist for type checkers alone
-    from obstore import GetOptions, GetResult
+    from obstore import GetOptions, GetResult, ListStream, ObjectMeta
 
 
 _RELEASE_SECONDS = 0.2
+_ASKED_FOR_ONE_BY_ONE = 100
 _NO_ANSWER, _TIMEOUT = "no_answer", "timeout"
 _CONNECTION_FAILURES = {
     "InvalidCertificate(": "certificate",
@@ -89,6 +101,9 @@ class S3Store:
         """Gives the library's threads time to drop their Python objects: at interpreter exit, that aborts it."""
         await asyncio.sleep(_RELEASE_SECONDS)
 
+    async def free_bytes(self) -> None:
+        """Not known of a bucket."""
+
     async def check(self, *, size: int = PROBE_BYTES) -> None:
         """Writes, reads and deletes an object of so many bytes.
 
@@ -142,6 +157,31 @@ class S3Store:
             return None
         lifetime = timedelta(seconds=self._redirect_seconds)
         return PresignedUrl(await obstore.sign_async(self._bucket, "GET", name, lifetime), self._redirect_seconds)
+
+    async def pages(self, *, first: str = "", end: str = "~") -> AsyncIterator[Sequence[StoredFile]]:
+        """In the order of their names, as S3 lists them."""
+        listing = self._bucket.list(offset=first[:-1] or None, chunk_size=PAGE)  # all that is greater than the offset
+        while True:
+            try:
+                found = await self._in_time(partial(_next_page, listing))
+            except _Failed as failure:
+                raise _unavailable("list", failure) from None
+            yield [
+                StoredFile(each["path"], each["size"], each["last_modified"].timestamp())
+                for each in found
+                if first <= each["path"] < end and is_image_name(each["path"])
+            ]
+            if not found or found[-1]["path"] >= end:
+                return
+
+    async def sizes(self, names: Sequence[str]) -> Mapping[str, int]:
+        if len(names) <= _ASKED_FOR_ONE_BY_ONE:  # there may be millions of others between the first and the last
+            stored = await asyncio.gather(*(self.get(name, end=0) for name in names))
+            return {name: each.size for name, each in zip(names, stored, strict=True) if each is not None}
+        wanted, found = set(names), dict[str, int]()
+        async for page in self.pages(first=names[0], end=f"{names[-1]}~"):
+            found.update((each.name, each.size) for each in page if each.name in wanted)
+        return found
 
     async def _delete(self, name: str) -> None:
         """The library repeats a DELETE after an error, but not after a lost connection. Repeating it is harmless."""
@@ -205,6 +245,13 @@ class S3Store:
         except (BaseError, OSError, ValueError) as error:
             reason = _reason(str(error))
         raise _Failed(reason)  # out here, so that the library's error is not its cause
+
+
+async def _next_page(listing: "ListStream[Sequence[ObjectMeta]]") -> "Sequence[ObjectMeta]":
+    """Nothing at the end of the listing. (The library's stream does not take the default of `anext`.)"""
+    async for page in listing:
+        return page
+    return ()
 
 
 class _Failed(Exception):

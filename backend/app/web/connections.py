@@ -13,6 +13,7 @@ from typing import NamedTuple
 from typing import Protocol as Interface
 
 from app.core.bounds import EdgeBounds
+from app.core.draining import Draining
 from app.core.metrics import Metrics
 
 _TCP_INFO_BYTES = 128
@@ -74,7 +75,10 @@ class Connections:
     before.
     """
 
-    def __init__(self, bounds: EdgeBounds, metrics: Metrics, *, per_address_max: int) -> None:
+    def __init__(
+        self, bounds: EdgeBounds, metrics: Metrics, *, per_address_max: int, draining: Draining | None = None
+    ) -> None:
+        self.draining = draining or Draining()
         self._bounds = bounds
         self._metrics = metrics
         self._per_address_max = per_address_max

@@ -9,6 +9,7 @@ from httptools import HttpRequestParser
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from app.core.draining import IDLE_SECONDS
 from app.core.errors import ApiError, HeadersTooLarge, InvalidRequest, RequestTimeout
 from app.core.logs import logger
 from app.web.client_address import customer_of
@@ -217,6 +218,16 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.transport.abort()
 
+    def shutdown(self) -> None:
+        """Uvicorn calls this when the process stops: the connection ends with the response under way, or where there is
+        none at once. While the process drains, a request may be on its way, and an idle connection is kept for a while.
+        """
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and self._connections.draining.has_begun:
+            self.loop.call_later(IDLE_SECONDS, super().shutdown)
+        else:
+            super().shutdown()
+
     def _unanswered(self) -> Sequence[RequestResponseCycle]:
         """The requests whose heads have been read and whose responses have not been sent whole, in order."""
         waiting = [cycle for cycle, _ in reversed(self.pipeline)]
@@ -246,6 +257,8 @@ class HttpProtocol(HttpToolsProtocol):
                 return
             self._guard.free_slots -= 1
         request_state(cycle.scope)["holds_slot"] = needs_slot
+        if self._connections.draining.has_begun and not self.pipeline:
+            cycle.keep_alive = False
         cycle.__class__ = FastResponse  # uvicorn constructs it, and has no setting for the class
         self._current = cycle
         super()._start_asgi_task(cycle, app)

@@ -34,6 +34,7 @@ URLS = {
 def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(f"{name.upper()}_FILE", raising=False)
     monkeypatch.setattr(locations, "CHECKOUT", tmp_path)
 
 
@@ -47,12 +48,22 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
 
 @pytest.mark.parametrize("secret", WEAK_SECRETS)
 @pytest.mark.parametrize("environment", ["development", "production"])
+@pytest.mark.parametrize("name", ["SECRET_KEY", "SECRET_KEY_PREVIOUS"])
 def test_a_short_or_well_known_secret_is_refused_without_being_repeated(
-    monkeypatch: pytest.MonkeyPatch, secret: str, environment: str
+    monkeypatch: pytest.MonkeyPatch, secret: str, environment: str, name: str
 ) -> None:
-    sentence = refusal(monkeypatch, SECRET_KEY=secret, ENVIRONMENT=environment)
-    assert sentence.startswith("SECRET_KEY is ")
+    sentence = refusal(monkeypatch, **{"SECRET_KEY": GOOD_SECRET, name: secret, "ENVIRONMENT": environment})
+    assert sentence.startswith(f"{name} is ")
     assert secret not in sentence
+
+
+@pytest.mark.parametrize("secret", [GOOD_SECRET, ""])
+def test_a_previous_secret_is_refused_beside_none_and_beside_itself(
+    monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    sentence = refusal(monkeypatch, SECRET_KEY=secret, SECRET_KEY_PREVIOUS=GOOD_SECRET)
+    assert sentence.startswith("SECRET_KEY_PREVIOUS is ")
+    assert GOOD_SECRET not in sentence
 
 
 @pytest.mark.parametrize("secret", ["", None])
@@ -227,6 +238,7 @@ def example(field: FieldInfo) -> str:
 
 EXAMPLES = {
     "secret_key": GOOD_SECRET,
+    "secret_key_previous": GOOD_SECRET[::-1],
     "database_url": "postgresql://localhost/n",
     "redis_url": "redis://localhost",
     "data_dir": "some folder",
@@ -253,8 +265,8 @@ def loaded(name: str) -> object:
 def test_white_space_around_a_value_is_no_part_of_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    if name == "database_direct_url":
-        monkeypatch.setenv("DATABASE_URL", EXAMPLES["database_url"])
+    for beside in {"database_direct_url": ["database_url"], "secret_key_previous": ["secret_key"]}.get(name, []):
+        monkeypatch.setenv(beside.upper(), EXAMPLES[beside])
     default = loaded(name)
     value = EXAMPLES.get(name) or example(Settings.model_fields[name]) or "a value"
     monkeypatch.setenv(name.upper(), value)

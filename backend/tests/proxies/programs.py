@@ -77,18 +77,25 @@ def program(name: str) -> str | None:
 @contextmanager
 def proxy(name: str, *, server: int, folder: Path) -> Iterator[int]:
     """The loopback port on which this proxy passes requests on to the port `server`, until the block ends."""
-    template, command = _COMMANDS[name]
-    port, file = free_port(), folder / "configuration"
-    file.write_text(template.format(port=port, server=server, folder=folder))
+    port = free_port()
+    with run_proxy(name, _COMMANDS[name][0].format(port=port, server=server, folder=folder), port=port, folder=folder):
+        yield port
+
+
+@contextmanager
+def run_proxy(name: str, configuration: str, *, port: int, folder: Path) -> Iterator[None]:
+    """Runs this proxy with a configuration in which it listens on the port. Its file and its log are in the folder."""
+    file = folder / "configuration"
+    file.write_text(configuration)
     environment = {"PATH": f"{os.defpath}:/usr/sbin", "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command(file), env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(_COMMANDS[name][1](file), env=environment, stdout=log, stderr=log)
     try:
         for _ in looks():
             if port_is_open(port) or process.poll() is not None:
                 break
         assert process.poll() is None, (folder / "log").read_text()
-        yield port
+        yield
     finally:
         process.terminate()
         process.wait()

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import Literal
 from urllib.parse import quote, unquote
@@ -133,13 +134,17 @@ def _listed(request: Request, objects: Mapping[str, Object]) -> _Answer:
     most = min(1000, int(request.argument("max-keys", "1000")))
     found = sorted(key for key in objects if key.startswith(request.argument("prefix")) and key > after)
     page, is_more = found[:most], len(found) > most
-    rows = "".join(
-        f"<Contents><Key>{escape(quote(key))}</Key><Size>{len(objects[key].content)}</Size></Contents>" for key in page
-    )
+    rows = "".join(_row(key, objects[key]) for key in page)
     token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if is_more else ""
     summary = f"<KeyCount>{len(page)}</KeyCount><IsTruncated>{str(is_more).lower()}</IsTruncated>{token}"
     body = f"<ListBucketResult><EncodingType>url</EncodingType>{summary}{rows}</ListBucketResult>"
     return _Answer(200, {"Content-Type": "application/xml"}, body.encode())
+
+
+def _row(key: str, kept: Object) -> str:
+    changed_at = datetime.fromtimestamp(kept.changed_at, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    about = f"<LastModified>{changed_at}</LastModified><ETag>{escape(kept.etag)}</ETag>"
+    return f"<Contents><Key>{escape(quote(key))}</Key>{about}<Size>{len(kept.content)}</Size></Contents>"
 
 
 def _about_object(request: Request, objects: dict[str, Object], key: str) -> _Answer:

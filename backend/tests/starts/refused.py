@@ -195,6 +195,18 @@ REFUSED = (
         command="check",
     ),
     Refused(
+        "a secret is set twice",
+        "METRICS_TOKEN and METRICS_TOKEN_FILE are both set.",
+        env_file(b"METRICS_TOKEN=a\nMETRICS_TOKEN_FILE=b\n"),
+        command="check",
+    ),
+    Refused(
+        "the file of a secret is missing",
+        "METRICS_TOKEN_FILE cannot be read: No such file or directory.",
+        env_file(b"METRICS_TOKEN_FILE=b\n"),
+        command="check",
+    ),
+    Refused(
         "a setting is none of its choices",
         "LOG_LEVEL should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'",
         settings={"LOG_LEVEL": "chatty"},

@@ -2,15 +2,18 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from app.storage import CHUNK_BYTES, Store, Stored, StoreUnavailable
+from app.storage import CHUNK_BYTES, PAGE, ListedStore, Store, Stored, StoreUnavailable
 from app.storage.filesystem import FilesystemStore
+from app.storage.pair import StorePair
 from app.storage.s3 import S3Store
 from app.storage.s3_settings import S3Settings
+from tests.harness import PATIENCE_SECONDS
 from tests.standins.s3 import s3_server
 
 NAME = "gen_01kapn5vfe28fm63cjp43w44255s68.png"
@@ -33,7 +36,14 @@ async def s3(_: Path) -> AsyncIterator[Store]:
         yield S3Store(S3Settings("pictures", server.key_id, server.secret, server.url, prefix="test/live"))
 
 
-@pytest.fixture(params=[filesystem, s3])
+@asynccontextmanager
+async def pair(folder: Path) -> AsyncIterator[Store]:
+    async with filesystem(folder / "first") as first, filesystem(folder / "second") as second:
+        assert isinstance(first, FilesystemStore)
+        yield StorePair(first, second)
+
+
+@pytest.fixture(params=[filesystem, s3, pair])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     async with request.param(tmp_path) as store:
         yield store
@@ -200,3 +210,30 @@ async def test_any_other_name_is_refused(store: Store, name: str) -> None:
     for call in (store.put(name, CONTENT), store.get(name), store.get(name, start=1, end=1), store.delete(name)):
         with pytest.raises(ValueError, match="not the name of an image"):
             await call
+
+
+@pytest.fixture(params=[filesystem, s3])
+async def listed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ListedStore]:
+    async with request.param(tmp_path) as store:
+        yield store
+
+
+async def test_every_image_in_a_range_of_names_is_listed_once_in_pages(listed: ListedStore) -> None:
+    names = [f"gen_{number:020}.png" for number in range(0, 3 * PAGE, 7)]
+    copies = [names[0].replace(".png", ".w64.webp"), names[-1].replace(".png", ".w512.webp")]
+    await asyncio.gather(*(listed.put(name, name.encode() * 2) for name in [*names, *copies]))
+    pages = [page async for page in listed.pages()]
+    assert sorted(each.name for page in pages for each in page) == sorted([*names, *copies])
+    assert max(map(len, pages)) <= PAGE
+    assert {each.size for page in pages for each in page} == {len(name) * 2 for name in [*names, *copies]}
+    assert all(abs(each.changed_at - time.time()) < PATIENCE_SECONDS for page in pages for each in page)
+    first, end = names[10], names[20]
+    part = [each.name async for page in listed.pages(first=first, end=end) for each in page]
+    assert sorted(part) == names[10:20]
+
+
+@pytest.mark.parametrize("count", [0, 3, 200], ids=["none", "one by one", "as a list"])
+async def test_the_sizes_of_images_that_are_there(listed: ListedStore, count: int) -> None:
+    names = [f"gen_{number:020}.png" for number in range(count)]
+    await asyncio.gather(*(listed.put(name, name.encode()) for name in names[::2]))
+    assert await listed.sizes(names) == {name: len(name) for name in names[::2]}

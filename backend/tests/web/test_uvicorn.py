@@ -13,13 +13,20 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from app import rolling
 from app.web import fast_response, protocol
 from app.web.parser import ParserCallbacks, RequestParser
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
+from uvicorn.server import Server, ServerState
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
-OURS: Sequence[type] = (protocol.HttpProtocol, fast_response.FastResponse)
+OURS: Sequence[type] = (
+    protocol.HttpProtocol,
+    fast_response.FastResponse,
+    rolling.RollingServer,
+    rolling.RollingSupervisor,
+)
 DIGESTS: dict[type, dict[str, str]] = {
     HttpToolsProtocol: {
         "__init__": "4f0899941034",
@@ -27,6 +34,7 @@ DIGESTS: dict[type, dict[str, str]] = {
         "_unset_keepalive_if_required": "00a6a4e47214",
         "app_state": "07b3e0c8e9a6",
         "client": "c28c31385eb5",
+        "config": "f374fe46c464",
         "connection_lost": "c91a4c9bf2e2",
         "connection_made": "6efb565ff3d3",
         "cycle": "94525f3adea0",
@@ -42,6 +50,7 @@ DIGESTS: dict[type, dict[str, str]] = {
         "scope": "f0e8acaf088f",
         "send_400_response": "ae5a4a3782b6",
         "server_state": "8b57e6121a13",
+        "shutdown": "d7351fa33f00",
         "timeout_keep_alive": "1cd2e5daa067",
         "timeout_keep_alive_handler": "8b53bf5f2e20",
         "timeout_keep_alive_task": "dd0acd23db2f",
@@ -78,6 +87,44 @@ DIGESTS: dict[type, dict[str, str]] = {
         "__init__": "8daf3a9b4e4e",
         "default_headers": "755007cc5504",
         "total_requests": "407b92169736",
+    },
+    Server: {
+        "__init__": "c150b55284f7",
+        "config": "a46363ae3620",
+        "handle_exit": "553276efa26e",
+        "loop": "bd13ff6dcfd0",
+        "on_tick": "60ea49b06ccf",
+        "run": "239e0133d430",
+        "server_state": "aa23c85f37d7",
+        "should_exit": "76afbf3ce031",
+        "shutdown": "9b33c5056299",
+    },
+    Multiprocess: {
+        "__init__": "5e0f105cb4a3",
+        "config": "f374fe46c464",
+        "handle_int": "69aaa107668c",
+        "handle_signals": "69be08d4fd9b",
+        "handle_term": "88e8dbda93f2",
+        "init_processes": "6c69f2a36bf5",
+        "join_all": "0a1cc7529772",
+        "process": "cc936332c774",
+        "processes": "83c103a081ec",
+        "run": "306814569fbd",
+        "should_exit": "f1dd48623033",
+        "sockets": "10020bfe647b",
+        "terminate_all": "6efef9523120",
+    },
+    Process: {
+        "__init__": "a8c85f799aae",
+        "config": "f374fe46c464",
+        "is_alive": "7fb1ab8fc390",
+        "is_ready": "d1f0d0cdfff1",
+        "join": "bcc96b4a8bcd",
+        "kill": "23db0314aac4",
+        "pid": "90398572c79e",
+        "process": "7c5fff3bb121",
+        "start": "56658f1a46a8",
+        "terminate": "34bb463698e7",
     },
 }
 

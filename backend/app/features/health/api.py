@@ -22,12 +22,11 @@ async def get_health() -> Health:
 @router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses=problems())
 async def get_readiness(services: CurrentServices) -> Readiness:
-    """Tell whether requests can be served: the database answers, its schema is not behind, images can be stored."""
-    generations = services.generations
-    await service.check_ready(
-        services.engine, recording=generations.ledger.is_alive, storing=not generations.store.is_failing
-    )
-    return Readiness()
+    """Tell whether requests can be served: generations are recorded, the database answers and its schema is not
+    behind. `degraded` lists what does not work now without making the process useless.
+    """
+    await service.check_ready(services.engine, services.generations.ledger, services.draining)
+    return Readiness(degraded=service.find_degraded(services))
 
 
 @router.get(

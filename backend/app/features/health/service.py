@@ -2,31 +2,56 @@
 
 import asyncio
 import secrets
+from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.database_fitness import unfit_sentence
 from app.core.db import classify_database_error
+from app.core.draining import Draining
 from app.core.errors import NotFound, Unauthorized, Unavailable
+from app.generations.ledger import Ledger
 from app.migrations import schema_state
+from app.services import Services
 
 DATABASE_SECONDS_MAX = 0.5
+
+Part = Literal["store", "provider", "redis"]
 
 
 class InvalidMetricsToken(Unauthorized):
     code, detail = "invalid_metrics_token", "Invalid metrics token"
 
 
-async def check_ready(engine: AsyncEngine, *, recording: bool, storing: bool) -> None:
-    """Returns if generations are being recorded, images can be stored, and the database answers within
-    DATABASE_SECONDS_MAX, can be written to and has a schema that is not behind. Else raises Unavailable with the
-    reason, after not much longer than that.
+def find_degraded(services: Services) -> Sequence[Part]:
+    """What does not work now in this process, while it is of use without it:
+
+    - `store`: no image is bought until one can be stored. Replays, test keys, lists and accounts go on.
+    - `provider`: a route of the catalogue that only the operator can mend. Other routes and models go on.
+    - `redis`: the process decides limits by itself, with its share of them.
     """
-    if not recording:
+    generations = services.generations
+    states: Sequence[tuple[Part, bool]] = (
+        ("store", generations.store.is_failing),
+        ("provider", bool(generations.catalogue.unusable_routes)),
+        ("redis", services.limiter.is_degraded),
+    )
+    return [part for part, is_degraded in states if is_degraded]
+
+
+async def check_ready(engine: AsyncEngine, ledger: Ledger, draining: Draining) -> None:
+    """Returns if the server is not to stop, generations are being recorded, and the database answers within
+    DATABASE_SECONDS_MAX, can be written to and has a schema that is not behind. Else this process is useless: raises
+    Unavailable with the reason, after not much longer than that.
+    """
+    if draining.is_leaving:
+        raise Unavailable("This server is stopping")
+    if not ledger.is_alive:
         raise Unavailable("Generations are not being recorded; restart this process")
-    if not storing:
-        raise Unavailable("Images cannot be stored")
+    if ledger.needs_session:
+        raise Unavailable("The database is behind a pooler in transaction mode; set DATABASE_DIRECT_URL")
     # The driver may take seconds to give up on a server that hangs; the answer does not wait for it. The task goes on
     # for that long: it drops the connections that have died.
     task = asyncio.create_task(_check_database(engine))

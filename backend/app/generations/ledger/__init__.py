@@ -73,6 +73,11 @@ class Ledger:
         """Whether requests are being written."""
         return bool(self._tasks) and not any(map(asyncio.Task.done, self._tasks))
 
+    @property
+    def needs_session(self) -> bool:
+        """Whether nothing can be written because the database is behind a pooler in transaction mode."""
+        return self._writer.needs_session
+
     def open(self) -> None:
         """Begins to write."""
         self._tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._expire())]

@@ -9,6 +9,7 @@ import asyncpg
 from asyncpg.exceptions import DataError
 
 from app.core.clock import DatabaseClock
+from app.core.database_connection import SettingsNotKeptError
 from app.core.db import SCHEMA_GONE
 from app.core.errors import Invalid, Unavailable
 from app.core.logs import logger
@@ -84,6 +85,8 @@ class Writer:
         self._clock = clock
         self._connection: asyncpg.Connection | None = None
         self._failed_connects = 0
+        self.needs_session = False
+        """Whether the last connection did not keep the settings of its session, as behind a pooler."""
 
     async def write(
         self, work: Sequence[PendingRecord | PendingSettlement]
@@ -240,13 +243,14 @@ class Writer:
         if self._connection is None or self._connection.is_closed():
             try:
                 self._connection = await self._connect()
-            except (Exception, asyncio.CancelledError):  # a driver raises many kinds here, and each means the same
+            except (Exception, asyncio.CancelledError) as error:  # of many kinds, and for a request each means the same
                 _raise_if_cancelled()
+                self.needs_session = isinstance(error, SettingsNotKeptError)
                 self._failed_connects += 1
                 if self._failed_connects.bit_count() == 1:  # the first, and then each time that there are twice as many
                     logger.warning("ledger_not_connected", tries=self._failed_connects, exc_info=True)
                 raise NotConnectedError from None
-            self._failed_connects = 0
+            self._failed_connects, self.needs_session = 0, False
         return self._connection
 
 

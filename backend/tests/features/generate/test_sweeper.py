@@ -185,7 +185,7 @@ async def test_what_cannot_be_deleted_now_is_deleted_later(
     database = await connect_for_writing(new_database_url)
     monkeypatch.setattr("app.generations.sweep._SWEEP_SECONDS", 0.1)
     with s3_server("pictures") as bucket:
-        account = {"s3_access_key_id": bucket.key_id, "s3_secret_access_key": SecretStr(bucket.secret)}
+        account = {"s3_access_key_id": SecretStr(bucket.key_id), "s3_secret_access_key": SecretStr(bucket.secret)}
         where = {"image_store": "s3", "s3_bucket": "pictures", "s3_endpoint": bucket.url, **account}
         async with painted(start, database_url=new_database_url, **where) as there:
             crashed = await _made(there)

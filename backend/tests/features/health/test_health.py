@@ -1,17 +1,25 @@
 """Health and readiness, answered without waiting for a database that hangs."""
 
 import asyncio
+import json
 import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
+from io import StringIO
+from typing import Any
 
 import asyncpg
 import httpx2
 import pytest
 from app import migrations
+from app.core.database_connection import SettingsNotKeptError
+from app.core.db import connect_for_writing
+from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 from tests.conftest import Start
-from tests.harness import as_seen, fresh_database, looks, on_server, without_request_id
+from tests.features.generate.painted import painted
+from tests.harness import Account, as_seen, fresh_database, generate, looks, on_server, without_request_id
+from tests.standins import gemini
 
 
 async def _assert_unready(client: httpx2.AsyncClient, detail: str) -> None:
@@ -28,7 +36,9 @@ async def _assert_unready(client: httpx2.AsyncClient, detail: str) -> None:
     assert (await client.get("/health")).status_code == 200
 
 
-@pytest.mark.parametrize(("path", "body"), [("/health", {"status": "ok"}), ("/ready", {"status": "ready"})])
+@pytest.mark.parametrize(
+    ("path", "body"), [("/health", {"status": "ok"}), ("/ready", {"status": "ready", "degraded": []})]
+)
 async def test_a_process_that_can_serve_says_so(client: httpx2.AsyncClient, path: str, body: dict[str, str]) -> None:
     answer = await client.get(path)
     assert (answer.status_code, answer.json()) == (200, body)
@@ -107,6 +117,49 @@ async def test_a_database_that_hangs_is_reported_before_the_driver_times_out(sta
     await _assert_unready(client, "The database does not answer")
     answers = await asyncio.gather(*(client.get(path) for path in ["/ready", "/health"] * 20))
     assert [answer.status_code for answer in answers] == [503, 200] * 20
+
+
+async def test_a_pooler_in_transaction_mode_is_reported_until_the_ledger_has_a_session_of_its_own(
+    start: Start, database_url: str, externals: dict[str, Any], account: Account
+) -> None:
+    behind_a_pooler = [True]
+
+    async def connect() -> asyncpg.Connection:
+        if behind_a_pooler:
+            raise SettingsNotKeptError
+        return await connect_for_writing(database_url)
+
+    externals["connect"] = connect
+    client, key = await start(), await account.create_key()
+    assert (await generate(client, key)).status_code == 503
+    await _assert_unready(client, "The database is behind a pooler in transaction mode; set DATABASE_DIRECT_URL")
+    behind_a_pooler.clear()
+    assert (await generate(client, key)).status_code == 200
+    assert (await client.get("/ready")).status_code == 200
+
+
+async def test_a_redis_that_is_away_makes_no_process_useless(start: Start) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # no process listens: connections are refused
+        client = await start(redis_url=SecretStr(f"redis://127.0.0.1:{taken.getsockname()[1]}"))
+        answer = await client.get("/ready")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "degraded": ["redis"]})
+
+
+async def test_a_provider_that_refuses_its_key_makes_no_process_useless_and_is_logged_once(
+    start: Start, log: StringIO
+) -> None:
+    async with painted(start) as there:
+        there.provider.faults.extend([gemini.failed(403, "PERMISSION_DENIED")] * 2)
+        assert [(await generate(there.client, there.key)).status_code for _ in range(2)] == [503] * 2
+        answer = await there.client.get("/ready")
+        assert (answer.status_code, answer.json()["degraded"]) == (200, ["provider"])
+        assert (await generate(there.client, there.key)).status_code == 200
+        assert (await there.client.get("/ready")).json()["degraded"] == []
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    [unusable] = [line for line in lines if line["event"] == "provider_unusable"]
+    assert (unusable["route"], unusable["status"], unusable["level"]) == ("nano-banana", 403, "error")
+    assert [line["route"] for line in lines if line["event"] == "provider_usable"] == ["nano-banana"]
 
 
 @pytest.fixture
