@@ -94,7 +94,7 @@ fuzz: .venv/dev.installed ## call every operation of the API with thousands of r
 chaos: .venv/dev.installed ## break workers, connections and PostgreSQL under traffic, for minutes
 	cd backend && CHAOS=long ../$(BIN)/pytest -q -s tests/chaos
 
-ha: .venv/dev.installed ## lose the primary of three PostgreSQL hosts in every way, for ten minutes; Patroni is installed into .ha
+ha: .venv/dev.installed ## lose the primary of three PostgreSQL hosts in every way, for minutes; Patroni is installed into .ha
 	cd backend && ../$(BIN)/python -m tests.ha.programs && ../$(BIN)/pytest -q -s tests/ha
 
 settings-docs: .venv/dev.installed ## write .env.example and the tables of docs/operations.md from the settings' fields

@@ -24,6 +24,11 @@ def program(name: str) -> str:
     return found
 
 
+def are_installed() -> bool:
+    """Whether all of them are there."""
+    return (ENVIRONMENT / "installed").exists() and all(programs.program(name) for name in _PACKAGES)
+
+
 def install() -> None:
     """Raises SystemExit with the reason where something cannot be installed."""
     programs.install(_PACKAGES)
