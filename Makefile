@@ -9,7 +9,7 @@ FAST := tests/catalogue/test_file.py tests/core/test_logs.py tests/core/test_poo
   tests/generations tests/providers tests/ratelimit/test_limit.py tests/ratelimit/test_memory.py tests/ratelimit/test_slots.py tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-console bench-migration rolling fuzz chaos settings-docs lock clean
+.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-console bench-migration rolling fuzz chaos settings-docs lock clean ha
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ test-fast: .venv/dev.installed ## run the tests that need neither PostgreSQL nor
 	cd backend && ../$(BIN)/pytest -q --fast $(FAST)
 
 suite: .venv/dev.installed
-	cd backend && rm -rf .coverage && ../$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -q -n 3 --dist worksteal --ignore=tests/chaos --ignore=tests/browser --ignore=tests/proxies --ignore=tests/clients
+	cd backend && rm -rf .coverage && ../$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -q -n 3 --dist worksteal --ignore=tests/chaos --ignore=tests/browser --ignore=tests/proxies --ignore=tests/clients --ignore=tests/ha
 	cd backend && ../$(BIN)/python -m slipcover --fail-under 95 --merge .coverage
 	cd backend && ../$(BIN)/pytest -q tests/chaos
 
@@ -97,6 +97,9 @@ fuzz: .venv/dev.installed ## call every operation of the API with thousands of r
 chaos: .venv/dev.installed ## break workers, connections and PostgreSQL under traffic, for minutes
 	cd backend && CHAOS=long ../$(BIN)/pytest -q -s tests/chaos
 
+ha: .venv/dev.installed ## lose the primary of three PostgreSQL hosts in every way, for minutes; Patroni is installed into .ha
+	cd backend && ../$(BIN)/python -m tests.ha.programs && ../$(BIN)/pytest -q -s tests/ha
+
 settings-docs: .venv/dev.installed ## write .env.example and the tables of docs/operations.md from the settings' fields
 	cd backend && ../$(BIN)/python -m tests.docs.settings_pages
 
@@ -104,7 +107,7 @@ lock: .venv/dev.installed ## resolve the dependencies anew into the hash-pinned 
 	cd backend && PATH="../$(BIN):$$PATH" ../scripts/lock.sh
 
 clean: ## remove the environments and the caches, never the data
-	rm -rf .venv .clients backend/.coverage backend/.mypy_cache backend/.ruff_cache
+	rm -rf .venv .clients .ha backend/.coverage backend/.mypy_cache backend/.ruff_cache
 
 .venv/run.installed: backend/requirements.txt backend/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "NanoBanana needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'

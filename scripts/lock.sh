@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Resolves backend/pyproject.toml into requirements.txt and requirements-dev.txt, and the clients of the tests into
-# tests/clients/locked: every version pinned, every file by its hash, no address. Run through `make lock`.
+# Resolves backend/pyproject.toml into requirements.txt and requirements-dev.txt, the clients of the tests into
+# tests/clients/locked, and Patroni into tests/ha/locked: every version pinned, every file by its hash, no address. Run
+# through `make lock`.
 set -euo pipefail
 cd "$(dirname "$0")/../backend"
 compile() {
@@ -12,6 +13,7 @@ compile pyproject.toml --extra embedded --group build --group dev --constraint r
 for clients in python python-previous nodejs; do
   compile "tests/clients/locked/$clients.in" --output-file "tests/clients/locked/$clients.txt"
 done
+compile tests/ha/locked/patroni.in --output-file tests/ha/locked/patroni.txt
 python -m tests.clients.environments
 PATH="$PWD/../.clients/nodejs/bin:$PATH"
 for clients in node node-previous; do

@@ -20,6 +20,13 @@ ANSWER_SECONDS_MAX = 4.5
 
 _CLOSE_SECONDS = 0.5
 _NOT_ALLOWED = "28000"  # such as: no entry for this host without TLS
+_WAITS_FOR_STANDBY = "SyncRepWaitForLSN"  # the function of PostgreSQL that warns: the text would be translated
+
+
+class NotReplicatedError(ConnectionError):
+    """The server has committed, and not waited for a standby to have it: the wait was cancelled. After a failover, what
+    was committed may not be there.
+    """
 
 
 class SettingsNotKeptError(ConnectionError):
@@ -46,11 +53,37 @@ class Connection(asyncpg.Connection):
 
     The driver would ask the server over a second connection to cancel the statement, and wait for the result: with a
     server that is silent, for ever. The server ends the statement by its own timeout.
+
+    A commit that did not wait for a standby (`pg_cancel_backend` does that) is only a warning to the driver: here
+    NotReplicatedError is raised, and the connection dropped.
     """
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *others: Any) -> None:
         super().__init__(protocol, transport, *others)
         self._socket = transport.get_extra_info("socket")
+        self._is_replicated = True
+        self.add_log_listener(self._notice)
+
+    async def execute(self, *arguments: Any, **options: Any) -> str:
+        """As of the driver, with the guarantee of this class."""
+        status: str = await super().execute(*arguments, **options)
+        self._raise_if_not_replicated()
+        return status
+
+    async def fetch(self, *arguments: Any, **options: Any) -> Any:
+        """As of the driver, with the guarantee of this class."""
+        rows = await super().fetch(*arguments, **options)
+        self._raise_if_not_replicated()
+        return rows
+
+    def _notice(self, _: object, message: Any) -> None:
+        if getattr(message, "server_source_function", None) == _WAITS_FOR_STANDBY:
+            self._is_replicated = False
+
+    def _raise_if_not_replicated(self) -> None:
+        if not self._is_replicated:
+            self.terminate()
+            raise NotReplicatedError
 
     def _cancel_current_command(self, *_: object) -> None:
         asyncio.get_running_loop().call_soon(self.terminate)

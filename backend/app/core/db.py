@@ -26,6 +26,7 @@ _SERVER_SETTINGS = {
 }
 _POOL_WAIT_SECONDS = 3
 _PING_SECONDS = 1
+_PING, _PONG = "select 1 where not pg_is_in_recovery()", "SELECT 1"  # the command's status has the number of rows
 _URL = "postgresql+asyncpg://"  # the dialect; `connect` knows where the server is
 
 
@@ -33,7 +34,8 @@ def create_engine(url: str, *, pool_size: int, is_shared: bool = False, use_seco
     """An engine with a deadline on every wait, whose errors hold no statement parameters. It connects at first use.
 
     A connection is asked for a sign of life before it is used again, and dropped after `use_seconds_max` in one use.
-    Where one gives none, all that were made before it are made anew. `is_shared` is for a pooler in transaction mode.
+    Where one gives none, or leads to a standby now, all that were made before it are made anew. `is_shared` is for a
+    pooler in transaction mode.
     """
     parameters = parse_database_url(url)
     session = Session(settings=_SERVER_SETTINGS, is_shared=is_shared)
@@ -84,7 +86,8 @@ def _mark_as_new(_adapted: object, record: Any) -> None:
 
 def _begin_use(seconds_max: float, adapted: Any, record: Any, _proxy: object) -> None:
     async def ping(connection: asyncpg.Connection) -> None:
-        await connection.execute("select 1", timeout=_PING_SECONDS)
+        if await connection.execute(_PING, timeout=_PING_SECONDS) != _PONG:
+            raise ConnectionAbortedError
 
     if not record.info.pop("is_new", False):
         try:

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from pathlib import Path
 
 from app.core.limit_settings import LimitSettings
+from tests.chaos.load import Call, Key, lines_to_every_worker
 from tests.chaos.workers import LOOK_SECONDS, Workers
 from tests.harness import free_port
 
@@ -130,6 +131,17 @@ async def serving(
         yield fleet
     finally:
         await fleet.end()
+
+
+async def everything_works_again(fleet: Fleet, key: Key, journal: list[Call]) -> None:
+    """Returns once there are as many workers as before, and each has answered with a picture."""
+    await fleet.whole()
+    async with lines_to_every_worker(fleet, journal, each=1) as lines, asyncio.timeout(_START_SECONDS):
+        for worker, [line] in enumerate(lines):
+            tries = 0
+            while (await line.ask(key, f"afterwards {worker} {tries}")).outcome != "ok":
+                tries += 1
+                await asyncio.sleep(0.1)
 
 
 def _start(program: Sequence[str], environment: dict[str, str], said: Path) -> subprocess.Popen[bytes]:

@@ -12,14 +12,14 @@ import httpx2
 import pytest
 from tests.chaos.cluster import Cluster
 from tests.chaos.conftest import DEADLINE_SECONDS
-from tests.chaos.fleet import Serve
+from tests.chaos.fleet import Serve, everything_works_again
 from tests.chaos.ground import Ground
-from tests.chaos.load import Call, Line, Order, Traffic, lines_to_every_worker
+from tests.chaos.load import Call, Line, Order, Traffic
 from tests.chaos.models import CAREFUL, DRAWING_SECONDS, LAVISH, STUB, models_on_standins
 from tests.chaos.proxy import Ambush, Point
 from tests.chaos.schedule import Schedule, times
 from tests.chaos.verify import all_ended, violations, watching_last_use, wrongly_served
-from tests.harness import Key, sign_up
+from tests.harness import sign_up
 
 CLIENTS, LINES = 8, 3  # each client has a key, and this many connections
 MIXED_CLIENTS = 3
@@ -89,7 +89,7 @@ async def test_whatever_fails_under_traffic_the_ledger_is_what_callers_were_told
         for _ in range(trial.count):
             await asyncio.sleep(schedule.between(0.1, PAUSE_SECONDS_MAX))
             await trial.fault(ground, schedule)
-        await everything_works_again(ground, keys[0], journal)
+        await everything_works_again(ground.fleet, keys[0], journal)
     tell(trial, journal, time.monotonic() - started)
     assert await violations(ground.cluster, journal) == []
     assert {call.code for call in journal} <= {"", *trial.codes}
@@ -119,7 +119,7 @@ async def test_whatever_fails_under_traffic_to_many_models_prices_and_costs_are_
     async with Traffic(ground.fleet.port, journal, keys, lines=LINES, orders=ORDERS).flowing():
         for _ in range(trial.count):
             await trial.fault(ground, schedule)
-        await everything_works_again(ground, keys[0], journal)
+        await everything_works_again(ground.fleet, keys[0], journal)
     await all_ended(ground.cluster, within_seconds=DRAWING_SECONDS + DEADLINE_SECONDS)
     tell(trial, journal, time.monotonic() - started)
     assert await violations(ground.cluster, journal) == []
@@ -147,17 +147,6 @@ async def test_a_settlement_that_counts_wrong_is_caught(
             assert (await line.ask(key, prompt, order=Order(CAREFUL))).outcome == "ok"
         line.close()
     assert any("usage of careful" in each for each in await violations(cluster, journal))
-
-
-async def everything_works_again(ground: Ground, key: Key, journal: list[Call]) -> None:
-    """Returns once there are as many workers as before, and each has answered with a picture."""
-    await ground.fleet.whole()
-    async with lines_to_every_worker(ground.fleet, journal, each=1) as lines, asyncio.timeout(RECOVERY_SECONDS):
-        for worker, [line] in enumerate(lines):
-            tries = 0
-            while (await line.ask(key, f"afterwards {worker} {tries}")).outcome != "ok":
-                tries += 1
-                await asyncio.sleep(0.1)
 
 
 def tell(trial: Trial, journal: list[Call], seconds: float) -> None:

