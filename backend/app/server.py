@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -20,14 +19,15 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
-from uvicorn.supervisors import Multiprocess
 
 from app.core.bounds import BODY_SECONDS_MAX
-from app.core.logs import configure_logging
+from app.core.log_handler import STANDARD_ERROR, STANDARD_OUTPUT
+from app.core.logs import configure_logging, logger, write_pending_lines
 from app.core.memory import return_large_blocks_when_freed
 from app.core.metrics import shared_by_workers
 from app.core.settings import ConfigurationError, Settings
-from app.main import create_app
+from app.main import VERSION, create_app
+from app.supervision import Server, Stop, Supervisor
 from app.web.protocol import HttpProtocol
 
 _GC_THRESHOLDS = (20_000, 50, 100)  # makes full collections rare
@@ -67,13 +67,6 @@ def listening_socket(settings: Settings) -> Iterator[socket.socket]:
                 f"Cannot listen on {settings.host}:{settings.port}: {reason}. Choose another with HOST and PORT."
             ) from None
         yield listener
-
-
-@dataclass
-class Stop:
-    """The number of the signal that asked this process to stop; None before that."""
-
-    number: int | None = None
 
 
 @contextmanager
@@ -126,20 +119,47 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
         loop="uvloop",
         timeout_graceful_shutdown=grace_seconds(settings),
     )
-    configure_logging(settings.log_level)
+    _configure_logging(settings)
     _allow_descriptors()
     # In one turn the event loop accepts one connection on each listening socket. During an overload its turns are long,
     # and a health check comes on a new connection, which waits behind all others.
     sockets = [listener, *(listener.dup() for _ in range(_ACCEPTED_PER_TURN - 1))]
-    if settings.workers > 1:
-        supervisor = _Supervisor(config, sockets, stop)  # handles signals from here on
-        with shared_by_workers():
+    _log_start(settings)
+    try:
+        if settings.workers > 1:
+            _supervise(config, sockets, stop)
+        else:
+            Server(config, stop).run(sockets=sockets)
+    finally:
+        logger.info("server_stopped")
+        write_pending_lines()
+
+
+def _supervise(config: uvicorn.Config, sockets: list[socket.socket], stop: Stop) -> None:
+    supervisor = Supervisor(config, sockets, stop)  # handles signals from here on
+    with shared_by_workers():
+        if stop.number is None:
+            supervisor.run()
             if stop.number is None:
-                supervisor.run()
-                if stop.number is None:
-                    raise ConfigurationError("The workers cannot start; the log has the reason.")
-    else:
-        _Server(config, stop).run(sockets=sockets)
+                raise ConfigurationError("The workers cannot start; the log has the reason.")
+
+
+def _configure_logging(settings: Settings) -> None:
+    descriptor = STANDARD_OUTPUT if settings.log_stream == "stdout" else STANDARD_ERROR
+    configure_logging(settings.log_level, style=settings.log_style, descriptor=descriptor)
+
+
+def _log_start(settings: Settings) -> None:
+    logger.info(
+        "server_started",
+        version=VERSION,
+        environment=settings.environment,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        provider="models_file" if settings.models_file else settings.image_provider,
+        store=settings.image_store,
+    )
 
 
 def _allow_descriptors() -> None:
@@ -175,36 +195,6 @@ def grace_seconds(settings: Settings) -> int:
     return max(_GRACE_SECONDS_MIN, math.ceil(longest) + _GRACE_MARGIN_SECONDS)
 
 
-class _Server(uvicorn.Server):
-    """Stops after its startup if a signal had come before uvicorn's own handlers were installed."""
-
-    def __init__(self, config: uvicorn.Config, stop: Stop) -> None:
-        super().__init__(config)
-        self._stop = stop
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.should_exit = self.should_exit or self._stop.number is not None
-
-
-class _Supervisor(Multiprocess):
-    """Ends with its workers, by SIGTERM, SIGHUP or Ctrl-C, and leaves the number of the signal in `stop`."""
-
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], stop: Stop) -> None:
-        self._stop = stop
-        hangup = signal.getsignal(signal.SIGHUP)
-        super().__init__(config, sockets)
-        signal.signal(signal.SIGHUP, hangup)
-
-    def handle_int(self) -> None:
-        self._stop.number = signal.SIGINT
-        super().handle_int()
-
-    def handle_term(self) -> None:
-        self._stop.number = signal.SIGTERM
-        super().handle_term()
-
-
 def start_message(settings: Settings) -> str:
     """The text that `serve` prints: the URL, and commands that lead a newcomer to a first image."""
     url = settings.public_url
@@ -230,7 +220,7 @@ def _worker_app(settings: Settings) -> FastAPI:
     return_large_blocks_when_freed()
     parent = multiprocessing.parent_process()
     if parent is not None:
-        configure_logging(settings.log_level)
+        _configure_logging(settings)
         stop_when_terminal_closes()
         threading.Thread(target=_stop_after, args=(parent,), daemon=True).start()
     app = create_app(settings)

@@ -193,6 +193,8 @@ class ProviderError(ApiError):
     failure: RouteFailure = "failed"
     provider_request_id: str | None = None
     """As in Image, of the last call; None where that had no response."""
+    provider_status: int | None = None
+    """The status of the last call's response; None where it had none."""
 
     def __init__(self, detail: str | None = None, *, failure: RouteFailure | None = None) -> None:
         super().__init__(detail)
