@@ -1,5 +1,6 @@
 """The application: routers, pages and error formats on the services that its lifespan opens."""
 
+import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from app.assembly import Externals, open_services, require_database_url
 from app.console import errors as console_errors
 from app.console.pages import PAGES, ROUTERS
 from app.console.rendering import Console
-from app.core.logs import write_pending_lines
+from app.core.logs import logger, write_pending_lines
 from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.features.auth import api as auth
@@ -34,6 +35,8 @@ from app.web.prepared_refusals import PreparedRefusals
 from app.web.reference import add_reference
 from app.web.state import LifespanState, WebSettings
 
+VERSION = "0.1.0"
+
 _DESCRIPTION = """An image-generation API platform that anyone can run: sign up, create an API key, send a prompt, get a
 picture. Errors are `application/problem+json`, with a stable `code`."""
 
@@ -54,6 +57,7 @@ def _web_settings(settings: Settings, externals: Externals) -> WebSettings:
         _ERROR_FORMATS,
         public_url_is_set="public_url" in settings.model_fields_set,
         cors=CorsPolicy.of(settings.cors_origins),
+        logs_addresses=settings.log_client_address,
         not_offered=openai.NOT_OFFERED,
         body_bytes_max={openai.ROUTE: openai.BODY_BYTES_MAX},
         bounds=bounds,
@@ -77,6 +81,7 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[LifespanState]:
         async with open_services(settings, externals, metrics=metrics) as services:
+            logger.info("worker_started", pid=os.getpid())
             yield {
                 "overload_guard": guard,
                 "connections": connections,
@@ -89,11 +94,12 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
             }
         guard.close()
         connections.close()
+        logger.info("worker_stopped", pid=os.getpid())
         write_pending_lines()  # uvicorn ends a worker by the signal that it got, past everything that runs at an exit
 
     app = App(
         title="NanoBanana",
-        version="0.1.0",
+        version=VERSION,
         description=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,

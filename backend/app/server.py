@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -25,14 +24,16 @@ from app.assembly import Externals
 from app.catalogue.configured import catalogue_of
 from app.core.bounds import BODY_SECONDS_MAX
 from app.core.draining import Draining
-from app.core.logs import configure_logging
+from app.core.log_handler import STANDARD_ERROR, STANDARD_OUTPUT
+from app.core.logs import configure_logging, logger, write_pending_lines
 from app.core.memory import return_large_blocks_when_freed
 from app.core.metrics import shared_by_workers
 from app.core.running_servers import ServerRecord
 from app.core.settings import ConfigurationError, Settings
-from app.main import create_app
+from app.main import VERSION, create_app
 from app.reloads import Reading, Reloads
-from app.rolling import RollingServer, RollingSupervisor, obey_supervisor
+from app.rolling import obey_supervisor
+from app.supervision import Server, Stop, Supervisor
 from app.web.protocol import HttpProtocol
 
 _GC_THRESHOLDS = (20_000, 50, 100)  # makes full collections rare
@@ -72,13 +73,6 @@ def listening_socket(settings: Settings) -> Iterator[socket.socket]:
                 f"Cannot listen on {settings.host}:{settings.port}: {reason}. Choose another with HOST and PORT."
             ) from None
         yield listener
-
-
-@dataclass
-class Stop:
-    """The number of the signal that asked this process to stop; None before that."""
-
-    number: int | None = None
 
 
 @contextmanager
@@ -136,30 +130,39 @@ def run(settings: Settings, listener: socket.socket, stop: Stop, *, reread: Rere
         changed, warnings = reread()
         return Reading(_config(changed, Draining()), warnings)
 
-    configure_logging(settings.log_level)
+    _configure_logging(settings)
     _allow_descriptors()
     # In one turn the event loop accepts one connection on each listening socket. During an overload its turns are long,
     # and a health check comes on a new connection, which waits behind all others.
     sockets = [listener, *(listener.dup() for _ in range(_ACCEPTED_PER_TURN - 1))]
     record = ServerRecord(settings.data_dir, f"{settings.host}:{settings.port}")
-    reloads, draining = Reloads(read, record), Draining()
+    reloads = Reloads(read, record)
+    _log_start(settings)
+    try:
+        with record.published():
+            _serve(settings, sockets, stop, reloads)
+    finally:
+        logger.info("server_stopped")
+        write_pending_lines()
+
+
+def _serve(settings: Settings, sockets: Sequence[socket.socket], stop: Stop, reloads: Reloads) -> None:
+    draining = Draining()
     config = _config(settings, draining)
+    named = {"reloads": reloads, "drain_seconds": settings.drain_seconds}
     if settings.workers > 1:
-        # It handles signals from here on.
-        supervisor = _Supervisor(config, sockets, stop, reloads=reloads, drain_seconds=settings.drain_seconds)
-        with shared_by_workers(), record.published():
+        supervisor = Supervisor(config, sockets, stop, **named)  # handles signals from here on
+        with shared_by_workers():
             _run_workers(supervisor, stop)
         return
-    server = _Server(config, sockets, stop, reloads=reloads, draining=draining, drain_seconds=settings.drain_seconds)
-    with record.published():
-        server.serve_until_stopped()
-        if server.successor is not None:
-            config = server.config_of_successor
-            named = {"reloads": reloads, "drain_seconds": settings.drain_seconds, "first": server.successor}
-            _run_workers(_Supervisor(config, sockets, stop, **named), stop)
+    server = Server(config, sockets, stop, draining=draining, **named)
+    server.serve_until_stopped()
+    if server.successor is not None:
+        config = server.config_of_successor
+        _run_workers(Supervisor(config, sockets, stop, first=server.successor, **named), stop)
 
 
-def _run_workers(supervisor: "_Supervisor", stop: Stop) -> None:
+def _run_workers(supervisor: Supervisor, stop: Stop) -> None:
     if stop.number is None:
         supervisor.run()
         if stop.number is None:
@@ -179,6 +182,24 @@ def _config(settings: Settings, draining: Draining) -> uvicorn.Config:
         workers=settings.workers,
         loop="uvloop",
         timeout_graceful_shutdown=grace_seconds(settings),
+    )
+
+
+def _configure_logging(settings: Settings) -> None:
+    descriptor = STANDARD_OUTPUT if settings.log_stream == "stdout" else STANDARD_ERROR
+    configure_logging(settings.log_level, style=settings.log_style, descriptor=descriptor)
+
+
+def _log_start(settings: Settings) -> None:
+    logger.info(
+        "server_started",
+        version=VERSION,
+        environment=settings.environment,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        provider="models_file" if settings.models_file else settings.image_provider,
+        store=settings.image_store,
     )
 
 
@@ -215,36 +236,6 @@ def grace_seconds(settings: Settings) -> int:
     return max(_GRACE_SECONDS_MIN, math.ceil(longest) + _GRACE_MARGIN_SECONDS)
 
 
-class _Server(RollingServer):
-    """Stops after its startup if a signal had come before uvicorn's own handlers were installed."""
-
-    def __init__(self, config: uvicorn.Config, sockets: Sequence[socket.socket], stop: Stop, **named: Any) -> None:
-        super().__init__(config, sockets, **named)
-        self._stop = stop
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.should_exit = self.should_exit or self._stop.number is not None
-
-
-class _Supervisor(RollingSupervisor):
-    """Ends with its workers, by SIGTERM, SIGHUP or Ctrl-C, and leaves the number of the signal in `stop`."""
-
-    def __init__(self, config: uvicorn.Config, sockets: Sequence[socket.socket], stop: Stop, **named: Any) -> None:
-        self._stop = stop
-        hangup = signal.getsignal(signal.SIGHUP)
-        super().__init__(config, sockets, **named)
-        signal.signal(signal.SIGHUP, hangup)
-
-    def handle_int(self) -> None:
-        self._stop.number = signal.SIGINT
-        super().handle_int()
-
-    def handle_term(self) -> None:
-        self._stop.number = signal.SIGTERM
-        super().handle_term()
-
-
 def start_message(settings: Settings) -> str:
     """The text that `serve` prints: the URL, and commands that lead a newcomer to a first image."""
     url = settings.public_url
@@ -270,7 +261,7 @@ def _worker_app(settings: Settings, externals: Externals) -> FastAPI:
     return_large_blocks_when_freed()
     parent = multiprocessing.parent_process()
     if parent is not None:
-        configure_logging(settings.log_level)
+        _configure_logging(settings)
         stop_when_terminal_closes()
         obey_supervisor(externals.draining)
         threading.Thread(target=_stop_after, args=(parent,), daemon=True).start()

@@ -28,7 +28,7 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
     """An environment with these settings and without those of the person who runs the tests."""
     kept = ("PATH", "HOME", "TMPDIR")
     inherited = {name: os.environ[name] for name in kept if name in os.environ}
-    return {**inherited, "DATA_DIR": str(data_dir), "PORT": str(free_port()), **settings}
+    return {**inherited, "LOG_FORMAT": "json", "DATA_DIR": str(data_dir), "PORT": str(free_port()), **settings}
 
 
 def nanobanana(data_dir: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

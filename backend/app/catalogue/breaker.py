@@ -66,7 +66,7 @@ class Breaker:
         self._is_probing = False
         if self._open_until is not None:
             self._open_until, self._open_seconds = None, OPEN_SECONDS
-            logger.warning("route_closed", route=self._route)
+            logger.warning("route_closed", every_time=True, route=self._route)
             self._on_change(self._route, "closed")
 
     def failed(self, *, is_unusable: bool = False) -> None:
@@ -90,6 +90,7 @@ class Breaker:
 
     def _open(self, until: float) -> None:
         if self._open_until is None:
-            logger.warning("route_opened", route=self._route, seconds=round(until - self._clock()))
+            seconds = round(until - self._clock())
+            logger.warning("route_opened", every_time=True, route=self._route, seconds=seconds)
             self._on_change(self._route, "open")
         self._open_until = until

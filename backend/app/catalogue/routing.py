@@ -23,6 +23,7 @@ from app.catalogue.breaker import Breaker
 from app.catalogue.model import Model, Route
 from app.catalogue.usability import Usability
 from app.core.errors import ApiError
+from app.core.logs import logger, logging_with
 from app.core.metrics import Metrics
 from app.providers import (
     CallBudget,
@@ -31,6 +32,7 @@ from app.providers import (
     Image,
     Provider,
     ProviderError,
+    ProviderTimeout,
     ProviderUnusable,
     Repeats,
     RouteFailure,
@@ -173,7 +175,8 @@ class RoutedRequest:
                 leave_unpaid_failures=any(map(_is_usable, untried)),
             )
             try:
-                return await self._try(route, request, tries, is_probe=is_probe)
+                with logging_with(route=route.name, provider=route.provider.name):
+                    return await self._try(route, request, tries, is_probe=is_probe)
             except ApiError as error:
                 if not untried or not self._may_go_on(error, was_paid=request.tally.paid_calls > 0):
                     error.may_have_been_paid |= tries.paid_calls > 0
@@ -196,11 +199,13 @@ class RoutedRequest:
             route.count(error.failure, is_probe=is_probe)
             if isinstance(error, ProviderUnusable):
                 route.usability.failed(route.name, error)
+            _log_failure(error)
             raise
         except BaseException:
             tries.add(route, self.plan, tally, None)
             if asyncio.get_running_loop().time() >= self.deadline:
                 route.count("failed", is_probe=is_probe)  # it was silent to the end
+                _log_failure(ProviderTimeout())
             elif is_probe:
                 route.breaker.left_undecided()
             raise
@@ -221,6 +226,16 @@ class RoutedRequest:
         if error.failure == "refused":
             return self.plan.model.refused_goes_on
         return not was_paid or (self.plan.model.may_pay_twice and self._unreadable < _UNREADABLE_MAX)
+
+
+def _log_failure(error: ProviderError) -> None:
+    logger.warning(
+        "provider_failed",
+        failure=error.failure,
+        code=error.code,
+        status=error.provider_status,
+        provider_request_id=error.provider_request_id,
+    )
 
 
 def _is_usable(route: OpenRoute) -> bool:

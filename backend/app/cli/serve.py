@@ -30,7 +30,7 @@ def serve() -> None:
         settings = _with_database(given, stack)
         checks.claim_currency(settings)
         listener.listen(server.BACKLOG)  # who is told the URL, can connect
-        click.echo(server.start_message(settings))
+        click.echo(server.start_message(settings), err=settings.log_stream == "stdout")
         server.run(settings, listener, stop, reread=partial(_reread, given, settings))
 
 

@@ -17,6 +17,7 @@ from app.core.db import SessionMaker
 from app.features.auth import sessions
 from app.features.auth.service import InvalidToken
 from app.models import User
+from app.web.state import request_state
 
 _SESSION_COOKIE, _NONCE_COOKIE = "nanobanana", "nanobanana-csrf-nonce"
 _NONCE = re.compile(r"[\w-]{22}", re.ASCII)
@@ -41,6 +42,8 @@ class ConsoleSession:
         if self._token:
             async with self.transaction() as database:
                 self._user = await sessions.find_session_user(database, token=self._token)
+        if self._user is not None:
+            request_state(self.request.scope)["account"] = self._user.account_id
 
     @property
     def is_logged_in(self) -> bool:

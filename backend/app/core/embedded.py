@@ -139,7 +139,7 @@ def _restart_until_unwanted(prepared: _Prepared, wanted: threading.Lock) -> None
     while not _is_unwanted(wanted):
         try:
             with _running(prepared, wanted) as process:
-                logger.warning("embedded_postgres_restarted")
+                logger.warning("embedded_postgres_restarted", every_time=True)
                 _wait(wanted, process)
             deadline = time.monotonic() + _RESTART_SECONDS
         except (EmbeddedPostgresError, OSError):

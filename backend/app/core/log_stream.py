@@ -1,16 +1,16 @@
 """A stream for log lines that nobody has to read: what cannot be written is dropped, and counted."""
 
-import json
 import os
 import select
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from queue import SimpleQueue
 from threading import RLock, Thread
+
+from app.core.log_lines import json_line, time_stamp
 
 PENDING_BYTES_MAX = 1024 * 1024
 """Text that may wait to be written, of one process."""
@@ -40,8 +40,10 @@ class LogStream:
     time.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, render: Callable[[Mapping[str, object]], str] = json_line) -> None:
+        """`render` makes a line of the fields of `log_lines_dropped`."""
         self._descriptor = descriptor
+        self._render = render
         self._without_waiting = _open_without_waiting(descriptor)
         self._texts: SimpleQueue[bytes] = SimpleQueue()
         self._thread: Thread | None = None
@@ -110,9 +112,13 @@ class LogStream:
     def _report_dropped(self) -> None:
         lines = self._dropped_lines - self._reported_lines
         is_due = self._texts.empty() or time.monotonic() > self._reported_at + _REPORT_SECONDS
-        if lines and is_due and self._write_now(_report(lines)):
+        if lines and is_due and self._write_now(self._report(lines)):
             self._reported_lines += lines
             self._reported_at = time.monotonic()
+
+    def _report(self, lines: int) -> bytes:
+        event = {"level": "warning", "event": "log_lines_dropped", "logger": "nanobanana", "lines": lines}
+        return self._render({"timestamp": time_stamp(), **event}).encode()
 
     def _write_now(self, content: bytes) -> bool:
         """Whether it could be written: not if whoever read it is gone, or the disk is full."""
@@ -137,12 +143,6 @@ def _open_without_waiting(descriptor: int) -> int | None:
         with suppress(OSError):  # it may belong to another user
             return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     return None
-
-
-def _report(lines: int) -> bytes:
-    now = datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
-    event = {"timestamp": f"{now}Z", "level": "warning", "event": "log_lines_dropped", "logger": "nanobanana"}
-    return json.dumps({**event, "lines": lines}).encode() + b"\n"
 
 
 def _in_whole_lines(content: bytes) -> Iterator[bytes]:

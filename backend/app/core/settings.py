@@ -19,6 +19,7 @@ from app.core.database_url import checked_database_url
 from app.core.env_file import UnreadableEnvFileError, check_env_file
 from app.core.image_settings import ImageSettings
 from app.core.limit_settings import LimitSettings
+from app.core.log_settings import LogSettings, LogStyle
 from app.core.secret_files import SecretFileError, read_secret_files
 from app.core.secret_strength import weakness_of
 from app.core.url_format import split_url
@@ -45,7 +46,7 @@ def _default_data_dir() -> Path:
         raise ConfigurationError("DATA_DIR is not set, and this user has no home folder for it to be in.") from None
 
 
-class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings):
+class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings, LogSettings):
     """The settings of one run of the program. Frozen, and passed as an argument, never a global."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
@@ -125,9 +126,6 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings):
             "Networks, comma-separated, whose `X-Forwarded-For` is trusted, such as `10.0.0.0/8,fd00::/8`. "
             "By default none."
         ),
-    )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="The lowest level that is logged."
     )
     drawing_queue_max: int = Field(
         default=64,
@@ -242,6 +240,13 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings):
     def processes(self) -> int:
         """How many processes share the limits, on all machines."""
         return self.limit_processes or self.workers
+
+    @property
+    def log_style(self) -> LogStyle:
+        """How lines are written, LOG_FORMAT=auto resolved."""
+        if self.log_format == "auto":
+            return "json" if self.environment == "production" else "text"
+        return self.log_format
 
     def __repr__(self) -> str:
         return "Settings(...)"

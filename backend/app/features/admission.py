@@ -13,7 +13,7 @@ from app.catalogue.opened import REFUSALS
 from app.catalogue.routing import Plan
 from app.core.errors import Invalid, InvalidRequest, Unavailable
 from app.features.dependencies import generations_of, generations_with_urls_of, services_of
-from app.features.keys.dependencies import cached_caller, fetch_caller
+from app.features.keys.dependencies import cached_caller, fetch_caller, name_caller
 from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
 from app.generations import service
 from app.generations.errors import CallerChangedError, OutcomeUnknown
@@ -57,6 +57,7 @@ class Admission:
         self._find_again = find_again
         self._slots = [_slot_of(self._services, caller)]
         self._is_kept = False
+        name_caller(request, caller)
 
     async def __aenter__(self) -> Self:
         services, caller = self._services, self._caller

@@ -10,6 +10,7 @@ from app.features.dependencies import services_of
 from app.ratelimit import Decision, TakeResult
 from app.ratelimit.headers import rate_limit_headers, retry_after_seconds
 from app.web.headers import add_response_headers
+from app.web.state import request_state
 
 
 def set_rate_limit_headers(request: Request, decisions: Sequence[Decision]) -> None:
@@ -32,6 +33,7 @@ def raise_if_refused(request: Request, result: TakeResult, *, mode: LimitMode = 
         services_of(request).metrics.limit_refusals.labels(name, mode).inc()
     if mode == "observe":
         return
+    request_state(request.scope)["limit"] = ",".join(names)
     if not refused:
         raise ConcurrencyLimited(retry_after_seconds=1)
     raise RateLimited(retry_after_seconds=retry_after_seconds(refused))

@@ -10,7 +10,7 @@ from uuid import uuid4
 from app.catalogue.routing import ImageTries, Plan, RoutedRequest
 from app.core.errors import ApiError, Unavailable, as_api_error
 from app.core.images import ImageFormat
-from app.core.logs import logger
+from app.core.logs import logger, logging_with
 from app.generations import settle
 from app.generations.collaborators import Generations
 from app.generations.ledger.queue import ImageEnd, Lease, PendingRecord, Recorded
@@ -79,7 +79,7 @@ async def record_and_draw(
     await _refuse_if_store_fails(generations, record)
     routed = RoutedRequest(plan, request, account_id, deadline)
     drawing = _Drawing(generations, routed, record.format, {each: ImageTries() for each in record.ids})
-    with _marking_what_may_be_paid(routed):
+    with logging_with(model=plan.model.name, account=account_id), _marking_what_may_be_paid(routed):
         await _draw_or_give_up(drawing, record)
         await settle.deliver(generations, record, drawing.ends())
     delivered = [each for each in record.ids if each not in drawing.errors]
@@ -157,11 +157,13 @@ class _Drawing:
             raise self.routed.closed_by or next(iter(self.errors.values()))
 
     async def _draw_and_keep(self, generation_id: str, place: int) -> None:
+        tries = self.tries[generation_id]
         try:
             async with asyncio.timeout_at(self.routed.deadline):
-                image = await self.routed.draw(self.tries[generation_id], place=place)
-                content = await _converted(self.generations, image, self.format, self.routed)
-                await self._keep(generation_id, content)
+                image = await self.routed.draw(tries, place=place)
+                with logging_with(route=tries.route or "", provider=tries.provider or ""):
+                    content = await _converted(self.generations, image, self.format, self.routed)
+                    await self._keep(generation_id, content)
         except TimeoutError:
             self.errors[generation_id] = ProviderTimeout()
         except ApiError as error:

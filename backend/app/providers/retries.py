@@ -61,7 +61,8 @@ class ImageCalls:
         self.interruption: RouteFailure = "no_slot"
         """The failure where it ends at this moment without a response."""
         self.provider_request_id: str | None = None
-        """Of the last call."""
+        self.status: int | None = None
+        """Both of the last call's response."""
         self._tally = tally
         self.leaves_unpaid_failures = leaves_unpaid_failures
         self._last_paid = False
@@ -71,7 +72,8 @@ class ImageCalls:
         return self.paid_calls > 0
 
     def begin_call(self) -> None:
-        self._last_paid, self.interruption, self.provider_request_id = False, "unreachable", None
+        self._last_paid, self.interruption = False, "unreachable"
+        self.provider_request_id = self.status = None
 
     async def trace(self, event: str, info: Mapping[str, object]) -> None:
         """The `trace` extension of one call: the transport names each step here before it takes it. By the first byte
@@ -106,12 +108,13 @@ class ImageCalls:
         return self.budget.take_repeat(repeats_max)
 
     def fail(self, error: ApiError) -> None:
-        """Records on the error whether a call may have been paid, and the id of the last one. Closes the budget where
-        the error is one that each image of the request would fail with.
+        """Records on the error whether a call may have been paid, and the last response's id and status. Closes the
+        budget where the error is one that each image of the request would fail with.
         """
         error.may_have_been_paid |= self.may_have_been_paid
         if isinstance(error, ProviderError):
             error.provider_request_id = error.provider_request_id or self.provider_request_id
+            error.provider_status = self.status
         if isinstance(error, FAILS_EVERY_IMAGE):
             self.budget.close(error)
 

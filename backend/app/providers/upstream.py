@@ -187,6 +187,7 @@ class Upstream:
     ) -> Response:
         async with self._connections_for(request).send(request) as received:
             if calls is not None:
+                calls.status = received.status_code
                 calls.identify(*(received.headers.get(name) for name in REQUEST_ID_HEADERS))
             content = bytearray()
             response = Response(received.status_code, received.headers, content)

@@ -79,7 +79,7 @@ class FallbackLimiter:
     def _begin_outage(self, error: RedisUnavailable) -> None:
         if self._outage is None:  # many calls may have failed together
             self._metrics.limit_outages.inc()
-            logger.warning("limits_on_their_own", reason=error.reason, sentence=error.sentence)
+            logger.warning("limits_on_their_own", every_time=True, reason=error.reason, sentence=error.sentence)
             self._outage = asyncio.create_task(self._probe_until_redis_decides())
 
     async def _probe_until_redis_decides(self) -> None:

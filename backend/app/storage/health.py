@@ -49,7 +49,7 @@ class MonitoredStore:
             raise
         except StoreUnavailable:
             if not self.is_failing:
-                logger.error("store_failing")
+                logger.error("store_failing", every_time=True)
                 self._probing = asyncio.create_task(self._probe(len(content)))
             raise
 

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple
 
 from fastapi import Request
+from starlette.types import Scope
 
 from app.core.settings import Network
-from app.web.state import request_state
+from app.web.state import RequestState, request_state
 
 Address = IPv4Address | IPv6Address
 
@@ -51,6 +53,26 @@ def client_address(peer: Address, *, forwarded: Sequence[str], trusted: Sequence
             break
         address = further
     return address
+
+
+def logged_address(scope: Scope, state: RequestState) -> str | None:
+    """The client's address for the request's line in the log; None where LOG_CLIENT_ADDRESS is off, or where there is
+    none, as on a Unix socket.
+    """
+    peer, web = scope.get("client"), state["web"]
+    if peer is None or not web.logs_addresses:
+        return None
+    host: str = peer[0]
+    if not web.trusted_proxies and ":" not in host:
+        return host  # as the system has written it
+    forwarded = tuple(value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for")
+    return _address_text(host, forwarded, tuple(web.trusted_proxies))
+
+
+@lru_cache(maxsize=1000)
+def _address_text(host: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str | None:
+    peer = _parse(host)
+    return None if peer is None else str(client_address(peer, forwarded=forwarded, trusted=trusted))
 
 
 def networks_of(address: Address) -> Origin:

@@ -44,6 +44,7 @@ async def error_response(request: Request, exception: Exception) -> Response:
     anything of the exception's text.
     """
     error = _error_of_request(request, exception)
+    request_state(request.scope)["code"] = error.code
     if error.status >= InternalError.status:
         paid = error.may_have_been_paid
         logger.error("request_failed", code=error.code, may_have_been_paid=paid, exc_info=exception)

@@ -11,12 +11,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.bounds import BODY_BYTES_MAX
 from app.core.errors import InvalidRequest, NotFound, ResponseTimeout, TooLarge, UnsupportedMedia
-from app.core.logs import current_request_id, log_request
+from app.core.log_requests import RequestLine, log_request
+from app.core.logs import current_request_id
 from app.core.security import new_id
 from app.web.body import body_bytes_max
+from app.web.client_address import logged_address
 from app.web.error_responses import METHODS_OF_FILES, error_response
 from app.web.headers import CREDENTIAL_HEADERS, with_common_headers
-from app.web.overload import OverloadGuard
+from app.web.overload import PATHS_WITHOUT_SLOT, OverloadGuard
 from app.web.state import RequestState
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -26,7 +28,8 @@ class RequestMiddleware:
     """Gives each request an id and each response the common headers, answers exceptions, and writes the access line.
 
     It is the outermost middleware, so that every exception becomes an error response. The access line names the route
-    and not the path: the path of an image is the secret that gives access to it.
+    and not the path: the path of an image is the secret that gives access to it. A probe that succeeds is logged at
+    DEBUG.
 
     The request's slot of the OverloadGuard, if it holds one, is free again when the response starts, or when the
     request ends without a response.
@@ -73,14 +76,29 @@ class RequestMiddleware:
                 self._guard.free_slots += 1
             status = ResponseTimeout.status if state.get("has_timed_out") else status
             seconds = time.perf_counter() - started
-            log_request(
-                request_id,
-                method=_method(scope),
-                route=_route(scope),
-                status=status,
-                seconds=seconds,
-                model=state.get("model"),
-            )
+            _log(scope, state, status, seconds)
+
+
+def _log(scope: Scope, state: RequestState, status: int, seconds: float) -> None:
+    route, is_refused = _route(scope), status >= InvalidRequest.status
+    line = RequestLine(
+        state["request_id"],
+        _method(scope),
+        route,
+        status,
+        seconds,
+        state.get("account"),
+        state.get("key"),
+        state.get("model"),
+        logged_address(scope, state),
+        _code(state) if is_refused else None,
+        state.get("limit") if is_refused else None,
+    )
+    log_request(line, is_probe=route in PATHS_WITHOUT_SLOT and not is_refused)
+
+
+def _code(state: RequestState) -> str | None:
+    return ResponseTimeout.code if state.get("has_timed_out") else state.get("code")
 
 
 class RequestChecks:

@@ -100,7 +100,7 @@ class OverloadGuard:
             self._log_refusals()
 
     def _log_refusals(self) -> None:
-        logger.warning("overloaded", refused=self._refused)
+        logger.warning("overloaded", every_time=True, refused=self._refused)
         self._refused, self._log_timer = 0, None
 
 

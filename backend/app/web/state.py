@@ -34,6 +34,8 @@ class WebSettings:
     """Which pages of other origins may call the API."""
     not_offered: Mapping[str, str] = field(default_factory=dict)
     """The sentences of 404s, by path, that clients of another API ask for and that no route has."""
+    logs_addresses: bool = True
+    """Whether the lines of requests have the client's address."""
     bounds: EdgeBounds = field(default_factory=EdgeBounds)
     body_bytes_max: Mapping[str, int] = field(default_factory=dict)
     """The largest body of each path that may have more than BODY_BYTES_MAX."""
@@ -74,8 +76,14 @@ class RequestState(TypedDict, total=False):
     """The `X-Request-Id` of the response. RequestMiddleware sets it, before anything else is called."""
     response_headers: dict[bytes, bytes]
     """Headers, named in lower case, that RequestMiddleware adds to the response, whether a success or an error."""
+    account: str
+    """The account's id, and the key's, the model that drew, the code of the error that was answered and the names of
+    the limits that refused: for the request's line in the log.
+    """
+    key: str
     model: str
-    """The model that drew for the request, for its line in the log."""
+    code: str
+    limit: str
     console_request: object
     """What the console knows of the request so far: `console.state.state_of`."""
 

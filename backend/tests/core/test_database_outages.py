@@ -7,6 +7,7 @@ from io import StringIO
 import asyncpg
 import httpx2
 import pytest
+from app.core.logs import write_pending_lines
 from pydantic import SecretStr
 from structlog.types import EventDict
 from tests.conftest import Start
@@ -73,15 +74,20 @@ async def test_the_ledger_refuses_what_comes_when_its_tables_have_been_taken_awa
     assert (await generate(client, key)).status_code == 200
 
 
-async def test_an_outage_is_one_line_for_each_call_and_one_stack(start: Start, account: Account, log: StringIO) -> None:
+async def test_an_outage_is_one_line_with_a_stack_and_one_with_the_sum(
+    start: Start, account: Account, log: StringIO
+) -> None:
     async with refusing("57P03") as url:
         client = await start(database_url=SecretStr(url))
         for _ in range(30):
             check_problem(await client.get("/v1/auth/me", headers=account.headers), 503, "unavailable")
+    write_pending_lines()  # as at the end of a process
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
-    failed = [line["exception"] for line in lines if line["event"] == "request_failed"]
-    assert [each["repeated"] for each in failed] == list(range(30))
-    assert ["frames" in each for each in failed] == [True] + [False] * 29
+    first, total = [line for line in lines if line["event"] == "request_failed"]
+    assert first["exception"]["sqlstate"] == total["exception"]["sqlstate"] == "57P03"
+    assert ("frames" in first["exception"], "frames" in total["exception"]) == (True, False)
+    assert (first["code"], total["code"], total["repeated"]) == ("unavailable", "unavailable", 29)
+    assert len([line for line in lines if line.get("code") == "unavailable" and line["event"] == "request"]) == 30
 
 
 async def test_a_missing_socket_folder_is_a_503(

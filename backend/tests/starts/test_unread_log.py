@@ -22,6 +22,7 @@ from tests.test_cli import Launch, processes_of, serving
 PAGE_BYTES = 4096
 GET = b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n"
 AT_ONCE = 100
+EVERY_PROBE = {"LOG_LEVEL": "DEBUG"}
 LOGS_THEN_FAILS = """
 from app.core.logs import configure_logging, logger
 configure_logging("INFO")
@@ -152,7 +153,7 @@ def dropped(url: str) -> float:
 def test_a_server_whose_output_nobody_reads_answers_and_stops(
     tmp_path: Path, database_url: str, redis_url: str, pipe: tuple[int, int], workers: str
 ) -> None:
-    settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "METRICS_TOKEN": METRICS_TOKEN}
+    settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "METRICS_TOKEN": METRICS_TOKEN, **EVERY_PROBE}
     with serving(tmp_path, Launch(stderr=pipe[1]), WORKERS=workers, **settings) as (process, said):
         url = url_of(said)
         answered(url, 2000)
@@ -168,7 +169,7 @@ def test_a_server_whose_output_nobody_reads_answers_and_stops(
 def test_every_line_is_written_until_the_server_has_stopped_if_it_is_read(
     tmp_path: Path, database_url: str, redis_url: str, workers: str
 ) -> None:
-    settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "WORKERS": workers}
+    settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "WORKERS": workers, **EVERY_PROBE}
     to_read, to_write = small_pipe()
     with ThreadPoolExecutor() as pool, serving(tmp_path, Launch(stderr=to_write), **settings) as (process, said):
         os.close(to_write)

@@ -7,7 +7,7 @@ from io import StringIO
 
 import httpx2
 import pytest
-from app.core.logs import JSONLines
+from app.core.log_handler import LogHandler
 from tests.harness import JSON, PATIENCE_SECONDS, Account, generate
 from tests.problems import REALM, check_problem
 from tests.raw_http import JSON_TYPE, head, leave_after, post_of, send_raw
@@ -152,7 +152,7 @@ async def test_a_client_that_hangs_up_before_its_body_has_arrived_is_logged_with
     client: httpx2.AsyncClient, account: Account, path: str
 ) -> None:
     key, written = await account.create_key(), StringIO()
-    [handler] = [each for each in logging.root.handlers if isinstance(each, JSONLines)]
+    [handler] = [each for each in logging.root.handlers if isinstance(each, LogHandler)]
 
     def logged() -> list[JSON]:
         lines = [json.loads(line) for line in written.getvalue().splitlines()]

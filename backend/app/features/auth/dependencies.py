@@ -21,6 +21,7 @@ from app.services import Services
 from app.web.body import json_body
 from app.web.client_address import Origin, origin_of
 from app.web.disconnect import cancelled_on_disconnect
+from app.web.state import request_state
 
 _bearer = HTTPBearer(
     scheme_name="Login token",
@@ -126,8 +127,10 @@ async def count_failed_login(attempt: SignInAttempt, *, email: str) -> AsyncIter
         raise_if_refused(attempt.request, reservation.result)
         try:
             yield
-        except (InvalidCredentials, WrongPassword):
+        except (InvalidCredentials, WrongPassword) as error:
             reservation.counts = True
+            if isinstance(error, InvalidCredentials) and error.account_id:
+                request_state(attempt.request.scope)["account"] = error.account_id
             raise
 
 
@@ -164,10 +167,12 @@ GuardedCredentials = Annotated[Credentials, Depends(_guarded_credentials, scope=
 """Credentials to be checked. A wrong password counts against the account, from this address and from anywhere."""
 
 
-async def _current_user(session: Session, accounts: CurrentAccounts, sent: _SentToken) -> User:
+async def _current_user(request: Request, session: Session, accounts: CurrentAccounts, sent: _SentToken) -> User:
     if sent is None:
         raise InvalidToken(credential_sent=False)
-    return await authenticate(session, accounts, token=sent.credentials)
+    user = await authenticate(session, accounts, token=sent.credentials)
+    request_state(request.scope)["account"] = user.account_id
+    return user
 
 
 CurrentUser = Annotated[User, Depends(_current_user)]
@@ -177,7 +182,7 @@ CurrentUser = Annotated[User, Depends(_current_user)]
 async def _guarded_user(attempt: CurrentAttempt, accounts: CurrentAccounts, sent: _SentToken) -> AsyncIterator[User]:
     # The connection goes back to the pool before the route begins: hashing the password takes long.
     async with accounts.sessions.begin() as session:
-        user = await _current_user(session, accounts, sent)
+        user = await _current_user(attempt.request, session, accounts, sent)
     async with limited_login(attempt, email=user.email):
         yield user
 

@@ -37,6 +37,11 @@ class EmailAlreadyRegistered(Conflict):
 class InvalidCredentials(Unauthorized):
     code, detail = "invalid_credentials", "Invalid email or password"
 
+    def __init__(self, *, account_id: str | None = None) -> None:
+        """`account_id` is of the account with that email, if there is one: for the log, never for the client."""
+        super().__init__(credential_sent=False)
+        self.account_id = account_id
+
 
 class InvalidToken(Unauthorized):
     code, detail = "invalid_token", "Invalid or expired login token"
@@ -137,7 +142,7 @@ async def check_credentials(accounts: Accounts, *, email: str, password: str) ->
     password_hash = user.password_hash if user else UNKNOWN_ACCOUNT_HASH
     matches, better_hash = await accounts.hash(partial(verify_password, password, password_hash))
     if user is None or not is_active or not matches:
-        raise InvalidCredentials(credential_sent=False)
+        raise InvalidCredentials(account_id=user.account_id if user else None)
     if better_hash:
         await _upgrade_hash(accounts.sessions, user_id=user.id, old=password_hash, new=better_hash)
     return user

@@ -80,7 +80,7 @@ async def _open(session: AsyncSession, user: User, *, days: int) -> OpenedSessio
     unchanged = User.id == user.id, User.token_generation == user.token_generation
     locked = await session.scalar(select(User.id).where(*unchanged).with_for_update(key_share=True))
     if locked is None or not await is_account_active(session, user=user):
-        raise InvalidCredentials(credential_sent=False)
+        raise InvalidCredentials(account_id=user.account_id)
     await _delete_oldest(session, user_id=user.id)
     token, lifetime = new_session_token(), timedelta(days=days)
     values = {"token_hash": hash_session_token(token), "user_id": user.id, "expires_at": func.now() + lifetime}

@@ -17,6 +17,7 @@ from app.models import User
 from app.ratelimit import Take
 from app.web.client_address import origin_of
 from app.web.headers import CREDENTIAL_HEADERS
+from app.web.state import request_state
 
 bearer = HTTPBearer(
     scheme_name="API key",
@@ -57,7 +58,14 @@ async def _caller(request: Request, session: Session, _documented: Annotated[obj
     caller = await service.find_caller(session, key_hash=await _sent_key_hash(request))
     if caller is None:
         await _refuse_unknown_key(request)
+    name_caller(request, caller)
     return caller
+
+
+def name_caller(request: Request, caller: spec.Caller) -> None:
+    """Puts the caller's account and key on the request's line in the log."""
+    state = request_state(request.scope)
+    state["account"], state["key"] = caller.account_id, caller.key_id
 
 
 Caller = Annotated[spec.Caller, Depends(_caller)]
