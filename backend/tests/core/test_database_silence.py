@@ -96,11 +96,11 @@ async def test_a_commit_whose_wait_for_a_standby_is_cancelled_is_not_acknowledge
     async with callers(start, url) as (client, asking), connected(url) as database:
         async with a_standby_that_is_not_there(database):
             creating = asyncio.create_task(client.post("/v1/keys", json={"name": "a key"}, headers=asking.headers))
-            await cancel_its_wait(database, besides=[])
+            await cancel_its_wait(database)
             check_problem(await creating, 503, "unavailable")
             generating = asyncio.create_task(generate(client, asking.key))
-            first = await cancel_its_wait(database, besides=[])
-            await until_it_waits(database, besides=[first])  # it is written again, by another connection
+            first = await cancel_its_wait(database)
+            await until_it_waits(database, besides=first)  # it is written again, by another connection
             assert not generating.done()
         assert (await generating).status_code == 200
         assert await database.fetchval("select sum(pictures) from usage where key_id = $1", asking.key.id) == 3
@@ -118,17 +118,17 @@ async def a_standby_that_is_not_there(database: asyncpg.Connection) -> AsyncIter
             yield
 
 
-async def until_it_waits(database: asyncpg.Connection, *, besides: list[int]) -> int:
-    """The process of the server that waits for a standby, once there is one besides these."""
-    waiting = "select pid from pg_stat_activity where wait_event = 'SyncRep' and pid <> all($1)"
+async def until_it_waits(database: asyncpg.Connection, *, besides: int = 0) -> int:
+    """The process of the server that waits for a standby, once there is one besides this."""
+    waiting = "select pid from pg_stat_activity where wait_event = 'SyncRep' and pid <> $1"
     for _ in looks():
         if pid := await database.fetchval(waiting, besides):
             return int(pid)
     raise AssertionError("nobody waits")
 
 
-async def cancel_its_wait(database: asyncpg.Connection, *, besides: list[int]) -> int:
-    pid = await until_it_waits(database, besides=besides)
+async def cancel_its_wait(database: asyncpg.Connection) -> int:
+    pid = await until_it_waits(database)
     assert await database.fetchval("select pg_cancel_backend($1)", pid)
     return pid
 
