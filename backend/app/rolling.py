@@ -57,10 +57,10 @@ class RollingServer(uvicorn.Server):
         self._drain_seconds = drain_seconds
         self._leave_at: float | None = None
         self._has_ended = False
+        signal.signal(RELOAD, lambda *_: reloads.ask())
 
     def serve_until_stopped(self) -> None:
         """Returns when the last request is answered. The sockets are closed then, unless there is a successor."""
-        signal.signal(RELOAD, lambda *_: self._reloads.ask())
         try:
             self.run(sockets=[each.dup() for each in self._sockets])  # uvicorn closes them
         except BaseException:
