@@ -32,7 +32,8 @@ class Reloads:
     def __init__(self, read: Callable[[], Reading], record: ServerRecord) -> None:
         self._read = read
         self._record = record
-        self._asked = 0
+        self._asked = 0  # which a signal may raise between any two instructions: nothing else changes it
+        self._begun = 0
         self._steps: Steps | None = None
 
     def ask(self) -> None:
@@ -43,8 +44,8 @@ class Reloads:
         """Goes one step on with what was asked for. `replace` is called with the new configuration; its steps end when
         all workers run it, or raise ConfigurationError.
         """
-        if self._steps is None and self._asked:
-            self._asked -= 1
+        if self._steps is None and self._begun < self._asked:
+            self._begun += 1
             self._steps = self._reload(replace)
         if self._steps is not None:
             try:

@@ -5,14 +5,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from types import FrameType
 
 import uvicorn
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
-from app.core.draining import Draining, hold_off
+from app.core.draining import Draining, count_queued, hold_off
 from app.core.settings import ConfigurationError
 from app.reloads import Reloads, Steps
 
@@ -24,8 +24,7 @@ RELOAD = signal.SIGUSR1
 """What the first process of a server is sent for a reload."""
 
 _START_SECONDS_MAX = 60
-_ACCEPT_SECONDS = 0.1
-"""How long what has connected before `hold_off` may take to be accepted."""
+_ACCEPT_SECONDS_MAX = 2
 
 
 def obey_supervisor(draining: Draining) -> None:
@@ -58,10 +57,10 @@ class RollingServer(uvicorn.Server):
         self._drain_seconds = drain_seconds
         self._leave_at: float | None = None
         self._has_ended = False
+        signal.signal(RELOAD, lambda *_: reloads.ask())
 
     def serve_until_stopped(self) -> None:
         """Returns when the last request is answered. The sockets are closed then, unless there is a successor."""
-        signal.signal(RELOAD, lambda *_: self._reloads.ask())
         try:
             self.run(sockets=[each.dup() for each in self._sockets])  # uvicorn closes them
         except BaseException:
@@ -89,8 +88,8 @@ class RollingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self.successor is None:
-            hold_off(self._sockets[0])
-            await asyncio.sleep(_ACCEPT_SECONDS)
+            for seconds in _until_all_are_accepted(self._sockets[0]):
+                await asyncio.sleep(seconds)
             _close(self._sockets)
         await super().shutdown(sockets)
 
@@ -160,8 +159,8 @@ class RollingSupervisor(Multiprocess):
 
     def terminate_all(self) -> None:
         self._reloads.close()
-        hold_off(self.sockets[0])
-        time.sleep(_ACCEPT_SECONDS)
+        for seconds in _until_all_are_accepted(self.sockets[0]):
+            time.sleep(seconds)
         _close(self.sockets)
         super().terminate_all()
 
@@ -205,6 +204,15 @@ def _started(config: uvicorn.Config, sockets: Sequence[socket.socket]) -> Genera
     if not is_ready:
         raise ConfigurationError("A worker cannot start with the new settings; the log has the reason.")
     return process
+
+
+def _until_all_are_accepted(listener: socket.socket) -> Iterator[float]:
+    """Lets nobody connect any more; yields seconds to sleep, until all that have connected are accepted."""
+    hold_off(listener)
+    deadline = time.monotonic() + _ACCEPT_SECONDS_MAX
+    yield 0.05  # who is just connecting, connects
+    while count_queued(listener) and time.monotonic() < deadline:
+        yield 0.01
 
 
 def _send(process: Process, number: signal.Signals) -> None:

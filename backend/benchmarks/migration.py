@@ -117,7 +117,8 @@ class Traffic:
 
     async def repeat(self) -> int:
         answer = await self._post_generate({"Idempotency-Key": secrets.choice(self._repeated)}, owner=self.keys[0])
-        return answer.status_code if "idempotent-replayed" in answer.headers else 0
+        is_right = answer.status_code != 200 or "idempotent-replayed" in answer.headers
+        return answer.status_code if is_right else 0
 
     async def list(self) -> int:
         headers = {"Authorization": f"Bearer {secrets.choice(self.keys)}"}
@@ -127,11 +128,15 @@ class Traffic:
         return (await self.client.get("/v1/usage", headers=self._logged_in())).status_code
 
     async def image(self) -> int:
-        made = (await self._post_generate({})).json()["id"]
-        return (await self.client.get(f"/v1/images/{made}.png")).status_code
+        answer = await self._post_generate({})
+        if answer.status_code != 200:
+            return answer.status_code
+        return (await self.client.get(f"/v1/images/{answer.json()['id']}.png")).status_code
 
     async def key(self) -> int:
         answer = await self.client.post("/v1/keys", json={"name": "bench"}, headers=self._logged_in())
+        if answer.status_code != 201:
+            return answer.status_code
         revoked = await self.client.delete(f"/v1/keys/{answer.json()['id']}", headers=self._logged_in())
         return answer.status_code if revoked.status_code == 204 else revoked.status_code
 

@@ -134,7 +134,16 @@ async def _fleet(folder: Path, program: Path) -> AsyncIterator[Fleet]:
         redis = stack.enter_context(redis_server(folder))
         settings = {"DATABASE_URL": url, "REDIS_URL": redis.url, "SECRET_KEY": secrets.token_urlsafe(48)}
         more = {"DATA_DIR": str(folder), "PUBLIC_URL": f"https://{HOST}", "TRUSTED_PROXIES": "127.0.0.0/8"}
-        fleet = Fleet({**WIDE_OPEN, **settings, **more, "DRAIN_SECONDS": DRAIN_SECONDS, "PATH": os.defpath})
+        fleet = Fleet(
+            {
+                **WIDE_OPEN,
+                **settings,
+                **more,
+                "DRAIN_SECONDS": DRAIN_SECONDS,
+                "KEYS_PER_ACCOUNT_MAX": "10000",
+                "PATH": os.defpath,
+            }
+        )
         await fleet.migrate(program)
         try:
             for port in fleet.ports:

@@ -3,6 +3,7 @@
 import ctypes
 import socket
 import struct
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -10,7 +11,15 @@ IDLE_SECONDS = 5
 """How long a draining process keeps idle connections: a request that is on its way on one of them is answered."""
 
 _SO_ATTACH_FILTER = 26
-_DROP_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0)  # a program of one instruction in classic BPF: keep 0 bytes
+_TCP_INFO_BYTES, _QUEUED = 28, slice(24, 28)  # of a listening socket, tcpi_unacked in Linux' struct tcp_info
+# In classic BPF: of what arrives, a SYN without an ACK is dropped, and everything else passes.
+_DROP_ATTEMPTS = (
+    (0x30, 0, 0, 13),  # load the byte of the flags
+    (0x54, 0, 0, 0x12),  # of these, SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),
+    (0x06, 0, 0, 0xFFFF_FFFF),
+)
 
 
 @dataclass
@@ -38,6 +47,16 @@ def hold_off(listener: socket.socket) -> None:
     a request that was sent on one fails. An attempt that is dropped is repeated after a second, and by then refused:
     the client knows that nothing was sent. Does nothing where the system is not Linux.
     """
-    program = ctypes.create_string_buffer(_DROP_ALL)
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in _DROP_ATTEMPTS))
     with suppress(OSError):
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(program)))
+        option = struct.pack("@HP", len(_DROP_ATTEMPTS), ctypes.addressof(program))
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
+
+
+def count_queued(listener: socket.socket) -> int:
+    """How many have connected to the listening socket and wait to be accepted; 0 where the system is not Linux."""
+    if sys.platform != "linux":
+        return 0
+    return int.from_bytes(
+        listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)[_QUEUED], sys.byteorder
+    )

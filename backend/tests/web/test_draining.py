@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 from app.assembly import Externals
-from app.core.draining import Draining, hold_off
+from app.core.draining import Draining, count_queued, hold_off
 from app.core.settings import Settings
 from tests.conftest import Start
 from tests.harness import looks, port_is_open, running
@@ -73,10 +73,14 @@ async def test_who_has_connected_is_accepted_and_who_has_not_is_refused_instead_
         await loop.sock_connect(early, listener.getsockname())
         hold_off(listener)
         connecting = asyncio.create_task(loop.sock_connect(late, listener.getsockname()))
+        await asyncio.sleep(0)
+        assert count_queued(listener) == 1
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getpeername() == early.getsockname()
-            await asyncio.sleep(0)
+            early.send(b"a request")
+            assert accepted.recv(100) == b"a request"
+            assert count_queued(listener) == 0
             listener.close()
             with pytest.raises(ConnectionRefusedError):
                 await connecting
