@@ -1,7 +1,8 @@
 """`nanobanana migrate`, and the database that the other commands work on."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import click
@@ -13,10 +14,12 @@ from app.checks import check_fitness, run_in_transaction, unreachable_sentence
 from app.cli.errors import errors_as_sentences
 from app.core.db import DATABASE_ERRORS
 from app.core.embedded import running_url
-from app.core.settings import ConfigurationError, load_settings
+from app.core.settings import ConfigurationError, Settings, load_settings
 from app.migrations import SchemaState
 
 Result = TypeVar("Result")
+
+_ROWS_AT_A_TIME = 500
 
 
 @click.command()
@@ -62,7 +65,24 @@ def run_on_database(action: Callable[[AsyncSession], Awaitable[Result]]) -> Resu
 
     Raises ConfigurationError where the database cannot be reached, and EmbeddedPostgresError where none is running.
     """
-    settings = load_settings()
+    return asyncio.run(run_in_transaction(database_url_of(load_settings()), action))
+
+
+def database_url_of(settings: Settings) -> str:
+    """The database that a command works on, without a pooler; without DATABASE_URL, the embedded PostgreSQL that a
+    server is running on DATA_DIR. Raises EmbeddedPostgresError where none is running.
+    """
     url = settings.database_direct_url or settings.database_url
-    database_url = running_url(settings.data_dir) if url is None else url.get_secret_value()
-    return asyncio.run(run_in_transaction(database_url, action))
+    return running_url(settings.data_dir) if url is None else url.get_secret_value()
+
+
+def pages_on_database(
+    find_page: Callable[..., Awaitable[Sequence[Result]]], position: Callable[[Result], str]
+) -> Iterator[Result]:
+    """All rows of a list, read page by page, each in a transaction of its own. `find_page` gets a session, `after`, the
+    position of the last row that was read, at first an empty text, and `limit`; it returns nothing at the end.
+    """
+    after = ""
+    while rows := run_on_database(partial(find_page, after=after, limit=_ROWS_AT_A_TIME)):
+        yield from rows
+        after = position(rows[-1])
