@@ -152,10 +152,12 @@ CHECKS: Mapping[str, Callable[[Settings], str]] = {
 async def run_in_transaction(
     database_url: str, action: Callable[[AsyncSession], Awaitable[Result]], *, is_shared: bool = False
 ) -> Result:
-    """Runs the action in one transaction. Raises ConfigurationError where the database cannot be reached."""
+    """Runs the action in one transaction; rows that it returns can be read afterwards. Raises ConfigurationError where
+    the database cannot be reached.
+    """
     engine = create_engine(database_url, pool_size=1, is_shared=is_shared, use_seconds_max=_COMMAND_SECONDS_MAX)
     try:
-        async with async_sessionmaker(engine).begin() as session:
+        async with async_sessionmaker(engine, expire_on_commit=False).begin() as session:
             return await action(session)
     except DATABASE_ERRORS as error:
         raise ConfigurationError(unreachable_sentence(error)) from None

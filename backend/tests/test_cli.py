@@ -42,12 +42,14 @@ def nanobanana(data_dir: Path, *arguments: str, **settings: str) -> subprocess.C
     )
 
 
-def nanobanana_in_here(data_dir: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def nanobanana_in_here(
+    data_dir: Path, *arguments: str, stdin: str = "", **settings: str
+) -> subprocess.CompletedProcess[str]:
     """The command in this process, which is quicker than another, with the environment that the other would have. Not
     for a `serve` that starts: it takes over the signals.
     """
     everything = {**dict.fromkeys(os.environ), **environment(data_dir, **settings)}
-    done = CliRunner().invoke(main, arguments, env=everything)
+    done = CliRunner().invoke(main, arguments, input=stdin, env=everything)
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 

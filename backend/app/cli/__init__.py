@@ -1,6 +1,4 @@
-"""The command line: `nanobanana serve | reload | migrate | check | settings | accounts | limits | models | usage |
-images | backup | restore`.
-"""
+"""The command line: `nanobanana serve | migrate | check | settings | accounts | ...`, a module for each command."""
 
 import click
 
@@ -9,6 +7,8 @@ from app.cli.backup import backup, restore
 from app.cli.check import check
 from app.cli.database import migrate
 from app.cli.images import images
+from app.cli.invitations import invitations
+from app.cli.keys import keys
 from app.cli.limits import limits
 from app.cli.models import models
 from app.cli.reload import reload
@@ -26,5 +26,8 @@ def main() -> None:
     """
 
 
-for command in (serve, reload, migrate, check, settings, accounts, limits, models, usage, images, backup, restore):
+for command in (
+    *(serve, reload, migrate, check, settings),
+    *(accounts, keys, invitations, limits, models, usage, images, backup, restore),
+):
     main.add_command(command)

@@ -1,7 +1,8 @@
 """`nanobanana migrate`, and the database that the other commands work on."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import click
@@ -17,6 +18,8 @@ from app.core.settings import ConfigurationError, Settings, load_settings
 from app.migrations import SchemaState
 
 Result = TypeVar("Result")
+
+_ROWS_AT_A_TIME = 500
 
 
 @click.command()
@@ -71,3 +74,15 @@ def database_url_of(settings: Settings) -> str:
     """
     url = settings.database_direct_url or settings.database_url
     return running_url(settings.data_dir) if url is None else url.get_secret_value()
+
+
+def pages_on_database(
+    find_page: Callable[..., Awaitable[Sequence[Result]]], position: Callable[[Result], str]
+) -> Iterator[Result]:
+    """All rows of a list, read page by page, each in a transaction of its own. `find_page` gets a session, `after`, the
+    position of the last row that was read, at first an empty text, and `limit`; it returns nothing at the end.
+    """
+    after = ""
+    while rows := run_on_database(partial(find_page, after=after, limit=_ROWS_AT_A_TIME)):
+        yield from rows
+        after = position(rows[-1])

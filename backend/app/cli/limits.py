@@ -42,7 +42,7 @@ def set_limits(owner: str, generate: str | None, generate_per_key: str | None, c
 def show_limits(email: str) -> None:
     """Show the limits that were set for the account EMAIL and for its keys."""
     with errors_as_sentences():
-        found = run_on_database(partial(own_limits.find_limits, email=email))
+        found = run_on_database(partial(own_limits.find_limits, owner=email))
         if not found:
             raise ConfigurationError("There is no account with that email.")
         for own in found:

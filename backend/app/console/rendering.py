@@ -59,6 +59,7 @@ class Console:
     def __init__(self, settings: Settings, pages: Sequence[Page], *, image_origins: Sequence[str]) -> None:
         """`image_origins` are the origins besides PUBLIC_URL's that the URL of an image can redirect a browser to."""
         self.public_url = settings.public_url
+        self.registration = settings.registration
         is_secure = settings.public_url.startswith("https:")
         # Under a name with this prefix, browsers refuse a cookie over plain HTTP, from a subdomain or for some paths.
         self.cookie_prefix = "__Host-" if is_secure else ""

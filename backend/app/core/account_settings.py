@@ -1,11 +1,22 @@
 """The settings of accounts: how long a login lasts, and how much an account may have."""
 
+from typing import Literal
+
 from pydantic import BaseModel, Field
+
+Registration = Literal["open", "invite", "closed"]
 
 
 class AccountSettings(BaseModel):
     """Accounts, their logins and their keys."""
 
+    registration: Registration = Field(
+        default="open",
+        description=(
+            "Who may sign up: anybody, whoever has a link of `nanobanana invitations create`, or nobody, where "
+            "`nanobanana accounts create` makes all accounts."
+        ),
+    )
     login_token_minutes: int = Field(default=60, ge=1, le=60, description="How long a login token is good for.")
     session_days: int = Field(
         default=14, ge=1, le=90, description="How long a login in a browser lasts at most, however much it is used."

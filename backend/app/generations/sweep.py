@@ -1,7 +1,7 @@
 """What is looked after beside the requests: images that no client can ask for any more, and partitions to come."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,6 +13,7 @@ from app.core.errors import ApiError
 from app.core.logs import logger
 from app.core.metrics import Metrics
 from app.core.security import time_prefix
+from app.generations import erase
 from app.generations.collaborators import Generations
 from app.generations.partitions import ensure_partitions
 from app.generations.thumbnails import delete_with_thumbnails
@@ -27,8 +28,9 @@ _KEPT = Generation.provider != "stub", Generation.deleted_at.is_(None)
 
 @dataclass
 class Sweeper:
-    """Deletes the images of generations that failed, were lost, or are older than `retention_days`, and makes the
-    partitions of the months to come. (Generations whose lease is over are marked as lost by the ledger.)
+    """Deletes the images of generations that failed, were lost, or are older than `retention_days`, erases what deleted
+    accounts have left, and makes the partitions of the months to come. (Generations whose lease is over are marked as
+    lost by the ledger.)
 
     While it runs, an image is deleted within minutes of its last day. So if more than 100 are older than that by a day,
     something is wrong: the database's clock, or `retention_days`, or no sweep has run for long. Then none is deleted
@@ -44,15 +46,15 @@ class Sweeper:
     _is_stopped: bool = False
 
     async def run(self) -> None:
-        """Sweeps every minute until it is cancelled."""
-        while True:
-            try:
-                await self.sweep()
-            except Exception as error:
-                if classify_database_error(error) is None and not isinstance(error, ApiError):
-                    raise
-                logger.warning("sweep_failed", exc_info=True)
-            await asyncio.sleep(_SWEEP_SECONDS)
+        """Sweeps every minute until it is cancelled; beside that it erases, which may take long."""
+        async with asyncio.TaskGroup() as group:
+            for work in (self.sweep, self.erase):
+                group.create_task(_every_minute(work))
+
+    async def erase(self) -> None:
+        """Erases what deleted accounts have left and no other process is erasing."""
+        while (account_id := await erase.take_up(self.generations)) is not None:
+            await erase.erase(self.generations, account_id=account_id)
 
     async def sweep(self) -> None:
         """One turn. Ages go by the database's clock."""
@@ -110,3 +112,14 @@ class Sweeper:
         async with self.generations.sessions.begin() as session:
             marked = update(Generation).where(Generation.id.in_(free)).values(deleted_at=func.now())
             await session.execute(marked)
+
+
+async def _every_minute(work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            if classify_database_error(error) is None and not isinstance(error, ApiError):
+                raise
+            logger.warning("sweep_failed", exc_info=True)
+        await asyncio.sleep(_SWEEP_SECONDS)

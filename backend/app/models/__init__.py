@@ -1,11 +1,12 @@
-"""The schema, a file for each area. Rows of keys, usage and generations are never deleted.
+"""The schema, a file for each area. Rows of used keys, usage and generations are never deleted.
 
 A transaction that locks rows of several tables locks them in this order, and never waits in a circle with another:
-users, accounts, keys by id, balances by id, lanes by account and class, claims by scope, generations by id, usage.
+invitations, users, accounts, keys by id, balances by id, lanes by account and class, claims by scope, generations by
+id, usage, erasures.
 `compatibility` holds what only the version before needs.
 """
 
-from app.models.accounts import TURNS, Account, Balance, BrowserSession, Lane, User
+from app.models.accounts import TURNS, Account, Balance, BrowserSession, Erasure, Lane, User
 from app.models.base import Base
 from app.models.deployment import Deployment
 from app.models.generations import (
@@ -15,6 +16,7 @@ from app.models.generations import (
     GenerationKind,
     GenerationStatus,
 )
+from app.models.invitations import Invitation
 from app.models.keys import ApiKey
 from app.models.usage import Usage
 
@@ -27,10 +29,12 @@ __all__ = [
     "BrowserSession",
     "Claim",
     "Deployment",
+    "Erasure",
     "Generation",
     "GenerationClass",
     "GenerationKind",
     "GenerationStatus",
+    "Invitation",
     "Lane",
     "Usage",
     "User",

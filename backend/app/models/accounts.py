@@ -46,6 +46,8 @@ class User(LegacyUserColumns, Base):
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now(), sort_order=5)
     token_generation: Mapped[int] = mapped_column(BigInteger, server_default=text("0"), sort_order=9)
     """Raised whenever all logins are ended, by every change of the password too. Earlier login tokens are refused."""
+    is_operator: Mapped[bool] = mapped_column(server_default=false(), sort_order=10)
+    """Set by a command alone. It allows nothing by itself yet."""
 
     @property
     def account_id(self) -> str:
@@ -67,6 +69,7 @@ class BrowserSession(Base):
 
 class Account(Base):
     """An owner of keys, limits and usage. The id of a user's personal account is `acc_` and the end of the user's id.
+    An account whose user is gone was deleted: it stays for its numbers.
 
     Its money stands in `balances`, so that changing a limit and charging a generation never wait for each other.
     """
@@ -85,6 +88,16 @@ class Account(Base):
     """The limit of each key that has none of its own; null for the settings' limit."""
     generate_concurrency_per_key: Mapped[int | None]
     """How many generations each key may run at a time, unless it has a number of its own; null for the settings'."""
+
+
+class Erasure(Base):
+    """A deleted account whose prompts and images are still to be erased. The row goes with the last of them."""
+
+    __tablename__ = "erasures"
+
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    lease_until: Mapped[datetime] = mapped_column(TIME)
+    """Until when a process is at it; no other takes it up before."""
 
 
 class Balance(Base):

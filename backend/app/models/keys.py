@@ -35,8 +35,8 @@ class ApiKey(Base):
     )
 
     id: Mapped[str] = mapped_column(ID, primary_key=True)
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
-    """The user that made the key."""
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id"))
+    """The user that made the key; null once the account was deleted."""
     name: Mapped[str] = mapped_column(Text)
     environment: Mapped[KeyEnvironment] = mapped_column(Text)
     prefix: Mapped[str] = mapped_column(Text)

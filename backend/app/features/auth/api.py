@@ -15,6 +15,7 @@ from app.features.auth.dependencies import (
     limit_logins,
     limit_sign_ups,
 )
+from app.features.auth.invitations import InvitationInvalid, InvitationRequired, RegistrationClosed
 from app.features.auth.schemas import AccountPublic, LoginToken, PasswordChange
 from app.features.dependencies import Session
 from app.web.body import json_body
@@ -27,14 +28,24 @@ router = APIRouter(prefix="/v1/auth", tags=["Accounts"])
     "/register",
     status_code=201,
     dependencies=[Depends(limit_sign_ups)],
-    responses=problems(service.EmailAlreadyRegistered, RateLimited, *BODY_PROBLEMS),
+    responses=problems(
+        RegistrationClosed,
+        InvitationRequired,
+        InvitationInvalid,
+        service.EmailAlreadyRegistered,
+        RateLimited,
+        *BODY_PROBLEMS,
+    ),
 )
 async def register(accounts: CurrentAccounts, new: NewCredentials) -> AccountPublic:
     """Create an account.
 
-    The email is compared in lower case; the password is 8 to 1,024 bytes, taken exactly as it is sent.
+    The email is compared in lower case; the password is 8 to 1,024 bytes, taken exactly as it is sent. The operator may
+    have closed sign-up, or ask for an invitation.
     """
-    return AccountPublic.model_validate(await service.register(accounts, email=new.email, password=new.password))
+    return AccountPublic.model_validate(
+        await service.register(accounts, email=new.email, password=new.password, invitation=new.invitation)
+    )
 
 
 @router.post(

@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.core.errors import InternalError, as_api_error
-from app.features.auth.schemas import Credentials
+from app.features.auth.schemas import Credentials, SignUp
 from app.features.auth.service import Accounts, InvalidCredentials, InvalidToken, WrongPassword, authenticate
 from app.features.dependencies import Session, services_of
 from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
@@ -145,14 +145,12 @@ async def limited_login(attempt: SignInAttempt, *, email: str) -> AsyncIterator[
         yield
 
 
-async def _new_credentials(
-    attempt: CurrentAttempt, credentials: Annotated[Credentials, json_body(Credentials)]
-) -> Credentials:
-    await limit_sign_ups_of(attempt, email=credentials.email)
-    return credentials
+async def _new_credentials(attempt: CurrentAttempt, sent: Annotated[SignUp, json_body(SignUp)]) -> SignUp:
+    await limit_sign_ups_of(attempt, email=sent.email)
+    return sent
 
 
-NewCredentials = Annotated[Credentials, Depends(_new_credentials)]
+NewCredentials = Annotated[SignUp, Depends(_new_credentials)]
 """Credentials to sign up with. Their email is counted whether or not they are accepted."""
 
 

@@ -43,6 +43,16 @@ class Credentials(Body):
     password: Password
 
 
+class SignUp(Credentials):
+    """Credentials of a new account, and the invitation where the operator asks for one."""
+
+    invitation: Text | None = Field(
+        default=None,
+        repr=False,
+        description="What the link of an invitation ends with. Not looked at where anybody may sign up.",
+    )
+
+
 class PasswordChange(Body):
     """The account's password, and the one that it is to have from now on. Both are taken exactly as they are."""
 

@@ -5,10 +5,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy import ScalarSelect, SQLColumnExpression, delete, func, select, update
+from sqlalchemy import ColumnElement, SQLColumnExpression, delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.account_settings import Registration
 from app.core.db import SessionMaker
 from app.core.errors import Conflict, Invalid, Unauthorized
 from app.core.pool import BoundedPool, CancelScope, Result
@@ -21,6 +22,7 @@ from app.core.security import (
     new_id,
     verify_password,
 )
+from app.features.auth import invitations
 from app.models import Account, ApiKey, BrowserSession, User
 from app.services import Services
 
@@ -69,6 +71,7 @@ class Accounts:
     session_days: int
     password_bytes_min: int
     clock: Callable[[], float]
+    registration: Registration
     cancelled_on_disconnect: CancelScope = nullcontext
 
     @classmethod
@@ -82,6 +85,7 @@ class Accounts:
             settings.session_days,
             settings.password_bytes_min,
             services.clock,
+            settings.registration,
             cancelled_on_disconnect,
         )
 
@@ -102,25 +106,36 @@ class Login:
     expires_in: int
 
 
-async def register(accounts: Accounts, *, email: str, password: str) -> User:
+async def register(accounts: Accounts, *, email: str, password: str, invitation: str | None = None) -> User:
     """A new account with a canonical email. The password is hashed before the insert, so that a known email takes as
-    long as an unknown one; of parallel calls with one email, the unique index lets one succeed.
+    long as an unknown one; of parallel calls with one email, the unique index lets one succeed. Where sign-up is by
+    invitation, the account and the use of the invitation are one transaction.
 
-    Raises EmailAlreadyRegistered, Invalid for a short password, and Unavailable when the hash queue is full.
+    Raises RegistrationClosed, what `invitations.check` raises, EmailAlreadyRegistered, Invalid for a short password,
+    and Unavailable when the hash queue is full.
     """
+    is_by_invitation = accounts.registration == "invite"
+    if accounts.registration == "closed":
+        raise invitations.RegistrationClosed
     _require_length(accounts, password, pointer="#/password")
+    if is_by_invitation:
+        async with accounts.sessions.begin() as session:
+            await invitations.check(session, token=invitation, email=email)
     password_hash = await accounts.hash(partial(hash_password, password))
-    statement = (
-        insert(User)
-        .values(id=new_id("usr"), email=email, password_hash=password_hash)
-        .on_conflict_do_nothing(index_elements=[User.email])
-        .returning(User)
-    )
     async with accounts.sessions.begin() as session:
-        user = await session.scalar(statement)
-        if user is None:
-            raise EmailAlreadyRegistered
-        await session.execute(insert(Account).values(id=user.account_id).on_conflict_do_nothing())
+        if is_by_invitation:
+            await invitations.use(session, token=invitation, email=email)
+        return await create_user(session, email=email, password_hash=password_hash)
+
+
+async def create_user(session: AsyncSession, *, email: str, password_hash: str, is_operator: bool = False) -> User:
+    """A new user with a personal account. Raises EmailAlreadyRegistered."""
+    values = {"id": new_id("usr"), "email": email, "password_hash": password_hash, "is_operator": is_operator}
+    statement = insert(User).values(values).on_conflict_do_nothing(index_elements=[User.email]).returning(User)
+    user = await session.scalar(statement)
+    if user is None:
+        raise EmailAlreadyRegistered
+    await session.execute(insert(Account).values(id=user.account_id).on_conflict_do_nothing())
     return user
 
 
@@ -213,19 +228,36 @@ async def is_account_active(session: AsyncSession, *, user: User) -> bool:
     return await session.scalar(active) is not None
 
 
-def personal_account(email: str) -> ScalarSelect[str]:
-    """The id of the account of the user with this email, in any case."""
-    return select(func.concat("acc_", func.substr(User.id, 5))).where(User.email == email.lower()).scalar_subquery()
+def account_id_of(owner: str) -> ColumnElement[str]:
+    """The id of the account of the user with this email, in any case; or this id, or that of this user's account."""
+    if is_id("acc", owner) or is_id("usr", owner):
+        return literal(f"acc_{owner[4:]}")
+    return select(func.concat("acc_", func.substr(User.id, 5))).where(User.email == owner.lower()).scalar_subquery()
 
 
-async def set_account_active(session: AsyncSession, *, email: str, active: bool) -> bool:
-    """Disables an account with all its logins and keys, or enables them again; False if there is no such account.
+def user_named(owner: str) -> ColumnElement[bool]:
+    """The condition of the user with this email, in any case, or with this id, or of this account."""
+    if is_id("acc", owner) or is_id("usr", owner):
+        return User.id == f"usr_{owner[4:]}"
+    return User.email == owner.lower()
+
+
+async def set_password(session: AsyncSession, *, owner: str, password_hash: str) -> bool:
+    """Replaces the password of the user that `user_named` finds, whatever it was, and ends every login; False if there
+    is no such user.
+    """
+    return await _end_logins(session, user_named(owner), password_hash=password_hash) is not None
+
+
+async def set_account_active(session: AsyncSession, *, owner: str, active: bool) -> bool:
+    """Disables the account of the user that `user_named` finds, with all its logins and keys, or enables them again;
+    False if there is no such user.
 
     The user's row is locked first, so that no login begins meanwhile, then the account's, so that no key is created,
     then its keys by id: every transaction that locks several of these rows takes them in that order, so that no two
     wait for each other.
     """
-    user = await session.scalar(select(User).where(User.email == email.lower()).with_for_update(key_share=True))
+    user = await session.scalar(select(User).where(user_named(owner)).with_for_update(key_share=True))
     if user is None:
         return False
     account = select(Account).where(Account.id == user.account_id).with_for_update(key_share=True)

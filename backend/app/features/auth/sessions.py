@@ -40,9 +40,9 @@ async def open_session(accounts: Accounts, *, email: str, password: str) -> Open
         return await _open(session, user, days=accounts.session_days)
 
 
-async def sign_up(accounts: Accounts, *, email: str, password: str) -> OpenedSession:
+async def sign_up(accounts: Accounts, *, email: str, password: str, invitation: str | None) -> OpenedSession:
     """A session of a new account. Raises what `register` raises."""
-    user = await register(accounts, email=email, password=password)
+    user = await register(accounts, email=email, password=password, invitation=invitation)
     async with accounts.sessions.begin() as session:
         return await _open(session, user, days=accounts.session_days)
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.limit_format import CONCURRENCY_MAX, NUMBER_PATTERN
 from app.core.security import is_id
 from app.core.settings import ConfigurationError
-from app.features.auth.service import personal_account
+from app.features.auth.service import account_id_of
 from app.features.keys.service import UNREVOKED
 from app.models import Account, ApiKey
 from app.ratelimit import Limit
@@ -53,19 +53,19 @@ async def set_limits(session: AsyncSession, *, owner: str, change: Change) -> bo
         raise ConfigurationError("Name a limit to set; --generate-per-key is for accounts.")
     values = {columns[name]: value for name, value in change.items()}
     of_key = update(ApiKey).where(ApiKey.id == owner).returning(ApiKey.id)
-    of_account = update(Account).where(Account.id == personal_account(owner)).returning(Account.id)
+    of_account = update(Account).where(Account.id == account_id_of(owner)).returning(Account.id)
     return await session.scalar((of_key if is_key else of_account).values(**values)) is not None
 
 
-async def find_limits(session: AsyncSession, *, email: str) -> list[OwnLimits]:
+async def find_limits(session: AsyncSession, *, owner: str) -> list[OwnLimits]:
     """The limits set for the account, then for its unrevoked keys; empty if there is no such account."""
-    account = await session.scalar(select(Account).where(Account.id == personal_account(email)))
+    account = await session.scalar(select(Account).where(Account.id == account_id_of(owner)))
     if account is None:
         return []
     statement = select(ApiKey).where(ApiKey.account_id == account.id, UNREVOKED).order_by(ApiKey.created_at)
     keys = await session.scalars(statement)
     return [
-        _own_limits(email.lower(), account, _ACCOUNT_COLUMNS),
+        _own_limits(owner.lower(), account, _ACCOUNT_COLUMNS),
         *(_own_limits(key.id, key, _KEY_COLUMNS) for key in keys),
     ]
 

@@ -72,6 +72,6 @@ async def accounts(settings: Settings) -> AsyncIterator[Accounts]:
     engine = create_engine(settings.database_url.get_secret_value(), pool_size=10)
     hashing = BoundedPool(threads=1, queue_max=100, name="hash")
     sessions, key = async_sessionmaker(engine, expire_on_commit=False), TokenKey.derive(settings.signing_secret)
-    yield Accounts(sessions, hashing, key, 3600, settings.session_days, settings.password_bytes_min, time.time)
+    yield Accounts(sessions, hashing, key, 3600, settings.session_days, settings.password_bytes_min, time.time, "open")
     hashing.close()
     await engine.dispose()

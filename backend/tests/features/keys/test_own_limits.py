@@ -51,7 +51,7 @@ async def _give(sessions: SessionMaker, owner: str, **texts: str) -> bool:
 
 async def _find(sessions: SessionMaker, email: str) -> list[OwnLimits]:
     async with sessions.begin() as session:
-        return await find_limits(session, email=email)
+        return await find_limits(session, owner=email)
 
 
 async def _policy(client: httpx2.AsyncClient, key: Key) -> str:

@@ -157,7 +157,7 @@ async def _revoke(session: AsyncSession, account: Account, key: Key) -> None:
 
 
 async def _disable(session: AsyncSession, account: Account, _: Key) -> None:
-    assert await set_account_active(session, email=account.email, active=False)
+    assert await set_account_active(session, owner=account.email, active=False)
 
 
 @pytest.mark.parametrize("stop", [_revoke, _disable], ids=["revoked", "suspended"])

@@ -1,0 +1,98 @@
+"""Accounts as an operator sees and changes them, by commands alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import FromClause, Select, func, select, true, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.schemas import Body
+from app.core.security import hash_password
+from app.core.settings import ConfigurationError
+from app.features.auth.schemas import Email, Password
+from app.features.auth.service import OWN_ACCOUNT, account_id_of, user_named
+from app.models import Account, ApiKey, BrowserSession, User
+
+_OWNER = User.id == func.concat("usr_", func.substr(Account.id, 5))
+"""OWN_ACCOUNT, for a search that begins with the account."""
+
+
+@dataclass(frozen=True)
+class AccountSummary:
+    """An account with its user, who is gone where the account was deleted."""
+
+    account_id: str
+    user_id: str | None
+    email: str | None
+    created_at: datetime
+    is_active: bool
+    is_operator: bool | None
+    keys: int
+    """Those that are not revoked."""
+    last_used_at: datetime | None
+    """When one of its keys was last used."""
+    last_log_in_at: datetime | None
+    """In a browser: logins by token leave no trace."""
+
+
+class _ChosenEmail(Body):
+    email: Email
+
+
+class _ChosenPassword(Body):
+    password: Password
+
+
+def read_email(text: str) -> str:
+    """The canonical form of an email. Raises ConfigurationError for what is none."""
+    try:
+        return _ChosenEmail(email=text).email
+    except ValidationError:
+        raise ConfigurationError("EMAIL must be an email address such as ada@example.com.") from None
+
+
+def hash_new_password(password: str, *, bytes_min: int) -> str:
+    """Raises ConfigurationError for a password that could not be chosen by its user either."""
+    try:
+        _ChosenPassword(password=password)
+    except ValidationError:
+        raise ConfigurationError("The password must be text of 1 to 1024 bytes.") from None
+    if len(password.encode()) < bytes_min:
+        raise ConfigurationError(f"The password must be at least {bytes_min} bytes long.")
+    return hash_password(password)
+
+
+async def find_page(session: AsyncSession, *, part: str, after: str, limit: int) -> Sequence[AccountSummary]:
+    """At most `limit` accounts of users whose email has this part, in order of email, of those behind `after`."""
+    of_users = User.__table__.join(Account.__table__, OWN_ACCOUNT)
+    chosen = _summaries(of_users).where(User.email > after, func.strpos(User.email, part.lower()) > 0)
+    rows: Sequence[Any] = (await session.execute(chosen.order_by(User.email).limit(limit))).all()
+    return [AccountSummary(*row) for row in rows]
+
+
+async def find_one(session: AsyncSession, *, owner: str) -> AccountSummary | None:
+    """The account with this email, with this id or with that of its user; a deleted one has only the latter two."""
+    accounts = Account.__table__.outerjoin(User.__table__, _OWNER)
+    chosen = _summaries(accounts).where(Account.id == account_id_of(owner))
+    row: Any = (await session.execute(chosen)).one_or_none()
+    return None if row is None else AccountSummary(*row)
+
+
+async def set_operator(session: AsyncSession, *, owner: str, is_operator: bool) -> bool:
+    """Marks the user that `user_named` finds as an operator, or as none; False if there is no such user."""
+    statement = update(User).where(user_named(owner)).values(is_operator=is_operator).returning(User.id)
+    return await session.scalar(statement) is not None
+
+
+def _summaries(accounts: FromClause) -> Select[Any]:
+    is_unrevoked = ApiKey.revoked_at.is_(None)
+    keys = select(func.count().filter(is_unrevoked).label("count"), func.max(ApiKey.last_used_at).label("last_used_at"))
+    of_account = keys.where(ApiKey.account_id == Account.id).lateral()
+    log_ins = select(func.max(BrowserSession.created_at)).where(BrowserSession.user_id == User.id).scalar_subquery()
+    user, account = (User.id, User.email), (Account.created_at, Account.is_active)
+    return select(
+        Account.id, *user, *account, User.is_operator, of_account.c.count, of_account.c.last_used_at, log_ins
+    ).select_from(accounts.join(of_account, true()))

@@ -1,0 +1,43 @@
+"""The end of an account: what names its owner is gone, and its numbers stay."""
+
+from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.features.auth.service import user_named
+from app.generations.erase import LEASE
+from app.models import Account, ApiKey, BrowserSession, Erasure, User
+
+
+async def delete_account(session: AsyncSession, *, owner: str) -> str | None:
+    """Deletes the user that `user_named` finds, with its email, password and sessions; revokes the account's keys, and
+    erases their names, prefixes and hashes; and leaves an erasure for its prompts and images. The account's id, or None
+    if there is no such user.
+
+    Once this has committed no generation is recorded for the account: whatever it leaves is there for `erase` to find.
+    The rows are locked as by `set_account_active`; the user's for key share only when no key can be made any more,
+    since a new key waits for that with the account locked.
+    """
+    user = await session.scalar(select(User).where(user_named(owner)).with_for_update(key_share=True))
+    if user is None:
+        return None
+    account_id = user.account_id
+    account = select(Account).where(Account.id == account_id).with_for_update(key_share=True)
+    (await session.execute(account)).scalar_one().is_active = False
+    await session.flush()
+    of_account = ApiKey.account_id == account_id
+    await session.execute(select(ApiKey.id).where(of_account).order_by(ApiKey.id).with_for_update())
+    await session.execute(update(ApiKey).where(of_account).values(_ERASED_KEY))
+    await session.execute(delete(BrowserSession).where(BrowserSession.user_id == user.id))
+    await session.execute(delete(User).where(User.id == user.id))
+    session.add(Erasure(account_id=account_id, lease_until=func.now() + LEASE))
+    return account_id
+
+
+_ERASED_KEY = {
+    "user_id": None,
+    "name": "",
+    "prefix": "",
+    # No key has this hash, since no key looks like an id.
+    "key_hash": func.sha256(func.convert_to(ApiKey.id, text("'UTF8'"))),
+    "revoked_at": func.coalesce(ApiKey.revoked_at, func.clock_timestamp()),
+}
