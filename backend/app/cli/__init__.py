@@ -1,4 +1,4 @@
-"""The command line: `nanobanana serve | migrate | check | settings | accounts | limits | models | usage | images`."""
+"""The command line: `nanobanana serve | migrate | check | settings`, and groups of commands about one thing each."""
 
 import click
 
@@ -6,6 +6,7 @@ from app.cli.accounts import accounts
 from app.cli.check import check
 from app.cli.database import migrate
 from app.cli.images import images
+from app.cli.ledger import ledger
 from app.cli.limits import limits
 from app.cli.models import models
 from app.cli.serve import serve
@@ -22,5 +23,5 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, check, settings, accounts, limits, models, usage, images):
+for command in (serve, migrate, check, settings, accounts, limits, models, usage, images, ledger):
     main.add_command(command)

@@ -7,7 +7,7 @@ import click
 
 from app.cli.database import run_on_database
 from app.cli.errors import errors_as_sentences
-from app.features.usage.service import Difference, find_days, find_differences
+from app.generations.reconcile import Difference, find_days, find_differences, find_kept_from
 
 
 @click.group()
@@ -27,6 +27,8 @@ def reconcile() -> None:
         for found in differences:
             click.echo(f"{found.date} {found.key_id} {found.model}: {_sentence(found)}")
         click.echo(f"{len(days)} days compared, {len(differences)} differences.")
+        if kept_from := run_on_database(find_kept_from):
+            click.echo(f"Days before {kept_from} are not compared: their generations may have been dropped.")
         sys.exit(1 if differences else 0)
 
 
