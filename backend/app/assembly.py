@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
@@ -32,6 +32,7 @@ from app.generations.drawn import DrawnImages
 from app.generations.ledger import Ledger
 from app.generations.ledger.writer import Connect, Writer
 from app.generations.lifetime import lifetime_of
+from app.generations.prune import Pruner
 from app.generations.sweep import Sweeper
 from app.ratelimit import Limiter
 from app.ratelimit.fallback import FallbackLimiter
@@ -89,13 +90,15 @@ async def open_services(
         stack.push_async_callback(engine.dispose)
         pools = stack.enter_context(_pools(settings))
         limiter = await stack.enter_async_context(_limiter(settings, externals.limit_clock, metrics))
-        writing_url = direct_url.get_secret_value() if direct_url else database_url
-        connect = externals.connect or partial(connect_for_writing, writing_url)
+        connect = externals.connect or partial(connect_for_writing, writing_url(settings))
         clock = DatabaseClock(externals.clock)
         ledger = await stack.enter_async_context(_ledger(settings, Writer(connect, clock)))
         generations = await stack.enter_async_context(
             _generations(settings, engine, ledger, pools, catalogue=catalogue, clock=clock, metrics=metrics)
         )
+        if settings.ledger_retention_days is not None:
+            pruner = Pruner(generations, writing_url(settings), settings.ledger_retention_days, metrics)
+            await stack.enter_async_context(_in_background(pruner.run()))
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
         yield Services(
@@ -127,6 +130,14 @@ def require_database_url(settings: Settings) -> str:
     if settings.database_url is None:
         raise ConfigurationError("DATABASE_URL is missing")
     return settings.database_url.get_secret_value()
+
+
+def writing_url(settings: Settings) -> str:
+    """The database without a pooler in transaction mode, for what needs a session of its own. Raises ConfigurationError
+    where there is none.
+    """
+    direct_url = settings.database_direct_url
+    return direct_url.get_secret_value() if direct_url else require_database_url(settings)
 
 
 class _Pools(NamedTuple):
@@ -195,12 +206,18 @@ async def _generations(
             clock=clock,
         )
         sweeper = Sweeper(generations, engine, settings.image_retention_days, metrics)
-        sweeping = asyncio.create_task(sweeper.run())
-        try:
+        async with _in_background(sweeper.run()):
             yield generations
-        finally:
-            sweeping.cancel()
-            await asyncio.wait({sweeping})
+
+
+@asynccontextmanager
+async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 @asynccontextmanager

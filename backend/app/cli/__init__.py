@@ -1,4 +1,4 @@
-"""The command line: `nanobanana serve | migrate | check | settings | accounts | ...`, a module for each command."""
+"""The command line: `nanobanana serve | migrate | check | settings`, and groups of commands about one thing each."""
 
 import click
 
@@ -9,6 +9,7 @@ from app.cli.database import migrate
 from app.cli.images import images
 from app.cli.invitations import invitations
 from app.cli.keys import keys
+from app.cli.ledger import ledger
 from app.cli.limits import limits
 from app.cli.models import models
 from app.cli.reload import reload
@@ -28,6 +29,6 @@ def main() -> None:
 
 for command in (
     *(serve, reload, migrate, check, settings),
-    *(accounts, keys, invitations, limits, models, usage, images, backup, restore),
+    *(accounts, keys, invitations, limits, models, usage, images, ledger, backup, restore),
 ):
     main.add_command(command)

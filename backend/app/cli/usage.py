@@ -15,7 +15,7 @@ from app.cli.database import run_on_database
 from app.cli.errors import errors_as_sentences
 from app.cli.output import Form, Row, as_json, print_rows
 from app.features.usage.report import COLUMNS, Group, ReportBy, Totals, find_currency, find_page
-from app.features.usage.service import Difference, find_days, find_differences
+from app.generations.reconcile import Difference, find_days, find_differences, find_kept_from
 
 _DAY, _MONTH = click.DateTime(["%Y-%m-%d"]), click.DateTime(["%Y-%m"])
 _WIDTHS = {"account_id": 24, "email": 30, "key_id": 24, "name": 20, "environment": 11, "model": 20, "day": 10}
@@ -62,6 +62,8 @@ def reconcile() -> None:
         for found in differences:
             click.echo(f"{found.date} {found.key_id} {found.model}: {_sentence(found)}")
         click.echo(f"{len(days)} days compared, {len(differences)} differences.")
+        if kept_from := run_on_database(find_kept_from):
+            click.echo(f"Days before {kept_from} are not compared: their generations may have been dropped.")
         sys.exit(1 if differences else 0)
 
 

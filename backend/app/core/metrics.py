@@ -46,6 +46,9 @@ class Metrics:
         self.sweeps_stopped = self._counter(
             "sweeps_stopped", "Sweeps that found implausibly many images to be too old, and deleted none."
         )
+        self.prunes_stopped = self._counter(
+            "prunes_stopped", "Times at which a month of generations was implausibly long due, and not dropped."
+        )
         self.overload_refusals = self._counter("overload_refusals", "Requests refused because too many were at work.")
         self.dropped_log_lines = self._counter("log_lines_dropped", "Log lines that nobody read in time.")
         self.connections_ended = self._counter(

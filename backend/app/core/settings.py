@@ -148,6 +148,15 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings, LogS
     record_deadline_seconds: float = Field(
         default=5, ge=1, le=60, description="How long a generation may take to be recorded; after that, 503."
     )
+    ledger_retention_days: int | None = Field(
+        default=None,
+        ge=35,
+        le=36_500,
+        description=(
+            "How many days recorded generations are kept at least: a month is dropped when all of it is older, "
+            "images included, and stays counted in usage. By default for ever."
+        ),
+    )
     metrics_token: SecretStr | None = Field(
         default=None,
         description="The bearer token that Prometheus sends to `/metrics`. Without it, `/metrics` is a 404.",

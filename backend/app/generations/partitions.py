@@ -5,8 +5,9 @@ is moved when the month's partition is made. Rows in the default partition mean 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -22,6 +23,8 @@ _PAUSE_SECONDS = 0.2
 _LOCK_NOT_AVAILABLE, _DEADLOCK_DETECTED = "55P03", "40P01"
 _QUERY_CANCELED = "57014"  # there are more rows to move than the statement has time for
 
+Changed = TypeVar("Changed")
+
 
 async def ensure_partitions(connection: AsyncConnection, now: datetime | None = None) -> Sequence[str]:
     """Makes the partitions of this month and of the next two where they are missing, and returns their names.
@@ -30,17 +33,27 @@ async def ensure_partitions(connection: AsyncConnection, now: datetime | None = 
     wait for a lock for 50 ms at most. After five tries the rest is left to the next call; each failed one is logged.
     `connection` is not in a transaction. `now` is the database's time unless it is given.
     """
+    made = await with_short_locks(connection, lambda: _make_missing(connection, now), event="partitions_not_made")
+    return made or ()
+
+
+async def with_short_locks(
+    connection: AsyncConnection, change: Callable[[], Awaitable[Changed]], *, event: str
+) -> Changed | None:
+    """What `change` returns, called in a transaction that commits then. `change` sets a `lock_timeout` that is short.
+    Where it does not get its locks it is called again; after five tries the result is None. Each failed one is logged.
+    """
     for _ in range(_TRIES):
         try:
             async with connection.begin():
-                return await _make_missing(connection, now)
+                return await change()
         except DBAPIError as error:
             sqlstate = getattr(error.orig, "sqlstate", None)
             if sqlstate not in {_LOCK_NOT_AVAILABLE, _DEADLOCK_DETECTED, _QUERY_CANCELED}:
                 raise
-            logger.warning("partitions_not_made", sqlstate=sqlstate)
+            logger.warning(event, sqlstate=sqlstate)
         await asyncio.sleep(_PAUSE_SECONDS)
-    return ()
+    return None
 
 
 async def count_default_rows(connection: AsyncConnection) -> int:

@@ -23,7 +23,8 @@ _SWEEP_SECONDS = 60
 _AT_A_TIME = 100
 _OVERDUE_MAX = 100
 _DAY = timedelta(days=1)
-_KEPT = Generation.provider != "stub", Generation.deleted_at.is_(None)
+KEPT = Generation.provider != "stub", Generation.deleted_at.is_(None)
+"""What a generation is of which the store may hold an image."""
 
 
 @dataclass
@@ -60,17 +61,17 @@ class Sweeper:
         """One turn. Ages go by the database's clock."""
         async with self.engine.connect() as connection:
             await ensure_partitions(connection)
-        await self._forget(Generation.status.in_(("lost", "failed", "cancelled")))
+        await delete_images(self.generations, Generation.status.in_(("lost", "failed", "cancelled")))
         if self.retention_days is not None and await self._is_plausible():
             await self.expire()
 
     async def expire(self) -> None:
         """Deletes all images that are older than `retention_days`, however many they are."""
-        await self._forget(*await self._older_than())
+        await delete_images(self.generations, *await self._older_than())
 
     async def count_old(self, *, longer_by: timedelta = timedelta(0), most: int | None = None) -> int:
         """How many images are older than `retention_days`, by a time; counts up to `most`."""
-        old = select(Generation.id).where(*_KEPT, *await self._older_than(longer_by)).limit(most).subquery()
+        old = select(Generation.id).where(*KEPT, *await self._older_than(longer_by)).limit(most).subquery()
         async with self.generations.sessions.begin() as session:
             return await session.scalar(select(func.count()).select_from(old)) or 0
 
@@ -93,26 +94,6 @@ class Sweeper:
         is_old = Generation.id < time_prefix("gen", oldest_kept), Generation.created_at < oldest_kept
         return Generation.status == "delivered", *is_old
 
-    async def _forget(self, *which: ColumnElement[bool]) -> None:
-        """Deletes images, then marks them as deleted: what fails or crashes between is deleted again."""
-        some = select(Generation.id, Generation.format).where(*_KEPT, *which).limit(_AT_A_TIME)
-        while True:
-            async with self.generations.sessions.begin() as session:
-                found = (await session.execute(some)).all()
-            for generation_id, image_format in found:
-                await delete_with_thumbnails(self.generations, generation_id, image_format)
-            await self._mark_deleted([generation_id for generation_id, _ in found])
-            if len(found) < _AT_A_TIME:
-                return
-
-    async def _mark_deleted(self, ids: list[str]) -> None:
-        """Waits for no other transaction: what one of them holds is marked by the next sweep."""
-        unlocked = select(Generation.id).where(Generation.id.in_(ids)).order_by(Generation.id)
-        free = unlocked.with_for_update(skip_locked=True, key_share=True)
-        async with self.generations.sessions.begin() as session:
-            marked = update(Generation).where(Generation.id.in_(free)).values(deleted_at=func.now())
-            await session.execute(marked)
-
 
 async def _every_minute(work: Callable[[], Awaitable[None]]) -> None:
     while True:
@@ -123,3 +104,26 @@ async def _every_minute(work: Callable[[], Awaitable[None]]) -> None:
                 raise
             logger.warning("sweep_failed", exc_info=True)
         await asyncio.sleep(_SWEEP_SECONDS)
+
+
+async def delete_images(generations: Generations, *which: ColumnElement[bool]) -> None:
+    """Deletes the images of these generations, and marks them as deleted, which erases their prompts: some at a time,
+    the image before the mark, so that what fails or crashes between is deleted again.
+    """
+    some = select(Generation.id, Generation.format).where(*KEPT, *which).limit(_AT_A_TIME)
+    while True:
+        async with generations.sessions.begin() as session:
+            found = (await session.execute(some)).all()
+        for generation_id, image_format in found:
+            await delete_with_thumbnails(generations, generation_id, image_format)
+        await _mark_deleted(generations, [generation_id for generation_id, _ in found])
+        if len(found) < _AT_A_TIME:
+            return
+
+
+async def _mark_deleted(generations: Generations, ids: list[str]) -> None:
+    """Waits for no other transaction: what one of them holds is marked by the next sweep."""
+    unlocked = select(Generation.id).where(Generation.id.in_(ids)).order_by(Generation.id)
+    free = unlocked.with_for_update(skip_locked=True, key_share=True)
+    async with generations.sessions.begin() as session:
+        await session.execute(update(Generation).where(Generation.id.in_(free)).values(deleted_at=func.now()))

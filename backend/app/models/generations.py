@@ -68,11 +68,12 @@ class Generation(Base):
     """The route of the catalogue by which it was drawn; null where there was no choice."""
     provider: Mapped[str] = mapped_column(Text)
     prompt: Mapped[str] = mapped_column(Text)
+    """Empty once `deleted_at` is set."""
     size: Mapped[str] = mapped_column(Text)
     quality: Mapped[str] = mapped_column(Text, server_default="auto")
     format: Mapped[ImageFormat] = mapped_column(Text, server_default="png")
     inputs: Mapped[list[Any] | None] = mapped_column(JSONB(none_as_null=True))
-    """The ids and hashes of the images that it was made from; null for none."""
+    """The ids and hashes of the images that it was made from; null for none, and once `deleted_at` is set."""
     art: Mapped[int] = mapped_column(server_default=text("1"))
     """The version of the stub's art: an image keeps its bytes when the stub learns to draw differently."""
     status: Mapped[GenerationStatus] = mapped_column(Text)
@@ -87,7 +88,7 @@ class Generation(Base):
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
     delivered_at: Mapped[datetime | None] = mapped_column(TIME)
     deleted_at: Mapped[datetime | None] = mapped_column(TIME)
-    """When its image was deleted. The row stays, and counts."""
+    """When its image was deleted. The row stays, and counts; a trigger erases its prompt and inputs."""
     error: Mapped[str | None] = mapped_column(Text)
     """The error code with which it failed."""
     list_price: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
@@ -104,6 +105,25 @@ class Generation(Base):
 
 # Rows whose month has no partition yet. It stays empty: the months are made ahead.
 after_create(Generation.__table__, "create table generations_default partition of generations default")
+
+# By the database, so that no statement that marks an image as deleted can leave its prompt behind: not those of the
+# version before, and not an operator's.
+after_create(
+    Base.metadata,
+    """
+create function erase_generation() returns trigger language plpgsql as $$
+begin
+  new.prompt := '';
+  new.inputs := null;
+  return new;
+end
+$$
+""",
+    """
+create trigger generations_erase before update of deleted_at on generations
+for each row when (new.deleted_at is not null) execute function erase_generation()
+""",
+)
 
 
 class Claim(Base):

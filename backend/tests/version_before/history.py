@@ -69,12 +69,19 @@ async def connected(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def stored(database_url: str) -> dict[str, list[str]]:
-    """All rows of the tables that the version before has, as sorted text: each with all its columns, by table."""
+    """All rows of the tables that the version before has, as sorted text: each with all its columns, by table. Of a
+    deleted image without the prompt, which the migration erases for good.
+    """
     async with connected(database_url) as database:
         return {
-            table: sorted(str(row) for (row,) in await database.fetch(_ROWS.format(table)))
+            table: sorted(_text(row) for (row,) in await database.fetch(_ROWS.format(table)))
             for table in ("users", "browser_sessions", "api_keys", "generations", "claims", "usage")
         }
+
+
+def _text(row: asyncpg.Record) -> str:
+    is_deleted = row.get("deleted_at") is not None
+    return str({name: value for name, value in row.items() if name != "prompt" or not is_deleted})
 
 
 _ROWS = "select r from {} r"

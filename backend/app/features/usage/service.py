@@ -1,19 +1,19 @@
-"""How many images each key delivered on each UTC day, and the comparison of these counters with the ledger."""
+"""How many images each key delivered on each UTC day."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, ColumnElement, Null, case, cast, func, null, select, text, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Null, case, cast, func, null, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.core.cursor import Cursor
 from app.core.errors import Invalid
-from app.core.security import KeyEnvironment, is_id, time_prefix
+from app.core.security import KeyEnvironment, is_id
 from app.features.keys.service import KeyNotFound
-from app.models import ApiKey, Generation, Usage
+from app.models import ApiKey, Usage
 
 DAYS_DEFAULT = 30
 _DAY = timedelta(days=1)
@@ -21,21 +21,6 @@ _DAY = timedelta(days=1)
 GroupBy = Literal["day", "key", "model"]
 
 _FIRST_DAY = date(1970, 1, 1)
-
-_DIFFERENCES = """
-with recorded as (
-  select key_id, model, count(*) as pictures, sum(list_price) as list_amount, coalesce(sum(cost), 0) as cost
-  from generations
-  where id >= :low and id < :high and status = 'delivered' and (delivered_at at time zone 'UTC')::date = :day
-  group by key_id, model
-), counted as (
-  select key_id, model, pictures, list_amount, cost from usage where day = :day
-)
-select key_id, model, coalesce(c.pictures, 0), coalesce(r.pictures, 0), coalesce(c.list_amount, 0),
-  coalesce(r.list_amount, 0)::bigint, coalesce(c.cost, 0), coalesce(r.cost, 0)::bigint
-from counted c full join recorded r using (key_id, model)
-where (c.pictures, c.list_amount, c.cost) is distinct from (r.pictures, r.list_amount, r.cost) order by key_id, model
-"""
 
 
 @dataclass(frozen=True)
@@ -71,23 +56,6 @@ class Share:
     key_id: str | None
     key_name: str | None
     environment: KeyEnvironment | None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A key, a model and a UTC day whose counters differ from the delivered generations in the ledger: their number,
-    and the sums of their list prices and costs in millionths.
-    """
-
-    date: date
-    key_id: str
-    model: str
-    counted: int
-    recorded: int
-    counted_list_amount: int
-    recorded_list_amount: int
-    counted_cost: int
-    recorded_cost: int
 
 
 async def find_usage(
@@ -168,28 +136,3 @@ async def _check_owner(session: AsyncSession, *, account_id: str, key_id: str) -
     own = select(ApiKey.id).where(ApiKey.id == key_id, ApiKey.account_id == account_id)
     if not is_id("key", key_id) or await session.scalar(own) is None:
         raise KeyNotFound
-
-
-async def find_days(session: AsyncSession) -> Sequence[date]:
-    """Every UTC day from the first to the last on which an image was counted or delivered."""
-    counted = (await session.execute(select(func.min(Usage.day), func.max(Usage.day)))).one()
-    ends = select(Generation.delivered_at).where(Generation.delivered_at.is_not(None)).limit(1)
-    oldest = await session.scalar(ends.order_by(Generation.id))
-    newest = await session.scalar(ends.order_by(Generation.id.desc()))
-    days = [day for day in (*counted, *(at.date() for at in (oldest, newest) if at is not None)) if day is not None]
-    if not days:
-        return []
-    return [min(days) + _DAY * n for n in range((max(days) - min(days)).days + 1)]
-
-
-async def find_differences(session: AsyncSession, *, day: date) -> Sequence[Difference]:
-    """The keys whose counter differs from the ledger on this day. One statement reads both in one snapshot, so that
-    generations that are recorded meanwhile make no difference.
-    """
-    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    near = {"low": time_prefix("gen", midnight - _DAY), "high": time_prefix("gen", midnight + 2 * _DAY)}
-    rows = (await session.execute(text(_DIFFERENCES), {"day": day, **near})).all()
-    if rows:
-        # An id may begin with the time of a machine whose clock was wrong: only what all of the ledger says is true.
-        rows = (await session.execute(text(_DIFFERENCES), {"day": day, "low": "", "high": "~"})).all()
-    return [Difference(day, *row) for row in rows]

@@ -47,6 +47,10 @@ async def _until_forgotten(database: asyncpg.Connection, generation_id: str) -> 
     raise AssertionError("it is still there")
 
 
+async def _prompts(database: asyncpg.Connection, *ids: str) -> list[str]:
+    return [await database.fetchval("select prompt from generations where id = $1", each) for each in ids]
+
+
 @pytest.mark.parametrize("status", ["processing", "failed", "lost"])
 async def test_a_picture_that_was_stored_and_never_recorded_is_deleted_when_its_lease_is_over(
     start: Start, settings: Settings, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, status: str
@@ -61,6 +65,7 @@ async def test_a_picture_that_was_stored_and_never_recorded_is_deleted_when_its_
         assert [len(_files(settings, each)) for each in (crashed, drawing, delivered)] == [0, 1, 1]
         left = await database.fetch("select status from generations where id = any($1)", [drawing, delivered])
         assert {row["status"] for row in left} == {"processing", "delivered"}
+        assert await _prompts(database, crashed, drawing) == ["", "A cute banana"]
 
 
 async def _aged(database: asyncpg.Connection, settings: Settings, generation_id: str, *, days: int) -> str:
@@ -84,6 +89,7 @@ async def test_pictures_are_kept_for_as_long_as_the_operator_says(
         assert [len(_files(settings, each)) for each in (old, young)] == [0, 1]
         shown = [await there.client.get(f"/v1/images/{each}.png") for each in (old, young)]
         assert [each.status_code for each in shown] == [404, 200]
+        assert await _prompts(database, old, young) == ["", "A cute banana"]
 
 
 @pytest.mark.parametrize("days", [40, -40], ids=["ahead", "behind"])
