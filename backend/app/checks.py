@@ -69,7 +69,7 @@ def check_store(settings: Settings) -> str:
         async with configured_store(settings) as store:
             await store.check()
             if isinstance(store, FilesystemStore):
-                return f"ok (disk, {store.free_bytes() / 1e9:.1f} GB free)"
+                return f"ok (disk, {await store.free_bytes() / 1e9:.1f} GB free)"
             return "ok (s3)"
 
     try:

@@ -19,13 +19,15 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from app.core.bounds import BODY_SECONDS_MAX
-from app.core.logs import configure_logging
+from app.core.logs import configure_logging, logger
 from app.core.memory import return_large_blocks_when_freed
-from app.core.metrics import shared_by_workers
+from app.core.metrics import Metrics
+from app.core.metrics.shared import WorkersMetrics, registry_of_all_workers, served_on, shared_by_workers
 from app.core.settings import ConfigurationError, Settings
 from app.main import create_app
 from app.web.protocol import HttpProtocol
@@ -44,6 +46,8 @@ _GRACE_SECONDS_MIN, _GRACE_MARGIN_SECONDS = 30, 5
 # Longer than the usual clients and proxies keep an idle connection (at most 60 seconds), so that they close it and not
 # the server: a request that is sent while the server closes its connection would fail.
 _KEEP_ALIVE_SECONDS = 75
+# A worker that says nothing for so long is replaced. On a busy machine one that still starts says nothing for a while.
+_WORKER_SECONDS = 20
 
 
 @contextmanager
@@ -119,27 +123,40 @@ def run(settings: Settings, listener: socket.socket, stop: Stop) -> None:
 
     Raises ConfigurationError where a worker cannot start.
     """
+    metrics = Metrics() if settings.workers == 1 else None
     config = http_config(
-        partial(_worker_app, settings),
+        partial(_worker_app, settings, metrics),
         factory=True,
         workers=settings.workers,
         loop="uvloop",
         timeout_graceful_shutdown=grace_seconds(settings),
+        timeout_worker_healthcheck=_WORKER_SECONDS,
     )
     configure_logging(settings.log_level)
     _allow_descriptors()
     # In one turn the event loop accepts one connection on each listening socket. During an overload its turns are long,
     # and a health check comes on a new connection, which waits behind all others.
     sockets = [listener, *(listener.dup() for _ in range(_ACCEPTED_PER_TURN - 1))]
-    if settings.workers > 1:
-        supervisor = _Supervisor(config, sockets, stop)  # handles signals from here on
-        with shared_by_workers():
+    if metrics is not None:
+        with _metrics_port(settings, metrics.families.registry):
+            _Server(config, stop).run(sockets=sockets)
+        return
+    supervisor = _Supervisor(config, sockets, stop)  # handles signals from here on
+    with shared_by_workers() as supervisor.metrics, _metrics_port(settings, registry_of_all_workers()):
+        if stop.number is None:
+            supervisor.run()
             if stop.number is None:
-                supervisor.run()
-                if stop.number is None:
-                    raise ConfigurationError("The workers cannot start; the log has the reason.")
+                raise ConfigurationError("The workers cannot start; the log has the reason.")
+
+
+@contextmanager
+def _metrics_port(settings: Settings, registry: CollectorRegistry) -> Iterator[None]:
+    """Inside the `with`, METRICS_PORT shows these metrics, if it is set."""
+    if settings.metrics_port is None:
+        yield
     else:
-        _Server(config, stop).run(sockets=sockets)
+        with served_on(settings.metrics_host, settings.metrics_port, registry):
+            yield
 
 
 def _allow_descriptors() -> None:
@@ -190,11 +207,21 @@ class _Server(uvicorn.Server):
 class _Supervisor(Multiprocess):
     """Ends with its workers, by SIGTERM, SIGHUP or Ctrl-C, and leaves the number of the signal in `stop`."""
 
+    metrics: WorkersMetrics
+
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], stop: Stop) -> None:
         self._stop = stop
         hangup = signal.getsignal(signal.SIGHUP)
         super().__init__(config, sockets)
         signal.signal(signal.SIGHUP, hangup)
+
+    def keep_subprocess_alive(self) -> None:
+        before = list(self.processes)
+        super().keep_subprocess_alive()
+        for old, new in zip(before, self.processes, strict=True):
+            if new is not old and old.pid is not None:
+                logger.error("worker_died", pid=old.pid, exit_code=old.exitcode)
+                self.metrics.worker_was_replaced(old.pid)
 
     def handle_int(self) -> None:
         self._stop.number = signal.SIGINT
@@ -226,14 +253,14 @@ curl -s {url}/v1/generate -H "Authorization: Bearer $KEY" {as_json} -d '{{"promp
 """
 
 
-def _worker_app(settings: Settings) -> FastAPI:
+def _worker_app(settings: Settings, metrics: Metrics | None) -> FastAPI:
     return_large_blocks_when_freed()
     parent = multiprocessing.parent_process()
     if parent is not None:
         configure_logging(settings.log_level)
         stop_when_terminal_closes()
         threading.Thread(target=_stop_after, args=(parent,), daemon=True).start()
-    app = create_app(settings)
+    app = create_app(settings, metrics=metrics)
     _freeze_start_objects()
     return app
 

@@ -60,9 +60,9 @@ class FilesystemStore:
                     raise StoreUnavailable("The disk of the folder for images is full") from None
                 raise
 
-    def free_bytes(self) -> int:
+    async def free_bytes(self) -> int:
         """What may still be written to the file system."""
-        return self._disk.free_bytes()
+        return await self._reading.go_on(self._disk.free_bytes)
 
     async def put(self, name: str, content: bytes) -> None:
         await _run(self._writing, "put", partial(self._disk.put, checked(name), content))

@@ -89,6 +89,9 @@ class S3Store:
         """Gives the library's threads time to drop their Python objects: at interpreter exit, that aborts it."""
         await asyncio.sleep(_RELEASE_SECONDS)
 
+    async def free_bytes(self) -> None:
+        """Not known of a bucket."""
+
     async def check(self, *, size: int = PROBE_BYTES) -> None:
         """Writes, reads and deletes an object of so many bytes.
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.core.bounds import BODY_BYTES_MAX
 from app.core.errors import InvalidRequest, NotFound, ResponseTimeout, TooLarge, UnsupportedMedia
 from app.core.logs import current_request_id, log_request
+from app.core.metrics.requests import OTHER_METHOD, WITHOUT_ROUTE
 from app.core.security import new_id
 from app.web.body import body_bytes_max
 from app.web.error_responses import METHODS_OF_FILES, error_response
@@ -35,6 +36,7 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, *, guard: OverloadGuard) -> None:
         self._app = app
         self._guard = guard
+        self._metrics = guard.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,10 +75,12 @@ class RequestMiddleware:
                 self._guard.free_slots += 1
             status = ResponseTimeout.status if state.get("has_timed_out") else status
             seconds = time.perf_counter() - started
+            method, route = known_method(scope["method"]), _route(scope)
+            self._metrics.count(route, method, status, seconds)
             log_request(
                 request_id,
-                method=_method(scope),
-                route=_route(scope),
+                method=method,
+                route=route,
                 status=status,
                 seconds=seconds,
                 model=state.get("model"),
@@ -137,8 +141,9 @@ def _has_route(scope: Scope) -> bool:
 
 def _route(scope: Scope) -> str:
     route = scope.get("route")
-    return str(getattr(route, "path_format", None) or getattr(route, "path", "unmatched"))
+    return str(getattr(route, "path_format", None) or getattr(route, "path", WITHOUT_ROUTE))
 
 
-def _method(scope: Scope) -> str:
-    return scope["method"] if scope["method"] in _METHODS else "other"
+def known_method(method: str) -> str:
+    """The method; OTHER_METHOD for one that no route has."""
+    return method if method in _METHODS else OTHER_METHOD

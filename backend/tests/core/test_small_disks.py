@@ -88,7 +88,7 @@ async def _write_images(disk: Path) -> None:
                 break
             await asyncio.sleep(0.01)
         await store.put(name, image)
-        assert folder.free_bytes() < 2 * 1024 * 1024
+        assert await folder.free_bytes() < 2 * 1024 * 1024
         await store.close()
         await folder.close()
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,9 +94,9 @@ def proxy(name: str, *, server: int, folder: Path) -> Iterator[int]:
         process.wait()
 
 
-def install() -> None:
-    """Debian's packages of those that are missing. Raises SystemExit with a sentence where it cannot."""
-    missing = [package for name, package in _PACKAGES.items() if not program(name)]
+def install(packages: Mapping[str, str] = _PACKAGES) -> None:
+    """Debian's packages of the programs that are missing. Raises SystemExit with a sentence where it cannot."""
+    missing = [package for name, package in packages.items() if not program(name)]
     if not missing:
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
@@ -105,7 +105,7 @@ def install() -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     for command in (["apt-get", "update", "-q"], [*_INSTALL, *missing]):
         subprocess.run(command, env=environment, check=False)
-    if not all(program(name) for name in _PACKAGES):
+    if not all(program(name) for name in packages):
         raise SystemExit(f"apt-get could not install {', '.join(missing)}.")
 
 
