@@ -9,7 +9,7 @@ FAST := tests/catalogue/test_file.py tests/core/test_logs.py tests/core/test_poo
   tests/generations tests/providers tests/ratelimit/test_limit.py tests/ratelimit/test_memory.py tests/ratelimit/test_slots.py tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-console bench-migration rolling fuzz chaos settings-docs lock clean ha
+.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-console bench-migration rolling fuzz chaos settings-docs lock clean ha test-ops
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,12 +26,14 @@ test: suite ## run the whole suite on a real PostgreSQL and Redis, with coverage
 	  echo "There is no Chromium or Chrome here: the tests in a browser were left out. make test-browser installs one."; fi
 	@cd backend && if ../$(BIN)/python -m tests.proxies.programs; then ../$(BIN)/pytest -q tests/proxies; else \
 	  echo "There is no nginx, Caddy or HAProxy here: the tests behind proxies were left out. make test-proxies installs them."; fi
+	@cd backend && if ../$(BIN)/python -m tests.ops.prometheus; then ../$(BIN)/pytest -q tests/ops; else \
+	  echo "There is no Prometheus here: the tests of the dashboard and the alerts were left out. make test-ops installs it."; fi
 
 test-fast: .venv/dev.installed ## run the tests that need neither PostgreSQL nor Redis nor another process, in seconds
 	cd backend && ../$(BIN)/pytest -q --fast $(FAST)
 
 suite: .venv/dev.installed
-	cd backend && rm -rf .coverage && ../$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -q -n 3 --dist worksteal --ignore=tests/chaos --ignore=tests/browser --ignore=tests/proxies --ignore=tests/clients --ignore=tests/ha
+	cd backend && rm -rf .coverage && ../$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -q -n 3 --dist worksteal --ignore=tests/chaos --ignore=tests/browser --ignore=tests/proxies --ignore=tests/clients --ignore=tests/ha --ignore=tests/ops
 	cd backend && ../$(BIN)/python -m slipcover --fail-under 95 --merge .coverage
 	cd backend && ../$(BIN)/pytest -q tests/chaos
 
@@ -43,6 +45,9 @@ proxies: .venv/dev.installed ## install nginx, Caddy, HAProxy and PgBouncer for 
 
 test-proxies: proxies ## run real proxies in front of the server and of its database
 	cd backend && ../$(BIN)/pytest -q tests/proxies
+
+test-ops: .venv/dev.installed ## let a real Prometheus, which is installed where that is possible, read the dashboard and the alerts
+	cd backend && ../$(BIN)/python -m tests.ops.prometheus install && ../$(BIN)/pytest -q tests/ops
 
 test-clients: .venv/dev.installed ## let unmodified clients for Python and Node call the server; they are installed into .clients
 	cd backend && ../$(BIN)/python -m tests.clients.environments && ../$(BIN)/pytest -q tests/clients

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.pool import QueuePool
 
 from app.catalogue.configured import catalogue_of
 from app.catalogue.model import Catalogue
@@ -42,6 +43,7 @@ from app.ratelimit.redis import RedisLimiter, open_redis
 from app.ratelimit.reservations import Reservations
 from app.services import Services
 from app.storage.configured import monitored_store
+from app.storage.health import MonitoredStore
 
 _DECODING_NICENESS = 5
 """The niceness of threads that decode what was paid: behind the event loop, before hashes and drawings."""
@@ -84,21 +86,27 @@ async def open_services(
     database_url, metrics = require_database_url(settings), metrics or Metrics()
     catalogue = externals.catalogue or catalogue_of(settings)
     async with AsyncExitStack() as stack:
-        stack.enter_context(dropped_lines_counted(metrics.dropped_log_lines.inc))
+        stack.enter_context(dropped_lines_counted(metrics.process.dropped_log_lines.add_from_any_thread))
         direct_url = settings.database_direct_url
-        engine = create_engine(database_url, pool_size=settings.database_pool_size, is_shared=direct_url is not None)
+        engine = create_engine(
+            database_url,
+            pool_size=settings.database_pool_size,
+            is_shared=direct_url is not None,
+            on_error=metrics.database.count_error,
+        )
         stack.push_async_callback(engine.dispose)
         pools = stack.enter_context(_pools(settings))
         limiter = await stack.enter_async_context(_limiter(settings, externals.limit_clock, metrics))
         connect = externals.connect or partial(connect_for_writing, writing_url(settings))
         clock = DatabaseClock(externals.clock)
-        ledger = await stack.enter_async_context(_ledger(settings, Writer(connect, clock)))
+        ledger = await stack.enter_async_context(_ledger(settings, Writer(connect, clock, metrics), metrics))
         generations = await stack.enter_async_context(
             _generations(settings, engine, ledger, pools, catalogue=catalogue, clock=clock, metrics=metrics)
         )
         if settings.ledger_retention_days is not None:
             pruner = Pruner(generations, writing_url(settings), settings.ledger_retention_days, metrics)
             await stack.enter_async_context(_in_background(pruner.run()))
+        await stack.enter_async_context(_shown(metrics, engine, pools, generations.store))
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
         yield Services(
@@ -165,8 +173,13 @@ def _pools(settings: Settings) -> Iterator[_Pools]:
 
 
 @asynccontextmanager
-async def _ledger(settings: Settings, writer: Writer) -> AsyncIterator[Ledger]:
-    ledger = Ledger(writer, queue_max=settings.record_queue_max, deadline_seconds=settings.record_deadline_seconds)
+async def _ledger(settings: Settings, writer: Writer, metrics: Metrics) -> AsyncIterator[Ledger]:
+    ledger = Ledger(
+        writer,
+        queue_max=settings.record_queue_max,
+        deadline_seconds=settings.record_deadline_seconds,
+        metrics=metrics,
+    )
     ledger.open()
     try:
         yield ledger
@@ -218,6 +231,27 @@ async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+@asynccontextmanager
+async def _shown(metrics: Metrics, engine: AsyncEngine, pools: _Pools, store: MonitoredStore) -> AsyncIterator[None]:
+    """Keeps the metrics fresh, with what is in use of the pools and free in the store."""
+    pool = engine.pool
+    if isinstance(pool, QueuePool):
+        metrics.database.connections.watch(pool.checkedout)
+        metrics.database.connections_max.watch(pool.size)
+    for name, threads in pools._asdict().items():
+        metrics.pools.jobs.watch(partial(getattr, threads, "jobs"), name)
+        metrics.pools.jobs_waiting.watch(partial(getattr, threads, "jobs_waiting"), name)
+    metrics.pools.store_failing.watch(lambda: store.is_failing)
+    watching = store.watch_free_bytes(lambda free: metrics.pools.store_free_bytes.set(free, "disk"))
+    tasks = {asyncio.create_task(metrics.keep_fresh()), asyncio.create_task(watching)}
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 @asynccontextmanager

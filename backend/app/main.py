@@ -64,13 +64,13 @@ def _web_settings(settings: Settings, externals: Externals) -> WebSettings:
     )
 
 
-def create_app(settings: Settings, externals: Externals | None = None) -> FastAPI:
+def create_app(settings: Settings, externals: Externals | None = None, *, metrics: Metrics | None = None) -> FastAPI:
     """The application on these settings. Its lifespan opens the services, and closes them at the end.
 
     Raises ConfigurationError without `database_url` or a secret.
     """
     require_database_url(settings)
-    externals, metrics = externals or Externals(), Metrics()
+    externals, metrics = externals or Externals(), metrics or Metrics()
     guard = OverloadGuard(settings.requests_max, metrics, proxies=settings.trusted_proxies)
     web = _web_settings(settings, externals)
     connections = Connections(

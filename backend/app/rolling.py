@@ -157,6 +157,9 @@ class RollingSupervisor(Multiprocess):
         else:
             self.should_exit.set()
 
+    def worker_has_left(self, pid: int) -> None:
+        """Called when a worker that a reload has replaced is gone."""
+
     def terminate_all(self) -> None:
         self._reloads.close()
         for seconds in _until_all_are_accepted(self.sockets[0]):
@@ -177,12 +180,15 @@ class RollingSupervisor(Multiprocess):
                 done = f"{place} of {len(self.processes)} workers run the new settings, the others the old ones"
                 raise ConfigurationError(f"{error} {done}.") from None
             self.config = config  # of workers that take the place of one that dies
-            self._replaced, self.processes[place] = self.processes[place], started
-            _send(self._replaced, DRAIN)
-            self._replaced.terminate()
-            while self._replaced.process.is_alive():
+            self._replaced = replaced = self.processes[place]
+            self.processes[place] = started
+            _send(replaced, DRAIN)
+            replaced.terminate()
+            while replaced.process.is_alive():
                 yield
             self._replaced = None
+            if replaced.pid is not None:
+                self.worker_has_left(replaced.pid)
 
 
 def _started(config: uvicorn.Config, sockets: Sequence[socket.socket]) -> Generator[None, None, Process]:

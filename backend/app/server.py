@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from app.assembly import Externals
@@ -27,7 +28,8 @@ from app.core.draining import Draining
 from app.core.log_handler import STANDARD_ERROR, STANDARD_OUTPUT
 from app.core.logs import configure_logging, logger, write_pending_lines
 from app.core.memory import return_large_blocks_when_freed
-from app.core.metrics import shared_by_workers
+from app.core.metrics import Metrics
+from app.core.metrics.shared import registry_of_all_workers, served_on, shared_by_workers
 from app.core.running_servers import ServerRecord
 from app.core.settings import ConfigurationError, Settings
 from app.main import VERSION, create_app
@@ -50,6 +52,8 @@ _GRACE_SECONDS_MIN, _GRACE_MARGIN_SECONDS = 30, 5
 # Longer than the usual clients and proxies keep an idle connection (at most 60 seconds), so that they close it and not
 # the server: a request that is sent while the server closes its connection would fail.
 _KEEP_ALIVE_SECONDS = 75
+# A worker that says nothing for so long is replaced. On a busy machine one that still starts says nothing for a while.
+_WORKER_SECONDS = 20
 
 
 @contextmanager
@@ -147,41 +151,55 @@ def run(settings: Settings, listener: socket.socket, stop: Stop, *, reread: Rere
 
 
 def _serve(settings: Settings, sockets: Sequence[socket.socket], stop: Stop, reloads: Reloads) -> None:
-    draining = Draining()
-    config = _config(settings, draining)
-    named = {"reloads": reloads, "drain_seconds": settings.drain_seconds}
-    if settings.workers > 1:
-        supervisor = Supervisor(config, sockets, stop, **named)  # handles signals from here on
-        with shared_by_workers():
-            _run_workers(supervisor, stop)
-        return
-    server = Server(config, sockets, stop, draining=draining, **named)
-    server.serve_until_stopped()
-    if server.successor is not None:
-        config = server.config_of_successor
-        _run_workers(Supervisor(config, sockets, stop, first=server.successor, **named), stop)
+    draining, metrics = Draining(), Metrics() if settings.workers == 1 else None
+    config = _config(settings, draining, metrics)
+    named: dict[str, Any] = {"reloads": reloads, "drain_seconds": settings.drain_seconds}
+    with shared_by_workers() as of_workers:
+        if metrics is None:
+            _run_workers(settings, Supervisor(config, sockets, stop, metrics=of_workers, **named), stop)
+            return
+        server = Server(config, sockets, stop, draining=draining, **named)
+        with _metrics_port(settings, metrics.families.registry):
+            server.serve_until_stopped()
+        if server.successor is not None:
+            config, named["first"] = server.config_of_successor, server.successor
+            _run_workers(settings, Supervisor(config, sockets, stop, metrics=of_workers, **named), stop)
 
 
-def _run_workers(supervisor: Supervisor, stop: Stop) -> None:
-    if stop.number is None:
-        supervisor.run()
+def _run_workers(settings: Settings, supervisor: Supervisor, stop: Stop) -> None:
+    """`supervisor` handles signals from its construction on."""
+    with _metrics_port(settings, registry_of_all_workers()):
         if stop.number is None:
-            raise ConfigurationError("The workers cannot start; the log has the reason.")
+            supervisor.run()
+            if stop.number is None:
+                raise ConfigurationError("The workers cannot start; the log has the reason.")
 
 
-def _config(settings: Settings, draining: Draining) -> uvicorn.Config:
-    """The configuration of a process that serves with these settings. The models are read here: a worker that takes
-    the place of one that died has those of the others, whatever the file holds by then.
+@contextmanager
+def _metrics_port(settings: Settings, registry: CollectorRegistry) -> Iterator[None]:
+    """Inside the `with`, METRICS_PORT shows these metrics, if it is set."""
+    if settings.metrics_port is None:
+        yield
+    else:
+        with served_on(settings.metrics_host, settings.metrics_port, registry):
+            yield
+
+
+def _config(settings: Settings, draining: Draining, metrics: Metrics | None = None) -> uvicorn.Config:
+    """The configuration of a process that serves with these settings; of this process with these metrics. The models
+    are read here: a worker that takes the place of one that died has those of the others, whatever the file holds by
+    then.
 
     Raises ConfigurationError.
     """
     externals = Externals(catalogue=catalogue_of(settings), draining=draining)
     return http_config(
-        partial(_worker_app, settings, externals),
+        partial(_worker_app, settings, externals, metrics),
         factory=True,
         workers=settings.workers,
         loop="uvloop",
         timeout_graceful_shutdown=grace_seconds(settings),
+        timeout_worker_healthcheck=_WORKER_SECONDS,
     )
 
 
@@ -264,7 +282,7 @@ curl -s {url}/v1/generate -H "Authorization: Bearer $KEY" {as_json} -d '{{"promp
   The "url" of the last answer is the picture."""
 
 
-def _worker_app(settings: Settings, externals: Externals) -> FastAPI:
+def _worker_app(settings: Settings, externals: Externals, metrics: Metrics | None) -> FastAPI:
     return_large_blocks_when_freed()
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -272,7 +290,7 @@ def _worker_app(settings: Settings, externals: Externals) -> FastAPI:
         stop_when_terminal_closes()
         obey_supervisor(externals.draining)
         threading.Thread(target=_stop_after, args=(parent,), daemon=True).start()
-    app = create_app(settings, externals)
+    app = create_app(settings, externals, metrics=metrics)
     _freeze_start_objects()
     return app
 

@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from app.core.logs import logger
+from app.core.metrics.shared import WorkersMetrics
 from app.rolling import RollingServer, RollingSupervisor
 
 
@@ -39,12 +40,21 @@ class Server(RollingServer):
 
 
 class Supervisor(RollingSupervisor):
-    """Ends with its workers, by SIGTERM, SIGHUP or Ctrl-C, and leaves the number of the signal in `stop`. Logs workers
-    that died.
+    """Ends with its workers, by SIGTERM, SIGHUP or Ctrl-C, and leaves the number of the signal in `stop`. Logs and
+    counts workers that died.
     """
 
-    def __init__(self, config: uvicorn.Config, sockets: Sequence[socket.socket], stop: Stop, **named: Any) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        sockets: Sequence[socket.socket],
+        stop: Stop,
+        *,
+        metrics: WorkersMetrics,
+        **named: Any,
+    ) -> None:
         self._stop = stop
+        self._metrics = metrics
         hangup = signal.getsignal(signal.SIGHUP)
         super().__init__(config, sockets, **named)
         signal.signal(signal.SIGHUP, hangup)
@@ -63,6 +73,11 @@ class Supervisor(RollingSupervisor):
         for process, now in zip(before, self.processes, strict=True):
             if process is not now or process.exitcode is not None:
                 _log_death(process.pid, process.exitcode or 0, restarted=process is not now)
+            if process is not now and process.pid is not None:
+                self._metrics.worker_was_replaced(process.pid)
+
+    def worker_has_left(self, pid: int) -> None:
+        self._metrics.forget_worker(pid)
 
     def _stop_by(self, number: int) -> None:
         self._stop.number = number

@@ -13,7 +13,7 @@ import pytest
 from app.cli import main
 from click.testing import CliRunner
 from tests.features.scraped import METRICS_TOKEN, read
-from tests.harness import Account, Key
+from tests.harness import Account, Key, looks
 from tests.test_cli import WAIT_SECONDS, environment, nanobanana, serving
 
 UNREACHABLE = "redis://ada:hunter2@127.0.0.1:1/0?password=hunter3"
@@ -75,11 +75,11 @@ async def test_metrics_are_the_sums_of_all_workers_whichever_answers(
             with _frozen(worker):
                 counted.update(_generate(client, UNKNOWN) for _ in range(5))
         assert counted == {401: 1, 429: 9}
+        _until_refused(client, 9)
         for worker in workers:
             with _frozen(worker):
                 text = _get(client, "/metrics", METRICS_TOKEN).text
-            refused = read(text)["nanobanana_limit_refusals"]
-            assert refused == {(("limit", "unknown-key-ip"), ("mode", "enforce")): 9}
+            assert _refused(text) == 9
             assert not [word for word in _private(account, key) if word in text]
     assert _counters(tmp_path) == []
 
@@ -101,6 +101,19 @@ def _generate(client: httpx2.Client, raw: str) -> int:
     """The status, over a connection of its own, which any worker may accept."""
     headers = {"Authorization": f"Bearer {raw}", "Connection": "close"}
     return client.post("/v1/generate", json={"prompt": PROMPT}, headers=headers).status_code
+
+
+def _refused(text: str) -> int:
+    return int(read(text)["nanobanana_limit_refusals"].get((("limit", "unknown-key-ip"), ("mode", "enforce")), 0))
+
+
+def _until_refused(client: httpx2.Client, count: int) -> None:
+    """Returns once both workers have shown what they counted, which they do once a second."""
+    for _ in looks():
+        if _refused(_get(client, "/metrics", METRICS_TOKEN).text) == count:
+            return
+        time.sleep(0.1)
+    raise AssertionError("it is not counted")
 
 
 def _until_they_count(parent: int, folder: Path) -> list[int]:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from app.catalogue.breaker import Breaker
 from app.catalogue.model import Catalogue, Model, ModelNotFound, Route
@@ -15,7 +15,7 @@ from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
 from app.core.security import KeyEnvironment
 from app.core.settings import ConfigurationError, Settings
-from app.providers import Background, Provider, Size
+from app.providers import Background, Provider, RouteFailure, Size
 from app.providers.gemini import GeminiProvider
 from app.providers.openai import OpenAIProvider
 from app.providers.stub import StubProvider
@@ -137,6 +137,8 @@ async def open_catalogue(
             except ValueError as error:
                 named = "IMAGE_PROVIDER" if settings.models_file is None else f"route {route.name} of {model.name}"
                 raise ConfigurationError(f"The key or a header of {named} cannot be used: {error}.") from None
+            metrics.images.calls.watch(lambda: upstream.calls, route.name)
+            metrics.images.calls_waiting.watch(lambda: upstream.calls_waiting, route.name)
             return _open_route(route, provider, metrics)
 
         routes = {
@@ -151,7 +153,9 @@ async def open_catalogue(
 
 
 def _open_route(route: Route, provider: Provider, metrics: Metrics) -> OpenRoute:
-    return OpenRoute(route, provider, Breaker(route.name, on_change=metrics.set_route_state), metrics)
+    if not provider.is_deterministic:
+        metrics.images.begin(route.name, ("drawn", *get_args(RouteFailure)))
+    return OpenRoute(route, provider, Breaker(route.name, on_change=metrics.images.set_route_state), metrics)
 
 
 def _bounds_of(route: Route, settings: Settings) -> Bounds:

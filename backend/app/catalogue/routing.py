@@ -57,9 +57,18 @@ class OpenRoute:
     def name(self) -> str:
         return self.route.name
 
+    async def draw(self, request: DrawRequest, *, deadline: float) -> Image:
+        """What the provider draws. How long that took is counted, whatever became of it."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            return await self.provider.draw(request, deadline=deadline)
+        finally:
+            self.metrics.images.seconds.observe(loop.time() - started, self.name)
+
     def count(self, failure: RouteFailure | None, *, is_probe: bool) -> None:
         """Has the breaker and the metrics know how a request ended here: with an image, or with this failure."""
-        self.metrics.provider_tries.labels(self.name, failure or "drawn").inc()
+        self.metrics.images.tries.add(self.name, failure or "drawn")
         if failure is None:
             self.breaker.succeeded()
             self.usability.succeeded(self.name)
@@ -192,7 +201,7 @@ class RoutedRequest:
     async def _try(self, route: OpenRoute, request: DrawRequest, tries: ImageTries, *, is_probe: bool) -> Image:
         tally = request.tally
         try:
-            image = await route.provider.draw(request, deadline=self._deadline_on(route))
+            image = await route.draw(request, deadline=self._deadline_on(route))
         except ProviderError as error:
             tries.add(route, self.plan, tally, error.provider_request_id)
             self._unreadable += tally.paid_calls if error.failure == "unreadable" else 0

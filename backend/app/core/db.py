@@ -1,6 +1,7 @@
 """The connections to PostgreSQL: the pool, the ledger's own, and what a database error means to a caller."""
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -30,12 +31,19 @@ _PING, _PONG = "select 1 where not pg_is_in_recovery()", "SELECT 1"  # the comma
 _URL = "postgresql+asyncpg://"  # the dialect; `connect` knows where the server is
 
 
-def create_engine(url: str, *, pool_size: int, is_shared: bool = False, use_seconds_max: float = 10) -> AsyncEngine:
+def create_engine(
+    url: str,
+    *,
+    pool_size: int,
+    is_shared: bool = False,
+    use_seconds_max: float = 10,
+    on_error: Callable[[BaseException], None] = lambda _error: None,
+) -> AsyncEngine:
     """An engine with a deadline on every wait, whose errors hold no statement parameters. It connects at first use.
 
     A connection is asked for a sign of life before it is used again, and dropped after `use_seconds_max` in one use.
     Where one gives none, or leads to a standby now, all that were made before it are made anew. `is_shared` is for a
-    pooler in transaction mode.
+    pooler in transaction mode. `on_error` is called with each error of a statement.
     """
     parameters = parse_database_url(url)
     session = Session(settings=_SERVER_SETTINGS, is_shared=is_shared)
@@ -51,6 +59,7 @@ def create_engine(url: str, *, pool_size: int, is_shared: bool = False, use_seco
     event.listen(engine.sync_engine, "connect", _mark_as_new)
     event.listen(engine.sync_engine, "checkout", partial(_begin_use, use_seconds_max))
     event.listen(engine.sync_engine, "checkin", _end_use)
+    event.listen(engine.sync_engine, "handle_error", lambda context: on_error(context.original_exception))
     if is_shared:
         event.listen(engine.sync_engine, "begin", _set_for_transaction)
     return engine

@@ -22,6 +22,10 @@ class FairQueue:
         self._waiting: dict[str, deque[asyncio.Future[bool]]] = {}
         """The calls that wait, by group; the group whose turn is next comes first. True gives a slot, False refuses."""
 
+    @property
+    def waiting(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
     @asynccontextmanager
     async def turn(self, group: str = "") -> AsyncIterator[None]:
         """Runs the block in the group's turn. Raises Unavailable where the call is refused."""
@@ -50,7 +54,7 @@ class FairQueue:
             raise
 
     def _has_place_for(self, group: str) -> bool:
-        if sum(map(len, self._waiting.values())) < self._waiting_max:
+        if self.waiting < self._waiting_max:
             return True
         most = max(self._waiting.values(), key=len)
         if len(self._waiting.get(group, ())) + 1 >= len(most):
@@ -88,6 +92,10 @@ class FairPool(BoundedPool):
         # Each thread may be busy with a call that was cancelled while the next call has its turn already.
         super().__init__(threads=threads, queue_max=threads, name=name, niceness=niceness)
         self._turns = FairQueue(slots=threads, waiting_max=queue_max)
+
+    @property
+    def jobs_waiting(self) -> int:
+        return super().jobs_waiting + self._turns.waiting
 
     async def run(self, function: Callable[[], Result], *, group: str = "") -> Result:
         """The same, in the turn of the group."""

@@ -28,7 +28,8 @@ class BoundedPool:
 
     def __init__(self, *, threads: int, queue_max: int, name: str, niceness: int = LOWEST_PRIORITY) -> None:
         """`niceness` is that of the threads, on Linux: 0 for the event loop's own priority, more to give way to it."""
-        self._free_slots = threads + queue_max
+        self._free_slots = self._slots = threads + queue_max
+        self._threads = threads
         self._executor = ThreadPoolExecutor(
             threads, thread_name_prefix=name, initializer=_give_way, initargs=(niceness,)
         )
@@ -53,6 +54,16 @@ class BoundedPool:
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
         return await asyncio.wrap_future(future)
+
+    @property
+    def jobs(self) -> int:
+        """Calls of `run` that the threads are busy with."""
+        return min(self._slots - self._free_slots, self._threads)
+
+    @property
+    def jobs_waiting(self) -> int:
+        """Calls of `run` that wait for a thread."""
+        return self._slots - self._free_slots - self.jobs
 
     async def go_on(self, function: Callable[[], Result]) -> Result:
         """The same for a further step of work that was admitted: it is not refused, and takes no place."""

@@ -161,6 +161,20 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings, LogS
         default=None,
         description="The bearer token that Prometheus sends to `/metrics`. Without it, `/metrics` is a 404.",
     )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description=(
+            "A TCP port that shows the metrics of all workers without a token, on `METRICS_HOST`. By default there is "
+            "none."
+        ),
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="The address of `METRICS_PORT`: one that only Prometheus reaches.",
+    )
 
     @model_validator(mode="before")
     @classmethod

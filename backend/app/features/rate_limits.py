@@ -30,7 +30,7 @@ def raise_if_refused(request: Request, result: TakeResult, *, mode: LimitMode = 
     if result.no_free_slot:
         names.append("concurrency")
     for name in names:
-        services_of(request).metrics.limit_refusals.labels(name, mode).inc()
+        services_of(request).metrics.limits.refusals.add(name, mode)
     if mode == "observe":
         return
     request_state(request.scope)["limit"] = ",".join(names)

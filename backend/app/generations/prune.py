@@ -136,7 +136,7 @@ class Pruner:
         """Counts each turn in which the month may not be dropped, and logs the first."""
         if is_confirmed or month.is_closed or not month.is_overdue:
             return
-        self.metrics.prunes_stopped.inc()
+        self.metrics.pools.prunes_stopped.add()
         if self._stopped_at != month.table:
             self._stopped_at = month.table
             logger.error("prune_stopped", table=month.table, retention_days=self.retention_days)

@@ -49,7 +49,7 @@ async def draw_and_record(
             contents = [await draw_by_stub(generations, request, record.format, deadline=deadline)] * spec.count
     recorded = await generations.ledger.record(record)
     if not recorded.is_replay:
-        generations.metrics.count_images(record.model, "", "delivered", spec.count)
+        generations.metrics.images.ended.add(record.model, "", "delivered", number=spec.count)
     return Made(recorded, contents)
 
 

@@ -43,7 +43,7 @@ async def fail(generations: Generations, record: PendingRecord, ends: Mapping[st
 async def _settle(generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd]) -> None:
     await generations.ledger.settle(PendingSettlement(record, ends))
     for end in ends.values():
-        generations.metrics.count_images(record.model, end.route or "", end.error or "delivered")
+        generations.metrics.images.ended.add(record.model, end.route or "", end.error or "delivered")
 
 
 async def _forget_images(generations: Generations, record: PendingRecord) -> None:

@@ -80,7 +80,7 @@ class Sweeper:
         overdue = await self.count_old(longer_by=_DAY, most=_OVERDUE_MAX + 1)
         was_stopped, self._is_stopped = self._is_stopped, overdue > _OVERDUE_MAX
         if self._is_stopped:
-            self.metrics.sweeps_stopped.inc()
+            self.metrics.pools.sweeps_stopped.add()
             if not was_stopped:
                 logger.error("sweep_stopped", overdue_more_than=_OVERDUE_MAX, retention_days=self.retention_days)
         return not self._is_stopped

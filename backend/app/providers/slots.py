@@ -24,6 +24,14 @@ class AccountSlots:
         self._lines: OrderedDict[str, dict[asyncio.Future[bool], None]] = OrderedDict()
         """The images in line, by account; the account whose turn is next comes first."""
 
+    @property
+    def held(self) -> int:
+        return self._slots_max - self._free
+
+    @property
+    def waiting(self) -> int:
+        return sum(map(len, self._lines.values()))
+
     @asynccontextmanager
     async def hold(self, budget: CallBudget, *, waits: bool = True) -> AsyncIterator[None]:
         """Holds a slot for one image of a request, once it is its turn; one that does not wait is refused instead.

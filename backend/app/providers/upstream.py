@@ -84,6 +84,16 @@ class Upstream:
         self._proxied = None if proxy is None else _Connections(shared.ssl_context, proxy.get_secret_value())
 
     @property
+    def calls(self) -> int:
+        """How many images are being drawn."""
+        return self._slots.held
+
+    @property
+    def calls_waiting(self) -> int:
+        """How many images wait until fewer are drawn."""
+        return self._slots.waiting
+
+    @property
     def bytes_max(self) -> int:
         """The most bytes of one response, compressed or not."""
         return self._bounds.bytes_max

@@ -29,7 +29,8 @@ class FallbackLimiter:
     def __init__(self, shared: RedisLimiter, local: MemoryLimiter, metrics: Metrics) -> None:
         self._shared = shared
         self._local = local
-        self._metrics = metrics
+        self._metrics = metrics.limits
+        self._metrics.not_shared.watch(lambda: self._outage is not None)
         self._outage: asyncio.Task[None] | None = None
 
     @property
@@ -49,7 +50,7 @@ class FallbackLimiter:
                 return await self._shared.take(takes, group=group, slot=slot)
             except RedisUnavailable as error:
                 self._begin_outage(error)
-        self._metrics.own_decisions.inc()
+        self._metrics.own_decisions.add()
         return await self._local.take(takes, group=group, slot=slot)
 
     async def give_back(self, takes: Sequence[Take], *, group: str) -> None:
@@ -78,7 +79,7 @@ class FallbackLimiter:
 
     def _begin_outage(self, error: RedisUnavailable) -> None:
         if self._outage is None:  # many calls may have failed together
-            self._metrics.limit_outages.inc()
+            self._metrics.outages.add()
             logger.warning("limits_on_their_own", every_time=True, reason=error.reason, sentence=error.sentence)
             self._outage = asyncio.create_task(self._probe_until_redis_decides())
 

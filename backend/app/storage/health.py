@@ -1,6 +1,8 @@
 """Whether images can be stored: after a write that failed no image is bought until one can be stored again."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from app.core.logs import logger
@@ -9,6 +11,7 @@ from app.storage import PresignedUrl, Store, StoreBusy, Stored, StoreUnavailable
 
 PROBE_SECONDS = 3.0
 """The pause between two probes of a store that fails."""
+_FREE_SECONDS = 10
 
 
 class CheckedStore(Store, Protocol):
@@ -61,6 +64,15 @@ class MonitoredStore:
 
     async def delete(self, name: str) -> None:
         await self._store.delete(name)
+
+    async def watch_free_bytes(self, show: Callable[[int], object]) -> None:
+        """Calls `show` with what may still be written, where that is known, now and then, without end."""
+        while True:
+            with suppress(OSError, StoreUnavailable):
+                free = await self._store.free_bytes()
+                if free is not None:
+                    show(free)
+            await asyncio.sleep(_FREE_SECONDS)
 
     async def close(self) -> None:
         """Ends the probes."""

@@ -80,9 +80,10 @@ class Connections:
     ) -> None:
         self.draining = draining or Draining()
         self._bounds = bounds
-        self._metrics = metrics
+        self._metrics = metrics.requests
         self._per_address_max = per_address_max
         self._watches: dict[Connection, _Watch] = {}
+        self._metrics.connections_open.watch(lambda: len(self._watches))
         self._addresses: Counter[str] = Counter()
         self._unread: Counter[Connection] = Counter()
         self._unread_bytes = 0
@@ -170,7 +171,7 @@ class Connections:
             self._count(kind.value)
 
     def _count(self, bound: str) -> None:
-        self._metrics.connections_ended.labels(bound).inc()
+        self._metrics.connections_ended.add(bound)
 
 
 def is_late(bounds: EdgeBounds, wait: Wait, *, waited: float, silent: float) -> bool:

@@ -13,6 +13,7 @@ from app.core.bounds import BODY_BYTES_MAX
 from app.core.errors import InvalidRequest, NotFound, ResponseTimeout, TooLarge, UnsupportedMedia
 from app.core.log_requests import RequestLine, log_request
 from app.core.logs import current_request_id
+from app.core.metrics.requests import OTHER_METHOD, WITHOUT_ROUTE
 from app.core.security import new_id
 from app.web.body import body_bytes_max
 from app.web.client_address import logged_address
@@ -38,6 +39,7 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, *, guard: OverloadGuard) -> None:
         self._app = app
         self._guard = guard
+        self._metrics = guard.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,14 +78,17 @@ class RequestMiddleware:
                 self._guard.free_slots += 1
             status = ResponseTimeout.status if state.get("has_timed_out") else status
             seconds = time.perf_counter() - started
-            _log(scope, state, status, seconds)
+            method, route = known_method(scope["method"]), _route(scope)
+            self._metrics.count(route, method, status, seconds)
+            _log(scope, method, route, status, seconds)
 
 
-def _log(scope: Scope, state: RequestState, status: int, seconds: float) -> None:
-    route, is_refused = _route(scope), status >= InvalidRequest.status
+def _log(scope: Scope, method: str, route: str, status: int, seconds: float) -> None:
+    state: RequestState = scope["state"]
+    is_refused = status >= InvalidRequest.status
     line = RequestLine(
         state["request_id"],
-        _method(scope),
+        method,
         route,
         status,
         seconds,
@@ -155,8 +160,9 @@ def _has_route(scope: Scope) -> bool:
 
 def _route(scope: Scope) -> str:
     route = scope.get("route")
-    return str(getattr(route, "path_format", None) or getattr(route, "path", "unmatched"))
+    return str(getattr(route, "path_format", None) or getattr(route, "path", WITHOUT_ROUTE))
 
 
-def _method(scope: Scope) -> str:
-    return scope["method"] if scope["method"] in _METHODS else "other"
+def known_method(method: str) -> str:
+    """The method; OTHER_METHOD for one that no route has."""
+    return method if method in _METHODS else OTHER_METHOD

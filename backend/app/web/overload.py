@@ -35,7 +35,9 @@ class OverloadGuard:
     def __init__(self, slots: int, metrics: Metrics, *, proxies: Sequence[Network]) -> None:
         self.free_slots = self._slots = slots
         self._bodies_awaited: dict[asyncio.Timeout, None] = {}
-        self._metrics = metrics
+        self.metrics = metrics.requests
+        self.metrics.in_progress.watch(lambda: self._slots - self.free_slots)
+        self.metrics.most.watch(lambda: self._slots)
         self._proxies = proxies
         self._last_return = -math.inf
         self._refused = 0
@@ -45,7 +47,7 @@ class OverloadGuard:
         """Counts a refused request. Returns the seconds after which its client may call again, for `Retry-After`.
         `now` is the event loop's time.
         """
-        self._metrics.overload_refusals.inc()
+        self.metrics.overload_refusals.add()
         self._refused += 1
         if self._log_timer is None:
             self._log_timer = asyncio.get_running_loop().call_later(_LOG_SECONDS, self._log_refusals)

@@ -10,13 +10,14 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.core.draining import IDLE_SECONDS
-from app.core.errors import ApiError, HeadersTooLarge, InvalidRequest, RequestTimeout
+from app.core.errors import ApiError, HeadersTooLarge, InvalidRequest, Overloaded, RequestTimeout
 from app.core.logs import logger
 from app.web.client_address import customer_of
 from app.web.connections import Connections, Wait, WaitFor, acknowledged_bytes, reset
 from app.web.fast_response import FastResponse, hang_up
 from app.web.framing import HEADERS_MAX, REQUEST_LINE_BYTES_MAX, Header, Unfinished, check_framing, oversize
 from app.web.merged_slashes import merge_slashes
+from app.web.middleware import known_method
 from app.web.overload import PATHS_WITHOUT_SLOT, OverloadGuard
 from app.web.parser import RequestParser
 from app.web.prepared_refusals import PreparedRefusals
@@ -151,6 +152,7 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             if broken is not None:
                 hang_up(broken)
+            self._guard.metrics.count_refused(error.status)
             url, headers = self.url or b"", self.headers or ()  # as far as they have been read
             refusal = self._prepared_refusals.ending(error, url, headers, self.server_state.default_headers)
             self._end_with(refusal)
@@ -265,6 +267,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, cycle: RequestResponseCycle) -> None:
         retry_after_seconds = self._guard.count_refusal(self.loop.time())
+        self._guard.metrics.count_refused(Overloaded.status, known_method(cycle.scope["method"]))
         # Requests behind it in the pipeline were sent without waiting for a response; a client that waits for a 100 may
         # or may not send the body now. In both cases the connection cannot go on.
         close = bool(self.pipeline) or cycle.waiting_for_100_continue or not cycle.keep_alive or self._is_ending

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.types import EventDict
 from tests.conftest import Start
 from tests.core.database_calls import ask_everything, causes, create_key
+from tests.features.scraped import METRICS_TOKEN, nonzero
 from tests.harness import PATIENCE_SECONDS, Account, Key, generate
 from tests.problems import check_problem
 
@@ -61,15 +62,19 @@ async def blocked(database: asyncpg.Connection) -> int:
     return int(pid)
 
 
-async def test_a_lock_timeout_is_a_503(
-    client: httpx2.AsyncClient, account: Account, key: Key, database: asyncpg.Connection, lines: list[EventDict]
+async def test_a_lock_timeout_is_a_503_and_counted(
+    start: Start, account: Account, key: Key, database: asyncpg.Connection, lines: list[EventDict]
 ) -> None:
+    client = await start(metrics_token=METRICS_TOKEN)
     async with locked(database, LOCK_ACCOUNT, account.id):
         await database.execute(LOCK_KEY, key.id)
         answers = await asyncio.gather(create_key(client, account), generate(client, key))
     for answer in answers:
         check_problem(answer, 503, "unavailable")
     assert causes(lines) == {"55P03"}
+    counted = await nonzero(client, "database_errors")
+    assert set(counted) == {"55P03"}
+    assert counted["55P03"] >= 2, "by the pool and by the ledger"
     assert (await create_key(client, account)).status_code == 201
     assert (await generate(client, key)).status_code == 200
 
@@ -89,9 +94,10 @@ async def test_a_statement_timeout_is_a_503(
     assert (await create_key(client, account)).status_code == 201
 
 
-async def test_a_deadlock_is_a_503_and_writes_nothing(
-    client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection, lines: list[EventDict]
+async def test_a_deadlock_is_a_503_is_counted_and_writes_nothing(
+    start: Start, account: Account, database: asyncpg.Connection, lines: list[EventDict]
 ) -> None:
+    client = await start(metrics_token=METRICS_TOKEN)
     async with database.transaction():
         await database.execute("lock table api_keys in share mode")  # keys can be counted, and not inserted
         asked = asyncio.create_task(create_key(client, account, name="deadlock"))
@@ -99,6 +105,7 @@ async def test_a_deadlock_is_a_503_and_writes_nothing(
         await database.execute(LOCK_ACCOUNT, account.id)
         check_problem(await asked, 503, "unavailable")
     assert causes(lines) == {"40P01"}
+    assert await nonzero(client, "database_errors") == {"40P01": 1}
     assert await database.fetchval("select count(*) from api_keys where name = 'deadlock'") == 0
     assert (await create_key(client, account, name="deadlock")).status_code == 201
 

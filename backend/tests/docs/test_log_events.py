@@ -1,4 +1,4 @@
-"""docs/operations.md lists every line of the log, as the source has it."""
+"""docs/monitoring.md lists every line of the log, as the source has it."""
 
 import re
 
@@ -9,6 +9,6 @@ ROW = re.compile(r"^\| `(\w+)` \| ([A-Z]+) \| ((?:`\w+`(?:, )?)*) \| (.+) \|$", 
 
 
 def test_every_line_of_the_log_stands_in_the_operators_page_with_its_level_and_fields() -> None:
-    section = (ROOT / "docs" / "operations.md").read_text().partition("\n## Logs\n")[2].partition("\n## ")[0]
+    section = (ROOT / "docs" / "monitoring.md").read_text().partition("\n## Logs\n")[2].partition("\n## ")[0]
     listed = {name: (level, sorted(re.findall(r"\w+", fields))) for name, level, fields, _ in ROW.findall(section)}
     assert listed == {name: (event.level, sorted(event.fields)) for name, event in events().items()}

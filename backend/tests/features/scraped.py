@@ -25,6 +25,12 @@ def read(text: str) -> dict[str, dict[Labels, float]]:
     return counted
 
 
+async def nonzero(client: httpx2.AsyncClient, counter: str) -> dict[str, int]:
+    """What a counter with one label has counted, by the label's value."""
+    counted = read(await scrape(client))[f"nanobanana_{counter}"]
+    return {value: int(count) for ((_, value),), count in counted.items() if count}
+
+
 async def refusals(client: httpx2.AsyncClient) -> dict[tuple[str, str], int]:
     """How many calls each limit has refused, or would have: by its name and the mode."""
     of_limits = read(await scrape(client))["nanobanana_limit_refusals"]

@@ -88,7 +88,10 @@ async def test_a_request_without_a_free_slot_is_refused_and_health_is_still_answ
             check_problem(await small.get(f"{path}/"), 503, "overloaded")
         assert [(await small.head(path)).status_code for path in ("/health", "/ready")] == [200, 200]
         check_problem(await small.get("/metrics"), 401, "invalid_metrics_token")
-    assert read(await scrape(small))["nanobanana_overload_refusals"] == {(): 5 + 2 + 3}
+    counted = read(await scrape(small))
+    assert counted["nanobanana_overload_refusals"] == {(): 5 + 2 + 3}
+    of_requests = counted["nanobanana_http_requests"]
+    assert sum(count for labels, count in of_requests.items() if ("route", "refused") in labels) == 5 + 2 + 3
     assert (await generate(small, key)).status_code == 200
     await _assert_free_slots(small, held)
 

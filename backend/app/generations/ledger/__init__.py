@@ -6,12 +6,14 @@ nothing is acknowledged before it is durable, and a crash loses only what was no
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
 
 from app.core.errors import Unavailable
 from app.core.logs import logger
+from app.core.metrics import Metrics
 from app.generations.errors import OutcomeUnknown
 from app.generations.ledger.queue import PendingRecord, PendingSettlement, Recorded
 from app.generations.ledger.writer import Writer
@@ -24,8 +26,12 @@ _SWEEP_SECONDS = 10
 class Ledger:
     """Records generations. At most `queue_max` requests wait; each has its outcome within `deadline_seconds`."""
 
-    def __init__(self, writer: Writer, *, queue_max: int, deadline_seconds: float) -> None:
+    def __init__(
+        self, writer: Writer, *, queue_max: int, deadline_seconds: float, metrics: Metrics | None = None
+    ) -> None:
         self._writer = writer
+        self._metrics = (metrics or Metrics()).database
+        self._metrics.queue.watch(lambda: len(self._waiting))
         self._queue_max = queue_max
         self._deadline_seconds = deadline_seconds
         self._waiting: deque[PendingRecord | PendingSettlement] = deque()
@@ -45,10 +51,12 @@ class Ledger:
         recorded, and OutcomeUnknown where that cannot be known before the deadline. A caller who hangs up meanwhile
         changes nothing.
         """
-        if len(self._waiting) >= self._queue_max:
-            raise Unavailable
-        self._hand_over(record)
-        return await record.outcome
+        try:
+            self._hand_over(record, waiting_max=self._queue_max)
+            return await record.outcome
+        except Unavailable as error:
+            self._metrics.count_failure(is_unknown=isinstance(error, OutcomeUnknown))
+            raise
 
     async def settle(self, settlement: PendingSettlement) -> None:
         """Ends a request that was recorded with a lease: once this returns its delivered images are delivered and
@@ -58,11 +66,15 @@ class Ledger:
         Raises LeaseLostError where its lease was over, and OutcomeUnknown where the outcome cannot be known before the
         deadline; what was not settled is given up when its lease is over. Takes place however much waits.
         """
-        self._hand_over(settlement)
-        await settlement.outcome
+        try:
+            self._hand_over(settlement)
+            await settlement.outcome
+        except Unavailable as error:
+            self._metrics.count_failure(is_unknown=isinstance(error, OutcomeUnknown))
+            raise
 
-    def _hand_over(self, work: PendingRecord | PendingSettlement) -> None:
-        if not self.is_alive:
+    def _hand_over(self, work: PendingRecord | PendingSettlement, *, waiting_max: float = math.inf) -> None:
+        if not self.is_alive or len(self._waiting) >= waiting_max:
             raise Unavailable
         work.deadline = time.monotonic() + self._deadline_seconds
         self._waiting.append(work)

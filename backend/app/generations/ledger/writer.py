@@ -1,6 +1,7 @@
 """Writes batches of pending work, and finds out what became of each."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
@@ -13,6 +14,7 @@ from app.core.database_connection import SettingsNotKeptError
 from app.core.db import SCHEMA_GONE
 from app.core.errors import Invalid, Unavailable
 from app.core.logs import logger
+from app.core.metrics import Metrics
 from app.generations.errors import (
     CallerChangedError,
     IdempotencyKeyInUse,
@@ -51,6 +53,8 @@ _REFUSAL_CLASSES = {"22", "23", "40", "53"}
 _TRY_AGAIN_CLASS = "40"  # deadlock, serialisation failure
 _NO_RESOURCES_CLASS = "53"  # disk full, out of memory, too many connections
 _DATA_CLASS = "22"
+_UNWRITABLE = SCHEMA_GONE
+_UNWRITABLE_CLASSES = {"25", _NO_RESOURCES_CLASS}  # the first is that of a read-only database
 
 Connect = Callable[[], Awaitable[asyncpg.Connection]]
 Rows = Sequence[asyncpg.Record]
@@ -81,13 +85,16 @@ class Writer:
     It sets `clock` whenever the database has said its time.
     """
 
-    def __init__(self, connect: Connect, clock: DatabaseClock | None = None) -> None:
+    def __init__(self, connect: Connect, clock: DatabaseClock | None = None, metrics: Metrics | None = None) -> None:
         self._connect = connect
         self._clock = clock
         self._connection: asyncpg.Connection | None = None
         self._failed_connects = 0
         self.needs_session = False
         """Whether the last connection did not keep the settings of its session, as behind a pooler."""
+        self._is_writable: bool | None = None
+        self._metrics = (metrics or Metrics()).database
+        self._metrics.writable.watch(lambda: self._is_writable is True)
 
     async def write(
         self, work: Sequence[PendingRecord | PendingSettlement]
@@ -130,7 +137,7 @@ class Writer:
         for each in records:
             each.was_sent = True
         try:
-            rows = await self._fetch(connection, statement, **_columns(RecordRow, records, words=RECORD_WORDS))
+            rows = await self._commit(connection, statement, records)
         except StatementRefusedError as refusal:
             _restore(records, sent_before)
             await self._after_refusal(records, statement, refusal.sqlstate)
@@ -197,7 +204,7 @@ class Writer:
         for each in pending:
             each.was_sent = True
         try:
-            rows = await self._fetch(connection, SETTLE, **_columns(SettleRow, pending))
+            rows = await self._commit(connection, SETTLE, pending)
         except StatementRefusedError as refusal:
             logger.warning("settlement_refused", sqlstate=refusal.sqlstate, settlements=len(pending))
             middle = 0 if refusal.sqlstate == _READ_ONLY else len(pending) // 2
@@ -217,6 +224,19 @@ class Writer:
                 else:
                     each.fail(LeaseLostError())
 
+    async def _commit(
+        self,
+        connection: asyncpg.Connection,
+        statement: Statement,
+        work: Sequence[PendingRecord] | Sequence[PendingSettlement],
+    ) -> Rows:
+        """The rows of the statement that records or settles this work."""
+        columns = _columns(SettleRow, work) if statement is SETTLE else _columns(RecordRow, work, words=RECORD_WORDS)
+        started = time.monotonic()
+        rows = await self._fetch(connection, statement, **columns)
+        self._metrics.count_commit(len(work), time.monotonic() - started)
+        return rows
+
     async def _fetch(self, connection: asyncpg.Connection, statement: Statement, **values: Any) -> Rows:
         """The rows of one statement, once its transaction has committed.
 
@@ -226,11 +246,13 @@ class Writer:
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 rows: Rows = await connection.fetch(statement.text, *statement.arguments(values))
-                return rows
         except (DataError, UnicodeEncodeError):  # refused by the driver, before it was sent
             raise StatementRefusedError(_DATA_CLASS) from None
         except asyncpg.PostgresError as error:
             sqlstate = error.sqlstate or ""
+            self._metrics.count_error(error)
+            if sqlstate in _UNWRITABLE or sqlstate[:2] in _UNWRITABLE_CLASSES:
+                self._set_writable(is_writable=False, sqlstate=sqlstate)
             if sqlstate in _REFUSALS or sqlstate[:2] in _REFUSAL_CLASSES:
                 if sqlstate == _READ_ONLY:
                     self.close()
@@ -239,6 +261,9 @@ class Writer:
             _raise_if_cancelled()
             # Any other error of a driver whose connection broke says nothing about the commit.
             logger.warning("ledger_connection_lost", exc_info=True)
+        else:
+            self._set_writable(is_writable=True)
+            return rows
         self.close()
         raise StatementLostError
 
@@ -249,12 +274,21 @@ class Writer:
             except (Exception, asyncio.CancelledError) as error:  # of many kinds, and for a request each means the same
                 _raise_if_cancelled()
                 self.needs_session = isinstance(error, SettingsNotKeptError)
+                self._metrics.count_error(error)
+                self._set_writable(is_writable=False, sqlstate=getattr(error, "sqlstate", None))
                 self._failed_connects += 1
                 if self._failed_connects.bit_count() == 1:  # the first, and then each time that there are twice as many
                     logger.warning("ledger_not_connected", tries=self._failed_connects, exc_info=True)
                 raise NotConnectedError from None
             self._failed_connects, self.needs_session = 0, False
         return self._connection
+
+    def _set_writable(self, *, is_writable: bool, sqlstate: str | None = None) -> None:
+        if self._is_writable is not False and not is_writable:
+            logger.error("database_not_writable", sqlstate=sqlstate)
+        elif self._is_writable is False and is_writable:
+            logger.info("database_writable_again")
+        self._is_writable = is_writable
 
 
 def _raise_if_cancelled() -> None:

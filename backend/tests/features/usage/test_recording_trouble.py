@@ -18,6 +18,7 @@ from app.generations.ledger.queue import IdempotencyClaim, PendingRecord, Record
 from app.generations.ledger.statements import FIND_RECORDED, RECORD, Statement
 from app.generations.ledger.writer import Connect, Rows, StatementRefusedError, Writer
 from tests.conftest import Start
+from tests.features.scraped import METRICS_TOKEN, nonzero
 from tests.features.usage.recorded import (
     assert_nothing_recorded,
     ids,
@@ -89,7 +90,7 @@ async def test_a_full_queue_is_503_and_no_refused_generation_is_recorded(
 async def test_past_the_deadline_queued_generations_are_never_recorded_and_sent_ones_are_unknown(
     start: Start, key: Key, database: asyncpg.Connection
 ) -> None:
-    client = await start(record_deadline_seconds=1)
+    client = await start(record_deadline_seconds=1, metrics_token=METRICS_TOKEN)
     async with locked(database, key):
         sent = asyncio.ensure_future(generate(client, key, prompt="sent"))
         await until_waiting(database)
@@ -97,6 +98,7 @@ async def test_past_the_deadline_queued_generations_are_never_recorded_and_sent_
         for answer in waiting:
             check_problem(answer, 503, "unavailable")
         check_problem(await sent, 503, "outcome_unknown")
+    assert await nonzero(client, "ledger_failures") == {"unavailable": 5, "unknown": 1}
     assert (await generate(client, key, prompt="after")).status_code == 200
     prompts = await database.fetch("select prompt from generations where key_id = $1 order by id", key.id)
     assert [row["prompt"] for row in prompts] == ["sent", "after"]

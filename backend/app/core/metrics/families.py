@@ -1,0 +1,166 @@
+"""The kinds of metrics. Each adds up in plain Python, and hands its sums to prometheus_client when it is refreshed: the
+library takes several microseconds to find a metric by its labels and to add to it.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Protocol, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+NAMESPACE = "nanobanana"
+
+Mode = Literal["livesum", "livemin", "livemax"]
+"""How the values of a gauge in the living workers of a server become one."""
+
+disable_created_metrics()  # the library has them for one process and not for several
+
+
+class Refreshed(Protocol):
+    """Adds up in this process what is shown after `refresh`."""
+
+    def refresh(self) -> None: ...
+
+
+Kind = TypeVar("Kind", bound=Refreshed)
+
+
+class Tally:
+    """A counter. To be called on the event loop."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._pending: dict[tuple[str, ...], float] = {}
+
+    def add(self, *labels: str, number: float = 1) -> None:
+        """Counts so many, with the values of the labels in order."""
+        self._pending[labels] = self._pending.get(labels, 0) + number
+
+    def add_from_any_thread(self, number: float) -> None:
+        """The same without labels, at once."""
+        self._counter.inc(number)
+
+    def begin(self, *labels: str) -> None:
+        """Shows zero for these labels: what appears with its first count was never seen to rise."""
+        self._counter.labels(*labels)
+
+    def refresh(self) -> None:
+        for labels, number in self._pending.items():
+            (self._counter.labels(*labels) if labels else self._counter).inc(number)
+        self._pending.clear()
+
+
+class _SummedHistogram(Histogram):
+    """Takes many observations at a time."""
+
+    def add(self, sums: Sequence[float]) -> None:
+        """How many observations came into each bucket, and last their sum."""
+        self._sum.inc(sums[-1])
+        for bucket, number in zip(self._buckets, sums[:-1], strict=True):
+            if number:
+                bucket.inc(number)
+
+
+class Distribution:
+    """A histogram. To be called on the event loop."""
+
+    def __init__(self, histogram: _SummedHistogram, bounds: Sequence[float]) -> None:
+        self._histogram = histogram
+        self.bounds = bounds
+        self._pending: dict[tuple[str, ...], list[float]] = {}
+
+    def observe(self, value: float, *labels: str) -> None:
+        """Counts one value, with the values of the labels in order."""
+        sums = self._pending.get(labels)
+        if sums is None:
+            sums = self._pending[labels] = self.no_sums()
+        sums[bisect_left(self.bounds, value)] += 1
+        sums[-1] += value
+
+    def no_sums(self) -> list[float]:
+        """Zero for each bucket, and for the sum of the values."""
+        return [0] * (len(self.bounds) + 2)
+
+    def add(self, sums: Sequence[float], *labels: str) -> None:
+        """Counts what was added up elsewhere."""
+        (self._histogram.labels(*labels) if labels else self._histogram).add(sums)
+
+    def refresh(self) -> None:
+        for labels, sums in self._pending.items():
+            self.add(sums, *labels)
+        self._pending.clear()
+
+
+class Watched:
+    """A gauge whose values are read when it is refreshed."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._reads: dict[tuple[str, ...], Callable[[], float]] = {}
+        self._shown: dict[tuple[str, ...], float] = {}
+
+    def watch(self, read: Callable[[], float], *labels: str) -> None:
+        """Shows what `read` returns, on the event loop, without waiting."""
+        self._reads[labels] = read
+
+    def set(self, value: float, *labels: str) -> None:
+        """Shows this value."""
+        (self._gauge.labels(*labels) if labels else self._gauge).set(value)
+
+    def refresh(self) -> None:
+        for labels, read in self._reads.items():
+            value = read()
+            if self._shown.get(labels) != value:
+                self._shown[labels] = value
+                self.set(value, *labels)
+
+
+class Declared(NamedTuple):
+    """A metric as the operator sees it."""
+
+    name: str
+    kind: Literal["counter", "histogram", "gauge"]
+    labels: Sequence[str]
+    meaning: str
+
+
+class Families:
+    """All metrics of this process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.declared: list[Declared] = []
+        self._refreshed: list[Refreshed] = []
+
+    def counter(self, name: str, meaning: str, *labels: str) -> Tally:
+        """A metric whose name has `_total` behind it."""
+        self._declare(f"{name}_total", "counter", meaning, labels)
+        counter = Counter(name, meaning, labels, namespace=NAMESPACE, registry=self.registry)
+        return self.refreshing(Tally(counter))
+
+    def histogram(self, name: str, meaning: str, *labels: str, bounds: Sequence[float]) -> Distribution:
+        """A metric whose buckets end at these values, and above the last."""
+        self._declare(name, "histogram", meaning, labels)
+        histogram = _SummedHistogram(name, meaning, labels, NAMESPACE, registry=self.registry, buckets=bounds)
+        return self.refreshing(Distribution(histogram, bounds))
+
+    def gauge(self, name: str, meaning: str, *labels: str, mode: Mode = "livesum") -> Watched:
+        """A metric that is one number over all workers by this mode."""
+        self._declare(name, "gauge", meaning, labels)
+        gauge = Gauge(name, meaning, labels, NAMESPACE, registry=self.registry, multiprocess_mode=mode)
+        return self.refreshing(Watched(gauge))
+
+    def refresh(self) -> None:
+        """Hands all sums to prometheus_client, and reads the gauges."""
+        for each in self._refreshed:
+            each.refresh()
+
+    def refreshing(self, each: Kind) -> Kind:
+        """Refreshes this too, after what was added before."""
+        self._refreshed.append(each)
+        return each
+
+    def _declare(
+        self, name: str, kind: Literal["counter", "histogram", "gauge"], meaning: str, labels: Sequence[str]
+    ) -> None:
+        self.declared.append(Declared(f"{NAMESPACE}_{name}", kind, labels, meaning))

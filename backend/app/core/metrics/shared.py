@@ -1,0 +1,89 @@
+"""Metrics of several worker processes as one: each writes to a folder, and the sums of all are read from there."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, multiprocess, start_http_server, values
+from prometheus_client.values import MultiProcessValue
+
+from app.core.metrics.families import NAMESPACE
+from app.core.metrics.requests import WORKER_RESTARTS
+from app.core.settings import ConfigurationError
+
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it when it is imported
+
+
+@contextmanager
+def shared_by_workers() -> Iterator["WorkersMetrics"]:
+    """Processes that are started inside the `with` share their metrics: each shows those of all.
+
+    Raises ConfigurationError where no temporary folder can be made.
+    """
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="nanobanana-metrics-")
+    except OSError as error:
+        raise ConfigurationError(f"No temporary folder can be made: {error.strerror}.") from None
+    with temporary as folder:
+        os.environ[_FOLDER] = folder
+        try:
+            yield WorkersMetrics()
+        finally:
+            del os.environ[_FOLDER]
+
+
+def are_shared() -> bool:
+    """Whether this process shares its metrics: one that was started inside `shared_by_workers`."""
+    return values.ValueClass is not values.MutexValue
+
+
+def registry_of_all_workers() -> CollectorRegistry:
+    """The metrics of all processes that share them with this one."""
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)
+    return registry
+
+
+class WorkersMetrics:
+    """What the parent of the workers adds to their metrics."""
+
+    def __init__(self) -> None:
+        name, meaning = WORKER_RESTARTS
+        name = f"{NAMESPACE}_{name}"
+        self._restarts = MultiProcessValue()("counter", name, f"{name}_total", [], [], meaning)
+
+    def worker_was_replaced(self, pid: int) -> None:
+        """Counts it, and forgets its gauges. What it has counted stays."""
+        self.forget_worker(pid)
+        self._restarts.inc(1)
+
+    def forget_worker(self, pid: int) -> None:
+        """Forgets the gauges of a worker that is gone."""
+        multiprocess.mark_process_dead(pid)
+
+
+@contextmanager
+def served_on(host: str, port: int, registry: CollectorRegistry) -> Iterator[None]:
+    """Inside the `with`, a thread answers every GET on this address with the metrics.
+
+    Raises ConfigurationError where the address cannot be had.
+    """
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "That is no name of a host"
+        raise ConfigurationError(
+            f"Cannot show metrics on {host}:{port}: {reason}. Choose another with METRICS_HOST and METRICS_PORT."
+        ) from None
+    try:
+        yield
+    finally:
+        _close(server)
+        thread.join()
+
+
+def _close(server: WSGIServer) -> None:
+    server.shutdown()
+    server.server_close()
