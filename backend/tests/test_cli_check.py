@@ -90,6 +90,18 @@ async def test_without_settings_every_check_passes_on_the_built_in_parts(tmp_pat
     assert (done.returncode, done.stderr) == (0, "")
 
 
+async def test_both_stores_are_checked_and_a_disk_that_is_nearly_full_is_said_to_be(
+    tmp_path: Path, bucket: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.checks.NEARLY_FULL_BYTES", 10**18)
+    status, said = await check(tmp_path, **in_bucket(bucket, SECOND_IMAGE_STORE="DISK"))
+    nearly_full = r"nearly full \(disk, \d+\.\d GB free\)"
+    assert re.fullmatch(rf"ok \(s3\), and second: {nearly_full}", said["store"])
+    assert status == 0
+    refused = await asyncio.to_thread(nanobanana_in_here, tmp_path, "check", SECOND_IMAGE_STORE="disk")
+    assert refused.stderr == "nanobanana: SECOND_IMAGE_STORE must be another store than IMAGE_STORE\n"
+
+
 async def test_every_failed_check_is_reported_in_one_run(tmp_path: Path, bucket: S3Server, vendors: Vendors) -> None:
     wrong = {"DATABASE_URL": UNREACHABLE, "REDIS_URL": "redis://u:hunter2@127.0.0.1:1"}
     store = in_bucket(bucket, S3_SECRET_ACCESS_KEY="hunter2" * 9)

@@ -20,7 +20,7 @@ from app.core.security import time_prefix
 from app.core.settings import ConfigurationError, Settings, load_settings
 from app.generations.move import Move
 from app.generations.sweep import Sweeper
-from app.generations.verify import ORPHAN_SECONDS_MIN, Verification
+from app.generations.verify import Verification
 from app.storage import StoreUnavailable
 from app.storage.configured import opened_store
 
@@ -67,8 +67,8 @@ async def _expire(settings: Settings, *, is_confirmed: bool) -> int:
 @click.option("--from", "first", type=_DAY, help="Compare images made on this UTC day or later.")
 @click.option("--to", "last", type=_DAY, help="Compare images made on this UTC day or earlier.")
 @click.option("--whole", is_flag=True, help="Read each image too, and prove that it is whole.")
-@click.option("--delete-orphans", is_flag=True, help="Count the orphaned files that may be deleted.")
-@click.option("--yes", is_flag=True, help="Delete them.")
+@click.option("--delete-orphans", is_flag=True, help="Say what --yes would delete.")
+@click.option("--yes", is_flag=True, help="With --delete-orphans: delete them.")
 def verify(*, first: datetime | None, last: datetime | None, whole: bool, delete_orphans: bool, yes: bool) -> None:
     """Compare the ledger with the images in IMAGE_STORE: a line for each that is missing or orphaned.
 
@@ -102,16 +102,23 @@ async def _print_faults(verification: Verification, *, may_delete: bool, is_conf
     counts = ", ".join(f"{number} {kind}" for kind, number in found.items())
     click.echo(f"{verification.images} images and {verification.files} files compared: {counts}.")
     if may_delete and found["orphaned"]:
-        if found["orphaned"] > verification.files // 2:
-            raise ConfigurationError("Most files are orphaned: is this the right database? None was deleted.")
-        hours = round(ORPHAN_SECONDS_MIN / 3600)
-        if not is_confirmed:
-            click.echo(f"Run it with --yes to delete the orphaned files that are {hours} hour old or older.")
-            return False
-        deleted = await verification.delete_orphans()
-        click.echo(f"{deleted} orphaned files are deleted.")
-        found["orphaned"] -= deleted
+        found["orphaned"] -= await _delete_orphans(verification, found["orphaned"], is_confirmed=is_confirmed)
     return not any(found.values())
+
+
+async def _delete_orphans(verification: Verification, orphans: int, *, is_confirmed: bool) -> int:
+    """How many were deleted. Raises ConfigurationError where so many are orphaned that something else is wrong."""
+    if not verification.is_plausible(orphans):
+        raise ConfigurationError(
+            "More than a tenth of the files are orphaned: has another deployment its images here, or is the database "
+            "an older one? None was deleted."
+        )
+    if not is_confirmed:
+        click.echo("Run it with --yes to delete the orphaned files that are an hour old or older.")
+        return 0
+    deleted = await verification.delete_orphans()
+    click.echo(f"{deleted} orphaned files are deleted.")
+    return deleted
 
 
 @images.command()

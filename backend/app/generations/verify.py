@@ -15,8 +15,8 @@ from app.storage import ListedStore, read_whole
 LOOK_AGAIN_SECONDS = 30.0
 """How long an image may be on its way: its bytes are deleted before its row says so."""
 
-ORPHAN_SECONDS_MIN = 3600.0
-"""The age from which an orphaned file is no generation's that is under way: none lives a quarter of that."""
+_ORPHANS_MAX = 100
+_ORPHAN_SECONDS_MIN = 3600.0  # no generation lives a third of that
 
 _SUSPECTS_MAX = 10_000
 _AT_A_TIME = 100
@@ -65,9 +65,15 @@ class Verification:
         async for orphaned in self._looked_at_again(self._suspected_orphans(), self._still_orphaned):
             yield Fault(orphaned, "orphaned")
 
+    def is_plausible(self, orphans: int) -> bool:
+        """Whether so few of the files are orphaned that they may be deleted: 100, or a tenth. If more are, another
+        deployment may have its images there, or the database may be older than they are.
+        """
+        return orphans <= max(_ORPHANS_MAX, self.files // 10)
+
     async def delete_orphans(self) -> int:
-        """Deletes the orphaned files that were written ORPHAN_SECONDS_MIN ago or earlier; returns how many."""
-        deleted, written_before = 0, time.time() - ORPHAN_SECONDS_MIN
+        """Deletes the orphaned files that were written an hour ago or earlier; returns how many."""
+        deleted, written_before = 0, time.time() - _ORPHAN_SECONDS_MIN
         old = self._suspected_orphans(written_before=written_before)
         async for name in self._looked_at_again(old, self._still_orphaned):
             await self.store.delete(name)

@@ -177,7 +177,8 @@ class _Disk:
 
     def shards(self) -> Sequence[str]:
         with os.scandir(self._root) as entries:
-            return [each.name for each in entries if len(each.name) == _SHARD_CHARACTERS]
+            folders = [each.name for each in entries if each.is_dir(follow_symlinks=False)]
+        return [each for each in folders if len(each) == _SHARD_CHARACTERS]
 
     def files(self, shard: str) -> Sequence[StoredFile]:
         found = []

@@ -1,8 +1,7 @@
 """A deployment of a test's own, with a disk and a bucket, of which its settings say which one keeps the images."""
 
-import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +24,13 @@ def other(name: StoreName) -> StoreName:
 
 @dataclass(frozen=True)
 class Deployment:
-    """Its database, its folder and its bucket."""
+    """Its database, its folder and its bucket, and both stores as the test itself has them open."""
 
     database_url: str
     data_dir: Path
     bucket: S3Server
+    sessions: SessionMaker
+    stores: Mapping[StoreName, FilesystemStore | S3Store]
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -40,14 +41,7 @@ class Deployment:
     @property
     def settings(self) -> Mapping[str, object]:
         """The same for a server."""
-        return {
-            "database_url": SecretStr(self.database_url),
-            "data_dir": self.data_dir,
-            "s3_bucket": "pictures",
-            "s3_endpoint": self.bucket.url,
-            "s3_access_key_id": self.bucket.key_id,
-            "s3_secret_access_key": SecretStr(self.bucket.secret),
-        }
+        return _settings(self.database_url, self.data_dir, self.bucket)
 
     def files(self, store: StoreName) -> dict[str, bytes]:
         """What is kept there, by name."""
@@ -55,20 +49,24 @@ class Deployment:
             return {name: each.content for name, each in self.bucket.buckets["pictures"].items()}
         return {each.name: each.read_bytes() for each in (self.data_dir / "pictures").rglob("gen_*")}
 
-    @asynccontextmanager
-    async def opened(self, name: StoreName) -> AsyncIterator[FilesystemStore | S3Store]:
-        settings = Settings(secret_key=SecretStr(secrets.token_urlsafe(48)), **self.settings)
-        async with opened_store(settings, name) as store:
-            yield store
 
-    @asynccontextmanager
-    async def sessions(self) -> AsyncIterator[SessionMaker]:
-        engine = create_engine(self.database_url, pool_size=2)
-        yield async_sessionmaker(engine)
-        await engine.dispose()
+def _settings(database_url: str, data_dir: Path, bucket: S3Server) -> Mapping[str, object]:
+    return {
+        "database_url": SecretStr(database_url),
+        "data_dir": data_dir,
+        "s3_bucket": "pictures",
+        "s3_endpoint": bucket.url,
+        "s3_access_key_id": bucket.key_id,
+        "s3_secret_access_key": SecretStr(bucket.secret),
+    }
 
 
-@contextmanager
-def deployed(database_url: str, data_dir: Path) -> Iterator[Deployment]:
+@asynccontextmanager
+async def deployed(database_url: str, data_dir: Path) -> AsyncIterator[Deployment]:
+    engine = create_engine(database_url, pool_size=2)
     with s3_server("pictures") as bucket:
-        yield Deployment(database_url, data_dir, bucket)
+        settings = Settings(**_settings(database_url, data_dir, bucket))
+        async with opened_store(settings, "disk") as disk, opened_store(settings, "s3") as s3:
+            stores: Mapping[StoreName, FilesystemStore | S3Store] = {"disk": disk, "s3": s3}
+            yield Deployment(database_url, data_dir, bucket, async_sessionmaker(engine), stores)
+    await engine.dispose()

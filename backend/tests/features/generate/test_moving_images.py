@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from itertools import count
@@ -26,8 +26,8 @@ Action = Callable[[], Awaitable[object]]
 
 
 @pytest.fixture
-def deployment(new_database_url: str, tmp_path: Path) -> Iterator[Deployment]:
-    with deployed(new_database_url, tmp_path) as deployment:
+async def deployment(new_database_url: str, tmp_path: Path) -> AsyncIterator[Deployment]:
+    async with deployed(new_database_url, tmp_path) as deployment:
         yield deployment
 
 
@@ -51,13 +51,8 @@ async def delete(there: Painted, path: str) -> None:
 
 async def run_move(deployment: Deployment, source: StoreName, target: StoreName) -> tuple[Move, dict[str, str]]:
     """One run of `images copy`, and the images that could not be copied."""
-    async with (
-        deployment.opened(source) as here,
-        deployment.opened(target) as there,
-        deployment.sessions() as sessions,
-    ):
-        move = Move(sessions, here, there)
-        return move, {name: trouble async for failed in move.run() for name, trouble in failed.items()}
+    move = Move(deployment.sessions, deployment.stores[source], deployment.stores[target])
+    return move, {name: trouble async for failed in move.run() for name, trouble in failed.items()}
 
 
 async def command(deployment: Deployment, *arguments: str, **settings: str) -> tuple[int, str]:
@@ -109,9 +104,8 @@ async def test_no_image_is_missing_at_any_step_of_a_move(start: Start, deploymen
 async def keep_only_in(deployment: Deployment, name: str, source: StoreName) -> None:
     """As an image is that was made before the move began."""
     [content] = [files[name] for files in map(deployment.files, STORES) if name in files]
-    for each in STORES:
-        async with deployment.opened(each) as store:
-            await (store.put(name, content) if each == source else store.delete(name))
+    for each, store in deployment.stores.items():
+        await (store.put(name, content) if each == source else store.delete(name))
 
 
 def interrupt(patch: pytest.MonkeyPatch, method: str, name: str, *, call: int, action: Action) -> None:
@@ -175,8 +169,7 @@ async def test_a_copy_that_is_killed_goes_on_where_it_stopped_and_leaves_nothing
         deployment.bucket.recover()
         images, halfway = deployment.files("disk"), deployment.files("s3")
         assert halfway.items() <= images.items()
-        async with deployment.opened("s3") as bucket:
-            await bucket.put(name_of(deleted), b"what a crash before the check leaves")
+        await deployment.stores["s3"].put(name_of(deleted), b"what a crash before the check leaves")
         assert (await command(deployment, "copy", "--to", "s3"))[0] == 0
         assert deployment.files("s3") == images
         puts = Counter(name_of(seen.path) for seen in deployment.bucket.seen if seen.method == "PUT")
@@ -193,8 +186,7 @@ async def test_images_that_cannot_be_copied_are_named(start: Start, deployment: 
         move, failed = await run_move(deployment, "disk", "s3")
         assert (move.images, move.copied, failed) == (4, 2, {missing: "missing", damaged: "damaged"})
         assert deployment.files("s3").keys() == {refused, good}
-        async with deployment.opened("s3") as bucket:
-            await bucket.delete(refused)
+        await deployment.stores["s3"].delete(refused)
         deployment.bucket.fail("internal_error", times=1000, method="PUT")
         status, said = await command(deployment, "copy", "--to", "s3")
         assert status == 1

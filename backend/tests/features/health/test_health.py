@@ -26,10 +26,11 @@ async def _assert_unready(client: httpx2.AsyncClient, detail: str) -> None:
     for _ in looks():
         answer = await client.get("/ready")
         problem = without_request_id(answer)
-        if problem["detail"] != "The database does not answer":  # a machine that stands still for a second
+        if problem.get("detail", "").startswith(detail):  # not at once, on a machine that stands still for a second
             break
+    else:
+        raise AssertionError(problem)
     assert (answer.status_code, problem["code"]) == (503, "unavailable")
-    assert problem["detail"].startswith(detail)
     assert answer.headers["retry-after"] == "1"
     head = await client.head("/ready")
     assert (head.status_code, head.content) == (503, b"")
@@ -131,7 +132,6 @@ async def test_a_pooler_in_transaction_mode_is_reported_until_the_ledger_has_a_s
 
     externals["connect"] = connect
     client, key = await start(), await account.create_key()
-    assert (await generate(client, key)).status_code == 503
     await _assert_unready(client, "The database is behind a pooler in transaction mode; set DATABASE_DIRECT_URL")
     behind_a_pooler.clear()
     assert (await generate(client, key)).status_code == 200
