@@ -76,7 +76,7 @@ class RequestMiddleware:
             status = ResponseTimeout.status if state.get("has_timed_out") else status
             seconds = time.perf_counter() - started
             method, route = known_method(scope["method"]), _route(scope)
-            self._metrics.count(route, method, status, seconds)
+            self._metrics.seconds[route, method, status].append(seconds)
             log_request(
                 request_id,
                 method=method,

@@ -2,8 +2,9 @@
 library takes several microseconds to find a metric by its labels and to add to it.
 """
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -30,6 +31,7 @@ class Tally:
 
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
+        self._by_labels: dict[tuple[str, ...], Counter] = {}
         self._pending: dict[tuple[str, ...], float] = {}
 
     def add(self, *labels: str, number: float = 1) -> None:
@@ -46,17 +48,20 @@ class Tally:
 
     def refresh(self) -> None:
         for labels, number in self._pending.items():
-            (self._counter.labels(*labels) if labels else self._counter).inc(number)
+            counter = self._by_labels.get(labels)
+            if counter is None:
+                counter = self._by_labels[labels] = self._counter.labels(*labels) if labels else self._counter
+            counter.inc(number)
         self._pending.clear()
 
 
 class _SummedHistogram(Histogram):
     """Takes many observations at a time."""
 
-    def add(self, sums: Sequence[float]) -> None:
-        """How many observations came into each bucket, and last their sum."""
-        self._sum.inc(sums[-1])
-        for bucket, number in zip(self._buckets, sums[:-1], strict=True):
+    def add(self, numbers: Sequence[int], total: float) -> None:
+        """How many observations come into each bucket, and their sum."""
+        self._sum.inc(total)
+        for bucket, number in zip(self._buckets, numbers, strict=True):
             if number:
                 bucket.inc(number)
 
@@ -66,28 +71,26 @@ class Distribution:
 
     def __init__(self, histogram: _SummedHistogram, bounds: Sequence[float]) -> None:
         self._histogram = histogram
-        self.bounds = bounds
+        self._bounds = bounds
+        self._by_labels: dict[tuple[str, ...], _SummedHistogram] = {}
         self._pending: dict[tuple[str, ...], list[float]] = {}
 
     def observe(self, value: float, *labels: str) -> None:
         """Counts one value, with the values of the labels in order."""
-        sums = self._pending.get(labels)
-        if sums is None:
-            sums = self._pending[labels] = self.no_sums()
-        sums[bisect_left(self.bounds, value)] += 1
-        sums[-1] += value
+        self._pending.setdefault(labels, []).append(value)
 
-    def no_sums(self) -> list[float]:
-        """Zero for each bucket, and for the sum of the values."""
-        return [0] * (len(self.bounds) + 2)
-
-    def add(self, sums: Sequence[float], *labels: str) -> None:
-        """Counts what was added up elsewhere."""
-        (self._histogram.labels(*labels) if labels else self._histogram).add(sums)
+    def observe_all(self, values: list[float], *labels: str) -> None:
+        """Counts these values."""
+        self._pending.setdefault(labels, []).extend(values)
 
     def refresh(self) -> None:
-        for labels, sums in self._pending.items():
-            self.add(sums, *labels)
+        for labels, values in self._pending.items():
+            histogram = self._by_labels.get(labels)
+            if histogram is None:
+                histogram = self._by_labels[labels] = self._histogram.labels(*labels) if labels else self._histogram
+            values.sort()
+            ends = [0, *(bisect_right(values, bound) for bound in self._bounds), len(values)]
+            histogram.add([end - start for start, end in pairwise(ends)], sum(values))
         self._pending.clear()
 
 
