@@ -126,7 +126,9 @@ class PoolMetrics:
     """Threads, and where images are kept."""
 
     def __init__(self, families: Families) -> None:
-        self.jobs = families.gauge("pool_jobs", "Work that threads do: hash passwords, draw or decode images.", "pool")
+        self.jobs = families.gauge(
+            "pool_jobs", "Work that threads do: `hashing` passwords, `drawing` and `decoding` images.", "pool"
+        )
         self.jobs_waiting = families.gauge("pool_jobs_waiting", "Work that waits for such a thread.", "pool")
         self.store_failing = families.gauge(
             "store_failing", "1 where a worker could not write an image, until it can again.", mode="livemax"
