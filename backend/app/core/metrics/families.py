@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from app.core.logs import logger
+
 NAMESPACE = "nanobanana"
 
 Mode = Literal["livesum", "livemin", "livemax"]
@@ -47,12 +49,12 @@ class Tally:
         self._counter.labels(*labels)
 
     def refresh(self) -> None:
-        for labels, number in self._pending.items():
+        pending, self._pending = self._pending, {}
+        for labels, number in pending.items():
             counter = self._by_labels.get(labels)
             if counter is None:
                 counter = self._by_labels[labels] = self._counter.labels(*labels) if labels else self._counter
             counter.inc(number)
-        self._pending.clear()
 
 
 class _SummedHistogram(Histogram):
@@ -84,14 +86,14 @@ class Distribution:
         self._pending.setdefault(labels, []).extend(values)
 
     def refresh(self) -> None:
-        for labels, values in self._pending.items():
+        pending, self._pending = self._pending, {}
+        for labels, values in pending.items():
             histogram = self._by_labels.get(labels)
             if histogram is None:
                 histogram = self._by_labels[labels] = self._histogram.labels(*labels) if labels else self._histogram
             values.sort()
             ends = [0, *(bisect_right(values, bound) for bound in self._bounds), len(values)]
             histogram.add([end - start for start, end in pairwise(ends)], sum(values))
-        self._pending.clear()
 
 
 class Watched:
@@ -154,9 +156,11 @@ class Families:
         return self.refreshing(Watched(gauge))
 
     def refresh(self) -> None:
-        """Hands all sums to prometheus_client, and reads the gauges."""
+        """Hands all sums to prometheus_client, and reads the gauges. What cannot be shown is dropped, and logged: it
+        must not grow.
+        """
         for each in self._refreshed:
-            each.refresh()
+            _refresh(each)
 
     def refreshing(self, each: Kind) -> Kind:
         """Refreshes this too, after what was added before."""
@@ -167,3 +171,10 @@ class Families:
         self, name: str, kind: Literal["counter", "histogram", "gauge"], meaning: str, labels: Sequence[str]
     ) -> None:
         self.declared.append(Declared(f"{NAMESPACE}_{name}", kind, labels, meaning))
+
+
+def _refresh(each: Refreshed) -> None:
+    try:
+        each.refresh()
+    except OSError:  # the folder that workers share is on a full disk
+        logger.exception("metric_not_shown")

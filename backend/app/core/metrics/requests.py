@@ -62,10 +62,10 @@ class RequestMetrics:
         self._requests.add(REFUSED, method, str(status))
 
     def refresh(self) -> None:
-        for (route, method, status), seconds in self.seconds.items():
+        answered, self.seconds = self.seconds, defaultdict(list)
+        for (route, method, status), seconds in answered.items():
             self._requests.add(route, method, str(status), number=len(seconds))
             self._seconds.observe_all(seconds, route)
-        self.seconds.clear()
 
 
 class ProcessMetrics:
