@@ -72,17 +72,14 @@ class ProcessMetrics:
     """The workers, and how well each keeps up."""
 
     def __init__(self, families: Families) -> None:
-        self._workers = families.gauge("workers", "Worker processes that serve.")
-        self._workers.watch(lambda: 1)
+        families.gauge("workers", "Worker processes that serve.").set(1)
         families.counter(*WORKER_RESTARTS)
-        self._start_time = families.gauge(
+        families.gauge(
             "start_time_seconds", "When the oldest worker began, in seconds since 1970.", mode="livemin"
+        ).set(time.time())
+        families.gauge("build_info", "1, with the version of the program.", "version", mode="livemax").set(
+            1, version("nanobanana")
         )
-        self._start_time.set(time.time())
-        self._build_info = families.gauge(
-            "build_info", "1, with the version of the program.", "version", mode="livemax"
-        )
-        self._build_info.set(1, version("nanobanana"))
         self.loop_lag = families.histogram(
             "event_loop_lag_seconds",
             "How late the event loop of each worker runs what is due, looked at once a second.",
