@@ -241,8 +241,7 @@ async def _shown(metrics: Metrics, engine: AsyncEngine, pools: _Pools, store: Mo
         metrics.database.connections.watch(pool.checkedout)
         metrics.database.connections_max.watch(pool.size)
     for name, threads in pools._asdict().items():
-        metrics.pools.jobs.watch(partial(getattr, threads, "jobs"), name)
-        metrics.pools.jobs_waiting.watch(partial(getattr, threads, "jobs_waiting"), name)
+        metrics.pools.watch(name, threads)
     metrics.pools.store_failing.watch(lambda: store.is_failing)
     watching = store.watch_free_bytes(lambda free: metrics.pools.store_free_bytes.set(free, "disk"))
     tasks = {asyncio.create_task(metrics.keep_fresh()), asyncio.create_task(watching)}

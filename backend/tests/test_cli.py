@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from app.cli import main
 from app.core.embedded import embedded_postgres
 from click.testing import CliRunner
 from PIL import Image
-from tests.harness import free_port, fresh_database, on_server
+from tests.harness import free_port, fresh_database, looks, on_server
 
 SECRET = "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9fAeYi4tKx1u"
 WAIT_SECONDS = 60
@@ -105,6 +106,16 @@ def processes_of(data_dir: Path) -> list[str]:
     return found
 
 
+def until_shown(port: str, *texts: str) -> None:
+    """Returns once the metrics on METRICS_PORT, which are a second old at most, have these texts in them."""
+    for _ in looks():
+        shown = httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=WAIT_SECONDS).text
+        if all(text in shown for text in texts):
+            return
+        time.sleep(0.05)
+    raise AssertionError(shown)
+
+
 def test_help_lists_every_command(tmp_path: Path) -> None:
     said = nanobanana(tmp_path, "--help").stdout
     for word in ("serve", "migrate", "settings", "image-generation"):
@@ -183,13 +194,15 @@ def test_a_failed_migration_ends_with_a_sentence_and_leaves_nothing_half_done(tm
 def test_the_printed_commands_make_an_image_and_a_signal_stops_everything(
     tmp_path: Path, redis_url: str, number: signal.Signals, workers: str
 ) -> None:
-    with serving(tmp_path, WORKERS=workers, REDIS_URL=redis_url) as (process, said):
+    port = str(free_port())
+    with serving(tmp_path, WORKERS=workers, REDIS_URL=redis_url, METRICS_PORT=port) as (process, said):
         lines = [line for line in said.splitlines() if line.startswith(("curl ", "KEY="))]
         assert len(lines) == 3
         shell = subprocess.run(["bash", "-euc", "\n".join(lines)], capture_output=True, text=True, check=True)
         url = shell.stdout.rpartition('"url":"')[2].partition('"')[0]
         with Image.open(BytesIO(httpx2.get(url, timeout=WAIT_SECONDS).content)) as picture:
             assert (picture.format, picture.size) == ("PNG", (1024, 1024))
+        until_shown(port, f"nanobanana_workers {workers}.0", 'outcome="delivered",route=""} 1.0')
         assert "postgres" in processes_of(tmp_path)
         process.send_signal(number)
         process.wait(WAIT_SECONDS)

@@ -64,7 +64,9 @@ class Admission:
         services, caller = self._services, self._caller
         try:
             taken = await services.limiter.take(_takes(services, caller), group=caller.account_id, slot=self._slots[0])
-            self._count_slots(1 if taken.allowed else 0)
+            if taken.allowed:
+                self._slots_held += 1
+                services.metrics.limits.slots_used += 1
             self._answer_with(taken)
         except BaseException:
             self.release()
@@ -83,7 +85,8 @@ class Admission:
         """Frees the slots before the end of the block. Has no effect a second time."""
         for slot in self._slots:
             self._services.limiter.release(slot, group=self._caller.account_id)
-        self._count_slots(-self._slots_held)
+        self._services.metrics.limits.slots_used -= self._slots_held
+        self._slots_held = 0
 
     @property
     def currency(self) -> str | None:
@@ -116,7 +119,9 @@ class Admission:
             raise Invalid([{"pointer": "#/n", "detail": f"The limits let {most} through at once"}])
         self._slots.append(slot)
         taken = await services.limiter.take(takes, group=caller.account_id, slot=slot)
-        self._count_slots(images if taken.allowed else 0)
+        if taken.allowed:
+            self._slots_held += images
+            services.metrics.limits.slots_used += images
         if not taken.allowed and is_enforced:
             await services.limiter.give_back(_takes(services, caller), group=caller.account_id)
         self._answer_with(taken)
@@ -150,10 +155,6 @@ class Admission:
                 add_response_headers(self._request, {b"idempotent-replayed": b"true"})
             return delivered
         raise Unavailable
-
-    def _count_slots(self, number: int) -> None:
-        self._slots_held += number
-        self._services.metrics.limits.slots_used += number
 
     def _answer_with(self, taken: TakeResult) -> None:
         """Sets the key's limit in the response's headers, and the account's where that leaves less; raises what refuses

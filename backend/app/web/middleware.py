@@ -79,7 +79,7 @@ class RequestMiddleware:
             status = ResponseTimeout.status if state.get("has_timed_out") else status
             seconds = time.perf_counter() - started
             method, route = known_method(scope["method"]), _route(scope)
-            self._metrics.count(route, method, status, seconds)
+            self._metrics.seconds[route, method, status].append(seconds)
             _log(scope, method, route, status, seconds)
 
 

@@ -1,6 +1,9 @@
 """What metrics add up in this process, and the port that shows them."""
 
+import errno
+import os
 from bisect import bisect_left
+from io import StringIO
 
 import httpx2
 import pytest
@@ -73,3 +76,15 @@ def test_the_port_for_metrics_answers_without_a_token_and_is_closed_at_the_end()
 def test_a_host_for_metrics_that_cannot_be_had_is_one_sentence(host: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^Cannot show metrics on {host}:1024: "):
         served_on(host, 1024, Metrics().families.registry).__enter__()
+
+
+def test_a_metric_that_cannot_be_shown_keeps_no_other_from_being_shown(log: StringIO) -> None:
+    class OnAFullDisk:
+        def refresh(self) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    families = Families()
+    families.refreshing(OnAFullDisk())
+    families.counter("calls", "Calls.").add()
+    assert _samples(families)["nanobanana_calls_total", ()] == 1
+    assert "metric_not_shown" in log.getvalue()

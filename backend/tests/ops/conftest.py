@@ -5,9 +5,12 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
+from tests.core.conftest import can_mount
 from tests.harness import fresh_database, generate, looks
 from tests.ops.deployment import Deployment, deployment
 from tests.ops.prometheus import Alert, dashboard_expressions
+
+collect_ignore = [] if can_mount() else ["test_monitoring.py"]
 
 NEEDS_A_FAULT = {
     'sum(rate(nanobanana_http_requests_total{status=~"5.."}[1m])) / sum(rate(nanobanana_http_requests_total[1m]))',

@@ -64,6 +64,15 @@ class Deployment:
         children = Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children").read_text().split()
         return [pid for pid in map(int, children) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
+    async def until_two_workers_count(self) -> None:
+        """Returns once there are two, and both have begun to share their metrics."""
+        for _ in looks():
+            files = {each.name for each in self.folder.glob("nanobanana-metrics-*/*")}
+            if len([pid for pid in self.workers if f"gauge_livesum_{pid}.db" in files]) == 2:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(self.log[-3000:])
+
     def resize_disk(self, *, free: int) -> None:
         """Leaves so many bytes of the disk for images."""
         disk = self.folder / "pictures"

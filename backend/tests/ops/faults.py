@@ -83,6 +83,7 @@ def _altered_database(change: str, back: str) -> Callable[[Deployment], Abstract
 async def _dead_worker(deployment: Deployment) -> AsyncIterator[None]:
     os.kill(deployment.workers[0], signal.SIGKILL)
     yield
+    await deployment.until_two_workers_count()
 
 
 @asynccontextmanager

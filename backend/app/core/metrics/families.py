@@ -2,11 +2,14 @@
 library takes several microseconds to find a metric by its labels and to add to it.
 """
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+from app.core.logs import logger
 
 NAMESPACE = "nanobanana"
 
@@ -30,6 +33,7 @@ class Tally:
 
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
+        self._by_labels: dict[tuple[str, ...], Counter] = {}
         self._pending: dict[tuple[str, ...], float] = {}
 
     def add(self, *labels: str, number: float = 1) -> None:
@@ -45,18 +49,21 @@ class Tally:
         self._counter.labels(*labels)
 
     def refresh(self) -> None:
-        for labels, number in self._pending.items():
-            (self._counter.labels(*labels) if labels else self._counter).inc(number)
-        self._pending.clear()
+        pending, self._pending = self._pending, {}
+        for labels, number in pending.items():
+            counter = self._by_labels.get(labels)
+            if counter is None:
+                counter = self._by_labels[labels] = self._counter.labels(*labels) if labels else self._counter
+            counter.inc(number)
 
 
 class _SummedHistogram(Histogram):
     """Takes many observations at a time."""
 
-    def add(self, sums: Sequence[float]) -> None:
-        """How many observations came into each bucket, and last their sum."""
-        self._sum.inc(sums[-1])
-        for bucket, number in zip(self._buckets, sums[:-1], strict=True):
+    def add(self, numbers: Sequence[int], total: float) -> None:
+        """How many observations come into each bucket, and their sum."""
+        self._sum.inc(total)
+        for bucket, number in zip(self._buckets, numbers, strict=True):
             if number:
                 bucket.inc(number)
 
@@ -66,29 +73,27 @@ class Distribution:
 
     def __init__(self, histogram: _SummedHistogram, bounds: Sequence[float]) -> None:
         self._histogram = histogram
-        self.bounds = bounds
+        self._bounds = bounds
+        self._by_labels: dict[tuple[str, ...], _SummedHistogram] = {}
         self._pending: dict[tuple[str, ...], list[float]] = {}
 
     def observe(self, value: float, *labels: str) -> None:
         """Counts one value, with the values of the labels in order."""
-        sums = self._pending.get(labels)
-        if sums is None:
-            sums = self._pending[labels] = self.no_sums()
-        sums[bisect_left(self.bounds, value)] += 1
-        sums[-1] += value
+        self._pending.setdefault(labels, []).append(value)
 
-    def no_sums(self) -> list[float]:
-        """Zero for each bucket, and for the sum of the values."""
-        return [0] * (len(self.bounds) + 2)
-
-    def add(self, sums: Sequence[float], *labels: str) -> None:
-        """Counts what was added up elsewhere."""
-        (self._histogram.labels(*labels) if labels else self._histogram).add(sums)
+    def observe_all(self, values: list[float], *labels: str) -> None:
+        """Counts these values."""
+        self._pending.setdefault(labels, []).extend(values)
 
     def refresh(self) -> None:
-        for labels, sums in self._pending.items():
-            self.add(sums, *labels)
-        self._pending.clear()
+        pending, self._pending = self._pending, {}
+        for labels, values in pending.items():
+            histogram = self._by_labels.get(labels)
+            if histogram is None:
+                histogram = self._by_labels[labels] = self._histogram.labels(*labels) if labels else self._histogram
+            values.sort()
+            ends = [0, *(bisect_right(values, bound) for bound in self._bounds), len(values)]
+            histogram.add([end - start for start, end in pairwise(ends)], sum(values))
 
 
 class Watched:
@@ -151,9 +156,11 @@ class Families:
         return self.refreshing(Watched(gauge))
 
     def refresh(self) -> None:
-        """Hands all sums to prometheus_client, and reads the gauges."""
+        """Hands all sums to prometheus_client, and reads the gauges. What cannot be shown is dropped, and logged: it
+        must not grow.
+        """
         for each in self._refreshed:
-            each.refresh()
+            _refresh(each)
 
     def refreshing(self, each: Kind) -> Kind:
         """Refreshes this too, after what was added before."""
@@ -164,3 +171,10 @@ class Families:
         self, name: str, kind: Literal["counter", "histogram", "gauge"], meaning: str, labels: Sequence[str]
     ) -> None:
         self.declared.append(Declared(f"{NAMESPACE}_{name}", kind, labels, meaning))
+
+
+def _refresh(each: Refreshed) -> None:
+    try:
+        each.refresh()
+    except OSError:  # the folder that workers share is on a full disk
+        logger.exception("metric_not_shown")

@@ -1,7 +1,7 @@
 """Requests, connections and the process that serves them."""
 
 import time
-from bisect import bisect_left
+from collections import defaultdict
 from importlib.metadata import version
 
 from app.core.metrics.families import Families
@@ -22,7 +22,10 @@ class RequestMetrics:
     """Requests by route, method and status: never by a path, of which clients can make as many as they like."""
 
     def __init__(self, families: Families) -> None:
-        self._sums: dict[tuple[str, str, int], list[float]] = {}
+        self.seconds: defaultdict[tuple[str, str, int], list[float]] = defaultdict(list)
+        """How long each request took since the last look, by route, method and status. What answers requests appends to
+        it: a call would cost more than all the rest.
+        """
         families.refreshing(self)  # before what it adds to
         self._requests = families.counter(
             "http_requests",
@@ -54,40 +57,29 @@ class RequestMetrics:
         for bound in ("head", "body", "reader", "idle", "address", "response"):
             self.connections_ended.begin(bound)
 
-    def count(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Counts one request, and how long it took."""
-        sums = self._sums.get((route, method, status))
-        if sums is None:
-            sums = self._sums[route, method, status] = self._seconds.no_sums()
-        sums[bisect_left(_REQUEST_SECONDS, seconds)] += 1
-        sums[-1] += seconds
-
     def count_refused(self, status: int, method: str = OTHER_METHOD) -> None:
         """Counts one request that was answered before its route was looked for: how long it took says nothing."""
         self._requests.add(REFUSED, method, str(status))
 
     def refresh(self) -> None:
-        for (route, method, status), sums in self._sums.items():
-            self._requests.add(route, method, str(status), number=sum(sums[:-1]))
-            self._seconds.add(sums, route)
-        self._sums.clear()
+        answered, self.seconds = self.seconds, defaultdict(list)
+        for (route, method, status), seconds in answered.items():
+            self._requests.add(route, method, str(status), number=len(seconds))
+            self._seconds.observe_all(seconds, route)
 
 
 class ProcessMetrics:
     """The workers, and how well each keeps up."""
 
     def __init__(self, families: Families) -> None:
-        self._workers = families.gauge("workers", "Worker processes that serve.")
-        self._workers.watch(lambda: 1)
+        families.gauge("workers", "Worker processes that serve.").set(1)
         families.counter(*WORKER_RESTARTS)
-        self._start_time = families.gauge(
+        families.gauge(
             "start_time_seconds", "When the oldest worker began, in seconds since 1970.", mode="livemin"
+        ).set(time.time())
+        families.gauge("build_info", "1, with the version of the program.", "version", mode="livemax").set(
+            1, version("nanobanana")
         )
-        self._start_time.set(time.time())
-        self._build_info = families.gauge(
-            "build_info", "1, with the version of the program.", "version", mode="livemax"
-        )
-        self._build_info.set(1, version("nanobanana"))
         self.loop_lag = families.histogram(
             "event_loop_lag_seconds",
             "How late the event loop of each worker runs what is due, looked at once a second.",

@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 
 from app.core.metrics.families import Families
+from app.core.pool import BoundedPool
 
 SQLSTATES = ("08006", "25006", "40001", "40P01", "42501", "42P01", "53100", "53200", "53300", "55P03", "57014", "57P01")
 """The sqlstates that are counted by name."""
 OTHER_SQLSTATE, NO_SQLSTATE = "other", "none"
+_TAKEN_CLASS = "23"  # such as an email that is taken: an answer, and no fault
 
 _PROVIDER_SECONDS = (0.5, 1, 2.5, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600)
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -101,6 +103,8 @@ class DatabaseMetrics:
     def count_error(self, error: BaseException) -> None:
         """Counts an error of the driver or of SQLAlchemy."""
         sqlstate = getattr(getattr(error, "orig", None) or error, "sqlstate", None)
+        if sqlstate and sqlstate[:2] == _TAKEN_CLASS:
+            return
         if sqlstate not in SQLSTATES:
             sqlstate = OTHER_SQLSTATE if sqlstate else NO_SQLSTATE
         self._errors.add(sqlstate)
@@ -126,7 +130,9 @@ class PoolMetrics:
     """Threads, and where images are kept."""
 
     def __init__(self, families: Families) -> None:
-        self.jobs = families.gauge("pool_jobs", "Work that threads do: hash passwords, draw or decode images.", "pool")
+        self.jobs = families.gauge(
+            "pool_jobs", "Work that threads do: `hashing` passwords, `drawing` and `decoding` images.", "pool"
+        )
         self.jobs_waiting = families.gauge("pool_jobs_waiting", "Work that waits for such a thread.", "pool")
         self.store_failing = families.gauge(
             "store_failing", "1 where a worker could not write an image, until it can again.", mode="livemax"
@@ -140,3 +146,8 @@ class PoolMetrics:
         self.prunes_stopped = families.counter(
             "prunes_stopped", "Times at which a month of generations was implausibly long due, and not dropped."
         )
+
+    def watch(self, name: str, pool: BoundedPool) -> None:
+        """Shows what these threads do, under this name."""
+        self.jobs.watch(lambda: pool.jobs, name)
+        self.jobs_waiting.watch(lambda: pool.jobs_waiting, name)
