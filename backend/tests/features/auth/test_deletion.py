@@ -77,6 +77,9 @@ async def _make(deployed: Deployment, key: Key) -> str:
 
 
 NUMBERS = "select sum(pictures)::int from usage"
+INVITE = """
+    insert into invitations (id, token_hash, email, uses_max, expires_at) values ('inv_0', sha256(''), $1, 1, now())
+"""
 ROWS = "select count(*), count(*) filter (where status = 'delivered'), count(deleted_at) from generations"
 
 
@@ -86,6 +89,7 @@ async def test_everything_that_names_the_owner_is_erased_and_every_number_stays(
     ids = [await _make(deployed, key) for key in (there.key, there.key, test_key)]
     kept = await _make(deployed, await other.create_key())
     assert await deployed.database.fetchval(NUMBERS) == 4
+    await deployed.database.execute(INVITE, there.account.email)
     unconfirmed = await deployed.command("accounts", "delete", there.account.email)
     assert "--yes" in unconfirmed
     assert (await generate(there.client, there.key)).status_code == 200
