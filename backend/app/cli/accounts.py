@@ -7,7 +7,6 @@ from functools import partial
 
 import click
 from pydantic import SecretStr
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.assembly import open_services
 from app.cli.database import database_url_of, pages_on_database, run_on_database
@@ -77,14 +76,14 @@ def show(owner: str) -> None:
 @click.argument("owner", metavar=_OWNER)
 def disable(owner: str) -> None:
     """Stop the account: its login tokens, its sessions and all its keys are refused at once."""
-    _change(partial(set_account_active, owner=owner, active=False), "The account is disabled.")
+    _change(owner, partial(set_account_active, active=False), "The account is disabled.")
 
 
 @accounts.command()
 @click.argument("owner", metavar=_OWNER)
 def enable(owner: str) -> None:
     """Let the account work again, with the keys that it had."""
-    _change(partial(set_account_active, owner=owner, active=True), "The account is enabled.")
+    _change(owner, partial(set_account_active, active=True), "The account is enabled.")
 
 
 @accounts.command("set-password")
@@ -94,7 +93,7 @@ def set_new_password(owner: str, *, generate: bool) -> None:
     """Replace the password by the first line of standard input, and end every login; API keys go on working."""
     with errors_as_sentences():
         password = new_password(is_made=generate)
-    _change(partial(set_password, owner=owner, password_hash=password.hash), "The password is changed.")
+    _change(owner, partial(set_password, password_hash=password.hash), "The password is changed.")
     password.print_made()
 
 
@@ -104,7 +103,7 @@ def set_new_password(owner: str, *, generate: bool) -> None:
 def operator(owner: str, *, off: bool) -> None:
     """Mark the user as an operator. It allows nothing yet; `show` and `list --json` print it."""
     done = "The user is no operator." if off else "The user is an operator."
-    _change(partial(administration.set_operator, owner=owner, is_operator=not off), done)
+    _change(owner, partial(administration.set_operator, is_operator=not off), done)
 
 
 @accounts.command()
@@ -125,27 +124,25 @@ def delete(owner: str, *, yes: bool) -> None:
         under_way = _delete(found.account_id)
         click.echo("Its prompts and images are erased.")
         if under_way:
-            click.echo(
-                f"But for {under_way} images that are being drawn: a server erases them a minute after their end."
-            )
+            click.echo(f"Still being drawn, to be erased by a server when they have ended: {under_way}.")
 
 
-def _change(change: Callable[[AsyncSession], Awaitable[bool]], done: str) -> None:
+def _change(owner: str, change: Callable[..., Awaitable[bool]], done: str) -> None:
     with errors_as_sentences():
-        if not run_on_database(change):
-            raise _no_account()
+        if not run_on_database(partial(change, owner=owner)):
+            raise _no_account(owner)
         click.echo(done)
 
 
 def _find(owner: str) -> AccountSummary:
     found = run_on_database(partial(administration.find_one, owner=owner))
     if found is None:
-        raise _no_account()
+        raise _no_account(owner)
     return found
 
 
-def _no_account() -> ConfigurationError:
-    return ConfigurationError("There is no account with that email or id.")
+def _no_account(owner: str) -> ConfigurationError:
+    return ConfigurationError(f"There is no account with that {'email' if '@' in owner else 'id'}.")
 
 
 def _delete(account_id: str) -> int:

@@ -17,7 +17,7 @@ _USES_MAX = 1_000_000
 _LIFETIME = re.compile(r"([1-9]\d{0,3})([hd])", re.ASCII)
 _UNITS = {"h": "hours", "d": "days"}
 _COLUMNS = ("id", "email", "uses", "uses_max", "created_at", "expires_at", "revoked_at")
-_WIDTHS = {"id": 24, "email": 30, "uses": 4, "uses_max": 8, "expires_at": 27, "revoked_at": 27}
+_WIDTHS = {"id": 34, "email": 30, "uses": 4, "uses_max": 8, "expires_at": 27, "revoked_at": 27}
 
 
 @click.group()
@@ -46,7 +46,7 @@ def create(email: str | None, expires: str, uses: int) -> None:
 @invitations.command("list")
 @as_json
 def list_invitations(form: Form) -> None:
-    """Print all invitations, those that are over too."""
+    """Print all invitations, oldest first; those that are over too."""
     found = pages_on_database(service.find_page, lambda row: row.id)
     with errors_as_sentences():
         print_rows(({name: getattr(each, name) for name in _COLUMNS} for each in found), _WIDTHS, form=form)

@@ -39,11 +39,14 @@ def list_keys(owner: str, form: Form) -> None:
 def find(name: str | None, *, is_sent: bool) -> None:
     """Print the keys with this id or prefix, or the one that is sent on standard input, and whose they are."""
     with errors_as_sentences():
-        found = None
-        for found in _matching(_meant(name, is_sent=is_sent)):
-            print_facts(asdict(found))
-        if found is None:
+        found = _matching(_meant(name, is_sent=is_sent))
+        first = next(found, None)
+        if first is None:
             raise _no_key()
+        print_facts(asdict(first))
+        for each in found:
+            click.echo()
+            print_facts(asdict(each))
 
 
 @keys.command()

@@ -16,12 +16,12 @@ def limits() -> None:
 
 
 @limits.command("set")
-@click.argument("owner", metavar="KEY_ID|EMAIL")
+@click.argument("owner", metavar="KEY_ID|EMAIL|ACCOUNT_ID|USER_ID")
 @click.option("--generate", help="Images of the key, or of all the account's keys together: 600/minute, or default.")
 @click.option("--generate-per-key", help="Images of each key of the account: 600/minute, or default.")
 @click.option("--concurrency", help="Generations at a time of the key, or of each key of the account: 100, or default.")
 def set_limits(owner: str, generate: str | None, generate_per_key: str | None, concurrency: str | None) -> None:
-    """Set limits of the key KEY_ID, or of the account EMAIL; limits that are not named stay.
+    """Set limits of a key or an account; limits that are not named stay.
 
     A key's own limit goes before its account's, and that before the settings'. Every process knows within ten seconds.
     """
@@ -38,11 +38,11 @@ def set_limits(owner: str, generate: str | None, generate_per_key: str | None, c
 
 
 @limits.command("show")
-@click.argument("email")
-def show_limits(email: str) -> None:
-    """Show the limits that were set for the account EMAIL and for its keys."""
+@click.argument("owner", metavar="EMAIL|ACCOUNT_ID|USER_ID")
+def show_limits(owner: str) -> None:
+    """Show the limits that were set for an account and for its keys."""
     with errors_as_sentences():
-        found = run_on_database(partial(own_limits.find_limits, owner=email))
+        found = run_on_database(partial(own_limits.find_limits, owner=owner))
         if not found:
             raise ConfigurationError("There is no account with that email.")
         for own in found:

@@ -1,10 +1,9 @@
 """Erases the prompts and images of deleted accounts; their rows stay, as numbers."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import get_args
 
-from sqlalchemy import case, delete, func, or_, select, update
+from sqlalchemy import and_, case, delete, func, or_, select, update
 
 from app.core.security import KeyEnvironment
 from app.generations.collaborators import Generations
@@ -15,7 +14,10 @@ LEASE = timedelta(minutes=1)
 """How long a process that is at an erasure has it for itself; each batch renews it."""
 
 _AT_A_TIME = 100
-_LEFT = or_(Generation.prompt != "", Generation.inputs.is_not(None), Generation.deleted_at.is_(None))
+_HAS_IMAGE = and_(Generation.provider != "stub", Generation.deleted_at.is_(None)).label("has_image")
+_IS_LEFT = or_(Generation.prompt != "", Generation.inputs.is_not(None), Generation.deleted_at.is_(None)).label(
+    "is_left"
+)
 
 
 async def take_up(generations: Generations) -> str | None:
@@ -28,45 +30,55 @@ async def take_up(generations: Generations) -> str | None:
 
 async def erase(generations: Generations, *, account_id: str) -> int:
     """Erases the prompts and inputs of all generations of the deleted account, and the images of those that have ended.
-    Returns how many have not: what these leave is to be erased later. Where there are none, the erasure is done.
+    Returns how many are left, since they have not ended or another transaction holds them: they are to be erased later.
+    Where none is, the erasure is done.
 
-    May be stopped anywhere and called again, by several processes at once. Waits for no lock that a statement of the
-    ledger holds. Raises StoreUnavailable.
+    May be stopped anywhere and called again, by several processes at once. Its statements are short, and wait for no
+    lock of the ledger's. Raises StoreUnavailable.
     """
+    left = 0
     for environment in get_args(KeyEnvironment):
-        after = ""
-        while ids := await _erase_batch(generations, account_id, environment, after):
-            after = ids[-1]
-    async with generations.sessions.begin() as session:
-        left = select(func.count()).where(Generation.account_id == account_id, _LEFT)
-        count = await session.scalar(left) or 0
-        if not count:
+        after: str | None = ""
+        while after is not None:
+            after, left_of_batch = await _erase_batch(generations, account_id, environment, after)
+            left += left_of_batch
+    if not left:
+        async with generations.sessions.begin() as session:
             await session.execute(delete(Erasure).where(Erasure.account_id == account_id))
-    return count
+    return left
 
 
 async def _erase_batch(
     generations: Generations, account_id: str, environment: KeyEnvironment, after: str
-) -> Sequence[str]:
-    """The ids of the next generations, which it has erased but for those that another transaction holds."""
+) -> tuple[str | None, int]:
+    """The id of the last of the next generations, None at the end, and how many of them are left."""
     of_account = Generation.account_id == account_id, Generation.environment == environment
-    statement = select(Generation).where(*of_account, Generation.id > after, _LEFT).order_by(Generation.id)
+    columns = Generation.id, Generation.format, Generation.status, _HAS_IMAGE, _IS_LEFT
+    statement = select(*columns).where(*of_account, Generation.id > after).order_by(Generation.id).limit(_AT_A_TIME)
     async with generations.sessions.begin() as session:
-        found = (await session.scalars(statement.limit(_AT_A_TIME))).all()
-    ended = [each for each in found if each.status not in {"queued", "processing"}]
+        found = (await session.execute(statement)).all()
+    if not found:
+        return None, 0
+    left = [each for each in found if each.is_left]
+    ended = [each for each in left if each.status not in {"queued", "processing"}]
     # First the bytes: whatever happens between the two, an image that is said to be deleted is.
     for each in ended:
-        if each.provider != "stub" and each.deleted_at is None:
+        if each.has_image:
             await delete_with_thumbnails(generations, each.id, each.format)
-    ids = [each.id for each in found]
-    # One that was under way when it was read may have an image by now: it is left for the next time.
-    has_ended = Generation.id.in_([each.id for each in ended])
-    deleted_at = case((has_ended, func.coalesce(Generation.deleted_at, func.now())), else_=Generation.deleted_at)
-    unlocked = select(Generation.id).where(Generation.id.in_(ids)).order_by(Generation.id)
+    erased = await _erase_rows(generations, account_id, {each.id for each in left}, {each.id for each in ended})
+    return found[-1].id, len(left) - erased
+
+
+async def _erase_rows(generations: Generations, account_id: str, left: set[str], ended: set[str]) -> int:
+    """How many of those that have ended it has erased; of all others it erases the prompt alone. One that was under way
+    when it was read may have an image by now: it is left for the next time.
+    """
+    deleted_at = case((Generation.id.in_(ended), func.coalesce(Generation.deleted_at, func.now())))
+    unlocked = select(Generation.id).where(Generation.id.in_(left)).order_by(Generation.id)
     free = unlocked.with_for_update(skip_locked=True, key_share=True)
     erased = update(Generation).where(Generation.id.in_(free)).values(prompt="", inputs=None, deleted_at=deleted_at)
     async with generations.sessions.begin() as session:
-        await session.execute(erased)
+        ids = (await session.scalars(erased.returning(Generation.id))).all() if left else ()
         renewed = update(Erasure).where(Erasure.account_id == account_id)
         await session.execute(renewed.values(lease_until=func.now() + LEASE))
-    return ids
+    return len(ended & set(ids))

@@ -5,18 +5,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.features.auth.service import user_named
 from app.generations.erase import LEASE
-from app.models import Account, ApiKey, BrowserSession, Erasure, User
+from app.models import Account, ApiKey, BrowserSession, Erasure, Invitation, User
 
 
 async def delete_account(session: AsyncSession, *, owner: str) -> str | None:
-    """Deletes the user that `user_named` finds, with its email, password and sessions; revokes the account's keys, and
-    erases their names, prefixes and hashes; and leaves an erasure for its prompts and images. The account's id, or None
-    if there is no such user.
+    """Deletes the user that `user_named` finds, with its email, password, sessions and invitations; revokes the
+    account's keys, and erases their names, prefixes and hashes; and leaves an erasure for its prompts and images. The
+    account's id, or None if there is no such user.
 
     Once this has committed no generation is recorded for the account: whatever it leaves is there for `erase` to find.
-    The rows are locked as by `set_account_active`; the user's for key share only when no key can be made any more,
-    since a new key waits for that with the account locked.
+    The rows are locked in the order of all. The user's lock lets keys refer to the user until the account is locked: a
+    transaction that makes a key has locked the account before, and neither waits for the other then.
     """
+    email = select(User.email).where(user_named(owner)).scalar_subquery()
+    await session.execute(delete(Invitation).where(Invitation.email == email))
     user = await session.scalar(select(User).where(user_named(owner)).with_for_update(key_share=True))
     if user is None:
         return None

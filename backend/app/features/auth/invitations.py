@@ -8,7 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import ApiError
-from app.core.security import hash_session_token, new_id, new_session_token
+from app.core.security import hash_session_token, new_session_token, new_timed_id
 from app.models import Invitation
 
 
@@ -35,10 +35,11 @@ class CreatedInvitation:
 
 
 async def create(session: AsyncSession, *, email: str | None, lifetime: timedelta, uses: int) -> CreatedInvitation:
-    """A new invitation, for this canonical email alone where one is given."""
+    """A new invitation, for this canonical email alone where one is given. Its id begins with the database's time."""
     token = new_session_token()
+    now = (await session.execute(select(func.now()))).scalar_one()
     invitation = Invitation(
-        id=new_id("inv"),
+        id=new_timed_id("inv", now=now.timestamp()),
         token_hash=hash_session_token(token),
         email=email,
         uses_max=uses,
@@ -51,7 +52,7 @@ async def create(session: AsyncSession, *, email: str | None, lifetime: timedelt
 
 
 async def find_page(session: AsyncSession, *, after: str, limit: int) -> Sequence[Invitation]:
-    """At most `limit` invitations whose ids follow `after`, in order of id; those that are over too."""
+    """At most `limit` invitations whose ids follow `after`, oldest first; those that are over too."""
     statement = select(Invitation).where(Invitation.id > after).order_by(Invitation.id).limit(limit)
     return (await session.scalars(statement)).all()
 

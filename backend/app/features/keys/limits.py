@@ -42,7 +42,7 @@ def read_change(texts: Mapping[str, str]) -> Change:
 
 
 async def set_limits(session: AsyncSession, *, owner: str, change: Change) -> bool:
-    """Sets limits of the key with this id or the account with this email; False if there is no such owner.
+    """Sets limits of the key with this id, or of the account that `account_id_of` means; False if there is no such one.
 
     Every process applies them within ten seconds. Raises ConfigurationError for an empty change, and for a limit that
     keys cannot have.
@@ -58,7 +58,7 @@ async def set_limits(session: AsyncSession, *, owner: str, change: Change) -> bo
 
 
 async def find_limits(session: AsyncSession, *, owner: str) -> list[OwnLimits]:
-    """The limits set for the account, then for its unrevoked keys; empty if there is no such account."""
+    """The limits set for the account that `account_id_of` means, then for its unrevoked keys; empty without one."""
     account = await session.scalar(select(Account).where(Account.id == account_id_of(owner)))
     if account is None:
         return []

@@ -77,6 +77,9 @@ async def _make(deployed: Deployment, key: Key) -> str:
 
 
 NUMBERS = "select sum(pictures)::int from usage"
+INVITE = """
+    insert into invitations (id, token_hash, email, uses_max, expires_at) values ('inv_0', sha256(''), $1, 1, now())
+"""
 ROWS = "select count(*), count(*) filter (where status = 'delivered'), count(deleted_at) from generations"
 
 
@@ -86,6 +89,7 @@ async def test_everything_that_names_the_owner_is_erased_and_every_number_stays(
     ids = [await _make(deployed, key) for key in (there.key, there.key, test_key)]
     kept = await _make(deployed, await other.create_key())
     assert await deployed.database.fetchval(NUMBERS) == 4
+    await deployed.database.execute(INVITE, there.account.email)
     unconfirmed = await deployed.command("accounts", "delete", there.account.email)
     assert "--yes" in unconfirmed
     assert (await generate(there.client, there.key)).status_code == 200
@@ -128,7 +132,7 @@ async def test_what_is_drawn_while_its_account_is_deleted_is_erased_when_it_has_
     there.provider.faults.append(slow(gate))
     drawing = asyncio.create_task(generate(there.client, there.key, prompt=PROMPT))
     await there.asked()
-    assert "But for 1 images" in await deployed.delete(there.account)
+    assert "have ended: 1.\n" in await deployed.delete(there.account)
     assert PROMPT not in await everything_stored(deployed.database)
     gate.set()
     answer = await drawing
@@ -154,22 +158,37 @@ async def test_what_is_asked_for_while_the_account_is_deleted_is_refused(deploye
     assert await deployed.database.fetchval("select count(*) from generations") == 0
 
 
+INSERT_KEY = """
+    insert into api_keys (id, user_id, account_id, name, environment, prefix, key_hash)
+    values ($1, $2, $3, 'new', 'live', 'nb_live_12345678', sha256(convert_to($1, 'UTF8')))
+"""
+
+
 async def test_a_key_that_is_made_while_the_account_is_deleted_waits_in_no_circle_and_is_revoked(
     deployed: Deployment,
 ) -> None:
     account, made = deployed.there.account, new_id("key")
-    insert = """
-        insert into api_keys (id, user_id, account_id, name, environment, prefix, key_hash)
-        values ($1, $2, $3, 'new', 'live', 'nb_live_12345678', sha256(convert_to($1, 'UTF8')))
-    """
     async with deployed.database.transaction():  # what `keys.create` does, in its order
         await deployed.database.execute("select from accounts where id = $1 for no key update", account.account_id)
         deleting = asyncio.create_task(deployed.delete(account))
         await until_waited_for(deployed.database)
-        await deployed.database.execute(insert, made, account.id, account.account_id)
+        await deployed.database.execute(INSERT_KEY, made, account.id, account.account_id)
     await deleting
     key = await deployed.database.fetchrow("select revoked_at is null, name, user_id from api_keys where id = $1", made)
     assert tuple(key or ()) == (False, "", None)
+
+
+async def test_a_batch_of_the_ledger_and_the_deletion_lock_keys_in_one_order(deployed: Deployment) -> None:
+    account, lock = deployed.there.account, "select from api_keys where id = $1 for no key update"
+    last, first = f"key_{'z' * 20}", f"key_{'0' * 20}"
+    for made in (last, first):  # the order in which they lie in the table is not that of their ids
+        await deployed.database.execute(INSERT_KEY, made, account.id, account.account_id)
+    async with deployed.database.transaction():
+        await deployed.database.execute(lock, first)
+        deleting = asyncio.create_task(deployed.delete(account))
+        await until_waited_for(deployed.database)
+        await deployed.database.execute(lock, last)
+    await deleting
 
 
 async def test_an_erasure_that_the_store_stops_goes_on_by_itself(

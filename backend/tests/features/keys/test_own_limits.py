@@ -186,7 +186,7 @@ async def test_a_change_that_does_not_fit_its_owner_changes_nothing(
     ]:
         with pytest.raises(ConfigurationError, match="Name a limit to set"):
             await _give(sessions, owner, **texts)
-    for unknown in (new_id("key"), new_email(), key.id.upper(), f"{key.id} ", key.raw, "", "%", account.id):
+    for unknown in (new_id("key"), new_email(), key.id.upper(), f"{key.id} ", key.raw, "", "%", new_id("usr")):
         assert not await _give(sessions, unknown, generate_limit="9/day")
         assert await _find(sessions, unknown) == []
     assert await everything_stored(database) == before
