@@ -1,15 +1,19 @@
 # One truth for commands: people, README and CI use these lines.
 PYTHON ?= python3
 BIN := .venv/bin
+PREFIX ?= /usr/local
+INSTALLED := $(PREFIX)/lib/nanobanana
 # The lock files are complete: nothing is left to resolve. Left to itself pip would look at releases that are newer than the
 # pinned ones wherever something is wanted with an extra, and fail at them.
 LOCKED := --require-hashes --no-deps
+
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "NanoBanana needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
 
 FAST := tests/catalogue/test_file.py tests/core/test_logs.py tests/core/test_pool.py tests/core/test_security.py tests/core/test_settings.py tests/docs tests/features \
   tests/generations tests/providers tests/ratelimit/test_limit.py tests/ratelimit/test_memory.py tests/ratelimit/test_slots.py tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-console bench-migration rolling fuzz chaos settings-docs lock clean ha test-ops
+.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-console bench-migration rolling fuzz chaos settings-docs lock clean ha test-ops install uninstall
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +24,18 @@ run: .venv/run.installed ## start NanoBanana on http://127.0.0.1:8000, with a Po
 wheel: .venv/run.installed ## build dist/nanobanana-VERSION-py3-none-any.whl, which pip installs anywhere
 	@$(BIN)/pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist ./backend
 	@ls dist/*.whl
+
+install: ## install into PREFIX (/usr/local): bin/nanobanana, and all that it needs in lib/nanobanana
+	@umask 022; [ "$(INSTALLED)/requirements.installed" -nt backend/requirements.txt ] || { \
+	  $(CHECK_PYTHON) && $(PYTHON) -m venv --clear "$(INSTALLED)" && \
+	  "$(INSTALLED)/bin/python" -m pip install -q --disable-pip-version-check $(LOCKED) -r backend/requirements.txt && \
+	  touch "$(INSTALLED)/requirements.installed"; }
+	@umask 022; "$(INSTALLED)/bin/python" -m pip install -q --disable-pip-version-check --force-reinstall --no-deps --no-build-isolation ./backend
+	@umask 022; mkdir -p "$(PREFIX)/bin" && ln -sfn ../lib/nanobanana/bin/nanobanana "$(PREFIX)/bin/nanobanana"
+	@"$(PREFIX)/bin/nanobanana" --version
+
+uninstall: ## remove what make install has put into PREFIX, never the data
+	rm -rf "$(INSTALLED)" "$(PREFIX)/bin/nanobanana"
 
 test: suite ## run the whole suite on a real PostgreSQL and Redis, with coverage, and in a browser if there is one
 	@cd backend && if ../$(BIN)/python -m tests.browser.chromium; then ../$(BIN)/pytest -q tests/browser; else \
@@ -115,7 +131,7 @@ clean: ## remove the environments and the caches, never the data
 	rm -rf .venv .clients .ha backend/.coverage backend/.mypy_cache backend/.ruff_cache
 
 .venv/run.installed: backend/requirements.txt backend/pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "NanoBanana needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check $(LOCKED) -r backend/requirements.txt
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable backend

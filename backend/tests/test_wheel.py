@@ -17,6 +17,7 @@ from io import BytesIO
 from pathlib import Path
 
 import httpx2
+import pip as pip_package
 import pytest
 from packaging.requirements import Requirement
 from PIL import Image
@@ -50,6 +51,14 @@ def build_wheel(source: Path, target: Path) -> Path:
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", target, source, cwd=target)
     [wheel] = target.glob("*.whl")
     return wheel
+
+
+def make(target: str, prefix: Path) -> str:
+    """Runs make in the checkout, without a network; returns what it said."""
+    environment = {**os.environ, "PIP_NO_INDEX": "1"}
+    done = run("make", "--silent", target, f"PREFIX={prefix}", cwd=BACKEND.parent, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def link_locked_distributions(site_packages: Path) -> None:
@@ -100,14 +109,25 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the wheel and the locked distributions, at a path that is hard to handle."""
-    folder = tmp_path_factory.mktemp("environment") / "100% new"
-    assert run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent).returncode == 0
-    [site_packages] = folder.glob("lib/python*/site-packages")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make install` has installed, at a path that is hard to handle. The locked distributions are there already,
+    as after an earlier installation.
+    """
+    prefix = tmp_path_factory.mktemp("environment") / "100% new"
+    environment = prefix / "lib" / "nanobanana"
+    assert run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=prefix.parent).returncode == 0
+    [site_packages] = environment.glob("lib/python*/site-packages")
     link_locked_distributions(site_packages)
-    pip("--python", folder / "bin" / "python", "install", "--no-deps", wheel, cwd=folder)
-    return folder
+    (site_packages / "pip").symlink_to(Path(pip_package.__file__).parent)
+    (environment / "requirements.installed").touch()
+    assert make("install", prefix).splitlines()[-1].startswith("nanobanana, version ")
+    return prefix
+
+
+@pytest.fixture(scope="module")
+def environment(prefix: Path) -> Path:
+    """The virtual environment in it."""
+    return prefix / "lib" / "nanobanana"
 
 
 @pytest.fixture
@@ -191,3 +211,14 @@ def test_it_lists_its_settings(installed: Installed) -> None:
     (installed.folder / ".env").write_text(installed.run("nanobanana", "settings").stdout)
     assert (installed.folder / ".env").stat().st_size > 0
     assert installed.run("nanobanana", "check").returncode == 0
+
+
+def test_make_uninstall_removes_what_make_install_has_made(environment: Path, tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "another").touch()
+    (tmp_path / "lib" / "nanobanana").symlink_to(environment)
+    make("install", tmp_path)
+    make("uninstall", tmp_path)
+    assert {*tmp_path.rglob("*")} == {tmp_path / "lib", tmp_path / "bin", tmp_path / "bin" / "another"}
+    assert environment.exists()

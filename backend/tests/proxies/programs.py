@@ -14,7 +14,13 @@ from pathlib import Path
 
 from tests.harness import free_port, looks, port_is_open
 
-_PACKAGES = {"nginx": "nginx-light", "caddy": "caddy", "haproxy": "haproxy", "pgbouncer": "pgbouncer"}
+_PACKAGES = {
+    "nginx": "nginx-light",
+    "caddy": "caddy",
+    "haproxy": "haproxy",
+    "pgbouncer": "pgbouncer",
+    "systemd-analyze": "systemd",
+}
 _INSTALL = ["apt-get", "install", "-q", "-y", "--no-install-recommends"]
 
 # As an operator who serves WebSockets elsewhere on the same host has it, without a buffer for what callers send.
