@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fastapi import FastAPI
 
+from app import __version__
 from app.assembly import Externals, open_services, require_database_url
 from app.console import errors as console_errors
 from app.console.pages import PAGES, ROUTERS
@@ -91,7 +92,7 @@ def create_app(settings: Settings, externals: Externals | None = None) -> FastAP
 
     app = App(
         title="NanoBanana",
-        version="0.1.0",
+        version=__version__,
         description=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,
