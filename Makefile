@@ -13,7 +13,7 @@ FAST := tests/catalogue/test_file.py tests/core/test_logs.py tests/core/test_poo
   tests/generations tests/providers tests/ratelimit/test_limit.py tests/ratelimit/test_memory.py tests/ratelimit/test_slots.py tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-console bench-migration rolling fuzz chaos settings-docs lock clean ha test-ops install uninstall
+.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-console bench-migration rolling fuzz chaos settings-docs lock clean ha test-ops install uninstall dist
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,12 @@ install: ## install into PREFIX (/usr/local): bin/nanobanana, and all that it ne
 
 uninstall: ## remove what make install has put into PREFIX, never the data
 	rm -rf "$(INSTALLED)" "$(PREFIX)/bin/nanobanana"
+
+dist: .venv/run.installed ## build wheel and source distribution in dist/: of one commit, the same bytes on every machine
+	@mkdir -p dist
+	@cd backend && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) ../$(BIN)/python -c \
+	  "from flit_core.buildapi import build_sdist, build_wheel; build_sdist('../dist'); build_wheel('../dist')"
+	@cd dist && sha256sum nanobanana-*
 
 test: suite ## run the whole suite on a real PostgreSQL and Redis, with coverage, and in a browser if there is one
 	@cd backend && if ../$(BIN)/python -m tests.browser.chromium; then ../$(BIN)/pytest -q tests/browser; else \

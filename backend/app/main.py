@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from fastapi import FastAPI
 
+from app import __version__
 from app.assembly import Externals, open_services, require_database_url
 from app.console import errors as console_errors
 from app.console.pages import PAGES, ROUTERS
@@ -34,8 +35,6 @@ from app.web.overload import OverloadGuard
 from app.web.prepared_refusals import PreparedRefusals
 from app.web.reference import add_reference
 from app.web.state import LifespanState, WebSettings
-
-VERSION = "0.1.0"
 
 _DESCRIPTION = """An image-generation API platform that anyone can run: sign up, create an API key, send a prompt, get a
 picture. Errors are `application/problem+json`, with a stable `code`."""
@@ -99,7 +98,7 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
 
     app = App(
         title="NanoBanana",
-        version=VERSION,
+        version=__version__,
         description=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,

@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
+from app import __version__
 from app.assembly import Externals
 from app.catalogue.configured import catalogue_of
 from app.core.bounds import BODY_SECONDS_MAX
@@ -32,7 +33,7 @@ from app.core.metrics import Metrics
 from app.core.metrics.shared import registry_of_all_workers, served_on, shared_by_workers
 from app.core.running_servers import ServerRecord
 from app.core.settings import ConfigurationError, Settings
-from app.main import VERSION, create_app
+from app.main import create_app
 from app.reloads import Reading, Reloads
 from app.rolling import obey_supervisor
 from app.supervision import Server, Stop, Supervisor
@@ -211,7 +212,7 @@ def _configure_logging(settings: Settings) -> None:
 def _log_start(settings: Settings) -> None:
     logger.info(
         "server_started",
-        version=VERSION,
+        version=__version__,
         environment=settings.environment,
         host=settings.host,
         port=settings.port,

@@ -3,11 +3,11 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
-import tomllib
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx2
 import pip as pip_package
 import pytest
+from app import __version__
 from packaging.requirements import Requirement
 from PIL import Image
 from tests.harness import PATIENCE_SECONDS, free_port, fresh_database, generate, looks, sign_up
@@ -152,6 +153,46 @@ def test_a_wheel_and_one_built_from_the_source_distribution_hold_every_file_of_t
         assert {name for name in zipfile.ZipFile(each).namelist() if ".dist-info/" not in name} == expected
 
 
+BUILD = """
+import sys
+from flit_core.buildapi import build_sdist, build_wheel
+print(build_sdist(sys.argv[1]), build_wheel(sys.argv[1]))
+"""
+
+
+def build_both(source: Path, target: Path) -> tuple[Path, Path]:
+    """Source distribution and wheel, as `make dist` builds them."""
+    target.mkdir()
+    done = run(sys.executable, "-c", BUILD, target, cwd=source, env={**os.environ, "SOURCE_DATE_EPOCH": "1764115200"})
+    assert done.returncode == 0, done.stderr
+    sdist, wheel = done.stdout.split()
+    return target / sdist, target / wheel
+
+
+def test_one_commit_has_the_same_bytes_wherever_and_whenever_it_is_built(tmp_path: Path) -> None:
+    for name, mode in (("here", 0o644), ("there", 0o600)):
+        shutil.copytree(BACKEND / "app", tmp_path / name / "app", ignore=shutil.ignore_patterns("__pycache__"))
+        for other in ("pyproject.toml", "LICENSE"):
+            shutil.copy(BACKEND / other, tmp_path / name)
+        for file in (tmp_path / name / "app").rglob("*.py"):
+            file.chmod(mode)
+            os.utime(file, (mode * 1_000_000, mode * 1_000_000))
+    sdist, wheel = build_both(tmp_path / "here", tmp_path / "built here")
+    assert [each.read_bytes() for each in build_both(tmp_path / "there", tmp_path / "built there")] == [
+        sdist.read_bytes(),
+        wheel.read_bytes(),
+    ]
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    _, again = build_both(tmp_path / sdist.name.removesuffix(".tar.gz"), tmp_path / "built from the source")
+    assert again.read_bytes() == wheel.read_bytes()
+    with zipfile.ZipFile(wheel) as archive:
+        [licence] = [name for name in archive.namelist() if name.endswith("/LICENSE")]
+        assert archive.read(licence) == (BACKEND / "LICENSE").read_bytes()
+        [about] = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        assert "License-Expression: Apache-2.0" in archive.read(about).decode()
+
+
 def test_nothing_of_the_checkout_can_be_imported_and_every_requirement_is_there(
     installed: Installed, environment: Path
 ) -> None:
@@ -165,8 +206,9 @@ def test_nothing_of_the_checkout_can_be_imported_and_every_requirement_is_there(
 
 
 def test_it_says_its_version(installed: Installed) -> None:
-    version = tomllib.loads((BACKEND / "pyproject.toml").read_text())["project"]["version"]
-    assert installed.run("nanobanana", "--version").stdout.split()[-1] == version
+    assert installed.run("nanobanana", "--version").stdout.split()[-1] == __version__
+    of_metadata = "from importlib import metadata; print(metadata.version('nanobanana'))"
+    assert installed.run("python", "-c", of_metadata).stdout.strip() == __version__
 
 
 async def test_it_makes_a_picture_on_a_postgresql_of_its_own_and_stops_on_sigterm(installed: Installed) -> None:

@@ -2,6 +2,7 @@
 
 import click
 
+from app import __version__
 from app.cli.accounts import accounts
 from app.cli.backup import backup, restore
 from app.cli.check import check
@@ -19,7 +20,7 @@ from app.cli.usage import usage
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="nanobanana")
+@click.version_option(__version__)
 def main() -> None:
     """NanoBanana: an image-generation API platform that anyone can run.
 

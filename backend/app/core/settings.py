@@ -157,6 +157,13 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings, LogS
             "images included, and stays counted in usage. By default for ever."
         ),
     )
+    security_contact: str | None = Field(
+        default=None,
+        description=(
+            "Where vulnerabilities are reported, for `/.well-known/security.txt`: `mailto:security@example.com`, or an "
+            "`https` address. Without it, that is a 404."
+        ),
+    )
     metrics_token: SecretStr | None = Field(
         default=None,
         description="The bearer token that Prometheus sends to `/metrics`. Without it, `/metrics` is a 404.",
@@ -222,6 +229,13 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings, LogS
     def _can_be_sent(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
             raise ValueError("must be visible ASCII characters, without spaces")
+        return value
+
+    @field_validator("security_contact")
+    @classmethod
+    def _can_be_contacted(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"mailto:[!-~]+@[!-~]+|https://[!-~]+", value):
+            raise ValueError("must be mailto: and an address, or begin with https://")
         return value
 
     @field_validator("redis_url")

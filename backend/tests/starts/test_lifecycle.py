@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.main import VERSION
+from app import __version__
 from tests.harness import PATIENCE_SECONDS, looks
 from tests.test_cli import AS_USUAL, SECRET, environment, serving
 
@@ -82,7 +82,7 @@ def test_standard_output_holds_lines_alone_from_the_start_to_the_stop(tmp_path: 
         {
             "level": "info",
             "event": "server_started",
-            "version": VERSION,
+            "version": __version__,
             "environment": "production",
             "host": "127.0.0.1",
             "port": int(given["PORT"]),

@@ -2,8 +2,8 @@
 
 import time
 from collections import defaultdict
-from importlib.metadata import version
 
+from app import __version__
 from app.core.metrics.families import Families
 
 WITHOUT_ROUTE, REFUSED = "unmatched", "refused"
@@ -78,7 +78,7 @@ class ProcessMetrics:
             "start_time_seconds", "When the oldest worker began, in seconds since 1970.", mode="livemin"
         ).set(time.time())
         families.gauge("build_info", "1, with the version of the program.", "version", mode="livemax").set(
-            1, version("nanobanana")
+            1, __version__
         )
         self.loop_lag = families.histogram(
             "event_loop_lag_seconds",

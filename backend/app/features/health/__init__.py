@@ -1,1 +1,1 @@
-"""Health: the process answers, it can serve, and its metrics."""
+"""Health: the process answers, it can serve, its metrics, and where vulnerabilities are reported."""

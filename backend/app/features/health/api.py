@@ -1,7 +1,11 @@
-"""Health over HTTP."""
+"""Health over HTTP, and what else the process says of itself."""
+
+from datetime import UTC, datetime
 
 from fastapi import APIRouter, Depends, Response
+from fastapi.responses import PlainTextResponse
 
+from app import __version__
 from app.core.errors import NotFound
 from app.features.dependencies import CurrentServices
 from app.features.health import service
@@ -14,8 +18,9 @@ router = APIRouter(tags=["Health"])
 
 @router.head("/health", include_in_schema=False)
 @router.get("/health", responses=problems())
-async def get_health() -> Health:
+async def get_health(response: Response) -> Health:
     """Tell that the process answers. It asks nobody else and is always quick."""
+    response.headers["X-NanoBanana-Version"] = __version__
     return Health()
 
 
@@ -41,3 +46,11 @@ async def get_readiness(services: CurrentServices) -> Readiness:
 async def get_metrics(services: CurrentServices) -> Response:
     """Show the server's counters to Prometheus, which sends METRICS_TOKEN as its bearer token."""
     return Response(services.metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")
+
+
+@router.head("/.well-known/security.txt", include_in_schema=False)
+@router.get("/.well-known/security.txt", include_in_schema=False)
+async def get_security_txt(services: CurrentServices) -> PlainTextResponse:
+    """Name where vulnerabilities are reported (RFC 9116)."""
+    now = datetime.fromtimestamp(services.clock(), UTC)
+    return PlainTextResponse(service.security_txt(services.settings, now=now))

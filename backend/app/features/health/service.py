@@ -1,8 +1,9 @@
-"""Checks whether this process can serve, and the token for its metrics."""
+"""Checks whether this process can serve, and the token for its metrics; the text of security.txt."""
 
 import asyncio
 import secrets
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic import SecretStr
@@ -12,11 +13,13 @@ from app.core.database_fitness import unfit_sentence
 from app.core.db import classify_database_error
 from app.core.draining import Draining
 from app.core.errors import NotFound, Unauthorized, Unavailable
+from app.core.settings import Settings
 from app.generations.ledger import Ledger
 from app.migrations import schema_state
 from app.services import Services
 
 DATABASE_SECONDS_MAX = 0.5
+_EXPIRES_AFTER = timedelta(days=180)  # RFC 9116: less than a year
 
 Part = Literal["store", "provider", "redis"]
 
@@ -93,3 +96,18 @@ def check_metrics_token(token: SecretStr | None, *, sent: str | None) -> None:
         raise NotFound
     if sent is None or not secrets.compare_digest(sent.encode(), token.get_secret_value().encode()):
         raise InvalidMetricsToken(credential_sent=sent is not None)
+
+
+def security_txt(settings: Settings, *, now: datetime) -> str:
+    """The file security.txt, in the form of RFC 9116. Raises NotFound where SECURITY_CONTACT is not set."""
+    if settings.security_contact is None:
+        raise NotFound
+    expires = (now + _EXPIRES_AFTER).replace(hour=0, minute=0, second=0, microsecond=0)
+    fields = [
+        f"Contact: {settings.security_contact}",
+        f"Expires: {expires:%Y-%m-%dT%H:%M:%SZ}",
+        "Preferred-Languages: en",
+    ]
+    if settings.public_url.startswith("https://"):  # the RFC allows no other
+        fields.append(f"Canonical: {settings.public_url}/.well-known/security.txt")
+    return "".join(f"{field}\n" for field in fields)

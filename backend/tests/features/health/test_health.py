@@ -5,13 +5,14 @@ import json
 import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import Any
 
 import asyncpg
 import httpx2
 import pytest
-from app import migrations
+from app import __version__, migrations
 from app.core.database_connection import SettingsNotKeptError
 from app.core.db import connect_for_writing
 from pydantic import SecretStr
@@ -46,6 +47,32 @@ async def test_a_process_that_can_serve_says_so(client: httpx2.AsyncClient, path
     assert answer.headers["cache-control"] == "no-store"
     status, headers, content = as_seen(await client.head(path))
     assert (status, headers, content) == (200, as_seen(answer)[1], b"")
+
+
+async def test_health_names_the_version(client: httpx2.AsyncClient) -> None:
+    assert (await client.get("/health")).headers["x-nanobanana-version"] == __version__
+    assert (await client.head("/health")).headers["x-nanobanana-version"] == __version__
+    assert "x-nanobanana-version" not in (await client.get("/v1/models")).headers
+
+
+async def test_security_txt_names_the_operators_contact_and_never_expires_within_a_year(
+    start: Start, client: httpx2.AsyncClient
+) -> None:
+    path, contact = "/.well-known/security.txt", "mailto:security@example.com"
+    for method in ("GET", "HEAD"):
+        assert (await client.request(method, path)).status_code == 404
+    answer = await (await start(security_contact=contact)).get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+    fields = dict(line.split(": ", 1) for line in answer.text.splitlines())
+    left = datetime.fromisoformat(fields.pop("Expires")) - datetime.now(UTC)
+    assert timedelta(days=100) < left < timedelta(days=365)
+    canonical = f"https://pictures.test{path}"
+    assert fields == {"Contact": contact, "Preferred-Languages": "en", "Canonical": canonical}
+
+
+async def test_security_txt_has_no_address_of_its_own_without_https(start: Start) -> None:
+    there = await start(security_contact="https://example.com/security", public_url="http://pictures.test")
+    assert "Canonical" not in (await there.get("/.well-known/security.txt")).text
 
 
 async def test_health_ignores_credentials(client: httpx2.AsyncClient) -> None:
