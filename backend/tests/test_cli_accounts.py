@@ -10,6 +10,8 @@ from pathlib import Path
 import httpx2
 import pytest
 from app.core.db import connect_for_writing
+from app.core.settings import Settings
+from app.server import start_message
 from tests.docs.commands_page import fill
 from tests.harness import PASSWORD, Account, everything_stored, generate, new_email, sign_up
 from tests.test_cli import nanobanana_in_here
@@ -191,3 +193,9 @@ async def test_a_report_adds_up_over_all_pages_and_its_cells_are_no_formulas(
         ("2026-10-31", "8"),
     ]
     await database.close()
+
+
+@pytest.mark.parametrize("registration", ["invite", "closed"])
+def test_the_start_prints_no_sign_up_that_would_be_refused(settings: Settings, registration: str) -> None:
+    said = start_message(settings.model_copy(update={"registration": registration}))
+    assert ("/v1/auth/register" in said, "nanobanana accounts create" in said) == (False, True)
