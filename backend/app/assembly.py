@@ -24,6 +24,7 @@ from app.core.pool import BoundedPool
 from app.core.security import TokenKey
 from app.core.settings import ConfigurationError, Settings
 from app.core.shared_calls import SharedCalls
+from app.core.tracing import Tracing, open_tracing
 from app.generations.callers import CallerCache
 from app.generations.collaborators import Generations
 from app.generations.drawn import DrawnImages
@@ -39,6 +40,8 @@ from app.ratelimit.redis import RedisLimiter, open_redis
 from app.ratelimit.reservations import Reservations
 from app.services import Services
 from app.storage.configured import monitored_store
+from app.storage.health import MonitoredStore
+from app.traced import TracedLedger, TracedLimiter, TracedStore, traced_catalogue
 
 _DECODING_NICENESS = 5
 """The niceness of threads that decode what was paid: behind the event loop, before hashes and drawings."""
@@ -82,13 +85,16 @@ async def open_services(
         engine = create_engine(database_url, pool_size=settings.database_pool_size, is_shared=direct_url is not None)
         stack.push_async_callback(engine.dispose)
         pools = stack.enter_context(_pools(settings))
+        tracing = await stack.enter_async_context(_tracing(settings))
         limiter = await stack.enter_async_context(_limiter(settings, externals.limit_clock, metrics))
+        if tracing is not None:
+            limiter = TracedLimiter(limiter, tracing)
         writing_url = direct_url.get_secret_value() if direct_url else database_url
         connect = externals.connect or partial(connect_for_writing, writing_url)
         clock = DatabaseClock(externals.clock)
-        ledger = await stack.enter_async_context(_ledger(settings, Writer(connect, clock)))
+        ledger = await stack.enter_async_context(_ledger(settings, Writer(connect, clock), tracing))
         generations = await stack.enter_async_context(
-            _generations(settings, engine, ledger, pools, clock=clock, metrics=metrics)
+            _generations(settings, engine, ledger, pools, clock=clock, metrics=metrics, tracing=tracing)
         )
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
@@ -96,6 +102,7 @@ async def open_services(
             settings=settings,
             clock=externals.clock,
             metrics=metrics,
+            tracing=tracing,
             engine=engine,
             sessions=_session_maker(engine),
             hashing=pools.hashing,
@@ -147,8 +154,19 @@ def _pools(settings: Settings) -> Iterator[_Pools]:
 
 
 @asynccontextmanager
-async def _ledger(settings: Settings, writer: Writer) -> AsyncIterator[Ledger]:
-    ledger = Ledger(writer, queue_max=settings.record_queue_max, deadline_seconds=settings.record_deadline_seconds)
+async def _tracing(settings: Settings) -> AsyncIterator[Tracing | None]:
+    tracing = open_tracing(settings)
+    try:
+        yield tracing
+    finally:
+        if tracing is not None:
+            await tracing.close()
+
+
+@asynccontextmanager
+async def _ledger(settings: Settings, writer: Writer, tracing: Tracing | None) -> AsyncIterator[Ledger]:
+    new_ledger = Ledger if tracing is None else partial(TracedLedger, tracing=tracing)
+    ledger = new_ledger(writer, queue_max=settings.record_queue_max, deadline_seconds=settings.record_deadline_seconds)
     ledger.open()
     try:
         yield ledger
@@ -158,11 +176,19 @@ async def _ledger(settings: Settings, writer: Writer) -> AsyncIterator[Ledger]:
 
 @asynccontextmanager
 async def _generations(
-    settings: Settings, engine: AsyncEngine, ledger: Ledger, pools: _Pools, *, clock: DatabaseClock, metrics: Metrics
+    settings: Settings,
+    engine: AsyncEngine,
+    ledger: Ledger,
+    pools: _Pools,
+    *,
+    clock: DatabaseClock,
+    metrics: Metrics,
+    tracing: Tracing | None,
 ) -> AsyncIterator[Generations]:
     """Catalogue and store of the settings, while a sweeper deletes images that no client can ask for any more."""
+    monitor = MonitoredStore if tracing is None else partial(TracedStore, tracing=tracing)
     async with (
-        monitored_store(settings) as store,
+        monitored_store(settings, monitor) as store,
         open_catalogue(
             catalogue_of(settings), settings, drawing=pools.drawing, decoding=pools.decoding, metrics=metrics
         ) as catalogue,
@@ -170,7 +196,7 @@ async def _generations(
         generations = Generations(
             sessions=_session_maker(engine),
             ledger=ledger,
-            catalogue=catalogue,
+            catalogue=catalogue if tracing is None else traced_catalogue(catalogue, tracing),
             drawing=pools.drawing,
             decoding=pools.decoding,
             store=store,

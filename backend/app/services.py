@@ -12,6 +12,7 @@ from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
 from app.core.security import TokenKey
 from app.core.settings import Settings
+from app.core.tracing import Tracing
 from app.generations.callers import CallerCache
 from app.generations.collaborators import Generations
 from app.ratelimit import Limiter
@@ -27,6 +28,8 @@ class Services:
     clock: Callable[[], float]
     """Seconds since 1970 by this process: dates tokens. What is stored is dated by `generations.clock`."""
     metrics: Metrics
+    tracing: Tracing | None
+    """None where nothing is traced: then no part of the services is one of `traced.py`."""
     engine: AsyncEngine
     sessions: SessionMaker
     hashing: BoundedPool

@@ -10,6 +10,7 @@ from app.cli.database import upgrade_schema
 from app.cli.errors import errors_as_sentences
 from app.core.embedded import embedded_postgres
 from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.tracing import import_sdk
 
 
 @click.command()
@@ -22,6 +23,7 @@ def serve() -> None:
     with errors_as_sentences(), server.signals_as_exits() as stop, ExitStack() as stack:
         settings = load_settings().with_secret()
         _check_shared_limits(settings)
+        import_sdk(settings)
         listener = stack.enter_context(server.listening_socket(settings))
         _check_images(settings)
         settings = _with_database(settings, stack)

@@ -1,12 +1,12 @@
 """The store that the settings name."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from app.core.egress import Egress
 from app.core.settings import ConfigurationError, Settings
 from app.storage.filesystem import FilesystemStore
-from app.storage.health import MonitoredStore
+from app.storage.health import CheckedStore, MonitoredStore
 from app.storage.s3 import S3Store
 from app.storage.s3_settings import S3Settings, endpoint
 
@@ -18,10 +18,12 @@ _NEEDED = ("s3_bucket", "s3_access_key_id", "s3_secret_access_key")
 
 
 @asynccontextmanager
-async def monitored_store(settings: Settings) -> AsyncIterator[MonitoredStore]:
-    """The same, which refuses to be written while it fails."""
+async def monitored_store(
+    settings: Settings, monitor: Callable[[CheckedStore], MonitoredStore] = MonitoredStore
+) -> AsyncIterator[MonitoredStore]:
+    """The same, which refuses to be written while it fails. `monitor` makes one of the other."""
     async with configured_store(settings) as store:
-        monitored = MonitoredStore(store)
+        monitored = monitor(store)
         try:
             yield monitored
         finally:
