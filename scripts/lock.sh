@@ -9,7 +9,7 @@ compile() {
     --no-emit-index-url --no-emit-find-links "$@"
 }
 compile pyproject.toml --extra embedded --group build --output-file requirements.txt
-compile pyproject.toml --extra embedded --group build --group dev --constraint requirements.txt --output-file requirements-dev.txt
+compile pyproject.toml --extra embedded --extra otel --group build --group dev --constraint requirements.txt --output-file requirements-dev.txt
 for clients in python python-previous nodejs; do
   compile "tests/clients/locked/$clients.in" --output-file "tests/clients/locked/$clients.txt"
 done

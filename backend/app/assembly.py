@@ -27,6 +27,7 @@ from app.core.pool import BoundedPool
 from app.core.security import TokenKey
 from app.core.settings import ConfigurationError, Settings
 from app.core.shared_calls import SharedCalls
+from app.core.tracing import Tracing, open_tracing
 from app.generations.callers import CallerCache
 from app.generations.collaborators import Generations
 from app.generations.drawn import DrawnImages
@@ -44,6 +45,7 @@ from app.ratelimit.reservations import Reservations
 from app.services import Services
 from app.storage.configured import monitored_store
 from app.storage.health import MonitoredStore
+from app.traced import TracedLedger, TracedLimiter, TracedStore, traced_catalogue
 
 _DECODING_NICENESS = 5
 """The niceness of threads that decode what was paid: behind the event loop, before hashes and drawings."""
@@ -96,12 +98,17 @@ async def open_services(
         )
         stack.push_async_callback(engine.dispose)
         pools = stack.enter_context(_pools(settings))
+        tracing = await stack.enter_async_context(_tracing(settings))
         limiter = await stack.enter_async_context(_limiter(settings, externals.limit_clock, metrics))
+        if tracing is not None:
+            limiter = TracedLimiter(limiter, tracing)
         connect = externals.connect or partial(connect_for_writing, writing_url(settings))
         clock = DatabaseClock(externals.clock)
-        ledger = await stack.enter_async_context(_ledger(settings, Writer(connect, clock, metrics), metrics))
+        ledger = await stack.enter_async_context(_ledger(settings, Writer(connect, clock, metrics), metrics, tracing))
         generations = await stack.enter_async_context(
-            _generations(settings, engine, ledger, pools, catalogue=catalogue, clock=clock, metrics=metrics)
+            _generations(
+                settings, engine, ledger, pools, catalogue=catalogue, clock=clock, metrics=metrics, tracing=tracing
+            )
         )
         if settings.ledger_retention_days is not None:
             pruner = Pruner(generations, writing_url(settings), settings.ledger_retention_days, metrics)
@@ -114,6 +121,7 @@ async def open_services(
             clock=externals.clock,
             draining=externals.draining,
             metrics=metrics,
+            tracing=tracing,
             engine=engine,
             sessions=_session_maker(engine),
             hashing=pools.hashing,
@@ -173,8 +181,21 @@ def _pools(settings: Settings) -> Iterator[_Pools]:
 
 
 @asynccontextmanager
-async def _ledger(settings: Settings, writer: Writer, metrics: Metrics) -> AsyncIterator[Ledger]:
-    ledger = Ledger(
+async def _tracing(settings: Settings) -> AsyncIterator[Tracing | None]:
+    tracing = open_tracing(settings)
+    try:
+        yield tracing
+    finally:
+        if tracing is not None:
+            await tracing.close()
+
+
+@asynccontextmanager
+async def _ledger(
+    settings: Settings, writer: Writer, metrics: Metrics, tracing: Tracing | None
+) -> AsyncIterator[Ledger]:
+    new_ledger = Ledger if tracing is None else partial(TracedLedger, tracing=tracing)
+    ledger = new_ledger(
         writer,
         queue_max=settings.record_queue_max,
         deadline_seconds=settings.record_deadline_seconds,
@@ -197,16 +218,18 @@ async def _generations(
     catalogue: Catalogue,
     clock: DatabaseClock,
     metrics: Metrics,
+    tracing: Tracing | None,
 ) -> AsyncIterator[Generations]:
     """Catalogue and store of the settings, while a sweeper deletes images that no client can ask for any more."""
+    monitor = MonitoredStore if tracing is None else partial(TracedStore, tracing=tracing)
     async with (
-        monitored_store(settings) as store,
+        monitored_store(settings, monitor) as store,
         open_catalogue(catalogue, settings, drawing=pools.drawing, decoding=pools.decoding, metrics=metrics) as opened,
     ):
         generations = Generations(
             sessions=_session_maker(engine),
             ledger=ledger,
-            catalogue=opened,
+            catalogue=opened if tracing is None else traced_catalogue(opened, tracing),
             drawing=pools.drawing,
             decoding=pools.decoding,
             store=store,

@@ -90,6 +90,7 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
                 "web": web,
                 "services": services,
                 "console": console,
+                "tracing": services.tracing,
             }
         guard.close()
         connections.close()
@@ -107,6 +108,7 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
         lifespan=lifespan,
         overload_guard=guard,
         cors=web.cors,
+        is_traced=bool(settings.otel_exporter_otlp_endpoint),
     )
     # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
     app.router.routes.extend(generate.fast_router.routes)

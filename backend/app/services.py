@@ -13,6 +13,7 @@ from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
 from app.core.security import TokenKey
 from app.core.settings import Settings
+from app.core.tracing import Tracing
 from app.generations.callers import CallerCache
 from app.generations.collaborators import Generations
 from app.ratelimit import Limiter
@@ -30,6 +31,8 @@ class Services:
     draining: Draining
     """Whether the process is to stop."""
     metrics: Metrics
+    tracing: Tracing | None
+    """None where nothing is traced: then no part of the services is one of `traced.py`."""
     engine: AsyncEngine
     sessions: SessionMaker
     hashing: BoundedPool

@@ -12,6 +12,7 @@ from app.cli.database import upgrade_schema
 from app.cli.errors import errors_as_sentences
 from app.core.embedded import embedded_postgres
 from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.tracing import import_sdk
 
 
 @click.command()
@@ -24,6 +25,7 @@ def serve() -> None:
     with errors_as_sentences(), server.signals_as_exits() as stop, ExitStack() as stack:
         given = load_settings().with_secret()
         warnings = _check_shared_limits(given)
+        import_sdk(given)
         listener = stack.enter_context(server.listening_socket(given))
         for warning in (*warnings, *_check_images(given)):
             click.echo(warning, err=True)

@@ -81,8 +81,7 @@ class LogHandler(logging.StreamHandler[LogStream | TextIO]):
             self.stream.write(self._render({"timestamp": time_stamp(), **event}))
 
     def _sum_up_later(self) -> None:
-        seconds = self._repeats.seconds_left
-        if self._sum_timer is None and seconds is not None:
+        if self._sum_timer is None and (seconds := self._repeats.seconds_left) is not None:
             self._sum_timer = threading.Timer(seconds, self._sum_up)
             self._sum_timer.daemon = True
             self._sum_timer.start()

@@ -1,6 +1,7 @@
 """A log line as JSON for programs, and as text for people."""
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from typing import Any
 
 _COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m"}
 _PLAIN = "\x1b[0m"
+_ENDS_A_VALUE = re.compile(r"[\s\"=]")
 _TIME_OF_DAY = slice(len("2026-01-01T"), len("2026-01-01T00:00:00.000"))
 
 Fields = Mapping[str, Any]
@@ -21,16 +23,18 @@ def json_line(fields: Fields) -> str:
 
 def text_line(fields: Fields) -> str:
     """Time (UTC), level, event and `name=value` for every other field; the frames of a stack on lines of their own,
-    indented. What cannot be printed is escaped, so that no value can look like a further line or colour the terminal.
+    indented. What cannot be printed is escaped, so that no value can look like a further line or field, or colour the
+    terminal.
     """
     rest = dict(fields)
     stamp, level, event = (str(rest.pop(name, "")) for name in ("timestamp", "level", "event"))
-    rest.pop("logger", None)
+    if rest.get("logger") == "nanobanana":
+        del rest["logger"]
     exception = dict(rest.pop("exception", None) or {})
     frames = exception.pop("frames", ())
     named = [f"{name}={_value(value)}" for name, value in {**rest, **exception}.items() if value is not None]
-    head = f"{time_of_day(stamp)} {level:8} {' '.join([event if event.isprintable() else json.dumps(event), *named])}"
-    return "\n    at ".join([head, *map(_value, frames)]) + "\n"
+    head = f"{time_of_day(stamp)} {level:8} {' '.join([_printable(event), *named])}"
+    return "\n    at ".join([head, *map(_printable, frames)]) + "\n"
 
 
 def coloured_text_line(fields: Fields) -> str:
@@ -57,5 +61,8 @@ def _to_the_second(seconds: int) -> str:
 
 def _value(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=repr)
-    is_plain = text.isprintable() and '"' not in text and text.isascii()
-    return text if is_plain else json.dumps(text)
+    return json.dumps(text) if isinstance(value, str) and _ENDS_A_VALUE.search(text) else _printable(text)
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else json.dumps(text)

@@ -56,7 +56,8 @@ class Repeats:
         now = self._clock()
         if len(self._seen) >= _DIFFERENT_MAX:
             all_of_them = True
-        for key, seen in list(self._seen.items()):  # in the order in which they were first said
+        while self._seen:
+            key, seen = next(iter(self._seen.items()))  # the first that was said
             if not all_of_them and now < seen.since + SECONDS:
                 return
             del self._seen[key]

@@ -1,66 +1,42 @@
 """The lines of requests: by hand, because structlog would be slower, and no value in them needs escaping."""
 
 import logging
-from typing import NamedTuple
+from functools import lru_cache
 
 from app.core.log_handler import LogHandler
 from app.core.log_lines import time_of_day, time_stamp
 
-
-class RequestLine(NamedTuple):
-    """What is logged of an answered request. What is not known is None, and left out."""
-
-    request_id: str
-    method: str
-    route: str
-    status: int
-    seconds: float
-    account: str | None = None
-    key: str | None = None
-    model: str | None = None
-    """The model that drew."""
-    client: str | None = None
-    """The client's address."""
-    code: str | None = None
-    """The code of the error that it was answered with."""
-    limit: str | None = None
-    """The limits that refused it."""
+NAMES = ("level", "method", "route", "account", "key", "model", "client", "code", "limit")
+"""Of `Named`: the line's level, `info` or `debug`; method and route; account and key; the model that drew; the client's
+address; the code of the error that was answered; the limits that refused.
+"""
+Named = tuple[str, str, str, str | None, str | None, str | None, str | None, str | None, str | None]
+"""What the lines of many requests have in common. What is None is left out."""
 
 
-def log_request(line: RequestLine, *, is_probe: bool = False) -> None:
-    """Logs one answered request, at INFO, or at DEBUG as one of a probe."""
-    if not logging.root.isEnabledFor(logging.DEBUG if is_probe else logging.INFO):
+def log_request(request_id: str, named: Named, status: int, seconds: float) -> None:
+    """Logs one answered request."""
+    if logging.root.level > (logging.INFO if named[0] == "info" else logging.DEBUG):
         return
-    level = "debug" if is_probe else "info"
     for handler in logging.root.handlers:
         if isinstance(handler, LogHandler):
-            handler.write_soon((_as_json if handler.style == "json" else _as_text)(level, line))
+            now, ms = time_stamp(), seconds * 1000
+            if handler.style == "json":
+                more = f'"status": {status}, "ms": {ms:.2f}, "request_id": "{request_id}"'
+                line = f'{{"timestamp": "{now}", {_as_json(named)}, {more}}}\n'
+            else:
+                line = f"{time_of_day(now)} {_as_text(named)} status={status} ms={ms:.2f} request_id={request_id}\n"
+            handler.write_soon(line)
 
 
-def _as_json(level: str, line: RequestLine) -> str:
-    request_id, method, route, status, seconds, account, key, model, client, code, limit = line
-    of_account = f'"account": "{account}", ' if account else ""
-    of_key = f'"key": "{key}", ' if key else ""
-    of_model = f'"model": "{model}", ' if model else ""
-    of_client = f'"client": "{client}", ' if client else ""
-    of_error = f'"code": "{code}", ' if code else ""
-    of_limit = f'"limit": "{limit}", ' if limit else ""
-    return (
-        f'{{"timestamp": "{time_stamp()}", "level": "{level}", "event": "request", "logger": "nanobanana", '
-        f'"method": "{method}", "route": "{route}", "status": {status}, "ms": {seconds * 1000:.2f}, '
-        f'{of_account}{of_key}{of_model}{of_client}{of_error}{of_limit}"request_id": "{request_id}"}}\n'
-    )
+@lru_cache(maxsize=1000)  # the same callers call again and again
+def _as_json(named: Named) -> str:
+    fields = {"level": named[0], "event": "request", "logger": "nanobanana", **dict(zip(NAMES, named, strict=True))}
+    return ", ".join([f'"{name}": "{value}"' for name, value in fields.items() if value])
 
 
-def _as_text(level: str, line: RequestLine) -> str:
-    request_id, method, route, status, seconds, account, key, model, client, code, limit = line
-    of_account = f" account={account}" if account else ""
-    of_key = f" key={key}" if key else ""
-    of_model = f" model={model}" if model else ""
-    of_client = f" client={client}" if client else ""
-    of_error = f" code={code}" if code else ""
-    of_limit = f" limit={limit}" if limit else ""
-    return (
-        f"{time_of_day(time_stamp())} {level:8} request {method} {route} {status} {seconds * 1000:.2f} ms"
-        f"{of_account}{of_key}{of_model}{of_client}{of_error}{of_limit} request_id={request_id}\n"
-    )
+@lru_cache(maxsize=1000)
+def _as_text(named: Named) -> str:
+    level, method, route, *_ = named
+    fields = zip(NAMES[3:], named[3:], strict=True)
+    return " ".join([f"{level:8} request {method} {route}", *(f"{name}={value}" for name, value in fields if value)])

@@ -1,5 +1,6 @@
 """Every setting of the program, described in its field and validated before anything starts."""
 
+import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -322,14 +323,15 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings, LogS
 def load_settings() -> Settings:
     """The settings of the process environment and of `.env`; the environment wins, with an empty value too.
 
-    Raises ConfigurationError with one line per setting that cannot be used.
+    What .env has of OTEL_* is put into the process environment, where OpenTelemetry's SDK reads it. Raises
+    ConfigurationError with one line per setting that cannot be used.
     """
     try:
         env_file = locations.base_folder() / ".env"
         check_env_file(env_file)
         given = _Given(_env_file=env_file)
-        unknown = set(given.model_extra or ())
-        settings = Settings(**{name: getattr(given, name) for name in given.model_fields_set - unknown})
+        more = given.model_extra or {}
+        settings = Settings(**{name: getattr(given, name) for name in given.model_fields_set - more.keys()})
     except ValidationError as error:
         raise ConfigurationError("\n".join(_sentences(error))) from None
     except SecretFileError as error:
@@ -337,6 +339,9 @@ def load_settings() -> Settings:
     except (UnreadableEnvFileError, FileNotFoundError) as error:  # or there is no working folder to look for it in
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(f"The settings in .env cannot be read: {reason}.") from None
+    for_traces = {name for name in more if name.startswith("otel_")}
+    os.environ.update({name.upper(): more[name] for name in for_traces if name.upper() not in os.environ})
+    unknown = more.keys() - for_traces
     if unknown and settings.models_file is None:  # else they may be keys that the file of models names
         raise ConfigurationError("\n".join(map(unknown_setting, sorted(unknown))))
     return settings

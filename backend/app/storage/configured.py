@@ -1,6 +1,6 @@
 """The stores that the settings name."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from app.core.egress import Egress
@@ -21,10 +21,14 @@ _NEEDED = ("s3_bucket", "s3_access_key_id", "s3_secret_access_key")
 
 
 @asynccontextmanager
-async def monitored_store(settings: Settings) -> AsyncIterator[MonitoredStore]:
-    """The store of a server. Raises ConfigurationError as `opened_store` does."""
+async def monitored_store(
+    settings: Settings, monitor: Callable[[CheckedStore], MonitoredStore] = MonitoredStore
+) -> AsyncIterator[MonitoredStore]:
+    """The store of a server; `monitor` makes one of what it is to watch. Raises ConfigurationError as `opened_store`
+    does.
+    """
     async with _store_of_server(settings) as store:
-        monitored = MonitoredStore(store)
+        monitored = monitor(store)
         try:
             yield monitored
         finally:

@@ -15,7 +15,7 @@ from app.core.errors import ApiError, InternalError
 from app.web.cors import CorsMiddleware, CorsPolicy
 from app.web.error_responses import error_response
 from app.web.fast_route import FastRouteDispatcher
-from app.web.middleware import RequestChecks, RequestMiddleware
+from app.web.middleware import RequestChecks, RequestMiddleware, TracingMiddleware
 from app.web.openapi import openapi_document
 from app.web.overload import OverloadGuard
 
@@ -46,12 +46,14 @@ class App(FastAPI):
         *,
         overload_guard: OverloadGuard,
         cors: CorsPolicy | None = None,
+        is_traced: bool = False,
         exception_handlers: ExceptionHandlers | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self._overload_guard = overload_guard
         self._cors = cors
+        self._is_traced = is_traced
         self.exception_handlers = dict(exception_handlers or {})  # without FastAPI's
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,7 +66,8 @@ class App(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """RequestMiddleware, RequestChecks, the routes. Between the first two, only if there is any: CORS; added
-        middleware, with what answers exceptions for it. Each layer costs every request four calls.
+        middleware, with what answers exceptions for it. Outermost, if traces are on: TracingMiddleware. Each layer
+        costs every request four calls.
         """
         app: ASGIApp = RequestChecks(FastRouteDispatcher(AsyncExitStackMiddleware(self.router), routes=self.routes))
         if self.user_middleware or self.exception_handlers:
@@ -74,7 +77,8 @@ class App(FastAPI):
                 app = middleware(app, *arguments, **named)
         if self._cors is not None:
             app = CorsMiddleware(app, self._cors)
-        return RequestMiddleware(app, guard=self._overload_guard)
+        app = RequestMiddleware(app, guard=self._overload_guard)
+        return TracingMiddleware(app) if self._is_traced else app
 
     def openapi(self) -> dict[str, Any]:
         """The document, made once."""

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.bounds import BODY_BYTES_MAX
 from app.core.errors import InvalidRequest, NotFound, ResponseTimeout, TooLarge, UnsupportedMedia
-from app.core.log_requests import RequestLine, log_request
+from app.core.log_requests import log_request
 from app.core.logs import current_request_id
 from app.core.metrics.requests import OTHER_METHOD, WITHOUT_ROUTE
 from app.core.security import new_id
@@ -20,7 +20,7 @@ from app.web.client_address import logged_address
 from app.web.error_responses import METHODS_OF_FILES, error_response
 from app.web.headers import CREDENTIAL_HEADERS, with_common_headers
 from app.web.overload import PATHS_WITHOUT_SLOT, OverloadGuard
-from app.web.state import RequestState
+from app.web.state import RequestState, request_state
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
@@ -84,26 +84,54 @@ class RequestMiddleware:
 
 
 def _log(scope: Scope, method: str, route: str, status: int, seconds: float) -> None:
-    state: RequestState = scope["state"]
-    is_refused = status >= InvalidRequest.status
-    line = RequestLine(
-        state["request_id"],
-        method,
-        route,
-        status,
-        seconds,
-        state.get("account"),
-        state.get("key"),
-        state.get("model"),
-        logged_address(scope, state),
-        _code(state) if is_refused else None,
-        state.get("limit") if is_refused else None,
-    )
-    log_request(line, is_probe=route in PATHS_WITHOUT_SLOT and not is_refused)
+    state, level, code, limit = request_state(scope), "info", None, None
+    if status >= InvalidRequest.status:
+        code = ResponseTimeout.code if state.get("has_timed_out") else state.get("code")
+        limit = state.get("limit")
+    elif route in PATHS_WITHOUT_SLOT:
+        level = "debug"
+    account, key, model = state.get("account"), state.get("key"), state.get("model")
+    client = logged_address(scope, state)
+    named = level, method, route, account, key, model, client, code, limit
+    log_request(state["request_id"], named, status, seconds)
 
 
-def _code(state: RequestState) -> str | None:
-    return ResponseTimeout.code if state.get("has_timed_out") else state.get("code")
+class TracingMiddleware:
+    """Traces each request but those of probes. Part of the application only where traces are on."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tracing = request_state(scope)["tracing"] if scope["type"] == "http" else None
+        if tracing is None or scope["path"] in PATHS_WITHOUT_SLOT:
+            await self._app(scope, receive, send)
+            return
+        status: int | None = None
+
+        async def send_with_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        method = known_method(scope["method"])
+        with tracing.request_span(method, scope["headers"]) as span:
+            try:
+                await self._app(scope, receive, send_with_status)
+            finally:
+                state, route = request_state(scope), _route(scope)
+                attributes = {
+                    "http.request.method": method,
+                    "http.route": route,
+                    "http.response.status_code": status,
+                    "error.type": state.get("code"),
+                    "nanobanana.request_id": state.get("request_id"),
+                    "nanobanana.account": state.get("account"),
+                    "nanobanana.key": state.get("key"),
+                    "nanobanana.model": state.get("model"),
+                }
+                span.describe(attributes, name=f"{method} {route}")
 
 
 class RequestChecks:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from app.core.bounds import EdgeBounds
 from app.core.settings import Network
+from app.core.tracing import Tracing
 
 if TYPE_CHECKING:  # these modules read this one
     from app.web.connections import Connections
@@ -52,6 +53,7 @@ class LifespanState(TypedDict):
     """A `Services`, for features: `features.dependencies.services_of`."""
     console: object
     """A `Console`, for the console: `console.state.console_of`."""
+    tracing: Tracing | None
 
 
 class RequestState(TypedDict, total=False):
@@ -60,6 +62,7 @@ class RequestState(TypedDict, total=False):
     web: WebSettings
     services: object
     console: object
+    tracing: Tracing | None
     overload_guard: "OverloadGuard"
     connections: "Connections"
     holds_slot: bool

@@ -6,7 +6,7 @@ import re
 from io import StringIO
 
 import pytest
-from app.core.log_requests import RequestLine, log_request
+from app.core.log_requests import log_request
 from app.core.logs import configure_logging, logger, logging_with
 from app.core.settings import Settings
 
@@ -30,7 +30,7 @@ def test_a_line_has_time_level_event_and_fields_and_a_stack_its_own_lines(text: 
         logger.exception("ledger_failed")
     warning, error, frame = text.getvalue().splitlines()
     assert re.match(r"\d\d:\d\d:\d\d\.\d{3} ", warning)
-    assert warning[13:] == "warning  store_unavailable route=first store=s3 reason=no such bucket"
+    assert warning[13:] == 'warning  store_unavailable route=first store=s3 reason="no such bucket"'
     assert error[13:] == "error    ledger_failed type=builtins.ValueError"
     assert frame.startswith("    at ")
     assert "a secret" not in text.getvalue()
@@ -39,19 +39,21 @@ def test_a_line_has_time_level_event_and_fields_and_a_stack_its_own_lines(text: 
 def test_no_value_can_look_like_another_line_or_colour_the_terminal(text: StringIO) -> None:
     forged = 'x\n12:00:00.000 error    server_stopped \r\x1b[31m\u2028\x85\ud800"'
     logger.warning("odd", value=forged, nested={"deep": [forged]})
+    logger.warning("odd", value="x account=another")
     logger.warning(forged)
     logging.getLogger("a.library").warning("about %s", forged)
     written = text.getvalue()
-    assert written.count("\n") == len(written.splitlines()) == 3
+    assert written.count("\n") == len(written.splitlines()) == 4
+    assert " account=another" not in written.replace('"x account=another"', "")
     assert written.replace("\n", "").isprintable()
 
 
 async def test_the_line_of_a_request_is_text_too(text: StringIO) -> None:
-    line = RequestLine("req_1", "GET", "/v1/keys", 401, 0.00123, client="203.0.113.7", code="invalid_token")
-    log_request(line)
+    named = "info", "GET", "/v1/keys", None, None, None, "203.0.113.7", "invalid_token", None
+    log_request("req_1", named, 401, 0.00123)
     await asyncio.sleep(0)
     assert text.getvalue()[13:] == (
-        "info     request GET /v1/keys 401 1.23 ms client=203.0.113.7 code=invalid_token request_id=req_1\n"
+        "info     request GET /v1/keys client=203.0.113.7 code=invalid_token status=401 ms=1.23 request_id=req_1\n"
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from app.core.log_requests import RequestLine
+from app.core.log_requests import NAMES
 
 APP = Path(__file__).parents[2] / "app"
 LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "ERROR"}
@@ -24,7 +24,7 @@ class Event(NamedTuple):
 def events() -> dict[str, Event]:
     """Every event by name."""
     found = {
-        "request": Event("INFO", frozenset(RequestLine._fields) - {"request_id", "seconds"} | {"ms"}),
+        "request": Event("INFO", frozenset(NAMES) - {"level"} | {"status", "ms"}),
         "log_lines_dropped": Event("WARNING", frozenset({"lines"})),
     }
     for path in APP.rglob("*.py"):

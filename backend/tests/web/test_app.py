@@ -171,6 +171,7 @@ async def test_middleware_and_handlers_can_be_given_to_the_constructor() -> None
             "web": web,
             "services": None,
             "console": None,
+            "tracing": None,
         }
 
     app = App(
