@@ -57,7 +57,7 @@ async def server(data_dir: Path, **settings: str) -> AsyncIterator[httpx2.AsyncC
 
 async def _counted(client: httpx2.AsyncClient, account: Account) -> int:
     usage = (await client.get("/v1/usage", headers=account.headers)).json()
-    return sum(each["pictures"] for each in usage)
+    return sum(each["images"] for each in usage)
 
 
 async def _until_drawing(provider: GeminiStandIn) -> None:
