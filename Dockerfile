@@ -19,6 +19,7 @@ COPY --from=build /opt/nanobanana /opt/nanobanana
 ENV PATH=/opt/nanobanana/bin:$PATH \
   PYTHONDONTWRITEBYTECODE=1 \
   ENVIRONMENT=production \
+  LOG_STREAM=stdout \
   HOST=0.0.0.0 \
   PORT=8000 \
   DATA_DIR=/var/lib/nanobanana

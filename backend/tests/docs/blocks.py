@@ -8,7 +8,12 @@ from textwrap import dedent
 
 from tests.docs.settings_pages import ROOT
 
-REASONS = {"it names the reader's own machines", "it needs root", "it needs an account at a provider"}
+REASONS = {
+    "it names the reader's own machines",
+    "it needs root",
+    "it needs an account at a provider",
+    "it needs a Docker engine",
+}
 """Why a block may be left out, in a comment right above it: `<!-- not run: it needs root -->`."""
 
 _BLOCK = re.compile(

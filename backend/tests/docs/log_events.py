@@ -44,15 +44,23 @@ def _events_of(tree: ast.Module) -> Iterator[tuple[str, Event]]:
 
 
 def _names(event: ast.expr, tree: ast.Module) -> Iterator[str]:
-    """The constant, or all that is assigned to the variable."""
+    """The constant; all that is assigned to the variable; or all that the parameter of this name is given."""
     if isinstance(event, ast.Name):
         assigned = [each.value for each in ast.walk(tree) if isinstance(each, ast.Assign) and _is(each, event.id)]
-        assert assigned, event.id
-        for value in assigned:
+        given = assigned or list(_given(event.id))
+        assert given, event.id
+        for value in given:
             yield from (str(each.value) for each in ast.walk(value) if isinstance(each, ast.Constant))
     else:
         assert isinstance(event, ast.Constant), ast.unparse(event)
         yield str(event.value)
+
+
+def _given(parameter: str) -> Iterator[ast.expr]:
+    for path in APP.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == parameter and isinstance(node.value, ast.Constant):
+                yield node.value
 
 
 def _is(assignment: ast.Assign, name: str) -> bool:

@@ -176,9 +176,13 @@ async def test_a_block_of_sql_runs_as_it_stands(block: Block, new_database_url: 
     low, high = time_prefix("gen", month), time_prefix("gen", month + timedelta(days=28))
     script = re.sub(r"\bnanobanana\b", name, block.text).replace("2027_03", f"{month:%Y_%m}")
     script = script.replace("gen_01mfz66200", low).replace("gen_01mjf0gb00", high)
+    if needs_role := f"to {name}" in script and f"create role {name}" not in script:
+        await asyncio.to_thread(on_server, new_database_url, f"create role {name}")
     async with connected(new_database_url) as database:
         for statement in filter(None, map(str.strip, re.sub(r"--.*", "", script).split(";"))):
             await database.execute(statement)
+        if needs_role:
+            await database.execute(f"drop owned by {name}; drop role {name}")
     for kind in ("database", "role"):
         if f"create {kind} {name}" in script:
             await asyncio.to_thread(on_server, new_database_url, f"drop {kind} {name}")
