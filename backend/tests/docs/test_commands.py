@@ -37,7 +37,7 @@ def _heading_of(command: str) -> str:
 
 
 def _pattern(heading: str) -> str:
-    return " ".join(f"(?:{word})" for word in heading.split() if re.fullmatch(r"[a-z-]+(\|[a-z-]+)*", word))
+    return " ".join(f"(?:{word})" for word in heading.split() if re.fullmatch(r"[a-z][a-z-]*(\|[a-z-]+)*", word))
 
 
 def test_every_command_stands_in_the_page_with_all_its_options() -> None:
