@@ -80,6 +80,8 @@ def test_a_host_for_metrics_that_cannot_be_had_is_one_sentence(host: str) -> Non
 
 def test_a_metric_that_cannot_be_shown_keeps_no_other_from_being_shown(log: StringIO) -> None:
     class OnAFullDisk:
+        pending = (1,)
+
         def refresh(self) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

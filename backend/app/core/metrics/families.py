@@ -3,7 +3,7 @@ library takes several microseconds to find a metric by its labels and to add to 
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
@@ -20,7 +20,10 @@ disable_created_metrics()  # the library has them for one process and not for se
 
 
 class Refreshed(Protocol):
-    """Adds up in this process what is shown after `refresh`."""
+    """Adds up in this process what is shown after `refresh`, which is called where `pending` is not empty."""
+
+    @property
+    def pending(self) -> Sized: ...
 
     def refresh(self) -> None: ...
 
@@ -34,11 +37,11 @@ class Tally:
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
         self._by_labels: dict[tuple[str, ...], Counter] = {}
-        self._pending: dict[tuple[str, ...], float] = {}
+        self.pending: dict[tuple[str, ...], float] = {}
 
     def add(self, *labels: str, number: float = 1) -> None:
         """Counts so many, with the values of the labels in order."""
-        self._pending[labels] = self._pending.get(labels, 0) + number
+        self.pending[labels] = self.pending.get(labels, 0) + number
 
     def add_from_any_thread(self, number: float) -> None:
         """The same without labels, at once."""
@@ -49,7 +52,7 @@ class Tally:
         self._counter.labels(*labels)
 
     def refresh(self) -> None:
-        pending, self._pending = self._pending, {}
+        pending, self.pending = self.pending, {}
         for labels, number in pending.items():
             counter = self._by_labels.get(labels)
             if counter is None:
@@ -75,18 +78,18 @@ class Distribution:
         self._histogram = histogram
         self._bounds = bounds
         self._by_labels: dict[tuple[str, ...], _SummedHistogram] = {}
-        self._pending: dict[tuple[str, ...], list[float]] = {}
+        self.pending: dict[tuple[str, ...], list[float]] = {}
 
     def observe(self, value: float, *labels: str) -> None:
         """Counts one value, with the values of the labels in order."""
-        self._pending.setdefault(labels, []).append(value)
+        self.pending.setdefault(labels, []).append(value)
 
     def observe_all(self, values: list[float], *labels: str) -> None:
         """Counts these values."""
-        self._pending.setdefault(labels, []).extend(values)
+        self.pending.setdefault(labels, []).extend(values)
 
     def refresh(self) -> None:
-        pending, self._pending = self._pending, {}
+        pending, self.pending = self.pending, {}
         for labels, values in pending.items():
             histogram = self._by_labels.get(labels)
             if histogram is None:
@@ -101,19 +104,20 @@ class Watched:
 
     def __init__(self, gauge: Gauge) -> None:
         self._gauge = gauge
-        self._reads: dict[tuple[str, ...], Callable[[], float]] = {}
+        self.pending: dict[tuple[str, ...], Callable[[], float]] = {}
+        """Its readers, by labels."""
         self._shown: dict[tuple[str, ...], float] = {}
 
     def watch(self, read: Callable[[], float], *labels: str) -> None:
         """Shows what `read` returns, on the event loop, without waiting."""
-        self._reads[labels] = read
+        self.pending[labels] = read
 
     def set(self, value: float, *labels: str) -> None:
         """Shows this value."""
         (self._gauge.labels(*labels) if labels else self._gauge).set(value)
 
     def refresh(self) -> None:
-        for labels, read in self._reads.items():
+        for labels, read in self.pending.items():
             value = read()
             if self._shown.get(labels) != value:
                 self._shown[labels] = value
@@ -160,7 +164,8 @@ class Families:
         must not grow.
         """
         for each in self._refreshed:
-            _refresh(each)
+            if each.pending:
+                _refresh(each)
 
     def refreshing(self, each: Kind) -> Kind:
         """Refreshes this too, after what was added before."""

@@ -26,6 +26,7 @@ class RequestMetrics:
         """How long each request took since the last look, by route, method and status. What answers requests appends to
         it: a call would cost more than all the rest.
         """
+        self.pending = self.seconds
         families.refreshing(self)  # before what it adds to
         self._requests = families.counter(
             "http_requests",
@@ -62,7 +63,8 @@ class RequestMetrics:
         self._requests.add(REFUSED, method, str(status))
 
     def refresh(self) -> None:
-        answered, self.seconds = self.seconds, defaultdict(list)
+        answered = dict(self.seconds)
+        self.seconds.clear()
         for (route, method, status), seconds in answered.items():
             self._requests.add(route, method, str(status), number=len(seconds))
             self._seconds.observe_all(seconds, route)
