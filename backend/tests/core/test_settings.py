@@ -252,6 +252,8 @@ EXAMPLES = {
     "database_direct_url": "postgresql://localhost/d",
     "s3_allow_http": "true",
     "strict_model_names": "true",
+    "log_client_address": "false",
+    "otel_exporter_otlp_endpoint": "http://localhost:4318",
     "s3_endpoint": "https://s3.example.com",
     **{name: "7/day" for name in LimitSettings.model_fields if "_limit_" in name and name != "generate_limit_mode"},
 }

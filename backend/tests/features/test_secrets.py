@@ -36,7 +36,7 @@ def served(database_url: str, backend: Path, tmp_path: Path) -> Iterator[Served]
     """`nanobanana serve` at LOG_LEVEL=DEBUG, as an operator starts it."""
     port, secret, metrics_token, log = free_port(), secrets.token_urlsafe(48), canary("metrics"), tmp_path / "log"
     settings = {"DATABASE_URL": database_url, "SECRET_KEY": secret, "HOST": "127.0.0.1", "PORT": str(port)}
-    more = {"METRICS_TOKEN": metrics_token, "LOG_LEVEL": "DEBUG", "DATA_DIR": str(tmp_path)}
+    more = {"METRICS_TOKEN": metrics_token, "LOG_LEVEL": "DEBUG", "LOG_FORMAT": "json", "DATA_DIR": str(tmp_path)}
     environment = {**os.environ, **settings, **more}
     command = [sys.executable, "-m", "app.cli", "serve"]
     with log.open("wb") as output:
