@@ -108,17 +108,16 @@ async def keep_only_in(deployment: Deployment, name: str, source: StoreName) -> 
         await (store.put(name, content) if each == source else store.delete(name))
 
 
-def interrupt(patch: pytest.MonkeyPatch, method: str, name: str, *, call: int, action: Action) -> None:
+def interrupt(patch: pytest.MonkeyPatch, method: str, name: str, *, call: int, action: Action) -> asyncio.Event:
     """Has the action run before this call, by its number from 0, of the method of all stores for this image. Calls that
-    the action makes itself do not count.
+    the action makes itself do not count. The event says whether it has begun.
     """
-    calls, is_over = count(), False
+    calls, has_run = count(), asyncio.Event()
 
     def patched(original: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
         async def interrupted(store: Store, called: str, *others: object, **named: object) -> object:
-            nonlocal is_over
-            if called == name and not is_over and next(calls) == call:
-                is_over = True
+            if called == name and not has_run.is_set() and next(calls) == call:
+                has_run.set()
                 await action()
             return await original(store, called, *others, **named)
 
@@ -126,6 +125,7 @@ def interrupt(patch: pytest.MonkeyPatch, method: str, name: str, *, call: int, a
 
     for cls in (FilesystemStore, S3Store):
         patch.setattr(cls, method, patched(getattr(cls, method)))
+    return has_run
 
 
 @pytest.mark.parametrize("first", STORES)
@@ -134,14 +134,16 @@ async def test_an_image_that_is_deleted_while_it_is_copied_is_gone_from_both_sto
 ) -> None:
     """A whole copy runs before each step of a deletion, and a whole deletion before each step of a copy."""
     async with painted(start, image_store=first, second_image_store=other(first), **deployment.settings) as there:
-        for interrupted, call in [*(("delete", call) for call in range(3)), *(("get", call) for call in range(4))]:
+        steps = (("delete", 3), ("put", 1), ("get", 4))
+        for interrupted, call in [(method, call) for method, calls in steps for call in range(calls)]:
             [path] = await made(there)
             await keep_only_in(deployment, name_of(path), "disk")
             copy, forget = partial(run_move, deployment, "disk", "s3"), partial(delete, there, path)
             outer, inner = (forget, copy) if interrupted == "delete" else (copy, forget)
             with pytest.MonkeyPatch.context() as patch:
-                interrupt(patch, interrupted, name_of(path), call=call, action=inner)
+                has_run = interrupt(patch, interrupted, name_of(path), call=call, action=inner)
                 await outer()
+            assert has_run.is_set(), f"{interrupted} {call}"
             left = [store for store in STORES if name_of(path) in deployment.files(store)]
             assert left == [], f"{interrupted} {call}"
 
