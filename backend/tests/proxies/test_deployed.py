@@ -3,7 +3,6 @@
 import asyncio
 import json
 import ssl
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -90,13 +89,13 @@ async def test_limits_count_the_address_of_the_client_whatever_it_says_of_itself
     request: pytest.FixtureRequest, authority: Authority, ports: tuple[int, int]
 ) -> None:
     number = found().index(request.node.callspec.params["ports"])
-    statuses = Counter[int]()
     for address in (f"127.0.1.{number}", f"127.0.2.{number}"):
+        statuses = []
         async with Deployed(authority, ports[0], address=address).client() as client:
             for claimed in ("192.0.2.1", "192.0.2.2, 127.0.0.1"):
                 headers = {**KEY_OF_NOBODY, "X-Forwarded-For": claimed}
-                statuses[(await client.get("/v1/generations", headers=headers)).status_code] += 1
-    assert statuses == {401: 2, 429: 2}
+                statuses.append((await client.get("/v1/generations", headers=headers)).status_code)
+        assert statuses == [401, 429]
 
 
 @pytest.mark.parametrize("path", ["/metrics", "//metrics", "///metrics?a=b", "/%6detrics", "//%6Detrics"])
