@@ -17,7 +17,7 @@ from app.core.errors import Unavailable
 from app.core.security import time_prefix
 from app.core.settings import Settings
 from app.generations.prune import Pruned, Pruner
-from app.generations.reconcile import find_days, find_differences
+from app.generations.reconcile import find_differences
 from app.services import Services
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, event
@@ -93,10 +93,11 @@ class Ledger:
             await asyncio.sleep(0.01)
 
     async def differences(self) -> int:
+        """Of all days, as a comparison finds them that began before a month was dropped."""
+        days = await self.database.fetch("select distinct day from usage")
         engine = create_engine(self.url, pool_size=1)
         async with engine.connect() as connection:
-            days = await find_days(connection)
-            found = [await find_differences(connection, day=day) for day in days]
+            found = [await find_differences(connection, day=day) for (day,) in days]
         await engine.dispose()
         return sum(map(len, found))
 
@@ -184,6 +185,11 @@ OBSTACLES = {
     "an id that begins with the time of a wrong clock": Obstacle(
         "update generations set created_at = now() where id = {oldest}",
         "update generations set created_at = delivered_at where id = {oldest}",
+        "younger than their ids",
+    ),
+    "a generation that was delivered long after its id was made": Obstacle(
+        "update generations set delivered_at = now() where id = {oldest}",
+        "update generations set delivered_at = created_at where id = {oldest}",
         "younger than their ids",
     ),
     "a claim": Obstacle(
