@@ -241,6 +241,7 @@ EXAMPLES = {
     "s3_allow_http": "true",
     "strict_model_names": "true",
     "s3_endpoint": "https://s3.example.com",
+    "second_image_store": "s3",
     **{name: "7/day" for name in LimitSettings.model_fields if "_limit_" in name and name != "generate_limit_mode"},
 }
 
