@@ -15,6 +15,7 @@ from app.providers import (
     ProviderFailed,
     ProviderTimeout,
     ProviderUnavailable,
+    ProviderUnusable,
 )
 from app.providers.gemini import GeminiProvider
 from app.providers.responses import REQUEST_ID_HEADERS
@@ -50,7 +51,6 @@ CAME: Mapping[str, Mapping[str, object]] = {
     "200, empty": {"status": 200, "media_type": "none", "kind": "empty", "bytes": 0},
     "200, gzip that is none": {"kind": "compressed", "encoding": "gzip"},
     "200, an encoding that is not known": {"kind": "compressed", "encoding": "other"},
-    "200, the error 401": {"status": 401, "reason": "credentials, permission or model"},
     "200, JSON that is cut off": {"kind": "json"},
     "200, more than an answer may have": {"status": 200, "kind": "other"},
     "GIF": {"media_type": "application/json", "kind": "json", "image_kind": "gif"},
@@ -75,6 +75,13 @@ async def test_the_log_describes_the_response(remote: RemoteSetup, log: StringIO
             await remote.open(url, attempts_max=1).draw(banana(), deadline=soon())
     [line] = [json.loads(line) for line in log.getvalue().splitlines() if '"provider_' in line]
     assert line.items() >= CAME[name].items()
+
+
+async def test_an_error_that_only_the_operator_can_mend_has_the_status_and_a_reason(remote: RemoteSetup) -> None:
+    remote.fail("200, the error 401")
+    with pytest.raises(ProviderUnusable) as raised:
+        await remote.open(attempts_max=1).draw(banana(), deadline=soon())
+    assert (raised.value.provider_status, raised.value.reason) == (401, "credentials, permission or model")
 
 
 @pytest.mark.parametrize("header", REQUEST_ID_HEADERS)
