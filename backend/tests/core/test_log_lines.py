@@ -37,8 +37,8 @@ def test_a_line_has_time_level_event_and_fields_and_a_stack_its_own_lines(text: 
 
 
 def test_no_value_can_look_like_another_line_or_colour_the_terminal(text: StringIO) -> None:
-    forged = 'x\n12:00:00.000 error    server_stopped \r\x1b[31m\u2028\x85\ud800"'
-    logger.warning("odd", value=forged, nested={"deep": [forged]})
+    forged = 'x\n12:00:00.000 error    server_stopped \r\x1b[31m\u2028\x85"'
+    logger.warning("odd", value=f"{forged}\ud800", nested={"deep": [forged]})
     logger.warning("odd", value="x account=another")
     logger.warning(forged)
     logging.getLogger("a.library").warning("about %s", forged)
