@@ -28,6 +28,6 @@ async def ask_everything(client: httpx2.AsyncClient, account: Account, key: Key)
 
 def causes(lines: list[EventDict]) -> set[object]:
     """The causes of the failures: SQLSTATEs of the database's errors, else types. The ledger logs its own."""
-    raised = [line["exc_info"] for line in lines if line["log_level"] == "error"]
+    raised = [line["exc_info"] for line in lines if line["log_level"] == "error" and "exc_info" in line]
     failed = {getattr(getattr(each, "orig", each), "sqlstate", None) or type(each) for each in raised}
-    return (failed - {Unavailable, OutcomeUnknown}) | {line["sqlstate"] for line in lines if "sqlstate" in line}
+    return (failed - {Unavailable, OutcomeUnknown}) | {line["sqlstate"] for line in lines if line.get("sqlstate")}

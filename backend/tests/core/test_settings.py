@@ -237,6 +237,7 @@ def example(field: FieldInfo) -> str:
 
 
 EXAMPLES = {
+    "security_contact": "mailto:security@example.com",
     "secret_key": GOOD_SECRET,
     "secret_key_previous": GOOD_SECRET[::-1],
     "database_url": "postgresql://localhost/n",

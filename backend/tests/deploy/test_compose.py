@@ -21,10 +21,6 @@ COMPOSE: dict[str, Any] = YAML(typ="safe").load(ROOT / "compose.yaml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("app", "migrate")
 
-needs_monitoring = pytest.mark.skipif(
-    not (ROOT / "ops" / "prometheus").exists(), reason="The files of Prometheus and Grafana are not in ops/"
-)
-
 
 def default_of(value: object) -> str:
     """The value where nothing is set in the shell and in `.env`."""
@@ -62,14 +58,12 @@ def test_the_app_starts_when_the_schema_is_migrated_and_has_the_time_to_end_what
     assert int(app["stop_grace_period"].removesuffix("s")) > grace_seconds(live)
 
 
-@needs_monitoring
 def test_every_variable_of_the_program_is_a_setting() -> None:
     known = {*Settings.model_fields, *(f"{name}_file" for name in secret_names(Settings))}
     for name in OURS:
         assert {variable.lower() for variable in SERVICES[name]["environment"]} <= known
 
 
-@needs_monitoring
 def test_every_file_that_it_mounts_is_there() -> None:
     mounts = [each for service in SERVICES.values() for each in service.get("volumes", ()) if each.startswith("./")]
     assert mounts

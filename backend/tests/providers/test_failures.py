@@ -81,7 +81,7 @@ async def test_an_error_that_only_the_operator_can_mend_has_the_status_and_a_rea
     remote.fail("200, the error 401")
     with pytest.raises(ProviderUnusable) as raised:
         await remote.open(attempts_max=1).draw(banana(), deadline=soon())
-    assert (raised.value.provider_status, raised.value.reason) == (401, "credentials, permission or model")
+    assert (raised.value.provider_status, raised.value.reason) == (200, "credentials, permission or model")
 
 
 @pytest.mark.parametrize("header", REQUEST_ID_HEADERS)

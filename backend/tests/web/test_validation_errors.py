@@ -46,7 +46,7 @@ async def test_a_validation_error_names_the_field_or_the_parameter(
     assert places == {
         ("#/email", "Must be an email address such as ada@example.com"),
         ("#/password", "Field required"),
-        ("#", "An unknown field; known are: email, password"),
+        ("#", "An unknown field; known are: email, password, invitation"),
     }
     answer = await client.get("/v1/keys?limit=0&page=1", headers=account.headers)
     assert {error["parameter"] for error in answer.json()["errors"]} == {"limit", "*"}
