@@ -4,14 +4,12 @@ import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args, get_origin
+from typing import Literal, Self, get_args, get_origin
 
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core import files, locations
 from app.core.account_settings import AccountSettings
@@ -23,17 +21,16 @@ from app.core.limit_settings import LimitSettings
 from app.core.log_settings import LogSettings, LogStyle
 from app.core.secret_files import SecretFileError, read_secret_files
 from app.core.secret_strength import weakness_of
+from app.core.server_settings import ServerSettings
 from app.core.url_format import split_url
 
 _ADVICE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 
-_ORIGIN = re.compile(r"https?://(\[[^\s/?#@\[\]]+\]|[^\s/?#@:\[\]]+)(:[^\s/?#@:\[\]]+)?/*")
 _PYDANTIC_SUBJECT = re.compile(r"^(Value error, |Input |String )")  # the sentence has the setting's name instead
 _NO_TEXT = re.compile("[\ud800-\udfff]")  # bytes of a variable that are no UTF-8, as Python reads them
 _REDIS_SCHEMES = {"redis", "rediss", "redis+cluster", "rediss+cluster", "unix"}
 
 Environment = Literal["development", "production"]
-Network = IPv4Network | IPv6Network
 
 
 class ConfigurationError(Exception):
@@ -47,7 +44,7 @@ def _default_data_dir() -> Path:
         raise ConfigurationError("DATA_DIR is not set, and this user has no home folder for it to be in.") from None
 
 
-class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings, LogSettings):
+class Settings(ServerSettings, AccountSettings, ImageSettings, LimitSettings, CorsSettings, LogSettings):
     """The settings of one run of the program. Frozen, and passed as an argument, never a global."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
@@ -99,35 +96,6 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings, LogS
             "By default `.data` in the checkout; installed without one, the platform's folder for this user's data."
         ),
     )
-    host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
-    port: int = Field(default=8000, ge=1, le=65535, description="The TCP port to listen on.")
-    workers: int = Field(
-        default=1, ge=1, le=256, description="Server processes that share the port. One that dies is restarted."
-    )
-    drain_seconds: float = Field(
-        default=0,
-        ge=0,
-        le=600,
-        description=(
-            "How long a server that is asked to stop goes on taking calls, for proxies to turn to another: `/ready` is "
-            "a 503 meanwhile, and every response ends its connection. 5 behind a proxy; a second signal cuts it short."
-        ),
-    )
-    public_url: str = Field(
-        default="",
-        description=(
-            "What every URL in an answer begins with, such as `https://images.example.com`; "
-            "never taken from a request. By default `http://HOST:PORT`, "
-            "or the name that was asked for if that is `localhost`, `127.0.0.1` or `[::1]`."
-        ),
-    )
-    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
-        default=(),
-        description=(
-            "Networks, comma-separated, whose `X-Forwarded-For` is trusted, such as `10.0.0.0/8,fd00::/8`. "
-            "By default none."
-        ),
-    )
     drawing_queue_max: int = Field(
         default=64,
         ge=1,
@@ -157,31 +125,6 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings, LogS
             "How many days recorded generations are kept at least: a month is dropped when all of it is older, "
             "images included, and stays counted in usage. By default for ever."
         ),
-    )
-    security_contact: str | None = Field(
-        default=None,
-        description=(
-            "Where vulnerabilities are reported, for `/.well-known/security.txt`: `mailto:security@example.com`, or an "
-            "`https` address. Without it, that is a 404."
-        ),
-    )
-    metrics_token: SecretStr | None = Field(
-        default=None,
-        description="The bearer token that Prometheus sends to `/metrics`. Without it, `/metrics` is a 404.",
-    )
-    metrics_port: int | None = Field(
-        default=None,
-        ge=1,
-        le=65535,
-        description=(
-            "A TCP port that shows the metrics of all workers without a token, on `METRICS_HOST`. By default there is "
-            "none."
-        ),
-    )
-    metrics_host: str = Field(
-        default="127.0.0.1",
-        min_length=1,
-        description="The address of `METRICS_PORT`: one that only Prometheus reaches.",
     )
 
     @model_validator(mode="before")
@@ -225,36 +168,12 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings, LogS
             raise ValueError("is set, but DATABASE_URL is not")
         return value and SecretStr(checked_database_url(value.get_secret_value()))
 
-    @field_validator("metrics_token")
-    @classmethod
-    def _can_be_sent(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
-            raise ValueError("must be visible ASCII characters, without spaces")
-        return value
-
-    @field_validator("security_contact")
-    @classmethod
-    def _can_be_contacted(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"mailto:[!-~]+@[!-~]+|https://[!-~]+", value):
-            raise ValueError("must be mailto: and an address, or begin with https://")
-        return value
-
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and split_url(value.get_secret_value()).scheme not in _REDIS_SCHEMES:
             raise ValueError("must begin with redis:// or rediss://, or for a cluster with redis+cluster://")
         return value
-
-    @field_validator("trusted_proxies", mode="before")
-    @classmethod
-    def _comma_separated(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        try:
-            return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
-        except ValueError:
-            raise ValueError("must be networks such as 10.0.0.0/8, separated by commas") from None
 
     @field_validator("data_dir", "egress_ca_file", "models_file")
     @classmethod
@@ -263,16 +182,6 @@ class Settings(AccountSettings, ImageSettings, LimitSettings, CorsSettings, LogS
             return value and locations.base_folder() / value.expanduser()
         except RuntimeError:
             raise ValueError("begins with a home folder that cannot be found") from None
-
-    @field_validator("public_url")
-    @classmethod
-    def _an_origin(cls, value: str, info: ValidationInfo) -> str:
-        if not value:
-            return _own_address(info.data.get("host", ""), info.data.get("port", 0))
-        if not _ORIGIN.fullmatch(value):
-            raise ValueError("must look like https://images.example.com, without a path: all routes are at the root")
-        split_url(value)
-        return value.rstrip("/")
 
     @property
     def processes(self) -> int:
@@ -366,13 +275,6 @@ class _Given(Settings, BaseSettings):
     @classmethod
     def _with_secrets_of_files(cls, values: dict[str, object]) -> dict[str, object]:
         return read_secret_files(cls, values)
-
-
-def _own_address(host: str, port: int) -> str:
-    with suppress(ValueError):
-        if ip_address(host).is_unspecified:
-            host = "localhost"
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _sentences(error: ValidationError) -> Mapping[str, None]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from fastapi import Request
 from starlette.types import Scope
 
-from app.core.settings import Network
+from app.core.server_settings import Network
 from app.web.state import RequestState, request_state
 
 Address = IPv4Address | IPv6Address

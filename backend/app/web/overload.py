@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from app.core.errors import Overloaded
 from app.core.logs import logger
 from app.core.metrics import Metrics
-from app.core.settings import Network
+from app.core.server_settings import Network
 from app.web.client_address import is_in
 from app.web.state import RequestState
 

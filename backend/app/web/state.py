@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from app.core.bounds import EdgeBounds
-from app.core.settings import Network
+from app.core.server_settings import Network
 from app.core.tracing import Tracing
 
 if TYPE_CHECKING:  # these modules read this one

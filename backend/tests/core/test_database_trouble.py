@@ -115,6 +115,8 @@ async def test_an_exhausted_pool_is_a_503_while_health_still_answers(
     start: Start, account: Account, key: Key, database: asyncpg.Connection, lines: list[EventDict]
 ) -> None:
     client = await start(database_pool_size=1)
+    await asyncio.sleep(0.5)  # the first sweep of the application takes the connection for a moment
+    assert (await create_key(client, account)).status_code == 201
     async with locked(database, LOCK_ACCOUNT, account.id):
         holds_the_only_connection = asyncio.create_task(create_key(client, account))
         await blocked(database)

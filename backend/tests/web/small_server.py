@@ -6,7 +6,7 @@ from typing import Any
 
 from app.core.bounds import EdgeBounds
 from app.core.metrics import Metrics
-from app.core.settings import Network
+from app.core.server_settings import Network
 from app.server import http_config
 from app.web.connections import Connections
 from app.web.overload import OverloadGuard
