@@ -70,6 +70,7 @@ SERIES: dict[str, tuple[Sequence[Series], Sequence[Series]]] = {
     "NanobananaStoreFailing": _shown("nanobanana_store_failing", 1, 0),
     "NanobananaStoreNearlyFull": _shown('nanobanana_store_free_bytes{store="disk"}', 4e9, 6e9),
     "NanobananaSweepStopped": _counted("nanobanana_sweeps_stopped_total"),
+    "NanobananaPruneStopped": _counted("nanobanana_prunes_stopped_total"),
     "NanobananaLimitsNotShared": _shown("nanobanana_limits_not_shared", 1, 0),
 }
 """For each alert, series with which it fires, and series with which none does."""
