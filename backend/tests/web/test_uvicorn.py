@@ -8,6 +8,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import cast
@@ -135,8 +136,14 @@ def _source_of(owner: type, name: str) -> str:
     function = found.fget if isinstance(found, property) else found
     if inspect.isfunction(function):
         return inspect.getsource(function)
-    statements = [node for node in ast.walk(ast.parse(inspect.getsource(owner))) if name in _assigned_by(node)]
-    return "\n".join(map(ast.unparse, statements))
+    return "\n".join(statement for statement, assigned in _assignments(owner) if name in assigned)
+
+
+@cache
+def _assignments(owner: type) -> Sequence[tuple[str, Sequence[str]]]:
+    """The statements of the class that assign, and which names each of them does."""
+    nodes = [(node, list(_assigned_by(node))) for node in ast.walk(ast.parse(inspect.getsource(owner)))]
+    return [(ast.unparse(node), assigned) for node, assigned in nodes if assigned]
 
 
 def _assigned_by(node: ast.AST) -> Iterator[str]:
@@ -145,6 +152,7 @@ def _assigned_by(node: ast.AST) -> Iterator[str]:
             yield ast.unparse(target).removeprefix("self.")
 
 
+@cache
 def _names_in_use() -> set[str]:
     """The name of every attribute that our modules read, write or call, and of all that our classes define."""
     files = {Path(inspect.getsourcefile(ours) or "") for ours in OURS}
