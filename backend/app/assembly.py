@@ -85,35 +85,22 @@ async def open_services(
 
     Raises ConfigurationError without `database_url` or a secret.
     """
-    database_url, metrics = require_database_url(settings), metrics or Metrics()
-    catalogue = externals.catalogue or catalogue_of(settings)
+    metrics, catalogue = metrics or Metrics(), externals.catalogue or catalogue_of(settings)
+    clock = DatabaseClock(externals.clock)
+    connect = externals.connect or partial(connect_for_writing, writing_url(settings))
     async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
         stack.enter_context(dropped_lines_counted(metrics.process.dropped_log_lines.add_from_any_thread))
-        direct_url = settings.database_direct_url
-        engine = create_engine(
-            database_url,
-            pool_size=settings.database_pool_size,
-            is_shared=direct_url is not None,
-            on_error=metrics.database.count_error,
-        )
-        stack.push_async_callback(engine.dispose)
+        engine = await enter(_engine(settings, metrics))
         pools = stack.enter_context(_pools(settings))
-        tracing = await stack.enter_async_context(_tracing(settings))
-        limiter = await stack.enter_async_context(_limiter(settings, externals.limit_clock, metrics))
+        tracing = await enter(_tracing(settings))
+        limiter = await enter(_limiter(settings, externals.limit_clock, metrics))
         if tracing is not None:
             limiter = TracedLimiter(limiter, tracing)
-        connect = externals.connect or partial(connect_for_writing, writing_url(settings))
-        clock = DatabaseClock(externals.clock)
-        ledger = await stack.enter_async_context(_ledger(settings, Writer(connect, clock, metrics), metrics, tracing))
-        generations = await stack.enter_async_context(
-            _generations(
-                settings, engine, ledger, pools, catalogue=catalogue, clock=clock, metrics=metrics, tracing=tracing
-            )
-        )
-        if settings.ledger_retention_days is not None:
-            pruner = Pruner(generations, writing_url(settings), settings.ledger_retention_days, metrics)
-            await stack.enter_async_context(_in_background(pruner.run()))
-        await stack.enter_async_context(_shown(metrics, engine, pools, generations.store))
+        ledger = await enter(_ledger(settings, Writer(connect, clock, metrics), metrics, tracing))
+        new_generations = partial(_generations, settings, engine, ledger, pools, catalogue=catalogue, clock=clock)
+        generations = await enter(new_generations(metrics=metrics, tracing=tracing))
+        await enter(_shown(metrics, engine, pools, generations.store))
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
         yield Services(
@@ -154,6 +141,20 @@ def writing_url(settings: Settings) -> str:
     """
     direct_url = settings.database_direct_url
     return direct_url.get_secret_value() if direct_url else require_database_url(settings)
+
+
+@asynccontextmanager
+async def _engine(settings: Settings, metrics: Metrics) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(
+        require_database_url(settings),
+        pool_size=settings.database_pool_size,
+        is_shared=settings.database_direct_url is not None,
+        on_error=metrics.database.count_error,
+    )
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
 
 
 class _Pools(NamedTuple):
@@ -220,7 +221,9 @@ async def _generations(
     metrics: Metrics,
     tracing: Tracing | None,
 ) -> AsyncIterator[Generations]:
-    """Catalogue and store of the settings, while a sweeper deletes images that no client can ask for any more."""
+    """Catalogue and store of the settings, while a sweeper deletes images that no client can ask for any more, and
+    where LEDGER_RETENTION_DAYS is set a pruner drops old months.
+    """
     monitor = MonitoredStore if tracing is None else partial(TracedStore, tracing=tracing)
     async with (
         monitored_store(settings, monitor) as store,
@@ -241,19 +244,22 @@ async def _generations(
             lifetime=lifetime_of(settings),
             clock=clock,
         )
-        sweeper = Sweeper(generations, engine, settings.image_retention_days, metrics)
-        async with _in_background(sweeper.run()):
+        works = [Sweeper(generations, engine, settings.image_retention_days, metrics).run()]
+        if settings.ledger_retention_days is not None:
+            works.append(Pruner(generations, writing_url(settings), settings.ledger_retention_days, metrics).run())
+        async with _in_background(*works):
             yield generations
 
 
 @asynccontextmanager
-async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
+async def _in_background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    tasks = {asyncio.create_task(work) for work in works}
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait({task})
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 @asynccontextmanager
@@ -267,13 +273,8 @@ async def _shown(metrics: Metrics, engine: AsyncEngine, pools: _Pools, store: Mo
         metrics.pools.watch(name, threads)
     metrics.pools.store_failing.watch(lambda: store.is_failing)
     watching = store.watch_free_bytes(lambda free: metrics.pools.store_free_bytes.set(free, "disk"))
-    tasks = {asyncio.create_task(metrics.keep_fresh()), asyncio.create_task(watching)}
-    try:
+    async with _in_background(metrics.keep_fresh(), watching):
         yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
 
 
 @asynccontextmanager

@@ -110,6 +110,11 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
         cors=web.cors,
         is_traced=bool(settings.otel_exporter_otlp_endpoint),
     )
+    _add_routes(app)
+    return app
+
+
+def _add_routes(app: App) -> None:
     # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
     app.router.routes.extend(generate.fast_router.routes)
     for each in (auth, keys, generate, models, openai, usage, health):
@@ -117,4 +122,3 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
     for router in ROUTERS:
         app.include_router(router)
     add_reference(app)
-    return app

@@ -1,4 +1,4 @@
-"""The running server: its socket, its signals, its workers, and the message at its start."""
+"""The running server: its socket, its signals and its workers."""
 
 import gc
 import math
@@ -255,34 +255,6 @@ def grace_seconds(settings: Settings) -> int:
     return max(_GRACE_SECONDS_MIN, math.ceil(longest) + _GRACE_MARGIN_SECONDS)
 
 
-def start_message(settings: Settings) -> str:
-    """The text that `serve` prints: the URL, and commands that lead a newcomer to a first image."""
-    url = settings.public_url
-    return f"""
-  NanoBanana is at {url}   open it in a browser: your first picture is a minute away
-  (API reference: {url}/docs, stop: Ctrl-C)
-
-  {_first_steps(url) if settings.registration == "open" else _NO_SIGN_UP}
-"""
-
-
-_NO_SIGN_UP = "Sign-up is not open: nanobanana accounts create you@example.com makes an account."
-
-
-def _first_steps(url: str) -> str:
-    as_json = "-H 'Content-Type: application/json'"
-    account = """-d '{"email":"you@example.com","password":"a long password"}'"""
-    log_in = f"curl -s {url}/v1/auth/login {as_json} {account} {_cut_field('access_token')}"
-    create_key = f"""curl -s {url}/v1/keys -H "Authorization: Bearer $({log_in})" {as_json} -d '{{"name":"first"}}'"""
-    return f"""Or in three lines for another terminal:
-
-curl -s {url}/v1/auth/register {as_json} {account}
-KEY=$({create_key} {_cut_field("key")})
-curl -s {url}/v1/generate -H "Authorization: Bearer $KEY" {as_json} -d '{{"prompt":"A cute banana"}}'
-
-  The "url" of the last answer is the picture."""
-
-
 def _worker_app(settings: Settings, externals: Externals, metrics: Metrics | None) -> FastAPI:
     return_large_blocks_when_freed()
     parent = multiprocessing.parent_process()
@@ -309,7 +281,3 @@ def _stop_after(parent: BaseProcess) -> None:
     """Stops this worker when its parent has ended: else it would keep the port, and nothing would restart it."""
     parent.join()
     stop_this_process()
-
-
-def _cut_field(field: str) -> str:
-    return f"""| sed 's/.*"{field}":"\\([^"]*\\)".*/\\1/'"""

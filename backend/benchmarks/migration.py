@@ -201,12 +201,19 @@ async def _traffic(server: str) -> AsyncIterator[Traffic]:
         keys = [f"nb_live_{number:032x}" for number in range(1, KEYS + 1)]
         traffic = Traffic(client, answer.json()["access_token"], keys)
         await traffic.keyed()
-        running = asyncio.create_task(traffic.run())
-        try:
+        async with under_way(traffic):
             yield traffic
-        finally:
-            running.cancel()
-            await traffic.finish()
+
+
+@asynccontextmanager
+async def under_way(traffic: Traffic) -> AsyncIterator[None]:
+    """Calls inside the `with`; the last ones are answered when it ends."""
+    running = asyncio.create_task(traffic.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        await traffic.finish()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ import httpx2
 from app.core.embedded import embedded_postgres
 from benchmarks.base import checked_out
 from benchmarks.machine import ACCOUNT, BACKEND, WIDE_OPEN, free_port, machine
-from benchmarks.migration import CALLS_PER_SECOND, Traffic
+from benchmarks.migration import CALLS_PER_SECOND, Traffic, under_way
 from tests.proxies.deployed import HOST, Deployed, deployed
 from tests.redis_server import redis_server
 from tests.standins.authority import Authority
@@ -162,12 +162,8 @@ async def _traffic(authority: Authority, port: int) -> AsyncIterator[Traffic]:
         created = await client.post("/v1/keys", json={"name": "bench"}, headers={"Authorization": f"Bearer {token}"})
         traffic = Traffic(client, token, [created.json()["key"]])
         await traffic.keyed()
-        running = asyncio.create_task(traffic.run())
-        try:
+        async with under_way(traffic):
             yield traffic
-        finally:
-            running.cancel()
-            await traffic.finish()
 
 
 def main() -> None:

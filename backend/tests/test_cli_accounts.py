@@ -9,9 +9,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from app.cli.start_message import start_message
 from app.core.db import connect_for_writing
 from app.core.settings import Settings
-from app.server import start_message
 from tests.docs.commands_page import fill
 from tests.harness import PASSWORD, Account, everything_stored, generate, new_email, sign_up
 from tests.test_cli import nanobanana_in_here

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import migrations
+from app.assembly import writing_url
 from app.checks import check_fitness, run_in_transaction, unreachable_sentence
 from app.cli.errors import errors_as_sentences
 from app.core.db import DATABASE_ERRORS
@@ -72,8 +73,7 @@ def database_url_of(settings: Settings) -> str:
     """The database that a command works on, without a pooler; without DATABASE_URL, the embedded PostgreSQL that a
     server is running on DATA_DIR. Raises EmbeddedPostgresError where none is running.
     """
-    url = settings.database_direct_url or settings.database_url
-    return running_url(settings.data_dir) if url is None else url.get_secret_value()
+    return running_url(settings.data_dir) if settings.database_url is None else writing_url(settings)
 
 
 def pages_on_database(

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from app import checks, server
 from app.cli.database import upgrade_schema
 from app.cli.errors import errors_as_sentences
+from app.cli.start_message import start_message
 from app.core.embedded import embedded_postgres
 from app.core.settings import ConfigurationError, Settings, load_settings
 from app.core.tracing import import_sdk
@@ -32,7 +33,7 @@ def serve() -> None:
         settings = _with_database(given, stack)
         checks.claim_currency(settings)
         listener.listen(server.BACKLOG)  # who is told the URL, can connect
-        click.echo(server.start_message(settings), err=settings.log_stream == "stdout")
+        click.echo(start_message(settings), err=settings.log_stream == "stdout")
         server.run(settings, listener, stop, reread=partial(_reread, given, settings))
 
 

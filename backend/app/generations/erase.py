@@ -7,6 +7,7 @@ from sqlalchemy import and_, case, delete, func, or_, select, update
 
 from app.core.security import KeyEnvironment
 from app.generations.collaborators import Generations
+from app.generations.kept import OWNED
 from app.generations.thumbnails import delete_with_thumbnails
 from app.models import Erasure, Generation
 
@@ -14,7 +15,7 @@ LEASE = timedelta(minutes=1)
 """How long a process that is at an erasure has it for itself; each batch renews it."""
 
 _AT_A_TIME = 100
-_HAS_IMAGE = and_(Generation.provider != "stub", Generation.deleted_at.is_(None)).label("has_image")
+_HAS_IMAGE = and_(*OWNED).label("has_image")
 _IS_LEFT = or_(Generation.prompt != "", Generation.inputs.is_not(None), Generation.deleted_at.is_(None)).label(
     "is_left"
 )

@@ -17,9 +17,10 @@ from app.core.logs import logger
 from app.core.metrics import Metrics
 from app.core.security import time_prefix
 from app.generations.collaborators import Generations
+from app.generations.kept import OWNED
 from app.generations.partitions import with_short_locks
 from app.generations.reconcile import find_days, find_differences
-from app.generations.sweep import KEPT, delete_images
+from app.generations.sweep import delete_images
 from app.models import Generation
 
 _PRUNE_SECONDS = 3600
@@ -159,7 +160,7 @@ class Pruner:
         except MonthKeptError as error:
             logger.warning("month_kept", table=month.table, reason=str(error))
             raise
-        logger.info("month_dropped", table=month.table, kept_from=str(kept_from))
+        logger.info("month_dropped", table=month.table, kept_from=kept_from and kept_from.isoformat())
 
 
 _SETTINGS = "select set_config('statement_timeout', '0', false), set_config('lock_timeout', '50ms', false)"
@@ -222,7 +223,8 @@ _MISPLACED = "select exists (select from generations_default where id < :high)"
 
 async def _check_references(connection: AsyncConnection, month: Month) -> None:
     bounds = {"low": month.low, "high": month.high}
-    kept = select(select(Generation.id).where(*KEPT, Generation.id >= month.low, Generation.id < month.high).exists())
+    of_month = Generation.id >= month.low, Generation.id < month.high
+    kept = select(select(Generation.id).where(*OWNED, *of_month).exists())
     async with connection.begin():
         if await connection.scalar(kept):
             raise MonthKeptError(f"{month.table} has images that could not be deleted yet.")

@@ -15,6 +15,7 @@ from app.core.metrics import Metrics
 from app.core.security import time_prefix
 from app.generations import erase
 from app.generations.collaborators import Generations
+from app.generations.kept import OWNED
 from app.generations.partitions import ensure_partitions
 from app.generations.thumbnails import delete_with_thumbnails
 from app.models import Generation
@@ -23,8 +24,6 @@ _SWEEP_SECONDS = 60
 _AT_A_TIME = 100
 _OVERDUE_MAX = 100
 _DAY = timedelta(days=1)
-KEPT = Generation.provider != "stub", Generation.deleted_at.is_(None)
-"""What a generation is of which the store may hold an image."""
 
 
 @dataclass
@@ -71,7 +70,7 @@ class Sweeper:
 
     async def count_old(self, *, longer_by: timedelta = timedelta(0), most: int | None = None) -> int:
         """How many images are older than `retention_days`, by a time; counts up to `most`."""
-        old = select(Generation.id).where(*KEPT, *await self._older_than(longer_by)).limit(most).subquery()
+        old = select(Generation.id).where(*OWNED, *await self._older_than(longer_by)).limit(most).subquery()
         async with self.generations.sessions.begin() as session:
             return await session.scalar(select(func.count()).select_from(old)) or 0
 
@@ -110,7 +109,7 @@ async def delete_images(generations: Generations, *which: ColumnElement[bool]) -
     """Deletes the images of these generations, and marks them as deleted, which erases their prompts: some at a time,
     the image before the mark, so that what fails or crashes between is deleted again.
     """
-    some = select(Generation.id, Generation.format).where(*KEPT, *which).limit(_AT_A_TIME)
+    some = select(Generation.id, Generation.format).where(*OWNED, *which).limit(_AT_A_TIME)
     while True:
         async with generations.sessions.begin() as session:
             found = (await session.execute(some)).all()

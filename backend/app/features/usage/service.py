@@ -75,11 +75,7 @@ async def find_usage(
 
     Raises Invalid for days in the wrong order, and KeyNotFound for a key of another account.
     """
-    last = last or today
-    others = _DAY * (DAYS_DEFAULT - 1)
-    first = first or max(date.min + others, last) - others
-    if first > last:
-        raise Invalid([{"parameter": "from", "detail": "Must not be after `to`"}])
+    first, last = _period(first, last, today=today)
     if key_id is not None:
         await _check_owner(session, account_id=account_id, key_id=key_id)
     by_day, by_key, by_model = group_by in {None, "day"}, group_by in {None, "key"}, group_by == "model"
@@ -104,6 +100,15 @@ async def find_usage(
     newest_first = grouped.order_by(*(column.desc() for column in ordered_by)).limit(limit)
     rows: Sequence[Any] = (await session.execute(newest_first)).all()
     return [UsageRow(*row) for row in rows]
+
+
+def _period(first: date | None, last: date | None, *, today: date) -> tuple[date, date]:
+    last = last or today
+    others = _DAY * (DAYS_DEFAULT - 1)
+    first = first or max(date.min + others, last) - others
+    if first > last:
+        raise Invalid([{"parameter": "from", "detail": "Must not be after `to`"}])
+    return first, last
 
 
 def _total(column: InstrumentedAttribute[int]) -> ColumnElement[int]:

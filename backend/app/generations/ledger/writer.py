@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -12,18 +12,11 @@ from asyncpg.exceptions import DataError
 from app.core.clock import DatabaseClock
 from app.core.database_connection import SettingsNotKeptError
 from app.core.db import SCHEMA_GONE
-from app.core.errors import Invalid, Unavailable
 from app.core.logs import logger
 from app.core.metrics import Metrics
-from app.generations.errors import (
-    CallerChangedError,
-    IdempotencyKeyInUse,
-    IdempotencyKeyReused,
-    InvalidApiKey,
-    LeaseLostError,
-)
+from app.generations.errors import LeaseLostError
+from app.generations.ledger.columns import columns
 from app.generations.ledger.queue import (
-    RECORD_DEFAULTS,
     RECORD_WORDS,
     PendingRecord,
     PendingSettlement,
@@ -43,6 +36,7 @@ from app.generations.ledger.statements import (
     TAKE_OVER,
     Statement,
 )
+from app.generations.ledger.verdicts import DATA_CLASS, answer_from, not_admitted, refuse
 
 _ANSWER_SECONDS = 3.5  # the server's own statement_timeout is shorter: a server that is silent for longer is gone
 _PAUSE_SECONDS = 0.05
@@ -52,7 +46,6 @@ _REFUSALS = {_LOCK_NOT_AVAILABLE, "57014", _READ_ONLY, *SCHEMA_GONE}  # sqlstate
 _REFUSAL_CLASSES = {"22", "23", "40", "53"}
 _TRY_AGAIN_CLASS = "40"  # deadlock, serialisation failure
 _NO_RESOURCES_CLASS = "53"  # disk full, out of memory, too many connections
-_DATA_CLASS = "22"
 _UNWRITABLE = SCHEMA_GONE
 _UNWRITABLE_CLASSES = {"25", _NO_RESOURCES_CLASS}  # the first is that of a read-only database
 
@@ -149,7 +142,7 @@ class Writer:
             elif was_sent or (row["active"] and row["current"]):
                 in_doubt.append((each, row))
             else:
-                each.fail(_not_admitted(row))
+                each.fail(not_admitted(row))
         _restore(records, sent_before)
         if in_doubt:
             await self._resolve(connection, in_doubt)
@@ -167,7 +160,7 @@ class Writer:
             await self._record(records[middle:], statement)
         else:
             for each in records:
-                _refuse(each, sqlstate)
+                refuse(each, sqlstate)
 
     async def _resolve(
         self, connection: asyncpg.Connection, in_doubt: Sequence[tuple[PendingRecord, asyncpg.Record]]
@@ -185,10 +178,10 @@ class Writer:
             elif verdict["active"] is None and each.was_sent:
                 continue  # an earlier send may be the very one that holds the key
             elif not (verdict["active"] and verdict["current"]):
-                each.fail(_not_admitted(verdict))
+                each.fail(not_admitted(verdict))
             elif there["expired"]:
                 expired.append(each.scope)
-            elif there["id"] is not None and not _answer_from(each, there):
+            elif there["id"] is not None and not answer_from(each, there):
                 lapsed.append(each.scope)
         if expired:
             await self._fetch(connection, EXPIRE_CLAIMS, scope=expired)
@@ -231,9 +224,9 @@ class Writer:
         work: Sequence[PendingRecord] | Sequence[PendingSettlement],
     ) -> Rows:
         """The rows of the statement that records or settles this work."""
-        columns = _columns(SettleRow, work) if statement is SETTLE else _columns(RecordRow, work, words=RECORD_WORDS)
+        values = columns(SettleRow, work) if statement is SETTLE else columns(RecordRow, work, words=RECORD_WORDS)
         started = time.monotonic()
-        rows = await self._fetch(connection, statement, **columns)
+        rows = await self._fetch(connection, statement, **values)
         self._metrics.count_commit(len(work), time.monotonic() - started)
         return rows
 
@@ -247,7 +240,7 @@ class Writer:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 rows: Rows = await connection.fetch(statement.text, *statement.arguments(values))
         except (DataError, UnicodeEncodeError):  # refused by the driver, before it was sent
-            raise StatementRefusedError(_DATA_CLASS) from None
+            raise StatementRefusedError(DATA_CLASS) from None
         except asyncpg.PostgresError as error:
             sqlstate = error.sqlstate or ""
             self._metrics.count_error(error)
@@ -299,66 +292,7 @@ def _raise_if_cancelled() -> None:
         raise asyncio.CancelledError
 
 
-def _answer_from(record: PendingRecord, there: asyncpg.Record) -> bool:
-    """Answers by the request that has the claim; False where its lease is over, and so it answers nobody."""
-    if record.claim is not None and there["fingerprint"] not in record.claim.fingerprints:
-        record.fail(IdempotencyKeyReused())
-    elif there["status"] == "delivered":
-        ids = [there["id"], *(there["other_ids"] or ())]
-        record.succeed(Recorded(ids, there["created_at"], is_replay=True))
-    elif there["status"] not in {"queued", "processing"} or there["lapsed"]:
-        return False
-    else:
-        record.fail(IdempotencyKeyInUse())
-    return True
-
-
-def _columns(
-    row: type[RecordRow] | type[SettleRow],
-    work: Sequence[PendingRecord] | Sequence[PendingSettlement],
-    *,
-    words: Collection[str] = (),
-) -> dict[str, Sequence[Any] | None]:
-    """The rows of this work by column: the name of a parameter, and its values, those of `words` as one text.
-
-    Without any value, or with nothing but defaults, it is None, from which `unnest` makes nulls: the driver encodes an
-    array value by value.
-    """
-    columns = zip(*[each for pending in work for each in pending.rows], strict=True)
-    return {
-        name: None
-        if values.count(RECORD_DEFAULTS.get(name)) == len(values)
-        else _text_of(values)
-        if name in words
-        else values
-        for name, values in zip(row._fields, columns, strict=True)
-    }
-
-
-def _text_of(words: Sequence[str | int]) -> str:
-    text = " ".join(map(str, words))
-    if text.count(" ") != len(words) - 1:
-        raise ValueError("a word of a record has a space in it")
-    return text
-
-
-def _not_admitted(verdict: asyncpg.Record) -> Exception:
-    """Null is a key whose row was skipped because another transaction holds it."""
-    if verdict["active"] is None:
-        return Unavailable()
-    return CallerChangedError() if verdict["active"] else InvalidApiKey()
-
-
 def _restore(records: Sequence[PendingRecord], sent_before: Sequence[bool]) -> None:
     """The server has said that this send wrote nothing for those that have no outcome."""
     for each, was_sent in zip(records, sent_before, strict=True):
         each.was_sent = was_sent
-
-
-def _refuse(record: PendingRecord, sqlstate: str) -> None:
-    if record.was_sent:
-        return  # an earlier send may have been committed: only what is found decides, or the deadline
-    if sqlstate.startswith(_DATA_CLASS):
-        record.fail(Invalid([{"pointer": "#", "detail": "Holds a value that cannot be stored"}]))
-    else:
-        record.fail(Unavailable())
