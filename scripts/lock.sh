@@ -14,7 +14,7 @@ for clients in python python-previous nodejs; do
   compile "tests/clients/locked/$clients.in" --output-file "tests/clients/locked/$clients.txt"
 done
 compile tests/ha/locked/patroni.in --output-file tests/ha/locked/patroni.txt
-python -m tests.clients.environments
+python -m tests.clients.environments nodejs
 PATH="$PWD/../.clients/nodejs/bin:$PATH"
 for clients in node node-previous; do
   cd "tests/clients/locked/$clients"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from app.core.blobs import Blob
 from app.core.images import ImageFormat
 from app.core.security import KeyEnvironment
 from app.providers import Background
@@ -26,6 +27,12 @@ class Caller:
     concurrency: int | None = None
 
 
+SentImage = Blob | str
+"""An image that goes into a generation, as it was sent: its bytes, or what names it: the id of an upload (`upl_...`) or
+of a generation (`gen_...`), or a URL.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationSpec:
     """The one carrier of a request: `count` images of one prompt, and whether the answer is to hold their bytes."""
@@ -42,6 +49,12 @@ class GenerationSpec:
     background: Background = "auto"
     compression: int | None = None
     """Of a JPEG or WebP, 0 to 100; None for what the encoder does by itself."""
+    images: Sequence[SentImage] = ()
+    """Those that go in, in order. With them the size may be `auto`: the shape of the first."""
+    mask: SentImage | None = None
+    """Where the first of them may change: where this one is transparent."""
+    first_frame: bool = False
+    """Whether of an animation the first frame is taken instead of refusing it."""
 
 
 @dataclass(frozen=True, slots=True)

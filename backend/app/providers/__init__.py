@@ -2,10 +2,11 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
+from app.core.blobs import Blob
 from app.core.errors import ApiError, Unavailable
 from app.core.images import MEDIA_TYPES, ImageFormat
 
@@ -105,6 +106,15 @@ class CallTally:
 
 
 @dataclass(frozen=True, slots=True)
+class InputImage:
+    """An image that goes in: whole, still, upright, without metadata."""
+
+    blob: Blob
+    format: ImageFormat
+    size: Size
+
+
+@dataclass(frozen=True, slots=True)
 class DrawRequest:
     """One image to draw, and the budget of the client request that it belongs to."""
 
@@ -125,6 +135,10 @@ class DrawRequest:
     """Shared by the images of one client request; by default an image has its own."""
     model: str = field(default="", compare=False, repr=False)
     """The name by which callers know the model, for a picture that shows it."""
+    images: Sequence[InputImage] = ()
+    """Those that it is made from, in order."""
+    mask: InputImage | None = None
+    """A PNG of the size of the first of them, which may change where this one is transparent."""
     place: int = field(default=0, compare=False, repr=False)
     """Which image of its client request it is, from 0."""
     tally: CallTally = field(default_factory=CallTally, compare=False, repr=False)

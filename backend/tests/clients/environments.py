@@ -1,6 +1,7 @@
 """The clients of these tests, each at its locked version, in environments of their own in `.clients`.
 
-python -m tests.clients.environments    # installs what is missing, or ends with the reason why it cannot
+python -m tests.clients.environments         # installs what is missing, or ends with the reason why it cannot
+python -m tests.clients.environments nodejs  # installs Node and npm alone
 
 `node` and `npm` come from a wheel, so that every machine runs the same. Where there is no such wheel, the clients for
 Node are left out with a line that says so.
@@ -120,4 +121,7 @@ def _digest(environment: Path, locks: Sequence[Path]) -> str:
 
 
 if __name__ == "__main__":
-    install()
+    if sys.argv[1:] == ["nodejs"]:
+        _install_for_python("nodejs")
+    else:
+        install()

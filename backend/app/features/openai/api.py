@@ -6,8 +6,9 @@ from app.catalogue.model import ModelNotFound
 from app.core.errors import ConcurrencyLimited, RateLimited, UnsupportedParameter
 from app.features.admission import IDEMPOTENCY_KEY, CurrentAdmission
 from app.features.dependencies import generations_of
+from app.features.image_answers import MODEL_HEADER
 from app.features.keys.dependencies import bearer
-from app.features.openai.answers import MODEL_HEADER, images_answer
+from app.features.openai.answers import images_answer
 from app.features.openai.dependencies import Admitted, AnswerMemory
 from app.features.openai.schemas import Images
 from app.features.openai.streaming import stream_answer

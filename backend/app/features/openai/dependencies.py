@@ -7,11 +7,11 @@ from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.core.byte_budget import ByteShare
-from app.core.errors import ApiError, Unavailable, headers_of
+from app.core.errors import ApiError, headers_of
 from app.features.admission import CurrentAdmission
 from app.features.dependencies import CurrentServices
+from app.features.image_answers import answer_memory
 from app.features.openai import service
-from app.features.openai.answers import SENDING_BYTES
 from app.features.openai.schemas import ImageGenerate
 from app.generations.spec import GenerationSpec
 from app.web.body import json_body
@@ -43,23 +43,13 @@ Admitted = Annotated[AdmittedRequest, Depends(_admitted_request)]
 async def _answer_memory(
     services: CurrentServices, admission: CurrentAdmission, admitted: Admitted
 ) -> AsyncIterator[ByteShare]:
-    spec = admitted.spec
-    plan = admission.plan(spec)
-    is_free = plan is None or plan.is_free
-    with (services.free_answer_memory if is_free else services.paid_answer_memory).share() as memory:
-        if (spec.as_bytes or admitted.partials is not None) and plan is not None and plan.is_free:
-            # An image of the stub has about a byte a pixel at most, and all images of a request are the same bytes.
-            needed = SENDING_BYTES + plan.size.width * plan.size.height
-            if not memory.hold(needed):
-                raise Unavailable
+    holds_images = admitted.spec.as_bytes or admitted.partials is not None
+    with answer_memory(services, admission.plan(admitted.spec), holds_images=holds_images) as memory:
         yield memory
 
 
 AnswerMemory = Annotated[ByteShare, Depends(_answer_memory)]
-"""The answer's share of the memory for answers, until it was sent. Images that are paid wait for it in the store.
-
-For images of the stub, before they are drawn: raises Unavailable where none is left.
-"""
+"""The share of `answer_memory` that the response has."""
 
 
 async def answer_error(_request: Request, error: ApiError) -> Response:

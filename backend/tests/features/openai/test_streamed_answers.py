@@ -166,7 +166,7 @@ async def test_beyond_their_own_bound_images_of_the_stub_are_not_drawn_and_what_
 async def test_what_was_paid_and_waits_too_long_is_not_to_be_repeated_and_counts(
     start: Start, tmp_path: Path, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.features.openai.answers._WAIT_SECONDS", 0)
+    monkeypatch.setattr("app.features.image_answers._WAIT_SECONDS", 0)
     async with painted(start, data_dir=tmp_path, answer_memory_mib=8) as there:
         await replaced(there, tmp_path, [LARGE] * 10)
         async with unread(there, 4):

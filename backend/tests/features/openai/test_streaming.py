@@ -16,7 +16,8 @@ import httpx2
 import openai
 import pytest
 from app.core.byte_budget import ByteBudget
-from app.features.openai.streaming import _events, _Sketches
+from app.features.openai.streaming import _events
+from app.features.watched import Watched, _Sketches
 from app.generations.collaborators import Generations
 from app.generations.spec import Delivered, GenerationSpec
 from tests.conftest import Start
@@ -215,7 +216,7 @@ async def test_an_error_after_the_first_event_is_an_event_that_the_sdk_raises(
 async def test_a_silent_stream_begins_with_a_comment_and_an_error_after_it_is_an_event(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait, seconds = _Sketches.wait_beside, "app.features.openai.streaming.KEEP_ALIVE_SECONDS"
+    wait, seconds = _Sketches.wait_beside, "app.features.watched.KEEP_ALIVE_SECONDS"
 
     async def wait_briefly_once(sketches: _Sketches, task: asyncio.Task[Any]) -> None:
         await wait(sketches, task)
@@ -242,12 +243,10 @@ async def test_a_silent_stream_begins_with_a_comment_and_an_error_after_it_is_an
 
 
 def test_of_sketches_that_are_not_read_the_latest_is_kept() -> None:
-    sketches = _Sketches(GenerationSpec("A cute banana", "64x64"))
+    sketches = _Sketches()
     for index in range(3):
         sketches.put(index, b"%d" % index)
-    data = json.loads(sketches.take().partition(b"data: ")[2])
-    assert (data["partial_image_index"], base64.b64decode(data["b64_json"])) == (2, b"2")
-    assert (sketches.is_waiting, sketches.take()) == (False, b"")
+    assert [sketches.take() for _ in range(2)] == [(2, b"2"), None]
 
 
 async def test_an_image_in_memory_is_forgotten_when_it_is_written() -> None:
@@ -262,7 +261,7 @@ async def test_an_image_in_memory_is_forgotten_when_it_is_written() -> None:
     generating, spec = asyncio.create_task(generate()), GenerationSpec("", "64x64")
     await asyncio.wait({generating})
     with ByteBudget(16 * 1024 * 1024).share() as memory:
-        events = _events(cast(Generations, None), generating, _Sketches(spec), spec, memory)
+        events = _events(Watched(cast(Generations, None), generating, _Sketches()), spec, memory)
         del generating
         written = [await anext(events) for _ in range(4)]  # the first image, and the beginning of the second
         left = sys.getrefcount(contents[0])  # an assertion would hold one itself

@@ -124,7 +124,7 @@ async def test_both_slots_are_free_again_however_a_stream_ends(start: Start) -> 
 async def test_an_image_is_sent_only_once_it_is_recorded_for_good(
     start: Start, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, environment: str
 ) -> None:
-    monkeypatch.setattr("app.features.openai.streaming.KEEP_ALIVE_SECONDS", 0.01)
+    monkeypatch.setattr("app.features.watched.KEEP_ALIVE_SECONDS", 0.01)
     async with painted(start, record_deadline_seconds=60) as there, AsyncExitStack() as stack:
         gate, key = asyncio.Event(), await there.account.create_key(environment=environment)
         there.provider.faults.append(gemini.slow(gate))
