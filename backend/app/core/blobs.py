@@ -19,3 +19,11 @@ class Blob:
     async def read(self) -> bytes:
         """All of them."""
         return self._content
+
+
+class BlobSpace:
+    """Where blobs are kept."""
+
+    async def keep(self, content: bytes) -> Blob:
+        """A Blob of these bytes."""
+        return Blob(content)

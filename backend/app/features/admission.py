@@ -99,7 +99,9 @@ class Admission:
         """
         try:
             return self._services.generations.catalogue.plan(
-                spec.model, spec.size, spec.quality, spec.background, self._caller.environment
+                *(spec.model, spec.size, spec.quality, spec.background, self._caller.environment),
+                references=len(spec.images),
+                has_mask=spec.mask is not None,
             )
         except REFUSALS:
             return None
