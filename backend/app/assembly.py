@@ -14,6 +14,7 @@ from sqlalchemy.pool import QueuePool
 from app.catalogue.configured import catalogue_of
 from app.catalogue.model import Catalogue
 from app.catalogue.opened import open_catalogue
+from app.core.blobs import BlobSpace
 from app.core.bounds import EdgeBounds
 from app.core.byte_budget import ByteBudget
 from app.core.clock import DatabaseClock
@@ -49,6 +50,9 @@ from app.traced import TracedLedger, TracedLimiter, TracedStore, traced_catalogu
 
 _DECODING_NICENESS = 5
 """The niceness of threads that decode what was paid: behind the event loop, before hashes and drawings."""
+
+_READING_THREADS = 4
+"""Threads that wait for the disk, mostly. Each holds a piece of a body, or an image that is read as a whole."""
 
 _SCALED_AT_A_TIME = 4
 """Stored images that one process reads and scales at a time: so many are in memory as a whole."""
@@ -161,12 +165,14 @@ class _Pools(NamedTuple):
     hashing: BoundedPool
     drawing: FairPool
     decoding: BoundedPool
+    reading: BoundedPool
 
 
 @contextmanager
 def _pools(settings: Settings) -> Iterator[_Pools]:
-    """The threads of this process: to hash passwords, to draw images of the stub and scale images for viewers, and to
-    decode what a provider sent, which is paid. Each kind has threads and a queue of its own: none fills another's.
+    """The threads of this process: to hash passwords, to draw images of the stub and scale images for viewers, to
+    decode what a provider sent, which is paid, and to read and write what clients send. Each kind has threads and a
+    queue of its own: none fills another's.
     """
     # Of the images that a provider draws at a time, all may wait to be decoded; and as the queue is in order, no more
     # than as many that were decoded wait to be converted to another format.
@@ -177,8 +183,9 @@ def _pools(settings: Settings) -> Iterator[_Pools]:
         closing(open_pool(queue_max=settings.hash_queue_max, name="hash-passwords")) as hashing,
         closing(open_fair_pool(queue_max=settings.drawing_queue_max, name="draw-images")) as drawing,
         closing(open_pool(queue_max=paid, name="decode-images", niceness=_DECODING_NICENESS)) as decoding,
+        closing(BoundedPool(threads=_READING_THREADS, queue_max=0, name="read-bodies", niceness=0)) as reading,
     ):
-        yield _Pools(hashing, drawing, decoding)
+        yield _Pools(hashing, drawing, decoding, reading)
 
 
 @asynccontextmanager
@@ -243,6 +250,11 @@ async def _generations(
             public_url=settings.public_url,
             lifetime=lifetime_of(settings),
             clock=clock,
+            blobs=BlobSpace(
+                memory_bytes_max=settings.input_memory_mib * 1024 * 1024,
+                folder=settings.data_dir / "tmp",
+                threads=pools.reading,
+            ),
         )
         works = [Sweeper(generations, engine, settings.image_retention_days, metrics).run()]
         if settings.ledger_retention_days is not None:

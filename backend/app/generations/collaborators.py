@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.catalogue.opened import OpenCatalogue
+from app.core.blobs import BlobSpace
 from app.core.clock import DatabaseClock
 from app.core.db import SessionMaker
 from app.core.fair_queue import FairPool, FairQueue
@@ -44,6 +45,8 @@ class Generations:
     public_url: str
     lifetime: Lifetime
     clock: DatabaseClock
+    blobs: BlobSpace
+    """Where images that go in are kept."""
     cancelled_on_disconnect: CancelScope = nullcontext
 
     def url(self, generation_id: str, image_format: str) -> str:
