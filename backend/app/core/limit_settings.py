@@ -110,3 +110,21 @@ class LimitSettings(BaseModel):
             "and wait or are 503."
         ),
     )
+    body_bytes_max_with_images: int = Field(
+        default=96 * 1024 * 1024,
+        ge=1024 * 1024,
+        le=1024 * 1024 * 1024,
+        description=(
+            "Bytes that the body of a request may have with the images in it, as base64 or in a form, where it can "
+            "have any; beyond it, 413."
+        ),
+    )
+    input_memory_mib: int = Field(
+        default=128,
+        ge=8,
+        le=1_000_000,
+        description=(
+            "MiB of what clients send that one process keeps in memory. Beyond it, and for what has more than 2 MiB, "
+            "it is in files without a name below `DATA_DIR`."
+        ),
+    )

@@ -37,7 +37,7 @@ STREAM_HEADERS = {"X-Accel-Buffering": "no"}  # for nginx, which would keep even
 class Sketch(NamedTuple):
     """An image that is not finished: its place among the sketches, from 0, and its bytes in whatever format."""
 
-    index: int
+    place: int
     content: bytes
 
 

@@ -24,8 +24,6 @@ from app.web.headers import add_response_headers
 from app.web.openapi import BODY_PROBLEMS, openai_problems
 
 ROUTE = "/v1/images/generations"
-BODY_BYTES_MAX = 256 * 1024
-"""32,000 characters of any kind, and what else a request holds."""
 
 NOT_OFFERED = {"/v1/images/variations": "Variations of an image are not offered here; make one from a prompt"}
 """What OpenAI's clients ask for by these paths, with the sentence of the 404."""

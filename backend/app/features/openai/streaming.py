@@ -59,7 +59,7 @@ async def _events(watched: Watched, spec: GenerationSpec, memory: ByteShare) -> 
 def _partial(spec: GenerationSpec, sketch: Sketch) -> bytes:
     text, at = pybase64.b64encode(sketch.content).decode(), int(time.time())
     return _event(
-        "image_generation.partial_image", spec, b64_json=text, partial_image_index=sketch.index, created_at=at
+        "image_generation.partial_image", spec, b64_json=text, partial_image_index=sketch.place, created_at=at
     )
 
 
