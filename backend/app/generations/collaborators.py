@@ -8,6 +8,7 @@ from app.catalogue.opened import OpenCatalogue
 from app.core.clock import DatabaseClock
 from app.core.db import SessionMaker
 from app.core.fair_queue import FairPool, FairQueue
+from app.core.fetching import Fetcher
 from app.core.images import ImageFormat
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool, CancelScope
@@ -35,6 +36,8 @@ class Generations:
     drawing: FairPool
     decoding: BoundedPool
     store: MonitoredStore
+    fetcher: Fetcher | None
+    """Fetches the images that callers name by a URL; None where the settings let none be fetched."""
     metrics: Metrics
     drawn: DrawnImages
     thumbnail_calls: SharedCalls[bytes]
