@@ -22,6 +22,7 @@ from app.core.db import SessionMaker, connect_for_writing, create_engine
 from app.core.detached import DetachedTasks
 from app.core.draining import Draining
 from app.core.fair_queue import FairPool, FairQueue
+from app.core.fetching import open_fetcher
 from app.core.log_stream import dropped_lines_counted
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
@@ -244,6 +245,7 @@ async def _generations(
     monitor = MonitoredStore if tracing is None else partial(TracedStore, tracing=tracing)
     async with (
         monitored_store(settings, monitor) as store,
+        open_fetcher(settings) as fetcher,
         open_catalogue(catalogue, settings, drawing=pools.drawing, decoding=pools.decoding, metrics=metrics) as opened,
     ):
         generations = Generations(
@@ -254,7 +256,7 @@ async def _generations(
             decoding=pools.decoding,
             taking_in=pools.taking_in,
             store=store,
-            fetcher=None,
+            fetcher=fetcher,
             metrics=metrics,
             drawn=DrawnImages(),
             thumbnail_calls=SharedCalls(),

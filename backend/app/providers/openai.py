@@ -10,6 +10,7 @@ import httpx2
 from pydantic import AliasChoices, Field, SecretStr
 
 from app.core.logs import logger
+from app.core.pinning import REDIRECTS_MAX, Resolve, resolve
 from app.core.pool import BoundedPool
 from app.providers import (
     CallBudget,
@@ -21,7 +22,7 @@ from app.providers import (
     ProviderUnavailable,
     Size,
 )
-from app.providers.downloads import Redirect, Resolve, download_request, redirect_of, resolve
+from app.providers.downloads import Redirect, download_request, redirect_of
 from app.providers.encodings import is_data_url
 from app.providers.openai_events import ImageEvents
 from app.providers.operator_headers import checked_headers
@@ -78,7 +79,6 @@ _STATUSES = {
     "invalid_request_error": BAD_REQUEST,
 }
 """The statuses with which OpenAI sends these errors, for endpoints that send them with a 200."""
-_REDIRECTS_MAX = 3
 _TAKE_BACKGROUND = {"opaque": {"background", "transparent"}, "transparent": {"transparent"}}
 """The capabilities of which one is needed."""
 
@@ -178,7 +178,7 @@ class OpenAIProvider(RemoteProvider):
         return "stream" in self._capabilities and request.partials > 0 and request.on_partial is not None
 
     async def _download(self, url: str, size: Size) -> Image:
-        for _ in range(1 + _REDIRECTS_MAX):
+        for _ in range(1 + REDIRECTS_MAX):
             request = await download_request(url, endpoint=self._url, resolve=self._resolve)
             if request is None:
                 logger.error("provider_address_refused", provider=self.name)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
+from app.core.pinning import Resolve, resolve
 from app.core.pool import BoundedPool
 from app.providers import DrawRequest, Provider, Size
-from app.providers.downloads import Resolve, resolve
 from app.providers.gemini import GEMINI_SIZES, GeminiProvider, parse_frames
 from app.providers.openai import OPENAI_SIZES, OpenAIProvider, parse_sizes
 from app.providers.upstream import Bounds, Upstream
