@@ -87,7 +87,7 @@ def convert(image: Image, image_format: ImageFormat, compression: int | None = N
         return image
     with suppress(*_FAULTS), Pillow.open(BytesIO(image.content), formats=tuple(_FORMATS)) as opened:
         pixels = _decoded(opened, image.content)
-        plain = flat(pixels) if image_format == "jpeg" else _plain(pixels)
+        plain = _flat(pixels) if image_format == "jpeg" else _plain(pixels)
         return Image(_encoded(plain, image_format, opened, _saving(compression)), image_format, compression)
     raise InvalidImage  # out here, so that the decoder's error, which quotes the bytes, is not its cause
 
@@ -104,28 +104,18 @@ def thumbnail(content: bytes, width: int, image_format: ImageFormat) -> Image:
         size = width, max(1, round(opened.height * width / opened.width))
         opened.draft(None, (2 * size[0], 2 * size[1]))  # a JPEG is decoded at a fraction of its size
         scaled = _resized(opened, content, (0, 0, *opened.size), size)
-        plain = flat(scaled) if image_format == "jpeg" else scaled
+        plain = _flat(scaled) if image_format == "jpeg" else scaled
         return Image(_encoded(plain, image_format, opened, _SAVING_SMALL), image_format)
     raise InvalidImage  # out here, so that the decoder's error, which quotes the bytes, is not its cause
 
 
-def pixels_of(content: bytes) -> Pillow.Image:
-    """The pixels of an image that was taken in, in RGB or RGBA; call it in a thread. Raises InvalidImage where they
-    cannot be decoded.
+def rgba(content: bytes) -> Pillow.Image:
+    """The pixels of an image that was taken in, in RGBA; call it in a thread. Raises InvalidImage where they cannot be
+    decoded.
     """
     with suppress(*_FAULTS), Pillow.open(BytesIO(content), formats=tuple(_FORMATS)) as opened:
-        return _plain(_decoded(opened, content)).copy()
+        return _plain(_decoded(opened, content)).convert("RGBA")
     raise InvalidImage  # out here, so that the decoder's error, which quotes the bytes, is not its cause
-
-
-def flat(image: Pillow.Image) -> Pillow.Image:
-    """The image in RGB, on white."""
-    plain = _plain(image)
-    if plain.mode == "RGB":
-        return plain
-    ground = Pillow.new("RGB", plain.size, "white")
-    ground.paste(plain, mask=plain.getchannel("A"))
-    return ground
 
 
 def _fitted(content: bytes, size: Size, pixels_max: int) -> Image:
@@ -224,6 +214,15 @@ def _of_eight_bits(image: Pillow.Image) -> Pillow.Image:
     if "transparency" in image.info:
         upper.info["transparency"] = image.info["transparency"] >> 8
     return upper
+
+
+def _flat(image: Pillow.Image) -> Pillow.Image:
+    plain = _plain(image)
+    if plain.mode == "RGB":
+        return plain
+    ground = Pillow.new("RGB", plain.size, "white")
+    ground.paste(plain, mask=plain.getchannel("A"))
+    return ground
 
 
 def _saving(compression: int | None) -> Mapping[ImageFormat, Mapping[str, int]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -58,8 +59,9 @@ async def test_googles_client_distinguishes_thoughts_from_the_image(google: Gemi
 async def test_googles_client_sends_images_and_one_that_is_none_is_refused(google_url: str) -> None:
     def edit(*images: bytes) -> types.GenerateContentResponse:
         parts = [types.Part.from_bytes(data=each, mime_type="image/jpeg") for each in images]
+        contents: list[Any] = ["A cute banana", *parts]
         with genai.Client(api_key=KEY, http_options=types.HttpOptions(base_url=google_url)) as client:
-            return client.models.generate_content(model=MODEL, contents=["A cute banana", *parts])
+            return client.models.generate_content(model=MODEL, contents=contents)
 
     jpeg = image_bytes(64, 64, "JPEG")
     assert (await asyncio.to_thread(edit, jpeg, jpeg)).parts
@@ -141,8 +143,9 @@ async def test_openais_client_edits_and_reads_the_stream_of_an_edit(openai_clien
     several = [png, name_and_bytes("jpeg"), name_and_bytes("webp")]
 
     def edit() -> list[ImageEditStreamEvent]:
-        for images, more in ((png, {}), (png, {"mask": mask}), (several, {"mask": mask})):
-            answer = openai_client.images.edit(image=images, prompt="A cute banana", model=OPENAI_MODEL, **more)
+        cases: list[dict[str, Any]] = [{"image": png}, {"image": png, "mask": mask}, {"image": several, "mask": mask}]
+        for each in cases:
+            answer = openai_client.images.edit(prompt="A cute banana", model=OPENAI_MODEL, **each)
             assert [bool(image.b64_json) for image in answer.data or []] == [True]
         return list(
             openai_client.images.edit(
@@ -167,9 +170,10 @@ async def test_openais_client_is_refused_images_that_are_not_what_they_are_calle
         {"image": mask, "mask": ("mask.png", b"")},
     ]
     with openai_client as client:
+        edit: Callable[..., object] = client.images.edit
         for each in wrong:
             with pytest.raises(openai.BadRequestError) as raised:
-                await asyncio.to_thread(client.images.edit, prompt="x", model=OPENAI_MODEL, **each)
+                await asyncio.to_thread(edit, prompt="x", model=OPENAI_MODEL, **each)
             assert raised.value.code == "invalid_image_file"
 
 

@@ -11,7 +11,7 @@ from PIL import ImageChops, ImageFilter, ImageOps
 from app.core.errors import Unavailable
 from app.core.fair_queue import FairPool
 from app.providers import DrawRequest, Image, NoFreeSlot, Provider, ProviderFailed, ProviderTimeout, Size
-from app.providers.decode import InvalidImage, flat, pixels_of
+from app.providers.decode import InvalidImage, rgba
 from app.providers.stub.art import Layout, Palette, draw_hill, draw_label, draw_words
 
 ART = 1
@@ -75,11 +75,11 @@ def draw_edit_png(
     Raises InvalidImage for pixels that cannot be decoded.
     """
     size = width, height
-    canvas = ImageOps.fit(flat(pixels_of(images[0])), size, Pillow.Resampling.LANCZOS)
+    canvas = ImageOps.fit(_on_white(images[0]), size, Pillow.Resampling.LANCZOS)
     if mask is None:
         canvas = _edited(canvas, prompt, images[1:], model)
     else:
-        opaque = pixels_of(mask).convert("RGBA").getchannel("A")
+        opaque = rgba(mask).getchannel("A")
         change = ImageChops.invert(ImageOps.fit(opaque, size, Pillow.Resampling.BOX))
         box = _region(change)
         change = change.crop(box)
@@ -87,6 +87,11 @@ def draw_edit_png(
     encoded = BytesIO()
     canvas.save(encoded, "PNG", compress_level=4)
     return encoded.getvalue()
+
+
+def _on_white(content: bytes) -> Pillow.Image:
+    image = rgba(content)
+    return Pillow.alpha_composite(Pillow.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def _region(change: Pillow.Image) -> tuple[int, int, int, int]:
@@ -133,7 +138,7 @@ def _draw_prints(canvas: Pillow.Image, palette: Palette, images: Sequence[bytes]
     if side < _PRINT_MIN:
         return
     for number, image in enumerate(images):
-        turned = _print(flat(pixels_of(image)), side, palette.between(f"turn of print {number}", -5, 5))
+        turned = _print(_on_white(image), side, palette.between(f"turn of print {number}", -5, 5))
         row, column = divmod(number, across)
         x = canvas.width - margin - side / 2 - column * side * _STEP
         y = margin + side / 2 + row * side * _STEP
