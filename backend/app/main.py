@@ -17,6 +17,7 @@ from app.core.logs import logger, write_pending_lines
 from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.features.auth import api as auth
+from app.features.chat import api as chat
 from app.features.generate import api as generate
 from app.features.health import api as health
 from app.features.keys import api as keys
@@ -40,7 +41,7 @@ _DESCRIPTION = """An image-generation API platform that anyone can run: sign up,
 picture. Errors are `application/problem+json`, with a stable `code`."""
 
 _ERROR_FORMATS = (
-    (re.compile(f"{re.escape(openai.ROUTE)}|{models.PATHS}"), openai_error),
+    (re.compile(f"{openai.PATHS}|{re.escape(chat.ROUTE)}|{models.PATHS}"), openai_error),
     (re.compile(r"/v1(?:/.*)?", re.DOTALL), openai_problem),
     (console_errors.PATHS, console_errors.answer_error),
 )
@@ -58,7 +59,7 @@ def _web_settings(settings: Settings, externals: Externals) -> WebSettings:
         cors=CorsPolicy.of(settings.cors_origins),
         logs_addresses=settings.log_client_address,
         not_offered=openai.NOT_OFFERED,
-        body_bytes_max={openai.ROUTE: openai.BODY_BYTES_MAX},
+        body_bytes_max=dict.fromkeys((openai.ROUTE, openai.IMAGES, chat.ROUTE), openai.BODY_BYTES_MAX),
         bounds=bounds,
     )
 
@@ -117,7 +118,7 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
 def _add_routes(app: App) -> None:
     # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
     app.router.routes.extend(generate.fast_router.routes)
-    for each in (auth, keys, generate, models, openai, usage, health):
+    for each in (auth, keys, generate, models, openai, chat, usage, health):
         app.include_router(each.router)
     for router in ROUTERS:
         app.include_router(router)

@@ -19,7 +19,7 @@ CAPABILITIES = ("quality", "transparent", "compression", "stream", "edit", "mask
 """What a route can do besides drawing an image from a prompt; `references:N` is one more: so many images may go in."""
 
 _BUILT_IN_ALIASES = re.compile(
-    r"(gpt-image-|chatgpt-image-|imagen-).+|dall-e-[23]|gemini-.*image.*", re.ASCII | re.IGNORECASE
+    r"((openai|google)/)?((gpt-image-|chatgpt-image-|imagen-).+|dall-e-[23]|gemini-.*image.*)", re.ASCII | re.IGNORECASE
 )
 _ALWAYS_BASE64 = ("gpt-image-", "chatgpt-image-")
 
@@ -85,6 +85,8 @@ class Model:
     """Whether another route may draw what a route that failed may have drawn and charged for."""
     refused_goes_on: bool = False
     """Whether another route is asked to draw what one refuses to draw for its policy."""
+    chat: bool = False
+    """Whether a chat completion draws that does not say whether it is for text or an image."""
 
     @cached_property
     def sizes(self) -> Sequence[Size]:
