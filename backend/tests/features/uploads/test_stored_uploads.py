@@ -19,6 +19,7 @@ from app.generations.collaborators import Generations
 from app.generations.errors import InvalidApiKey
 from app.generations.move import Move
 from app.generations.spec import Caller
+from app.generations.sweep import Sweeper
 from app.generations.uploads import UploadBounds, UploadNotFound
 from app.generations.verify import Verification
 from app.models import Upload
@@ -45,6 +46,7 @@ class Scene:
     deployment: Deployment
     store: StoreName
     generations: Generations
+    sweeper: Sweeper
     database: asyncpg.Connection
 
     async def save(self) -> Upload:
@@ -76,7 +78,8 @@ async def opened(deployment: Deployment, store: StoreName) -> AsyncIterator[Scen
     database = await connect_for_writing(deployment.database_url)
     await database.execute("insert into accounts (id) values ($1)", ACCOUNT)
     async with open_services(settings) as services:
-        yield Scene(deployment, store, services.generations, database)
+        sweeper = Sweeper(services.generations, services.engine, None, services.metrics)
+        yield Scene(deployment, store, services.generations, sweeper, database)
     await database.close()
 
 
@@ -123,10 +126,10 @@ async def test_whatever_dies_in_between_is_swept(scene: Scene, monkeypatch: pyte
         with pytest.raises(UploadNotFound):
             await uploads.open_upload(scene.generations, caller=CALLER, upload_id=upload_id)
         assert await scene.faults() == [], "it may be on its way"
-        await uploads.sweep(scene.generations)
+        await scene.sweeper.sweep()
         assert len(scene.files()) == files
         await scene.expire()
-        await uploads.sweep(scene.generations)
+        await scene.sweeper.sweep()
         assert (await scene.rows(), scene.files()) == ((0, 0), [])
 
 
@@ -138,11 +141,11 @@ async def test_a_sweep_that_dies_between_file_and_row_is_ended_by_the_next(
     with monkeypatch.context() as patch:
         kill(patch, type(scene.generations.store), "delete", before=False)
         with pytest.raises(Killed):
-            await uploads.sweep(scene.generations)
+            await scene.sweeper.sweep()
     assert (await scene.rows(), scene.files()) == ((1, 1), [])
     with pytest.raises(UploadNotFound):
         await uploads.open_upload(scene.generations, caller=CALLER, upload_id=kept.id)
-    await uploads.sweep(scene.generations)
+    await scene.sweeper.sweep()
     assert await scene.rows() == (0, 0)
 
 
@@ -202,5 +205,5 @@ async def test_many_uploads_are_swept_at_once(scene: Scene) -> None:
         select 'upl_' || lpad(n::text, 20, '0'), $1, 'test', 'png', 1, 1, 1, now() from generate_series(1, 201) n
     """
     await scene.database.execute(many, ACCOUNT)
-    await uploads.sweep(scene.generations)
+    await scene.sweeper.sweep()
     assert await scene.rows() == (0, 0)
