@@ -1,10 +1,9 @@
 """Uploads in the store: whatever dies in between, no file is left that nothing sweeps, and no row without its file."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -28,6 +27,7 @@ from pydantic import SecretStr
 from tests.conftest import SECRET
 from tests.features.generate.stores import STORES, Deployment, deployed, other
 from tests.features.uploads.test_uploads import png
+from tests.harness import fresh_database
 
 ACCOUNT = f"acc_{'0' * 20}"
 CALLER = Caller(key_id=f"key_{'0' * 20}", account_id=ACCOUNT, environment="live", revision=0)
@@ -76,25 +76,43 @@ class Scene:
 async def opened(deployment: Deployment, store: StoreName) -> AsyncIterator[Scene]:
     settings = Settings(**deployment.settings, image_store=store, secret_key=SecretStr(SECRET))
     database = await connect_for_writing(deployment.database_url)
-    await database.execute("insert into accounts (id) values ($1)", ACCOUNT)
     async with open_services(settings) as services:
         sweeper = Sweeper(services.generations, services.engine, None, services.metrics)
         yield Scene(deployment, store, services.generations, sweeper, database)
     await database.close()
 
 
+@pytest.fixture(scope="module")
+def own_database_url(server_url: str, migrated_url: str) -> Iterator[str]:
+    """A database for these tests alone."""
+    with fresh_database(server_url, copy_of=migrated_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def scenes(own_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Scene]]:
+    """One for each store, on the same database."""
+    folder = tmp_path_factory.mktemp("uploads")
+    async with deployed(own_database_url, folder) as deployment, AsyncExitStack() as stack:
+        yield {store: await stack.enter_async_context(opened(deployment, store)) for store in STORES}
+
+
 @pytest.fixture
 async def scene(
-    request: pytest.FixtureRequest, new_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, scenes: dict[str, Scene], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Scene]:
+    """With an account that is active and has nothing."""
+
     async def no_pause(_seconds: float) -> None: ...
 
     monkeypatch.setattr(verify, "_pause", no_pause)
-    async with (
-        deployed(new_database_url, tmp_path) as deployment,
-        opened(deployment, getattr(request, "param", "disk")) as scene,
-    ):
-        yield scene
+    scene = scenes[getattr(request, "param", "disk")]
+    await scene.database.execute("insert into accounts (id) values ($1)", ACCOUNT)
+    yield scene
+    await scene.database.execute("truncate uploads, erasures; delete from accounts")
+    for store in STORES:
+        for name in scene.files(store):
+            await scene.deployment.stores[store].delete(name)
 
 
 def kill(patch: pytest.MonkeyPatch, target: object, name: str, *, before: bool = True) -> None:
