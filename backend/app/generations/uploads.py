@@ -1,5 +1,6 @@
 """Images that callers upload, to go into generations: kept for a while, each for its account and environment."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -186,8 +187,7 @@ async def _delete_all(generations: Generations, *which: ColumnElement[bool]) -> 
 
 async def _delete(generations: Generations, uploads: Sequence[Upload]) -> int:
     """How many it has deleted. The file before the row: what fails or crashes between the two is deleted again."""
-    for each in uploads:
-        await generations.store.delete(_name_of(each))
+    await asyncio.gather(*(generations.store.delete(_name_of(each)) for each in uploads))
     ids = [each.id for each in uploads]
     # In one order, and without waiting for another process that is deleting the same.
     free = select(Upload.id).where(Upload.id.in_(ids)).order_by(Upload.id).with_for_update(skip_locked=True)
