@@ -153,6 +153,7 @@ class _Reading:
             input_price=read_amount(model.input_price),
             may_pay_twice=model.may_pay_twice,
             refused_goes_on=model.on_refusal == "next",
+            chat=model.chat,
         )
 
     def _route(self, model: str, number: int, route: RouteTable) -> Route:

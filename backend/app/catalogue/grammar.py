@@ -117,6 +117,7 @@ class ModelTable(_Table):
     input_price: str = "0"
     may_pay_twice: bool = False
     on_refusal: Literal["fail", "next"] = "fail"
+    chat: bool = False
     routes: Annotated[list[RouteTable], Field(min_length=1, max_length=20)]
 
 

@@ -21,7 +21,7 @@ REFERENCES_MAX = 16
 STUB_CAPABILITIES = frozenset({"edit", "mask", f"references:{REFERENCES_MAX}"})
 
 _BUILT_IN_ALIASES = re.compile(
-    r"(gpt-image-|chatgpt-image-|imagen-).+|dall-e-[23]|gemini-.*image.*", re.ASCII | re.IGNORECASE
+    r"((openai|google)/)?((gpt-image-|chatgpt-image-|imagen-).+|dall-e-[23]|gemini-.*image.*)", re.ASCII | re.IGNORECASE
 )
 _ALWAYS_BASE64 = ("gpt-image-", "chatgpt-image-")
 _REFERENCES = re.compile(r"references:([1-9]\d?)", re.ASCII)
@@ -105,6 +105,8 @@ class Model:
     """Whether another route may draw what a route that failed may have drawn and charged for."""
     refused_goes_on: bool = False
     """Whether another route is asked to draw what one refuses to draw for its policy."""
+    chat: bool = False
+    """Whether a chat completion draws that does not say whether it is for text or an image."""
 
     @cached_property
     def sizes(self) -> Sequence[Size]:

@@ -41,6 +41,7 @@ class Generations:
     fetcher: Fetcher | None
     """Fetches the images that callers name by a URL; None where the settings let none be fetched."""
     blobs: BlobSpace
+    """Where images that go in are kept."""
     metrics: Metrics
     drawn: DrawnImages
     thumbnail_calls: SharedCalls[bytes]
