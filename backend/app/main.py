@@ -18,6 +18,10 @@ from app.core.logs import logger, write_pending_lines
 from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.features.auth import api as auth
+from app.features.chat import api as chat
+from app.features.gemini import api as gemini
+from app.features.gemini.dependencies import answer_error as google_error
+from app.features.gemini.dependencies import google_error_or
 from app.features.generate import api as generate
 from app.features.health import api as health
 from app.features.keys import api as keys
@@ -41,8 +45,9 @@ _DESCRIPTION = """An image-generation API platform that anyone can run: sign up,
 picture. Errors are `application/problem+json`, with a stable `code`."""
 
 _ERROR_FORMATS = (
-    (re.compile(f"{re.escape(openai.ROUTE)}|{models.PATHS}"), openai_error),
-    (re.compile(r"/v1(?:/.*)?", re.DOTALL), openai_problem),
+    (re.compile(gemini.PATHS, re.DOTALL), google_error),
+    (re.compile(f"{openai.PATHS}|{re.escape(chat.ROUTE)}|{models.PATHS}"), google_error_or(openai_error)),
+    (re.compile(r"/v1(?:/.*)?", re.DOTALL), google_error_or(openai_problem)),
     (console_errors.PATHS, console_errors.answer_error),
 )
 
@@ -134,7 +139,7 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
 def _add_routes(app: App) -> None:
     # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
     app.router.routes.extend(generate.fast_router.routes)
-    for each in (auth, keys, generate, models, openai, usage, health):
+    for each in (auth, keys, generate, gemini, models, openai, chat, usage, health):
         app.include_router(each.router)
     for router in ROUTERS:
         app.include_router(router)

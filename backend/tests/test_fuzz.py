@@ -63,7 +63,10 @@ def configuration(client: httpx2.AsyncClient) -> schemathesis.Config:
             "generation": {"mode": "all", "max-examples": EXAMPLES, "database": "none", "deterministic": True},
             "phases": {"stateful": {"enabled": False}},
             # What a schema cannot say is refused too: a blank prompt, a cursor that no Link header gave.
-            "checks": {"positive_data_acceptance": {"enabled": False}},
+            "checks": {
+                "positive_data_acceptance": {"enabled": False},
+                "negative_data_rejection": {"expected-statuses": [400, 401, 403, 404, 405, 409, 413, 415, 422, 429]},
+            },
             "auth": {"auto-signup": False},
         }
     )

@@ -47,6 +47,7 @@ class LimitSettings(BaseModel):
         le=CONCURRENCY_MAX,
         description="Generations of a key that may run at a time, unless it has a limit of its own.",
     )
+    upload_limit_per_account: LimitText = Field(default="600/hour", description="Images that an account may upload.")
     create_key_limit_per_account: LimitText = Field(
         default="300/hour", description="Keys that an account may create, however many of them it revokes."
     )

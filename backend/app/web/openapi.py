@@ -1,7 +1,7 @@
 """The OpenAPI document, with the request bodies and the errors that FastAPI does not know of."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -84,8 +84,15 @@ def problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
 def openai_problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
     """The same of a route that answers errors in OpenAI's format."""
     schema = {"type": "object", "required": ["error"], "properties": {"error": _OPENAI_ERROR}}
-    content = {"application/json": {"schema": schema}}
-    return {status: {**each, "content": content} for status, each in problems(*errors).items()}
+    return {status: in_json(status, each, schema) for status, each in problems(*errors).items()}
+
+
+def in_json(status: int | str, problem: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The problem as JSON of this schema; where the server may have ended the connection before it knew the path, as
+    the problem document too.
+    """
+    ended = problem["content"] if status in {each.status for each in _ENDING_CONNECTIONS} else {}
+    return {**problem, "content": {"application/json": {"schema": schema}, **ended}}
 
 
 _OF_EVERY_ROUTE: Sequence[type[ApiError]] = (
@@ -99,6 +106,8 @@ _OF_EVERY_ROUTE: Sequence[type[ApiError]] = (
     Overloaded,
     ResponseTimeout,
 )
+
+_ENDING_CONNECTIONS = (InvalidRequest, RequestTimeout, UriTooLong, HeadersTooLarge)
 
 BODY_PROBLEMS = (UnsupportedMedia, Invalid)
 """The errors of every route that takes a body."""

@@ -27,7 +27,7 @@ def subclasses(cls: type[ApiError]) -> set[type[ApiError]]:
 def routes(settings: Settings) -> set[str]:
     contexts = iter_route_contexts(main.create_app(settings).routes)
     shown = [each for each in contexts if isinstance(each.original_route, APIRoute) and each.include_in_schema]
-    return {f"{method} {str(each.path).replace(':path}', '}')}" for each in shown for method in each.methods or ()}
+    return {f"{method} {each.path_format}" for each in shown for method in each.methods or ()}
 
 
 def test_every_error_code_stands_in_the_reference_with_its_status() -> None:

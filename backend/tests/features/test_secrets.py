@@ -153,6 +153,7 @@ async def _look_back(caller: Caller) -> None:
     await caller.call("GET", f"/v1/generations/{caller.other}", key)
     for path in ("/v1/models", "/v1/models/nano-banana", f"/v1/models/{caller.other}"):
         await caller.call("GET", path, key)
+    await _use_googles_interface(caller, key)
     await caller.call("GET", "/v1/models", caller.other)
     await caller.call("GET", f"/v1/generations?cursor={caller.other}&{caller.other}=1", key)
     twin = {"prompt": caller.prompt, "user": caller.other, "response_format": "b64_json", "size": "64x64"}
@@ -163,6 +164,24 @@ async def _look_back(caller: Caller) -> None:
     await caller.call("GET", "/v1/usage", caller.token)
     await caller.call("GET", f"/v1/usage?key_id={caller.other}", caller.token)
     await caller.call("GET", f"/v1/usage?from={caller.other}&to={caller.other}&{caller.other}=1", caller.token)
+
+
+async def _use_googles_interface(caller: Caller, key: str) -> None:
+    good = {"contents": {"parts": {"text": caller.prompt}}, "instances": {"prompt": caller.prompt}}
+    bad = {**good, caller.other: caller.other, "generationConfig": {"candidateCount": 2}, "parameters": caller.other}
+    header = {"x-goog-api-key": key}
+    for version in ("v1", "v1beta"):
+        for method in ("generateContent", "streamGenerateContent", "predict", "countTokens"):
+            path = f"/{version}/models/nano-banana:{method}"
+            for body in (good, bad):
+                await caller.call("POST", path, json=body, headers=header)
+            await caller.call("POST", f"{path}?key={key}&{caller.other}=1", json=good)
+            await caller.call("POST", path.replace("nano-banana", caller.other), json=good, headers=header)
+        for path in ("models", "models/nano-banana", f"models/{caller.other}", f"files/{caller.other}"):
+            await caller.call("GET", f"/{version}/{path}", headers=header)
+            answer = await caller.call("GET", f"/{version}/{path}?key={key}")
+            assert answer.status_code == (404 if path.startswith("files") else 400)
+    await caller.call("GET", "/v1beta/models", caller.other)
 
 
 async def _use_the_rest(caller: Caller, metrics_token: str) -> None:
