@@ -7,6 +7,7 @@ from errno import ENOSPC
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
+from shutil import disk_usage
 from tempfile import mkstemp
 from threading import Lock
 from typing import TypeVar
@@ -21,6 +22,7 @@ PIECE_BYTES = 256 * 1024
 
 _MEMORY_BYTES_MAX = 2 * 1024 * 1024  # of what comes in pieces: what is larger lies in a file
 _RETRY_SECONDS = 10
+_LEFT_FREE_BYTES = 512 * 1024 * 1024  # of the disk, which others need too: images, and the embedded PostgreSQL
 
 Result = TypeVar("Result")
 
@@ -66,7 +68,7 @@ class BlobSpace:
     """Where blobs are kept: in memory while all of them together have at most `memory_bytes_max` there, beyond that in
     files without a name in `folder`, which the system frees with the process at the latest.
 
-    Keeping and writing raise Unavailable where the files have `file_bytes_max` together, or the disk takes no more.
+    Keeping and writing raise Unavailable where the files have `file_bytes_max` together, or the disk is nearly full.
     """
 
     def __init__(self, *, memory_bytes_max: int, file_bytes_max: int, folder: Path, threads: BoundedPool) -> None:
@@ -90,7 +92,10 @@ class BlobSpace:
         return await self._threads.go_on(function)
 
     def new_file(self) -> "_File":
+        """For a thread. Raises OSError where the disk is nearly full."""
         files.make_folder(self._folder)
+        if disk_usage(self._folder).free < _LEFT_FREE_BYTES:
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
         return _File(self._folder, self._threads, _Share(self.files))
 
 
