@@ -267,6 +267,7 @@ async def _generations(
             clock=clock,
             blobs=BlobSpace(
                 memory_bytes_max=settings.input_memory_mib * 1024 * 1024,
+                file_bytes_max=settings.input_files_mib * 1024 * 1024,
                 folder=settings.data_dir / "tmp",
                 threads=pools.reading,
             ),

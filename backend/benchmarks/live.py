@@ -44,6 +44,7 @@ SIDE = 1024
 MODEL = "gpt-image-1"
 KEY = "sk-of-nobody"
 TWIN = "/v1/images/generations"
+PIECE_BYTES = 1024 * 1024
 PEER_START_SECONDS = 120
 PEER_FIRST_SECONDS = 5  # its first calls import the rest of it
 INSTALL_SECONDS = 900
@@ -219,7 +220,9 @@ async def draw(port: int) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 sent = (await reader.readuntil(b"\r\n\r\n")).lower()
-                await reader.readexactly(int(sent.partition(b"content-length:")[2].partition(b"\r\n")[0]))
+                rest = int(sent.partition(b"content-length:")[2].partition(b"\r\n")[0])
+                while rest:
+                    rest -= len(await reader.readexactly(min(rest, PIECE_BYTES)))
                 writer.write(answer)
                 await writer.drain()
         writer.close()
