@@ -1,7 +1,7 @@
 """Images that go in, brought below what a provider takes in one call."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -27,9 +27,10 @@ class InputFitting:
     of a client request send the same bytes.
     """
 
-    def __init__(self, limits: CallLimits, pool: BoundedPool) -> None:
+    def __init__(self, limits: CallLimits, pool: BoundedPool, keep: Callable[[bytes], Awaitable[Blob]]) -> None:
         self._limits = limits
         self._pool = pool
+        self._keep = keep
         self._turn = asyncio.Lock()
         self._fitted: WeakKeyDictionary[Blob, tuple[InputLimits | Size, InputImage]] = WeakKeyDictionary()
 
@@ -63,7 +64,7 @@ class InputFitting:
             except InvalidInput as refusal:
                 sentence = str(refusal)
             else:
-                changed = InputImage(Blob(made.content), made.format, made.size)
+                changed = InputImage(await self._keep(made.content), made.format, made.size)
                 self._fitted[image.blob] = goal, changed
                 return changed
         raise ProviderFailed(sentence, failure="request")

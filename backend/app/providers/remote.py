@@ -50,7 +50,7 @@ class RemoteProvider(ABC):
         self._upstream = upstream
         self._pool = pool
         self._sizes = sizes
-        self._inputs = InputFitting(input_limits, pool)
+        self._inputs = InputFitting(input_limits, pool, upstream.keep)
 
     def refusal(self, size: Size | None) -> str | None:
         return None if size in self._sizes else f"Must be one of {', '.join(map(str, self._sizes))}"

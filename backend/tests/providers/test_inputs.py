@@ -16,7 +16,7 @@ from app.providers.gemini import GeminiProvider
 from app.providers.inputs import CallLimits, InputFitting, shares_of
 from PIL import Image
 from tests.providers.failures import BY_NAME
-from tests.providers.remote import OpenAIWith, RemoteSetup, edit, mask_of, soon
+from tests.providers.remote import OpenAIWith, OpenUpstream, RemoteSetup, edit, mask_of, soon
 from tests.standins.forms import File, read_form
 from tests.standins.gemini import GeminiStandIn
 from tests.standins.openai import MODEL, OpenAIStandIn
@@ -190,8 +190,8 @@ async def test_with_a_mask_the_first_image_is_a_png_and_the_others_stay(
     assert others == (await contents(request))[1:]
 
 
-async def test_a_mask_goes_with_an_image_that_is_made_smaller(pool: FairPool) -> None:
-    fitting = InputFitting(CallLimits(image_bytes_max=200_000, bytes_max=10**9), pool)
+async def test_a_mask_goes_with_an_image_that_is_made_smaller(pool: FairPool, open_upstream: OpenUpstream) -> None:
+    fitting = InputFitting(CallLimits(image_bytes_max=200_000, bytes_max=10**9), pool, open_upstream().keep)
     request = replace(edit(0), images=[noise(500, 300)], mask=mask_of(Size(500, 300)))
     fitted = await fitting.fitted(request)
     [image], mask = fitted.images, fitted.mask
@@ -199,7 +199,7 @@ async def test_a_mask_goes_with_an_image_that_is_made_smaller(pool: FairPool) ->
     assert image.blob.size <= 200_000
     assert image.size == mask.size < (500, 300)
     with pytest.raises(ProviderFailed) as raised:
-        await InputFitting(CallLimits(image_bytes_max=10, bytes_max=10), pool).fitted(request)
+        await InputFitting(CallLimits(10, 10), pool, open_upstream().keep).fitted(request)
     assert raised.value.failure == "request"
     assert raised.value.sentence == "The image cannot be made small enough for the model"
 
