@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from app.catalogue.grammar import FileTable, ModelTable, RouteTable
-from app.catalogue.model import Catalogue, Model, Route
+from app.catalogue.model import STUB_CAPABILITIES, Catalogue, Model, Route
 from app.catalogue.places import Path, line_of
 from app.catalogue.prices import Prices, read_amount, size_class
 from app.core.image_settings import DEFAULT_BASE_URLS
@@ -153,6 +153,7 @@ class _Reading:
             input_price=read_amount(model.input_price),
             may_pay_twice=model.may_pay_twice,
             refused_goes_on=model.on_refusal == "next",
+            chat=model.chat,
         )
 
     def _route(self, model: str, number: int, route: RouteTable) -> Route:
@@ -170,7 +171,7 @@ class _Reading:
             cost=route.cost,
             sizes=route.all_sizes,
             frames=route.frames,
-            capabilities=frozenset(route.capabilities),
+            capabilities=STUB_CAPABILITIES if route.provider == "stub" else frozenset(route.capabilities),
             timeout_seconds=route.timeout_seconds,
             calls_max=route.calls_max or self.calls_max,
         )

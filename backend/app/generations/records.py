@@ -13,7 +13,7 @@ from app.core.images import ImageFormat
 from app.core.security import KeyEnvironment, is_id
 from app.generations.collaborators import Generations
 from app.generations.errors import GenerationNotFound
-from app.generations.spec import Caller
+from app.generations.spec import Caller, input_ids
 from app.generations.thumbnails import delete_with_thumbnails
 from app.models import ApiKey, Generation
 
@@ -39,6 +39,8 @@ class GenerationRecord:
     key_id: str
     key_name: str
     created_at: datetime
+    inputs: Sequence[str | None]
+    """As in Delivered."""
 
 
 async def find_all(
@@ -116,4 +118,5 @@ def _record(generations: Generations, generation: Generation, key: ApiKey) -> Ge
         key_id=key.id,
         key_name=key.name,
         created_at=generation.created_at,
+        inputs=input_ids(generation.inputs),
     )

@@ -1,7 +1,6 @@
 """Decodes a provider's image at a bounded cost, and fits it to exactly the requested size."""
 
 import struct
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from io import BytesIO
@@ -11,7 +10,7 @@ from PIL import Image as Pillow
 
 from app.core.images import IMAGE_FORMATS, ImageFormat
 from app.providers import Image, Size, vips
-from app.providers.png import encode_png
+from app.providers.pixels import FAULTS, SAVING, decode_pixels, encode, flatten, profile_of, resize, to_rgb
 from app.providers.structure import check_whole, has_late_metadata
 
 PIXELS_MAX = 2**25
@@ -19,10 +18,6 @@ PIXELS_MAX = 2**25
 
 _FORMATS = {each.upper(): each for each in IMAGE_FORMATS}
 """Pillow's name of each format."""
-_SAVING: Mapping[ImageFormat, dict[str, int]] = {
-    "jpeg": {"quality": 95, "subsampling": 0},
-    "webp": {"quality": 95, "method": 0},
-}
 _SAVING_SMALL: Mapping[ImageFormat, Mapping[str, int]] = {
     "png": {"compress_level": 6},
     "jpeg": {"quality": 80},
@@ -30,21 +25,6 @@ _SAVING_SMALL: Mapping[ImageFormat, Mapping[str, int]] = {
 }
 _CROPPED_MAX = 0.05  # of a side: models round their sides to multiples of 16 or 32
 _UPRIGHT = {None, 1}
-_PNG_HEAD, _PNG_COLOURS = struct.Struct(">IIBBBBB"), {"RGB": 2, "RGBA": 6}
-_FAULTS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Pillow.DecompressionBombError,
-    Pillow.DecompressionBombWarning,
-)
 
 
 class InvalidImage(Exception):
@@ -71,7 +51,7 @@ def fit(content: bytes, size: Size, *, pixels_max: int = PIXELS_MAX) -> Image:
         return _fitted(content, size, pixels_max)
     except InvalidImage as fault:
         failure = type(fault)()
-    except _FAULTS:
+    except FAULTS:
         failure = InvalidImage()
     raise failure  # out here, so that the decoder's error, which quotes the bytes, is not its cause
 
@@ -85,10 +65,10 @@ def convert(image: Image, image_format: ImageFormat, compression: int | None = N
     """
     if image.format == image_format and (image_format == "png" or compression in {None, image.compression}):
         return image
-    with suppress(*_FAULTS), Pillow.open(BytesIO(image.content), formats=tuple(_FORMATS)) as opened:
-        pixels = _decoded(opened, image.content)
-        plain = _flat(pixels) if image_format == "jpeg" else _plain(pixels)
-        return Image(_encoded(plain, image_format, opened, _saving(compression)), image_format, compression)
+    with suppress(*FAULTS), Pillow.open(BytesIO(image.content), formats=tuple(_FORMATS)) as opened:
+        pixels = decode_pixels(opened, image.content)
+        plain = flatten(pixels) if image_format == "jpeg" else to_rgb(pixels)
+        return Image(encode(plain, image_format, profile_of(opened), _saving(compression)), image_format, compression)
     raise InvalidImage  # out here, so that the decoder's error, which quotes the bytes, is not its cause
 
 
@@ -99,13 +79,22 @@ def thumbnail(content: bytes, width: int, image_format: ImageFormat) -> Image:
 
     Raises InvalidImage where they cannot be decoded.
     """
-    with suppress(*_FAULTS), Pillow.open(BytesIO(content), formats=tuple(_FORMATS)) as opened:
+    with suppress(*FAULTS), Pillow.open(BytesIO(content), formats=tuple(_FORMATS)) as opened:
         width = min(width, opened.width)
         size = width, max(1, round(opened.height * width / opened.width))
         opened.draft(None, (2 * size[0], 2 * size[1]))  # a JPEG is decoded at a fraction of its size
-        scaled = _resized(opened, content, (0, 0, *opened.size), size)
-        plain = _flat(scaled) if image_format == "jpeg" else scaled
-        return Image(_encoded(plain, image_format, opened, _SAVING_SMALL), image_format)
+        scaled = resize(opened, content, (0, 0, *opened.size), size)
+        plain = flatten(scaled) if image_format == "jpeg" else scaled
+        return Image(encode(plain, image_format, profile_of(opened), _SAVING_SMALL), image_format)
+    raise InvalidImage  # out here, so that the decoder's error, which quotes the bytes, is not its cause
+
+
+def rgba(content: bytes) -> Pillow.Image:
+    """The pixels of an image that was taken in, in RGBA; call it in a thread. Raises InvalidImage where they cannot be
+    decoded.
+    """
+    with suppress(*FAULTS), Pillow.open(BytesIO(content), formats=tuple(_FORMATS)) as opened:
+        return to_rgb(decode_pixels(opened, content)).convert("RGBA")
     raise InvalidImage  # out here, so that the decoder's error, which quotes the bytes, is not its cause
 
 
@@ -119,8 +108,8 @@ def _fitted(content: bytes, size: Size, pixels_max: int) -> Image:
         if opened.size == requested and is_upright:
             return Image(content, image_format)
         upright = opened if is_upright else ImageOps.exif_transpose(opened)
-        scaled = _resized(upright, content, _fitting_box(upright.size, requested), requested)
-        return Image(_encoded(scaled, image_format, opened), image_format)
+        scaled = resize(upright, content, _fitting_box(upright.size, requested), requested)
+        return Image(encode(scaled, image_format, profile_of(opened)), image_format)
 
 
 def _orientation(image: Pillow.Image, content: bytes) -> int | None:
@@ -152,21 +141,6 @@ def _check_canvas(content: bytes, pixels_max: int) -> None:
         raise InvalidImage
 
 
-def _decoded(image: Pillow.Image, content: bytes) -> Pillow.Image:
-    """The image: decoded by libvips, which is faster, where it can be."""
-    if _is_plain_png(image, content):
-        return vips.decode_png(content, image.mode, (0, 0, *image.size), image.size)
-    return image
-
-
-def _is_plain_png(image: Pillow.Image, content: bytes) -> bool:
-    """Whether an image that was opened, and not changed since, is a PNG of 8 bits a sample, without a second pass and
-    without one colour that stands for transparency.
-    """
-    head = _PNG_HEAD.pack(*image.size, 8, _PNG_COLOURS.get(image.mode, 0), 0, 0, 0)
-    return image.format == "PNG" and content[16:29] == head and "transparency" not in image.info
-
-
 def _fitting_box(size: tuple[int, int], requested: tuple[int, int]) -> vips.Box:
     ratio = size[0] * requested[1] / (size[1] * requested[0])
     if not 1 - _CROPPED_MAX <= ratio <= 1 / (1 - _CROPPED_MAX):
@@ -176,65 +150,8 @@ def _fitting_box(size: tuple[int, int], requested: tuple[int, int]) -> vips.Box:
     return left, top, left + width, top + height
 
 
-def _resized(image: Pillow.Image, content: bytes, box: vips.Box, size: tuple[int, int]) -> Pillow.Image:
-    """`box` of the image at this size, in RGB or RGBA: by libvips, which is faster, where that is smaller."""
-    width, height = box[2] - box[0], box[3] - box[1]
-    is_smaller = size[0] <= width and size[1] <= height and size != (width, height)
-    if is_smaller and image.mode == "RGB" and _is_plain_png(image, content):
-        return vips.decode_png(content, image.mode, box, size)
-    pixels = _plain(_decoded(image, content))
-    if not is_smaller:
-        return pixels.resize(size, Pillow.Resampling.LANCZOS, box=box)
-    mode, pixels = pixels.mode, pixels.crop(box)
-    if mode == "RGBA":
-        pixels = pixels.convert("RGBa")  # weighted by their alpha: transparent pixels lend no colour
-    return vips.shrink(pixels, size).convert(mode)
-
-
-def _plain(image: Pillow.Image) -> Pillow.Image:
-    plain = _of_eight_bits(image)
-    mode = "RGBA" if plain.has_transparency_data else "RGB"
-    return plain if plain.mode == mode else plain.convert(mode)
-
-
-def _of_eight_bits(image: Pillow.Image) -> Pillow.Image:
-    """A grey image of 16 bits by the upper eight of each sample: Pillow would cut all above 255 to white."""
-    if not image.mode.startswith("I;16"):
-        return image
-    upper = Pillow.frombytes("L", image.size, image.tobytes("raw", "I;16B")[::2])
-    if "transparency" in image.info:
-        upper.info["transparency"] = image.info["transparency"] >> 8
-    return upper
-
-
-def _flat(image: Pillow.Image) -> Pillow.Image:
-    plain = _plain(image)
-    if plain.mode == "RGB":
-        return plain
-    ground = Pillow.new("RGB", plain.size, "white")
-    ground.paste(plain, mask=plain.getchannel("A"))
-    return ground
-
-
 def _saving(compression: int | None) -> Mapping[ImageFormat, Mapping[str, int]]:
     if compression is None:
-        return _SAVING
+        return SAVING
     asked = {"quality": compression}
-    return {image_format: options | asked for image_format, options in _SAVING.items()}
-
-
-def _encoded(
-    image: Pillow.Image,
-    image_format: ImageFormat,
-    source: Pillow.Image,
-    saving: Mapping[ImageFormat, Mapping[str, int]] = _SAVING,
-) -> bytes:
-    # A profile describes the source's colours: that of a CMYK or grey source does not describe the RGB encoded here.
-    profile = source.info.get("icc_profile") if source.mode in {"RGB", "RGBA"} else None
-    image.info.clear()
-    options = saving.get(image_format)
-    if options is None:
-        return encode_png(image, profile)
-    encoded = BytesIO()
-    image.save(encoded, image_format, icc_profile=profile, **options)
-    return encoded.getvalue()
+    return {image_format: options | asked for image_format, options in SAVING.items()}

@@ -11,8 +11,10 @@ import httpx2
 from pydantic import ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
+from app.core.images import MEDIA_TYPES
 from app.core.pool import BoundedPool
 from app.providers import ContentRefused, DrawRequest, Image, ProviderUnavailable, Size
+from app.providers.bodies import json_body
 from app.providers.reachability import Unreachable
 from app.providers.remote import UNCOMPRESSED, RemoteProvider, checked_key, joined
 from app.providers.responses import (
@@ -141,10 +143,13 @@ class GeminiProvider(RemoteProvider):
     def _request(self, request: DrawRequest) -> httpx2.Request:
         frame = self._frames[request.size]
         image = {"aspectRatio": frame.aspect_ratio, "imageSize": frame.image_size}
+        inputs = [{"inlineData": {"mimeType": MEDIA_TYPES[each.format], "data": each.blob}} for each in request.images]
         body = {
-            "contents": [{"role": "user", "parts": [{"text": request.prompt}]}],
+            "contents": [{"role": "user", "parts": [*inputs, {"text": request.prompt}]}],
             "generationConfig": {"responseModalities": ["IMAGE"], "imageConfig": image},
         }
+        if inputs:
+            return json_body(body).request(self._url, self._headers)
         return httpx2.Request("POST", self._url, headers=self._headers, json=body)
 
     @property

@@ -22,11 +22,14 @@ def encode_png(image: Pillow.Image, icc_profile: bytes | None) -> bytes:
     """
     deflate = zlib.compressobj(memLevel=_MEMORY, strategy=zlib.Z_RLE)
     pixels = b"".join([*map(deflate.compress, _filtered_rows(image)), deflate.flush()])
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", *image.size, 8, _COLOURS[image.mode], 0, 0, 0))]
-    if icc_profile:
-        chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc_profile)))
-    chunks += (b"IDAT", pixels), (b"IEND", b"")
-    return _SIGNATURE + b"".join(part for name, data in chunks for part in _chunk(name, data))
+    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", *image.size, 8, _COLOURS[image.mode], 0, 0, 0))
+    profile = profile_chunk(icc_profile) if icc_profile else b""
+    return b"".join((_SIGNATURE, head, profile, _chunk(b"IDAT", pixels), _chunk(b"IEND", b"")))
+
+
+def profile_chunk(icc_profile: bytes) -> bytes:
+    """The chunk of a PNG that holds a colour profile."""
+    return _chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc_profile))
 
 
 def _filtered_rows(image: Pillow.Image) -> Iterator[bytes]:
@@ -40,5 +43,6 @@ def _filtered_rows(image: Pillow.Image) -> Iterator[bytes]:
         yield b"".join(_UP + differences[at : at + row] for at in range(0, len(differences), row))
 
 
-def _chunk(name: bytes, data: bytes) -> tuple[bytes, ...]:
-    return struct.pack(">I", len(data)), name, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))
+def _chunk(name: bytes, data: bytes) -> bytes:
+    checksum = zlib.crc32(data, zlib.crc32(name))
+    return b"".join((struct.pack(">I", len(data)), name, data, struct.pack(">I", checksum)))

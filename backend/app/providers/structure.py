@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from app.core.images import ImageFormat
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _IHDR = struct.Struct(">IIBBBBB")
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 """The bits that a sample may have, for each colour type of a PNG."""
@@ -26,8 +26,8 @@ _METADATA = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
 _NAME = re.compile(rb"[A-Za-z]{4}")
 
 _JPEG_START = b"\xff\xd8"
-_EOI, _SOS, _DQT = 0xD9, 0xDA, 0xDB
-_SOF = {0xC0, 0xC1, 0xC2}
+_EOI, SOS, _DQT = 0xD9, 0xDA, 0xDB
+SOF_MARKERS = {0xC0, 0xC1, 0xC2}
 """Baseline, extended and progressive: what decoders read."""
 _OTHER_SOF = {0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}  # restart markers, which stand in scans, and another beginning
@@ -59,7 +59,7 @@ def check_whole(content: bytes, image_format: ImageFormat) -> None:
 
 def has_late_metadata(png: bytes) -> bool:
     """Whether a whole PNG has metadata, its orientation for example, behind its pixels."""
-    names = [name for name, _ in _chunks_of_png(png, are_checked=True)]
+    names = [name for name, _, _ in chunks_of_png(png, are_checked=True)]
     return not _METADATA.isdisjoint(names[names.index(b"IDAT") :])
 
 
@@ -69,8 +69,8 @@ def _require(holds: object) -> None:
 
 
 def _check_png(content: bytes) -> None:
-    _require(content.startswith(_SIGNATURE))
-    chunks = list(_chunks_of_png(content))
+    _require(content.startswith(PNG_SIGNATURE))
+    chunks = [(name, data) for name, data, _ in chunks_of_png(content)]
     names, pixels = [name for name, _ in chunks], [data for name, data in chunks if name == b"IDAT"]
     for name in names:
         _require(_NAME.fullmatch(name) and (name[:1].islower() or name in _CRITICAL) and name not in _ANIMATION)
@@ -81,14 +81,16 @@ def _check_png(content: bytes) -> None:
     _check_deflated(b"".join(data[:_EXAMINED_BYTES] for data in pixels[:_EXAMINED_BYTES]))
 
 
-def _chunks_of_png(content: bytes, *, are_checked: bool = False) -> Iterator[tuple[bytes, memoryview]]:
-    """Name and data of each chunk up to IEND. Raises BrokenImage for a wrong checksum, unless all are checked."""
-    view, at, name, length = memoryview(content), len(_SIGNATURE), b"", 0
+def chunks_of_png(content: bytes, *, are_checked: bool = False) -> Iterator[tuple[bytes, memoryview, memoryview]]:
+    """Name, data and all bytes of each chunk up to IEND. Raises BrokenImage for a wrong checksum, unless all are
+    checked.
+    """
+    view, at, name, length = memoryview(content), len(PNG_SIGNATURE), b"", 0
     while name != b"IEND":
         length, name = struct.unpack_from(">I4s", content, at)
         end = at + 8 + length
         _require(are_checked or struct.unpack_from(">I", content, end)[0] == zlib.crc32(view[at + 4 : end]))
-        yield name, view[at + 8 : end]
+        yield name, view[at + 8 : end], view[at : end + 4]
         at = end + 4
     _require(length == 0)
 
@@ -113,20 +115,20 @@ def _check_deflated(start: bytes) -> None:
 
 def _check_jpeg(content: bytes) -> None:
     _require(content.startswith(_JPEG_START))
-    segments = list(_segments_of_jpeg(content))
+    segments = [(marker, data) for marker, data, _ in segments_of_jpeg(content)]
     markers = [marker for marker, _ in segments]
-    [frame, *others] = [data for marker, data in segments if marker in _SOF] or [b""]
+    [frame, *others] = [data for marker, data in segments if marker in SOF_MARKERS] or [b""]
     _require(frame and not others and _OTHER_SOF.isdisjoint(markers))
     bits, height, width, components = _SOF_HEAD.unpack_from(frame)
     _require(bits == _SAMPLE_BITS and width and height and components in _COMPONENTS)
     _require(len(frame) == _SOF_HEAD.size + _COMPONENT_BYTES * components)
-    before_scan = markers[: markers.index(_SOS)] if _SOS in markers else []
-    _require(_DQT in before_scan and not _SOF.isdisjoint(before_scan))
+    before_scan = markers[: markers.index(SOS)] if SOS in markers else []
+    _require(_DQT in before_scan and not SOF_MARKERS.isdisjoint(before_scan))
 
 
-def _segments_of_jpeg(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and data of each segment behind SOI, up to EOI."""
-    at = len(_JPEG_START)
+def segments_of_jpeg(content: bytes) -> Iterator[tuple[int, bytes, memoryview]]:
+    """Marker, data and all bytes of each segment behind SOI, up to EOI. Those of SOS have the scan with them."""
+    view, at = memoryview(content), len(_JPEG_START)
     while True:
         found = _MARKER.match(content, at)
         if found is None or (marker := found[1][0]) in _WITHOUT_LENGTH:
@@ -134,32 +136,33 @@ def _segments_of_jpeg(content: bytes) -> Iterator[tuple[int, bytes]]:
         if marker == _EOI:
             return
         (length,) = struct.unpack_from(">H", content, found.end())
-        at = found.end() + length
-        _require(length >= _LENGTH_BYTES and at <= len(content))
-        yield marker, content[found.end() + _LENGTH_BYTES : at]
-        if marker == _SOS:
-            behind = _AFTER_SCAN.search(content, at)
-            if behind is None or behind.start() == at:
+        start, end = found.end(), found.end() + length
+        _require(length >= _LENGTH_BYTES and end <= len(content))
+        at = end
+        if marker == SOS:
+            behind = _AFTER_SCAN.search(content, end)
+            if behind is None or behind.start() == end:
                 raise BrokenImage  # the scan has no end, or nothing in it
             at = behind.start()
+        yield marker, content[start + _LENGTH_BYTES : end], view[start - 2 : at]
 
 
 def _check_webp(content: bytes) -> None:
     container, length, form = struct.unpack_from("<4sI4s", content)
     end = _RIFF_HEAD + length
     _require((container, form) == (b"RIFF", b"WEBP") and end <= len(content))
-    chunks = list(_chunks_of_webp(content, end))
+    chunks = list(chunks_of_webp(content, end))
     [(name, pixels), *others] = [each for each in chunks if each[0] in _PIXEL_CHUNKS] or [(b"", b"")]
     first, canvas = chunks[0]
     _require(not others and (first == b"VP8X" or first in _PIXEL_CHUNKS))
-    size = _size_of_vp8(pixels) if name == b"VP8 " else _size_of_vp8l(pixels)
+    size = size_of_vp8(pixels) if name == b"VP8 " else size_of_vp8l(pixels)
     if first == b"VP8X":
         flags, width, height = canvas[0], *(int.from_bytes(canvas[at : at + 3], "little") + 1 for at in (4, 7))
         names = {each for each, _ in chunks}
         _require(not flags & _ANIMATED and names.isdisjoint({b"ANIM", b"ANMF"}) and size == (width, height))
 
 
-def _chunks_of_webp(content: bytes, end: int) -> Iterator[tuple[bytes, bytes]]:
+def chunks_of_webp(content: bytes, end: int) -> Iterator[tuple[bytes, bytes]]:
     """Name and data of each chunk; each has an even number of bytes, the last one padded."""
     at = _RIFF_HEAD + 4
     while at < end:
@@ -169,7 +172,7 @@ def _chunks_of_webp(content: bytes, end: int) -> Iterator[tuple[bytes, bytes]]:
         yield name, content[begin : begin + length]
 
 
-def _size_of_vp8(frame: bytes) -> tuple[int, int]:
+def size_of_vp8(frame: bytes) -> tuple[int, int]:
     """Of a key frame that is to be shown."""
     tag = int.from_bytes(frame[:3], "little")
     width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", frame, 6))
@@ -178,7 +181,7 @@ def _size_of_vp8(frame: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _size_of_vp8l(frame: bytes) -> tuple[int, int]:
+def size_of_vp8l(frame: bytes) -> tuple[int, int]:
     bits = int.from_bytes(frame[1:5], "little")
     _require(frame[0] == _VP8L_START and bits >> 29 == 0 and len(frame) > _VP8L_HEAD)
     return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1

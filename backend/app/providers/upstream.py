@@ -61,9 +61,7 @@ class SharedUpstream:
     def __init__(self, egress: Egress = _DIRECT, *, held_bytes_max: int = Bounds.held_bytes_max) -> None:
         self.egress = egress
         self.memory = ResponseMemory(held_bytes_max)
-        self.ssl_context = httpx2.create_ssl_context(trust_env=False)
-        if egress.certificates is not None:
-            self.ssl_context.load_verify_locations(cadata=egress.certificates)
+        self.ssl_context = egress.ssl_context()
 
 
 class Upstream:

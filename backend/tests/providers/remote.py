@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
+from app.core.blobs import Blob
+from app.core.images import ImageFormat
+from app.core.pinning import Resolve, resolve
 from app.core.pool import BoundedPool
-from app.providers import DrawRequest, Provider, Size
-from app.providers.downloads import Resolve, resolve
+from app.providers import DrawRequest, InputImage, Provider, Size
 from app.providers.gemini import GEMINI_SIZES, GeminiProvider, parse_frames
 from app.providers.openai import OPENAI_SIZES, OpenAIProvider, parse_sizes
 from app.providers.upstream import Bounds, Upstream
@@ -16,7 +18,7 @@ from PIL import Image
 from pydantic import SecretStr
 from tests.providers.failures import BY_NAME, Dialect
 from tests.standins import gemini, openai
-from tests.standins.gemini import GeminiStandIn
+from tests.standins.gemini import GeminiStandIn, image_bytes
 from tests.standins.openai import OpenAIStandIn
 from tests.standins.wire import Reply, Seen
 
@@ -42,6 +44,29 @@ RED_PNG = _red_png()
 def banana() -> DrawRequest:
     """A request on a budget of its own."""
     return DrawRequest("canary-prompt: a cute banana", Size(1024, 1024))
+
+
+def edit(number: int, *, has_mask: bool = False, **more: Any) -> DrawRequest:
+    """A request with so many images of different formats and contents, on a budget of its own."""
+    kinds: list[ImageFormat] = ["png", "jpeg", "webp"]
+    images = [
+        _input(image_bytes(96 + n, 64, kinds[n % 3].upper()), kinds[n % 3], Size(96 + n, 64)) for n in range(number)
+    ]
+    mask = _input(_mask(96, 64), "png", Size(96, 64)) if has_mask else None
+    return replace(banana(), images=images, mask=mask, **more)
+
+
+def _input(content: bytes, image_format: ImageFormat, size: Size) -> InputImage:
+    return InputImage(Blob(content), image_format, size)
+
+
+def _mask(width: int, height: int) -> bytes:
+    """The left half may change."""
+    mask = Image.new("RGBA", (width, height), "black")
+    mask.paste((0, 0, 0, 0), (0, 0, width // 2, height))
+    encoded = BytesIO()
+    mask.save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 def soon() -> float:

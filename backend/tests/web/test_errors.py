@@ -17,7 +17,7 @@ from tests.harness import Account, generate, sign_up
 from tests.problems import REALM, check_problem
 from tests.raw_http import JSON_TYPE, head, send_raw
 
-TOO_LARGE = ("Content-Length", "10485760")
+TOO_LARGE = ("Content-Length", "1073741824")
 TWO_CREDENTIALS = [("Authorization", "Bearer one"), ("authorization", "Bearer two")]
 
 Route = tuple[str, str]

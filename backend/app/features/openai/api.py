@@ -2,9 +2,7 @@
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from app.catalogue.model import ModelNotFound
-from app.core.errors import ConcurrencyLimited, RateLimited, UnsupportedParameter
-from app.features.admission import IDEMPOTENCY_KEY, CurrentAdmission
+from app.features.admission import GENERATION_PROBLEMS, IDEMPOTENCY_KEY, CurrentAdmission
 from app.features.dependencies import generations_of
 from app.features.image_answers import MODEL_HEADER
 from app.features.keys.dependencies import bearer
@@ -12,20 +10,14 @@ from app.features.openai.answers import images_answer
 from app.features.openai.dependencies import Admitted, AnswerMemory
 from app.features.openai.schemas import Images
 from app.features.openai.streaming import stream_answer
-from app.generations.errors import (
-    IdempotencyKeyInUse,
-    IdempotencyKeyReused,
-    ImageDeleted,
-    InvalidApiKey,
-    OutcomeUnknown,
-)
-from app.providers import PROVIDER_PROBLEMS
 from app.web.headers import add_response_headers
-from app.web.openapi import BODY_PROBLEMS, openai_problems
+from app.web.openapi import openai_problems
 
 ROUTE = "/v1/images/generations"
-BODY_BYTES_MAX = 256 * 1024
-"""32,000 characters of any kind, and what else a request holds."""
+EDITS = "/v1/images/edits"
+IMAGES = "/v1/images"
+PATHS = "/v1/images(/generations|/edits)?"
+"""The paths of these routes, as a pattern."""
 
 NOT_OFFERED = {"/v1/images/variations": "Variations of an image are not offered here; make one from a prompt"}
 """What OpenAI's clients ask for by these paths, with the sentence of the 404."""
@@ -40,19 +32,7 @@ router = APIRouter(tags=["OpenAI"])
     response_model_exclude_none=True,
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "Images, or with `stream` events."},
-        **openai_problems(
-            UnsupportedParameter,
-            InvalidApiKey,
-            RateLimited,
-            ConcurrencyLimited,
-            IdempotencyKeyReused,
-            IdempotencyKeyInUse,
-            ImageDeleted,
-            OutcomeUnknown,
-            ModelNotFound,
-            *PROVIDER_PROBLEMS,
-            *BODY_PROBLEMS,
-        ),
+        **openai_problems(*GENERATION_PROBLEMS),
     },
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )

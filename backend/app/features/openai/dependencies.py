@@ -31,7 +31,7 @@ async def _admitted_request(
     sent: Annotated[ImageGenerate, json_body(ImageGenerate)],
 ) -> AdmittedRequest:
     service.check_honoured(sent.unsupported)
-    spec = service.with_answer_kind(sent.spec, services.generations.catalogue.catalogue, asked=sent.response_format)
+    spec = service.with_answer_kind(sent.spec(), services.generations.catalogue.catalogue, asked=sent.response_format)
     await admission.take_further(spec.count - 1)
     return AdmittedRequest(spec, sent.partials)
 

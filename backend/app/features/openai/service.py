@@ -56,5 +56,11 @@ def _message(error: ApiError) -> str:
 def _parameter(error: ApiError) -> str | None:
     named: str | None = getattr(error, "parameter", None)
     for each in error.members.get("errors", ()):
-        named = named or str(each.get("pointer", "")).removeprefix("#").removeprefix("/").partition("/")[0] or None
+        named = named or _place(str(each.get("pointer", ""))) or None
     return named
+
+
+def _place(pointer: str) -> str:
+    """The place that a JSON Pointer names, as OpenAI writes it: `messages[0].content`."""
+    steps = (f"[{step}]" if step.isdigit() else f".{step}" for step in pointer.split("/")[1:])
+    return "".join(steps).removeprefix(".")

@@ -1,0 +1,85 @@
+"""HEIC and AVIF files: what a decoder would allocate is added up, and what it need not read is hidden from it."""
+
+from app.providers import Size
+from app.providers.containers import INPUT_PIXELS_MAX, SourceFormat, StrippedImage, TooManyPixels, bounded, check_size
+from app.providers.containers.av1 import pixels_of_av1
+from app.providers.containers.boxes import Reader, boxes_between
+from app.providers.containers.heif_items import Items, read_items
+from app.providers.structure import BrokenImage
+
+_BRANDS = {b"mif1", b"msf1", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"avif", b"avis"}
+_FORMATS: dict[bytes, SourceFormat] = {b"hvc1": "heic", b"av01": "avif"}
+"""By the kind of the items that hold pixels."""
+_GRID, _AV1 = b"grid", b"av01"
+_READ_BOXES = {b"ftyp", b"meta", b"mdat", b"free"}
+_DECODED_MAX = 5 * INPUT_PIXELS_MAX
+"""Of a photograph in tiles: the image, its tiles, their places in it, its thumbnail, depth and brightness."""
+
+
+def is_heif(content: bytes) -> bool:
+    """Whether the file says that it holds images in the format HEIF."""
+    length = min(int.from_bytes(content[:4]), 1024)
+    brands = {content[at : at + 4] for at in (8, *range(16, length, 4))}
+    return content[4:8] == b"ftyp" and not _BRANDS.isdisjoint(brands)
+
+
+def strip_heif(content: bytes) -> StrippedImage:
+    """The file with its sequences, other data and items that are no pixels under names that decoders pass over. The
+    size is as stated: before the image is turned.
+
+    Raises BrokenImage; and TooManyPixels where an image, its tiles, or all of them together would be too large.
+    """
+    top = list(bounded(boxes_between(content, 0, len(content))))
+    metas = [box for box in top if box.kind == b"meta"]
+    if len(metas) != 1 or top[0].kind != b"ftyp":
+        raise BrokenImage
+    items = read_items(content, metas[0])
+    first_tile = items.tiles.get(items.primary, [items.primary])[0]
+    source_format = _FORMATS[items.kinds[first_tile]]
+    _check_work(content, items)
+    hidden = bytearray(content)
+    for at in (box.kind_at for box in top if box.kind not in _READ_BOXES):
+        hidden[at : at + 4] = b"free"
+    for item, kind in items.kinds.items():
+        if kind != _GRID and kind not in _FORMATS:
+            hidden[items.kinds_at[item] : items.kinds_at[item] + 4] = b"none"
+    hidden[top[0].start : top[0].start + 4] = source_format.encode()
+    is_animated = any(box.kind == b"moov" for box in top)
+    return StrippedImage(bytes(hidden), source_format, items.sizes[items.primary], is_animated=is_animated)
+
+
+def _check_work(content: bytes, items: Items) -> None:
+    """Raises TooManyPixels for what a decoder would need too much memory or time for."""
+    if sum(place.stop - place.start for places in items.places.values() for place in places) > len(content):
+        raise BrokenImage
+    areas = {item: _area(content, items, item) for item, kind in items.kinds.items() if kind in _FORMATS}
+    total = sum(areas.values())
+    for item in (item for item, kind in items.kinds.items() if kind == _GRID):
+        grid = _grid_size(_bytes_of(content, items, item))
+        check_size(*grid)
+        total += grid.width * grid.height + sum(areas[tile] for tile in items.tiles[item])
+    if total > _DECODED_MAX:
+        raise TooManyPixels
+
+
+def _area(content: bytes, items: Items, item: int) -> int:
+    size = items.sizes[item]
+    check_size(*size)
+    area = size.width * size.height
+    if items.kinds[item] == _AV1:
+        area = max(area, pixels_of_av1(_bytes_of(content, items, item)))
+    if area > INPUT_PIXELS_MAX:
+        raise TooManyPixels
+    return area
+
+
+def _bytes_of(content: bytes, items: Items, item: int) -> bytes:
+    return b"".join(content[place] for place in items.places[item])
+
+
+def _grid_size(grid: bytes) -> Size:
+    reader = Reader(grid, 0, len(grid))
+    reader.take(1)
+    length = 4 if reader.take(1) & 1 else 2
+    reader.take(2)  # rows and columns: as many tiles as are referred to
+    return Size(reader.take(length), reader.take(length))
