@@ -124,20 +124,17 @@ def start_ours(stack: ExitStack, upstream: Server) -> dict[str, System]:
         "OPENAI_API_KEY": KEY,
         "OPENAI_BASE_URL": f"{upstream.url}/v1",
         "OPENAI_MODEL": MODEL,
-        "OPENAI_CAPABILITIES": "edit, references:1",
+        "OPENAI_CAPABILITIES": "edit",
     }
     server = stack.enter_context(serving("app.cli", "serve", port=port, PORT=str(port), **settings))
     key = new_key(server.url)
     native = {"prompt": _BODY["prompt"], "size": _BODY["size"]}
+    edit = {**native, "images": [f"data:image/png;base64,{base64.b64encode(picture()).decode()}"]}
     return {
         "ours, url": System(server, key, "/v1/generate", native),
-        "ours, url, with an image of 1 MB": System(server, key, "/v1/generate", native | {"images": [sent_image()]}),
+        f"ours, one input image of {len(picture()) / 1e6:.2f} MB": System(server, key, "/v1/generate", edit),
         "ours, twin with b64_json": System(server, key, TWIN, _BODY | {"response_format": "b64_json"}),
     }
-
-
-def sent_image() -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
 
 
 def start_peers(stack: ExitStack, upstream: Server) -> dict[str, System]:

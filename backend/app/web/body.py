@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from fastapi import Depends, Request, params
 from pydantic import ValidationError
@@ -107,7 +107,9 @@ def validated(schema: type[Schema], value: Any, *, text_bytes_max: int = BODY_BY
     field that takes no image.
     """
     try:
-        return schema.model_validate(value)
+        return cast(
+            Schema, schema.__pydantic_validator__.validate_python(value)
+        )  # `model_validate` costs half as much again
     except ValidationError as error:
         errors = error.errors(include_url=False)
         if any(isinstance(each["input"], LongText) for each in errors):
