@@ -130,16 +130,15 @@ def check_media_type(request: Request, *, expected: str) -> None:
 
 
 async def _receive(request: Request) -> bytes | Blob:
-    first, writer = b"", None
+    whole, writer = b"", None
 
     async def take(piece: bytes) -> None:
-        nonlocal first, writer
-        if not first:
-            first = piece
+        nonlocal whole, writer
+        if writer is None and len(piece) <= PIECE_BYTES:
+            whole = piece  # all of it: only the last piece is so small
             return
         if writer is None:
             writer = request_state(request.scope)["blobs"].writer()
-            await writer.add(first)
         await writer.add(piece)
 
     try:
@@ -148,12 +147,13 @@ async def _receive(request: Request) -> bytes | Blob:
         if writer is not None:
             writer.discard()
         raise
-    return first if writer is None else writer.finish()
+    return whole if writer is None else writer.finish()
 
 
 async def receive_pieces(request: Request, take: Callable[[bytes], Awaitable[None]]) -> None:
-    """Calls `take` for the body, piece by piece: pieces of about PIECE_BYTES. Nothing more is read from the connection
-    while it runs, and its client is not blamed for how long that is. Raises what `receive_body` raises.
+    """Calls `take` for each piece of the body: of more than PIECE_BYTES, and at the end what is left. Nothing more is
+    read from the connection while it runs, and its client is not blamed for how long that is. Raises what
+    `receive_body` raises.
     """
     state = request_state(request.scope)
     guard, bounds = state["overload_guard"], state["web"].bounds
@@ -167,8 +167,9 @@ async def receive_pieces(request: Request, take: Callable[[bytes], Awaitable[Non
                     size += len(piece)
                     if size <= BODY_BYTES_MAX:
                         continue
-                    if sum(map(len, waiting)) >= PIECE_BYTES:
+                    if sum(map(len, waiting)) > PIECE_BYTES:
                         before = clock()
+                        guard.await_until(None, wait)
                         await take(b"".join(waiting))
                         waiting.clear()
                         began += clock() - before
@@ -180,15 +181,17 @@ async def receive_pieces(request: Request, take: Callable[[bytes], Awaitable[Non
 
 
 async def _pieces(request: Request) -> AsyncIterator[bytes]:
-    size = 0
+    size, bytes_max = 0, BODY_BYTES_MAX
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         piece = message.get("body", b"")
         size += len(piece)
-        if size > BODY_BYTES_MAX and size > (bytes_max := body_bounds(request.scope).bytes):
-            raise TooLarge(bytes_max=bytes_max)
+        if size > bytes_max:
+            bytes_max = body_bounds(request.scope).bytes
+            if size > bytes_max:
+                raise TooLarge(bytes_max=bytes_max)
         yield piece
         if not message.get("more_body", False):
             return
