@@ -109,6 +109,9 @@ bench-images: .venv/dev.installed ## images scaled and converted, against the co
 bench-memory: .venv/dev.installed ## ten thousand pictures of two megabytes, drawn, kept, read and deleted
 	cd backend && ../$(BIN)/python -m benchmarks.memory
 
+bench-uploads: .venv/dev.installed ## fifty callers that send sixteen images of four megabytes each at once, to one process
+	cd backend && ../$(BIN)/python -m benchmarks.uploads
+
 bench-console: .venv/dev.installed ## how soon the page of keys is painted, in a Chromium
 	cd backend && ../$(BIN)/python -m benchmarks.console
 

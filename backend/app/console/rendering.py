@@ -16,9 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from app.catalogue.prices import format_amount
-from app.console.snippets import Snippet, snippets
+from app.console.snippets import Snippet, SnippetImage, snippets
 from app.core.schemas import format_time
 from app.core.settings import Settings
+from app.providers import Size
 
 _FOLDER = Path(__file__).parent
 _HASH_CHARACTERS = 12
@@ -79,9 +80,11 @@ class Console:
         """The page of the navigation with this name, if there is one."""
         return next((page for page in self.navigation if page.name == name), None)
 
-    def snippets(self, values: Mapping[str, str]) -> Sequence[Snippet]:
+    def snippets(
+        self, values: Mapping[str, str], images: Sequence[SnippetImage] = (), mask: SnippetImage | None = None
+    ) -> Sequence[Snippet]:
         """The code that requests this generation from this server's API."""
-        return snippets(self.public_url, values)
+        return snippets(self.public_url, values, images, mask)
 
     def render(self, template: str, **context: Any) -> HTMLResponse:
         """The page that the template makes of `context`, whose texts are escaped. By default it is of no session."""
@@ -132,6 +135,7 @@ def _templates(settings: Settings, files: Mapping[str, StaticFile]) -> Environme
     # Pages load images by path, so that they work under whatever host name the browser reached this server by.
     environment.filters["path"] = _path
     environment.filters["thumbnail"] = _thumbnail
+    environment.filters["sides"] = Size.of
     environment.filters["time"] = _time
     environment.filters["number"] = "{:,}".format
     environment.filters["amount"] = format_amount

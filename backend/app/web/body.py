@@ -153,7 +153,12 @@ async def _receive(request: Request) -> bytes | Blob:
             await writer.add(first)
         await writer.add(piece)
 
-    await receive_pieces(request, take)
+    try:
+        await receive_pieces(request, take)
+    except BaseException:
+        if writer is not None:
+            writer.discard()
+        raise
     return first if writer is None else writer.finish()
 
 

@@ -19,7 +19,7 @@ _DIGITS_MAX = 300  # a longer number is beyond a double, as 1e999 is
 _LONG_BYTES = 1024
 _STANDS_FOR_BYTES = 64  # which a LongText counts as: there are not too many of them either
 _BASE64_BYTES = 256
-_IMAGE = re.compile(rb"data:|[A-Za-z0-9+/_\\-]{%d}" % _BASE64_BYTES)  # PHP writes \/ for /
+_IMAGE = re.compile(rb"(?i:data:)|[A-Za-z0-9+/_\\-]{%d}" % _BASE64_BYTES)  # PHP writes \/ for /
 _NOT_JSON = "The body is not one JSON text in UTF-8"
 
 
@@ -119,12 +119,11 @@ class _Splitter:
         """Where the string ends that begins at `start`. An image has no quotation mark in it."""
         end = self._find_quote(start, limit)
         while end >= 0 and self._is_escaped(end, start):
-            end = self._find_quote(end + 1, self._text_end)
+            limit = self._text_end
+            end = self._find_quote(end + 1, limit)
         if end >= 0:
             return end
-        if self._body.size > self._text_end:
-            raise TooLarge(bytes_max=self._text_bytes_max)
-        raise InvalidRequest(_NOT_JSON)
+        raise TooLarge(bytes_max=self._text_bytes_max) if limit < self._body.size else InvalidRequest(_NOT_JSON)
 
     def _find_quote(self, start: int, end: int) -> int:
         while start < min(end, self._body.size):

@@ -38,6 +38,8 @@ document.addEventListener("click", async (event) => {
   }, 1500);
 });
 
+const parse = async (response) => new DOMParser().parseFromString(await response.text(), "text/html");
+
 // The playground's form is sent without leaving the page: these parts are replaced by those of the page that comes back.
 const parts = ["#playground", "#snippets"];
 
@@ -57,14 +59,14 @@ const replaceParts = (page) => {
 const generate = async (form) => {
   const result = document.getElementById("result");
   const button = form.querySelector("button[type=submit]");
-  const body = new URLSearchParams(new FormData(form));
+  const data = new FormData(form); // inputs.js puts the images into it
+  const body = data.has("images") ? data : new URLSearchParams(data);
   button.disabled = true;
   button.textContent = "Drawing…";
   result.setAttribute("aria-busy", "true");
   announce("Drawing");
   try {
-    const response = await fetch(form.action, { method: "POST", body });
-    replaceParts(new DOMParser().parseFromString(await response.text(), "text/html"));
+    replaceParts(await parse(await fetch(form.action, { method: "POST", body })));
   } catch {
     // The response was lost. The same form is the same request to the server, so that sending it again is safe.
     button.disabled = false;
@@ -78,6 +80,18 @@ document.addEventListener("submit", (event) => {
   if (event.target.id !== "generation-form") return;
   event.preventDefault();
   if (!event.target.querySelector("button[type=submit]").disabled) generate(event.target);
+});
+
+// Another model has other sizes and qualities, and takes other images: these parts are those of the page for that model.
+document.addEventListener("change", async ({ target }) => {
+  if (target.id !== "model") return;
+  const model = target.value;
+  const page = await parse(await fetch(`/playground?${new URLSearchParams({ model })}`));
+  if (target.value !== model || !page.querySelector("#choices")) return;
+  const size = document.getElementById("size").value;
+  for (const part of ["#choices", "#inputs"]) document.querySelector(part).replaceWith(page.querySelector(part));
+  const sizes = document.getElementById("size");
+  if ([...sizes.options].some((option) => option.value === size)) sizes.value = size;
 });
 
 enhance(document);

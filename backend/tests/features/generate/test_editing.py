@@ -151,7 +151,11 @@ async def test_what_cannot_go_in_is_refused_by_its_place_and_leaves_nothing(
 
 async def test_the_size_may_be_that_of_the_first_image(client: httpx2.AsyncClient, account: Account) -> None:
     key = await account.create_key(environment="test")
-    wide = (await edit(client, key, data_url(png(192, 108)), SENT, size="auto")).json()
+    encoded = BytesIO()
+    Image.effect_noise((960, 540), 100).save(encoded, "PNG")
+    answer = await edit(client, key, data_url(encoded.getvalue()), SENT, size="auto")
+    assert (answer.status_code, len(encoded.getvalue()) > 2**18) == (200, True), "and may be larger than other bodies"
+    wide = answer.json()
     assert wide["size"] == "1368x768"
     with Image.open(BytesIO(await image_of(client, wide))) as image:
         assert image.size == (1368, 768)
