@@ -5,7 +5,7 @@ As a dependency, the body is read after authentication and limits: the order tha
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
@@ -38,6 +38,11 @@ class JSONBody(Generic[Schema]):
     """
 
     schema: type[Schema]
+
+    @property
+    def bodies(self) -> Mapping[str, type[Body]]:
+        """For OpenAPI: the schema of each media type."""
+        return {"application/json": self.schema}
 
     async def __call__(self, request: Request) -> Schema:
         check_media_type(request, expected="application/json")
@@ -115,6 +120,14 @@ def validated(schema: type[Schema], value: Any, *, text_bytes_max: int = BODY_BY
         if any(isinstance(each["input"], LongText) for each in errors):
             raise TooLarge(bytes_max=text_bytes_max) from None
         raise Invalid(field_errors(errors, known=list(schema.model_fields))) from None
+
+
+def validated_texts(schema: type[Schema], texts: Mapping[str, str]) -> Schema:
+    """The texts of a form as the schema: numbers and booleans are written as in JSON. Raises Invalid."""
+    try:
+        return schema.model_validate_strings(texts)
+    except ValidationError as error:
+        raise Invalid(field_errors(error.errors(include_url=False), known=list(schema.model_fields))) from None
 
 
 def check_media_type(request: Request, *, expected: str) -> None:
