@@ -35,6 +35,6 @@ async def horizontal_overflow(page: Page) -> int:
 
 
 async def screenshot(page: Page, name: str, *, whole: bool = True) -> None:
-    """Writes the whole page, or what is in its window, as `name.png` to the folder that SCREENSHOTS names, if it names one."""
+    """Writes the whole page, or what its window shows, as `name.png` to the folder that SCREENSHOTS names, if any."""
     if _SCREENSHOTS:
         await page.screenshot(path=Path(_SCREENSHOTS) / f"{name}.png", full_page=whole)

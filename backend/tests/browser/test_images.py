@@ -45,7 +45,7 @@ async def press(page: Page, action: str) -> None:
     await page.keyboard.press("Enter")
 
 
-async def test_images_are_chosen_dropped_pasted_ordered_and_removed_and_an_error_keeps_them(page: Page) -> None:
+async def test_images_are_chosen_dropped_pasted_ordered_and_removed_and_errors_keep_them(page: Page) -> None:
     await sign_up(page)
     await create_first_key(page)
     await page.locator("#images").set_input_files([file("red.png", png("red")), file("bad.png", b"no image")])
@@ -66,8 +66,18 @@ async def test_images_are_chosen_dropped_pasted_ordered_and_removed_and_an_error
     await press(page, "Remove image 1, bad.png")
     await expect(page.locator(".error")).to_have_count(0)
     await generate(page, "Make it night")
-    await page.goto("/history")
-    await expect(page.locator(".sources")).to_have_text("Made from an upload (2)")
+    history = await page.context.new_page()
+    await history.goto("/history")
+    await expect(history.locator(".sources")).to_have_text("Made from an upload (2)")
+    await page.locator("#images").set_input_files([file(f"{number}.png", png("red")) for number in range(15)])
+    await expect(shown).to_have_count(16)
+    await expect(page.locator(".note")).to_have_text("At most 16 images go in")
+    await page.context.clear_cookies()
+    await page.get_by_label("Prompt").fill("A session that has ended")
+    await page.get_by_role("button", name="Draw").click()
+    await expect(page.locator(".message")).to_have_text("You were logged out. Log in in another tab, then try again.")
+    await expect(page.get_by_label("Prompt")).to_have_value("A session that has ended")
+    await expect(shown).to_have_count(16)
 
 
 async def test_a_result_is_edited_where_the_mask_is_painted_and_nowhere_else(page: Page) -> None:

@@ -160,6 +160,13 @@ async def test_pages_of_several_models_are_accessible_and_fit_a_phone(
         await create_first_key(page)
         await page.goto(f"/playground?model={LONG_NAME}")
         await generate(page, "A lighthouse made of paper")
+        await page.locator("#images").set_input_files([file("teal.png", png("teal"))])
+        await page.get_by_label("Model").select_option("picture")
+        await expect(page.locator("#inputs")).to_contain_text("This model draws from words alone.")
+        await expect(page.get_by_label("Quality")).to_be_visible()
+        await expect(page.get_by_label("Prompt")).to_have_value("A lighthouse made of paper")
+        await page.get_by_label("Model").select_option(LONG_NAME)
+        await expect(page.locator(".inputs .name")).to_have_text("teal.png")
         for path in ("/models", "/playground?model=picture", "/history", "/usage"):
             await page.goto(path)
             await check_page(page, f"several{path.partition('?')[0].replace('/', '-')}-phone")
