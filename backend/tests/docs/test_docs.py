@@ -9,7 +9,7 @@ from app.core.errors import ApiError
 from app.core.settings import Settings
 from fastapi.routing import APIRoute, iter_route_contexts
 from tests.clients import report
-from tests.clients.calls import CASES
+from tests.clients.cases import CASES
 from tests.clients.environments import LOCKED
 from tests.docs.settings_pages import ROOT, settings_pages
 from tests.ha import report as failovers
