@@ -243,10 +243,18 @@ async def _generations(
     where LEDGER_RETENTION_DAYS is set a pruner drops old months.
     """
     monitor = MonitoredStore if tracing is None else partial(TracedStore, tracing=tracing)
+    blobs = BlobSpace(
+        memory_bytes_max=settings.input_memory_mib * 1024 * 1024,
+        file_bytes_max=settings.input_files_mib * 1024 * 1024,
+        folder=settings.data_dir / "tmp",
+        threads=pools.reading,
+    )
     async with (
         monitored_store(settings, monitor) as store,
         open_fetcher(settings) as fetcher,
-        open_catalogue(catalogue, settings, drawing=pools.drawing, decoding=pools.decoding, metrics=metrics) as opened,
+        open_catalogue(
+            catalogue, settings, drawing=pools.drawing, decoding=pools.decoding, metrics=metrics, blobs=blobs
+        ) as opened,
     ):
         generations = Generations(
             sessions=_session_maker(engine),
@@ -265,11 +273,7 @@ async def _generations(
             public_url=settings.public_url,
             lifetime=lifetime_of(settings),
             clock=clock,
-            blobs=BlobSpace(
-                memory_bytes_max=settings.input_memory_mib * 1024 * 1024,
-                folder=settings.data_dir / "tmp",
-                threads=pools.reading,
-            ),
+            blobs=blobs,
         )
         works = [Sweeper(generations, engine, settings.image_retention_days, metrics).run()]
         if settings.ledger_retention_days is not None:

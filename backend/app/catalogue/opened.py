@@ -9,6 +9,7 @@ from app.catalogue.breaker import Breaker
 from app.catalogue.choosing import Asked, choose
 from app.catalogue.model import STUB_CAPABILITIES, Catalogue, Model, ModelNotFound, Route
 from app.catalogue.routing import OpenRoute, Plan
+from app.core.blobs import BlobSpace
 from app.core.egress import Egress
 from app.core.errors import Invalid, UnsupportedParameter
 from app.core.fair_queue import FairPool
@@ -94,16 +95,23 @@ class OpenCatalogue:
 
 @asynccontextmanager
 async def open_catalogue(
-    catalogue: Catalogue, settings: Settings, *, drawing: FairPool, decoding: BoundedPool, metrics: Metrics
+    catalogue: Catalogue,
+    settings: Settings,
+    *,
+    drawing: FairPool,
+    decoding: BoundedPool,
+    metrics: Metrics,
+    blobs: BlobSpace | None = None,
 ) -> AsyncIterator[OpenCatalogue]:
     """The catalogue, whose connections are closed at the end. The stub draws in the threads of `drawing`; what any
-    other provider sends is decoded in those of `decoding`.
+    other provider sends is decoded in those of `decoding`, and images that it would not take are made smaller there,
+    and kept in `blobs`.
 
     Raises ConfigurationError for a key that cannot be sent.
     """
     stub = StubProvider(drawing)
     editor = EditingProvider(stub, drawing)
-    shared = SharedUpstream(Egress.of(settings))
+    shared = SharedUpstream(Egress.of(settings), blobs=blobs)
     async with AsyncExitStack() as stack:
 
         async def opened(model: Model, route: Route) -> OpenRoute:

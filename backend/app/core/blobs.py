@@ -3,9 +3,11 @@
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from errno import ENOSPC
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
+from shutil import disk_usage
 from tempfile import mkstemp
 from threading import Lock
 from typing import TypeVar
@@ -20,6 +22,7 @@ PIECE_BYTES = 256 * 1024
 
 _MEMORY_BYTES_MAX = 2 * 1024 * 1024  # of what comes in pieces: what is larger lies in a file
 _RETRY_SECONDS = 10
+_LEFT_FREE_BYTES = 512 * 1024 * 1024  # of the disk, which others need too: images, and the embedded PostgreSQL
 
 Result = TypeVar("Result")
 
@@ -27,7 +30,7 @@ Result = TypeVar("Result")
 class Blob:
     """Bytes that do not change, freed when nothing refers to them any more."""
 
-    def __init__(self, content: bytes, memory: "_Memory | None" = None) -> None:
+    def __init__(self, content: bytes, memory: "_Share | None" = None) -> None:
         self._content = content
         self._memory = memory
         self.size = len(content)
@@ -65,15 +68,14 @@ class BlobSpace:
     """Where blobs are kept: in memory while all of them together have at most `memory_bytes_max` there, beyond that in
     files without a name in `folder`, which the system frees with the process at the latest.
 
-    Keeping and writing raise Unavailable where the disk takes no more.
+    Keeping and writing raise Unavailable where the files have `file_bytes_max` together, or the disk is nearly full.
     """
 
-    def __init__(self, *, memory_bytes_max: int, folder: Path, threads: BoundedPool) -> None:
-        self._free = memory_bytes_max
+    def __init__(self, *, memory_bytes_max: int, file_bytes_max: int, folder: Path, threads: BoundedPool) -> None:
+        self.memory = Allowance(memory_bytes_max)
+        self.files = Allowance(file_bytes_max)
         self._folder = folder
         self._threads = threads
-        self._lock = Lock()
-        self._given_back: deque[int] = deque()
 
     async def keep(self, content: bytes) -> Blob:
         """A Blob of these bytes."""
@@ -89,8 +91,30 @@ class BlobSpace:
         """The result of a function that reads and writes blobs, in a thread."""
         return await self._threads.go_on(function)
 
-    def take_memory(self, count: int) -> bool:
-        """Takes so many bytes of the memory, or returns False where they are not free. In any thread."""
+    def new_file(self) -> "_File":
+        """For a thread. Raises OSError where the disk is nearly full."""
+        files.make_folder(self._folder)
+        if disk_usage(self._folder).free < _LEFT_FREE_BYTES:
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+        return _File(self._folder, self._threads, _Share(self.files))
+
+
+class Allowance:
+    """So many bytes for all who take some. In any thread."""
+
+    def __init__(self, total: int) -> None:
+        self._free = self._total = total
+        self._lock = Lock()
+        self._given_back: deque[int] = deque()
+
+    @property
+    def taken(self) -> int:
+        """In bytes."""
+        self.take(0)
+        return self._total - self._free
+
+    def take(self, count: int) -> bool:
+        """Takes so many bytes, or returns False where they are not free."""
         with self._lock:
             while self._given_back:
                 self._free += self._given_back.popleft()
@@ -99,13 +123,9 @@ class BlobSpace:
             self._free -= count
             return True
 
-    def give_back_memory(self, count: int) -> None:
-        """Frees so many bytes. In any thread, and without the lock: a collection of garbage may call this anywhere."""
+    def give_back(self, count: int) -> None:
+        """Without the lock: a collection of garbage may call this anywhere, also within `take`."""
         self._given_back.append(count)
-
-    def new_file(self) -> "_File":
-        files.make_folder(self._folder)
-        return _File(self._folder, self._threads)
 
 
 class BlobWriter:
@@ -114,7 +134,7 @@ class BlobWriter:
     def __init__(self, space: BlobSpace, *, memory_bytes_max: int) -> None:
         self._space = space
         self._memory_bytes_max = memory_bytes_max
-        self._memory = _Memory(space)
+        self._memory = _Share(space.memory)
         self._pieces: list[bytes] = []
         self._file: _File | None = None
         self.size = 0
@@ -136,6 +156,12 @@ class BlobWriter:
             return _FileBlob(self._file, self.size)
         return Blob(b"".join(self._pieces), self._memory)
 
+    def discard(self) -> None:
+        """Drops what was written, whatever still refers to this, such as the traceback of an error. A file is closed
+        when no thread writes to it any more.
+        """
+        self._memory, self._pieces, self._file = _Share(self._space.memory), [], None
+
     def _add_in_memory(self, piece: bytes) -> bool:
         size = self.size + len(piece)
         fits = self._file is None and size <= self._memory_bytes_max and self._memory.take(len(piece))
@@ -145,49 +171,49 @@ class BlobWriter:
         return fits
 
     def _add_to_file(self, piece: bytes) -> None:
+        file = self._file
         try:
-            if self._file is None:
-                self._file = self._space.new_file()
-                self._file.append(b"".join(self._pieces))
-                self._pieces.clear()
-                self._memory.give_back()
-            self._file.append(piece)
+            if file is None:
+                self._file = file = self._space.new_file()
+                file.append(b"".join(self._pieces))
+                self._memory, self._pieces = _Share(self._space.memory), []
+            file.append(piece)
         except OSError as error:
+            file = None  # nor may a traceback keep it
             sentence = "There is no space for what was sent; try again later"
-            raise Unavailable(sentence, retry_after_seconds=_RETRY_SECONDS) from error
+            raise Unavailable(sentence, retry_after_seconds=_RETRY_SECONDS) from error.with_traceback(None)
         self.size += len(piece)
 
 
-class _Memory:
-    """What one Blob has of the space's memory, free again when nothing refers to this."""
+class _Share:
+    """What one Blob has of an allowance, free again when nothing refers to this."""
 
-    def __init__(self, space: BlobSpace) -> None:
-        self._space = space
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
         self._taken = 0
 
     def take(self, count: int) -> bool:
-        has_taken = self._space.take_memory(count)
+        has_taken = self._allowance.take(count)
         self._taken += count * has_taken
         return has_taken
 
-    def give_back(self) -> None:
-        self._space.give_back_memory(self._taken)
-        self._taken = 0
-
     def __del__(self) -> None:
-        self.give_back()
+        self._allowance.give_back(self._taken)
 
 
 class _File:
     """A file that has no name, closed when nothing refers to this."""
 
-    def __init__(self, folder: Path, threads: BoundedPool) -> None:
+    def __init__(self, folder: Path, threads: BoundedPool, share: _Share) -> None:
         self._descriptor, name = mkstemp(dir=folder)
         finalize(self, os.close, self._descriptor)
         Path(name).unlink()
+        self._share = share
         self.threads = threads
 
     def append(self, content: bytes) -> None:
+        if not self._share.take(len(content)):
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
         rest = memoryview(content)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from app.core.errors import Unavailable
@@ -101,10 +101,3 @@ class FairPool(BoundedPool):
         """The same, in the turn of the group."""
         async with self._turns.turn(group):
             return await super().run(function)
-
-    async def run_prepared(self, prepare: Callable[[], Awaitable[Callable[[], Result]]], *, group: str = "") -> Result:
-        """The same of the function that `prepare` returns, which is called once it is the turn of the group: what the
-        function holds is in memory for those alone that run.
-        """
-        async with self._turns.turn(group):
-            return await super().run(await prepare())

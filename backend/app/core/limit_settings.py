@@ -122,10 +122,16 @@ class LimitSettings(BaseModel):
     )
     input_memory_mib: int = Field(
         default=128,
-        ge=8,
+        ge=1,
         le=1_000_000,
         description=(
-            "MiB of what clients send that one process keeps in memory. Beyond it, and for what has more than 2 MiB, "
-            "it is in files without a name below `DATA_DIR`."
+            "MiB of images and bodies that clients send which one process keeps in memory. What has more than 2 MiB, "
+            "and everything beyond this, is in files without a name below `DATA_DIR`."
         ),
+    )
+    input_files_mib: int = Field(
+        default=8192,
+        ge=1,
+        le=100_000_000,
+        description="MiB that those files of one process may have together; beyond it, or on a full disk, 503.",
     )

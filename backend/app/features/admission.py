@@ -4,7 +4,7 @@ The order is the contract's: a malformed Idempotency-Key (400), the key (401), i
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Self
 
 from fastapi import Depends, Request
@@ -90,6 +90,8 @@ class Admission:
         self._slots = [_slot_of(self._services, caller)]
         self._is_kept = False
         self._slots_held = 0
+        self.pointers: Mapping[str, str] = {}
+        """Where the dialect has what errors know as `#/images/0`, `#/mask` or `#/size`."""
         name_caller(request, caller)
 
     async def __aenter__(self) -> Self:
@@ -187,6 +189,8 @@ class Admission:
             except CallerChangedError:
                 self._caller = await self._find_again()
                 continue
+            except Invalid as error:
+                raise error.moved(self.pointers) from None
             except OutcomeUnknown as error:
                 error.is_worth_repeating = key is not None  # without a key, a repeat could be a second generation
                 raise

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import select
 
 from app.core.blobs import Blob
+from app.core.bounds import IMAGE_BYTES_MAX
 from app.core.errors import Invalid, Unavailable
 from app.core.fetching import FetchFailed, FetchRefused
 from app.core.security import is_id
@@ -22,9 +23,6 @@ from app.generations.uploads import UploadNotFound, open_upload
 from app.models import Generation
 from app.providers import InputImage
 from app.providers.intake import InvalidInput, TakenIn, take_in, take_in_mask
-
-INPUT_BYTES_MAX = 50 * 1024 * 1024
-"""Of an image behind a URL."""
 
 _NOT_OWN = "There is no such image: it must be delivered, not deleted, and of this account and environment"
 _NOT_FETCHED = "URLs are not fetched here (FETCH_IMAGES); send the image itself, or upload it"
@@ -116,7 +114,7 @@ class _Sources:
         if fetcher is None:
             raise _NoSource(_NOT_FETCHED)
         content = await fetcher.fetch(
-            url, bytes_max=INPUT_BYTES_MAX, deadline=self.deadline, group=self.caller.account_id
+            url, bytes_max=IMAGE_BYTES_MAX, deadline=self.deadline, group=self.caller.account_id
         )
         return await self.generations.blobs.keep(content)
 

@@ -1,6 +1,6 @@
 """The records of generations, as their account sees them: listed, shown, deleted."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -85,6 +85,18 @@ async def find_one(
     if found is None:
         raise GenerationNotFound
     return _record(generations, *found)
+
+
+async def find_some(
+    generations: Generations, session: AsyncSession, *, account_id: str, ids: Collection[str]
+) -> Mapping[str, GenerationRecord]:
+    """Those of the account with these ids, by id. What is deleted, or no id of a generation, is left out."""
+    wanted = [each for each in ids if is_id("gen", each)]
+    if not wanted:
+        return {}
+    own = Generation.account_id == account_id, Generation.id.in_(wanted)
+    statement = select(Generation, ApiKey).join(ApiKey, ApiKey.id == Generation.key_id).where(*own, *SHOWN)
+    return {row.id: _record(generations, row, key) for row, key in await session.execute(statement)}
 
 
 async def delete_image(generations: Generations, *, caller: Caller, generation_id: str) -> None:

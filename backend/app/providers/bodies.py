@@ -34,7 +34,7 @@ Part = bytes | Blob | Base64
 
 @dataclass(frozen=True)
 class Body:
-    """Its parts one after another. While it is iterated over, one image is read at a time."""
+    """Its parts one after another. While it is iterated over, a piece of one image is read at a time."""
 
     media_type: str
     parts: Sequence[Part]
@@ -49,10 +49,9 @@ class Body:
             if isinstance(part, bytes):
                 yield part
                 continue
-            content = await (part.blob if isinstance(part, Base64) else part).read()
-            for begin in range(0, len(content), _PIECE_BYTES):
-                piece = content[begin : begin + _PIECE_BYTES]
-                yield pybase64.b64encode(piece) if isinstance(part, Base64) else piece
+            blob, encode = (part.blob, pybase64.b64encode) if isinstance(part, Base64) else (part, bytes)
+            async for piece in blob.chunks(_PIECE_BYTES):
+                yield encode(piece)
 
     def request(self, url: httpx2.URL, headers: Mapping[str, str]) -> httpx2.Request:
         """A POST of this body."""

@@ -89,15 +89,6 @@ def thumbnail(content: bytes, width: int, image_format: ImageFormat) -> Image:
     raise InvalidImage  # out here, so that the decoder's error, which quotes the bytes, is not its cause
 
 
-def rgba(content: bytes) -> Pillow.Image:
-    """The pixels of an image that was taken in, in RGBA; call it in a thread. Raises InvalidImage where they cannot be
-    decoded.
-    """
-    with suppress(*FAULTS), Pillow.open(BytesIO(content), formats=tuple(_FORMATS)) as opened:
-        return to_rgb(decode_pixels(opened, content)).convert("RGBA")
-    raise InvalidImage  # out here, so that the decoder's error, which quotes the bytes, is not its cause
-
-
 def _fitted(content: bytes, size: Size, pixels_max: int) -> Image:
     requested = size.width, size.height
     _check_canvas(content, pixels_max)

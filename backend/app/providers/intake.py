@@ -61,6 +61,8 @@ _BROKEN = "The image is damaged, incomplete or of an unusual kind: it cannot be 
 _NOTHING_CHANGES = "The mask lets nothing change: it must be transparent, or white, where the image may change"
 _CANNOT_BE_SMALLER = "The image cannot be made small enough for the model"
 
+_FAULTS = (*FAULTS, RuntimeError)
+"""With what the decoders of AVIF and HEIC raise."""
 _OPAQUE = 255
 _KEPT_OF_GREY = [_OPAQUE] * 128 + [0] * 128
 """The opacity of a mask's pixel, by its brightness."""
@@ -109,7 +111,7 @@ def take_in(content: bytes, *, first_frame: bool) -> TakenIn:
     stripped = _stripped(content)
     if stripped.is_animated and not first_frame:
         raise InvalidInput(_ANIMATED)
-    with suppress(*FAULTS):
+    with suppress(*_FAULTS):
         return _as_it_is(stripped) if stripped.is_plain and stripped.orientation == 1 else _decoded(stripped)
     raise InvalidInput(_BROKEN)  # out here, so that the decoder's error, which quotes the bytes, is not its cause
 
@@ -125,7 +127,7 @@ def take_in_mask(content: bytes, size: Size) -> TakenIn:
     taken = take_in(content, first_frame=False)
     if taken.size != size:
         raise InvalidInput(f"The mask has {taken.size} pixels, and the first image {size}: they must be equal")
-    with suppress(*FAULTS), Pillow.open(BytesIO(taken.content)) as opened:
+    with suppress(*_FAULTS), Pillow.open(BytesIO(taken.content)) as opened:
         image = to_rgb(decode_pixels(opened, taken.content))
         kept = image.getchannel("A") if image.mode == "RGBA" else None
         if kept is None or kept.getextrema() == (_OPAQUE, _OPAQUE):
@@ -153,7 +155,7 @@ def bring_below(taken: TakenIn, limits: InputLimits) -> TakenIn:
     """
     if max(taken.size) <= limits.side_max and len(taken.content) <= limits.bytes_max and taken.format in limits.formats:
         return taken
-    with suppress(*FAULTS), Pillow.open(BytesIO(taken.content), formats=[taken.format.upper()]) as opened:
+    with suppress(*_FAULTS), Pillow.open(BytesIO(taken.content), formats=[taken.format.upper()]) as opened:
         return _brought_below(opened, taken, limits)
     raise InvalidInput(_BROKEN)
 
@@ -172,7 +174,7 @@ def _stripped(content: bytes) -> StrippedImage:
         check_size(*stripped.size)
     except TooManyPixels:
         sentence = _TOO_MANY_PIXELS
-    except FAULTS:
+    except _FAULTS:
         pass
     else:
         return stripped
@@ -214,6 +216,7 @@ def _upright_pixels(stripped: StrippedImage) -> tuple[Pillow.Image, bytes | None
         if stripped.format == "avif":
             orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)  # as Pillow has it from the boxes
         image = to_rgb(decode_pixels(opened, stripped.content))
+        image.load()
         return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image, profile
 
 

@@ -27,6 +27,7 @@ from app.providers import (
 from app.providers.bodies import multipart
 from app.providers.downloads import Redirect, download_request, redirect_of
 from app.providers.encodings import is_data_url
+from app.providers.inputs import CallLimits
 from app.providers.openai_events import ImageEvents
 from app.providers.operator_headers import checked_headers
 from app.providers.reachability import Unreachable
@@ -61,6 +62,7 @@ OPENAI_SIZES = "1024x1024, 1536x1024, 1024x1536"
 _SIZE = re.compile(r"\s*([1-9]\d{1,3})x([1-9]\d{1,3})\s*", re.ASCII)
 _SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 
+_INPUT_LIMITS = CallLimits(image_bytes_max=49_999_999, bytes_max=16 * 49_999_999)
 _REFUSALS = {
     "content_policy_violation",
     "moderation_blocked",
@@ -121,7 +123,7 @@ class OpenAIProvider(RemoteProvider):
         capabilities: frozenset[str] = frozenset(),
         resolve: Resolve = resolve,
     ) -> None:
-        super().__init__(upstream, pool, sizes=sizes)
+        super().__init__(upstream, pool, sizes=sizes, input_limits=_INPUT_LIMITS)
         self._api_key = api_key and checked_key(api_key)
         self._extra_headers = checked_headers(headers or {}, with_key=api_key is not None)
         self._joined = partial(joined, base_url, query=query)

@@ -40,10 +40,13 @@ async def read_multipart(request: Request) -> Sequence[FormPart]:
     async def take(piece: bytes) -> None:
         await blobs.run(partial(form.write, piece))
 
-    await receive_pieces(request, take)
-    if not form.has_ended:
-        raise InvalidRequest("The form is cut short: its last boundary is missing")
-    return form.parts
+    try:
+        await receive_pieces(request, take)
+        if not form.has_ended:
+            raise InvalidRequest("The form is cut short: its last boundary is missing")
+        return form.parts
+    finally:
+        form.close()
 
 
 def _boundary_of(request: Request) -> bytes:
@@ -89,6 +92,13 @@ class _Form:
             self._parser.write(piece)
         except FormParserError:  # without the cause: its text quotes the body
             raise InvalidRequest("The form cannot be read") from None
+
+    def close(self) -> None:
+        """Lets go of the parts, so that they are freed with the last reference of their reader's. The parser and its
+        callbacks refer to each other.
+        """
+        self._parser.callbacks = {}
+        self.parts, self._file = [], None
 
     def _begin_part(self) -> None:
         self._headers = {}

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import cycle
 from typing import Any
 
 from app.core.blobs import Blob
-from app.core.images import ImageFormat
+from app.core.images import IMAGE_FORMATS
 from app.core.pinning import Resolve, resolve
 from app.core.pool import BoundedPool
 from app.providers import DrawRequest, InputImage, Provider, Size
@@ -48,25 +49,21 @@ def banana() -> DrawRequest:
 
 def edit(number: int, *, has_mask: bool = False, **more: Any) -> DrawRequest:
     """A request with so many images of different formats and contents, on a budget of its own."""
-    kinds: list[ImageFormat] = ["png", "jpeg", "webp"]
+    sizes = [Size(96 + n, 64) for n in range(number)]
     images = [
-        _input(image_bytes(96 + n, 64, kinds[n % 3].upper()), kinds[n % 3], Size(96 + n, 64)) for n in range(number)
+        InputImage(Blob(image_bytes(*size, image_format.upper())), image_format, size)
+        for size, image_format in zip(sizes, cycle(IMAGE_FORMATS), strict=False)
     ]
-    mask = _input(_mask(96, 64), "png", Size(96, 64)) if has_mask else None
-    return replace(banana(), images=images, mask=mask, **more)
+    return replace(banana(), images=images, mask=mask_of(sizes[0]) if has_mask else None, **more)
 
 
-def _input(content: bytes, image_format: ImageFormat, size: Size) -> InputImage:
-    return InputImage(Blob(content), image_format, size)
-
-
-def _mask(width: int, height: int) -> bytes:
+def mask_of(size: Size) -> InputImage:
     """The left half may change."""
-    mask = Image.new("RGBA", (width, height), "black")
-    mask.paste((0, 0, 0, 0), (0, 0, width // 2, height))
+    mask = Image.new("RGBA", size, "black")
+    mask.paste((0, 0, 0, 0), (0, 0, size.width // 2, size.height))
     encoded = BytesIO()
     mask.save(encoded, "PNG")
-    return encoded.getvalue()
+    return InputImage(Blob(encoded.getvalue()), "png", size)
 
 
 def soon() -> float:

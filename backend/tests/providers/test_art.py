@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from app.core.blobs import Blob
 from app.providers.stub.art import GLYPHS, Colour, Palette, draw_png
 from app.providers.stub.editing import draw_edit_png
 from hypothesis import given, settings
@@ -72,16 +73,16 @@ def test_same_arguments_give_the_same_bytes() -> None:
 def test_same_arguments_give_the_same_bytes_in_another_process() -> None:
     prompt = "süße 猫 🍌 banana"
     program = (
-        "import hashlib, sys; from app.providers.stub.art import draw_png;"
+        "import hashlib, sys; from app.core.blobs import Blob; from app.providers.stub.art import draw_png;"
         "from app.providers.stub.editing import draw_edit_png;"
         "drawn = draw_png(sys.argv[1], width=200, height=300);"
-        "edited = draw_edit_png(sys.argv[1], [drawn] * 3, width=300, height=200);"
+        "edited = draw_edit_png(sys.argv[1], [Blob(drawn)] * 3, width=300, height=200);"
         "print(hashlib.sha256(drawn + edited).hexdigest())"
     )
     command = [sys.executable, "-X", "utf8", "-c", program, prompt]
     there = subprocess.run(command, cwd=BACKEND, capture_output=True, text=True, check=True).stdout.strip()
     drawn = draw_png(prompt, width=200, height=300)
-    assert there == hashlib.sha256(drawn + draw_edit_png(prompt, [drawn] * 3, width=300, height=200)).hexdigest()
+    assert there == hashlib.sha256(drawn + draw_edit_png(prompt, [Blob(drawn)] * 3, width=300, height=200)).hexdigest()
 
 
 def test_concurrent_threads_draw_the_same_bytes_as_one() -> None:

@@ -35,7 +35,8 @@ def opened(content: bytes) -> Image.Image:
 
 
 def edited(*images: bytes, mask: bytes | None = None, width: int = 300, height: int = 200) -> Image.Image:
-    return opened(draw_edit_png(WORDS, images, mask, width=width, height=height))
+    blobs = [Blob(each) for each in images]
+    return opened(draw_edit_png(WORDS, blobs, None if mask is None else Blob(mask), width=width, height=height))
 
 
 def has(image: Image.Image, colour: tuple[int, int, int], *, pixels: int) -> bool:
@@ -52,13 +53,13 @@ def test_it_has_exactly_the_requested_size(size: tuple[int, int], number: int) -
 def test_each_argument_is_seen_in_it() -> None:
     mask = Image.new("RGBA", (300, 200), "black")
     mask.paste((0, 0, 0, 0), (0, 0, 300, 199))
-    one = image_bytes(300, 200)
-    other = png(opened(one).transpose(Image.Transpose.ROTATE_180))
+    one = Blob(image_bytes(300, 200))
+    other = Blob(png(opened(image_bytes(300, 200)).transpose(Image.Transpose.ROTATE_180)))
     drawn = [
         draw_edit_png(*arguments, width=430, height=430, model=model)
         for model in ("", "picture-pro")
         for prompt in (WORDS, "make it green")
-        for arguments in ((prompt, [one]), (prompt, [other]), (prompt, [one, other]), (prompt, [one], png(mask)))
+        for arguments in ((prompt, [one]), (prompt, [other]), (prompt, [one, other]), (prompt, [one], Blob(png(mask))))
     ]
     assert len(set(drawn)) == len(drawn)
 

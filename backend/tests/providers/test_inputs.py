@@ -1,12 +1,22 @@
 """Images that go in: what is sent of them, to whom, and what is sent again."""
 
+import asyncio
 import base64
+from dataclasses import replace
+from hashlib import shake_256
+from io import BytesIO
 from typing import Any
 
 import pytest
-from app.providers import DrawRequest, InputImage, ProviderError, ProviderFailed
+from app.core.blobs import Blob
+from app.core.fair_queue import FairPool
+from app.core.images import ImageFormat
+from app.providers import DrawRequest, InputImage, ProviderError, ProviderFailed, Size
 from app.providers.gemini import GeminiProvider
-from tests.providers.remote import OpenAIWith, RemoteSetup, edit, soon
+from app.providers.inputs import CallLimits, InputFitting, shares_of
+from PIL import Image
+from tests.providers.failures import BY_NAME
+from tests.providers.remote import OpenAIWith, OpenUpstream, RemoteSetup, edit, mask_of, soon
 from tests.standins.forms import File, read_form
 from tests.standins.gemini import GeminiStandIn
 from tests.standins.openai import MODEL, OpenAIStandIn
@@ -127,6 +137,71 @@ async def test_images_that_are_refused_for_the_policy_are_content_refused(remote
     with pytest.raises(ProviderError) as raised:
         await remote.open().draw(edit(1), deadline=soon())
     assert raised.value.code == "content_policy_violation"
+
+
+def noise(width: int, height: int, *, image_format: ImageFormat = "png", seed: str = "") -> InputImage:
+    """An image that no encoder makes much smaller: a PNG of three bytes a pixel."""
+    image = Image.frombytes("RGB", (width, height), shake_256(seed.encode()).digest(3 * width * height))
+    encoded = BytesIO()
+    image.save(encoded, image_format, compress_level=0)
+    return InputImage(Blob(encoded.getvalue()), image_format, Size(width, height))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "given"),
+    [
+        ([], []),
+        ([1], [1]),
+        ([99], [7]),
+        ([99, 99], [7, 7]),
+        ([99, 99, 99], [6, 7, 7]),
+        ([1, 99, 2, 99], [1, 7, 2, 7]),
+        ([99, 1, 4, 99, 99], [5, 1, 4, 5, 5]),
+    ],
+)
+def test_images_that_are_too_large_together_share_evenly_what_small_ones_leave(
+    sizes: list[int], given: list[int]
+) -> None:
+    assert list(map(min, sizes, shares_of(CallLimits(7, 20), sizes))) == given
+
+
+async def test_gemini_gets_images_below_its_limits_made_smaller_once_for_all_calls(
+    gemini: GeminiProvider, google: GeminiStandIn
+) -> None:
+    small, *large = noise(64, 64), *[noise(1300, 1300, seed=seed) for seed in "abc"]
+    request = replace(edit(0), images=[*large, small])
+    google.faults.append(BY_NAME["503"].gemini)
+    await asyncio.gather(*[gemini.draw(replace(request, place=place), deadline=soon()) for place in range(2)])
+    first, *others = google.seen
+    assert [each.body for each in others] == [first.body] * 2
+    before, now = await contents(request), sent(first)
+    assert all(len(image[1]) < len(whole[1]) for image, whole in zip(now[:3], before[:3], strict=True))
+    assert now[3] == before[3]
+
+
+async def test_with_a_mask_the_first_image_is_a_png_and_the_others_stay(
+    openai_with: OpenAIWith, endpoint: OpenAIStandIn
+) -> None:
+    png, jpeg = edit(2).images
+    request = replace(edit(0), images=[jpeg, jpeg, png], mask=mask_of(jpeg.size))
+    await openai_with().draw(request, deadline=soon())
+    first, *others = sent(endpoint.seen[-1])
+    assert first[0] == "image/png"
+    assert others == (await contents(request))[1:]
+
+
+async def test_a_mask_goes_with_an_image_that_is_made_smaller(pool: FairPool, open_upstream: OpenUpstream) -> None:
+    fitting = InputFitting(CallLimits(image_bytes_max=200_000, bytes_max=10**9), pool, open_upstream().keep)
+    request = replace(edit(0), images=[noise(500, 300)], mask=mask_of(Size(500, 300)))
+    fitted = await fitting.fitted(request)
+    [image], mask = fitted.images, fitted.mask
+    assert mask is not None
+    assert image.blob.size <= 200_000
+    assert image.size == mask.size < (500, 300)
+    with pytest.raises(ProviderFailed) as raised:
+        await InputFitting(CallLimits(10, 10), pool, open_upstream().keep).fitted(request)
+    assert raised.value.failure == "request"
+    assert raised.value.sentence == "The image cannot be made small enough for the model"
 
 
 def test_the_reader_of_forms_keeps_any_bytes() -> None:

@@ -164,6 +164,7 @@ async def test_middleware_and_handlers_can_be_given_to_the_constructor() -> None
     metrics = Metrics()
     guard = OverloadGuard(10, metrics, proxies=())
     web = WebSettings("https://pictures.test", trusted_proxies=(), error_formats=())
+    no_threads = BoundedPool(threads=1, queue_max=0, name="none")
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[LifespanState]:
@@ -174,7 +175,7 @@ async def test_middleware_and_handlers_can_be_given_to_the_constructor() -> None
             "web": web,
             "services": None,
             "console": None,
-            "blobs": BlobSpace(memory_bytes_max=0, folder=Path(), threads=BoundedPool(threads=1, queue_max=0, name="")),
+            "blobs": BlobSpace(memory_bytes_max=0, file_bytes_max=0, folder=Path(), threads=no_threads),
             "tracing": None,
         }
 

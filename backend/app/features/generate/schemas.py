@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from app.catalogue.model import REFERENCES_MAX
 from app.catalogue.prices import format_amount
 from app.core.images import ImageFormat
+from app.core.long_text import ImageText, LongText
 from app.core.schemas import Answer, Body, Storable, Text, Time, format_time
 from app.core.security import KeyEnvironment
 from app.generations.spec import GenerationSpec
@@ -31,7 +32,7 @@ ModelName = Annotated[Text, Field(min_length=1, max_length=200, examples=["nano-
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max"]
 
 
-def _beside_images(mask: str, info: ValidationInfo) -> str:
+def _beside_images(mask: str | LongText, info: ValidationInfo) -> str | LongText:
     if info.data.get("images") is None:
         raise ValueError("must be there with images alone")
     return mask
@@ -47,7 +48,7 @@ class GenerationCreate(Body):
         default="auto", description="A quality of the model; without an effect where the model has none."
     )
 
-    images: Annotated[list[str], Field(min_length=1, max_length=REFERENCES_MAX)] | None = Field(
+    images: Annotated[list[ImageText], Field(min_length=1, max_length=REFERENCES_MAX)] | None = Field(
         default=None,
         description=(
             "Images to change or to draw from: a `data:` URL, the id of an upload or of a generation of yours, or an "
@@ -55,7 +56,7 @@ class GenerationCreate(Body):
         ),
         examples=[["gen_01kapn5vfe28fm63cjp43w44255s68"]],
     )
-    mask: Annotated[str, AfterValidator(_beside_images)] | None = Field(
+    mask: Annotated[ImageText, AfterValidator(_beside_images)] | None = Field(
         default=None, description="Where the first of the images may change: where this one is transparent."
     )
     first_frame: bool = Field(default=False, description="Take the first frame of an animation instead of refusing it.")

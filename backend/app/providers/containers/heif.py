@@ -1,13 +1,17 @@
 """HEIC and AVIF files: what a decoder would allocate is added up, and what it need not read is hidden from it."""
 
+from collections.abc import Iterator, Sequence
+
 from app.providers import Size
 from app.providers.containers import INPUT_PIXELS_MAX, SourceFormat, StrippedImage, TooManyPixels, bounded, check_size
 from app.providers.containers.av1 import pixels_of_av1
-from app.providers.containers.boxes import Reader, boxes_between
+from app.providers.containers.boxes import Box, Reader, boxes_between
 from app.providers.containers.heif_items import Items, read_items
 from app.providers.structure import BrokenImage
 
-_BRANDS = {b"mif1", b"msf1", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"avif", b"avis"}
+_BRANDS = {b"mif1", b"heic", b"heix", b"heim", b"heis", b"avif"}
+_SEQUENCE_BRANDS = {b"msf1": b"mif1", b"avis": b"avif", **dict.fromkeys((b"hevc", b"hevx", b"hevm", b"hevs"), b"heic")}
+"""Those of sequences, each with that of the still image beside it."""
 _FORMATS: dict[bytes, SourceFormat] = {b"hvc1": "heic", b"av01": "avif"}
 """By the kind of the items that hold pixels."""
 _GRID, _AV1 = b"grid", b"av01"
@@ -20,12 +24,12 @@ def is_heif(content: bytes) -> bool:
     """Whether the file says that it holds images in the format HEIF."""
     length = min(int.from_bytes(content[:4]), 1024)
     brands = {content[at : at + 4] for at in (8, *range(16, length, 4))}
-    return content[4:8] == b"ftyp" and not _BRANDS.isdisjoint(brands)
+    return content[4:8] == b"ftyp" and not brands.isdisjoint(_BRANDS | _SEQUENCE_BRANDS.keys())
 
 
 def strip_heif(content: bytes) -> StrippedImage:
-    """The file with its sequences, other data and items that are no pixels under names that decoders pass over. The
-    size is as stated: before the image is turned.
+    """The file as one that has the image alone: sequences, other data and items without pixels get kinds that decoders
+    pass over. Its size is as stated: before the image is turned.
 
     Raises BrokenImage; and TooManyPixels where an image, its tiles, or all of them together would be too large.
     """
@@ -34,18 +38,23 @@ def strip_heif(content: bytes) -> StrippedImage:
     if len(metas) != 1 or top[0].kind != b"ftyp":
         raise BrokenImage
     items = read_items(content, metas[0])
+    _check_work(content, items)
     first_tile = items.tiles.get(items.primary, [items.primary])[0]
     source_format = _FORMATS[items.kinds[first_tile]]
-    _check_work(content, items)
     hidden = bytearray(content)
-    for at in (box.kind_at for box in top if box.kind not in _READ_BOXES):
-        hidden[at : at + 4] = b"free"
-    for item, kind in items.kinds.items():
-        if kind != _GRID and kind not in _FORMATS:
-            hidden[items.kinds_at[item] : items.kinds_at[item] + 4] = b"none"
-    hidden[top[0].start : top[0].start + 4] = source_format.encode()
+    for at, kind in _other_kinds(content, top, items):
+        hidden[at : at + 4] = kind
     is_animated = any(box.kind == b"moov" for box in top)
     return StrippedImage(bytes(hidden), source_format, items.sizes[items.primary], is_animated=is_animated)
+
+
+def _other_kinds(content: bytes, top: Sequence[Box], items: Items) -> Iterator[tuple[int, bytes]]:
+    """Where another kind is written into the file, and which."""
+    yield from ((box.kind_at, b"free") for box in top if box.kind not in _READ_BOXES)
+    brands = (at for at in range(top[0].start, top[0].end, 4) if content[at : at + 4] in _SEQUENCE_BRANDS)
+    yield from ((at, _SEQUENCE_BRANDS[content[at : at + 4]]) for at in brands)
+    without_pixels = (item for item, kind in items.kinds.items() if kind != _GRID and kind not in _FORMATS)
+    yield from ((items.kinds_at[item], b"none") for item in without_pixels)
 
 
 def _check_work(content: bytes, items: Items) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from app.providers import Size
 from app.providers.containers import bounded
@@ -12,6 +13,8 @@ _LIST_BYTES_MAX = 2**18
 """Of each list in `meta`. A photograph of 50 megapixels has 200 tiles, listed in 10 KB."""
 _WITH_SHORT_NUMBERS = 2
 _IN_FILE, _IN_IDAT = 0, 1
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +36,29 @@ def read_items(content: bytes, meta: Box) -> Items:
     """Raises BrokenImage where a list is missing, there twice, too long or damaged, or bytes are not in the file."""
     lists = _lists(content, meta.start + 4, meta.end)
     properties = _lists(content, lists[b"iprp"].start, lists[b"iprp"].end)
-    kinds_at = dict(_kinds_at(content, lists[b"iinf"]))
+    kinds_at = _each_once(_kinds_at(content, lists[b"iinf"]))
     return Items(
         primary=_primary(content, lists[b"pitm"]),
         kinds={item: content[at : at + 4] for item, at in kinds_at.items()},
         kinds_at=kinds_at,
         sizes=_sizes(content, properties[b"ipco"], properties[b"ipma"]),
-        tiles=dict(_tiles(content, lists[b"iref"])) if b"iref" in lists else {},
-        places=dict(_places(content, lists[b"iloc"], lists.get(b"idat"))),
+        tiles=_each_once(_tiles(content, lists[b"iref"])) if b"iref" in lists else {},
+        places=_each_once(_places(content, lists[b"iloc"], lists.get(b"idat"))),
     )
 
 
 def _require(holds: object) -> None:
     if not holds:
         raise BrokenImage
+
+
+def _each_once(pairs: Iterator[tuple[int, Value]]) -> Mapping[int, Value]:
+    """By item. Raises BrokenImage for an item that is there twice: a decoder may take the other one."""
+    found = dict[int, Value]()
+    for item, value in pairs:
+        _require(item not in found)
+        found[item] = value
+    return found
 
 
 def _lists(content: bytes, start: int, end: int) -> Mapping[bytes, Box]:
@@ -101,14 +113,11 @@ def _associations(content: bytes, box: Box) -> Iterator[tuple[int, int]]:
 
 def _tiles(content: bytes, box: Box) -> Iterator[tuple[int, Sequence[int]]]:
     version, _, reader = _opened(content, box)
-    length, seen = 4 if version else 2, set[int]()
+    length = 4 if version else 2
     for reference in boxes_between(content, reader.at, box.end):
         if reference.kind == b"dimg":
             reader = Reader(content, reference.start, reference.end)
-            item = reader.take(length)
-            _require(item not in seen)
-            seen.add(item)
-            yield item, [reader.take(length) for _ in range(reader.take(2))]
+            yield reader.take(length), [reader.take(length) for _ in range(reader.take(2))]
 
 
 def _places(content: bytes, box: Box, idat: Box | None) -> Iterator[tuple[int, Sequence[slice]]]:

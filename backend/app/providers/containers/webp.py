@@ -21,6 +21,8 @@ def strip_webp(content: bytes) -> StrippedImage:
     Raises BrokenImage.
     """
     end = 8 + int.from_bytes(content[4:8], "little")
+    if end > len(content):
+        raise BrokenImage
     chunks, is_animated = dict[bytes, bytes](), False
     for name, data in bounded(chunks_of_webp(content, end)):
         is_animated = is_animated or name in {_ANIMATION, _FRAME}

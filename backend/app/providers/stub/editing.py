@@ -1,17 +1,21 @@
 """What the stub makes of images that go in: the first one in the prompt's colours, the others on it, and the words."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 
 from PIL import Image as Pillow
 from PIL import ImageChops, ImageFilter, ImageOps
 
+from app.core.blobs import Blob
 from app.core.errors import Unavailable
 from app.core.fair_queue import FairPool
+from app.core.images import IMAGE_FORMATS
 from app.providers import DrawRequest, Image, NoFreeSlot, Provider, ProviderFailed, ProviderTimeout, Size
-from app.providers.decode import InvalidImage, rgba
+from app.providers.decode import InvalidImage
+from app.providers.pixels import FAULTS, decode_pixels, flatten, to_rgb
 from app.providers.stub.art import Layout, Palette, draw_hill, draw_label, draw_words
 
 ART = 1
@@ -45,10 +49,12 @@ class EditingProvider:
     async def draw(self, request: DrawRequest, *, deadline: float) -> Image:
         if not request.images:
             return await self._stub.draw(request, deadline=deadline)
-        group = request.group or request.budget.account_id
+        images, mask = [each.blob for each in request.images], request.mask.blob if request.mask else None
+        width, height = request.size
+        draw = partial(draw_edit_png, request.prompt, images, mask, width=width, height=height, model=request.model)
         try:
             async with asyncio.timeout_at(deadline):
-                return Image(await self._pool.run_prepared(partial(_prepared, request), group=group), "png")
+                return Image(await self._pool.run(draw, group=request.group or request.budget.account_id), "png")
         except TimeoutError:
             raise ProviderTimeout from None
         except Unavailable:
@@ -57,29 +63,22 @@ class EditingProvider:
             raise ProviderFailed(failure="request") from None
 
 
-async def _prepared(request: DrawRequest) -> Callable[[], bytes]:
-    images = [await each.blob.read() for each in request.images]
-    mask = await request.mask.blob.read() if request.mask else None
-    width, height = request.size
-    return partial(draw_edit_png, request.prompt, images, mask, width=width, height=height, model=request.model)
-
-
 def draw_edit_png(
-    prompt: str, images: Sequence[bytes], mask: bytes | None = None, *, width: int, height: int, model: str = ""
+    prompt: str, images: Sequence[Blob], mask: Blob | None = None, *, width: int, height: int, model: str = ""
 ) -> bytes:
     """A PNG of exactly width x height pixels: the first image, cropped in the middle to that shape, in the prompt's
     colours, the others as small frames on it, and the prompt's words. The same bytes for the same arguments, every
     time, in every process.
 
     Where the mask, cropped and scaled alike, is opaque, the pixels are those of the first image as it was scaled.
-    Raises InvalidImage for pixels that cannot be decoded.
+    One of the images is in memory at a time. Raises InvalidImage for one that cannot be decoded.
     """
     size = width, height
-    canvas = ImageOps.fit(_on_white(images[0]), size, Pillow.Resampling.LANCZOS)
+    canvas = ImageOps.fit(flatten(_pixels(images[0])), size, Pillow.Resampling.LANCZOS)
     if mask is None:
         canvas = _edited(canvas, prompt, images[1:], model)
     else:
-        opaque = rgba(mask).getchannel("A")
+        opaque = _pixels(mask).convert("RGBA").getchannel("A")
         change = ImageChops.invert(ImageOps.fit(opaque, size, Pillow.Resampling.BOX))
         box = _region(change)
         change = change.crop(box)
@@ -89,9 +88,12 @@ def draw_edit_png(
     return encoded.getvalue()
 
 
-def _on_white(content: bytes) -> Pillow.Image:
-    image = rgba(content)
-    return Pillow.alpha_composite(Pillow.new("RGBA", image.size, "white"), image).convert("RGB")
+def _pixels(blob: Blob) -> Pillow.Image:
+    """In RGB or RGBA. Raises InvalidImage."""
+    content = blob.part(0, blob.size)
+    with suppress(*FAULTS), Pillow.open(BytesIO(content), formats=[each.upper() for each in IMAGE_FORMATS]) as opened:
+        return to_rgb(decode_pixels(opened, content)).copy()
+    raise InvalidImage  # out here, so that the decoder's error, which quotes the bytes, is not its cause
 
 
 def _region(change: Pillow.Image) -> tuple[int, int, int, int]:
@@ -114,7 +116,7 @@ def _inset(change: Pillow.Image) -> float:
 
 
 def _edited(
-    photograph: Pillow.Image, prompt: str, others: Sequence[bytes], model: str, *, inset: float = 0
+    photograph: Pillow.Image, prompt: str, others: Sequence[Blob], model: str, *, inset: float = 0
 ) -> Pillow.Image:
     width, height = photograph.size
     x, y = round(width * inset), round(height * inset)
@@ -132,13 +134,13 @@ def _edited(
     return canvas
 
 
-def _draw_prints(canvas: Pillow.Image, palette: Palette, images: Sequence[bytes], *, margin: int, reach: int) -> None:
+def _draw_prints(canvas: Pillow.Image, palette: Palette, images: Sequence[Blob], *, margin: int, reach: int) -> None:
     """The images as square prints, each a little turned, in rows from the top right corner in the upper `reach`."""
     across, side = _grid(len(images), (canvas.width - 2 * margin, reach - margin), round(min(canvas.size) * _PRINT_MAX))
     if side < _PRINT_MIN:
         return
     for number, image in enumerate(images):
-        turned = _print(_on_white(image), side, palette.between(f"turn of print {number}", -5, 5))
+        turned = _print(flatten(_pixels(image)), side, palette.between(f"turn of print {number}", -5, 5))
         row, column = divmod(number, across)
         x = canvas.width - margin - side / 2 - column * side * _STEP
         y = margin + side / 2 + row * side * _STEP

@@ -1,7 +1,6 @@
 """`POST /v1/generate` with images: where they may come from, what is recorded of them, and what is refused."""
 
 import json
-from base64 import b64encode
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -12,30 +11,13 @@ import pytest
 from PIL import Image
 from tests.conftest import Start
 from tests.features.generate.two_routes import ModelOfTwo, two_routes
+from tests.features.sent_images import data_url, mask_png, png
 from tests.features.usage.recorded import total
 from tests.harness import JSON, Account, Key, generate, without_request_id
 from tests.problems import check_problem
 
 NOT_OWN = "There is no such image: it must be delivered, not deleted, and of this account and environment"
 UNKNOWN = f"gen_{'0' * 30}"
-
-
-def png(width: int = 96, height: int = 64, colour: str = "tomato") -> bytes:
-    encoded = BytesIO()
-    Image.new("RGB", (width, height), colour).save(encoded, "PNG")
-    return encoded.getvalue()
-
-
-def mask_png(width: int = 64, height: int = 64) -> bytes:
-    """One whose left half may change."""
-    mask, encoded = Image.new("RGBA", (width, height), "black"), BytesIO()
-    mask.paste((0, 0, 0, 0), (0, 0, width // 2, height))
-    mask.save(encoded, "PNG")
-    return encoded.getvalue()
-
-
-def data_url(content: bytes) -> str:
-    return f"data:image/png;base64,{b64encode(content).decode()}"
 
 
 SENT = data_url(png())
@@ -151,7 +133,11 @@ async def test_what_cannot_go_in_is_refused_by_its_place_and_leaves_nothing(
 
 async def test_the_size_may_be_that_of_the_first_image(client: httpx2.AsyncClient, account: Account) -> None:
     key = await account.create_key(environment="test")
-    wide = (await edit(client, key, data_url(png(192, 108)), SENT, size="auto")).json()
+    encoded = BytesIO()
+    Image.effect_noise((960, 540), 100).save(encoded, "PNG")
+    answer = await edit(client, key, data_url(encoded.getvalue()), SENT, size="auto")
+    assert (answer.status_code, len(encoded.getvalue()) > 2**18) == (200, True), "and may be larger than other bodies"
+    wide = answer.json()
     assert wide["size"] == "1368x768"
     with Image.open(BytesIO(await image_of(client, wide))) as image:
         assert image.size == (1368, 768)
