@@ -31,7 +31,9 @@ _ENVIRONMENT = {"PATH": os.defpath, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # l
 
 @dataclass
 class Platform:
-    """The platform at its own PUBLIC_URL. Its live keys draw with the provider, its test keys with the stub."""
+    """The platform at its own PUBLIC_URL. Its live keys draw with the provider, its test keys with the stub. Streams are
+    kept alive every few milliseconds until there is an image: each client has to read over that.
+    """
 
     client: httpx2.AsyncClient
     provider: GeminiStandIn
@@ -58,8 +60,10 @@ async def platform(settings: Settings, tmp_path_factory: pytest.TempPathFactory)
             "gemini_base_url": url,
             "data_dir": tmp_path_factory.mktemp("clients"),
         }
-        async with running(Settings(**{**settings.model_dump(), **changes}), at_its_own_url=True) as client:
-            yield Platform(client, provider)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("app.features.watched.KEEP_ALIVE_SECONDS", 0.005)
+            async with running(Settings(**{**settings.model_dump(), **changes}), at_its_own_url=True) as client:
+                yield Platform(client, provider)
 
 
 @pytest.fixture(scope="session")
