@@ -29,6 +29,7 @@ from app.features.models import api as models
 from app.features.openai import api as openai
 from app.features.openai.dependencies import answer_error as openai_error
 from app.features.openai.dependencies import answer_problem as openai_problem
+from app.features.uploads import api as uploads
 from app.features.usage import api as usage
 from app.generations.lifetime import lifetime_of
 from app.storage.configured import image_origins
@@ -139,7 +140,7 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
 def _add_routes(app: App) -> None:
     # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
     app.router.routes.extend(generate.fast_router.routes)
-    for each in (auth, keys, generate, gemini, models, openai, chat, usage, health):
+    for each in (auth, keys, generate, gemini, models, openai, chat, uploads, usage, health):
         app.include_router(each.router)
     for router in ROUTERS:
         app.include_router(router)

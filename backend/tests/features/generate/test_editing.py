@@ -1,7 +1,6 @@
 """`POST /v1/generate` with images: where they may come from, what is recorded of them, and what is refused."""
 
 import json
-from base64 import b64encode
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -12,30 +11,13 @@ import pytest
 from PIL import Image
 from tests.conftest import Start
 from tests.features.generate.two_routes import ModelOfTwo, two_routes
+from tests.features.sent_images import data_url, mask_png, png
 from tests.features.usage.recorded import total
 from tests.harness import JSON, Account, Key, generate, without_request_id
 from tests.problems import check_problem
 
 NOT_OWN = "There is no such image: it must be delivered, not deleted, and of this account and environment"
 UNKNOWN = f"gen_{'0' * 30}"
-
-
-def png(width: int = 96, height: int = 64, colour: str = "tomato") -> bytes:
-    encoded = BytesIO()
-    Image.new("RGB", (width, height), colour).save(encoded, "PNG")
-    return encoded.getvalue()
-
-
-def mask_png(width: int = 64, height: int = 64) -> bytes:
-    """One whose left half may change."""
-    mask, encoded = Image.new("RGBA", (width, height), "black"), BytesIO()
-    mask.paste((0, 0, 0, 0), (0, 0, width // 2, height))
-    mask.save(encoded, "PNG")
-    return encoded.getvalue()
-
-
-def data_url(content: bytes) -> str:
-    return f"data:image/png;base64,{b64encode(content).decode()}"
 
 
 SENT = data_url(png())
