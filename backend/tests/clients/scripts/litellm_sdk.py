@@ -1,6 +1,7 @@
 """litellm, as its documentation calls an OpenAI-compatible endpoint."""
 
 import base64
+import io
 
 import litellm
 import loop
@@ -37,6 +38,16 @@ def gemini_chat(call: loop.Call) -> loop.Answer:
     return {"images": [{"b64_json": each["image_url"]["url"].partition("base64,")[2]} for each in made]}
 
 
+def edit(call: loop.Call) -> loop.Answer:
+    """`litellm.image_edit(model="openai/...", ...)`, or `openrouter/...`."""
+    arguments = dict(call["arguments"])
+    images = [io.BytesIO(base64.b64decode(each)) for each in arguments.pop("images")]
+    if "mask" in arguments:
+        arguments["mask"] = io.BytesIO(base64.b64decode(arguments["mask"]))
+    answer = litellm.image_edit(image=images, api_base=call["base_url"], api_key=call["key"], **arguments)
+    return {"images": [{"b64_json": each.b64_json} for each in answer.data or []]}
+
+
 def models(call: loop.Call) -> loop.Answer:
     """`litellm.get_valid_models(...)`: what the endpoint lists."""
     found = litellm.get_valid_models(
@@ -48,4 +59,4 @@ def models(call: loop.Call) -> loop.Answer:
     return {"models": found}
 
 
-loop.run(generate, gemini, gemini_edit, gemini_chat, models)
+loop.run(generate, edit, gemini, gemini_edit, gemini_chat, models)

@@ -17,7 +17,7 @@ from app.features.chat.service import drawing_of
 from PIL import Image
 from tests.conftest import Start
 from tests.features.generate.painted import painted
-from tests.features.openai.forms import data_url, picture
+from tests.features.openai.forms import data_url, picture, upload
 from tests.features.usage.recorded import total
 from tests.harness import JSON, Account, Key, sign_up
 from tests.problems import check_problem
@@ -254,8 +254,9 @@ async def test_images_of_a_conversation_go_in_and_those_of_others_are_not_there(
         assert [each.get("id") for each in recorded] == [source, None]
         assert recorded[1]["sha256"] == sha256(picture()).hexdigest()
     assert await total(database, key) == 3
+    uploaded = await upload(client, key)
     for other in (await other_account.create_key(), await account.create_key(environment="test")):
-        for url in (listed["url"], listed["id"]):
+        for url in (listed["url"], listed["id"], uploaded):
             answer = await ask(client, other, {**DRAWN, "messages": [user("a"), drawn(url), user("b")], "stream": True})
             check_problem(answer, 422, "validation_error")
             assert answer.json()["error"]["param"] == "messages[1].images[0].image_url.url"
