@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.pool import QueuePool
 
 from app.catalogue.configured import catalogue_of
-from app.catalogue.model import Catalogue
+from app.catalogue.model import REFERENCES_MAX, Catalogue
 from app.catalogue.opened import open_catalogue
+from app.core.blobs import BlobSpace
 from app.core.bounds import EdgeBounds
 from app.core.byte_budget import ByteBudget
 from app.core.clock import DatabaseClock
@@ -21,6 +22,7 @@ from app.core.db import SessionMaker, connect_for_writing, create_engine
 from app.core.detached import DetachedTasks
 from app.core.draining import Draining
 from app.core.fair_queue import FairPool, FairQueue
+from app.core.fetching import open_fetcher
 from app.core.log_stream import dropped_lines_counted
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool
@@ -49,6 +51,15 @@ from app.traced import TracedLedger, TracedLimiter, TracedStore, traced_catalogu
 
 _DECODING_NICENESS = 5
 """The niceness of threads that decode what was paid: behind the event loop, before hashes and drawings."""
+
+_TAKING_IN_NICENESS = 7
+"""The niceness of threads that check images that go in: what was paid goes first, and what costs nothing last."""
+
+_TAKEN_IN_AT_A_TIME = 4
+"""Images that go in, which one process reads and checks at a time: so many are in memory as a whole."""
+
+_READING_THREADS = 4
+"""Threads that wait for the disk, mostly. Each holds a piece of a body, or an image that is read as a whole."""
 
 _SCALED_AT_A_TIME = 4
 """Stored images that one process reads and scales at a time: so many are in memory as a whole."""
@@ -161,12 +172,15 @@ class _Pools(NamedTuple):
     hashing: BoundedPool
     drawing: FairPool
     decoding: BoundedPool
+    taking_in: BoundedPool
+    reading: BoundedPool
 
 
 @contextmanager
 def _pools(settings: Settings) -> Iterator[_Pools]:
-    """The threads of this process: to hash passwords, to draw images of the stub and scale images for viewers, and to
-    decode what a provider sent, which is paid. Each kind has threads and a queue of its own: none fills another's.
+    """The threads of this process: to hash passwords, to draw images of the stub and scale images for viewers, to
+    decode what a provider sent, which is paid, to check images that go in, and to read and write what clients send.
+    Each kind has threads and a queue of its own: none fills another's.
     """
     # Of the images that a provider draws at a time, all may wait to be decoded; and as the queue is in order, no more
     # than as many that were decoded wait to be converted to another format.
@@ -177,8 +191,12 @@ def _pools(settings: Settings) -> Iterator[_Pools]:
         closing(open_pool(queue_max=settings.hash_queue_max, name="hash-passwords")) as hashing,
         closing(open_fair_pool(queue_max=settings.drawing_queue_max, name="draw-images")) as drawing,
         closing(open_pool(queue_max=paid, name="decode-images", niceness=_DECODING_NICENESS)) as decoding,
+        closing(
+            open_pool(queue_max=_TAKEN_IN_AT_A_TIME, name="take-in-images", niceness=_TAKING_IN_NICENESS)
+        ) as taking_in,
+        closing(BoundedPool(threads=_READING_THREADS, queue_max=0, name="read-bodies", niceness=0)) as reading,
     ):
-        yield _Pools(hashing, drawing, decoding)
+        yield _Pools(hashing, drawing, decoding, taking_in, reading)
 
 
 @asynccontextmanager
@@ -225,9 +243,18 @@ async def _generations(
     where LEDGER_RETENTION_DAYS is set a pruner drops old months.
     """
     monitor = MonitoredStore if tracing is None else partial(TracedStore, tracing=tracing)
+    blobs = BlobSpace(
+        memory_bytes_max=settings.input_memory_mib * 1024 * 1024,
+        file_bytes_max=settings.input_files_mib * 1024 * 1024,
+        folder=settings.data_dir / "tmp",
+        threads=pools.reading,
+    )
     async with (
         monitored_store(settings, monitor) as store,
-        open_catalogue(catalogue, settings, drawing=pools.drawing, decoding=pools.decoding, metrics=metrics) as opened,
+        open_fetcher(settings) as fetcher,
+        open_catalogue(
+            catalogue, settings, drawing=pools.drawing, decoding=pools.decoding, metrics=metrics, blobs=blobs
+        ) as opened,
     ):
         generations = Generations(
             sessions=_session_maker(engine),
@@ -235,14 +262,18 @@ async def _generations(
             catalogue=opened if tracing is None else traced_catalogue(opened, tracing),
             drawing=pools.drawing,
             decoding=pools.decoding,
+            taking_in=pools.taking_in,
             store=store,
+            fetcher=fetcher,
             metrics=metrics,
             drawn=DrawnImages(),
             thumbnail_calls=SharedCalls(),
             thumbnail_turns=FairQueue(slots=_SCALED_AT_A_TIME, waiting_max=settings.drawing_queue_max),
+            input_turns=FairQueue(slots=_TAKEN_IN_AT_A_TIME, waiting_max=REFERENCES_MAX * settings.provider_calls_max),
             public_url=settings.public_url,
             lifetime=lifetime_of(settings),
             clock=clock,
+            blobs=blobs,
         )
         works = [Sweeper(generations, engine, settings.image_retention_days, metrics).run()]
         if settings.ledger_retention_days is not None:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -13,10 +13,15 @@ from app.assembly import Externals, open_services, require_database_url
 from app.console import errors as console_errors
 from app.console.pages import PAGES, ROUTERS
 from app.console.rendering import Console
+from app.core.bounds import BODY_BYTES_MAX, IMAGE_BYTES_MAX
 from app.core.logs import logger, write_pending_lines
 from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.features.auth import api as auth
+from app.features.chat import api as chat
+from app.features.gemini import api as gemini
+from app.features.gemini.dependencies import answer_error as google_error
+from app.features.gemini.dependencies import google_error_or
 from app.features.generate import api as generate
 from app.features.health import api as health
 from app.features.keys import api as keys
@@ -24,6 +29,7 @@ from app.features.models import api as models
 from app.features.openai import api as openai
 from app.features.openai.dependencies import answer_error as openai_error
 from app.features.openai.dependencies import answer_problem as openai_problem
+from app.features.uploads import api as uploads
 from app.features.usage import api as usage
 from app.generations.lifetime import lifetime_of
 from app.storage.configured import image_origins
@@ -34,16 +40,32 @@ from app.web.openapi import operation_id
 from app.web.overload import OverloadGuard
 from app.web.prepared_refusals import PreparedRefusals
 from app.web.reference import add_reference
-from app.web.state import LifespanState, WebSettings
+from app.web.state import BodyBounds, LifespanState, WebSettings
 
 _DESCRIPTION = """An image-generation API platform that anyone can run: sign up, create an API key, send a prompt, get a
 picture. Errors are `application/problem+json`, with a stable `code`."""
 
 _ERROR_FORMATS = (
-    (re.compile(f"{re.escape(openai.ROUTE)}|{models.PATHS}"), openai_error),
-    (re.compile(r"/v1(?:/.*)?", re.DOTALL), openai_problem),
+    (re.compile(gemini.PATHS, re.DOTALL), google_error),
+    (re.compile(f"{openai.PATHS}|{re.escape(chat.ROUTE)}|{models.PATHS}"), google_error_or(openai_error)),
+    (re.compile(r"/v1(?:/.*)?", re.DOTALL), google_error_or(openai_problem)),
     (console_errors.PATHS, console_errors.answer_error),
 )
+
+
+_TEXT_BYTES_MAX = 256 * 1024
+"""32,000 characters of any kind, and what else a request holds."""
+
+
+def _body_bounds(bytes_max: int) -> Sequence[tuple[re.Pattern[str], BodyBounds]]:
+    text, with_images = _TEXT_BYTES_MAX, BodyBounds(_TEXT_BYTES_MAX, bytes_max)
+    google = r"/v1(?:beta)?/models/.+:(?:generateContent|streamGenerateContent)"
+    return (
+        (re.compile("/v1/generate"), BodyBounds(BODY_BYTES_MAX, bytes_max)),
+        (re.compile(re.escape(openai.ROUTE)), BodyBounds(text, text)),
+        (re.compile("/v1/uploads"), BodyBounds(text, min(IMAGE_BYTES_MAX + BODY_BYTES_MAX, bytes_max))),
+        (re.compile(f"/v1/images(?:/edits)?|/v1/chat/completions|{google}|/playground", re.DOTALL), with_images),
+    )
 
 
 def _web_settings(settings: Settings, externals: Externals) -> WebSettings:
@@ -58,7 +80,7 @@ def _web_settings(settings: Settings, externals: Externals) -> WebSettings:
         cors=CorsPolicy.of(settings.cors_origins),
         logs_addresses=settings.log_client_address,
         not_offered=openai.NOT_OFFERED,
-        body_bytes_max={openai.ROUTE: openai.BODY_BYTES_MAX},
+        body_bounds=_body_bounds(settings.body_bytes_max_with_images),
         bounds=bounds,
     )
 
@@ -90,6 +112,7 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
                 "web": web,
                 "services": services,
                 "console": console,
+                "blobs": services.generations.blobs,
                 "tracing": services.tracing,
             }
         guard.close()
@@ -117,7 +140,7 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
 def _add_routes(app: App) -> None:
     # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
     app.router.routes.extend(generate.fast_router.routes)
-    for each in (auth, keys, generate, models, openai, usage, health):
+    for each in (auth, keys, generate, gemini, models, openai, chat, uploads, usage, health):
         app.include_router(each.router)
     for router in ROUTERS:
         app.include_router(router)

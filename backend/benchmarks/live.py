@@ -44,6 +44,7 @@ SIDE = 1024
 MODEL = "gpt-image-1"
 KEY = "sk-of-nobody"
 TWIN = "/v1/images/generations"
+PIECE_BYTES = 1024 * 1024
 PEER_START_SECONDS = 120
 PEER_FIRST_SECONDS = 5  # its first calls import the rest of it
 INSTALL_SECONDS = 900
@@ -123,12 +124,15 @@ def start_ours(stack: ExitStack, upstream: Server) -> dict[str, System]:
         "OPENAI_API_KEY": KEY,
         "OPENAI_BASE_URL": f"{upstream.url}/v1",
         "OPENAI_MODEL": MODEL,
+        "OPENAI_CAPABILITIES": "edit",
     }
     server = stack.enter_context(serving("app.cli", "serve", port=port, PORT=str(port), **settings))
     key = new_key(server.url)
     native = {"prompt": _BODY["prompt"], "size": _BODY["size"]}
+    edit = {**native, "images": [f"data:image/png;base64,{base64.b64encode(picture()).decode()}"]}
     return {
         "ours, url": System(server, key, "/v1/generate", native),
+        f"ours, one input image of {len(picture()) / 1e6:.2f} MB": System(server, key, "/v1/generate", edit),
         "ours, twin with b64_json": System(server, key, TWIN, _BODY | {"response_format": "b64_json"}),
     }
 
@@ -219,7 +223,9 @@ async def draw(port: int) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 sent = (await reader.readuntil(b"\r\n\r\n")).lower()
-                await reader.readexactly(int(sent.partition(b"content-length:")[2].partition(b"\r\n")[0]))
+                rest = int(sent.partition(b"content-length:")[2].partition(b"\r\n")[0])
+                while rest:
+                    rest -= len(await reader.readexactly(min(rest, PIECE_BYTES)))
                 writer.write(answer)
                 await writer.drain()
         writer.close()

@@ -98,8 +98,16 @@ class Server:
 
     @property
     def memory_kib(self) -> int:
+        return self._status("VmRSS")
+
+    @property
+    def most_memory_kib(self) -> int:
+        """The most that it has had at a time."""
+        return self._status("VmHWM")
+
+    def _status(self, name: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0])
+        return int(re.findall(rf"{name}:\s+(\d+)", status)[0])
 
     @property
     def cpu_seconds(self) -> float:

@@ -1,23 +1,26 @@
-"""The one shape of every error."""
+"""The shapes of errors."""
 
 import re
 from collections.abc import Iterable
 
 import httpx2
+from app.features.gemini.errors import STATUSES
 
 REALM = 'Bearer realm="nanobanana"'
 MEMBERS = {"type", "title", "status", "detail", "code", "request_id"}
 
 
 def check_problem(answer: httpx2.Response, status: int, code: str, *, more: Iterable[str] = ()) -> None:
-    """The one shape, with what each status promises besides; on the one route that has another, that; in the console a
-    page.
+    """The shape of problem documents, with what each status promises besides; on routes of OpenAI's and of Google's,
+    theirs, of Google's with the status that Google has for it; in the console a page.
     """
     headers = answer.headers
     if headers["content-type"].startswith("text/html"):
         check_error_page(answer, status)
     elif headers["content-type"] == "application/problem+json":
         _check_ours(answer, status, code, more)
+    elif "details" in answer.json()["error"]:
+        _check_googles(answer, status, code)
     else:
         _check_openais(answer, status, code)
     assert re.fullmatch(r"req_[0-9a-z]{20}", headers["x-request-id"])
@@ -58,3 +61,16 @@ def _check_openais(answer: httpx2.Response, status: int, code: str) -> None:
     assert answer.headers["content-type"] == "application/json"
     assert set(error) == {"message", "type", "param", "code"}
     assert error["message"]
+
+
+def _check_googles(answer: httpx2.Response, status: int, code: str) -> None:
+    assert answer.headers["content-type"] == "application/json"
+    [error] = answer.json().values()
+    assert set(error) == {"code", "message", "status", "details"}
+    assert (answer.status_code, error["status"]) == STATUSES[status], answer.text
+    assert error["code"] == answer.status_code
+    assert error["message"]
+    info, *delays = error["details"]
+    assert (info["@type"], info["reason"]) == ("type.googleapis.com/google.rpc.ErrorInfo", code)
+    wait = answer.headers.get("retry-after")
+    assert [each["retryDelay"] for each in delays] == ([] if wait is None else [f"{wait}s"])

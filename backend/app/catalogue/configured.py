@@ -8,7 +8,15 @@ from dotenv import dotenv_values
 from pydantic import SecretStr
 
 from app.catalogue.file import FileMistakes, read_catalogue
-from app.catalogue.model import CAPABILITIES, Catalogue, Model, Route
+from app.catalogue.model import (
+    CAPABILITIES,
+    REFERENCES_MAX,
+    STUB_CAPABILITIES,
+    Catalogue,
+    Model,
+    Route,
+    is_capability,
+)
 from app.core import files, locations
 from app.core.image_settings import DEFAULT_BASE_URLS
 from app.core.secret_files import SecretFileError, read_secret, secret_names
@@ -52,7 +60,7 @@ def _of_one_model(settings: Settings) -> Catalogue:
 
 
 def _stub_route(_settings: Settings) -> Route:
-    return Route(name=DEFAULT_MODEL, provider="stub")
+    return Route(name=DEFAULT_MODEL, provider="stub", capabilities=STUB_CAPABILITIES)
 
 
 def _gemini_route(settings: Settings) -> Route:
@@ -68,6 +76,7 @@ def _gemini_route(settings: Settings) -> Route:
         key=settings.gemini_api_key,
         sizes=list(frames),
         frames=frames,
+        capabilities=_parsed("GEMINI_CAPABILITIES", _parse_capabilities, settings.gemini_capabilities),
         calls_max=settings.provider_calls_max,
     )
 
@@ -85,7 +94,7 @@ def _openai_route(settings: Settings) -> Route:
     )
 
 
-_OF_OPENAI = "quality, transparent, compression, stream"
+_OF_OPENAI = "quality, transparent, compression, stream, edit, mask, references:16"
 
 
 def _capabilities(settings: Settings) -> str:
@@ -96,8 +105,8 @@ def _capabilities(settings: Settings) -> str:
 
 def _parse_capabilities(text: str) -> frozenset[str]:
     named = [each.strip() for each in text.split(",") if each.strip()]
-    if not set(named) <= set(CAPABILITIES):
-        raise ValueError(f"there are {', '.join(CAPABILITIES)}")
+    if not all(map(is_capability, named)):
+        raise ValueError(f"there are {', '.join(CAPABILITIES)} and references:1 to {REFERENCES_MAX}")
     return frozenset(named)
 
 

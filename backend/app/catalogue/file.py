@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from app.catalogue.grammar import FileTable, ModelTable, RouteTable
-from app.catalogue.model import Catalogue, Model, Route
+from app.catalogue.model import STUB_CAPABILITIES, Catalogue, Model, Route
 from app.catalogue.places import Path, line_of
 from app.catalogue.prices import Prices, read_amount, size_class
 from app.core.image_settings import DEFAULT_BASE_URLS
@@ -133,6 +133,8 @@ class _Reading:
             yield ("currency",), "is missing, and there are prices"
         if made.prices.qualities and not any("quality" in route.capabilities for route in made.routes):
             yield (*path, "price"), "is by quality, but no route has the capability quality"
+        if made.input_price and "edit" not in made.capabilities:
+            yield (*path, "input_price"), "is there, but no route has the capability edit"
         missing = _missing(made.prices, made.sizes, made.prices.qualities or ["auto"])
         if missing:
             yield (*path, "price"), f"has no amount for {missing}, which can be asked for"
@@ -153,6 +155,7 @@ class _Reading:
             input_price=read_amount(model.input_price),
             may_pay_twice=model.may_pay_twice,
             refused_goes_on=model.on_refusal == "next",
+            chat=model.chat,
         )
 
     def _route(self, model: str, number: int, route: RouteTable) -> Route:
@@ -170,7 +173,7 @@ class _Reading:
             cost=route.cost,
             sizes=route.all_sizes,
             frames=route.frames,
-            capabilities=frozenset(route.capabilities),
+            capabilities=STUB_CAPABILITIES if route.provider == "stub" else frozenset(route.capabilities),
             timeout_seconds=route.timeout_seconds,
             calls_max=route.calls_max or self.calls_max,
         )

@@ -6,19 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from app.catalogue.model import CAPABILITIES, AnswerKind, ProviderName
+from app.catalogue.model import CAPABILITIES, REFERENCES_MAX, AnswerKind, ProviderName, is_capability
 from app.catalogue.prices import FREE, Prices, read_prices
 from app.core.image_settings import checked_base_url
 from app.providers import Size
 from app.providers.gemini import GEMINI_SIZES, Frame, parse_frames
 from app.providers.openai import OPENAI_SIZES, parse_sizes
 
-REFERENCES_MAX = 16
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}", re.ASCII)
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,99}", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
-_REFERENCES = re.compile(r"references:(\d{1,2})", re.ASCII)
 
 
 def _checked(pattern: re.Pattern[str], reason: str) -> AfterValidator:
@@ -80,11 +77,9 @@ class RouteTable(_Table):
             raise ValueError("needs key, the name of the variable that holds it")
         if self.provider == "gemini" and (self.headers or self.query):
             raise ValueError("has headers or a query, which Gemini takes none of")
-        for each in self.capabilities:
-            references = _REFERENCES.fullmatch(each)
-            if each not in CAPABILITIES and not (references and 1 <= int(references[1]) <= REFERENCES_MAX):
-                known = ", ".join(CAPABILITIES)
-                raise ValueError(f"has a capability that there is not; there are {known} and references:1 to 16")
+        if not all(map(is_capability, self.capabilities)):
+            known = f"{', '.join(CAPABILITIES)} and references:1 to {REFERENCES_MAX}"
+            raise ValueError(f"has a capability that there is not; there are {known}")
         return self
 
     @property
@@ -122,6 +117,7 @@ class ModelTable(_Table):
     input_price: str = "0"
     may_pay_twice: bool = False
     on_refusal: Literal["fail", "next"] = "fail"
+    chat: bool = False
     routes: Annotated[list[RouteTable], Field(min_length=1, max_length=20)]
 
 

@@ -17,11 +17,26 @@ ProviderName = Literal["gemini", "openai", "stub"]
 AnswerKind = Literal["url", "b64_json"]
 CAPABILITIES = ("quality", "transparent", "compression", "stream", "edit", "mask")
 """What a route can do besides drawing an image from a prompt; `references:N` is one more: so many images may go in."""
+REFERENCES_MAX = 16
+STUB_CAPABILITIES = frozenset({"edit", "mask", f"references:{REFERENCES_MAX}"})
 
 _BUILT_IN_ALIASES = re.compile(
-    r"(gpt-image-|chatgpt-image-|imagen-).+|dall-e-[23]|gemini-.*image.*", re.ASCII | re.IGNORECASE
+    r"((openai|google)/)?((gpt-image-|chatgpt-image-|imagen-).+|dall-e-[23]|gemini-.*image.*)", re.ASCII | re.IGNORECASE
 )
 _ALWAYS_BASE64 = ("gpt-image-", "chatgpt-image-")
+_REFERENCES = re.compile(r"references:([1-9]\d?)", re.ASCII)
+
+
+def references_in(capability: str) -> int:
+    """The N of `references:N`; 0 for any other text, and for more than REFERENCES_MAX."""
+    match = _REFERENCES.fullmatch(capability)
+    number = int(match[1]) if match else 0
+    return number if number <= REFERENCES_MAX else 0
+
+
+def is_capability(text: str) -> bool:
+    """Whether a route can have a capability of this name."""
+    return text in CAPABILITIES or references_in(text) > 0
 
 
 class ModelNotFound(NotFound):
@@ -67,6 +82,11 @@ class Route:
         """Whether its images are a function of what is recorded, and cost nothing."""
         return self.provider == "stub"
 
+    @cached_property
+    def references_max(self) -> int:
+        """How many images may go in: 0 without the capability `edit`, and with it alone 1."""
+        return max(1, *map(references_in, self.capabilities)) if "edit" in self.capabilities else 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -85,6 +105,8 @@ class Model:
     """Whether another route may draw what a route that failed may have drawn and charged for."""
     refused_goes_on: bool = False
     """Whether another route is asked to draw what one refuses to draw for its policy."""
+    chat: bool = False
+    """Whether a chat completion draws that does not say whether it is for text or an image."""
 
     @cached_property
     def sizes(self) -> Sequence[Size]:
@@ -102,9 +124,8 @@ class Model:
     def capabilities(self) -> Sequence[str]:
         """Those that any route has, in a fixed order, the largest number of references last."""
         found = {each for route in self.routes for each in route.capabilities}
-        references = [int(each.removeprefix("references:")) for each in found if each.startswith("references:")]
-        most = [f"references:{max(references)}"] if references else []
-        return [*(each for each in CAPABILITIES if each in found), *most]
+        most = max(map(references_in, found), default=0)
+        return [*(each for each in CAPABILITIES if each in found), *([f"references:{most}"] if most else [])]
 
     @property
     def is_free(self) -> bool:

@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, get_args
+from typing import get_args
 
 from app.catalogue.breaker import Breaker
-from app.catalogue.model import Catalogue, Model, ModelNotFound, Route
+from app.catalogue.choosing import Asked, choose
+from app.catalogue.model import STUB_CAPABILITIES, Catalogue, Model, ModelNotFound, Route
 from app.catalogue.routing import OpenRoute, Plan
+from app.core.blobs import BlobSpace
 from app.core.egress import Egress
 from app.core.errors import Invalid, UnsupportedParameter
 from app.core.fair_queue import FairPool
@@ -19,6 +21,7 @@ from app.providers import Background, Provider, RouteFailure, Size
 from app.providers.gemini import GeminiProvider
 from app.providers.openai import OpenAIProvider
 from app.providers.stub import StubProvider
+from app.providers.stub.editing import ART, EditingProvider
 from app.providers.stub.rehearsal import RehearsalProvider
 from app.providers.upstream import Bounds, SharedUpstream, Upstream
 
@@ -26,16 +29,6 @@ _PLANS_MAX = 10_000
 
 REFUSALS = (ModelNotFound, Invalid, UnsupportedParameter)
 """What `OpenCatalogue.plan` raises."""
-
-
-class Asked(NamedTuple):
-    """What a caller asks for, as it was sent, and the environment of its key: what the catalogue has to say about."""
-
-    model: str | None
-    size: str
-    quality: str
-    background: Background
-    environment: KeyEnvironment
 
 
 @dataclass(frozen=True)
@@ -47,8 +40,9 @@ class OpenCatalogue:
     """Of each model by name, by their order."""
     stub: Provider
     _stub_route: OpenRoute
+    _stub_edit_route: OpenRoute
     _rehearsal_route: OpenRoute
-    _plans: dict[tuple[str | None, str, str, Background, KeyEnvironment], Plan] = field(default_factory=dict)
+    _plans: dict[tuple[object, ...], Plan] = field(default_factory=dict)
 
     @property
     def unusable_routes(self) -> Sequence[str]:
@@ -56,16 +50,29 @@ class OpenCatalogue:
         return [each.name for routes in self.routes.values() for each in routes if not each.usability.is_usable]
 
     def plan(
-        self, model: str | None, size: str, quality: str, background: Background, environment: KeyEnvironment
+        self,
+        model: str | None,
+        size: str,
+        quality: str,
+        background: Background,
+        environment: KeyEnvironment,
+        *,
+        references: int = 0,
+        has_mask: bool = False,
+        shape: Size | None = None,
     ) -> Plan:
-        """What a request comes to that asks for this, as it was sent, with a key of this environment. Raises
-        ModelNotFound, Invalid for what no route can draw, with a list of what there is, and UnsupportedParameter for a
-        background.
+        """What a request comes to that asks for this, as it was sent, with a key of this environment, with so many
+        images that go in. With them the size may be `auto`, which comes to the one that is most like `shape`.
+
+        Raises ModelNotFound, Invalid for what no route can draw, with a list of what there is, and UnsupportedParameter
+        for a background.
         """
-        asked = model, size, quality, background, environment
+        asked: tuple[object, ...] = model, size, quality, background, environment
+        if references:
+            asked = *asked, references, has_mask, shape
         plan = self._plans.get(asked)
         if plan is None:
-            plan = self._new_plan(Asked(*asked))
+            plan = self._new_plan(Asked(model, size, quality, background, environment, references, has_mask, shape))
             if len(self._plans) >= _PLANS_MAX:
                 self._plans.clear()  # the stub takes millions of sizes
             self._plans[asked] = plan
@@ -77,54 +84,34 @@ class OpenCatalogue:
 
     def _new_plan(self, asked: Asked) -> Plan:
         model = self.catalogue.find(asked.model)
-        size = _size_of(model, asked.size, self.stub)
-        quality = model.quality_of(asked.quality)
-        if quality is None:
-            raise _refused("quality", ["auto", *model.qualities])
-        routes = [
-            each
-            for each in self.routes[model.name]
-            if (not each.route.sizes or size in each.route.sizes)
-            and (not model.prices.qualities or "quality" in each.route.capabilities)
-            and (asked.background != "transparent" or "transparent" in each.route.capabilities)
-        ]
-        if not routes and asked.background == "transparent":
-            raise UnsupportedParameter("background", "This model draws no transparent images; use auto or opaque")
-        if not routes:
-            raise _refused("size", [str(each) for each in model.sizes])
+        size, quality, routes = choose(model, self.routes[model.name], asked, self.stub)
+        price = (model.prices.of(size, quality) or 0) + model.input_price * asked.references
         if asked.environment == "test":
-            return Plan(model, size, quality, [self._stub_route], 0)
-        return Plan(model, size, quality, routes, model.prices.of(size, quality) or 0)
-
-
-def _size_of(model: Model, text: str, stub: Provider) -> Size:
-    """Raises Invalid, with the sizes that can be drawn, for a text that names none of them."""
-    size = Size.parse(text)
-    refusal = None
-    if model.sizes and size not in model.sizes:
-        refusal = f"Must be one of {', '.join(map(str, model.sizes))}"
-    elif not model.sizes:
-        refusal = stub.refusal(size)
-    if size is None or refusal is not None:
-        raise Invalid([{"pointer": "#/size", "detail": refusal or "Must be written as 1024x1024"}])
-    return size
-
-
-def _refused(field_name: str, allowed: Sequence[str]) -> Invalid:
-    return Invalid([{"pointer": f"#/{field_name}", "detail": f"Must be one of {', '.join(allowed)}"}])
+            routes, price = [self._stub_route], 0
+        if asked.references and routes[0].route.is_free:
+            return Plan(model, size, quality, [self._stub_edit_route], price, art=ART)
+        return Plan(model, size, quality, routes, price)
 
 
 @asynccontextmanager
 async def open_catalogue(
-    catalogue: Catalogue, settings: Settings, *, drawing: FairPool, decoding: BoundedPool, metrics: Metrics
+    catalogue: Catalogue,
+    settings: Settings,
+    *,
+    drawing: FairPool,
+    decoding: BoundedPool,
+    metrics: Metrics,
+    blobs: BlobSpace | None = None,
 ) -> AsyncIterator[OpenCatalogue]:
     """The catalogue, whose connections are closed at the end. The stub draws in the threads of `drawing`; what any
-    other provider sends is decoded in those of `decoding`.
+    other provider sends is decoded in those of `decoding`, and images that it would not take are made smaller there,
+    and kept in `blobs`.
 
     Raises ConfigurationError for a key that cannot be sent.
     """
     stub = StubProvider(drawing)
-    shared = SharedUpstream(Egress.of(settings))
+    editor = EditingProvider(stub, drawing)
+    shared = SharedUpstream(Egress.of(settings), blobs=blobs)
     async with AsyncExitStack() as stack:
 
         async def opened(model: Model, route: Route) -> OpenRoute:
@@ -145,11 +132,11 @@ async def open_catalogue(
             model.name: sorted([await opened(model, each) for each in model.routes], key=lambda each: each.route.order)
             for model in catalogue
         }
-        test, rehearsal = (
-            _open_route(Route(name=name, provider="stub"), provider, metrics)
-            for name, provider in (("test", stub), ("rehearsal", RehearsalProvider(stub)))
+        test, edit, rehearsal = (
+            _open_route(Route(name=name, provider="stub", capabilities=STUB_CAPABILITIES), provider, metrics)
+            for name, provider in (("test", stub), ("edit", editor), ("rehearsal", RehearsalProvider(editor)))
         )
-        yield OpenCatalogue(catalogue, routes, stub, test, rehearsal)
+        yield OpenCatalogue(catalogue, routes, stub, test, edit, rehearsal)
 
 
 def _open_route(route: Route, provider: Provider, metrics: Metrics) -> OpenRoute:

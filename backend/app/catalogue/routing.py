@@ -90,6 +90,8 @@ class Plan:
     """Those that can draw it, the first choice first."""
     list_price: int
     """For one image, in millionths of the currency."""
+    art: int | None = None
+    """The version of the stub's art that draws and is kept; None where another provider draws, or nothing is kept."""
 
     @cached_property
     def is_free(self) -> bool:

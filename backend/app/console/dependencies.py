@@ -1,8 +1,8 @@
 """What the console's routes depend on: the session that the request belongs to, and the form that it sends."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request, params
 
@@ -59,12 +59,18 @@ def find_next_page(request: Request) -> Page:
 NextPage = Annotated[Page, Depends(find_next_page)]
 
 
-def form(schema: type[Schema], rerender: Rerender, *, limits: FormLimits = lambda _: nullcontext()) -> params.Depends:
+def form(
+    schema: type[Schema],
+    rerender: Rerender,
+    *,
+    limits: FormLimits = lambda _: nullcontext(),
+    read_values: Callable[[Request], Awaitable[Mapping[str, Any]]] = read_form,
+) -> params.Depends:
     """For signatures, as `new: Annotated[KeyCreate, form(KeyCreate, render)]`: the request's form as the given schema,
     which is the API's. `render` shows the form again if anything refuses it: empty, where its limits did.
 
     Raises, in this order: FormRefused for a form that another site sent, which takes from no limit; what the limits
-    raise, before anything of the form is read; what `read_form` raises; InvalidCsrfToken for a form that is not this
+    raise, before anything of the form is read; what `read_values` raises; InvalidCsrfToken for a form that is not this
     session's; what the schema raises.
     """
 
@@ -73,7 +79,7 @@ def form(schema: type[Schema], rerender: Rerender, *, limits: FormLimits = lambd
         session = await find_session(request)
         state_of(request).form = SubmittedForm(session, {}, rerender)
         async with limits(session):
-            values = dict(await read_form(request))
+            values = dict(await read_values(request))
             csrf_token = values.pop(CSRF_FIELD, "")
             state_of(request).form = SubmittedForm(session, values, rerender)
             session.check_csrf_token(csrf_token)

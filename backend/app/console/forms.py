@@ -1,7 +1,9 @@
 """Forms: what the user has entered, which errors the page shows beside it, and how a refused form is shown again."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi.responses import HTMLResponse
 
@@ -21,19 +23,26 @@ class EmptyForm(Body):
 class FormState:
     """What a page shows in its form: the values that the user has entered, and the error that refused them."""
 
-    values: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Of each field its text; of one that takes images, what was sent."""
     error: ApiError | None = None
 
     def error_at(self, name: str) -> str | None:
         """The sentence that the page shows beside the field with this name."""
         return self._errors.get(f"#/{name}")
 
+    def errors_in(self, name: str) -> Sequence[tuple[int, str]]:
+        """The sentences that the page shows beside single items of the field with this name, with their places in it,
+        from 0.
+        """
+        found = ((re.fullmatch(rf"#/{name}/(\d+)", pointer), sentence) for pointer, sentence in self._errors.items())
+        return [(int(place[1]), sentence) for place, sentence in found if place]
+
     def message(self, *names: str) -> str | None:
         """The sentences that the page shows above the form: all but those beside the fields with these names."""
         if self.error is None:
             return None
-        beside = {f"#/{name}" for name in names}
-        others = [sentence for pointer, sentence in self._errors.items() if pointer not in beside]
+        others = [sentence for pointer, sentence in self._errors.items() if _field_of(pointer) not in names]
         if others or not self._errors:
             wait = self.error.headers.get("Retry-After")
             retry = f"Try again in {wait} {'second' if wait == '1' else 'seconds'}." if wait else ""
@@ -45,6 +54,11 @@ class FormState:
     def _errors(self) -> Mapping[str, str]:
         found = self.error.members.get("errors", ()) if self.error else ()
         return {each.get("pointer", "#"): each["detail"] for each in found}
+
+
+def _field_of(pointer: str) -> str:
+    """The field that a pointer is to, or into: `images` of `#/images/0`."""
+    return pointer.removeprefix("#/").partition("/")[0]
 
 
 UNSENT = FormState()
@@ -59,5 +73,5 @@ class SubmittedForm:
     """A form that was read. If anything refuses it from then on, `rerender` shows it again with the values entered."""
 
     session: ConsoleSession
-    values: Mapping[str, str]
+    values: Mapping[str, Any]
     rerender: Rerender

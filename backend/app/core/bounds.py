@@ -5,6 +5,14 @@ from dataclasses import dataclass
 BODY_SECONDS_MAX = 10
 """In which a body must have arrived: a request whose body never comes would keep what it holds from others."""
 BODY_BYTES_MAX = 64 * 1024
+IMAGE_BYTES_MAX = 50 * 1024 * 1024
+"""Of one image that goes in."""
+
+
+def format_bytes(count: int) -> str:
+    """Such as `64 KiB` or `96 MiB`, rounded down."""
+    mib = 1024 * 1024
+    return f"{count // mib} MiB" if count >= mib else f"{count // 1024} KiB"
 
 
 @dataclass(frozen=True, kw_only=True)

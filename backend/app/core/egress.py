@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from ssl import PROTOCOL_TLS_CLIENT, SSLContext, SSLError
 from typing import Self
 
+import httpx2
 from pydantic import SecretStr
 
 from app.core.settings import ConfigurationError, Settings
@@ -17,6 +18,13 @@ class Egress:
     """The URL of an HTTP proxy, which may hold a password."""
     certificates: str | None = None
     """Certificates in PEM that are trusted besides those of the system."""
+
+    def ssl_context(self) -> SSLContext:
+        """A client's context, which trusts the system's certificates and these."""
+        context = httpx2.create_ssl_context(trust_env=False)
+        if self.certificates is not None:
+            context.load_verify_locations(cadata=self.certificates)
+        return context
 
     @classmethod
     def of(cls, settings: Settings) -> Self:

@@ -26,6 +26,7 @@ A feature's own error is a two-line subclass in its service. The text of an erro
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from app.core.bounds import BODY_BYTES_MAX, format_bytes
 from app.core.db import classify_database_error
 from app.core.logs import logger
 
@@ -131,8 +132,8 @@ class TooLarge(ApiError):
     status, title, code = 413, "Content Too Large", "body_too_large"
     detail = "The body is larger than 64 KiB"
 
-    def __init__(self, *, bytes_max: int | None = None) -> None:
-        super().__init__(None if bytes_max is None else f"The body is larger than {bytes_max // 1024} KiB")
+    def __init__(self, detail: str | None = None, *, bytes_max: int = BODY_BYTES_MAX) -> None:
+        super().__init__(detail or f"The body is larger than {format_bytes(bytes_max)}")
 
 
 class UriTooLong(ApiError):
@@ -156,6 +157,15 @@ class Invalid(ApiError):
     @property
     def members(self) -> Mapping[str, Any]:
         return {"errors": self._errors}
+
+    def moved(self, pointers: Mapping[str, str]) -> "Invalid":
+        """The same errors about other places: those that `pointers` has for theirs."""
+        return Invalid([_moved(each, pointers) for each in self._errors])
+
+
+def _moved(error: FieldError, pointers: Mapping[str, str]) -> FieldError:
+    pointer = pointers.get(error.get("pointer", ""))
+    return error if pointer is None else {**error, "pointer": pointer}
 
 
 class RateLimited(ApiError):

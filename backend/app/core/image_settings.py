@@ -86,6 +86,13 @@ class ImageSettings(BaseModel):
             "`1024x1024=1:1/1K, 1536x1024=3:2/1K`. By default the usual ones."
         ),
     )
+    gemini_capabilities: str = Field(
+        default="edit, references:3",
+        description=(
+            "What that model takes besides prompt and size, comma-separated, of `edit` (an image to change) and "
+            "`references:N` (so many images, at most 16)."
+        ),
+    )
     openai_api_key: SecretStr | None = Field(default=None, description="The key for the OpenAI-compatible endpoint.")
     openai_base_url: str = Field(
         default=DEFAULT_BASE_URLS["openai"],
@@ -102,7 +109,8 @@ class ImageSettings(BaseModel):
         default=None,
         description=(
             "What that endpoint takes besides prompt and size, comma-separated, of `quality`, `transparent`, "
-            "`compression` and `stream`. By default all of them at OpenAI itself, and none elsewhere."
+            "`compression`, `stream`, `edit` (an image to change), `mask` and `references:N` (so many images, at most "
+            "16). By default all of them at OpenAI itself, and none elsewhere."
         ),
     )
     egress_proxy: SecretStr | None = Field(

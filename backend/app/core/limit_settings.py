@@ -47,6 +47,7 @@ class LimitSettings(BaseModel):
         le=CONCURRENCY_MAX,
         description="Generations of a key that may run at a time, unless it has a limit of its own.",
     )
+    upload_limit_per_account: LimitText = Field(default="600/hour", description="Images that an account may upload.")
     create_key_limit_per_account: LimitText = Field(
         default="300/hour", description="Keys that an account may create, however many of them it revokes."
     )
@@ -109,4 +110,28 @@ class LimitSettings(BaseModel):
             "and images that are there already; half of it for the stub's. Beyond it, they are read from the store, "
             "and wait or are 503."
         ),
+    )
+    body_bytes_max_with_images: int = Field(
+        default=96 * 1024 * 1024,
+        ge=1024 * 1024,
+        le=1024 * 1024 * 1024,
+        description=(
+            "Bytes that the body of a request may have with the images in it, as base64 or in a form, where it can "
+            "have any; beyond it, 413."
+        ),
+    )
+    input_memory_mib: int = Field(
+        default=128,
+        ge=1,
+        le=1_000_000,
+        description=(
+            "MiB of images and bodies that clients send which one process keeps in memory. What has more than 2 MiB, "
+            "and everything beyond this, is in files without a name below `DATA_DIR`."
+        ),
+    )
+    input_files_mib: int = Field(
+        default=8192,
+        ge=1,
+        le=100_000_000,
+        description="MiB that those files of one process may have together; beyond it, or on a full disk, 503.",
     )

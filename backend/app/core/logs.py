@@ -27,6 +27,7 @@ current_request_id: ContextVar[str | None] = ContextVar("request_id", default=No
 
 _current_fields: ContextVar[Mapping[str, str]] = ContextVar("fields", default=MappingProxyType({}))
 _FRAMES_MAX = 30
+_SILENT_LIBRARIES = ("python_multipart",)
 _QUIET_LIBRARIES = ("uvicorn", "sqlalchemy", "alembic", "asyncio", "PIL", "httpx2", "httpcore2")
 
 
@@ -44,6 +45,7 @@ def configure_logging(level: str, *, style: LogStyle = "json", descriptor: int =
     """Writes log lines of the program and of every library, from `level` up.
 
     Libraries whose lines below WARNING hold statements or rows, or are of no use, stay at WARNING at every level.
+    Those whose every line quotes what a client sent write none.
     """
     shared: list[Processor] = [
         _add_context,
@@ -65,6 +67,8 @@ def configure_logging(level: str, *, style: LogStyle = "json", descriptor: int =
     logging.root.setLevel(level)
     for library in _QUIET_LIBRARIES:
         logging.getLogger(library).setLevel(logging.WARNING)
+    for library in _SILENT_LIBRARIES:
+        logging.getLogger(library).setLevel(logging.CRITICAL + 1)
 
 
 def write_pending_lines() -> None:

@@ -22,7 +22,8 @@ class Answer(BaseModel):
 _QUERY_DIGITS_MAX = 9
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """The text. Raises ValueError for one that PostgreSQL cannot store or UTF-8 cannot encode."""
     if "\0" in text:
         raise ValueError("must not contain the character U+0000")
     try:
@@ -49,7 +50,7 @@ def _boolean(value: object) -> object:
     return value
 
 
-Storable = AfterValidator(_storable)
+Storable = AfterValidator(storable)
 """The check that makes a string a Text. A bound on the length stands before it: behind a check of ours, pydantic would
 test the length in Python, and its sentence would call characters items.
 """

@@ -4,24 +4,41 @@ The order is the contract's: a malformed Idempotency-Key (400), the key (401), i
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Self
 
 from fastapi import Depends, Request
 
+from app.catalogue.model import ModelNotFound
 from app.catalogue.opened import REFUSALS
 from app.catalogue.routing import Plan
-from app.core.errors import Invalid, InvalidRequest, Unavailable
+from app.core.errors import (
+    ConcurrencyLimited,
+    Invalid,
+    InvalidRequest,
+    RateLimited,
+    Unavailable,
+    UnsupportedParameter,
+)
 from app.features.dependencies import generations_of, generations_with_urls_of, services_of
 from app.features.keys.dependencies import cached_caller, fetch_caller, name_caller
 from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
 from app.generations import service
-from app.generations.errors import CallerChangedError, OutcomeUnknown
+from app.generations.errors import (
+    CallerChangedError,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    ImageDeleted,
+    InvalidApiKey,
+    OutcomeUnknown,
+)
 from app.generations.service import Watch
 from app.generations.spec import Caller, Delivered, GenerationSpec
+from app.providers import PROVIDER_PROBLEMS
 from app.ratelimit import Slot, Take, TakeResult, new_slot_id
 from app.services import Services
 from app.web.headers import add_response_headers, header_values
+from app.web.openapi import BODY_PROBLEMS
 from app.web.state import request_state
 
 IDEMPOTENCY_KEY = {
@@ -32,6 +49,21 @@ IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "pattern": '^("[!#-~]{1,255}"|[!#-~]{1,255})$'},
 }
 """The header as OpenAPI describes it."""
+
+GENERATION_PROBLEMS = (
+    UnsupportedParameter,
+    InvalidApiKey,
+    RateLimited,
+    ConcurrencyLimited,
+    IdempotencyKeyReused,
+    IdempotencyKeyInUse,
+    ImageDeleted,
+    OutcomeUnknown,
+    ModelNotFound,
+    *PROVIDER_PROBLEMS,
+    *BODY_PROBLEMS,
+)
+"""The errors of every route that makes images of a request's body."""
 
 _IDEMPOTENCY_KEY = re.compile(r'"(?P<quoted>[!#-~]{1,255})"|(?P<bare>[!#-~]{1,255})', re.ASCII)
 _TRIES = 3
@@ -58,6 +90,8 @@ class Admission:
         self._slots = [_slot_of(self._services, caller)]
         self._is_kept = False
         self._slots_held = 0
+        self.pointers: Mapping[str, str] = {}
+        """Where the dialect has what errors know as `#/images/0`, `#/mask` or `#/size`."""
         name_caller(request, caller)
 
     async def __aenter__(self) -> Self:
@@ -99,7 +133,9 @@ class Admission:
         """
         try:
             return self._services.generations.catalogue.plan(
-                spec.model, spec.size, spec.quality, spec.background, self._caller.environment
+                *(spec.model, spec.size, spec.quality, spec.background, self._caller.environment),
+                references=len(spec.images),
+                has_mask=spec.mask is not None,
             )
         except REFUSALS:
             return None
@@ -126,6 +162,12 @@ class Admission:
             await services.limiter.give_back(_takes(services, caller), group=caller.account_id)
         self._answer_with(taken)
 
+    async def give_back(self) -> None:
+        """Gives back what entering has taken, for a request that makes no image."""
+        if self._slots_held:
+            await self._services.limiter.give_back(_takes(self._services, self._caller), group=self._caller.account_id)
+        self.release()
+
     async def generate(self, spec: GenerationSpec, *, route: str, watch: Watch | None = None) -> Delivered:
         """The delivered images; the response says whether they were delivered to an earlier call. Raises what
         `generations.service.generate` raises.
@@ -147,6 +189,8 @@ class Admission:
             except CallerChangedError:
                 self._caller = await self._find_again()
                 continue
+            except Invalid as error:
+                raise error.moved(self.pointers) from None
             except OutcomeUnknown as error:
                 error.is_worth_repeating = key is not None  # without a key, a repeat could be a second generation
                 raise

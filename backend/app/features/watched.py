@@ -6,23 +6,25 @@ counts.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from fastapi import Request
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
 
 from app.core.byte_budget import ByteShare
 from app.core.errors import InternalError, as_api_error
 from app.core.logs import logger
 from app.features.admission import Admission
 from app.features.dependencies import services_of
-from app.features.image_answers import opened_images
+from app.features.image_answers import MODEL_HEADER, opened_images
 from app.generations.collaborators import Generations
 from app.generations.service import Watch
 from app.generations.spec import Delivered, GenerationSpec
 from app.storage import Stored
+from app.web.headers import add_response_headers
 from app.web.state import request_state
 
 KEEP_ALIVE_SECONDS = 15
@@ -30,6 +32,7 @@ KEEP_ALIVE_SECONDS = 15
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
+EVENT_STREAM = "text/event-stream"
 STREAM_HEADERS = {"X-Accel-Buffering": "no"}  # for nginx, which would keep events back
 """Of each response of events."""
 
@@ -37,7 +40,7 @@ STREAM_HEADERS = {"X-Accel-Buffering": "no"}  # for nginx, which would keep even
 class Sketch(NamedTuple):
     """An image that is not finished: its place among the sketches, from 0, and its bytes in whatever format."""
 
-    index: int
+    place: int
     content: bytes
 
 
@@ -101,6 +104,25 @@ class Watched:
 
     async def _wait(self) -> None:
         await self._sketches.wait_beside(self._generating)
+
+
+async def watched_response(
+    request: Request,
+    admission: Admission,
+    spec: GenerationSpec,
+    *,
+    partials: int,
+    route: str,
+    events: Callable[[Watched], AsyncIterator[bytes]],
+) -> Response:
+    """A response of `events`, from the first on: nothing is answered before there is one, or 15 seconds have passed.
+
+    Raises what `Watched.start` raises; a later error is for `events` to write.
+    """
+    watched = await Watched.start(request, admission, spec, partials=partials, route=route)
+    plan = None if watched.model else admission.plan(spec)
+    add_response_headers(request, {MODEL_HEADER: (watched.model or (plan.model.name if plan else "")).encode()})
+    return StreamingResponse(events(watched), media_type=EVENT_STREAM, headers=STREAM_HEADERS)
 
 
 class _Sketches:

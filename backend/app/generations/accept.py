@@ -1,22 +1,29 @@
 """What is recorded when a request is accepted: new ids, and the claim of its Idempotency-Key."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 from app.catalogue.routing import Plan
 from app.core.security import new_timed_id
 from app.generations.ledger.queue import IdempotencyClaim, PendingRecord
-from app.generations.spec import Caller, GenerationSpec
+from app.generations.spec import Caller, GenerationSpec, SentImage
 
 _LEGACY_MODELS = {None, "nano-banana"}
 
 
 def new_record(
-    caller: Caller, spec: GenerationSpec, plan: Plan, *, claim: IdempotencyClaim | None, now: float
+    caller: Caller,
+    spec: GenerationSpec,
+    plan: Plan,
+    *,
+    claim: IdempotencyClaim | None,
+    now: float,
+    inputs: Sequence[Mapping[str, str]] = (),
 ) -> PendingRecord:
     """A request that is to be recorded as delivered, with an id for each image that begins with the time `now`. The ids
-    are in order, so that the rows say which image of the request each is.
+    are in order, so that the rows say which image of the request each is. `inputs` is what the row
+    says of the images that go in.
     """
     return PendingRecord(
         sorted([new_timed_id("gen", now=now) for _ in range(spec.count)]),
@@ -29,6 +36,7 @@ def new_record(
         plan.provider,
         plan.quality,
         plan.list_price,
+        json.dumps({"inputs": inputs, "art": plan.art or 1}) if inputs else None,
         claim=claim,
     )
 
@@ -68,7 +76,18 @@ def _added_since(spec: GenerationSpec) -> Sequence[str]:
         "background": "transparent" if spec.background == "transparent" else None,
         "compression": spec.compression,
     }
-    return [f"{name} {value}" for name, value in asked.items() if value is not None]
+    added = [f"{name} {value}" for name, value in asked.items() if value is not None]
+    return [*added, *_named_inputs(spec)] if spec.images else added
+
+
+def _named_inputs(spec: GenerationSpec) -> Sequence[str]:
+    """The images that go in, in order: bytes by their hash, so that a claim is small, and all others as sent."""
+
+    def named(sent: SentImage) -> str:
+        return sent if isinstance(sent, str) else f"sha256 {sent.sha256.hex()}"
+
+    masks = [] if spec.mask is None else [f"mask {named(spec.mask)}"]
+    return [*(f"image {named(each)}" for each in spec.images), *masks, *(["first_frame"] if spec.first_frame else [])]
 
 
 def _digest(*parts: str) -> bytes:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.catalogue.opened import OpenCatalogue
+from app.core.blobs import BlobSpace
 from app.core.clock import DatabaseClock
 from app.core.db import SessionMaker
 from app.core.fair_queue import FairPool, FairQueue
+from app.core.fetching import Fetcher
 from app.core.images import ImageFormat
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool, CancelScope
@@ -25,8 +27,8 @@ class Generations:
     """The collaborators of every generation.
 
     The stub draws in the threads of `drawing`, which scale images for viewers too; what any other provider sent, which
-    is paid, is decoded in those of `decoding`. `cancelled_on_disconnect` cancels work once the client of the request at
-    hand has left; paid work stays outside.
+    is paid, is decoded in those of `decoding`; images that go in are checked in those of `taking_in`.
+    `cancelled_on_disconnect` cancels work once the client of the request at hand has left; paid work stays outside.
     """
 
     sessions: SessionMaker
@@ -34,13 +36,20 @@ class Generations:
     catalogue: OpenCatalogue
     drawing: FairPool
     decoding: BoundedPool
+    taking_in: BoundedPool
     store: MonitoredStore
+    fetcher: Fetcher | None
+    """Fetches the images that callers name by a URL; None where the settings let none be fetched."""
+    blobs: BlobSpace
+    """Where images that go in are kept."""
     metrics: Metrics
     drawn: DrawnImages
     thumbnail_calls: SharedCalls[bytes]
     """The thumbnails of stored images that are being made, by name."""
     thumbnail_turns: FairQueue
     """Bounds how many stored images are in memory as a whole to be scaled."""
+    input_turns: FairQueue
+    """Bounds how many images that go in are in memory as a whole to be checked."""
     public_url: str
     lifetime: Lifetime
     clock: DatabaseClock

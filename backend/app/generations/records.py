@@ -1,6 +1,6 @@
 """The records of generations, as their account sees them: listed, shown, deleted."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from app.core.images import ImageFormat
 from app.core.security import KeyEnvironment, is_id
 from app.generations.collaborators import Generations
 from app.generations.errors import GenerationNotFound
-from app.generations.spec import Caller
+from app.generations.spec import Caller, input_ids
 from app.generations.thumbnails import delete_with_thumbnails
 from app.models import ApiKey, Generation
 
@@ -39,6 +39,8 @@ class GenerationRecord:
     key_id: str
     key_name: str
     created_at: datetime
+    inputs: Sequence[str | None]
+    """As in Delivered."""
 
 
 async def find_all(
@@ -85,6 +87,18 @@ async def find_one(
     return _record(generations, *found)
 
 
+async def find_some(
+    generations: Generations, session: AsyncSession, *, account_id: str, ids: Collection[str]
+) -> Mapping[str, GenerationRecord]:
+    """Those of the account with these ids, by id. What is deleted, or no id of a generation, is left out."""
+    wanted = [each for each in ids if is_id("gen", each)]
+    if not wanted:
+        return {}
+    own = Generation.account_id == account_id, Generation.id.in_(wanted)
+    statement = select(Generation, ApiKey).join(ApiKey, ApiKey.id == Generation.key_id).where(*own, *SHOWN)
+    return {row.id: _record(generations, row, key) for row, key in await session.execute(statement)}
+
+
 async def delete_image(generations: Generations, *, caller: Caller, generation_id: str) -> None:
     """Forgets the image for good. The generation stays recorded, and counts.
 
@@ -116,4 +130,5 @@ def _record(generations: Generations, generation: Generation, key: ApiKey) -> Ge
         key_id=key.id,
         key_name=key.name,
         created_at=generation.created_at,
+        inputs=input_ids(generation.inputs),
     )

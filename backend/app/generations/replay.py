@@ -1,32 +1,41 @@
 """What a repeated request is answered with: the images that were delivered for its Idempotency-Key before."""
 
-from sqlalchemy import and_, func, select, text
+from sqlalchemy import and_, false, func, select, text
 
 from app.core.security import without_random
 from app.generations.collaborators import Generations
-from app.generations.errors import IdempotencyKeyInUse, IdempotencyKeyReused, ImageDeleted
+from app.generations.errors import CallerChangedError, IdempotencyKeyInUse, IdempotencyKeyReused, ImageDeleted
 from app.generations.ledger.queue import IdempotencyClaim, Recorded
-from app.generations.spec import Delivered, GenerationSpec, ImageError
-from app.models import Claim, Generation
+from app.generations.spec import Caller, Delivered, GenerationSpec, ImageError, input_ids
+from app.models import ApiKey, Claim, Generation
 
 _IS_OVER = Claim.created_at < func.now() - text("interval '24 hours'")
+_HAS_LAPSED = Generation.lease_until < func.now()
+_HAS_EXPIRED = func.coalesce(ApiKey.expires_at <= func.now(), false())
 
 
-async def find(generations: Generations, claim: IdempotencyClaim) -> Recorded | None:
+async def find(generations: Generations, claim: IdempotencyClaim, caller: Caller) -> Recorded | None:
     """The delivered request that has this claim; None where there is none. Locks nothing, and changes nothing.
 
-    Raises IdempotencyKeyReused where the key came with another request, and IdempotencyKeyInUse where the first request
-    with it is still being drawn.
+    Raises IdempotencyKeyReused where the key came with another request, IdempotencyKeyInUse where the first request
+    with it is still being drawn, and CallerChangedError where the caller's API key is not what admission saw: one that
+    was revoked since gets no replay.
     """
-    statement = select(Claim, Generation).join(Generation, Generation.id == Claim.generation_id)
+    statement = (
+        select(Claim, Generation, _HAS_LAPSED, ApiKey.revision, _HAS_EXPIRED)
+        .join(Generation, Generation.id == Claim.generation_id)
+        .join(ApiKey, ApiKey.id == caller.key_id)
+    )
     async with generations.sessions.begin() as session:
         found = (await session.execute(statement.where(Claim.scope == claim.scope, ~_IS_OVER))).one_or_none()
     if found is None:
         return None
-    claimed, generation = found
+    claimed, generation, has_lapsed, revision, has_expired = found
+    if has_expired or revision != caller.revision:
+        raise CallerChangedError
     if claimed.fingerprint not in claim.fingerprints:
         raise IdempotencyKeyReused
-    if generation.status in {"queued", "processing"}:
+    if generation.status in {"queued", "processing"} and not has_lapsed:
         raise IdempotencyKeyInUse
     if generation.status != "delivered":
         return None
@@ -64,4 +73,5 @@ async def delivered(generations: Generations, spec: GenerationSpec, recorded: Re
         is_replay=True,
         contents=(),
         errors=[ImageError(index, each.error) for index, each in enumerate(images) if each.error is not None],
+        inputs=input_ids(row.inputs),
     )

@@ -61,17 +61,19 @@ async def record_and_draw(
     request: DrawRequest,
     *,
     account_id: str,
+    deadline: float | None = None,
 ) -> Made:
     """The request, delivered: its key was active when it was recorded, its images are kept, and they count. Where only
     some of its images could be drawn and kept in time, these are delivered, and the others have failed.
 
     Where none could, the error that all of them meet is raised, or else the first: nothing is kept, nothing counts, and
-    the idempotency key is free again. What a crash leaves behind is given up when its lease is over. The time runs from
-    here: an image that comes too late is thrown away, so that no two requests with one idempotency key deliver. A
-    client that leaves changes nothing.
+    the idempotency key is free again. What a crash leaves behind is given up when its lease is over. The time runs to
+    `deadline` (of the event loop's clock), by default from here: an image that comes too late is thrown away, so that
+    no two requests with one idempotency key deliver. A client that leaves changes nothing.
     """
     lifetime = generations.lifetime
-    deadline = asyncio.get_running_loop().time() + lifetime.drawing_seconds
+    if deadline is None:
+        deadline = asyncio.get_running_loop().time() + lifetime.drawing_seconds
     record.lease = Lease(uuid4(), lifetime.lease_seconds)
     recorded = await generations.ledger.record(record)
     if recorded.is_replay:

@@ -1,11 +1,15 @@
 """The call that makes images, from acceptance to delivery."""
 
+import asyncio
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from app.catalogue.opened import REFUSALS
 from app.catalogue.routing import Plan
 from app.generations import accept, replay, run
 from app.generations.collaborators import Generations
+from app.generations.inputs import NO_INPUTS, Inputs, resolve
 from app.generations.spec import Caller, Delivered, GenerationSpec
 from app.providers import DrawRequest, OnPartial
 from app.providers.stub.rehearsal import is_rehearsal
@@ -36,31 +40,60 @@ async def generate(
 
     With an idempotency key that the account used within a day for the same request on the same `route` in the same
     environment: the images that were delivered then, the errors of the others, and nothing is counted; also where the
-    catalogue has changed since. Raises what `OpenCatalogue.plan` raises, ImageDeleted for a replay whose image was
-    deleted, and what `Ledger.record` and `Provider.draw` raise.
+    catalogue has changed since, or what went in is gone. Raises what `OpenCatalogue.plan` raises, for images that go in
+    what `inputs.resolve` raises, ImageDeleted for a replay whose image was deleted, and what `Ledger.record` and
+    `Provider.draw` raise.
     """
     claim = accept.claim_of(caller, spec, route=route, idempotency_key=idempotency_key)
-    try:
-        plan = generations.catalogue.plan(spec.model, spec.size, spec.quality, spec.background, caller.environment)
-    except REFUSALS:
-        if claim is None or (recorded := await replay.find(generations, claim)) is None:
-            raise
-        return await replay.delivered(generations, spec, recorded)
+    inputs, deadline = NO_INPUTS, None
+    if spec.images:
+        # Looked up first: what goes in may be gone when the request is repeated.
+        if claim is not None and (recorded := await replay.find(generations, claim, caller)) is not None:
+            return await replay.delivered(generations, spec, recorded)
+        deadline = asyncio.get_running_loop().time() + generations.lifetime.drawing_seconds
+        plan, inputs = await _plan_with_images(generations, caller, spec, deadline)
+        spec = replace(spec, size=str(plan.size))
+    else:
+        try:
+            plan = generations.catalogue.plan(spec.model, spec.size, spec.quality, spec.background, caller.environment)
+        except REFUSALS:
+            if claim is None or (recorded := await replay.find(generations, claim, caller)) is None:
+                raise
+            return await replay.delivered(generations, spec, recorded)
     if caller.environment == "test" and is_rehearsal(spec.prompt):
         plan = generations.catalogue.rehearsed(plan)
-    record = accept.new_record(caller, spec, plan, claim=claim, now=generations.clock())
+    record = accept.new_record(caller, spec, plan, claim=claim, now=generations.clock(), inputs=inputs.recorded)
     if plan.is_free:
         made = await run.draw_and_record(generations, plan, record, spec, as_bytes=spec.as_bytes or watch is not None)
     else:
         plan = plan.in_turn(record.id if claim is None else claim.scope.hex())
-        request = _draw_request(spec, plan, watch)
-        made = await run.record_and_draw(generations, plan, record, spec, request, account_id=caller.account_id)
+        request = _draw_request(spec, plan, watch, inputs)
+        made = await run.record_and_draw(
+            generations, plan, record, spec, request, account_id=caller.account_id, deadline=deadline
+        )
     if made.recorded.is_replay:
         return await replay.delivered(generations, spec, made.recorded)
-    return _delivered(generations, spec, plan, made)
+    return _delivered(generations, spec, plan, made, inputs)
 
 
-def _draw_request(spec: GenerationSpec, plan: Plan, watch: Watch | None) -> DrawRequest:
+async def _plan_with_images(
+    generations: Generations, caller: Caller, spec: GenerationSpec, deadline: float
+) -> tuple[Plan, Inputs]:
+    """What a request with images comes to, and its images. What no route can draw is refused before an image is read;
+    then the first image may decide about the size.
+    """
+    find_plan = partial(
+        generations.catalogue.plan,
+        *(spec.model, spec.size, spec.quality, spec.background, caller.environment),
+        references=len(spec.images),
+        has_mask=spec.mask is not None,
+    )
+    find_plan()
+    inputs = await resolve(generations, caller=caller, spec=spec, deadline=deadline)
+    return find_plan(shape=inputs.images[0].size), inputs
+
+
+def _draw_request(spec: GenerationSpec, plan: Plan, watch: Watch | None, inputs: Inputs) -> DrawRequest:
     return DrawRequest(
         spec.prompt,
         plan.size,
@@ -71,10 +104,12 @@ def _draw_request(spec: GenerationSpec, plan: Plan, watch: Watch | None) -> Draw
         model=plan.model.name,
         on_partial=watch.on_partial if watch else None,
         partials=watch.partials if watch else 0,
+        images=inputs.images,
+        mask=inputs.mask,
     )
 
 
-def _delivered(generations: Generations, spec: GenerationSpec, plan: Plan, made: run.Made) -> Delivered:
+def _delivered(generations: Generations, spec: GenerationSpec, plan: Plan, made: run.Made, inputs: Inputs) -> Delivered:
     recorded, contents, errors = made
     urls = [generations.url(each, spec.format) for each in recorded.ids]
     return Delivered(
@@ -90,4 +125,5 @@ def _delivered(generations: Generations, spec: GenerationSpec, plan: Plan, made:
         recorded.is_replay,
         contents,
         errors,
+        inputs.ids,
     )

@@ -1,6 +1,6 @@
 """What is asked for, by which caller, and what the caller is given."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -33,7 +33,7 @@ of a generation (`gen_...`), or a URL.
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: a frozen class sets its fields one call at a time, which each request would pay
 class GenerationSpec:
     """The one carrier of a request: `count` images of one prompt, and whether the answer is to hold their bytes."""
 
@@ -85,6 +85,8 @@ class Delivered(NamedTuple):
     is_replay: bool
     contents: Sequence[bytes]
     errors: Sequence[ImageError] = ()
+    inputs: Sequence[str | None] = ()
+    """The ids of the images that it was made from, in order; None for one that has none: bytes, or a URL."""
 
     @property
     def id(self) -> str:
@@ -93,6 +95,11 @@ class Delivered(NamedTuple):
     @property
     def url(self) -> str:
         return self.urls[0]
+
+
+def input_ids(recorded: Sequence[Mapping[str, str]] | None) -> Sequence[str | None]:
+    """The same of the `inputs` of a row: the ids of the images that it was made from, without the mask's."""
+    return [each.get("id") for each in recorded or () if "role" not in each]
 
 
 def image_name(generation_id: str, image_format: ImageFormat) -> str:

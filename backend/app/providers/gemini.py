@@ -11,8 +11,11 @@ import httpx2
 from pydantic import ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
+from app.core.images import MEDIA_TYPES
 from app.core.pool import BoundedPool
 from app.providers import ContentRefused, DrawRequest, Image, ProviderUnavailable, Size
+from app.providers.bodies import json_body
+from app.providers.inputs import CallLimits
 from app.providers.reachability import Unreachable
 from app.providers.remote import UNCOMPRESSED, RemoteProvider, checked_key, joined
 from app.providers.responses import (
@@ -53,6 +56,8 @@ GEMINI_SIZES = """
 _ENTRY = re.compile(r"\s*([1-9]\d{1,3})x([1-9]\d{1,3})\s*=\s*([1-9]\d?):([1-9]\d?)/([124]K)\s*", re.ASCII)
 _DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)s", re.ASCII)
 
+# Of 20 MB for a request: base64 makes a third more of it, and the prompt has its place.
+_INPUT_LIMITS = CallLimits(image_bytes_max=7_000_000, bytes_max=14_500_000)
 _REFUSALS = {
     "SAFETY",
     "IMAGE_SAFETY",
@@ -117,7 +122,7 @@ class GeminiProvider(RemoteProvider):
         model: str,
         frames: Mapping[Size, Frame],
     ) -> None:
-        super().__init__(upstream, pool, sizes=frames)
+        super().__init__(upstream, pool, sizes=frames, input_limits=_INPUT_LIMITS)
         self._api_key = checked_key(api_key)
         path = f"/{quote(api_version, safe='')}/models/{quote(model, safe='')}"
         self._model_url, self._url = joined(base_url, path), joined(base_url, f"{path}:generateContent")
@@ -141,10 +146,13 @@ class GeminiProvider(RemoteProvider):
     def _request(self, request: DrawRequest) -> httpx2.Request:
         frame = self._frames[request.size]
         image = {"aspectRatio": frame.aspect_ratio, "imageSize": frame.image_size}
+        inputs = [{"inlineData": {"mimeType": MEDIA_TYPES[each.format], "data": each.blob}} for each in request.images]
         body = {
-            "contents": [{"role": "user", "parts": [{"text": request.prompt}]}],
+            "contents": [{"role": "user", "parts": [*inputs, {"text": request.prompt}]}],
             "generationConfig": {"responseModalities": ["IMAGE"], "imageConfig": image},
         }
+        if inputs:
+            return json_body(body).request(self._url, self._headers)
         return httpx2.Request("POST", self._url, headers=self._headers, json=body)
 
     @property

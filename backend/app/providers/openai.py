@@ -1,4 +1,6 @@
-"""Any endpoint that takes OpenAI's `POST /images/generations`: https://platform.openai.com/docs/api-reference/images."""
+"""Any endpoint that takes OpenAI's `POST /images/generations`, and with images `POST /images/edits`:
+https://platform.openai.com/docs/api-reference/images.
+"""
 
 import re
 from collections.abc import Collection, Mapping
@@ -10,6 +12,7 @@ import httpx2
 from pydantic import AliasChoices, Field, SecretStr
 
 from app.core.logs import logger
+from app.core.pinning import REDIRECTS_MAX, Resolve, resolve
 from app.core.pool import BoundedPool
 from app.providers import (
     CallBudget,
@@ -21,8 +24,10 @@ from app.providers import (
     ProviderUnavailable,
     Size,
 )
-from app.providers.downloads import Redirect, Resolve, download_request, redirect_of, resolve
+from app.providers.bodies import multipart
+from app.providers.downloads import Redirect, download_request, redirect_of
 from app.providers.encodings import is_data_url
+from app.providers.inputs import CallLimits
 from app.providers.openai_events import ImageEvents
 from app.providers.operator_headers import checked_headers
 from app.providers.reachability import Unreachable
@@ -57,6 +62,7 @@ OPENAI_SIZES = "1024x1024, 1536x1024, 1024x1536"
 _SIZE = re.compile(r"\s*([1-9]\d{1,3})x([1-9]\d{1,3})\s*", re.ASCII)
 _SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 
+_INPUT_LIMITS = CallLimits(image_bytes_max=49_999_999, bytes_max=16 * 49_999_999)
 _REFUSALS = {
     "content_policy_violation",
     "moderation_blocked",
@@ -78,7 +84,6 @@ _STATUSES = {
     "invalid_request_error": BAD_REQUEST,
 }
 """The statuses with which OpenAI sends these errors, for endpoints that send them with a 200."""
-_REDIRECTS_MAX = 3
 _TAKE_BACKGROUND = {"opaque": {"background", "transparent"}, "transparent": {"transparent"}}
 """The capabilities of which one is needed."""
 
@@ -118,11 +123,11 @@ class OpenAIProvider(RemoteProvider):
         capabilities: frozenset[str] = frozenset(),
         resolve: Resolve = resolve,
     ) -> None:
-        super().__init__(upstream, pool, sizes=sizes)
+        super().__init__(upstream, pool, sizes=sizes, input_limits=_INPUT_LIMITS)
         self._api_key = api_key and checked_key(api_key)
         self._extra_headers = checked_headers(headers or {}, with_key=api_key is not None)
         self._joined = partial(joined, base_url, query=query)
-        self._url = self._joined("/images/generations")
+        self._url, self._edits_url = self._joined("/images/generations"), self._joined("/images/edits")
         self._model = model
         self._capabilities = capabilities
         self._resolve = resolve
@@ -150,7 +155,7 @@ class OpenAIProvider(RemoteProvider):
         return response
 
     async def _attempt(self, request: DrawRequest, calls: ImageCalls) -> Image:
-        sent = httpx2.Request("POST", self._url, headers=self._headers, json=self._body(request))
+        sent = self._request(request)
         take_event = ImageEvents(request, self._pool).take if self._streams(request) else None
         drawn = await self._send(sent, partial(_decode, size=request.size), self._error, calls, take_event)
         if not isinstance(drawn, Image):
@@ -160,7 +165,18 @@ class OpenAIProvider(RemoteProvider):
         is_as_asked = "compression" in self._capabilities and drawn.format == request.format != "png"
         return replace(drawn, compression=request.compression) if is_as_asked else drawn
 
-    def _body(self, request: DrawRequest) -> Mapping[str, object]:
+    def _request(self, request: DrawRequest) -> httpx2.Request:
+        fields = self._fields(request)
+        if not request.images:
+            return httpx2.Request("POST", self._url, headers=self._headers, json=fields)
+        # OpenAI takes either name; some servers take one image as `image` alone, or several as `image[]` alone.
+        name = "image" if len(request.images) == 1 else "image[]"
+        files = [(name, each) for each in request.images]
+        if request.mask is not None:
+            files.append(("mask", request.mask))
+        return multipart(fields, files).request(self._edits_url, self._headers)
+
+    def _fields(self, request: DrawRequest) -> Mapping[str, object]:
         can, options = self._capabilities, dict[str, object]()
         if "quality" in can and request.quality != "auto":
             options["quality"] = request.quality
@@ -178,7 +194,7 @@ class OpenAIProvider(RemoteProvider):
         return "stream" in self._capabilities and request.partials > 0 and request.on_partial is not None
 
     async def _download(self, url: str, size: Size) -> Image:
-        for _ in range(1 + _REDIRECTS_MAX):
+        for _ in range(1 + REDIRECTS_MAX):
             request = await download_request(url, endpoint=self._url, resolve=self._resolve)
             if request is None:
                 logger.error("provider_address_refused", provider=self.name)

@@ -14,6 +14,7 @@ from app.core.errors import Unavailable
 from app.core.pool import BoundedPool
 from app.providers import DrawRequest, Image, NoFreeSlot, Size
 from app.providers.event_stream import TakeEvent
+from app.providers.inputs import CallLimits, InputFitting
 from app.providers.responses import (
     ERROR_BYTES_MAX,
     OPERATOR_STATUSES,
@@ -42,11 +43,14 @@ class RemoteProvider(ABC):
     name: str
     is_deterministic = False
 
-    def __init__(self, upstream: Upstream, pool: BoundedPool, *, sizes: Collection[Size]) -> None:
+    def __init__(
+        self, upstream: Upstream, pool: BoundedPool, *, sizes: Collection[Size], input_limits: CallLimits
+    ) -> None:
         """`pool` decodes: its queue must be as long as the calls that `upstream` allows, or paid images are lost."""
         self._upstream = upstream
         self._pool = pool
         self._sizes = sizes
+        self._inputs = InputFitting(input_limits, pool, upstream.keep)
 
     def refusal(self, size: Size | None) -> str | None:
         return None if size in self._sizes else f"Must be one of {', '.join(map(str, self._sizes))}"
@@ -58,8 +62,12 @@ class RemoteProvider(ABC):
             tally=request.tally,
             leaves_unpaid_failures=request.leave_unpaid_failures,
         )
-        image = await self._upstream.draw(partial(self._attempt, request, calls), calls)
+        attempt = self._attempt_with_images if request.images else self._attempt
+        image = await self._upstream.draw(partial(attempt, request, calls), calls)
         return replace(image, provider_request_id=calls.provider_request_id)
+
+    async def _attempt_with_images(self, request: DrawRequest, calls: ImageCalls) -> Image:
+        return await self._attempt(await self._inputs.fitted(request), calls)
 
     @abstractmethod
     async def _attempt(self, request: DrawRequest, calls: ImageCalls) -> Image:

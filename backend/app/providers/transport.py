@@ -1,10 +1,11 @@
-"""HTTP/1.1 straight to a host, by llhttp on the event loop: for large responses, and for thousands of calls at once."""
+"""HTTP/1.1 straight to a host, by llhttp on the event loop: for large messages, and for thousands of calls at once."""
 
 import asyncio
 import re
 import select
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from ssl import SSLContext
 from typing import cast
 
@@ -31,6 +32,9 @@ class DirectTransport(httpx2.AsyncBaseTransport):
     `trace` raises.
 
     Before a response's body is iterated over, at most 16 KiB of it are in memory; then 256 KiB may be ahead.
+
+    A request's body that is no bytes is iterated over as it is written, 512 KiB and a piece ahead at most. A response
+    that comes before it is written whole ends the writing, and then the connection.
     """
 
     def __init__(self, ssl_context: SSLContext, *, buffer: memoryview, idle_seconds: float) -> None:
@@ -42,13 +46,16 @@ class DirectTransport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         seconds, trace = request.extensions.get("timeout", {}), request.extensions.get("trace")
-        message = _head(request) + await request.aread()
+        is_whole = isinstance(request.stream, httpx2.ByteStream)
+        message = _head(request) + (request.content if is_whole else b"")
         connection = self._kept(_origin(request)) or await self._connect(request, seconds.get("connect"))
         self._connection = connection
         try:
             if trace is not None:
                 await trace(_FIRST_BYTE, {"request": request})
             connection.send(message, keep=request.headers.get("connection", "").lower() != "close")
+            if not is_whole:
+                await connection.send_rest(aiter(cast("httpx2.AsyncByteStream", request.stream)), seconds.get("read"))
             while not connection.has_head:
                 await connection.wait(seconds.get("read"))
         except BaseException:
@@ -100,13 +107,14 @@ class _Connection(asyncio.BufferedProtocol):
         self._buffer = buffer
         self._chunks, self._bytes_ahead, self._head_bytes = deque[bytes](), 0, 0
         self._is_closed = self._may_be_kept = self._is_paused = False
+        self._is_full = self._is_partly_sent = False
         self._failure: httpx2.TransportError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._idle_since = self._loop.time()
 
     def send(self, message: bytes, *, keep: bool) -> None:
-        """Sends a request. What arrives from now on is its response."""
+        """Sends a request, or its begin. What arrives from now on is its response."""
         self.status, self.headers, self.has_head, self.is_complete = 0, [], False, False
         self._head_bytes, self._asks_to_keep, self._may_be_kept, self._is_read = 0, keep, False, False
         self._parser = httptools.HttpResponseParser(self)
@@ -114,6 +122,20 @@ class _Connection(asyncio.BufferedProtocol):
             self._failure = httpx2.ReadError("the connection ended before the request")
         else:
             self._transport.write(message)
+
+    async def send_rest(self, body: AsyncIterator[bytes], seconds: float | None) -> None:
+        """Sends the body as fast as the other side reads it, or until the response comes. Raises what `wait` raises."""
+        self._is_partly_sent = True
+        async with aclosing(cast("AsyncGenerator[bytes, None]", body)) as pieces:
+            async for piece in pieces:
+                while self._is_full and not self.has_head:
+                    await self.wait(seconds)
+                if self._failure is not None:
+                    raise self._failure
+                if self.has_head:
+                    return
+                self._transport.write(piece)
+        self._is_partly_sent = False
 
     async def wait(self, seconds: float | None) -> None:
         """Returns when more has arrived. Raises ReadTimeout after so much silence, and what ended the connection."""
@@ -143,23 +165,32 @@ class _Connection(asyncio.BufferedProtocol):
 
     def is_reusable(self, idle_seconds: float) -> bool:
         """Whether the last response was whole, and the other side has sent nothing since, not even the end."""
-        if self._is_closed or self._transport.is_closing() or not (self.is_complete and self._may_be_kept):
+        if self._is_closed or self._transport.is_closing() or self._transport.get_write_buffer_size():
+            return False
+        if not (self.is_complete and self._may_be_kept):
             return False
         poll = select.poll()
         poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
         return self._loop.time() - self._idle_since < idle_seconds and not poll.poll(0)
 
     def end_response(self) -> None:
-        """Drops what was not taken of the response, and closes the connection unless it was received whole."""
+        """Drops what was not taken of the response, and closes the connection unless both messages are whole."""
         self._chunks.clear()
         self._bytes_ahead = 0
-        self._resume() if self.is_complete else self.abort()
+        self._resume() if self.is_complete and not self._is_partly_sent else self.abort()
 
     def abort(self) -> None:
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        self._wake()
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         return self._buffer if self.has_head else self._buffer[:_HEAD_READ_BYTES]
@@ -182,11 +213,9 @@ class _Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_closed = True
         if not self.is_complete and self._failure is None:
-            ends_here = (
-                self.has_head
-                and exc is None
-                and {b"content-length", b"transfer-encoding"}.isdisjoint(name.lower() for name, _ in self.headers)
-            )
+            has_no_length = {b"content-length", b"transfer-encoding"}.isdisjoint(n.lower() for n, _ in self.headers)
+            # A server that has not read the whole request resets the connection, maybe with a part of its response.
+            ends_here = self.has_head and (self._is_partly_sent or (exc is None and has_no_length))
             self.is_complete = ends_here
             if not ends_here:
                 error = httpx2.RemoteProtocolError if exc is None else httpx2.ReadError

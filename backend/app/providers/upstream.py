@@ -11,6 +11,7 @@ from ssl import SSLContext
 
 import httpx2
 
+from app.core.blobs import Blob, BlobSpace
 from app.core.egress import Egress
 from app.core.errors import ApiError
 from app.core.image_settings import LOCAL_HOSTS
@@ -56,14 +57,21 @@ _DIRECT = Egress()
 
 
 class SharedUpstream:
-    """What all providers of a process share: the certificates that they trust, and the memory for responses."""
+    """What all providers of a process share: the certificates that they trust, the memory for responses, and that for
+    images that are made smaller; without `blobs` nothing bounds it.
+    """
 
-    def __init__(self, egress: Egress = _DIRECT, *, held_bytes_max: int = Bounds.held_bytes_max) -> None:
+    def __init__(
+        self,
+        egress: Egress = _DIRECT,
+        *,
+        held_bytes_max: int = Bounds.held_bytes_max,
+        blobs: BlobSpace | None = None,
+    ) -> None:
         self.egress = egress
+        self.blobs = blobs
         self.memory = ResponseMemory(held_bytes_max)
-        self.ssl_context = httpx2.create_ssl_context(trust_env=False)
-        if egress.certificates is not None:
-            self.ssl_context.load_verify_locations(cadata=egress.certificates)
+        self.ssl_context = egress.ssl_context()
 
 
 class Upstream:
@@ -79,6 +87,7 @@ class Upstream:
         self._bounds = bounds
         self._slots = AccountSlots(bounds.calls_max, bounds.account_calls_max)
         self._memory = shared.memory
+        self._blobs = shared.blobs
         proxy = shared.egress.proxy
         self._connections = _Connections(shared.ssl_context)
         self._proxied = None if proxy is None else _Connections(shared.ssl_context, proxy.get_secret_value())
@@ -97,6 +106,10 @@ class Upstream:
     def bytes_max(self) -> int:
         """The most bytes of one response, compressed or not."""
         return self._bounds.bytes_max
+
+    async def keep(self, content: bytes) -> Blob:
+        """These bytes, for a call."""
+        return Blob(content) if self._blobs is None else await self._blobs.keep(content)
 
     async def draw(self, attempt: Callable[[], Awaitable[Image]], calls: ImageCalls) -> Image:
         """The result of `attempt`, which sends `calls`, after as many attempts as it asks for and as the budget and the

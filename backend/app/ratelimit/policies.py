@@ -25,6 +25,7 @@ class Policies:
     generate_per_account: Limit
     test_generate_per_account: Limit
     generate_concurrency_per_key: int
+    upload_per_account: Limit
     create_key_per_account: Limit
     unknown_key_per_ip: Limit
     register: OriginPolicy
@@ -41,6 +42,7 @@ class Policies:
             generate_per_key=parse(settings.generate_limit_per_key),
             generate_per_account=parse(settings.generate_limit_per_account),
             test_generate_per_account=parse(settings.test_generate_limit_per_account),
+            upload_per_account=parse(settings.upload_limit_per_account),
             create_key_per_account=parse(settings.create_key_limit_per_account),
             generate_concurrency_per_key=settings.generate_concurrency_per_key,
             unknown_key_per_ip=parse(settings.unknown_key_limit_per_ip),

@@ -5,40 +5,54 @@ As a dependency, the body is read after authentication and limits: the order tha
 """
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
 
 from fastapi import Depends, Request, params
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
+from app.core.blobs import PIECE_BYTES, Blob
 from app.core.bounds import BODY_BYTES_MAX
-from app.core.errors import Invalid, InvalidRequest, RequestTimeout, TooLarge, UnsupportedMedia
+from app.core.errors import Invalid, RequestTimeout, TooLarge, UnsupportedMedia
+from app.core.long_text import LongText
 from app.core.schemas import Body
+from app.web import strict_json
 from app.web.error_responses import field_errors
 from app.web.headers import header_values
-from app.web.state import request_state
+from app.web.state import BodyBounds, request_state
 
 Schema = TypeVar("Schema", bound=Body)
-
-_DIGITS_MAX = 300  # a longer number is beyond a double, as 1e999 is
 
 
 @dataclass(frozen=True)
 class JSONBody(Generic[Schema]):
     """A dependency: the request's body as the given schema.
 
-    Raises what `read_body` raises, InvalidRequest unless it is one well-formed JSON text without duplicate keys or
-    numbers beyond a double, and Invalid, with the fields that break the schema.
+    Raises what `receive_body` raises, InvalidRequest unless it is one well-formed JSON text without duplicate keys or
+    numbers beyond a double, and Invalid, with the fields that break the schema. On a path that takes images, raises
+    TooLarge for a body that is too large without those that are in it.
     """
 
     schema: type[Schema]
 
+    @property
+    def bodies(self) -> Mapping[str, type[Body]]:
+        """For OpenAPI: the schema of each media type."""
+        return {"application/json": self.schema}
+
     async def __call__(self, request: Request) -> Schema:
-        return validated(self.schema, _parse(await read_body(request, media_type="application/json")))
+        check_media_type(request, expected="application/json")
+        body = await receive_body(request)
+        if isinstance(body, bytes):
+            return validated(self.schema, strict_json.parse(body))
+        bytes_max = body_bounds(request.scope).text_bytes
+        parse = partial(strict_json.parse_large, body, text_bytes_max=bytes_max)
+        value = await request_state(request.scope)["blobs"].run(parse)
+        return validated(self.schema, value, text_bytes_max=bytes_max)
 
 
 def json_body(schema: type[Body]) -> params.Depends:
@@ -48,34 +62,77 @@ def json_body(schema: type[Body]) -> params.Depends:
 
 
 async def read_body(request: Request, *, media_type: str) -> bytes:
-    """The request's body, declared as this type in UTF-8. No slot of the OverloadGuard is held while it is awaited.
-
-    Raises UnsupportedMedia for another declaration, RequestTimeout unless it arrives in time, TooLarge for more than
-    `body_bytes_max`, and Overloaded if there is no slot once it is here.
+    """The request's body, declared as this type in UTF-8, on a path that takes no images. Raises UnsupportedMedia for
+    another declaration, and what `receive_body` raises.
     """
-    _check_media_type("".join(header_values(request, b"content-type")), expected=media_type)
+    check_media_type(request, expected=media_type)
+    body = await receive_body(request)
+    if not isinstance(body, bytes):
+        raise TooLarge
+    return body
+
+
+async def receive_body(request: Request) -> bytes | Blob:
+    """The request's body: bytes, or a Blob where it is larger than it could be without images. No slot of the
+    OverloadGuard is held while it is awaited.
+
+    Raises RequestTimeout unless it arrives in time, TooLarge for more than the path takes, Overloaded if there is no
+    slot once it is here, and Unavailable if there is no space for it.
+    """
     whole_body = request_state(request.scope).get("whole_body")
-    if whole_body is None:
-        return await _read_all(request)
-    if len(whole_body) > BODY_BYTES_MAX and len(whole_body) > (bytes_max := body_bytes_max(request.scope)):
-        raise TooLarge(bytes_max=bytes_max)
-    return whole_body
+    if whole_body is not None and len(whole_body) <= BODY_BYTES_MAX:
+        return whole_body
+    body = await _receive(request) if whole_body is None else whole_body
+    if isinstance(body, Blob) or len(body) <= BODY_BYTES_MAX:
+        return body
+    bounds = body_bounds(request.scope)
+    if len(body) > bounds.bytes:
+        raise TooLarge(bytes_max=bounds.bytes)
+    return body if len(body) <= bounds.text_bytes else Blob(body)
 
 
-def body_bytes_max(scope: Scope) -> int:
-    """The largest body that the path of this request takes."""
-    return request_state(scope)["web"].body_bytes_max.get(scope["path"], BODY_BYTES_MAX)
+async def read_blob(request: Request) -> Blob:
+    """The request's body, whatever it is. Raises what `receive_body` raises."""
+    body = await receive_body(request)
+    return Blob(body) if isinstance(body, bytes) else body
 
 
-def validated(schema: type[Schema], value: Any) -> Schema:
-    """The value as the schema. Raises Invalid, with the fields that break it."""
+def body_bounds(scope: Scope) -> BodyBounds:
+    """How large the body of this request may be."""
+    path = scope["path"]
+    bounds = request_state(scope)["web"].body_bounds
+    return next((each for paths, each in bounds if paths.fullmatch(path)), _BOUNDS)
+
+
+_BOUNDS = BodyBounds(BODY_BYTES_MAX, BODY_BYTES_MAX)
+
+
+def validated(schema: type[Schema], value: Any, *, text_bytes_max: int = BODY_BYTES_MAX) -> Schema:
+    """The value as the schema. Raises Invalid, with the fields that break it, and TooLarge where a LongText stands in a
+    field that takes no image.
+    """
     try:
-        return schema.model_validate(value)
+        return cast(
+            Schema, schema.__pydantic_validator__.validate_python(value)
+        )  # `model_validate` costs half as much again
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        if any(isinstance(each["input"], LongText) for each in errors):
+            raise TooLarge(bytes_max=text_bytes_max) from None
+        raise Invalid(field_errors(errors, known=list(schema.model_fields))) from None
+
+
+def validated_texts(schema: type[Schema], texts: Mapping[str, str]) -> Schema:
+    """The texts of a form as the schema: numbers and booleans are written as in JSON. Raises Invalid."""
+    try:
+        return schema.model_validate_strings(texts)
     except ValidationError as error:
         raise Invalid(field_errors(error.errors(include_url=False), known=list(schema.model_fields))) from None
 
 
-def _check_media_type(value: str, *, expected: str) -> None:
+def check_media_type(request: Request, *, expected: str) -> None:
+    """Raises UnsupportedMedia unless the body is declared as this type, in UTF-8 where it says so."""
+    value = "".join(header_values(request, b"content-type"))
     if value == expected:
         return
     media_type, *parameters = (part.strip().lower() for part in value.split(";"))
@@ -85,18 +142,59 @@ def _check_media_type(value: str, *, expected: str) -> None:
         raise UnsupportedMedia(f"Send the body as Content-Type: {expected}")
 
 
-async def _read_all(request: Request) -> bytes:
-    state = request_state(request.scope)
+async def _receive(request: Request) -> bytes | Blob:
+    whole, writer = b"", None
+
+    async def take(piece: bytes) -> None:
+        nonlocal whole, writer
+        if writer is None and len(piece) <= PIECE_BYTES:
+            whole = piece  # all of it: only the last piece is so small
+            return
+        if writer is None:
+            writer = request_state(request.scope)["blobs"].writer()
+        await writer.add(piece)
+
     try:
-        async with asyncio.timeout(state["web"].bounds.body_seconds) as wait:
-            with state["overload_guard"].without_slot(state, wait):
-                return b"".join([piece async for piece in _pieces(request)])
+        await receive_pieces(request, take)
+    except BaseException:
+        if writer is not None:
+            writer.discard()
+        raise
+    return whole if writer is None else writer.finish()
+
+
+async def receive_pieces(request: Request, take: Callable[[bytes], Awaitable[None]]) -> None:
+    """Calls `take` for each piece of the body: of more than PIECE_BYTES, and at the end what is left. Nothing more is
+    read from the connection while it runs, and its client is not blamed for how long that is. Raises what
+    `receive_body` raises.
+    """
+    state = request_state(request.scope)
+    guard, bounds = state["overload_guard"], state["web"].bounds
+    clock = asyncio.get_running_loop().time
+    began, size, waiting = clock(), 0, []
+    try:
+        async with asyncio.timeout(bounds.body_seconds) as wait:
+            with guard.without_slot(state, wait):
+                async for piece in _pieces(request):
+                    waiting.append(piece)
+                    size += len(piece)
+                    if size <= BODY_BYTES_MAX:
+                        continue
+                    if sum(map(len, waiting)) > PIECE_BYTES:
+                        before = clock()
+                        guard.await_until(None, wait)
+                        await take(b"".join(waiting))
+                        waiting.clear()
+                        began += clock() - before
+                    at_rate = began + max(bounds.body_seconds, size / bounds.body_bytes_per_second)
+                    guard.await_until(min(clock() + bounds.body_seconds, at_rate), wait)
+                await take(b"".join(waiting))
     except TimeoutError:
         raise RequestTimeout from None
 
 
 async def _pieces(request: Request) -> AsyncIterator[bytes]:
-    size, bytes_max = 0, body_bytes_max(request.scope)
+    size, bytes_max = 0, BODY_BYTES_MAX
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
@@ -104,46 +202,9 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
         piece = message.get("body", b"")
         size += len(piece)
         if size > bytes_max:
-            raise TooLarge(bytes_max=bytes_max)
+            bytes_max = body_bounds(request.scope).bytes
+            if size > bytes_max:
+                raise TooLarge(bytes_max=bytes_max)
         yield piece
         if not message.get("more_body", False):
             return
-
-
-def _parse(body: bytes) -> Any:
-    try:
-        return _decoder.decode(body.decode("utf-8"))
-    except (ValueError, RecursionError):  # without the cause: its text quotes the body
-        raise InvalidRequest("The body is not one JSON text in UTF-8") from None
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise InvalidRequest("The body has the same key twice in one object")
-    return value
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number in {float("inf"), float("-inf")}:
-        _refuse_number(text)
-    return number
-
-
-def _bounded_integer(text: str) -> int:
-    if len(text) > _DIGITS_MAX:
-        _refuse_number(text)
-    return int(text)
-
-
-def _refuse_number(_text: str) -> NoReturn:
-    raise InvalidRequest("The body has a number that is out of range or not one of JSON")
-
-
-_decoder = json.JSONDecoder(
-    object_pairs_hook=_without_duplicates,
-    parse_float=_finite,
-    parse_int=_bounded_integer,
-    parse_constant=_refuse_number,
-)

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.web.state import request_state
 
-_PATHS = re.compile(r"/+v1(?!/+auth(?:/|$))(?:/.*)?", re.DOTALL)
+_PATHS = re.compile(r"/+v1(?:beta)?(?!/+auth(?:/|$))(?:/.*)?", re.DOTALL)
 """Without the routes that take passwords: pages could have their visitors' browsers guess, from many addresses."""
 
 _METHODS = b"GET, HEAD, POST, DELETE"

@@ -6,7 +6,11 @@ from fastapi import Request
 
 from app.web.state import RequestState, request_state
 
-CREDENTIAL_HEADERS = {b"authorization": "Authorization", b"api-key": "api-key"}
+CREDENTIAL_HEADERS = {
+    b"authorization": "Authorization",
+    b"api-key": "api-key",
+    b"x-goog-api-key": "x-goog-api-key",
+}
 """The headers that a credential comes in, each with its name as callers write it. No request has one of them twice."""
 
 

@@ -15,7 +15,7 @@ from app.core.log_requests import log_request
 from app.core.logs import current_request_id
 from app.core.metrics.requests import OTHER_METHOD, WITHOUT_ROUTE
 from app.core.security import new_id
-from app.web.body import body_bytes_max
+from app.web.body import body_bounds
 from app.web.client_address import logged_address
 from app.web.error_responses import METHODS_OF_FILES, error_response
 from app.web.headers import CREDENTIAL_HEADERS, with_common_headers
@@ -135,8 +135,8 @@ class TracingMiddleware:
 
 
 class RequestChecks:
-    """Refuses requests that no route should see: a body that is encoded or declared as over 64 KiB, before it is read;
-    two `Content-Type` headers, or two of one of CREDENTIAL_HEADERS; paths with control characters.
+    """Refuses requests that no route should see: a body that is encoded, or declared as larger than the path takes,
+    before it is read; two `Content-Type` headers, or two of one of CREDENTIAL_HEADERS; paths with control characters.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -159,7 +159,7 @@ def _check_headers(scope: Scope) -> None:
     if b"content-encoding" in found:
         _check_encodings(headers)
     length = int(found.get(b"content-length", 0))  # the HTTP parser has checked that it is one number
-    if length > BODY_BYTES_MAX and length > (bytes_max := body_bytes_max(scope)) and _has_route(scope):
+    if length > BODY_BYTES_MAX and length > (bytes_max := body_bounds(scope).bytes) and _has_route(scope):
         raise TooLarge(bytes_max=bytes_max)  # without a route, the router's answer is the same for any body
     if len(found) < len(headers):
         _check_sent_once(headers)

@@ -1,7 +1,7 @@
 """The OpenAPI document, with the request bodies and the errors that FastAPI does not know of."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,8 +24,10 @@ from app.core.errors import (
     UriTooLong,
 )
 from app.core.schemas import Body
-from app.web.body import JSONBody
 from app.web.error_responses import PROBLEM_MEDIA_TYPE
+
+Bodies = Mapping[str, type[Body]]
+"""The schemas of a request's body by media type: what a dependency that reads it has as its attribute `bodies`."""
 
 _REF = "#/components/schemas/{model}"
 _OPENAI_ERROR = {
@@ -84,8 +86,15 @@ def problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
 def openai_problems(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
     """The same of a route that answers errors in OpenAI's format."""
     schema = {"type": "object", "required": ["error"], "properties": {"error": _OPENAI_ERROR}}
-    content = {"application/json": {"schema": schema}}
-    return {status: {**each, "content": content} for status, each in problems(*errors).items()}
+    return {status: in_json(status, each, schema) for status, each in problems(*errors).items()}
+
+
+def in_json(status: int | str, problem: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The problem as JSON of this schema; where the server may have ended the connection before it knew the path, as
+    the problem document too.
+    """
+    ended = problem["content"] if status in {each.status for each in _ENDING_CONNECTIONS} else {}
+    return {**problem, "content": {"application/json": {"schema": schema}, **ended}}
 
 
 _OF_EVERY_ROUTE: Sequence[type[ApiError]] = (
@@ -99,6 +108,8 @@ _OF_EVERY_ROUTE: Sequence[type[ApiError]] = (
     Overloaded,
     ResponseTimeout,
 )
+
+_ENDING_CONNECTIONS = (InvalidRequest, RequestTimeout, UriTooLong, HeadersTooLarge)
 
 BODY_PROBLEMS = (UnsupportedMedia, Invalid)
 """The errors of every route that takes a body."""
@@ -118,12 +129,13 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     schemas["Problem"] = _PROBLEM
     for context in iter_route_contexts(app.routes):
         if isinstance(context.original_route, APIRoute) and context.include_in_schema:
-            for body in _bodies(context.dependant):
-                definition = body.schema.model_json_schema(ref_template=_REF)
-                schemas.update(definition.pop("$defs", {}))
-                schemas[body.schema.__name__] = definition
+            for bodies in _bodies(context.dependant):
+                for body in bodies.values():
+                    definition = body.model_json_schema(ref_template=_REF)
+                    schemas.update(definition.pop("$defs", {}))
+                    schemas[body.__name__] = definition
                 for method in context.methods or ():
-                    schema["paths"][context.path_format][method.lower()]["requestBody"] = _request_body(body)
+                    schema["paths"][context.path_format][method.lower()]["requestBody"] = _request_body(bodies)
     _remove_framework_422(schema)
     return schema
 
@@ -139,16 +151,17 @@ def _remove_framework_422(schema: dict[str, Any]) -> None:
         schema["components"]["schemas"].pop(model, None)
 
 
-def _bodies(dependant: Dependant) -> Iterator[JSONBody[Body]]:
-    if isinstance(dependant.call, JSONBody):
-        yield dependant.call
+def _bodies(dependant: Dependant) -> Iterator[Bodies]:
+    bodies: Bodies = getattr(dependant.call, "bodies", {})
+    if bodies:
+        yield bodies
     for dependency in dependant.dependencies:
         yield from _bodies(dependency)
 
 
-def _request_body(body: JSONBody[Body]) -> dict[str, Any]:
-    reference = {"$ref": _REF.format(model=body.schema.__name__)}
-    return {"required": True, "content": {"application/json": {"schema": reference}}}
+def _request_body(bodies: Bodies) -> dict[str, Any]:
+    schemas = {media_type: {"$ref": _REF.format(model=body.__name__)} for media_type, body in bodies.items()}
+    return {"required": True, "content": {media_type: {"schema": schema} for media_type, schema in schemas.items()}}
 
 
 def _problem(errors: list[type[ApiError]]) -> dict[str, Any]:

@@ -83,6 +83,11 @@ class OverloadGuard:
             self.free_slots -= 1
             state["holds_slot"] = True
 
+    def await_until(self, deadline: float | None, wait: asyncio.Timeout) -> None:
+        """Lets the wait for a body last until then, or without an end, unless it has been ended for another."""
+        if wait in self._bodies_awaited:
+            wait.reschedule(deadline)
+
     def hand_over(self, state: RequestState) -> Callable[[], None]:
         """Takes the slot from a request that holds one, for work that goes on after its response has begun. The slot is
         given back when the result is called.

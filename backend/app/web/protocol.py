@@ -191,7 +191,10 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.get_write_buffer_size():
             return Wait(WaitFor.READER, amount=acknowledged_bytes(self.transport))
         awaits_body = self._is_in_body and not (
-            self.pipeline or self._is_ending or self.cycle.waiting_for_100_continue  # the client waits for the server
+            self.pipeline
+            or self._is_ending
+            or self.cycle.waiting_for_100_continue  # the client waits for the server
+            or self.flow.read_paused  # so does one that sends faster than its body is taken
         )
         is_at_work = self._current is not None and not self._current.response_complete and not awaits_body
         has_begun = self._current is not None and self._current.response_started

@@ -3,10 +3,12 @@
 Uvicorn copies the lifespan state into the state of each request.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
+from app.core.blobs import BlobSpace
 from app.core.bounds import EdgeBounds
 from app.core.server_settings import Network
 from app.core.tracing import Tracing
@@ -17,6 +19,15 @@ if TYPE_CHECKING:  # these modules read this one
     from app.web.error_responses import ErrorFormats
     from app.web.overload import OverloadGuard
     from app.web.prepared_refusals import PreparedRefusals
+
+
+class BodyBounds(NamedTuple):
+    """How large the body of a request may be, in bytes."""
+
+    text_bytes: int
+    """Without the images that are in it."""
+    bytes: int
+    """With them."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +49,10 @@ class WebSettings:
     logs_addresses: bool = True
     """Whether the lines of requests have the client's address."""
     bounds: EdgeBounds = field(default_factory=EdgeBounds)
-    body_bytes_max: Mapping[str, int] = field(default_factory=dict)
-    """The largest body of each path that may have more than BODY_BYTES_MAX."""
+    body_bounds: Sequence[tuple[re.Pattern[str], BodyBounds]] = ()
+    """The bounds of paths that take more than BODY_BYTES_MAX. A pattern must match the whole path; the first that does
+    counts. They are asked for bodies of more than that.
+    """
 
 
 class LifespanState(TypedDict):
@@ -53,6 +66,8 @@ class LifespanState(TypedDict):
     """A `Services`, for features: `features.dependencies.services_of`."""
     console: object
     """A `Console`, for the console: `console.state.console_of`."""
+    blobs: BlobSpace
+    """Where large bodies are kept."""
     tracing: Tracing | None
 
 
@@ -62,6 +77,7 @@ class RequestState(TypedDict, total=False):
     web: WebSettings
     services: object
     console: object
+    blobs: BlobSpace
     tracing: Tracing | None
     overload_guard: "OverloadGuard"
     connections: "Connections"

@@ -34,6 +34,8 @@ class Order(NamedTuple):
     images: int = 1
     hangs_up_after: float | None = None
     """It asks for a stream, and hangs up after so many seconds unless it has the whole answer."""
+    made_from: Sequence[str] = ()
+    """The images that go in."""
 
 
 _DEFAULT = Order()
@@ -170,7 +172,8 @@ def _request(key: Key, prompt: str, order: Order, idempotency_key: str | None) -
     path = "/v1/generate" if is_native else "/v1/images/generations"
     more = {} if is_native else {"n": order.images, "stream": order.hangs_up_after is not None}
     model = {} if order.model is None else {"model": order.model}
-    body = json.dumps({"prompt": prompt, **model, **more}).encode()
+    images = {"images": order.made_from} if order.made_from else {}
+    body = json.dumps({"prompt": prompt, **model, **images, **more}).encode()
     extra = f"Idempotency-Key: {idempotency_key}\r\n" if idempotency_key else ""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: pictures.test\r\nContent-Type: application/json\r\n{extra}"

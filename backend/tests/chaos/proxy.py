@@ -20,13 +20,15 @@ _CHUNK = 65_536
 
 @dataclass
 class Ambush:
-    """Lies in wait for the next ledger statement, and keeps its request from PostgreSQL or its answer from the client.
+    """Lies in wait for a ledger statement, and keeps its request from PostgreSQL or its answer from the client.
+    `passing` is how many others pass before it.
 
     When it has `sprung`, a kept request has not reached PostgreSQL, and behind a kept answer the transaction is
     committed. It holds the connection until it is told to `cut` it.
     """
 
     point: Point
+    passing: int = 0
     sprung: asyncio.Event = field(default_factory=asyncio.Event)
     cut: asyncio.Event = field(default_factory=asyncio.Event)
     client_port: int = 0
@@ -101,9 +103,19 @@ class Proxy:
         for connection in tuple(self._connections):
             connection.abort()
 
-    def ambush(self, point: Point) -> Ambush:
-        self._ambush = Ambush(point)
+    def ambush(self, point: Point, *, passing: int = 0) -> Ambush:
+        """For the next ledger statement, or for the one behind so many of them that pass."""
+        self._ambush = Ambush(point, passing)
         return self._ambush
+
+    def _sprung(self) -> Ambush | None:
+        """The ambush that the ledger statement at hand falls into."""
+        ambush = self._ambush
+        if ambush is not None and ambush.passing:
+            ambush.passing -= 1
+            return None
+        self._ambush = None
+        return ambush
 
     def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         traveller = asyncio.create_task(self._lead(reader, writer))
@@ -147,8 +159,8 @@ class Proxy:
         with suppress(ConnectionError):
             while data := await requests.read(_CHUNK):
                 await self._flowing.wait()
-                if connection.runs_ledger_statement(data) and self._ambush is not None:
-                    connection.ambush, self._ambush = self._ambush, None
+                if connection.runs_ledger_statement(data) and (ambush := self._sprung()) is not None:
+                    connection.ambush = ambush
                     connection.ambush.client_port = connection.client.get_extra_info("peername")[1]
                     if connection.ambush.point == "request":
                         await connection.ambush.hold()

@@ -1,4 +1,4 @@
-"""Which clients there are, what the user of each calls, and what that user must get."""
+"""The clients of OpenAI's interface, what the user of each calls, and what that user must get."""
 
 import json
 import re
@@ -46,6 +46,11 @@ class Streamed:
 
 
 @dataclass(frozen=True)
+class Blocked:
+    """What Google's clients show of a refusal by the provider's policy, which counts nothing."""
+
+
+@dataclass(frozen=True)
 class Models:
     """Ids, among them the platform's own."""
 
@@ -60,7 +65,7 @@ class Call:
 
     name: str
     arguments: dict[str, Any]
-    expected: Images | Refused | Streamed | Models
+    expected: Images | Refused | Streamed | Blocked | Models
     function: str = "generate"
     environment: str = "test"
     has_wrong_key: bool = False
@@ -217,4 +222,3 @@ CLIENTS = [
     Client("AI SDK, compatible, 2.x", _COMPATIBLE, "node-previous", "ai_sdk.mjs", _ai_sdk("compatible")),
     Client("LangChain for JavaScript", "@langchain/openai", "node", "langchain_wrapper.mjs", _LANGCHAIN_JS),
 ]
-CASES = [(client, call) for client in CLIENTS for call in client.calls]

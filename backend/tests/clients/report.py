@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from tests.clients.calls import CASES, Call, Client
+from tests.clients.calls import Call, Client
+from tests.clients.cases import CASES
 from tests.docs.settings_pages import ROOT
 
 PAGE = ROOT / "docs" / "clients.md"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.clients.calls import CASES, Call, Client, Images, Models, Refused, Streamed
+from tests.clients.calls import Blocked, Call, Client, Images, Models, Refused, Streamed
+from tests.clients.cases import CASES
 from tests.clients.conftest import Ask, Platform
 from tests.clients.report import Results
 from tests.harness import Account, Key
@@ -62,6 +63,9 @@ async def _checked(platform: Platform, call: Call, answer: Answer, key: Key) -> 
             opened = [await _opened(platform, each) for each in answer["events"]]
             assert opened[-1] == ("PNG", (1024, 1024))
             return 1, f"{len(partials)} partial images, then the image"
+        case Blocked():
+            assert answer["blocked"] == ["PROHIBITED_CONTENT"]
+            return 0, "`PROHIBITED_CONTENT` as the reason for which the prompt was blocked"
         case Models():
             assert "nano-banana" in answer["models"]
             return 0, ", ".join(answer["models"])
@@ -82,7 +86,8 @@ async def _sentence(platform: Platform, refused: Refused, headers: Mapping[str, 
     method = "POST" if refused.body else "GET"
     answer = await platform.client.request(method, f"/v1/{refused.path}", json=refused.body, headers=headers)
     error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (refused.status, refused.code)
+    code = error["details"][0]["reason"] if "details" in error else error["code"]
+    assert (answer.status_code, code) == (refused.status, refused.code)
     sentence: str = error["message"]
     assert refused.says in sentence
     return sentence

@@ -1,6 +1,6 @@
 """A browser without scripts: it opens pages, fills in and sends their forms, and follows redirects."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -8,6 +8,9 @@ from typing import Any
 
 import httpx2
 from tests.harness import PASSWORD, new_email
+
+File = tuple[str, bytes]
+"""The name of a file input, and the file that is chosen in it."""
 
 _VOID = {"input", "meta", "link", "img", "br"}
 
@@ -27,6 +30,10 @@ class Form:
 
     action: str
     values: dict[str, str] = field(default_factory=dict)
+    checked: dict[str, list[str]] = field(default_factory=dict)
+    """The values of checkboxes by name."""
+    files: Sequence[str] | None = None
+    """The names of its file inputs, where it is sent as multipart/form-data."""
 
 
 class Page(HTMLParser):
@@ -75,9 +82,19 @@ class Page(HTMLParser):
             self._open.append(self.elements[-1])
         if tag == "form":
             assert attributes["method"] == "post"
-            self.forms.append(Form(attributes["action"]))
-        if tag == "input" and "name" in attributes and attributes.get("type") != "radio":
-            self.forms[-1].values[attributes["name"]] = attributes.get("value", "")
+            is_multipart = attributes.get("enctype") == "multipart/form-data"
+            self.forms.append(Form(attributes["action"], files=[] if is_multipart else None))
+        if tag == "input" and "name" in attributes:
+            self._add_input(attributes)
+
+    def _add_input(self, attributes: Mapping[str, str]) -> None:
+        form, name = self.forms[-1], attributes["name"]
+        if attributes.get("type") == "file":
+            form.files = [*(form.files or ()), name]
+        elif attributes.get("type") == "checkbox":
+            form.checked.setdefault(name, []).append(attributes["value"])
+        elif attributes.get("type") != "radio":
+            form.values[name] = attributes.get("value", "")
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append(Element(tag, {name: value or "" for name, value in attrs}))
@@ -117,12 +134,28 @@ class Browser:
 
     async def submit(self, page: Page, action: str, **values: str) -> Page:
         """Sends the page's form with this action and these values; the page that comes back."""
-        return await self.post(action, {**page.form(action).values, **values})
+        return await self.submit_files(page, action, [], values)
 
-    async def post(self, path: str, values: Mapping[str, str], *, headers: Mapping[str, str] | None = None) -> Page:
+    async def submit_files(self, page: Page, action: str, files: Sequence[File], values: Mapping[str, Any]) -> Page:
+        """The same with files."""
+        form = page.form(action)
+        empty = [(name, b"") for name in form.files or () if name not in dict(files)]
+        return await self.post(action, {**form.values, **form.checked, **values}, files=[*files, *empty])
+
+    async def post(
+        self,
+        path: str,
+        values: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str] | None = None,
+        files: Sequence[File] = (),
+    ) -> Page:
         """Sends a form with these values, as a page of the site would send it unless `headers` are given."""
         sent = {"Origin": self.origin} if headers is None else dict(headers)
-        return await self._follow_redirect(await self.client.post(path, data=dict(values), headers=sent))
+        parts = [(name, ("a file", content)) for name, content in files]
+        return await self._follow_redirect(
+            await self.client.post(path, data=dict(values), files=parts or None, headers=sent)
+        )
 
     async def _follow_redirect(self, response: httpx2.Response) -> Page:
         return await self.open(response.headers["location"]) if response.status_code == 303 else Page(response)

@@ -31,6 +31,7 @@ provider = "openai"
 base_url = "http://127.0.0.1:1/v1"
 model = "another"
 sizes = ["1024x1024", "512x512"]
+capabilities = ["edit", "references:3", "stream"]
 
 [models."sketch/fast"]
 title = "Sketch"
@@ -63,17 +64,18 @@ def chosen(page: Page) -> dict[str, str]:
     return {name: values[name] for name in ("model", "quality", "size") if name in values}
 
 
-async def test_the_page_of_models_shows_the_default_one_first_with_names_sizes_qualities_and_prices(
+async def test_the_page_of_models_shows_the_default_one_first_with_names_sizes_abilities_and_prices(
     shopper: Browser,
 ) -> None:
     page = await shopper.open("/models")
-    assert cells(page, "th")[:5] == ["Model", "Sizes", "Qualities", "Price (USD)", "Try it"]
-    assert cells(page, "th")[5:] == ["Bananabananagpt-image-1", f"{MARKUP}poster", "Sketchsketch/fast"]
-    rows = [cells(page, "td")[start : start + 3] for start in (0, 4, 8)]
+    assert cells(page, "th")[:6] == ["Model", "Sizes", "Qualities", "Can also", "Price (USD)", "Try it"]
+    assert cells(page, "th")[6:] == ["Bananabananagpt-image-1", f"{MARKUP}poster", "Sketchsketch/fast"]
+    rows = [cells(page, "td")[start : start + 4] for start in (0, 5, 10)]
+    prices = "1K/low: 0.02, 1K/high: 0.05, 4K/low: 0.08, 4K/high: 0.2"
     assert rows == [
-        ["1024x1024, 512x512", "one", "0.05"],
-        ["1536x1024, 3840x2160", "low, high", "1K/low: 0.02, 1K/high: 0.05, 4K/low: 0.08, 4K/high: 0.2"],
-        ["any from 64 to 2048 pixels a side", "one", "0.01"],
+        ["1024x1024, 512x512", "one", "edit up to 3 images, send sketches", "0.05"],
+        ["1536x1024, 3840x2160", "low, high", "draw from words only", prices],
+        ["any from 64 to 2048 pixels a side", "one", "edit up to 16 images, follow a mask", "0.01"],
     ]
     assert "<img src=x" not in page.response.text
     assert page.all("img") == []
@@ -87,7 +89,7 @@ async def test_the_playground_offers_the_sizes_and_qualities_of_the_chosen_model
     assert options(page, "model") == [MARKUP, "Banana", "Sketch"]
     assert "<img src=x" not in page.response.text
     assert chosen(page) == {"model": "banana", "size": "1024x1024"}
-    assert options(page, "size") == ["1024x1024", "512x512"]
+    assert options(page, "size") == ["1024x1024", "512x512", "as the image"]
     refused = await shopper.submit(page, "/playground", prompt="A banana", model="poster", size="512x512")
     assert refused.status == 422
     assert refused.by_id("size-error").text

@@ -92,7 +92,7 @@ async def test_every_page_is_small(ada: Browser, anonymous: Browser) -> None:
         linked = [each.attributes["href"] for each in page.all("link")]
         scripts = [each.attributes["src"] for each in page.all("script")]
         files = [await ada.client.get(path) for path in [*linked, *scripts]]
-        assert len(files) == 3
+        assert len(files) == (5 if page.path == "/playground" else 3)
         assert len(page.response.content) + sum(len(file.content) for file in files) < BYTES_MAX
         for file in files:
             assert file.headers["cache-control"] == "public, max-age=31536000, immutable"
@@ -132,7 +132,7 @@ async def test_the_key_of_another_account_is_answered_like_an_unknown_key(ada: B
         (b"name=a", "application/json", 415),
         (b"name=a", "multipart/form-data; boundary=x", 415),
         (b"name=a", f"{FORM}; charset=latin-1", 415),
-        (b"name=" + b"a" * 66_000, FORM, 413),
+        (b"name=" + b"a" * 300_000, FORM, 413),
         (b"", FORM, 403),
     ],
     ids=lambda value: str(value)[:24],
@@ -143,7 +143,8 @@ async def test_an_unreadable_form_is_answered_with_an_error_page(
     headers = {"Origin": ada.origin, "Content-Type": media_type}
     for path in ("/keys", "/playground", "/log-in", "/sign-up", "/account/password", "/log-out"):
         page = Page(await ada.client.post(path, content=body, headers=headers))
-        assert page.status == status, path
+        takes_files = path == "/playground" and media_type.startswith("multipart")
+        assert page.status == (400 if takes_files else status), path
         assert page.text("h1")
 
 

@@ -253,6 +253,8 @@ EXAMPLES = {
     "database_direct_url": "postgresql://localhost/d",
     "s3_allow_http": "true",
     "strict_model_names": "true",
+    "fetch_images": "off",
+    "allow_networks": "10.2.0.0/16, fd12:3456::/48",
     "log_client_address": "false",
     "otel_exporter_otlp_endpoint": "http://localhost:4318",
     "s3_endpoint": "https://s3.example.com",

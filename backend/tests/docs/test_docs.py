@@ -9,7 +9,7 @@ from app.core.errors import ApiError
 from app.core.settings import Settings
 from fastapi.routing import APIRoute, iter_route_contexts
 from tests.clients import report
-from tests.clients.calls import CASES
+from tests.clients.cases import CASES
 from tests.clients.environments import LOCKED
 from tests.docs.settings_pages import ROOT, settings_pages
 from tests.ha import report as failovers
@@ -27,7 +27,7 @@ def subclasses(cls: type[ApiError]) -> set[type[ApiError]]:
 def routes(settings: Settings) -> set[str]:
     contexts = iter_route_contexts(main.create_app(settings).routes)
     shown = [each for each in contexts if isinstance(each.original_route, APIRoute) and each.include_in_schema]
-    return {f"{method} {str(each.path).replace(':path}', '}')}" for each in shown for method in each.methods or ()}
+    return {f"{method} {each.path_format}" for each in shown for method in each.methods or ()}
 
 
 def test_every_error_code_stands_in_the_reference_with_its_status() -> None:

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 from sqlalchemy.engine import make_url
 from tests.features.canaries import Caller, canary
+from tests.features.uploads.test_uploads import png
 from tests.harness import JSON, everything_stored, free_port
 
 OPERATIONS_WITHOUT_ERRORS = {("GET", "/health"), ("GET", "/ready")}
@@ -151,8 +152,10 @@ async def _look_back(caller: Caller) -> None:
     made = (await caller.call("GET", "/v1/generations", key)).json()[0]["id"]
     await caller.call("GET", f"/v1/generations/{made}", key)
     await caller.call("GET", f"/v1/generations/{caller.other}", key)
+    await _use_uploads(caller, key)
     for path in ("/v1/models", "/v1/models/nano-banana", f"/v1/models/{caller.other}"):
         await caller.call("GET", path, key)
+    await _use_googles_interface(caller, key)
     await caller.call("GET", "/v1/models", caller.other)
     await caller.call("GET", f"/v1/generations?cursor={caller.other}&{caller.other}=1", key)
     twin = {"prompt": caller.prompt, "user": caller.other, "response_format": "b64_json", "size": "64x64"}
@@ -163,6 +166,37 @@ async def _look_back(caller: Caller) -> None:
     await caller.call("GET", "/v1/usage", caller.token)
     await caller.call("GET", f"/v1/usage?key_id={caller.other}", caller.token)
     await caller.call("GET", f"/v1/usage?from={caller.other}&to={caller.other}&{caller.other}=1", caller.token)
+
+
+async def _use_googles_interface(caller: Caller, key: str) -> None:
+    good = {"contents": {"parts": {"text": caller.prompt}}, "instances": {"prompt": caller.prompt}}
+    bad = {**good, caller.other: caller.other, "generationConfig": {"candidateCount": 2}, "parameters": caller.other}
+    header = {"x-goog-api-key": key}
+    for version in ("v1", "v1beta"):
+        for method in ("generateContent", "streamGenerateContent", "predict", "countTokens"):
+            path = f"/{version}/models/nano-banana:{method}"
+            for body in (good, bad):
+                await caller.call("POST", path, json=body, headers=header)
+            await caller.call("POST", f"{path}?key={key}&{caller.other}=1", json=good)
+            await caller.call("POST", path.replace("nano-banana", caller.other), json=good, headers=header)
+        for path in ("models", "models/nano-banana", f"models/{caller.other}", f"files/{caller.other}"):
+            await caller.call("GET", f"/{version}/{path}", headers=header)
+            answer = await caller.call("GET", f"/{version}/{path}?key={key}")
+            assert answer.status_code == (404 if path.startswith("files") else 400)
+    await caller.call("GET", "/v1beta/models", caller.other)
+
+
+async def _use_uploads(caller: Caller, key: str) -> None:
+    as_png = {"Authorization": f"Bearer {key}", "Content-Type": "image/png"}
+    for content in (png(), caller.other.encode()):
+        await caller.call("POST", "/v1/uploads", content=content, headers=as_png)
+        await caller.call("POST", "/v1/uploads", key, files={caller.other: (caller.other, content, "image/png")})
+    made = (await caller.call("GET", "/v1/uploads", key)).json()[0]["id"]
+    await caller.call("GET", f"/v1/uploads?cursor={caller.other}", key)
+    for upload_id in (made, caller.other):
+        await caller.call("GET", f"/v1/uploads/{upload_id}", key)
+    for upload_id in (made, made, caller.other):
+        await caller.call("DELETE", f"/v1/uploads/{upload_id}", key)
 
 
 async def _use_the_rest(caller: Caller, metrics_token: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from app.core.fair_queue import FairPool
+from app.core.pinning import resolve
 from app.providers import Provider
-from app.providers.downloads import resolve
 from app.providers.gemini import GeminiProvider
 from app.providers.openai import OpenAIProvider
 from app.providers.upstream import Upstream

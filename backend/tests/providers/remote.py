@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import cycle
 from typing import Any
 
+from app.core.blobs import Blob
+from app.core.images import IMAGE_FORMATS
+from app.core.pinning import Resolve, resolve
 from app.core.pool import BoundedPool
-from app.providers import DrawRequest, Provider, Size
-from app.providers.downloads import Resolve, resolve
+from app.providers import DrawRequest, InputImage, Provider, Size
 from app.providers.gemini import GEMINI_SIZES, GeminiProvider, parse_frames
 from app.providers.openai import OPENAI_SIZES, OpenAIProvider, parse_sizes
 from app.providers.upstream import Bounds, Upstream
@@ -16,7 +19,7 @@ from PIL import Image
 from pydantic import SecretStr
 from tests.providers.failures import BY_NAME, Dialect
 from tests.standins import gemini, openai
-from tests.standins.gemini import GeminiStandIn
+from tests.standins.gemini import GeminiStandIn, image_bytes
 from tests.standins.openai import OpenAIStandIn
 from tests.standins.wire import Reply, Seen
 
@@ -42,6 +45,25 @@ RED_PNG = _red_png()
 def banana() -> DrawRequest:
     """A request on a budget of its own."""
     return DrawRequest("canary-prompt: a cute banana", Size(1024, 1024))
+
+
+def edit(number: int, *, has_mask: bool = False, **more: Any) -> DrawRequest:
+    """A request with so many images of different formats and contents, on a budget of its own."""
+    sizes = [Size(96 + n, 64) for n in range(number)]
+    images = [
+        InputImage(Blob(image_bytes(*size, image_format.upper())), image_format, size)
+        for size, image_format in zip(sizes, cycle(IMAGE_FORMATS), strict=False)
+    ]
+    return replace(banana(), images=images, mask=mask_of(sizes[0]) if has_mask else None, **more)
+
+
+def mask_of(size: Size) -> InputImage:
+    """The left half may change."""
+    mask = Image.new("RGBA", size, "black")
+    mask.paste((0, 0, 0, 0), (0, 0, size.width // 2, size.height))
+    encoded = BytesIO()
+    mask.save(encoded, "PNG")
+    return InputImage(Blob(encoded.getvalue()), "png", size)
 
 
 def soon() -> float:

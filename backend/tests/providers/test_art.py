@@ -9,7 +9,9 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from app.core.blobs import Blob
 from app.providers.stub.art import GLYPHS, Colour, Palette, draw_png
+from app.providers.stub.editing import draw_edit_png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageFont
@@ -71,12 +73,16 @@ def test_same_arguments_give_the_same_bytes() -> None:
 def test_same_arguments_give_the_same_bytes_in_another_process() -> None:
     prompt = "süße 猫 🍌 banana"
     program = (
-        "import hashlib, sys; from app.providers.stub.art import draw_png;"
-        "print(hashlib.sha256(draw_png(sys.argv[1], width=200, height=300)).hexdigest())"
+        "import hashlib, sys; from app.core.blobs import Blob; from app.providers.stub.art import draw_png;"
+        "from app.providers.stub.editing import draw_edit_png;"
+        "drawn = draw_png(sys.argv[1], width=200, height=300);"
+        "edited = draw_edit_png(sys.argv[1], [Blob(drawn)] * 3, width=300, height=200);"
+        "print(hashlib.sha256(drawn + edited).hexdigest())"
     )
     command = [sys.executable, "-X", "utf8", "-c", program, prompt]
     there = subprocess.run(command, cwd=BACKEND, capture_output=True, text=True, check=True).stdout.strip()
-    assert there == hashlib.sha256(draw_png(prompt, width=200, height=300)).hexdigest()
+    drawn = draw_png(prompt, width=200, height=300)
+    assert there == hashlib.sha256(drawn + draw_edit_png(prompt, [Blob(drawn)] * 3, width=300, height=200)).hexdigest()
 
 
 def test_concurrent_threads_draw_the_same_bytes_as_one() -> None:

@@ -7,12 +7,14 @@ import pytest
 from app.core.fair_queue import FairPool
 from app.providers import DrawRequest, NoFreeSlot, Provider, ProviderTimeout, Size
 from app.providers.stub import StubProvider
+from app.providers.stub.editing import EditingProvider
 from PIL import Image
-from tests.providers.remote import banana, soon
+from tests.providers.remote import banana, edit, soon
 
 SIZES = {
     "stub": [Size(64, 64), Size(65, 301), Size(1024, 512)],
     "gemini": [Size(256, 256), Size(1536, 1024), Size(768, 1024), Size(720, 1280), Size(1280, 1024)],
+    "editing": [Size(65, 301)],
     "openai": [Size(1024, 1024), Size(1536, 1024), Size(1024, 1536)],
 }
 
@@ -20,6 +22,11 @@ SIZES = {
 @pytest.fixture
 def stub(pool: FairPool) -> StubProvider:
     return StubProvider(pool)
+
+
+@pytest.fixture
+def editing(stub: StubProvider, pool: FairPool) -> EditingProvider:
+    return EditingProvider(stub, pool)
 
 
 @pytest.fixture(params=list(SIZES))
@@ -40,6 +47,18 @@ async def test_an_image_has_exactly_the_requested_size_and_its_stated_media_type
         with Image.open(BytesIO(image.content)) as opened:
             assert opened.size == (size.width, size.height)
             assert Image.MIME[opened.format or ""] == image.media_type
+
+
+@pytest.mark.parametrize("provider", sorted(SIZES.keys() - {"stub"}), indirect=True)
+async def test_images_and_a_mask_go_into_an_image_of_the_requested_size(provider: Provider) -> None:
+    size = SIZES[provider.name][0]
+    drawn = set()
+    for number, has_mask in ((0, False), (1, False), (1, True), (3, False), (16, False)):
+        image = await provider.draw(edit(number, has_mask=has_mask, size=size), deadline=soon())
+        with Image.open(BytesIO(image.content)) as opened:
+            assert opened.size == (size.width, size.height)
+        drawn.add(image.content)
+    assert len(drawn) == (5 if provider.name == "editing" else 1)  # the stand-ins draw always the same
 
 
 async def test_check_is_ok_when_the_provider_answers(provider: Provider) -> None:

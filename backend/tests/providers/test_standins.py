@@ -2,12 +2,16 @@
 
 import asyncio
 import base64
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
 
 import openai
 import pytest
 from google import genai
 from google.genai import errors, types
-from openai.types import ImageGenStreamEvent
+from openai.types import ImageEditStreamEvent, ImageGenStreamEvent
+from PIL import Image
 from tests.providers.remote import KEY
 from tests.standins.gemini import MODEL, GeminiStandIn, blocked_prompt, candidate, drawn, image_bytes, throttled
 from tests.standins.openai import MODEL as OPENAI_MODEL
@@ -50,6 +54,20 @@ async def test_googles_client_distinguishes_thoughts_from_the_image(google: Gemi
     assert [bool(part.thought) for part in answer.parts or []] == [True, True, False, False]
     images = [part.inline_data.data for part in answer.parts or [] if part.inline_data and not part.thought]
     assert images == [image_bytes(64, 64)]
+
+
+async def test_googles_client_sends_images_and_one_that_is_none_is_refused(google_url: str) -> None:
+    def edit(*images: bytes) -> types.GenerateContentResponse:
+        parts = [types.Part.from_bytes(data=each, mime_type="image/jpeg") for each in images]
+        contents: list[Any] = ["A cute banana", *parts]
+        with genai.Client(api_key=KEY, http_options=types.HttpOptions(base_url=google_url)) as client:
+            return client.models.generate_content(model=MODEL, contents=contents)
+
+    jpeg = image_bytes(64, 64, "JPEG")
+    assert (await asyncio.to_thread(edit, jpeg, jpeg)).parts
+    for wrong in (image_bytes(64, 64), jpeg[:-20]):
+        with pytest.raises(errors.ClientError):
+            await asyncio.to_thread(edit, wrong)
 
 
 async def test_googles_client_sees_text_instead_of_an_image(google: GeminiStandIn, google_url: str) -> None:
@@ -118,6 +136,52 @@ async def test_openais_client_reads_the_stream_of_an_image(openai_client: openai
     assert [each.partial_image_index for each in sketches if each.type == "image_generation.partial_image"] == [0, 1]
     assert last.type == "image_generation.completed"
     assert base64.b64decode(last.b64_json) == image_bytes(1024, 1024, "WEBP")
+
+
+async def test_openais_client_edits_and_reads_the_stream_of_an_edit(openai_client: openai.OpenAI) -> None:
+    png, mask = (name_and_bytes("png", mode) for mode in ("RGB", "RGBA"))
+    several = [png, name_and_bytes("jpeg"), name_and_bytes("webp")]
+
+    def edit() -> list[ImageEditStreamEvent]:
+        cases: list[dict[str, Any]] = [{"image": png}, {"image": png, "mask": mask}, {"image": several, "mask": mask}]
+        for each in cases:
+            answer = openai_client.images.edit(prompt="A cute banana", model=OPENAI_MODEL, **each)
+            assert [bool(image.b64_json) for image in answer.data or []] == [True]
+        return list(
+            openai_client.images.edit(
+                image=several, prompt="A cute banana", model=OPENAI_MODEL, stream=True, partial_images=1
+            )
+        )
+
+    with openai_client:
+        sketch, last = await asyncio.to_thread(edit)
+    assert (sketch.type, last.type) == ("image_edit.partial_image", "image_edit.completed")
+
+
+async def test_openais_client_is_refused_images_that_are_not_what_they_are_called(openai_client: openai.OpenAI) -> None:
+    png, mask, jpeg = name_and_bytes("png"), name_and_bytes("png", "RGBA"), name_and_bytes("jpeg")
+    wrong: list[dict[str, Any]] = [
+        {"image": ("image.jpg", png[1])},
+        {"image": ("image.png", png[1][:-20])},
+        {"image": [png] * 17},
+        {"image": png, "mask": png},
+        {"image": png, "mask": jpeg},
+        {"image": jpeg, "mask": name_and_bytes("png", "RGBA", width=65)},
+        {"image": mask, "mask": ("mask.png", b"")},
+    ]
+    with openai_client as client:
+        edit: Callable[..., object] = client.images.edit
+        for each in wrong:
+            with pytest.raises(openai.BadRequestError) as raised:
+                await asyncio.to_thread(edit, prompt="x", model=OPENAI_MODEL, **each)
+            assert raised.value.code == "invalid_image_file"
+
+
+def name_and_bytes(kind: str, mode: str = "RGB", *, width: int = 64) -> tuple[str, bytes]:
+    """A file as the client takes it."""
+    encoded = BytesIO()
+    Image.new(mode, (width, 64)).save(encoded, kind)
+    return f"image.{kind}", encoded.getvalue()
 
 
 async def test_azures_client_gets_an_image(endpoint_url: str, endpoint: OpenAIStandIn) -> None:

@@ -34,6 +34,28 @@ async def server(answer: Answer) -> AsyncIterator[tuple[str, list[int]]]:
         yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/", requests
 
 
+@asynccontextmanager
+async def serving_raw(
+    converse: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
+    """The URL of a server that handles each connection so, until the end of the context."""
+    conversations = list[asyncio.Task[None]]()
+
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        conversation = asyncio.current_task()
+        assert conversation is not None
+        conversations.append(conversation)
+        with suppress(asyncio.IncompleteReadError, asyncio.CancelledError):
+            await converse(reader, writer)
+        writer.transport.abort()
+
+    async with await asyncio.start_server(run, "127.0.0.1", 0) as listening:
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
+        for conversation in conversations:
+            conversation.cancel()
+        await asyncio.gather(*conversations)
+
+
 def transport() -> DirectTransport:
     return DirectTransport(
         httpx2.create_ssl_context(trust_env=False), buffer=memoryview(bytearray(BUFFER_BYTES)), idle_seconds=4
@@ -152,6 +174,85 @@ async def test_a_header_cannot_hold_another() -> None:
     request.headers = httpx2.Headers([(b"X", b"a\r\nY: b")])
     with pytest.raises(httpx2.LocalProtocolError):
         await client.handle_async_request(request)
+
+
+class Large:
+    """A body of so many pieces of 64 KiB, and how many of them were made."""
+
+    def __init__(self, pieces: int) -> None:
+        self.made, self._pieces = 0, pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for number in range(1, self._pieces + 1):
+            self.made = number
+            yield bytes([number % 256]) * 64 * 1024
+
+    async def posted(self, client: DirectTransport, url: str, *, seconds: float = 20) -> tuple[int, bytes]:
+        about, timeout = {"Content-Length": str(self._pieces * 64 * 1024)}, {"connect": 20, "read": seconds}
+        request = httpx2.Request("POST", url, headers=about, content=self, extensions={"timeout": timeout})
+        response = await client.handle_async_request(request)
+        try:
+            return response.status_code, b"".join([chunk async for chunk in response.aiter_raw()])
+        finally:
+            await response.aclose()
+
+
+async def test_a_large_body_arrives_whole_and_the_connection_is_kept() -> None:
+    arrived = list[tuple[object, bytes]]()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            arrived.append((writer, await reader.readexactly(100 * 64 * 1024)))
+            writer.write(HEAD + b"Content-Length: 2\r\n\r\nok")
+
+    async with serving_raw(converse) as url:
+        client = transport()
+        assert [await Large(100).posted(client, url) for _ in range(2)] == [(200, b"ok")] * 2
+        await client.aclose()
+    assert {body for _, body in arrived} == {b"".join(bytes([n % 256]) * 64 * 1024 for n in range(1, 101))}
+    assert len({writer for writer, _ in arrived}) == 1
+
+
+@pytest.mark.parametrize("is_closed", [True, False], ids=["it closes", "it waits"])
+@pytest.mark.parametrize("length", [b"Content-Length: 4\r\n", b""], ids=["a length", "no length"])
+async def test_a_response_that_comes_early_is_received_and_ends_the_writing(length: bytes, is_closed: bool) -> None:
+    connections = list[asyncio.StreamWriter]()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\n" + length + b"\r\nwhy?")
+        await writer.drain()
+        if is_closed or not length:
+            writer.close()  # with what was not read: the connection is reset
+        else:
+            await asyncio.Event().wait()
+
+    async with serving_raw(refuse) as url:
+        client = transport()
+        for _ in range(2):
+            body = Large(100_000)
+            status, content = await body.posted(client, url)
+            assert (status, b"why?".startswith(content)) == (413, True)
+            assert body.made < 1000
+        assert len(connections) == 2
+        await client.aclose()
+
+
+@pytest.mark.parametrize("has_hints", [True, False])
+async def test_a_provider_that_does_not_read_a_body_is_silent(has_hints: bool) -> None:
+    async def ignore(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(EARLY_HINTS if has_hints else b"")
+        await asyncio.Event().wait()
+
+    async with serving_raw(ignore) as url:
+        client = transport()
+        body = Large(100_000)
+        with pytest.raises(httpx2.ReadTimeout):
+            await body.posted(client, url, seconds=0.3)
+        assert body.made < 1000
 
 
 async def test_a_body_that_nobody_reads_stays_with_the_provider() -> None:

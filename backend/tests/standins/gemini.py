@@ -28,6 +28,7 @@ _PIXELS = {
     "16:9": (1376, 768),
     "21:9": (1584, 672),
 }
+IMAGE_BYTES_MAX, REQUEST_BYTES_MAX = 7_000_000, 20_000_000
 _SCALES = {"1K": 1, "2K": 2, "4K": 4}
 _KNOWN = {
     "": {"contents", "generationConfig", "safetySettings", "systemInstruction"},
@@ -87,6 +88,8 @@ class GeminiStandIn:
             return failed(400, "INVALID_ARGUMENT", {"@type": f"{_RPC}.ErrorInfo", "reason": "API_KEY_INVALID"})
         if match is None or seen.method != ("POST" if match[3] else "GET") or match[2] != self._model:
             return failed(404, "NOT_FOUND")
+        if len(seen.body) > REQUEST_BYTES_MAX:
+            return failed(413, "INVALID_ARGUMENT")
         return None if seen.method == "GET" or _is_understood(seen.json()) else failed(400, "INVALID_ARGUMENT")
 
 
@@ -143,14 +146,28 @@ def _image(body: Any) -> bytes:
     return image_bytes(width * scale, height * scale)
 
 
+def _is_image(data: dict[str, str]) -> bool:
+    """Whether it is a whole image of its type within the limit for one, in base64 of either alphabet."""
+    try:
+        content = base64.b64decode(data["data"].translate(str.maketrans("-_", "+/")), validate=True)
+        with Image.open(BytesIO(content)) as image:
+            image.load()
+            media_type = data.get("mimeType") or data["mime_type"]
+            return len(data) == 2 and media_type == Image.MIME[str(image.format)] and len(content) <= IMAGE_BYTES_MAX
+    except (OSError, LookupError, ValueError):
+        return False
+
+
 def _is_understood(body: Any) -> bool:
     """Whether Google would accept the body: an unknown field is an error."""
     generation = body.get("generationConfig", {})
     image = generation.get("imageConfig", {})
+    parts = [part for content in body.get("contents", []) for part in content.get("parts", [])]
     fields = {"": body, "generationConfig": generation, "imageConfig": image}
     return (
         all(set(found) <= _KNOWN[name] for name, found in fields.items())
-        and any(part.get("text") for content in body.get("contents", []) for part in content.get("parts", []))
+        and any(part.get("text") for part in parts)
+        and all(_is_image(part["inlineData"]) for part in parts if "inlineData" in part)
         and set(generation.get("responseModalities", ["IMAGE"])) <= {"IMAGE", "TEXT"}
         and image.get("aspectRatio", "1:1") in _PIXELS
         and image.get("imageSize", "1K") in _SCALES

@@ -3,8 +3,12 @@
 import base64
 import json
 from collections import deque
+from dataclasses import replace
+from io import BytesIO
 from typing import Any
 
+from PIL import Image
+from tests.standins.forms import File, read_form
 from tests.standins.gemini import image_bytes
 from tests.standins.wire import Reply, Seen, json_reply
 
@@ -18,6 +22,10 @@ _OPTIONS: dict[str, set[object]] = {
     "stream": {True, False},
     "partial_images": set(range(4)),
 }
+IMAGES_MAX, IMAGE_BYTES_MAX = 16, 50_000_000
+_DEPLOYMENT = f"/deployments/{MODEL}"
+_DRAWING = {"/images/generations", "/images/edits"}
+_ENDINGS = {"PNG": {"png"}, "JPEG": {"jpg", "jpeg"}, "WEBP": {"webp"}}
 _SIZES = {"1024x1024", "1536x1024", "1024x1536", "auto"}
 
 
@@ -50,13 +58,9 @@ class OpenAIStandIn:
         path = seen.path.removeprefix("/openai")
         if (seen.method, path) in {("GET", path) for path in _ABOUT_MODELS}:
             return None
-        deployment = f"/deployments/{MODEL}/images/generations"
-        if (seen.method, path) not in {("POST", "/v1/images/generations"), ("POST", deployment)}:
+        if (seen.method, path) not in {("POST", f"{base}{end}") for base in ("/v1", _DEPLOYMENT) for end in _DRAWING}:
             return failed(404, "DeploymentNotFound" if is_azure else "not_found")
-        body = seen.json()
-        if path != deployment and body.get("model") != MODEL:
-            return failed(404, "model_not_found")
-        return None if _is_understood(body) else failed(400, "invalid_value")
+        return _refusal_of_body(seen, names_model=not path.startswith(_DEPLOYMENT))
 
 
 def in_place(image: bytes) -> Reply:
@@ -102,6 +106,55 @@ def _reply(seen: Seen) -> Reply:
     return json_reply(_ABOUT_MODELS[seen.path.removeprefix("/openai")]) if seen.method == "GET" else _drawn(seen)
 
 
+def _is_edit(seen: Seen) -> bool:
+    return seen.path.endswith("/images/edits")
+
+
+def _body(seen: Seen) -> tuple[Any, list[File]]:
+    """The parameters of a call, and its files. Raises ValueError."""
+    if not _is_edit(seen):
+        return seen.json(), []
+    texts, files = read_form(seen)
+    numbers_and_truths = {"n", "output_compression", "partial_images", "stream"}
+    return {name: json.loads(text) if name in numbers_and_truths else text for name, text in texts.items()}, files
+
+
+def _refusal_of_body(seen: Seen, *, names_model: bool) -> Reply | None:
+    try:
+        body, files = _body(seen)
+    except ValueError:
+        return failed(400, "invalid_request")
+    if names_model and body.get("model") != MODEL:
+        return failed(404, "model_not_found")
+    if not _is_understood(body):
+        return failed(400, "invalid_value")
+    return failed(400, "invalid_image_file") if _is_edit(seen) and not _are_inputs(files) else None
+
+
+def _are_inputs(files: list[File]) -> bool:
+    """Whether OpenAI would take them: one `image`, or up to 16 `image[]`, that are what they are called, and at most
+    one mask, a PNG with alpha of the size of the first.
+    """
+    *fields, last = [each.field for each in files] or [""]
+    images = fields if last == "mask" else [*fields, last]
+    opened = [_opened(each) for each in files]
+    if images not in (["image"], ["image[]"] * len(images)) or not 1 <= len(images) <= IMAGES_MAX or None in opened:
+        return False
+    return last != "mask" or (opened[0] is not None and opened[-1] == (opened[0][0], "PNG", "RGBA"))
+
+
+def _opened(file: File) -> tuple[tuple[int, int], str, str] | None:
+    """Size, format and mode of the image that a file is, whole, with its type and its ending; else None."""
+    try:
+        with Image.open(BytesIO(file.content)) as image:
+            image.load()
+            kind = str(image.format)
+            is_so_called = file.media_type == Image.MIME[kind] and file.name.rpartition(".")[2] in _ENDINGS[kind]
+            return (image.size, kind, image.mode) if is_so_called and len(file.content) < IMAGE_BYTES_MAX else None
+    except (OSError, LookupError):
+        return None
+
+
 def _is_understood(body: Any) -> bool:
     """Whether OpenAI would accept the body: an unknown parameter is an error."""
     return (
@@ -120,14 +173,16 @@ _ABOUT_MODELS: dict[str, object] = {
 
 
 def _drawn(seen: Seen) -> Reply:
-    body = seen.json()
+    body, _files = _body(seen)
     size = "1024x1024" if body.get("size", "auto") == "auto" else body["size"]
     if body.get("response_format") == "url":
         return at(f"http://{seen.headers['host']}/files/{size}.png")
     image = _pixels(size, body.get("output_format", "png"))
     if body.get("stream"):
         sketches = [sketch(index, image_bytes(64 + index, 64)) for index in range(body.get("partial_images", 0))]
-        return streamed(*sketches, completed(image))
+        reply = streamed(*sketches, completed(image))
+        is_edit = _is_edit(seen)
+        return replace(reply, content=reply.content.replace(b"image_generation.", b"image_edit.")) if is_edit else reply
     return in_place(image)
 
 

@@ -5,12 +5,15 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import StringIO
+from pathlib import Path
 
 import httpx2
 import pytest
+from app.core.blobs import BlobSpace
 from app.core.bounds import EdgeBounds
 from app.core.errors import ApiError, TooLarge
 from app.core.metrics import Metrics
+from app.core.pool import BoundedPool
 from app.core.settings import Settings
 from app.features.auth.service import EmailAlreadyRegistered
 from app.generations.errors import InvalidApiKey
@@ -73,7 +76,7 @@ async def test_added_middleware_handles_every_response_errors_included(
         account = await sign_up(client)
         key = await account.create_key()
         monkeypatch.setattr("app.features.keys.service.create", fail)
-        too_large = head("POST", "/v1/generate", [*ORIGIN.items(), ("Content-Length", "99999")])
+        too_large = head("POST", "/v1/generate", [*ORIGIN.items(), ("Content-Length", "1073741824")])
         responses = {
             "success": await generate(client, key),
             "invalid_api_key": await generate(client, Key("", "x")),
@@ -128,7 +131,7 @@ async def test_an_exception_handler_answers_its_class_and_status_and_no_other(
         handled_responses = [
             await register(client, email=account.email),
             await generate(client, Key("", "x")),  # by the fast route
-            await send_raw(client, head("POST", "/v1/keys", [("Content-Length", "99999")])),  # before any route
+            await send_raw(client, head("POST", "/v1/keys", [("Content-Length", "1073741824")])),  # before any route
             await client.get("/nothing"),
         ]
         assert [response.status_code for response in handled_responses] == [418] * 4
@@ -161,6 +164,7 @@ async def test_middleware_and_handlers_can_be_given_to_the_constructor() -> None
     metrics = Metrics()
     guard = OverloadGuard(10, metrics, proxies=())
     web = WebSettings("https://pictures.test", trusted_proxies=(), error_formats=())
+    no_threads = BoundedPool(threads=1, queue_max=0, name="none")
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[LifespanState]:
@@ -171,6 +175,7 @@ async def test_middleware_and_handlers_can_be_given_to_the_constructor() -> None
             "web": web,
             "services": None,
             "console": None,
+            "blobs": BlobSpace(memory_bytes_max=0, file_bytes_max=0, folder=Path(), threads=no_threads),
             "tracing": None,
         }
 

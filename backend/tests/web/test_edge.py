@@ -539,5 +539,5 @@ async def test_an_image_is_shown_whatever_body_comes_with_its_request(
 async def test_a_body_that_is_too_large_hides_no_404_and_no_405(
     client: httpx2.AsyncClient, method: str, path: str, status: int, code: str
 ) -> None:
-    answer = await send_raw(client, head(method, path, [JSON_TYPE, ("Content-Length", "10485760")]))
+    answer = await send_raw(client, head(method, path, [JSON_TYPE, ("Content-Length", "1073741824")]))
     check_problem(answer, status, code)

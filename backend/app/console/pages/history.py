@@ -1,21 +1,46 @@
-"""History: the generations of the account."""
+"""History: the generations of the account, and what each was made from."""
 
-from typing import Annotated
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Self
 
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
 from app.console.dependencies import LoggedInSession
+from app.console.image_inputs import takes_of
 from app.console.rendering import Page
 from app.core.schemas import QueryInt
+from app.core.security import is_id
 from app.features.dependencies import CurrentGenerations, Session
 from app.generations import records
+from app.generations.records import GenerationRecord
 from app.web.pagination import PAGE_SIZE_MAX, PageQuery, split_page
 from app.web.query import query_of
 
 page = Page("/history", template="history.html", label="History")
 
 _GENERATIONS = 24  # fills the last row of the grid, whether it has two, three or four columns
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a generation was made from: the images that can be looked at, and in words all others."""
+
+    images: Sequence[GenerationRecord]
+    others: Sequence[str]
+
+    @classmethod
+    def of(cls, made: GenerationRecord, shown: Mapping[str, GenerationRecord]) -> Self:
+        """The sources of one that was made, of which those in `shown` can be looked at."""
+        images = [shown[each] for each in made.inputs if each is not None and each in shown]
+        others = Counter(_kind_of(each) for each in made.inputs if each not in shown)
+        return cls(images, [kind if count == 1 else f"{kind} ({count})" for kind, count in others.items()])
+
+
+def _kind_of(source: str | None) -> str:
+    return "a deleted picture" if source is not None and is_id("gen", source) else "an upload"
 
 
 class HistoryQuery(PageQuery):
@@ -41,4 +66,11 @@ async def show_history(
         limit=query.limit + 1,
     )
     newest, older = split_page(found, query=query)
-    return session.render(page.template, generations=newest, older=older)
+    ids = {source for each in newest for source in each.inputs if source is not None}
+    shown = await records.find_some(generations, database, account_id=session.user.account_id, ids=ids)
+    return session.render(
+        page.template,
+        generations=[(each, Sources.of(each, shown)) for each in newest],
+        older=older,
+        can_edit=any(takes_of([each]).images for each in generations.catalogue.catalogue),
+    )

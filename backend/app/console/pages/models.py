@@ -1,12 +1,24 @@
 """Models: what each can draw, and what it costs."""
 
+from collections.abc import Sequence
+
 from fastapi.responses import HTMLResponse
 
+from app.catalogue.model import Model
 from app.console.dependencies import LoggedInSession
+from app.console.image_inputs import takes_of
 from app.console.rendering import Page
 from app.features.dependencies import CurrentGenerations
 
 page = Page("/models", template="models.html", label="Models")
+
+_ABILITIES = {
+    "mask": "follow a mask",
+    "transparent": "leave the background transparent",
+    "compression": "compress",
+    "stream": "send sketches",
+}
+"""Of the capabilities that have no column of their own, in plain words."""
 
 
 @page.router.get(page.path)
@@ -14,4 +26,12 @@ async def show_models(session: LoggedInSession, generations: CurrentGenerations)
     """Show every model, the default one first."""
     catalogue = generations.catalogue.catalogue
     models = sorted(catalogue, key=lambda each: each.name != catalogue.default)
-    return session.render(page.template, models=models, currency=catalogue.currency)
+    rows = [(each, _abilities(each)) for each in models]
+    return session.render(page.template, models=rows, currency=catalogue.currency)
+
+
+def _abilities(model: Model) -> Sequence[str]:
+    """What it can do besides drawing from a prompt."""
+    most = takes_of([model]).images
+    images = ["edit an image" if most == 1 else f"edit up to {most} images"] if most else []
+    return [*images, *(words for name, words in _ABILITIES.items() if name in model.capabilities)]

@@ -2,26 +2,34 @@
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
+from pydantic import AfterValidator, ConfigDict, ValidationInfo
 
 from app.catalogue.model import Model
 from app.console.dependencies import LoggedInSession, form
 from app.console.forms import UNSENT, EmptyForm, FormState
+from app.console.image_inputs import IMAGES, read_form_with_images, takes_of
 from app.console.pages.keys import limits_of_new_keys
 from app.console.rendering import Page
 from app.console.session import ConsoleSession
-from app.core.schemas import Text
+from app.console.snippets import SnippetImage
+from app.core.blobs import Blob
+from app.core.schemas import Body, Text
 from app.features.admission import Admission
 from app.features.dependencies import services_of
-from app.features.generate.schemas import GenerationCreate
+from app.features.generate.schemas import ModelName, Prompt, Quality, SizeText
 from app.features.keys import service as keys
 from app.features.keys.dependencies import KeysMax
-from app.generations.spec import Caller, Delivered
+from app.generations import records
+from app.generations.errors import GenerationNotFound
+from app.generations.records import GenerationRecord
+from app.generations.spec import Caller, Delivered, GenerationSpec, SentImage
+from app.models import ApiKey
 from app.providers import Size
 from app.web.pagination import PAGE_SIZE_MAX
 from app.web.query import query_value
@@ -32,16 +40,39 @@ _SIZES = ("1024x1024", "1536x1024", "1024x1536", "1280x720", "720x1280", "512x51
 _FIRST_KEY = "First key"
 
 
-class GenerationForm(GenerationCreate):
+def _beside_images(mask: Blob, info: ValidationInfo) -> Blob:
+    if not info.data.get(IMAGES):
+        raise ValueError("a mask needs an image")
+    return mask
+
+
+class GenerationForm(Body):
     """A generation to be requested, with the id of the key that requests it and the id of the rendered form."""
 
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    prompt: Prompt
+    size: SizeText
+    model: ModelName | None = None
+    quality: Quality = "auto"
+    images: Sequence[Blob | Text] = ()
+    mask: Annotated[Blob, AfterValidator(_beside_images)] | None = None
     key_id: Text
     form_id: Text
 
     @property
+    def spec(self) -> GenerationSpec:
+        """The request, as any dialect makes it."""
+        return GenerationSpec(
+            self.prompt, self.size, model=self.model, quality=self.quality, images=self.images, mask=self.mask
+        )
+
+    @property
     def idempotency_key(self) -> str:
         """The same for the same form with the same values: sent twice, it is one generation; changed, it is another."""
-        parts = [self.form_id, self.key_id, self.size, self.prompt, self.model, self.quality]
+        files = [each if isinstance(each, str) else each.sha256.hex() for each in self.images]
+        mask = self.mask and self.mask.sha256.hex()
+        parts = [self.form_id, self.key_id, self.size, self.prompt, self.model, self.quality, files, mask]
         return sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -52,32 +83,74 @@ async def _render(
     generation: Delivered | None = None,
     new_key: keys.CreatedKey | None = None,
 ) -> HTMLResponse:
+    services, account_id = services_of(session.request), session.user.account_id
+    edited = query_value(session.request, "edit")
+    sent: Sequence[SentImage] = form_state.values.get("images") or ([edited] if edited else [])
     async with session.transaction() as database:
         own_keys = await keys.find_all(
-            database, account_id=session.user.account_id, include_revoked=False, after=None, limit=PAGE_SIZE_MAX
+            database, account_id=account_id, include_revoked=False, after=None, limit=PAGE_SIZE_MAX
         )
-    request = session.request
-    catalogue = services_of(request).generations.catalogue.catalogue
-    asked = form_state.values.get("model") or query_value(request, "model")
-    model = catalogue.models.get(asked or catalogue.default)
-    drawing = [model] if model else list(catalogue)
+        ids = [each for each in sent if isinstance(each, str)]
+        inputs = await records.find_some(services.generations, database, account_id=account_id, ids=ids)
+    if edited and edited not in inputs:
+        raise GenerationNotFound
     return session.render(
         page.template,
         form=form_state,
         keys=own_keys,
-        models=list(catalogue),
-        sizes=_sizes_of(drawing),
-        qualities=list(dict.fromkeys(quality for each in drawing for quality in each.qualities)),
-        selected={
-            "key_id": query_value(request, "key_id") or "",
-            "model": model.name if model and len(catalogue.models) > 1 else "",
-            **form_state.values,
-        },
         # The form keeps its id until its generation is delivered: sent again after an error, it is the same request.
         form_id=(generation is None and form_state.values.get("form_id")) or secrets.token_urlsafe(16),
         generation=generation,
         new_key=new_key,
+        inputs=[inputs[each] for each in ids if each in inputs],
+        snippet_images=_snippet_images(sent, inputs),
+        snippet_mask=SnippetImage("mask.png") if form_state.values.get("mask") else None,
+        **_choices(session.request, form_state, own_keys, inputs.get(edited) if edited else None),
     )
+
+
+def _choices(
+    request: Request, form_state: FormState, own_keys: Sequence[ApiKey], edited: GenerationRecord | None
+) -> Mapping[str, Any]:
+    """What the page's form offers to choose, and what is chosen: at first, what fits the image that is to be edited."""
+    catalogue = services_of(request).generations.catalogue.catalogue
+    models = list(catalogue)
+    editors = [each for each in models if takes_of([each]).images]
+    asked = form_state.values.get("model") or query_value(request, "model")
+    model = catalogue.models.get(asked or catalogue.default)
+    if edited and not asked and model not in editors and editors:
+        model = editors[0]
+    drawing = [model] if model else models
+    return {
+        "models": models,
+        "editors": editors,
+        "paints": takes_of(models).mask,
+        "takes": takes_of(drawing),
+        "sizes": _sizes_of(drawing),
+        "qualities": list(dict.fromkeys(quality for each in drawing for quality in each.qualities)),
+        "selected": {
+            "key_id": query_value(request, "key_id") or (_key_for(edited, own_keys) if edited else ""),
+            "model": model.name if model and len(models) > 1 else "",
+            "size": "auto" if edited else "",
+            **form_state.values,
+        },
+    }
+
+
+def _key_for(edited: GenerationRecord, own_keys: Sequence[ApiKey]) -> str:
+    """The key that made the image, or else one of its environment: an image of a test key goes into no live one."""
+    of_environment = [each.id for each in own_keys if each.environment == edited.environment]
+    return edited.key_id if edited.key_id in of_environment else next(iter(of_environment), "")
+
+
+def _snippet_images(sent: Sequence[SentImage], inputs: Mapping[str, GenerationRecord]) -> Sequence[SnippetImage]:
+    """The images as code names them: those of the account by id, and files by names of our own."""
+    return [
+        SnippetImage(f"image-{number}.png")
+        if not isinstance(each, str)
+        else SnippetImage(each, each, inputs[each].url if each in inputs else "")
+        for number, each in enumerate(sent, start=1)
+    ]
 
 
 def _sizes_of(models: Sequence[Model]) -> Sequence[str]:
@@ -86,7 +159,7 @@ def _sizes_of(models: Sequence[Model]) -> Sequence[str]:
     return usual or [str(size) for each in models for size in each.sizes]
 
 
-SentForm = Annotated[GenerationForm, form(GenerationForm, _render)]
+SentForm = Annotated[GenerationForm, form(GenerationForm, _render, read_values=read_form_with_images)]
 
 
 async def _admission(request: Request, sent: SentForm, session: LoggedInSession) -> AsyncIterator[Admission]:

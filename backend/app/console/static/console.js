@@ -38,39 +38,63 @@ document.addEventListener("click", async (event) => {
   }, 1500);
 });
 
+const parse = async (response) => new DOMParser().parseFromString(await response.text(), "text/html");
+
 // The playground's form is sent without leaving the page: these parts are replaced by those of the page that comes back.
 const parts = ["#playground", "#snippets"];
 
 const replaceParts = (page) => {
-  if (!page.querySelector("#playground")) {
-    document.querySelector("main").replaceWith(page.querySelector("main"));
-  } else {
-    for (const part of parts) document.querySelector(part).replaceWith(page.querySelector(part));
-  }
+  for (const part of parts) document.querySelector(part).replaceWith(page.querySelector(part));
   const main = document.querySelector("main");
   enhance(main);
   const refused = main.querySelector("[aria-invalid], .message.error");
   announce(refused ? main.querySelector(".error:not(.field .error), .field .error")?.textContent ?? "" : "Your picture is ready");
-  (main.querySelector("[aria-invalid]") ?? main.querySelector("#result") ?? main).focus();
+  (main.querySelector("[aria-invalid]") ?? main.querySelector("#result")).focus();
+};
+
+const replaceMain = (page) => {
+  document.querySelector("main").replaceWith(page.querySelector("main"));
+  document.querySelector("main").focus();
+};
+
+// The form stays as it is, with what was entered, beneath this sentence. To the server, the same form is the same request:
+// sending it again is safe.
+const keepForm = (form, ...sentence) => {
+  const button = form.querySelector("button[type=submit]");
+  button.disabled = false;
+  button.textContent = "Try again";
+  document.getElementById("result").removeAttribute("aria-busy");
+  const message = document.createElement("p");
+  message.className = "message error";
+  message.append(...sentence);
+  form.parentElement.querySelector(".message")?.remove();
+  form.before(message);
+  announce(message.textContent);
+};
+
+// Another page than the playground, such as that of a session that has ended.
+const refusalOf = (page) => {
+  const link = page.querySelector("main a[href^='/log-in']");
+  if (link) link.target = "_blank";
+  return [page.querySelector("h1").textContent, ...(link ? [". ", link, " in another tab, then try again."] : [])];
 };
 
 const generate = async (form) => {
   const result = document.getElementById("result");
   const button = form.querySelector("button[type=submit]");
-  const body = new URLSearchParams(new FormData(form));
+  const data = new FormData(form); // inputs.js puts the images into it
+  const body = data.has("images") ? data : new URLSearchParams(data);
   button.disabled = true;
   button.textContent = "Drawing…";
   result.setAttribute("aria-busy", "true");
   announce("Drawing");
   try {
-    const response = await fetch(form.action, { method: "POST", body });
-    replaceParts(new DOMParser().parseFromString(await response.text(), "text/html"));
+    const page = await parse(await fetch(form.action, { method: "POST", body }));
+    if (page.querySelector("#playground")) replaceParts(page);
+    else if (page.querySelector("form[action^='/playground']")) replaceMain(page); // there is no key any more
+    else keepForm(form, ...refusalOf(page));
   } catch {
-    // The response was lost. The same form is the same request to the server, so that sending it again is safe.
-    button.disabled = false;
-    button.textContent = "The connection was lost. Try again";
-    result.removeAttribute("aria-busy");
-    announce(button.textContent);
+    keepForm(form, "The connection was lost. Try again.");
   }
 };
 
@@ -78,6 +102,18 @@ document.addEventListener("submit", (event) => {
   if (event.target.id !== "generation-form") return;
   event.preventDefault();
   if (!event.target.querySelector("button[type=submit]").disabled) generate(event.target);
+});
+
+// Another model has other sizes and qualities, and takes other images: these parts are those of the page for that model.
+document.addEventListener("change", async ({ target }) => {
+  if (target.id !== "model") return;
+  const model = target.value;
+  const page = await parse(await fetch(`/playground?${new URLSearchParams({ model })}`));
+  if (target.value !== model || !page.querySelector("#choices")) return;
+  const size = document.getElementById("size").value;
+  for (const part of ["#choices", "#inputs"]) document.querySelector(part).replaceWith(page.querySelector(part));
+  const sizes = document.getElementById("size");
+  if ([...sizes.options].some((option) => option.value === size)) sizes.value = size;
 });
 
 enhance(document);

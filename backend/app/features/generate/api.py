@@ -10,7 +10,7 @@ from app.core.errors import ConcurrencyLimited, Invalid, RateLimited
 from app.core.images import MEDIA_TYPES
 from app.features.admission import IDEMPOTENCY_KEY, admit
 from app.features.dependencies import CurrentGenerations, Session
-from app.features.generate.dependencies import WIDTH, RequestedImage
+from app.features.generate.dependencies import WIDTH, RequestedImage, spec_with_images
 from app.features.generate.schemas import GenerationCreate, GenerationListed, GenerationPublic
 from app.features.keys.dependencies import Caller, bearer
 from app.generations import records, serve
@@ -62,14 +62,15 @@ fast_router = APIRouter(
 async def generate(request: Request) -> JSONBytes:
     """Make a picture from a prompt.
 
-    `model` is one that `GET /v1/models` lists.
+    `model` is one that `GET /v1/models` lists. With `images` it is made from them: changed, or drawn after them.
 
     `size` is honoured exactly or refused. A 200 is recorded and counted before it is sent. With an `Idempotency-Key` a
     retry within a day gets the same picture again, which is not counted twice.
     """
     async with await admit(request) as admission:
         sent = await _read_body(request)
-        delivered = await admission.generate(sent.spec, route="/v1/generate")
+        spec = sent.spec if sent.images is None else await spec_with_images(request, sent)
+        delivered = await admission.generate(spec, route="/v1/generate")
     return JSONBytes(GenerationPublic.write(delivered, currency=admission.currency))
 
 

@@ -1,12 +1,16 @@
 """The image that a path and its query name, as a dependency of routes."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from app.core.errors import Invalid
-from app.features.dependencies import CurrentGenerations
+from app.features.dependencies import CurrentGenerations, generations_with_urls_of
+from app.features.generate.schemas import GenerationCreate
+from app.features.input_images import read_sent_image
 from app.generations import serve
+from app.generations.spec import GenerationSpec
 from app.generations.thumbnails import WIDTHS
 
 _WIDTHS = {str(each): each for each in WIDTHS}
@@ -31,6 +35,17 @@ def _width(request: Request) -> int | None:
         sentence = f"Must be one of {', '.join(_WIDTHS)}, and be there once"
         raise Invalid([{"parameter": "width", "detail": sentence}])
     return _WIDTHS[sent[0]]
+
+
+async def spec_with_images(request: Request, sent: GenerationCreate) -> GenerationSpec:
+    """The request with the images that it names. Raises what `read_sent_image` raises."""
+    generations = generations_with_urls_of(request)
+    images = [
+        await read_sent_image(generations, text, pointer=f"#/images/{place}")
+        for place, text in enumerate(sent.images or ())
+    ]
+    mask = None if sent.mask is None else await read_sent_image(generations, sent.mask, pointer="#/mask")
+    return replace(sent.spec, images=images, mask=mask, first_frame=sent.first_frame)
 
 
 async def _requested(

@@ -1,13 +1,17 @@
 """The wire types of generations."""
 
+import json
+from collections.abc import Sequence
 from datetime import datetime
 from json.encoder import encode_basestring
 from typing import Annotated, Literal, Protocol
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
+from app.catalogue.model import REFERENCES_MAX
 from app.catalogue.prices import format_amount
 from app.core.images import ImageFormat
+from app.core.long_text import ImageText, LongText
 from app.core.schemas import Answer, Body, Storable, Text, Time, format_time
 from app.core.security import KeyEnvironment
 from app.generations.spec import GenerationSpec
@@ -28,6 +32,12 @@ ModelName = Annotated[Text, Field(min_length=1, max_length=200, examples=["nano-
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max"]
 
 
+def _beside_images(mask: str | LongText, info: ValidationInfo) -> str | LongText:
+    if info.data.get("images") is None:
+        raise ValueError("must be there with images alone")
+    return mask
+
+
 class GenerationCreate(Body):
     """A picture to be made."""
 
@@ -38,14 +48,43 @@ class GenerationCreate(Body):
         default="auto", description="A quality of the model; without an effect where the model has none."
     )
 
+    images: Annotated[list[ImageText], Field(min_length=1, max_length=REFERENCES_MAX)] | None = Field(
+        default=None,
+        description=(
+            "Images to change or to draw from: a `data:` URL, the id of an upload or of a generation of yours, or an "
+            "`https` URL. With them `size` may be `auto`: the shape of the first."
+        ),
+        examples=[["gen_01kapn5vfe28fm63cjp43w44255s68"]],
+    )
+    mask: Annotated[ImageText, AfterValidator(_beside_images)] | None = Field(
+        default=None, description="Where the first of the images may change: where this one is transparent."
+    )
+    first_frame: bool = Field(default=False, description="Take the first frame of an animation instead of refusing it.")
+
     @property
     def spec(self) -> GenerationSpec:
-        """The request, for any dialect."""
+        """The request, for any dialect, without its images."""
         return GenerationSpec(self.prompt, self.size, model=self.model, quality=self.quality)
 
 
 Price = Annotated[str, Field(description="What the model's list says for this image.", examples=["0.05"])]
 Currency = Annotated[str | None, Field(description="Of the price; null where no model has one.", examples=["USD"])]
+
+
+class InputPublic(Answer):
+    """An image that another one was made from."""
+
+    id: str | None = Field(
+        description="The upload or the generation; null for an image that was sent itself, or by its URL.",
+        examples=["gen_01kapn5vfe28fm63cjp43w44255s68"],
+    )
+
+
+Inputs = Annotated[
+    Sequence[InputPublic] | None,
+    BeforeValidator(lambda ids: [{"id": each} for each in ids] or None),
+    Field(validation_alias="inputs", description="What it was made from; null where no image went in."),
+]
 
 
 class GenerationListed(Answer):
@@ -63,6 +102,7 @@ class GenerationListed(Answer):
     environment: KeyEnvironment
     key_id: str = Field(examples=["key_28fm63cjp43w44255s68"])
     created_at: Time
+    images: Inputs
 
 
 class Written(Protocol):
@@ -95,6 +135,13 @@ class Written(Protocol):
     @property
     def created_at(self) -> datetime: ...
 
+    @property
+    def inputs(self) -> Sequence[str | None]: ...
+
+
+def _written(ids: Sequence[str | None]) -> str:
+    return json.dumps([{"id": each} for each in ids], separators=(",", ":"))
+
 
 class GenerationPublic(Answer):
     """A picture that was made. Whoever has the URL can see it."""
@@ -107,7 +154,8 @@ class GenerationPublic(Answer):
         money = f'"price":"{format_amount(made.list_price)}","currency":{quoted_currency}'
         text = (
             f'{{"id":"{made.id}","url":"{made.url}","prompt":{prompt},"model":"{made.model}","size":"{made.size}",'
-            f'"quality":"{made.quality}","format":"{made.format}",{money},"created_at":"{created_at}"}}'
+            f'"quality":"{made.quality}","format":"{made.format}",{money},"created_at":"{created_at}",'
+            f'"images":{_written(made.inputs) if made.inputs else "null"}}}'
         )
         return text.encode()
 
@@ -121,3 +169,4 @@ class GenerationPublic(Answer):
     price: Price
     currency: Currency
     created_at: Time
+    images: Inputs

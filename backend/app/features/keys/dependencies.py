@@ -22,7 +22,7 @@ from app.web.state import request_state
 bearer = HTTPBearer(
     scheme_name="API key",
     bearerFormat="nb_live_...",
-    description="The `key` that `POST /v1/keys` answers, once. It may come in the header `api-key` instead.",
+    description="The `key` that `POST /v1/keys` answers, once. It may come in `api-key` or `x-goog-api-key` instead.",
     auto_error=False,
 )
 

@@ -1,17 +1,20 @@
-"""What OpenAI's clients send and expect."""
+"""What clients of OpenAI's image routes, and of OpenRouter's, send and expect."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from app.catalogue.ratios import AspectRatio, ImageSize
 from app.core.images import ImageFormat
+from app.core.long_text import ImageText
 from app.core.schemas import Answer, Body, Storable, Text
 from app.features.generate.schemas import ModelName, SizeText, not_blank
-from app.generations.spec import GenerationSpec
+from app.generations.spec import GenerationSpec, SentImage
 
 DEFAULT_SIZE = "1024x1024"
 IMAGES_MAX = 10
+INPUTS_MAX = 16
 PARTIALS_MAX = 3
 COMPRESSION_MAX = 100
 PROMPT_LENGTH_MAX = 32_000
@@ -20,16 +23,23 @@ UNSUPPORTED = frozenset(
     {
         *("seed", "negative_prompt", "aspect_ratio", "resolution", "width", "height", "steps", "num_inference_steps"),
         *("guidance_scale", "guidance", "cfg_scale", "sampler", "strength", "loras", "prompt_upsampling", "watermark"),
-        *("image", "images", "image_url", "mask", "reference_images", "complexity", "frame_count", "svg"),
-        *("frame_duration_ms", "extra_body", "metadata", "webhook_url", "instructions", "tools", "temperature"),
+        *("image", "images", "image_url", "mask", "markup", "reference_images", "input_references", "complexity"),
+        *("frame_count", "frame_duration_ms", "svg", "extra_body", "metadata", "webhook_url", "instructions", "tools"),
+        *("temperature", "provider"),
     }
 )
-"""Parameters of this and other image APIs that cannot be honoured here, and are refused by name. A name that is not
-among them may be anything that the client sent, and is not repeated.
+"""Parameters of this and other image APIs that cannot be honoured, and are refused by name where a route does not take
+them. A name that is not among them may be anything that the client sent, and is not repeated.
 """
 
 _QUALITIES = {"standard": "auto", "hd": "high"}
 """What OpenAI's older names mean."""
+
+_SQUARE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQMAAACQp+OdAAAAA1BMVEX/1AD8tgksAAAAD0lEQVR42mNgGAWjgHwAAAJAAAHg"
+    "TR1EAAAAAElFTkSuQmCC"
+)
+"""A yellow PNG of 64x64, for examples."""
 
 Prompt = Annotated[
     str,
@@ -39,8 +49,8 @@ Prompt = Annotated[
 ]
 
 
-class ImageGenerate(Body):
-    """Pictures to be made, as OpenAI's SDK asks for them. What is null counts as left out."""
+class ImageOptions(Body):
+    """What is asked for, whatever it is made from. What is null counts as left out."""
 
     # Unknown fields get this far, to be refused like those that cannot be honoured: with the status that OpenAI gives.
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False})
@@ -66,21 +76,23 @@ class ImageGenerate(Body):
     user: Text | None = None
     safety_identifier: Text | None = None
 
-    @property
-    def spec(self) -> GenerationSpec:
-        """The request, for any dialect."""
+    def spec(self, images: Sequence[SentImage] = (), mask: SentImage | None = None) -> GenerationSpec:
+        """The request, for any dialect, made from these images. Without a size it has the shape of the first."""
         quality = self.quality or "auto"
         compression = self.output_compression
         has_compression = self.output_format in {"jpeg", "webp"} and compression != COMPRESSION_MAX
+        size = self.size if self.size not in {None, "auto"} else None
         return GenerationSpec(
             self.prompt,
-            DEFAULT_SIZE if self.size in {None, "auto"} else self.size or "",
+            size or ("auto" if images else DEFAULT_SIZE),
             self.output_format or "png",
             self.n or 1,
             model=self.model,
             quality=_QUALITIES.get(quality, quality),
             background=self.background or "auto",
             compression=compression if has_compression else None,
+            images=images,
+            mask=mask,
         )
 
     @property
@@ -94,6 +106,67 @@ class ImageGenerate(Body):
         sent: dict[str, Any] = self.model_extra or {}
         names = [name for name, value in sent.items() if value is not None]
         return next((name if name in UNSUPPORTED else "" for name in names), None)
+
+
+class ImageGenerate(ImageOptions):
+    """Pictures to be made, as OpenAI's SDK asks for them."""
+
+
+class ImageUrl(Body):
+    """Where an image is."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    url: ImageText = Field(description="A `data:` or `https` URL, or that of a picture of ours.", examples=[_SQUARE])
+
+
+class ImageReference(Body):
+    """An image that goes in, by one of the two members."""
+
+    image_url: ImageText | None = Field(default=None, description="As `url` elsewhere.", examples=[_SQUARE])
+    file_id: Text | None = Field(default=None, description="The id of an upload or of a picture of ours.")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.image_url is None) == (self.file_id is None):
+            raise ValueError("must have either image_url or file_id")
+        return self
+
+
+class ImageEdit(ImageOptions):
+    """Pictures to be made from others, as JSON."""
+
+    images: Annotated[list[ImageReference], Field(min_length=1, max_length=INPUTS_MAX)]
+    mask: ImageReference | None = Field(
+        default=None, description="Where the first image may change: where this is transparent."
+    )
+
+
+_File = Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
+
+
+class ImageEditForm(ImageOptions):
+    """Pictures to be made from others, as a form: each field is a text, such as `2` or `true`."""
+
+    image: Annotated[list[_File], Field(min_length=1, max_length=INPUTS_MAX)] = Field(
+        description="Image files, under the name `image` or `image[]`, in order."
+    )
+    mask: _File | None = Field(default=None, description="Where the first image may change: where this is transparent.")
+
+
+class InputReference(Body):
+    """An image that goes in, as OpenRouter's clients send it."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class ImagesCreate(ImageOptions):
+    """Pictures to be made, as OpenRouter's SDK asks for them."""
+
+    aspect_ratio: AspectRatio | None = None
+    resolution: ImageSize | None = None
+    input_references: Annotated[list[InputReference], Field(max_length=INPUTS_MAX)] | None = None
 
 
 class Image(Answer):

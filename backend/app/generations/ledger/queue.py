@@ -79,6 +79,7 @@ class RecordRow(NamedTuple):
     provider: str
     quality: str
     list_price: int
+    edit: str | None
     lease: UUID | None
     lease_seconds: float | None
     scope: bytes | None
@@ -130,7 +131,8 @@ class PendingRecord(Pending[Recorded]):
     """A request that is to be recorded: as delivered, or, with a lease, as still to be drawn.
 
     `ids` are those of its images; the first names the request. `revision` is the one of its key that admission saw.
-    `list_price` is for one image, in millionths of the currency. `claim` is None without an Idempotency-Key.
+    `list_price` is for one image, in millionths of the currency. `edit` is what the row of an image that is made
+    from others has besides, as JSON: `inputs` and `art`. `claim` is None without an Idempotency-Key.
     """
 
     ids: Sequence[str]
@@ -143,6 +145,7 @@ class PendingRecord(Pending[Recorded]):
     provider: str
     quality: str = "auto"
     list_price: int = 0
+    edit: str | None = None
     lease: Lease | None = None
     claim: IdempotencyClaim | None = None
 
@@ -156,7 +159,10 @@ class PendingRecord(Pending[Recorded]):
 
     @property
     def rows(self) -> Sequence[RecordRow]:
-        image = self.prompt, self.size, self.format, self.model, self.provider, self.quality, self.list_price
+        image = (
+            *(self.prompt, self.size, self.format, self.model, self.provider, self.quality, self.list_price),
+            self.edit,
+        )
         lease = self.lease or (None, None)
         claim = (self.claim.scope, self.claim.fingerprints[0]) if self.claim else (None, None)
         return [RecordRow(each, self.ids[0], self.key_id, self.revision, *image, *lease, *claim) for each in self.ids]

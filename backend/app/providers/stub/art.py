@@ -28,11 +28,11 @@ def draw_png(prompt: str, *, width: int, height: int, model: str = "") -> bytes:
     Any text can be drawn. Accents that the font lacks are dropped (é becomes e), a character that it lacks (猫, 🍌)
     becomes a small tile with a pattern of its own, and words that do not fit end in "…".
     """
-    palette, layout = Palette(prompt), _Layout(prompt, width, height)
+    palette, layout = Palette(prompt), Layout(prompt, width, height)
     canvas = _sky(palette, width, height)
-    for draw in (_draw_sun, _draw_hills, _draw_banana, _draw_words):
+    for draw in (_draw_sun, _draw_hills, draw_banana, draw_words):
         draw(canvas, palette, layout)
-    _draw_label(canvas, palette, layout, model or "NanoBanana")
+    draw_label(canvas, palette, layout, model)
     encoded = BytesIO()
     canvas.save(encoded, "PNG", compress_level=4)
     return encoded.getvalue()
@@ -85,7 +85,7 @@ def _sky(palette: Palette, width: int, height: int) -> Image.Image:
     return blended.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _paint(on: Image.Image, outline: list[Point], colours: tuple[Colour, Colour], opacity: int = 255) -> None:
+def paint(on: Image.Image, outline: list[Point], colours: tuple[Colour, Colour], opacity: int = 255) -> None:
     """Fill an outline, smooth-edged, with a colour that changes from its top to its bottom."""
     xs, ys = zip(*outline, strict=True)
     left, upper = max(0, math.floor(min(xs))), max(0, math.floor(min(ys)))
@@ -101,7 +101,7 @@ def _paint(on: Image.Image, outline: list[Point], colours: tuple[Colour, Colour]
     on.paste(ends.resize(size, Image.Resampling.BILINEAR, box=(0, 0.5, 1, 1.5)), (left, upper), mask)
 
 
-def _curve(at: Point, radius: float, start: float = 0, end: float = 360, *, power: float = 1) -> list[Point]:
+def curve(at: Point, radius: float, start: float = 0, end: float = 360, *, power: float = 1) -> list[Point]:
     """An arc between two angles in degrees: of a circle, at power 3 of a star, at 0.35 of a soft square."""
     steps = min(180, 24 + round(radius))
     turns = [math.radians(start + (end - start) * n / steps) for n in range(steps + 1)]
@@ -109,7 +109,7 @@ def _curve(at: Point, radius: float, start: float = 0, end: float = 360, *, powe
     return [(at[0] + radius * x, at[1] + radius * y) for x, y in zip(xs, ys, strict=True)]
 
 
-class _Layout:
+class Layout:
     """The words in the lower part of an image, the sun above them, or beside them if the image is wide."""
 
     def __init__(self, prompt: str, width: int, height: int) -> None:
@@ -127,35 +127,40 @@ class _Layout:
         self.slope = max(0, height * 0.86 - self.top) if wide else 0
 
 
-def _draw_sun(canvas: Image.Image, palette: Palette, layout: _Layout) -> None:
+def _draw_sun(canvas: Image.Image, palette: Palette, layout: Layout) -> None:
     (x, y), reach = layout.sun, layout.reach
     white, halo = palette.colour(1, 0.97, 0.04), palette.colour(0.7, 0.75, 0.14)
     for radius in (1.62, 1.27, 0.95):
-        _paint(canvas, _curve((x, y), reach * radius), (halo, halo), opacity=51)
-    _paint(canvas, _curve((x, y), reach * 0.68), (white, palette.colour(1, 0.80, 0.15)))
+        paint(canvas, curve((x, y), reach * radius), (halo, halo), opacity=51)
+    paint(canvas, curve((x, y), reach * 0.68), (white, palette.colour(1, 0.80, 0.15)))
     for n in range(9):
         turn = math.radians(-200 + 220 * (n + palette.between(f"turn {n}", 0.1, 0.9)) / 9)
         far, size = reach * palette.between(f"far {n}", 0.95, 1.5), reach * (0.035 if n % 4 - 1 else 0.085)
         star = x + far * math.cos(turn), y + far * math.sin(turn)
         if size < star[0] < canvas.width - size and size < star[1]:
-            _paint(canvas, _curve(star, size, power=3), (white, white))
+            paint(canvas, curve(star, size, power=3), (white, white))
 
 
-def _draw_hills(canvas: Image.Image, palette: Palette, layout: _Layout) -> None:
+def _draw_hills(canvas: Image.Image, palette: Palette, layout: Layout) -> None:
     """Two distant hills, and the ground, which lies behind every word."""
+    for far in (2, 1, 0):
+        draw_hill(canvas, palette, layout, far)
+
+
+def draw_hill(canvas: Image.Image, palette: Palette, layout: Layout, far: int, *, opacity: int = 255) -> None:
+    """One of the hills, 2 for the most distant, 0 for the ground."""
     width, height = canvas.size
-    for far, colours in ((2, palette.hills[1]), (1, palette.hills[0]), (0, palette.ground)):
-        waves, phase = palette.between(f"waves {far}", 0.7, 1.3), palette.between(f"phase {far}", 0, 1)
-        ridge: list[Point] = [(width, height), (0, height)]
-        for across in (n / 120 for n in range(121)):
-            wave = 0.5 + 0.5 * math.sin(math.tau * (waves * across + phase))
-            lift = min(width, height) * (0.055 * far + (0.05 + 0.02 * far) * wave) + layout.size * 0.45
-            fall = layout.slope * (0.5 - 0.5 * math.cos(math.pi * min(1, max(0, (across - 0.5) / 0.3))))
-            ridge.append((width * across, layout.top + fall - lift))
-        _paint(canvas, ridge, colours)
+    waves, phase = palette.between(f"waves {far}", 0.7, 1.3), palette.between(f"phase {far}", 0, 1)
+    ridge: list[Point] = [(width, height), (0, height)]
+    for across in (n / 120 for n in range(121)):
+        wave = 0.5 + 0.5 * math.sin(math.tau * (waves * across + phase))
+        lift = min(width, height) * (0.055 * far + (0.05 + 0.02 * far) * wave) + layout.size * 0.45
+        fall = layout.slope * (0.5 - 0.5 * math.cos(math.pi * min(1, max(0, (across - 0.5) / 0.3))))
+        ridge.append((width * across, layout.top + fall - lift))
+    paint(canvas, ridge, [palette.ground, *palette.hills][far], opacity)
 
 
-def _draw_banana(canvas: Image.Image, palette: Palette, layout: _Layout) -> None:
+def draw_banana(canvas: Image.Image, palette: Palette, layout: Layout) -> None:
     side = math.copysign(1, palette.between("side", -1, 1))
     tilt = math.radians(palette.between("tilt", -32, 4)) * side
 
@@ -173,13 +178,13 @@ def _draw_banana(canvas: Image.Image, palette: Palette, layout: _Layout) -> None
             outline.append((layout.sun[0] + x * layout.reach * 0.66, layout.sun[1] + y * layout.reach * 0.66))
         return outline
 
-    _paint(canvas, strip(0, 1.1, (-1, 1), drop=0.07), (palette.ground[1], palette.ground[1]), opacity=51)
-    _paint(canvas, strip(0, 1, (-1, 1)), ((255, 232, 96), (255, 204, 44)))
-    _paint(canvas, strip(0, 1, (0.2, 1)), ((250, 192, 38), (238, 154, 18)))
-    _paint(canvas, strip(0.2, 0.74, (-0.64, -0.4), taper=0.5), ((255, 246, 196), (255, 240, 170)))
-    _paint(canvas, strip(0.985, 1.1, (-1, 1)), ((122, 116, 40), (206, 184, 60)))
-    _paint(canvas, strip(1.085, 1.1, (-1, 1)), ((92, 74, 36), (92, 74, 36)))
-    _paint(canvas, strip(-0.03, 0.02, (-1, 1)), ((104, 72, 36), (66, 44, 20)))
+    paint(canvas, strip(0, 1.1, (-1, 1), drop=0.07), (palette.ground[1], palette.ground[1]), opacity=51)
+    paint(canvas, strip(0, 1, (-1, 1)), ((255, 232, 96), (255, 204, 44)))
+    paint(canvas, strip(0, 1, (0.2, 1)), ((250, 192, 38), (238, 154, 18)))
+    paint(canvas, strip(0.2, 0.74, (-0.64, -0.4), taper=0.5), ((255, 246, 196), (255, 240, 170)))
+    paint(canvas, strip(0.985, 1.1, (-1, 1)), ((122, 116, 40), (206, 184, 60)))
+    paint(canvas, strip(1.085, 1.1, (-1, 1)), ((92, 74, 36), (92, 74, 36)))
+    paint(canvas, strip(-0.03, 0.02, (-1, 1)), ((104, 72, 36), (66, 44, 20)))
 
 
 def _words(prompt: str) -> list[str]:
@@ -221,7 +226,7 @@ def _wrapped(words: list[str], size: int, space: Point) -> tuple[list[str], bool
     return [*lines[: rows - 1], lines[rows - 1].rstrip() + "…"], False
 
 
-def _draw_words(canvas: Image.Image, palette: Palette, layout: _Layout) -> None:
+def draw_words(canvas: Image.Image, palette: Palette, layout: Layout) -> None:
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(layout.size)
     for number, line in enumerate(layout.lines):
         x, y = float(layout.margin), layout.top + (number * LEADING + 0.9) * layout.size
@@ -234,22 +239,25 @@ def _draw_words(canvas: Image.Image, palette: Palette, layout: _Layout) -> None:
             x += font.getlength(text) if drawable else len(text) * layout.size * TILE
 
 
-def _draw_label(canvas: Image.Image, palette: Palette, layout: _Layout, name: str) -> None:
+def draw_label(canvas: Image.Image, palette: Palette, layout: Layout, model: str) -> None:
+    """In small letters, that it is a test picture, and of which model."""
     if layout.label:
         place, font = (layout.margin, canvas.height - layout.margin), ImageFont.load_default(layout.label)
-        ImageDraw.Draw(canvas).text(place, f"{name}  ·  test picture", palette.label, font, anchor="ls")
+        ImageDraw.Draw(canvas).text(
+            place, f"{model or 'NanoBanana'}  ·  test picture", palette.label, font, anchor="ls"
+        )
 
 
 def _draw_tile(canvas: Image.Image, palette: Palette, character: str, corner: Point, side: float) -> None:
     ground, ink, *_ = sorted(palette.tiles, key=lambda tile: palette.between(f"{character}{tile}", 0, 1))
     middle = corner[0] + side / 2, corner[1] - side * 0.4
     turn = 90 * int(palette.between("turn" + character, 0, 4))
-    near, *_, far = _curve(middle, side * 0.626, turn + 45, turn + 225)
+    near, *_, far = curve(middle, side * 0.626, turn + 45, turn + 225)
     motifs = (
-        _curve(middle, side * 0.32, turn, turn + 180 * round(palette.between("sweep" + character, 1, 2))),
-        _curve(middle, side * 0.44, power=3),
-        [near, *_curve(near, side * 0.8, turn + 180, turn + 270)],
-        [*_curve(near, side * 0.88, turn + 180, turn + 270), *_curve(far, side * 0.88, turn, turn + 90)],
+        curve(middle, side * 0.32, turn, turn + 180 * round(palette.between("sweep" + character, 1, 2))),
+        curve(middle, side * 0.44, power=3),
+        [near, *curve(near, side * 0.8, turn + 180, turn + 270)],
+        [*curve(near, side * 0.88, turn + 180, turn + 270), *curve(far, side * 0.88, turn, turn + 90)],
     )
-    _paint(canvas, _curve(middle, side / 2, power=0.35), (ground, ground))
-    _paint(canvas, motifs[int(palette.between("motif" + character, 0, len(motifs)))], (ink, ink))
+    paint(canvas, curve(middle, side / 2, power=0.35), (ground, ground))
+    paint(canvas, motifs[int(palette.between("motif" + character, 0, len(motifs)))], (ink, ink))

@@ -11,6 +11,20 @@ def generate(call: loop.Call) -> loop.Answer:
     return {"images": [{name: image[name] for name in ("url", "b64_json") if image.get(name)} for image in images]}
 
 
+def gemini(call: loop.Call) -> loop.Answer:
+    """`litellm.image_generation(model="gemini/...", ...)`."""
+    return generate({**call, "base_url": f"{call['base_url']}beta"})
+
+
+def gemini_chat(call: loop.Call) -> loop.Answer:
+    """`litellm.completion(model="gemini/...", ...)`: the images of the answer."""
+    arguments = dict(call["arguments"])
+    messages = [{"role": "user", "content": arguments.pop("prompt")}]
+    answer = litellm.completion(api_base=f"{call['base_url']}beta", api_key=call["key"], messages=messages, **arguments)
+    images = answer.choices[0].message.images
+    return {"images": [{"b64_json": each["image_url"]["url"].partition("base64,")[2]} for each in images]}
+
+
 def models(call: loop.Call) -> loop.Answer:
     """`litellm.get_valid_models(...)`: what the endpoint lists."""
     found = litellm.get_valid_models(
@@ -22,4 +36,4 @@ def models(call: loop.Call) -> loop.Answer:
     return {"models": found}
 
 
-loop.run(generate, models)
+loop.run(generate, gemini, gemini_chat, models)

@@ -29,7 +29,7 @@ async def test_a_deleted_generation_leaves_its_numbers_and_nothing_that_its_call
 
     made = (await ask()).json()["id"]
     kept = (await generate(client, key, prompt=canary("kept"))).json()
-    await database.execute("update generations set inputs = $2 where id = $1", made, json.dumps([name]))
+    await database.execute("update generations set inputs = $2 where id = $1", made, json.dumps([{"id": name}]))
     stored, counted = await everything_stored(database), await usage()
     assert all(each in stored for each in (prompt, name, kept["prompt"]))
     delete: dict[str, Delete] = {

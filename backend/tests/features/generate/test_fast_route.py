@@ -1,6 +1,7 @@
 """The fast route of generate: its response is written by hand, and equals what the schema would write."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import httpx2
@@ -24,6 +25,7 @@ class Made:
     quality: str = "high"
     format: ImageFormat = "png"
     list_price: int = 50_000
+    inputs: Sequence[str | None] = ()
 
 
 @given(
@@ -32,7 +34,8 @@ class Made:
 )
 def test_the_response_is_the_one_that_the_schema_would_write(prompt: str, at: datetime) -> None:
     made = Made("gen_1", "https://pictures.test/v1/images/gen_1.png", prompt, at)
-    for currency in (None, "USD"):
+    for currency, inputs in ((None, ()), ("USD", ("gen_2", None))):
+        made = replace(made, inputs=inputs)
         said = GenerationPublic.model_validate({**asdict(made), "price": "0.05", "currency": currency})
         assert GenerationPublic.write(made, currency=currency) == said.model_dump_json().encode()
 

@@ -41,7 +41,7 @@ async def test_the_answer_has_exactly_the_fields_of_the_contract(
     body: JSON = answer.json()
     assert answer.status_code == 200
     assert set(body) == {
-        *("id", "url", "prompt", "model", "size", "quality", "format", "price", "currency", "created_at")
+        *("id", "url", "prompt", "model", "size", "quality", "format", "price", "currency", "created_at", "images")
     }
     assert re.fullmatch(r"gen_[0-9a-z]{30}", body["id"])
     assert body["url"] == f"https://pictures.test/v1/images/{body['id']}.png"

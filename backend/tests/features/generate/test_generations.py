@@ -12,7 +12,7 @@ from tests.problems import check_problem
 PUBLIC_URL = "https://pictures.test"
 FIELDS = {
     *("id", "url", "prompt", "model", "size", "quality", "format", "price", "currency", "environment", "key_id"),
-    "created_at",
+    *("created_at", "images"),
 }
 UNKNOWN_ID = f"gen_{'0' * 30}"
 HIDE = "update generations set status = $2, delivered_at = null where id = $1"

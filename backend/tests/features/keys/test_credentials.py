@@ -60,7 +60,7 @@ async def test_two_credentials_are_a_400_whichever_they_are(
 
 async def test_two_credentials_are_told_by_name(client: httpx2.AsyncClient, key: Key) -> None:
     both = await client.post("/v1/generate", headers={**key.headers, "api-key": key.raw})
-    assert both.json()["detail"] == "Send the API key in one header: Authorization or api-key"
+    assert both.json()["detail"] == "Send the API key in one header: Authorization or api-key or x-goog-api-key"
     twice = await send_raw(client, head("POST", "/v1/generate", [("api-key", key.raw)] * 2))
     assert twice.json()["detail"] == "More than one api-key header"
 

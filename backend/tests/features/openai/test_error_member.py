@@ -11,7 +11,7 @@ from tests.problems import check_problem
 from tests.raw_http import head, send_raw
 
 VARIATIONS = "/v1/images/variations"
-LARGE = [("Content-Length", "10485760")]
+LARGE = [("Content-Length", "1073741824")]
 
 
 @pytest.fixture

@@ -261,7 +261,8 @@ async def test_an_image_in_memory_is_forgotten_when_it_is_written() -> None:
     generating, spec = asyncio.create_task(generate()), GenerationSpec("", "64x64")
     await asyncio.wait({generating})
     with ByteBudget(16 * 1024 * 1024).share() as memory:
-        events = _events(Watched(cast(Generations, None), generating, _Sketches()), spec, memory)
+        watched = Watched(cast(Generations, None), generating, _Sketches())
+        events = _events(watched, spec=spec, memory=memory, kind="image_generation")
         del generating
         written = [await anext(events) for _ in range(4)]  # the first image, and the beginning of the second
         left = sys.getrefcount(contents[0])  # an assertion would hold one itself

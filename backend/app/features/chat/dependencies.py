@@ -1,0 +1,55 @@
+"""What the route of chat completions depends on: a conversation that was read, and memory for its answer."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, NamedTuple
+
+from fastapi import Depends
+
+from app.core.byte_budget import ByteShare
+from app.features.admission import CurrentAdmission
+from app.features.chat import service
+from app.features.chat.schemas import ChatCompletionCreate
+from app.features.dependencies import CurrentGenerations, CurrentServices
+from app.features.image_answers import answer_memory
+from app.features.named_inputs import pointers_to, read_input
+from app.generations.spec import GenerationSpec
+from app.web.body import json_body
+
+
+class AdmittedDrawing(NamedTuple):
+    """The image that a conversation asks for, and the share of `answer_memory` that its answer has."""
+
+    spec: GenerationSpec
+    memory: ByteShare
+
+
+class AdmittedChat(NamedTuple):
+    """A conversation. It asks for an image, or else for text."""
+
+    drawing: AdmittedDrawing | None
+    model: str
+    is_stream: bool
+
+
+async def _admitted(
+    services: CurrentServices,
+    generations: CurrentGenerations,
+    admission: CurrentAdmission,
+    sent: Annotated[ChatCompletionCreate, json_body(ChatCompletionCreate)],
+) -> AsyncIterator[AdmittedChat]:
+    catalogue, is_stream = generations.catalogue.catalogue, sent.stream or False
+    model = catalogue.find(sent.model)
+    if not service.asks_for_image(sent, model):
+        await admission.give_back()
+        yield AdmittedChat(None, model.name, is_stream)
+        return
+    drawing = service.drawing_of(sent)
+    admission.pointers = {"#/size": "#/image_config", **pointers_to(drawing.images, whole="#/messages")}
+    images = [await read_input(generations, each) for each in drawing.images]
+    spec = service.spec_of(sent, drawing, images, model)
+    with answer_memory(services, admission.plan(spec), holds_images=True) as memory:
+        yield AdmittedChat(AdmittedDrawing(spec, memory), model.name, is_stream)
+
+
+Admitted = Annotated[AdmittedChat, Depends(_admitted)]
+"""What a conversation asks for. Raises what refuses it; a request for text has taken nothing from the limits."""

@@ -1,0 +1,116 @@
+"""What Google's interface adds to the service that it shares: its requests as specs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+from app.catalogue.model import Catalogue, Model, ModelNotFound
+from app.catalogue.ratios import size_of
+from app.core.errors import UnsupportedParameter
+from app.core.images import ImageFormat
+from app.features.gemini.schemas import (
+    COMPRESSION_MAX,
+    ContentGenerate,
+    GoogleModel,
+    ImageConfig,
+    OutputOptions,
+    Parameters,
+    Predict,
+)
+from app.generations.spec import GenerationSpec, SentImage
+
+KNOWN_NAME = "gemini-2.5-flash-image"
+"""The name by which clients of Google's know an image model."""
+
+_LIKE_THE_IMAGE = "auto"
+
+
+class PredictionAsked(NamedTuple):
+    """What is to be made, and whether the response says why an image could not be."""
+
+    spec: GenerationSpec
+    names_failed: bool
+
+
+def check_honoured(sent: ContentGenerate) -> None:
+    """Raises UnsupportedParameter for several candidates, and for an answer without an image."""
+    config = sent.generation_config
+    if config is None:
+        return
+    if config.candidate_count not in {None, 1}:
+        raise UnsupportedParameter("candidateCount", "There is one candidate for each call; use :predict for several")
+    modalities = config.response_modalities
+    if modalities and "IMAGE" not in {each.upper() for each in modalities}:
+        sentence = "Only images are made here: responseModalities must have IMAGE, or be left out"
+        raise UnsupportedParameter("responseModalities", sentence)
+
+
+def content_spec(
+    sent: ContentGenerate, prompt: str, images: Sequence[SentImage], *, model: str, catalogue: Catalogue
+) -> GenerationSpec:
+    """The request of `generateContent`, for any dialect. An image that goes in gives it its shape unless it names one.
+
+    Raises Invalid where the model has no such size.
+    """
+    asked = (sent.generation_config and sent.generation_config.image_config) or ImageConfig()
+    size = _LIKE_THE_IMAGE
+    if asked.aspect_ratio is not None or not images:
+        size = size_of(
+            _find(catalogue, model),
+            aspect_ratio=asked.aspect_ratio,
+            image_size=asked.image_size,
+            pointer="#/generationConfig/imageConfig",
+        )
+    return GenerationSpec(prompt, size, model=model, as_bytes=True, images=images)
+
+
+def prediction_spec(sent: Predict, *, model: str, catalogue: Catalogue) -> PredictionAsked:
+    """The request of `predict`, for any dialect. Raises Invalid where the model has no such size."""
+    [instance], parameters = sent.instances, sent.parameters or Parameters()
+    size = size_of(
+        _find(catalogue, model),
+        aspect_ratio=parameters.aspect_ratio,
+        image_size=parameters.sample_image_size,
+        pointer="#/parameters",
+    )
+    output = parameters.output_options or OutputOptions()
+    image_format = cast(ImageFormat, (output.mime_type or "image/png").removeprefix("image/"))
+    quality = output.compression_quality
+    spec = GenerationSpec(
+        instance.prompt,
+        size,
+        image_format,
+        parameters.sample_count or 1,
+        as_bytes=True,
+        model=model,
+        compression=None if image_format == "png" or quality == COMPRESSION_MAX else quality,
+    )
+    return PredictionAsked(spec, bool(parameters.include_rai_reason))
+
+
+def list_models(catalogue: Catalogue) -> Sequence[GoogleModel]:
+    """Each model by its name and by its other names, the default one first. Where names of Google's that are nobody's
+    mean the default model, one of them is among its names: some clients offer nothing else.
+    """
+    models = sorted(catalogue, key=lambda each: each.name != catalogue.default)
+    names = {name: model for model in models for name in (model.name, *model.aliases)}
+    if catalogue.has_built_in_aliases:
+        names.setdefault(KNOWN_NAME, catalogue.find(KNOWN_NAME))
+    return [_listed(name, model) for name, model in names.items()]
+
+
+def find_model(catalogue: Catalogue, name: str) -> GoogleModel:
+    """The model of this name or other name. Raises ModelNotFound."""
+    model = catalogue.find(name)
+    return _listed(model.name, model)
+
+
+def _listed(name: str, model: Model) -> GoogleModel:
+    return GoogleModel(name=f"models/{name}", display_name=model.title)
+
+
+def _find(catalogue: Catalogue, name: str) -> Model | None:
+    """The model; None for one that there is not, which is refused later, once its Idempotency-Key was looked up."""
+    try:
+        return catalogue.find(name)
+    except ModelNotFound:
+        return None

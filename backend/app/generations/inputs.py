@@ -1,0 +1,170 @@
+"""The images that go into a generation: found where they are, made ready for a provider, and named for its row."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from sqlalchemy import select
+
+from app.core.blobs import Blob
+from app.core.bounds import IMAGE_BYTES_MAX
+from app.core.errors import Invalid, Unavailable
+from app.core.fetching import FetchFailed, FetchRefused
+from app.core.security import is_id
+from app.generations import serve
+from app.generations.collaborators import Generations
+from app.generations.errors import ImageNotFound
+from app.generations.records import SHOWN
+from app.generations.spec import Caller, GenerationSpec, SentImage, input_ids
+from app.generations.uploads import UploadNotFound, open_upload
+from app.models import Generation
+from app.providers import InputImage
+from app.providers.intake import InvalidInput, TakenIn, take_in, take_in_mask
+
+_NOT_OWN = "There is no such image: it must be delivered, not deleted, and of this account and environment"
+_NOT_FETCHED = "URLs are not fetched here (FETCH_IMAGES); send the image itself, or upload it"
+_TOO_SLOW = "The images could not be read in time; try again"
+
+
+class Inputs(NamedTuple):
+    """Images that can be sent to a provider, and the mask of the first of them."""
+
+    images: Sequence[InputImage] = ()
+    mask: InputImage | None = None
+    ids: Sequence[str | None] = ()
+    """The id of the upload or generation that each image is; None for bytes, and for a URL."""
+    recorded: Sequence[Mapping[str, str]] = ()
+    """For the row: of each image the `id` if it has one and the `sha256` of the bytes that go in, and the same of the
+    mask, whose `role` is `mask`. Never a URL: it may hold secrets.
+    """
+
+
+NO_INPUTS = Inputs()
+
+
+class _NoSource(Exception):
+    """There is no image where the client says that there is one; the sentence says why."""
+
+
+_REFUSALS = (_NoSource, FetchRefused, FetchFailed, UploadNotFound, ImageNotFound, InvalidInput)
+
+
+class _Resolved(NamedTuple):
+    image: InputImage
+    recorded: Mapping[str, str]
+
+
+Take = Callable[[bytes], TakenIn]
+
+
+async def resolve(generations: Generations, *, caller: Caller, spec: GenerationSpec, deadline: float) -> Inputs:
+    """The images of the request, side by side, before `deadline` (of the event loop's clock).
+
+    Generations and uploads must be of the caller's account and environment. Raises Invalid with each image that cannot
+    be used, by its pointer, and Unavailable where too much waits or the time is over.
+    """
+    sent = [*spec.images, *_masks_of(spec)]
+    sources = _Sources(generations, caller, deadline, await _find_own(generations, caller, sent))
+    take = partial(take_in, first_frame=spec.first_frame)
+    try:
+        async with asyncio.timeout_at(deadline):
+            images = await _side_by_side("#/images/{}", [sources.image(each, take) for each in spec.images])
+            take_mask = partial(take_in_mask, size=images[0].image.size)
+            masks = await _side_by_side("#/mask", [sources.image(each, take_mask) for each in _masks_of(spec)])
+    except TimeoutError:
+        raise Unavailable(_TOO_SLOW) from None
+    recorded = [*(each.recorded for each in images), *({**each.recorded, "role": "mask"} for each in masks)]
+    return Inputs(
+        [each.image for each in images],
+        masks[0].image if masks else None,
+        input_ids(recorded),
+        recorded,
+    )
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Where the images of one request come from. At most a few images of the process are in memory as a whole."""
+
+    generations: Generations
+    caller: Caller
+    deadline: float
+    own: Mapping[str, Generation]
+    """The generations of the caller's among those that were sent, by id."""
+
+    async def image(self, sent: SentImage, take: Take) -> "_Resolved":
+        """Raises one of _REFUSALS where there is no usable image."""
+        if isinstance(sent, str) and not _is_id(sent):
+            sent = await self._fetch(sent)
+        generations = self.generations
+        async with generations.input_turns.turn(self.caller.account_id):
+            content = await self._read(sent)
+            taken, digest = await generations.taking_in.run(partial(_take_and_hash, take, content))
+            if isinstance(sent, Blob) and taken.content is content:
+                blob = sent
+            else:
+                blob = await generations.blobs.keep(taken.content)
+        return _Resolved(InputImage(blob, taken.format, taken.size), {**_named(sent), "sha256": digest})
+
+    async def _fetch(self, url: str) -> Blob:
+        fetcher = self.generations.fetcher
+        if fetcher is None:
+            raise _NoSource(_NOT_FETCHED)
+        content = await fetcher.fetch(
+            url, bytes_max=IMAGE_BYTES_MAX, deadline=self.deadline, group=self.caller.account_id
+        )
+        return await self.generations.blobs.keep(content)
+
+    async def _read(self, sent: SentImage) -> bytes:
+        if isinstance(sent, Blob):
+            return await sent.read()
+        if sent.startswith("upl_"):
+            return (await open_upload(self.generations, caller=self.caller, upload_id=sent)).content
+        generation = self.own.get(sent)
+        if generation is None:
+            raise _NoSource(_NOT_OWN)
+        image = serve.ServedImage(generation)
+        stored = await serve.open_image(self.generations, image, 0, None, group=self.caller.account_id)
+        return b"".join([chunk async for chunk in stored.chunks])
+
+
+def _take_and_hash(take: Take, content: bytes) -> tuple[TakenIn, str]:
+    taken = take(content)
+    return taken, sha256(taken.content).hexdigest()
+
+
+async def _find_own(generations: Generations, caller: Caller, sent: Sequence[SentImage]) -> Mapping[str, Generation]:
+    ids = [each for each in sent if isinstance(each, str) and is_id("gen", each)]
+    if not ids:
+        return {}
+    own = Generation.account_id == caller.account_id, Generation.environment == caller.environment
+    async with generations.sessions.begin() as session:
+        found = await session.scalars(select(Generation).where(Generation.id.in_(ids), *own, *SHOWN))
+        return {each.id: each for each in found}
+
+
+async def _side_by_side(pointer: str, images: Sequence[Coroutine[Any, Any, _Resolved]]) -> Sequence[_Resolved]:
+    """The images, in order. Raises Invalid with each that is refused, by its place; else the first other error."""
+    ends = await asyncio.gather(*images, return_exceptions=True)
+    refused = [(place, end) for place, end in enumerate(ends) if isinstance(end, _REFUSALS)]
+    if refused:
+        raise Invalid([{"pointer": pointer.format(place), "detail": str(end)} for place, end in refused])
+    for end in ends:
+        if isinstance(end, BaseException):
+            raise end
+    return [end for end in ends if isinstance(end, _Resolved)]
+
+
+def _masks_of(spec: GenerationSpec) -> Sequence[SentImage]:
+    return [] if spec.mask is None else [spec.mask]
+
+
+def _is_id(text: str) -> bool:
+    return text.startswith(("gen_", "upl_"))
+
+
+def _named(sent: SentImage) -> dict[str, str]:
+    return {"id": sent} if isinstance(sent, str) and _is_id(sent) else {}

@@ -1,0 +1,6 @@
+"""All clients, and each call of each."""
+
+from tests.clients import calls, google_calls
+
+CLIENTS = [*calls.CLIENTS, *google_calls.CLIENTS]
+CASES = [(client, call) for client in CLIENTS for call in client.calls]
