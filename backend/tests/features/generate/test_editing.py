@@ -211,3 +211,19 @@ async def test_a_replay_outlives_what_went_in_and_what_could_draw_it(
         assert await total(database, key) == 2
         await account.revoke_key(key)
         check_problem(await edit(there.client, key, source, SENT, once="gone"), 401, "invalid_api_key")
+
+
+async def test_an_edit_whose_worker_has_died_is_made_anew_for_whoever_asks_again(
+    client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection
+) -> None:
+    key = await account.create_key()
+    first = (await edit(client, key, SENT, once="died")).json()["id"]
+    died = """
+        update generations set status = 'processing', delivered_at = null, lease = gen_random_uuid(),
+          lease_until = now() + $2::text::interval where id = $1
+    """
+    await database.execute(died, first, "1 minute")
+    assert (await edit(client, key, SENT, once="died")).json()["code"] == "idempotency_key_in_use"
+    await database.execute(died, first, "-1 second")
+    again = await edit(client, key, SENT, once="died")
+    assert (again.status_code, again.json()["id"] != first) == (200, True)
