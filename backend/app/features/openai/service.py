@@ -4,7 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from app.catalogue.model import Catalogue, ModelNotFound, answer_kind
+from app.catalogue.ratios import size_of
 from app.core.errors import ApiError, UnsupportedParameter
+from app.features.openai.schemas import ImagesCreate
 from app.generations.spec import GenerationSpec, ImageError
 
 
@@ -18,6 +20,17 @@ def with_answer_kind(spec: GenerationSpec, catalogue: Catalogue, *, asked: str |
     except ModelNotFound:
         model = None
     return replace(spec, as_bytes=(asked or answer_kind(model, spec.model)) == "b64_json")
+
+
+def with_ratio(sent: ImagesCreate, spec: GenerationSpec, catalogue: Catalogue) -> GenerationSpec:
+    """The request with the size of the model's that has the ratio and the resolution it asks for, if it names no size.
+    Raises ModelNotFound, and Invalid where the model has none.
+    """
+    if sent.size is not None or (sent.aspect_ratio is None and sent.resolution is None):
+        return spec
+    model = catalogue.find(sent.model)
+    size = size_of(model, aspect_ratio=sent.aspect_ratio, image_size=sent.resolution, pointer="#/aspect_ratio")
+    return replace(spec, size=size)
 
 
 def check_honoured(parameter: str | None) -> None:
