@@ -5,6 +5,7 @@ The order is the contract's: a malformed Idempotency-Key (400), the key (401), i
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Self
 
 from fastapi import Depends, Request
@@ -79,6 +80,9 @@ class Admission:
     Entering raises RateLimited and ConcurrencyLimited.
     """
 
+    pointers: Mapping[str, str] = MappingProxyType({})
+    """Where the dialect has what errors know as `#/images/0`, `#/mask` or `#/size`."""
+
     def __init__(
         self, request: Request, caller: Caller, *, idempotency_key: str | None, find_again: FindCaller
     ) -> None:
@@ -90,8 +94,6 @@ class Admission:
         self._slots = [_slot_of(self._services, caller)]
         self._is_kept = False
         self._slots_held = 0
-        self.pointers: Mapping[str, str] = {}
-        """Where the dialect has what errors know as `#/images/0`, `#/mask` or `#/size`."""
         name_caller(request, caller)
 
     async def __aenter__(self) -> Self:

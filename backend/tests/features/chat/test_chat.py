@@ -17,7 +17,7 @@ from app.features.chat.service import drawing_of
 from PIL import Image
 from tests.conftest import Start
 from tests.features.generate.painted import painted
-from tests.features.openai.forms import data_url, picture
+from tests.features.openai.forms import data_url, picture, upload
 from tests.features.usage.recorded import total
 from tests.harness import JSON, Account, Key, sign_up
 from tests.problems import check_problem
@@ -184,6 +184,7 @@ async def test_a_model_whose_file_has_chat_draws_unless_only_text_is_asked_for(
         ({"n": 2}, 400, "unsupported_parameter", "n"),
         ({"n": 0}, 422, "validation_error", "n"),
         ({"model": "gpt-4o"}, 404, "model_not_found", "model"),
+        ({"model": "gpt-4o", "modalities": None}, 404, "model_not_found", "model"),
         ({"messages": []}, 422, "validation_error", "messages"),
         ({"messages": [{"role": "system", "content": "a"}]}, 422, "validation_error", "messages"),
         ({"messages": [user(text("a")), user({"type": "text", "text": 1})]}, 422, "validation_error", TEXT_1),
@@ -254,8 +255,9 @@ async def test_images_of_a_conversation_go_in_and_those_of_others_are_not_there(
         assert [each.get("id") for each in recorded] == [source, None]
         assert recorded[1]["sha256"] == sha256(picture()).hexdigest()
     assert await total(database, key) == 3
+    uploaded = await upload(client, key)
     for other in (await other_account.create_key(), await account.create_key(environment="test")):
-        for url in (listed["url"], listed["id"]):
+        for url in (listed["url"], listed["id"], uploaded):
             answer = await ask(client, other, {**DRAWN, "messages": [user("a"), drawn(url), user("b")], "stream": True})
             check_problem(answer, 422, "validation_error")
             assert answer.json()["error"]["param"] == "messages[1].images[0].image_url.url"

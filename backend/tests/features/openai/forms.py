@@ -67,3 +67,11 @@ async def post_form(
 
     typed = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", **key.headers, **(headers or {})}
     return await client.post(EDITS, content=in_pieces() if is_chunked else body, headers=typed)
+
+
+async def upload(client: httpx2.AsyncClient, key: Key) -> str:
+    """The id of a new upload."""
+    headers = {**key.headers, "Content-Type": "image/png"}
+    uploaded = await client.post("/v1/uploads", content=picture(), headers=headers)
+    assert uploaded.status_code == 201, uploaded.text
+    return str(uploaded.json()["id"])

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tests.conftest import Start
 from tests.features.generate.painted import painted_by_openai
-from tests.features.openai.forms import BOUNDARY, EDITS, Part, data_url, file, form, picture, post_form
+from tests.features.openai.forms import BOUNDARY, EDITS, Part, data_url, file, form, picture, post_form, upload
 from tests.features.openai.test_sdk import sdk_of
 from tests.features.openai.test_streaming import EACH_EVENT, events_in
 from tests.features.usage.recorded import total
@@ -238,18 +238,27 @@ async def test_a_repeated_edit_is_a_replay_and_one_of_another_image_is_not(
 async def test_images_of_another_account_or_environment_are_not_there(
     client: httpx2.AsyncClient, database: asyncpg.Connection, account: Account, other_account: Account, key: Key
 ) -> None:
-    others = [await other_account.create_key(), await account.create_key(environment="test")]
-    for other in others:
-        made = await post_form(client, other, [PROMPT, SMALL, IMAGE])
-        assert made.status_code == 200
-        [theirs] = (await client.get("/v1/generations", headers=other.headers)).json()
-        for reference in ({"file_id": theirs["id"]}, {"image_url": theirs["url"]}):
-            [member] = reference
-            body = {"prompt": "a", "images": [{"image_url": data_url(picture())}, reference], "size": "64x64"}
+    first = {"image_url": data_url(picture())}
+    for other in (key, await other_account.create_key(), await account.create_key(environment="test")):
+        assert (await post_form(client, other, [PROMPT, SMALL, IMAGE])).status_code == 200
+        made = (await client.get("/v1/generations", headers=other.headers)).json()[0]
+        uploaded = await upload(client, other)
+        for member, name in (
+            *(("file_id", made["id"]), ("image_url", made["url"])),
+            *(("file_id", uploaded), ("image_url", uploaded)),
+        ):
+            body: JSON = {"prompt": "a", "size": "64x64", "images": [first, {member: name}]}
             answer = await client.post(EDITS, json=body, headers=key.headers)
-            check_problem(answer, 422, "validation_error")
-            assert answer.json()["error"]["param"] == f"images[1].{member}"
-    assert await total(database, key) == 0
+            if other == key:
+                assert answer.status_code == 200, answer.text
+                continue
+            masked = {**body, "images": [first], "mask": {member: name}}
+            answers = [answer, await client.post(EDITS, json=masked, headers=key.headers)]
+            for refused, param in zip(answers, (f"images[1].{member}", "mask"), strict=True):
+                check_problem(refused, 422, "validation_error")
+                assert refused.json()["error"]["param"] == param
+                assert "There is no such" in refused.json()["error"]["message"]
+    assert await total(database, key) == 1 + 4
 
 
 async def test_a_form_that_is_too_large_is_told_the_bound_before_it_is_read(start: Start) -> None:
