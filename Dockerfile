@@ -12,7 +12,7 @@ RUN pip --python /opt/nanobanana/bin/python install --no-cache-dir --disable-pip
   --no-build-isolation .
 
 FROM python:3.11-slim-bookworm
-# Images on disk, where IMAGE_STORE is disk, are the only thing that is written besides /tmp.
+# Besides /tmp, only DATA_DIR is written: images, where IMAGE_STORE is disk, and for a while bodies with images in them.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin nanobanana \
   && install --directory --owner=nanobanana --group=nanobanana --mode=0700 /var/lib/nanobanana
 COPY --from=build /opt/nanobanana /opt/nanobanana

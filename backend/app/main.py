@@ -29,6 +29,7 @@ from app.features.models import api as models
 from app.features.openai import api as openai
 from app.features.openai.dependencies import answer_error as openai_error
 from app.features.openai.dependencies import answer_problem as openai_problem
+from app.features.uploads import api as uploads
 from app.features.usage import api as usage
 from app.generations.lifetime import lifetime_of
 from app.storage.configured import image_origins
@@ -58,10 +59,11 @@ _TEXT_BYTES_MAX = 256 * 1024
 
 def _body_bounds(bytes_max: int) -> Sequence[tuple[re.Pattern[str], BodyBounds]]:
     text, with_images = _TEXT_BYTES_MAX, BodyBounds(_TEXT_BYTES_MAX, bytes_max)
-    google = r"/v1(?:beta)?/models/.+:(?:generateContent|streamGenerateContent)"
+    model = "/v1(?:beta)?/models/.+"
+    google = f"{model}:(?:generateContent|streamGenerateContent)"
     return (
         (re.compile("/v1/generate"), BodyBounds(BODY_BYTES_MAX, bytes_max)),
-        (re.compile(re.escape(openai.ROUTE)), BodyBounds(text, text)),
+        (re.compile(f"{re.escape(openai.ROUTE)}|{model}:predict", re.DOTALL), BodyBounds(text, text)),
         (re.compile("/v1/uploads"), BodyBounds(text, min(IMAGE_BYTES_MAX + BODY_BYTES_MAX, bytes_max))),
         (re.compile(f"/v1/images(?:/edits)?|/v1/chat/completions|{google}|/playground", re.DOTALL), with_images),
     )
@@ -139,7 +141,7 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
 def _add_routes(app: App) -> None:
     # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
     app.router.routes.extend(generate.fast_router.routes)
-    for each in (auth, keys, generate, gemini, models, openai, chat, usage, health):
+    for each in (auth, keys, generate, gemini, models, openai, chat, uploads, usage, health):
         app.include_router(each.router)
     for router in ROUTERS:
         app.include_router(router)

@@ -57,6 +57,7 @@ headers = {{ "x-token" = "HEADER_VALUE" }}
 sizes = ["1024x1024"]
 
 [models.drawn]
+input_price = "0.0020"
 
 [[models.drawn.routes]]
 provider = "stub"
@@ -73,7 +74,9 @@ picture (default): Picture
   route dead: openai another
 drawn: drawn
   sizes: any that the stub draws
+  capabilities: edit, mask, references:16
   price: 0 USD
+  price of an image that goes in: 0.002 USD
   route drawn/1: stub
 """
 
@@ -148,7 +151,7 @@ async def test_models_list_says_of_each_route_whether_it_can_be_used_and_buys_no
 async def test_models_list_without_a_file_shows_the_one_model(deployment: Deployment) -> None:
     said, errors, status = await deployment.run("models", "list", MODELS_FILE="")
     about = ["nano-banana (default): Nano Banana", "  aliases: stub", "  sizes: any that the stub draws"]
-    expected = [*about, "  route nano-banana: stub: ok"]
+    expected = [*about, "  capabilities: edit, mask, references:16", "  route nano-banana: stub: ok"]
     assert (said.splitlines(), errors, status) == (expected, "", 0)
 
 

@@ -4,11 +4,13 @@ import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import httpx2
 import pytest
 import schemathesis
+from app.providers.stub.art import draw_png
 from schemathesis.engine import events, from_schema
 from tests.conftest import Start
 from tests.features.scraped import METRICS_TOKEN
@@ -95,6 +97,24 @@ def note(recorder: Any, findings: Findings) -> None:
         findings.wrong += [f"{check.failure_info.failure}\n{case.as_curl_command()}" for check in broken]
         if answer.status_code >= 500 or not {"x-request-id", "x-content-type-options"} <= set(answer.headers):
             findings.wrong.append(f"{answer.status_code} {answer.headers}\n{case.as_curl_command()}")
+
+
+@cache
+def drawn_once(*, width: int, height: int) -> bytes:
+    return draw_png("A cute banana", width=width, height=height)
+
+
+@pytest.fixture(autouse=True)
+def quick_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stub draws each size once: hundreds of answers hold an image, and drawing them all would take most of the
+    time.
+    """
+
+    def draw(_prompt: str, *, width: int, height: int, model: str = "") -> bytes:
+        del model
+        return drawn_once(width=width, height=height)
+
+    monkeypatch.setattr("app.providers.stub.draw_png", draw)
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["with credentials", "without credentials"])

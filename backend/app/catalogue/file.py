@@ -133,6 +133,8 @@ class _Reading:
             yield ("currency",), "is missing, and there are prices"
         if made.prices.qualities and not any("quality" in route.capabilities for route in made.routes):
             yield (*path, "price"), "is by quality, but no route has the capability quality"
+        if made.input_price and "edit" not in made.capabilities:
+            yield (*path, "input_price"), "is there, but no route has the capability edit"
         missing = _missing(made.prices, made.sizes, made.prices.qualities or ["auto"])
         if missing:
             yield (*path, "price"), f"has no amount for {missing}, which can be asked for"

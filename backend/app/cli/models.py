@@ -7,6 +7,7 @@ import click
 
 from app.catalogue.configured import catalogue_of
 from app.catalogue.model import Model
+from app.catalogue.prices import format_amount
 from app.checks import RouteCheck, check_routes
 from app.cli.errors import errors_as_sentences
 from app.core.settings import load_settings
@@ -50,6 +51,7 @@ def _lines(model: Model, currency: str | None, checks: Sequence[RouteCheck]) -> 
         "qualities": ", ".join(model.qualities),
         "capabilities": ", ".join(model.capabilities),
         "price": f"{amounts} {currency}" if currency else "",
+        "price of an image that goes in": f"{format_amount(model.input_price)} {currency}" if model.input_price else "",
     }
     routes = [f"route {each.name}: {each.provider} {each.model}".rstrip() for each in model.routes]
     health = {each.route.name: each.failure or each.result for each in checks}

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from app.catalogue.prices import format_amount
 from app.console.snippets import Snippet, SnippetImage, snippets
+from app.core.bounds import BODY_BYTES_MAX, IMAGE_BYTES_MAX, format_bytes
 from app.core.schemas import format_time
 from app.core.settings import Settings
 from app.providers import Size
@@ -132,11 +133,14 @@ def _templates(settings: Settings, files: Mapping[str, StaticFile]) -> Environme
     by_plain_name = {f"{name.partition('.')[0]}.{name.rpartition('.')[2]}": f"/static/{name}" for name in files}
     environment.globals["static"] = by_plain_name.__getitem__
     environment.globals["password_bytes_min"] = settings.password_bytes_min
+    environment.globals["image_bytes_max"] = IMAGE_BYTES_MAX
+    environment.globals["images_bytes_max"] = settings.body_bytes_max_with_images - BODY_BYTES_MAX
     # Pages load images by path, so that they work under whatever host name the browser reached this server by.
     environment.filters["path"] = _path
     environment.filters["thumbnail"] = _thumbnail
     environment.filters["sides"] = Size.of
     environment.filters["time"] = _time
+    environment.filters["bytes"] = format_bytes
     environment.filters["number"] = "{:,}".format
     environment.filters["amount"] = format_amount
     return environment

@@ -158,6 +158,15 @@ class Invalid(ApiError):
     def members(self) -> Mapping[str, Any]:
         return {"errors": self._errors}
 
+    def moved(self, pointers: Mapping[str, str]) -> "Invalid":
+        """The same errors about other places: those that `pointers` has for theirs."""
+        return Invalid([_moved(each, pointers) for each in self._errors])
+
+
+def _moved(error: FieldError, pointers: Mapping[str, str]) -> FieldError:
+    pointer = pointers.get(error.get("pointer", ""))
+    return error if pointer is None else {**error, "pointer": pointer}
+
 
 class RateLimited(ApiError):
     status, title, code = 429, "Too Many Requests", "rate_limit_exceeded"

@@ -13,6 +13,7 @@ from urllib.parse import urljoin
 import httpx2
 
 from app.core.addresses import is_public
+from app.core.bounds import format_bytes
 from app.core.egress import Egress
 from app.core.fair_queue import FairQueue
 from app.core.images import IMAGE_START_BYTES, begins_as_image
@@ -44,7 +45,7 @@ _NOT_A_URL = (
     "Must be an https URL of at most 4096 ASCII characters, with a host name or an IP address in its usual form, "
     "without user and password"
 )
-_NO_ADDRESS = "Its host has no address, or one that is not on the Internet"
+_NO_ADDRESS = "Its host has no address, or one that images are not fetched from"
 _OTHER_PORT = "Must be at port 443"
 _FAILED = (
     "Could not be fetched: its host must answer within 10 seconds, with a certificate for its name, status 200 and an "
@@ -106,17 +107,13 @@ class Fetcher:
         Raises FetchRefused and FetchFailed, whose sentences hold neither the URL nor an address nor anything of the
         response; and Unavailable where too many wait.
         """
-        loop = asyncio.get_running_loop()
         try:
-            async with (
-                asyncio.timeout_at(deadline),
-                self._turns.turn(group),
-                asyncio.timeout(_SECONDS),
-            ):
+            async with asyncio.timeout_at(deadline), self._turns.turn(group), asyncio.timeout(_SECONDS):
                 return await self._follow(url, bytes_max)
-        except TimeoutError:
-            logger.info("fetch_failed", reason="deadline" if loop.time() >= deadline else "timeout")
-        except (httpx2.TransportError, OSError) as error:  # a TLS alert is an OSError of its own
+        except FetchFailed:
+            logger.info("fetch_failed", reason="response")
+            raise
+        except (httpx2.TransportError, OSError) as error:  # a TLS alert and a timeout are an OSError of their own
             logger.info("fetch_failed", reason=type(error).__name__)
         raise FetchFailed
 
@@ -193,7 +190,7 @@ async def _read(response: httpx2.Response, bytes_max: int) -> bytes:
         if len(content) >= IMAGE_START_BYTES and not begins_as_image(content):
             raise FetchFailed
         if len(content) > bytes_max:
-            raise FetchFailed(f"The image at the URL is larger than {bytes_max} bytes")
+            raise FetchFailed(f"The image at the URL is larger than {format_bytes(bytes_max)}")
     if not begins_as_image(content):
         raise FetchFailed
     return bytes(content)
@@ -220,12 +217,12 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 @asynccontextmanager
 async def open_fetcher(settings: Settings) -> AsyncIterator[Fetcher | None]:
     """The fetcher of these settings; None where they let no image be fetched. Raises ConfigurationError."""
-    goes_round_a_proxy = settings.egress_proxy is not None
-    if not settings.fetch_images or (goes_round_a_proxy and not settings.allow_networks):
+    reaches_public = settings.egress_proxy is None
+    if not settings.fetch_images or not (reaches_public or settings.allow_networks):
         yield None
         return
     context = Egress.of(settings).ssl_context()
-    fetcher = Fetcher(context, networks=settings.allow_networks, reaches_public=not goes_round_a_proxy)
+    fetcher = Fetcher(context, networks=settings.allow_networks, reaches_public=reaches_public)
     try:
         yield fetcher
     finally:

@@ -4,7 +4,8 @@ The order is the contract's: a malformed Idempotency-Key (400), the key (401), i
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Self
 
 from fastapi import Depends, Request
@@ -78,6 +79,9 @@ class Admission:
 
     Entering raises RateLimited and ConcurrencyLimited.
     """
+
+    pointers: Mapping[str, str] = MappingProxyType({})
+    """Where the dialect has what errors know as `#/images/0`, `#/mask` or `#/size`."""
 
     def __init__(
         self, request: Request, caller: Caller, *, idempotency_key: str | None, find_again: FindCaller
@@ -187,6 +191,8 @@ class Admission:
             except CallerChangedError:
                 self._caller = await self._find_again()
                 continue
+            except Invalid as error:
+                raise error.moved(self.pointers) from None
             except OutcomeUnknown as error:
                 error.is_worth_repeating = key is not None  # without a key, a repeat could be a second generation
                 raise

@@ -114,6 +114,7 @@ async def watched_response(
     partials: int,
     route: str,
     events: Callable[[Watched], AsyncIterator[bytes]],
+    media_type: str = EVENT_STREAM,
 ) -> Response:
     """A response of `events`, from the first on: nothing is answered before there is one, or 15 seconds have passed.
 
@@ -122,7 +123,7 @@ async def watched_response(
     watched = await Watched.start(request, admission, spec, partials=partials, route=route)
     plan = None if watched.model else admission.plan(spec)
     add_response_headers(request, {MODEL_HEADER: (watched.model or (plan.model.name if plan else "")).encode()})
-    return StreamingResponse(events(watched), media_type=EVENT_STREAM, headers=STREAM_HEADERS)
+    return StreamingResponse(events(watched), media_type=media_type, headers=STREAM_HEADERS)
 
 
 class _Sketches:

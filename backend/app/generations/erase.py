@@ -1,4 +1,4 @@
-"""Erases the prompts and images of deleted accounts; their rows stay, as numbers."""
+"""Erases the prompts, images and uploads of deleted accounts; the rows of generations stay, as numbers."""
 
 from datetime import timedelta
 from typing import get_args
@@ -6,6 +6,7 @@ from typing import get_args
 from sqlalchemy import and_, case, delete, func, or_, select, update
 
 from app.core.security import KeyEnvironment
+from app.generations import uploads
 from app.generations.collaborators import Generations
 from app.generations.kept import OWNED
 from app.generations.thumbnails import delete_with_thumbnails
@@ -30,14 +31,14 @@ async def take_up(generations: Generations) -> str | None:
 
 
 async def erase(generations: Generations, *, account_id: str) -> int:
-    """Erases the prompts and inputs of all generations of the deleted account, and the images of those that have ended.
-    Returns how many are left, since they have not ended or another transaction holds them: they are to be erased later.
-    Where none is, the erasure is done.
+    """Erases the prompts and inputs of all generations of the deleted account, the images of those that have ended, and
+    the uploads. Returns how many are left, since they have not ended, are being stored or are held by another
+    transaction: they are to be erased later. Where none is, the erasure is done.
 
     May be stopped anywhere and called again, by several processes at once. Its statements are short, and wait for no
     lock of the ledger's. Raises StoreUnavailable.
     """
-    left = 0
+    left = await uploads.erase(generations, account_id=account_id)
     for environment in get_args(KeyEnvironment):
         after: str | None = ""
         while after is not None:

@@ -33,7 +33,7 @@ of a generation (`gen_...`), or a URL.
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: a frozen class sets its fields one call at a time, which each request would pay
 class GenerationSpec:
     """The one carrier of a request: `count` images of one prompt, and whether the answer is to hold their bytes."""
 

@@ -13,7 +13,7 @@ from app.core.errors import ApiError
 from app.core.logs import logger
 from app.core.metrics import Metrics
 from app.core.security import time_prefix
-from app.generations import erase
+from app.generations import erase, uploads
 from app.generations.collaborators import Generations
 from app.generations.kept import OWNED
 from app.generations.partitions import ensure_partitions
@@ -28,9 +28,9 @@ _DAY = timedelta(days=1)
 
 @dataclass
 class Sweeper:
-    """Deletes the images of generations that failed, were lost, or are older than `retention_days`, erases what deleted
-    accounts have left, and makes the partitions of the months to come. (Generations whose lease is over are marked as
-    lost by the ledger.)
+    """Deletes the images of generations that failed, were lost, or are older than `retention_days`, and uploads that
+    have expired; erases what deleted accounts have left, and makes the partitions of the months to come. (Generations
+    whose lease is over are marked as lost by the ledger.)
 
     While it runs, an image is deleted within minutes of its last day. So if more than 100 are older than that by a day,
     something is wrong: the database's clock, or `retention_days`, or no sweep has run for long. Then none is deleted
@@ -61,6 +61,7 @@ class Sweeper:
         async with self.engine.connect() as connection:
             await ensure_partitions(connection)
         await delete_images(self.generations, Generation.status.in_(("lost", "failed", "cancelled")))
+        await uploads.sweep(self.generations)
         if self.retention_days is not None and await self._is_plausible():
             await self.expire()
 

@@ -1,16 +1,204 @@
-"""Uploaded images."""
+"""Images that callers upload, to go into generations: kept for a while, each for its account and environment."""
 
-from app.core.errors import NotFound
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.blobs import Blob
+from app.core.errors import Conflict, Invalid, NotFound
+from app.core.security import is_id, new_timed_id
 from app.generations.collaborators import Generations
-from app.generations.spec import Caller
-from app.providers.intake import TakenIn
+from app.generations.errors import InvalidApiKey
+from app.generations.spec import Caller, image_name
+from app.models import Account, Upload
+from app.providers import Size
+from app.providers.intake import InvalidInput, TakenIn, take_in
+from app.storage import StoreUnavailable, read_whole
+
+_STORING = timedelta(hours=1)
+"""Longer than any store takes for a file. What is not stored by then never will be: its process has died."""
+
+_AT_A_TIME = 100
+_IS_STORED = Upload.is_stored.is_(True)
 
 
 class UploadNotFound(NotFound):
     code, detail = "upload_not_found", "There is no such upload"
 
 
+class UploadsFull(Conflict):
+    code = "uploads_full"
+    detail = "The account's uploads have as many bytes as they may: delete some, or wait until some expire"
+
+
+@dataclass(frozen=True)
+class UploadBounds:
+    """How many bytes all uploads of an account may have, and how long each is kept."""
+
+    bytes_per_account: int
+    kept_for: timedelta
+
+
+async def save(
+    generations: Generations,
+    *,
+    caller: Caller,
+    sent: Blob,
+    first_frame: bool,
+    pointer: str,
+    bounds: UploadBounds,
+) -> Upload:
+    """The upload of these bytes, upright and without metadata, which is in the store and recorded. Of an animation the
+    first frame is taken, where that is wanted.
+
+    Raises Invalid, with the pointer, for what is no image that is taken; UploadsFull; InvalidApiKey where the account
+    was disabled or deleted meanwhile; and Unavailable where too much waits or the store cannot be written.
+
+    A process that dies at any point leaves nothing that `sweep` does not find.
+    """
+    async with generations.input_turns.turn(caller.account_id):  # so few images are in memory as a whole
+        try:
+            taken = await generations.taking_in.run(partial(take_in, await sent.read(), first_frame=first_frame))
+        except InvalidInput as refused:
+            raise Invalid([{"pointer": pointer, "detail": str(refused)}]) from None
+        upload = await _record(generations, caller, taken, bounds.bytes_per_account)
+        try:
+            await generations.store.put(_name_of(upload), taken.content)
+        except StoreUnavailable:
+            with suppress(StoreUnavailable):  # else the sweep does it
+                await _delete(generations, [upload])
+            raise
+    return await _show(generations, upload, bounds.kept_for)
+
+
+async def find_all(session: AsyncSession, *, caller: Caller, before_id: str | None, limit: int) -> Sequence[Upload]:
+    """What the caller's account uploaded in its environment, newest first: at most `limit`, older than `before_id`."""
+    own = select(Upload).where(*_owned_by(caller))
+    if before_id is not None:
+        own = own.where(Upload.id < before_id)
+    return (await session.scalars(own.order_by(Upload.id.desc()).limit(limit))).all()
+
+
+async def find_one(session: AsyncSession, *, caller: Caller, upload_id: str) -> Upload:
+    """One of them. Raises UploadNotFound for what is another account's, of the other environment, expired, deleted, or
+    never was.
+    """
+    own = select(Upload).where(*_owned_by(caller), Upload.id == upload_id)
+    found = await session.scalar(own) if is_id("upl", upload_id) else None
+    if found is None:
+        raise UploadNotFound
+    return found
+
+
 async def open_upload(generations: Generations, *, caller: Caller, upload_id: str) -> TakenIn:
-    """The image of an upload. Raises UploadNotFound."""
-    del generations, caller, upload_id
-    raise UploadNotFound
+    """The image of one of them. Raises what `find_one` raises, and Unavailable where the store cannot be read."""
+    async with generations.sessions.begin() as session:
+        found = await find_one(session, caller=caller, upload_id=upload_id)
+    content = await read_whole(generations.store, _name_of(found))
+    if content is None:
+        raise UploadNotFound
+    return TakenIn(content, found.format, Size(found.width, found.height))
+
+
+async def delete_one(generations: Generations, *, caller: Caller, upload_id: str) -> None:
+    """Deletes one of them for good. Raises what `find_one` raises, and Unavailable where the store cannot be reached:
+    then it is to be asked again.
+    """
+    async with generations.sessions.begin() as session:
+        found = await find_one(session, caller=caller, upload_id=upload_id)
+    if not await _delete(generations, [found]):
+        raise UploadNotFound
+
+
+async def sweep(generations: Generations) -> None:
+    """Deletes all that have expired, by the database's clock, and shows in the metrics what is left. Raises
+    StoreUnavailable.
+    """
+    await _delete_all(generations, Upload.expires_at <= func.now())
+    kept = select(func.count(), func.coalesce(func.sum(Upload.bytes), 0))
+    async with generations.sessions.begin() as session:
+        number, size = (await session.execute(kept)).one()
+    generations.metrics.pools.uploads.set(number)
+    generations.metrics.pools.upload_bytes.set(size)
+
+
+async def erase(generations: Generations, *, account_id: str) -> int:
+    """Deletes all uploads of a deleted account. Returns how many are left, which are being stored: they are to be
+    erased later. Raises StoreUnavailable.
+    """
+    await _delete_all(generations, Upload.account_id == account_id, _IS_STORED)
+    left = select(func.count()).where(Upload.account_id == account_id)
+    async with generations.sessions.begin() as session:
+        return await session.scalar(left) or 0
+
+
+async def _record(generations: Generations, caller: Caller, taken: TakenIn, bytes_max: int) -> Upload:
+    """A row that nobody sees yet. The account's row is locked while its bytes are counted, so that parallel calls
+    cannot exceed them, and no deleted account gets another upload.
+    """
+    of_account = Upload.account_id == caller.account_id
+    owner = select(Account.id).where(Account.id == caller.account_id, Account.is_active)
+    upload = Upload(
+        id=new_timed_id("upl", now=generations.clock()),
+        account_id=caller.account_id,
+        environment=caller.environment,
+        format=taken.format,
+        width=taken.size.width,
+        height=taken.size.height,
+        bytes=len(taken.content),
+        expires_at=func.now() + _STORING,
+    )
+    async with generations.sessions.begin() as session:
+        if await session.scalar(owner.with_for_update(key_share=True)) is None:
+            raise InvalidApiKey
+        used = await session.scalar(select(func.coalesce(func.sum(Upload.bytes), 0)).where(of_account))
+        if (used or 0) + upload.bytes > bytes_max:
+            raise UploadsFull
+        session.add(upload)
+    return upload
+
+
+async def _show(generations: Generations, upload: Upload, kept_for: timedelta) -> Upload:
+    """The upload, which its account sees from now on."""
+    shown = update(Upload).where(Upload.id == upload.id).values(is_stored=True, expires_at=func.now() + kept_for)
+    async with generations.sessions.begin() as session:
+        stored: Upload | None = await session.scalar(shown.returning(Upload))
+    if stored is None:  # it was swept: storing it took longer than _STORING
+        await generations.store.delete(_name_of(upload))
+        raise StoreUnavailable
+    return stored
+
+
+async def _delete_all(generations: Generations, *which: ColumnElement[bool]) -> None:
+    some = select(Upload).where(*which).limit(_AT_A_TIME)
+    while True:
+        async with generations.sessions.begin() as session:
+            found = (await session.scalars(some)).all()
+        await _delete(generations, found)
+        if len(found) < _AT_A_TIME:
+            return
+
+
+async def _delete(generations: Generations, uploads: Sequence[Upload]) -> int:
+    """How many it has deleted. The file before the row: what fails or crashes between the two is deleted again."""
+    await asyncio.gather(*(generations.store.delete(_name_of(each)) for each in uploads))
+    ids = [each.id for each in uploads]
+    # In one order, and without waiting for another process that is deleting the same.
+    free = select(Upload.id).where(Upload.id.in_(ids)).order_by(Upload.id).with_for_update(skip_locked=True)
+    async with generations.sessions.begin() as session:
+        return len((await session.scalars(delete(Upload).where(Upload.id.in_(free)).returning(Upload.id))).all())
+
+
+def _owned_by(caller: Caller) -> Sequence[ColumnElement[bool]]:
+    own = Upload.account_id == caller.account_id, Upload.environment == caller.environment
+    return *own, _IS_STORED, Upload.expires_at > func.now()
+
+
+def _name_of(upload: Upload) -> str:
+    return image_name(upload.id, upload.format)

@@ -2,7 +2,7 @@
 
 A transaction that locks rows of several tables locks them in this order, and never waits in a circle with another:
 invitations, users, accounts, keys by id, balances by id, lanes by account and class, claims by scope, generations by
-id, usage, erasures.
+id, uploads by id, usage, erasures.
 `compatibility` holds what only the version before needs.
 """
 
@@ -18,6 +18,7 @@ from app.models.generations import (
 )
 from app.models.invitations import Invitation
 from app.models.keys import ApiKey
+from app.models.uploads import Upload
 from app.models.usage import Usage
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "GenerationStatus",
     "Invitation",
     "Lane",
+    "Upload",
     "Usage",
     "User",
 ]

@@ -1,21 +1,21 @@
 """Takes in the images that callers send, from whatever camera or program."""
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from math import sqrt
+from subprocess import DEVNULL, PIPE, TimeoutExpired
 
-import pi_heif
-from PIL import ExifTags
 from PIL import Image as Pillow
 
-from app.core.images import ImageFormat
-from app.providers import Size
+from app.core.images import IMAGE_FORMATS, ImageFormat
+from app.core.processes import start
+from app.providers import Size, heif_program
 from app.providers.containers import (
     INPUT_PIXELS_MAX,
     INPUT_SIDE_MAX,
-    SourceFormat,
     StrippedImage,
     TooManyPixels,
     check_size,
@@ -31,15 +31,8 @@ from app.providers.structure import PNG_SIGNATURE, BrokenImage, check_whole
 
 INPUT_BYTES_MAX = 50 * 2**20
 
-_FORMATS: Mapping[SourceFormat, ImageFormat] = {
-    "png": "png",
-    "jpeg": "jpeg",
-    "webp": "webp",
-    "gif": "png",
-    "avif": "jpeg",
-    "heic": "jpeg",
-}
-"""What each becomes. Where it is transparent, PNG takes the place of JPEG."""
+_FORMATS: Mapping[str, ImageFormat] = {**{each: each for each in IMAGE_FORMATS}, "gif": "png"}
+"""What an image of each format leaves as."""
 _TURNS = {
     2: Pillow.Transpose.FLIP_LEFT_RIGHT,
     3: Pillow.Transpose.ROTATE_180,
@@ -61,8 +54,7 @@ _BROKEN = "The image is damaged, incomplete or of an unusual kind: it cannot be 
 _NOTHING_CHANGES = "The mask lets nothing change: it must be transparent, or white, where the image may change"
 _CANNOT_BE_SMALLER = "The image cannot be made small enough for the model"
 
-_FAULTS = (*FAULTS, RuntimeError)
-"""With what the decoders of AVIF and HEIC raise."""
+_HEIF_SECONDS_MAX = 60
 _OPAQUE = 255
 _KEPT_OF_GREY = [_OPAQUE] * 128 + [0] * 128
 """The opacity of a mask's pixel, by its brightness."""
@@ -71,9 +63,6 @@ _SAVING_SMALLER: Mapping[ImageFormat, Mapping[str, int]] = {
     "jpeg": {"quality": 85},
     "webp": {"quality": 85, "method": 4},
 }
-
-pi_heif.options.DECODE_THREADS = 1
-pi_heif.options.THUMBNAILS = pi_heif.options.DEPTH_IMAGES = pi_heif.options.AUX_IMAGES = False
 
 
 class InvalidInput(Exception):
@@ -108,10 +97,16 @@ def take_in(content: bytes, *, first_frame: bool) -> TakenIn:
 
     Raises InvalidInput; an animation is refused unless its `first_frame` is wanted.
     """
+    if not content:
+        raise InvalidInput(_EMPTY)
+    if len(content) > INPUT_BYTES_MAX:
+        raise InvalidInput(_TOO_LARGE)
     stripped = _stripped(content)
     if stripped.is_animated and not first_frame:
         raise InvalidInput(_ANIMATED)
-    with suppress(*_FAULTS):
+    if stripped.format == "heif":
+        stripped = _stripped(decode_heif(stripped.content))  # which is looked at as if the caller had sent it
+    with suppress(*FAULTS):
         return _as_it_is(stripped) if stripped.is_plain and stripped.orientation == 1 else _decoded(stripped)
     raise InvalidInput(_BROKEN)  # out here, so that the decoder's error, which quotes the bytes, is not its cause
 
@@ -127,7 +122,7 @@ def take_in_mask(content: bytes, size: Size) -> TakenIn:
     taken = take_in(content, first_frame=False)
     if taken.size != size:
         raise InvalidInput(f"The mask has {taken.size} pixels, and the first image {size}: they must be equal")
-    with suppress(*_FAULTS), Pillow.open(BytesIO(taken.content)) as opened:
+    with suppress(*FAULTS), Pillow.open(BytesIO(taken.content)) as opened:
         image = to_rgb(decode_pixels(opened, taken.content))
         kept = image.getchannel("A") if image.mode == "RGBA" else None
         if kept is None or kept.getextrema() == (_OPAQUE, _OPAQUE):
@@ -155,16 +150,26 @@ def bring_below(taken: TakenIn, limits: InputLimits) -> TakenIn:
     """
     if max(taken.size) <= limits.side_max and len(taken.content) <= limits.bytes_max and taken.format in limits.formats:
         return taken
-    with suppress(*_FAULTS), Pillow.open(BytesIO(taken.content), formats=[taken.format.upper()]) as opened:
+    with suppress(*FAULTS), Pillow.open(BytesIO(taken.content), formats=[taken.format.upper()]) as opened:
         return _brought_below(opened, taken, limits)
     raise InvalidInput(_BROKEN)
 
 
+def decode_heif(content: bytes) -> bytes:
+    """A HEIC or AVIF file from `strip_heif` as JPEG or PNG, by a process of its own (see `heif_program`). Raises
+    InvalidInput.
+    """
+    converted = b""
+    with start([sys.executable, "-I", heif_program.__file__], stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as program:
+        with suppress(TimeoutExpired):
+            converted, _ = program.communicate(content, timeout=_HEIF_SECONDS_MAX)
+        program.kill()  # where it has not ended
+    if program.returncode:
+        raise InvalidInput(_BROKEN)
+    return converted
+
+
 def _stripped(content: bytes) -> StrippedImage:
-    if not content:
-        raise InvalidInput(_EMPTY)
-    if len(content) > INPUT_BYTES_MAX:
-        raise InvalidInput(_TOO_LARGE)
     strip = _container_of(content)
     if strip is None:
         raise InvalidInput(_OTHER_TYPE)
@@ -174,7 +179,7 @@ def _stripped(content: bytes) -> StrippedImage:
         check_size(*stripped.size)
     except TooManyPixels:
         sentence = _TOO_MANY_PIXELS
-    except _FAULTS:
+    except FAULTS:
         pass
     else:
         return stripped
@@ -200,36 +205,18 @@ def _as_it_is(stripped: StrippedImage) -> TakenIn:
 
 
 def _decoded(stripped: StrippedImage) -> TakenIn:
-    image, profile = _upright_pixels(stripped)
-    image_format = _FORMATS[stripped.format]
-    if image_format == "jpeg" and image.mode == "RGBA":
-        image_format = "png"
-    size = Size(*image.size)
-    return TakenIn(encode(image, image_format, profile), image_format, size)
-
-
-def _upright_pixels(stripped: StrippedImage) -> tuple[Pillow.Image, bytes | None]:
-    """In RGB or RGBA, and their colour profile."""
-    with _opened(stripped) as opened:
+    if stripped.format in {"png", "jpeg"}:
+        check_whole(stripped.content, stripped.format)
+    with Pillow.open(BytesIO(stripped.content), formats=[stripped.format.upper()]) as opened:
+        if opened.size != stripped.size:
+            raise BrokenImage
         profile = cleaned_profile(opened.info.get("icc_profile", b""), "RGB ")
-        orientation = stripped.orientation
-        if stripped.format == "avif":
-            orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)  # as Pillow has it from the boxes
         image = to_rgb(decode_pixels(opened, stripped.content))
         image.load()
-        return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image, profile
-
-
-def _opened(stripped: StrippedImage) -> Pillow.Image:
-    if stripped.format == "heic":
-        turned: Pillow.Image = pi_heif.open_heif(stripped.content).to_pillow()
-        return turned
-    if stripped.format in {"png", "jpeg"}:
-        check_whole(stripped.content, _FORMATS[stripped.format])
-    opened = Pillow.open(BytesIO(stripped.content), formats=[stripped.format.upper()])
-    if opened.size != stripped.size:
-        raise BrokenImage
-    return opened
+    if stripped.orientation in _TURNS:
+        image = image.transpose(_TURNS[stripped.orientation])
+    image_format = _FORMATS[stripped.format]
+    return TakenIn(encode(image, image_format, profile), image_format, Size(*image.size))
 
 
 def _mask_of(kept: Pillow.Image) -> TakenIn:

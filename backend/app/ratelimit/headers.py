@@ -10,15 +10,23 @@ def rate_limit_headers(decisions: Sequence[Decision]) -> dict[bytes, bytes]:
     """Every limit in `RateLimit-Policy` and `RateLimit`, and the one with the least remaining units in the headers that
     OpenAI's clients read. Names in lower case.
     """
-    tightest = decisions[0] if len(decisions) == 1 else min(decisions, key=lambda decision: decision.remaining)
-    left = [f'"{each.name}";r={each.remaining};t={math.ceil(each.reset_seconds)}' for each in decisions]
+    tightest = decisions[0] if len(decisions) == 1 else min(decisions, key=_remaining)
+    policies, left = "", ""
+    for each in decisions:  # text that grows: to join lists would take longer, and nearly always there is one
+        separator = ", " if left else ""
+        policies += f'{separator}"{each.name}";{each.limit.policy}'
+        left += f'{separator}"{each.name}";r={each.remaining};t={math.ceil(each.reset_seconds)}'
     return {
-        b"ratelimit-policy": ", ".join([f'"{each.name}";{each.limit.policy}' for each in decisions]).encode(),
-        b"ratelimit": ", ".join(left).encode(),
+        b"ratelimit-policy": policies.encode(),
+        b"ratelimit": left.encode(),
         b"x-ratelimit-limit-requests": b"%d" % tightest.limit.count,
         b"x-ratelimit-remaining-requests": b"%d" % tightest.remaining,
         b"x-ratelimit-reset-requests": b"%ds" % math.ceil(tightest.reset_seconds),
     }
+
+
+def _remaining(decision: Decision) -> int:
+    return decision.remaining
 
 
 def retry_after_seconds(refused: Sequence[Decision]) -> int:

@@ -20,7 +20,7 @@ PAGE = 1000
 NEARLY_FULL_BYTES = 1024**3
 """Below so much free space an operator should do something."""
 
-_NAME = re.compile(rf"gen_[0-9a-z]{{16,64}}(\.w[1-9][0-9]{{0,4}})?\.({'|'.join(IMAGE_FORMATS)})")
+_NAME = re.compile(rf"(gen|upl)_[0-9a-z]{{16,64}}(\.w[1-9][0-9]{{0,4}})?\.({'|'.join(IMAGE_FORMATS)})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class PresignedUrl:
 
 class Store(Protocol):
     """Keeps images by name, such as `gen_01kapn5vfe28fm63cjp43w44255s68.png`, and smaller copies beside them, such as
-    `gen_01kapn5vfe28fm63cjp43w44255s68.w256.webp`.
+    `gen_01kapn5vfe28fm63cjp43w44255s68.w256.webp`. Uploaded images begin with `upl_`.
 
     Every method raises StoreUnavailable when the store cannot be reached or refuses, and ValueError for any other name,
     before it reaches a disk or a network.

@@ -24,8 +24,10 @@ from app.core.errors import (
     UriTooLong,
 )
 from app.core.schemas import Body
-from app.web.body import JSONBody
 from app.web.error_responses import PROBLEM_MEDIA_TYPE
+
+Bodies = Mapping[str, type[Body]]
+"""The schemas of a request's body by media type: what a dependency that reads it has as its attribute `bodies`."""
 
 _REF = "#/components/schemas/{model}"
 _OPENAI_ERROR = {
@@ -127,12 +129,13 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     schemas["Problem"] = _PROBLEM
     for context in iter_route_contexts(app.routes):
         if isinstance(context.original_route, APIRoute) and context.include_in_schema:
-            for body in _bodies(context.dependant):
-                definition = body.schema.model_json_schema(ref_template=_REF)
-                schemas.update(definition.pop("$defs", {}))
-                schemas[body.schema.__name__] = definition
+            for bodies in _bodies(context.dependant):
+                for body in bodies.values():
+                    definition = body.model_json_schema(ref_template=_REF)
+                    schemas.update(definition.pop("$defs", {}))
+                    schemas[body.__name__] = definition
                 for method in context.methods or ():
-                    schema["paths"][context.path_format][method.lower()]["requestBody"] = _request_body(body)
+                    schema["paths"][context.path_format][method.lower()]["requestBody"] = _request_body(bodies)
     _remove_framework_422(schema)
     return schema
 
@@ -148,16 +151,17 @@ def _remove_framework_422(schema: dict[str, Any]) -> None:
         schema["components"]["schemas"].pop(model, None)
 
 
-def _bodies(dependant: Dependant) -> Iterator[JSONBody[Body]]:
-    if isinstance(dependant.call, JSONBody):
-        yield dependant.call
+def _bodies(dependant: Dependant) -> Iterator[Bodies]:
+    bodies: Bodies = getattr(dependant.call, "bodies", {})
+    if bodies:
+        yield bodies
     for dependency in dependant.dependencies:
         yield from _bodies(dependency)
 
 
-def _request_body(body: JSONBody[Body]) -> dict[str, Any]:
-    reference = {"$ref": _REF.format(model=body.schema.__name__)}
-    return {"required": True, "content": {"application/json": {"schema": reference}}}
+def _request_body(bodies: Bodies) -> dict[str, Any]:
+    schemas = {media_type: {"$ref": _REF.format(model=body.__name__)} for media_type, body in bodies.items()}
+    return {"required": True, "content": {media_type: {"schema": schema} for media_type, schema in schemas.items()}}
 
 
 def _problem(errors: list[type[ApiError]]) -> dict[str, Any]:

@@ -83,8 +83,8 @@ class OverloadGuard:
             self.free_slots -= 1
             state["holds_slot"] = True
 
-    def await_until(self, deadline: float, wait: asyncio.Timeout) -> None:
-        """Lets the wait for a body last until then, unless it has been ended for another."""
+    def await_until(self, deadline: float | None, wait: asyncio.Timeout) -> None:
+        """Lets the wait for a body last until then, or without an end, unless it has been ended for another."""
         if wait in self._bodies_awaited:
             wait.reschedule(deadline)
 

@@ -20,6 +20,7 @@ _LONG_BYTES = 1024
 _STANDS_FOR_BYTES = 64  # which a LongText counts as: there are not too many of them either
 _BASE64_BYTES = 256
 _IMAGE = re.compile(rb"(?i:data:)|[A-Za-z0-9+/_\\-]{%d}" % _BASE64_BYTES)  # PHP writes \/ for /
+_WHITE_SPACE = " \t\n\r"
 _NOT_JSON = "The body is not one JSON text in UTF-8"
 
 
@@ -66,9 +67,13 @@ _decoder = _new_decoder(_bounded_integer)
 def parse(body: bytes, decoder: json.JSONDecoder = _decoder) -> Any:
     """The value. Raises InvalidRequest unless the body is one strict JSON text."""
     try:
-        return decoder.decode(body.decode("utf-8"))
+        text = body.decode("utf-8").strip(_WHITE_SPACE)
+        value, end = decoder.raw_decode(text)  # `decode` would look for white space by two regular expressions
     except (ValueError, RecursionError):  # without the cause: its text quotes the body
         raise InvalidRequest(_NOT_JSON) from None
+    if end < len(text):
+        raise InvalidRequest(_NOT_JSON)
+    return value
 
 
 def parse_large(body: Blob, *, text_bytes_max: int) -> Any:

@@ -1,6 +1,9 @@
 """What users do in the console, with a mouse and a keyboard."""
 
-from playwright.async_api import Page
+from io import BytesIO
+
+from PIL import Image
+from playwright.async_api import FilePayload, Page
 from tests.harness import PASSWORD, new_email
 
 XSS = "<img src=x onerror=\"document.title='owned'\">"
@@ -45,3 +48,29 @@ async def create_markup_content(page: Page) -> None:
     await create_first_key(page)
     await generate(page, XSS)
     await create_key(page, name=XSS)
+
+
+def png(color: str) -> bytes:
+    """An image of 96 x 64 pixels."""
+    encoded = BytesIO()
+    Image.new("RGB", (96, 64), color).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def file(name: str, content: bytes) -> FilePayload:
+    """A file of the user's, to be chosen in a file input."""
+    return {"name": name, "mimeType": "image/png", "buffer": content}
+
+
+async def paint(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Paints a stroke in the dialog for masks, between two places in fractions of its width and height."""
+    canvas = page.locator(".easel > canvas")
+    await canvas.wait_for()
+    box = await canvas.bounding_box()
+    assert box is not None
+    (x, y), *ends = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in (start, end)]
+    await page.mouse.move(x, y)
+    await page.mouse.down()
+    for x, y in ends:
+        await page.mouse.move(x, y, steps=5)
+    await page.mouse.up()

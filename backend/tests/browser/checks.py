@@ -34,7 +34,7 @@ async def horizontal_overflow(page: Page) -> int:
     return wider
 
 
-async def screenshot(page: Page, name: str) -> None:
-    """Writes the whole page as `name.png` to the folder that SCREENSHOTS names, if it names one."""
+async def screenshot(page: Page, name: str, *, whole: bool = True) -> None:
+    """Writes the whole page, or what its window shows, as `name.png` to the folder that SCREENSHOTS names, if any."""
     if _SCREENSHOTS:
-        await page.screenshot(path=Path(_SCREENSHOTS) / f"{name}.png", full_page=True)
+        await page.screenshot(path=Path(_SCREENSHOTS) / f"{name}.png", full_page=whole)

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from playwright.async_api import Page
-from tests.browser.actions import create_first_key, create_key, generate, sign_up
+from playwright.async_api import Page, expect
+from tests.browser.actions import create_first_key, create_key, file, generate, png, sign_up
 from tests.browser.conftest import OpenPage
 from tests.harness import PASSWORD, new_email
 
@@ -67,14 +67,25 @@ async def test_everything_works_without_scripts(plain_page: Page) -> None:
     await create_first_key(page)
     await page.get_by_label("Prompt").fill("Without scripts")
     await page.get_by_role("button", name="Draw").click()
-    await page.get_by_role("img", name="Without scripts").wait_for()
+    await page.get_by_role("link", name="Edit this").click()
+    await page.get_by_label("Prompt").fill("At night")
+    await page.get_by_label("Add images").set_input_files([file("red.png", png("red")), file("blue.png", png("blue"))])
+    await page.get_by_label("Mask file").set_input_files([file("mask.png", b"no image")])
+    await page.get_by_role("button", name="Draw").click()
+    await page.locator("#mask-error").wait_for()
+    await page.get_by_label("Add images").set_input_files([file("red.png", png("red")), file("blue.png", png("blue"))])
+    await page.get_by_role("button", name="Draw").click()
+    await page.get_by_role("img", name="At night").wait_for()
+    await page.goto("/history")
+    await expect(page.locator(".sources")).to_have_text("Made from an upload (2)")
+    await expect(page.locator(".sources").get_by_role("img", name="Without scripts")).to_have_count(1)
     await create_key(page, name="Second")
     await page.goto("/keys")
     await page.get_by_role("link", name="Revoke Second").click()
     await page.get_by_role("button", name="Revoke the key").click()
     assert await page.get_by_role("rowheader", name="Second").count() == 0
     await page.goto("/usage")
-    assert await page.locator("dd").first.inner_text() == "1"
+    assert await page.locator("dd").first.inner_text() == "2"
     await page.get_by_role("button", name="Log out").click()
     await page.goto("/keys")
     await page.get_by_label("Email").fill(email)

@@ -5,8 +5,18 @@ from pathlib import Path
 
 import pytest
 from app.core.settings import Settings
-from playwright.async_api import Browser, Page, Response
-from tests.browser.actions import XSS, create_first_key, create_key, create_markup_content, generate, sign_up
+from playwright.async_api import Browser, Page, Response, expect
+from tests.browser.actions import (
+    XSS,
+    create_first_key,
+    create_key,
+    create_markup_content,
+    file,
+    generate,
+    paint,
+    png,
+    sign_up,
+)
 from tests.browser.checks import accessibility_violations, horizontal_overflow, screenshot
 from tests.browser.conftest import APPEARANCES, OpenPage
 from tests.harness import running
@@ -32,6 +42,21 @@ async def check_page(page: Page, name: str) -> None:
     assert await horizontal_overflow(page) == 0, name
 
 
+async def edit_with_mask(page: Page, appearance: str) -> None:
+    """Edits the image that the page shows, where a mask is painted, with a finger on a phone."""
+    await page.get_by_role("link", name="Edit this").click()
+    await page.locator("#images").set_input_files([file("a file with quite a long name.png", png("teal"))])
+    await check_page(page, f"playground-images-{appearance}")
+    await page.get_by_role("button", name="Paint a mask").click()
+    canvas = page.locator(".easel > canvas")
+    await (canvas.tap() if appearance == "phone" else paint(page, (0.3, 0.7), (0.6, 0.6)))
+    await screenshot(page, f"playground-mask-{appearance}", whole=False)
+    assert await accessibility_violations(page) == []
+    await page.get_by_role("button", name="Use this mask").click()
+    await expect(page.locator(".chosen")).to_have_text("Painted")
+    await generate(page, "The same at night")
+
+
 @pytest.mark.parametrize("appearance", APPEARANCES)
 async def test_every_page_is_accessible_and_fits_its_window(open_page: OpenPage, appearance: str) -> None:
     page = await open_page(APPEARANCES[appearance])
@@ -53,6 +78,7 @@ async def test_every_page_is_accessible_and_fits_its_window(open_page: OpenPage,
     await check_page(page, f"playground-first-key-{appearance}")
     await generate(page, "A lighthouse made of paper")
     await check_page(page, f"playground-{appearance}")
+    await edit_with_mask(page, appearance)
     for name in ("Website", "Mobile app", "Nightly batch"):
         await create_key(page, name=name)
     await check_page(page, f"key-created-{appearance}")
@@ -134,6 +160,13 @@ async def test_pages_of_several_models_are_accessible_and_fit_a_phone(
         await create_first_key(page)
         await page.goto(f"/playground?model={LONG_NAME}")
         await generate(page, "A lighthouse made of paper")
+        await page.locator("#images").set_input_files([file("teal.png", png("teal"))])
+        await page.get_by_label("Model").select_option("picture")
+        await expect(page.locator("#inputs")).to_contain_text("This model draws from words alone.")
+        await expect(page.get_by_label("Quality")).to_be_visible()
+        await expect(page.get_by_label("Prompt")).to_have_value("A lighthouse made of paper")
+        await page.get_by_label("Model").select_option(LONG_NAME)
+        await expect(page.locator(".inputs .name")).to_have_text("teal.png")
         for path in ("/models", "/playground?model=picture", "/history", "/usage"):
             await page.goto(path)
             await check_page(page, f"several{path.partition('?')[0].replace('/', '-')}-phone")

@@ -141,6 +141,10 @@ MISTAKES = {
     ),
     "an unknown capability": ('capabilities = ["fly"]', "models.banana.routes.1 has a capability that there is not"),
     "too many references": ('capabilities = ["references:17"]', "models.banana.routes.1 has a capability"),
+    "a price of images that cannot go in": (
+        'capabilities = ["quality"]',
+        "models.banana.input_price is there, but no route has the capability edit",
+    ),
     "a weight of nothing": ("weight = 0", "models.banana.routes.2.weight must be greater than or equal to 1"),
     "a text for a number": ('calls_max = "7"', "models.banana.routes.2.calls_max must be a whole number"),
     "a stub with a key": ('provider = "stub"\nkey = "AZURE_KEY"', "has key, but the stub takes none"),

@@ -14,6 +14,8 @@ LITELLM = {**BANANA, "model": "openai/nano-banana"}
 ONCE = {"Idempotency-Key": "once"}
 LONG = "An elephant, then " * 2000  # 36,000 characters
 UNKNOWN = "no-such-model"
+WITH_MASKS = "retoucher"
+"""The platform's second model, which takes masks."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,20 @@ class Refused:
 
 @dataclass(frozen=True)
 class Streamed:
-    """At most `partials` partial images, then the image, counted once."""
+    """At most `partials` partial images, then the image, counted once, as events of this kind."""
 
     partials: int
+    kind: str = "image_generation"
 
 
 @dataclass(frozen=True)
 class Blocked:
     """What Google's clients show of a refusal by the provider's policy, which counts nothing."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """The sentence that a chat gets which asks for text, and which counts nothing."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Call:
 
     name: str
     arguments: dict[str, Any]
-    expected: Images | Refused | Streamed | Blocked | Models
+    expected: Images | Refused | Streamed | Blocked | Sentence | Models
     function: str = "generate"
     environment: str = "test"
     has_wrong_key: bool = False

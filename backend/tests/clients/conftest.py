@@ -15,23 +15,38 @@ import pytest
 from app.core.settings import Settings
 from pydantic import SecretStr
 from tests.clients import environments, report
-from tests.clients.calls import Client
+from tests.clients.calls import WITH_MASKS, Client
 from tests.clients.report import Results
 from tests.features.generate.painted import PROVIDER_KEY
 from tests.harness import PATIENCE_SECONDS, Account, running, sign_up
-from tests.standins.gemini import GeminiStandIn
+from tests.standins.gemini import MODEL, GeminiStandIn
 from tests.standins.wire import serving
 
 Ask = Callable[..., Awaitable[dict[str, Any]]]
 
 _SCRIPTS = Path(__file__).parent / "scripts"
 _LINE_BYTES = 64 * 1024 * 1024  # images are in it
+_MODELS = f"""
+default = "nano-banana"
+
+[[models.nano-banana.routes]]
+provider = "gemini"
+base_url = "{{url}}"
+model = "{MODEL}"
+key = "GEMINI_API_KEY"
+capabilities = ["edit", "references:3"]
+
+[[models.{WITH_MASKS}.routes]]
+provider = "stub"
+"""
 _ENVIRONMENT = {"PATH": os.defpath, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # litellm would load its prices at import
 
 
 @dataclass
 class Platform:
-    """The platform at its own PUBLIC_URL. Its live keys draw with the provider, its test keys with the stub."""
+    """The platform at its own PUBLIC_URL. Its live keys draw with the provider, its test keys with the stub. Streams
+    are kept alive every few milliseconds until there is an image: each client has to read over that.
+    """
 
     client: httpx2.AsyncClient
     provider: GeminiStandIn
@@ -52,14 +67,17 @@ class Platform:
 async def platform(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
     provider = GeminiStandIn(api_key=PROVIDER_KEY)
     async with serving(provider.answer) as url:
+        folder = tmp_path_factory.mktemp("clients")
+        (folder / "models.toml").write_text(_MODELS.format(url=url))
         changes = {
-            "image_provider": "gemini",
+            "models_file": folder / "models.toml",
             "gemini_api_key": SecretStr(PROVIDER_KEY),
-            "gemini_base_url": url,
-            "data_dir": tmp_path_factory.mktemp("clients"),
+            "data_dir": folder,
         }
-        async with running(Settings(**{**settings.model_dump(), **changes}), at_its_own_url=True) as client:
-            yield Platform(client, provider)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("app.features.watched.KEEP_ALIVE_SECONDS", 0.005)
+            async with running(Settings(**{**settings.model_dump(), **changes}), at_its_own_url=True) as client:
+                yield Platform(client, provider)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,24 @@
 """The clients of Google's interface, and what the user of each calls."""
 
+import base64
+from io import BytesIO
 from typing import Any
 
+from PIL import Image
 from tests.clients.calls import BYTES, LONG, UNKNOWN, Blocked, Call, Client, Images, Models, Refused
 
 GOOGLES = "gemini-2.5-flash-image"
 ASKED = {"model": GOOGLES, "prompt": "A cute banana"}
+
+
+def _photograph() -> str:
+    encoded = BytesIO()
+    Image.new("RGB", (96, 64), "red").save(encoded, "PNG")
+    return base64.b64encode(encoded.getvalue()).decode()
+
+
+EDIT = {**ASKED, "images": [_photograph()]}
+EDITED = Images(width=1536, member="b64_json")
 OURS = {**ASKED, "model": "nano-banana"}
 UNKNOWN_MODEL = {**ASKED, "model": UNKNOWN}
 TOO_LONG = {**ASKED, "prompt": LONG}
@@ -30,6 +43,9 @@ def _google_genai(*more: Call, config: dict[str, Any]) -> list[Call]:
         Call("model nano-banana", OURS, BYTES),
         Call("through a provider", ASKED, BYTES, environment="live"),
         Call("ratio 16:9", {**ASKED, "config": config}, WIDE),
+        Call("an image to change", EDIT, EDITED),
+        Call("an image to change through a provider", EDIT, EDITED, environment="live"),
+        Call("chat of two turns", ASKED, Images(2, member="b64_json"), "chat"),
         Call("stream", ASKED, BYTES, "stream"),
         Call("stream through a provider", ASKED, BYTES, "stream", "live"),
         *more,
@@ -63,7 +79,9 @@ _AI_SDK = [
     Call("generateImage", ASKED, BYTES, "image"),
     Call("generateImage through a provider", ASKED, BYTES, "image", "live"),
     Call("generateImage, ratio 16:9", {**ASKED, "aspectRatio": "16:9"}, WIDE, "image"),
+    Call("generateImage with an image to change", EDIT, EDITED, "image"),
     Call("generateText", ASKED, BYTES, "text"),
+    Call("generateText with an image to change", EDIT, EDITED, "text"),
     Call("streamText", ASKED, BYTES, "stream"),
     Call("streamText through a provider", ASKED, BYTES, "stream", "live"),
     Call("Idempotency-Key, sent twice", {**ASKED, **_ONCE}, BYTES, "text", times=2),
@@ -82,7 +100,9 @@ _LITELLM = [
         Images(2, member="b64_json"),
         "gemini",
     ),
+    Call("image_edit", {**EDIT, "model": f"gemini/{GOOGLES}"}, EDITED, "gemini_edit"),
     Call("completion", {**ASKED, "model": f"gemini/{GOOGLES}"}, BYTES, "gemini_chat"),
+    Call("completion with an image to change", {**EDIT, "model": f"gemini/{GOOGLES}"}, EDITED, "gemini_chat"),
     Call("wrong key", {**ASKED, "model": f"gemini/{GOOGLES}"}, WRONG_KEY, "gemini", has_wrong_key=True),
     Call("provider that fails", {**ASKED, "model": f"gemini/{GOOGLES}"}, FAILED, "gemini", "live", fault="fails"),
 ]

@@ -6,8 +6,9 @@ from io import BytesIO
 from typing import Any
 
 import pytest
+from app.features.chat.schemas import SENTENCE
 from PIL import Image
-from tests.clients.calls import Blocked, Call, Client, Images, Models, Refused, Streamed
+from tests.clients.calls import Blocked, Call, Client, Images, Models, Refused, Sentence, Streamed
 from tests.clients.cases import CASES
 from tests.clients.conftest import Ask, Platform
 from tests.clients.report import Results
@@ -58,14 +59,17 @@ async def _checked(platform: Platform, call: Call, answer: Answer, key: Key) -> 
         case Streamed():
             *partials, last = answer["events"]
             assert len(partials) <= call.expected.partials
-            assert {each["type"] for each in partials} <= {"image_generation.partial_image"}
-            assert last["type"] == "image_generation.completed"
+            assert {each["type"] for each in partials} <= {f"{call.expected.kind}.partial_image"}
+            assert last["type"] == f"{call.expected.kind}.completed"
             opened = [await _opened(platform, each) for each in answer["events"]]
             assert opened[-1] == ("PNG", (1024, 1024))
             return 1, f"{len(partials)} partial images, then the image"
         case Blocked():
             assert answer["blocked"] == ["PROHIBITED_CONTENT"]
             return 0, "`PROHIBITED_CONTENT` as the reason for which the prompt was blocked"
+        case Sentence():
+            assert answer == {"sentence": SENTENCE}
+            return 0, SENTENCE
         case Models():
             assert "nano-banana" in answer["models"]
             return 0, ", ".join(answer["models"])

@@ -26,6 +26,7 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 from tests.docs.blocks import Block, blocks, is_left_out, pages
 from tests.docs.settings_pages import ROOT
+from tests.features.uploads.test_uploads import png, uploaded
 from tests.harness import PASSWORD, fresh_database, generate, new_email, on_server, running, sign_up
 from tests.test_cli import environment
 from tests.version_before.history import connected
@@ -111,6 +112,7 @@ class Shop:
     async def run(self, block: Block, folder: Path) -> None:
         """Runs a block of shell commands, in which what stands for something is replaced by it."""
         script, variables = await self._prepared(block)
+        await asyncio.to_thread((folder / "photo.jpg").write_bytes, png())
         command = ["bash", "-euo", "pipefail", "-c", _FIELD + script]
         done = await asyncio.to_thread(
             subprocess.run,
@@ -128,6 +130,7 @@ class Shop:
         account = await sign_up(self.client)
         key = await account.create_key()
         made = (await generate(self.client, key)).json()["id"]
+        sent = await uploaded(self.client, key) if "upl_" in block.text else ""
         url = str(self.client.base_url).rstrip("/")
         email = new_email() if "/v1/auth/register" in block.text else account.email
         examples = {
@@ -136,6 +139,7 @@ class Shop:
             "you@example.com": email,
             "key_28fm63cjp43w44255s68": key.id,
             "gen_01kapn5vfe28fm63cjp43w44255s68": made,
+            "upl_01kapn5vfe28fm63cjp43w44255s68": sent,
             "scripts/manual-test.sh": f'PATH="${{PATH#*:}}" {ROOT}/scripts/manual-test.sh {url}',
             **_PLACEHOLDERS,
         }

@@ -5,26 +5,33 @@ import re
 import asyncpg
 import httpx2
 import pytest
+from tests.features.uploads.test_uploads import uploaded
 from tests.harness import JSON, Account, Key, as_seen, generate
 
-UNKNOWN = {"key": f"key_{'0' * 20}", "generation": f"gen_{'0' * 30}"}
+UNKNOWN = {"key": f"key_{'0' * 20}", "generation": f"gen_{'0' * 30}", "upload": f"upl_{'0' * 30}"}
 
 PRIVATE = [
     ("delete", "/v1/generations/{generation_id}"),
     ("delete", "/v1/keys/{key_id}"),
+    ("delete", "/v1/uploads/{upload_id}"),
     ("get", "/v1/generations/{generation_id}"),
+    ("get", "/v1/uploads/{upload_id}"),
 ]
 """Every operation that names a thing of an account. A new one belongs here."""
 
 PRIVATE_QUERIES = [("get", "/v1/usage?key_id={key_id}")]
 """Every operation whose query names one."""
 
-WITH_A_KEY = {"/v1/generations/{generation_id}"}
+WITH_A_KEY = {"/v1/generations/{generation_id}", "/v1/uploads/{upload_id}"}
 
 CAPABILITY_URLS = [("get", "/v1/images/{generation_id}.{extension}")]
 """Operations whose id is itself the permission."""
 
-SHARED = [("get", "/v1/models/{model_id}")]
+SHARED = [
+    ("get", "/v1/models/{model_id}"),
+    ("get", "/v1beta/models/{model}"),
+    *[("post", f"/v1beta/models/{{model}}:{each}") for each in ("generateContent", "streamGenerateContent", "predict")],
+]
 """Operations whose id names what all accounts share."""
 
 
@@ -63,7 +70,8 @@ async def test_every_query_with_an_id_is_tried_here(client: httpx2.AsyncClient) 
 async def test_what_belongs_to_somebody_else_is_404_byte_for_byte_like_what_never_was(
     account: Account, key: Key, method: str, path: str
 ) -> None:
-    foreign = {"key": key.id, "generation": (await generate(account.client, key)).json()["id"]}
+    generated = (await generate(account.client, key)).json()["id"]
+    foreign = {"key": key.id, "generation": generated, "upload": await uploaded(account.client, key)}
     seen = [as_seen(await _call(account, method, path, ids)) for ids in (foreign, UNKNOWN, foreign)]
     assert seen[0][0] == 404
     assert seen == [seen[0]] * 3

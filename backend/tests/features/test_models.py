@@ -10,7 +10,8 @@ import pytest
 from pydantic import SecretStr
 from tests.conftest import Start
 from tests.features.generate.painted import PROVIDER_KEY
-from tests.harness import Account, Key, sign_up
+from tests.features.sent_images import data_url, png
+from tests.harness import JSON, Account, Key, sign_up
 from tests.problems import check_problem
 from tests.standins.openai import MODEL, OpenAIStandIn
 from tests.standins.wire import serving
@@ -48,17 +49,17 @@ price = {{{{ "1K/low" = "0.000001", "1K/high" = "12.5" }}}}
 [[models.both.routes]]{_DRAWN}
 """
 IMAGES = (
-    ("flat", "64x64", "auto", "0.05"),
-    ("imagen-4", "2048x2048", "high", "0.05"),
-    ("sized", "1264x1264", "auto", "0.02"),
-    ("sized", "1265x1265", "auto", "0.1"),
-    ("by/quality", "1024x1024", "high", "0.167"),
-    ("by/quality", "1024x1024", "auto", "0.011"),
-    ("both", "1024x1024", "low", "0.000001"),
-    ("both", "1536x1024", "high", "12.5"),
+    ("flat", "64x64", "auto", "0.054", 2),
+    ("imagen-4", "2048x2048", "high", "0.05", 0),
+    ("sized", "1264x1264", "auto", "0.02", 1),
+    ("sized", "1265x1265", "auto", "0.1", 0),
+    ("by/quality", "1024x1024", "high", "0.167", 0),
+    ("by/quality", "1024x1024", "auto", "0.011", 0),
+    ("both", "1024x1024", "low", "0.000001", 0),
+    ("both", "1536x1024", "high", "12.5", 0),
 )
-"""What is asked for, and the price of it."""
-SUMS = {"flat": "0.1", "sized": "0.12", "by/quality": "0.178", "both": "12.500001"}
+"""What is asked for, the price of it, and how many images go in."""
+SUMS = {"flat": "0.104", "sized": "0.12", "by/quality": "0.178", "both": "12.500001"}
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,10 @@ class Shop:
     client: httpx2.AsyncClient
     account: Account
 
-    async def generate(self, key: Key, model: str, size: str, quality: str) -> httpx2.Response:
-        body = {"prompt": "A cute banana", "model": model, "size": size, "quality": quality}
+    async def generate(self, key: Key, model: str, size: str, quality: str, *, images: int = 0) -> httpx2.Response:
+        body: JSON = {"prompt": "A cute banana", "model": model, "size": size, "quality": quality}
+        if images:
+            body["images"] = [data_url(png())] * images
         return await self.client.post("/v1/generate", json=body, headers=key.headers)
 
 
@@ -114,8 +117,8 @@ async def test_the_price_of_an_image_is_the_same_in_its_answer_its_row_and_the_u
 ) -> None:
     live, test = [await shop.account.create_key(environment=each) for each in ("live", "test")]
     for key, is_charged in ((live, True), (test, False)):
-        for model, size, quality, price in IMAGES:
-            answer = await shop.generate(key, model, size, quality)
+        for model, size, quality, price, images in IMAGES:
+            answer = await shop.generate(key, model, size, quality, images=images)
             assert answer.status_code == 200, answer.text
             expected = price if is_charged else "0"
             assert (answer.json()["price"], answer.json()["currency"]) == (expected, "USD")
@@ -129,7 +132,7 @@ async def test_the_price_of_an_image_is_the_same_in_its_answer_its_row_and_the_u
         assert {row["model"]: row["list_amount"] for row in usage.json()} == sums
         assert {(row["images"], row["currency"]) for row in usage.json()} == {(2, "USD")}
     [day] = (await shop.client.get("/v1/usage?group_by=day", headers=shop.account.headers)).json()
-    assert (day["images"], day["list_amount"]) == (2 * len(IMAGES), "12.898001")
+    assert (day["images"], day["list_amount"]) == (2 * len(IMAGES), "12.902001")
 
 
 async def test_a_quality_without_a_price_is_refused_and_a_price_is_0_where_there_is_no_file(

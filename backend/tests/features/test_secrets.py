@@ -15,6 +15,7 @@ import httpx2
 import pytest
 from sqlalchemy.engine import make_url
 from tests.features.canaries import Caller, canary
+from tests.features.uploads.test_uploads import png
 from tests.harness import JSON, everything_stored, free_port
 
 OPERATIONS_WITHOUT_ERRORS = {("GET", "/health"), ("GET", "/ready")}
@@ -151,6 +152,7 @@ async def _look_back(caller: Caller) -> None:
     made = (await caller.call("GET", "/v1/generations", key)).json()[0]["id"]
     await caller.call("GET", f"/v1/generations/{made}", key)
     await caller.call("GET", f"/v1/generations/{caller.other}", key)
+    await _use_uploads(caller, key)
     for path in ("/v1/models", "/v1/models/nano-banana", f"/v1/models/{caller.other}"):
         await caller.call("GET", path, key)
     await _use_googles_interface(caller, key)
@@ -159,6 +161,7 @@ async def _look_back(caller: Caller) -> None:
     twin = {"prompt": caller.prompt, "user": caller.other, "response_format": "b64_json", "size": "64x64"}
     for body in (twin, {**twin, "model": caller.other}, {**twin, "style": caller.other}, {caller.other: caller.other}):
         await caller.call("POST", "/v1/images/generations", key, json=body)
+    await _use_edits_and_chats(caller, key)
     for generation_id in (made, made, caller.other):
         await caller.call("DELETE", f"/v1/generations/{generation_id}", key)
     await caller.call("GET", "/v1/usage", caller.token)
@@ -182,6 +185,30 @@ async def _use_googles_interface(caller: Caller, key: str) -> None:
             answer = await caller.call("GET", f"/{version}/{path}?key={key}")
             assert answer.status_code == (404 if path.startswith("files") else 400)
     await caller.call("GET", "/v1beta/models", caller.other)
+
+
+async def _use_edits_and_chats(caller: Caller, key: str) -> None:
+    fields, name = {"prompt": caller.prompt, "size": "64x64"}, caller.other
+    for content in (png(), name.encode()):
+        await caller.call("POST", "/v1/images/edits", key, data=fields, files={"image": (name, content, "image/png")})
+    said = [{"role": "user", "content": caller.prompt}]
+    for more in ({}, {"modalities": ["image"]}, {"modalities": [name]}, {"model": name, "modalities": ["image"]}):
+        await caller.call("POST", "/v1/chat/completions", key, json={"messages": said, **more})
+    for named in ({}, {"seed": name}, {"input_references": name}, {name: name}):
+        await caller.call("POST", "/v1/images", key, json={"prompt": caller.prompt, "model": "nano-banana", **named})
+
+
+async def _use_uploads(caller: Caller, key: str) -> None:
+    as_png = {"Authorization": f"Bearer {key}", "Content-Type": "image/png"}
+    for content in (png(), caller.other.encode()):
+        await caller.call("POST", "/v1/uploads", content=content, headers=as_png)
+        await caller.call("POST", "/v1/uploads", key, files={caller.other: (caller.other, content, "image/png")})
+    made = (await caller.call("GET", "/v1/uploads", key)).json()[0]["id"]
+    await caller.call("GET", f"/v1/uploads?cursor={caller.other}", key)
+    for upload_id in (made, caller.other):
+        await caller.call("GET", f"/v1/uploads/{upload_id}", key)
+    for upload_id in (made, made, caller.other):
+        await caller.call("DELETE", f"/v1/uploads/{upload_id}", key)
 
 
 async def _use_the_rest(caller: Caller, metrics_token: str) -> None:

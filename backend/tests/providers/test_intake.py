@@ -1,12 +1,17 @@
 """Images that callers send: a table of files, and what becomes of each."""
 
 import struct
+import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from io import BytesIO
+from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
 import pytest
 from app.core.images import IMAGE_FORMATS, ImageFormat
-from app.providers import Size
+from app.core.processes import start
+from app.providers import Size, heif_program, intake
 from app.providers.intake import (
     INPUT_BYTES_MAX,
     InputLimits,
@@ -69,6 +74,20 @@ def letter_of(pixel: bytes) -> str:
     return nearest
 
 
+@cache
+def taken(name: str) -> TakenIn:
+    """What a file of the table becomes. HEIC and AVIF are decoded in this process, which is faster."""
+
+    def decode_here(content: bytes) -> bytes:
+        output = BytesIO()
+        heif_program.convert(content, output)
+        return output.getvalue()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intake, "decode_heif", decode_here)
+        return take_in(TAKEN[name].content, first_frame=TAKEN[name].first_frame)
+
+
 @pytest.fixture
 def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoders fail the test."""
@@ -76,17 +95,16 @@ def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     def explode(*_: object, **__: object) -> None:
         raise AssertionError("decoded")
 
-    for decoder in ("PIL.Image.open", "pi_heif.open_heif", "app.providers.vips.decode_png"):
+    for decoder in ("PIL.Image.open", "app.providers.intake.decode_heif", "app.providers.vips.decode_png"):
         monkeypatch.setattr(decoder, explode)
 
 
 @pytest.mark.parametrize("name", TAKEN)
 def test_a_file_becomes_a_still_upright_image_of_a_format_that_providers_take(name: str) -> None:
-    expected = TAKEN[name]
-    taken = take_in(expected.content, first_frame=expected.first_frame)
-    image = opened(taken.content)
-    assert (taken.format, taken.size, image.mode) == (expected.format, expected.size, expected.mode)
-    assert (image.format, image.size, getattr(image, "n_frames", 1)) == (taken.format.upper(), taken.size, 1)
+    expected, found = TAKEN[name], taken(name)
+    image = opened(found.content)
+    assert (found.format, found.size, image.mode) == (expected.format, expected.size, expected.mode)
+    assert (image.format, image.size, getattr(image, "n_frames", 1)) == (found.format.upper(), found.size, 1)
     if expected.corners:
         assert corners_of(image) == expected.corners
 
@@ -99,14 +117,14 @@ PARTS: Mapping[ImageFormat, set[bytes]] = {
 """All that an image may consist of that is sent on."""
 
 
-def parts_of(taken: TakenIn) -> Iterator[tuple[bytes, int]]:
+def parts_of(image: TakenIn) -> Iterator[tuple[bytes, int]]:
     """The name of each part, and where it ends."""
-    content, at = taken.content, {"png": 8, "jpeg": 2, "webp": 12}[taken.format]
+    content, at = image.content, {"png": 8, "jpeg": 2, "webp": 12}[image.format]
     while at < len(content):
-        if taken.format == "png":
+        if image.format == "png":
             (length,), name = struct.unpack_from(">I", content, at), content[at + 4 : at + 8]
             at += 12 + length
-        elif taken.format == "webp":
+        elif image.format == "webp":
             name, (length,) = content[at : at + 4], struct.unpack_from("<I", content, at + 4)
             at += 8 + length + length % 2
         else:
@@ -119,13 +137,11 @@ def parts_of(taken: TakenIn) -> Iterator[tuple[bytes, int]]:
 
 @pytest.mark.parametrize("name", TAKEN)
 def test_places_names_and_bytes_behind_the_end_are_not_in_it(name: str) -> None:
-    taken = take_in(TAKEN[name].content, first_frame=TAKEN[name].first_frame)
-    parts = list(parts_of(taken))
-    assert {part for part, _ in parts} <= PARTS[taken.format]
-    assert parts[-1][1] == len(taken.content)
-    check_whole(taken.content, taken.format)
-    image = opened(taken.content)
-    words = taken.content + image.info.get("icc_profile", b"")
+    found = taken(name)
+    parts, image = list(parts_of(found)), opened(found.content)
+    assert {part for part, _ in parts} <= PARTS[found.format]
+    assert parts[-1][1] == len(found.content)
+    words = found.content + image.info.get("icc_profile", b"")
     for spelling in (
         CANARY,
         CANARY[:6],
@@ -149,7 +165,7 @@ def test_the_files_with_metadata_have_what_is_looked_for() -> None:
 
 @pytest.mark.parametrize("name", [name for name, each in TAKEN.items() if "profile" in name])
 def test_a_colour_profile_keeps_its_colours_and_loses_its_words(name: str) -> None:
-    profile = opened(take_in(TAKEN[name].content, first_frame=False).content).info["icc_profile"]
+    profile = opened(taken(name).content).info["icc_profile"]
     assert "Canary".encode("utf-16-be") in TALKING_PROFILE
     lab = ImageCms.createProfile("LAB")
     expected, found = (
@@ -188,17 +204,48 @@ def test_a_file_of_more_bytes_than_the_bound_is_not_looked_at() -> None:
     assert take_in(PNG + bytes(INPUT_BYTES_MAX - len(PNG)), first_frame=False).content == PNG
 
 
+@pytest.mark.parametrize(("name", "expected"), [("HEIC", "jpeg"), ("AVIF, first of a sequence", "jpeg")])
+def test_heic_and_avif_are_decoded_in_a_process_of_their_own(name: str, expected: str) -> None:
+    assert take_in(TAKEN[name].content, first_frame=True) == taken(name)
+    assert taken(name).format == expected
+
+
+def test_a_decoder_that_breaks_down_ends_its_process_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import os; os.abort()")
+    monkeypatch.setattr(heif_program, "__file__", str(program))
+    with pytest.raises(InvalidInput, match=f"^{BROKEN}$"):
+        take_in(HEIC["colour"], first_frame=False)
+
+
+def test_the_process_of_a_decoder_has_bounds_and_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    looking = f"""
+import os, resource, runpy
+try:
+    runpy.run_path({heif_program.__file__!r}, run_name="__main__")
+except Exception as broken:
+    print(resource.getrlimit(resource.RLIMIT_AS)[0], resource.getrlimit(resource.RLIMIT_CPU)[0], "SECRET" in os.environ)
+"""
+    monkeypatch.setenv("SECRET", "secret")
+    with start([sys.executable, "-I", "-c", looking], stdin=DEVNULL, stdout=PIPE) as program:
+        assert program.communicate()[0].split() == [b"2147483648", b"30", b"False"]
+
+
 @settings(deadline=None, max_examples=150)
-@given(st.sampled_from([*WHOLE, *(each for each in TAKEN if "metadata" in each or "frame" in each)]), st.data())
+@given(st.sampled_from([*WHOLE, *(each for each in TAKEN if "metadata" in each or "first" in each)]), st.data())
 def test_a_changed_file_is_taken_or_refused(name: str, data: st.DataObject) -> None:
     content = bytearray(WHOLE[name] if name in WHOLE else TAKEN[name].content)
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        taken = take_in(bytes(content), first_frame=data.draw(st.booleans()))
-    except InvalidInput:
-        return
-    check_whole(taken.content, taken.format)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intake, "decode_heif", lambda _: PNG)  # of the process nothing but a result or its end is seen
+        try:
+            found = take_in(bytes(content), first_frame=data.draw(st.booleans()))
+        except InvalidInput:
+            return
+    check_whole(found.content, found.format)
 
 
 BRIGHT = see_through().getchannel("A").point([255] + [0] * 255)

@@ -1,5 +1,6 @@
 """A small application whose routes take images, on a real server, without a database."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -44,13 +45,14 @@ class Sent(Body):
     nested: list[dict[str, ImageText]] = Field(default=[])
 
 
-@dataclass(frozen=True)
-class ImageServer:
-    client: httpx2.AsyncClient
-    guard: OverloadGuard
-    blobs: BlobSpace
-    connections: Sequence[Connection]
-    """All that were made, the oldest first."""
+class PatientGuard(OverloadGuard):
+    """Remembers until when it lets the last body be awaited."""
+
+    deadline: float | None = 0
+
+    def await_until(self, deadline: float | None, wait: asyncio.Timeout) -> None:
+        self.deadline = deadline
+        super().await_until(deadline, wait)
 
 
 class _Connections(Connections):
@@ -63,13 +65,22 @@ class _Connections(Connections):
         return super().add(connection, address=address)
 
 
+@dataclass(frozen=True)
+class ImageServer:
+    client: httpx2.AsyncClient
+    guard: PatientGuard
+    blobs: BlobSpace
+    connections: Sequence[Connection]
+    """All that were made, the oldest first."""
+
+
 @asynccontextmanager
 async def image_server(folder: Path, *, memory: int = 8 * MIB, files: int = 512 * MIB) -> AsyncIterator[ImageServer]:
     """`POST /json` reads the images of a Sent, `POST /form` a form, `POST /raw` any body. Each answers with the name
     and the SHA-256 of each image, and the name and the text of each field.
     """
     metrics = Metrics()
-    guard = OverloadGuard(SLOTS, metrics, proxies=())
+    guard = PatientGuard(SLOTS, metrics, proxies=())
     paths = ((re.compile("/json|/form|/raw"), BodyBounds(BODY_BYTES_MAX, BYTES_MAX)),)
     web = WebSettings(OWN_URL, trusted_proxies=(), error_formats=(), body_bounds=paths)
     connections = _Connections(web.bounds, metrics)

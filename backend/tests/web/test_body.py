@@ -2,12 +2,15 @@
 
 import gzip
 import json
+from base64 import b64encode
+from io import BytesIO
 
 import httpx2
 import pytest
 from app.core.schemas import Body
+from PIL import Image
 from pydantic import ValidationError
-from tests.harness import Account, Key, sign_up
+from tests.harness import Account, Key, generate, sign_up
 from tests.raw_http import JSON_TYPE, chunk, head, send_raw
 
 BODY_BYTES_MAX = 64 * 1024
@@ -233,6 +236,18 @@ async def test_a_body_of_64_kib_is_accepted_and_one_byte_more_is_a_413(client: h
     ten_thousand_unknown_fields = b"{%b}" % b",".join(b'"%x":1' % n for n in range(10_000))
     for too_large in (GOOD.ljust(BODY_BYTES_MAX + 1), b"[" * 100_000, ten_thousand_unknown_fields):
         assert outcome(await order(client, key, too_large)) == (413, "body_too_large")
+
+
+async def test_a_body_may_have_more_with_images_in_it_and_no_more_text_than_before(
+    client: httpx2.AsyncClient, key: Key
+) -> None:
+    noise = BytesIO()
+    Image.effect_noise((400, 400), 100).save(noise, "PNG")
+    images = [f"data:image/png;base64,{b64encode(noise.getvalue()).decode()}"]
+    assert len(images[0]) > BODY_BYTES_MAX
+    assert (await generate(client, key, size="64x64", images=images)).status_code == 200
+    answer = await generate(client, key, size="64x64", images=images, prompt="a" * BODY_BYTES_MAX)
+    assert (*outcome(answer), answer.json()["detail"]) == (413, "body_too_large", "The body is larger than 64 KiB")
 
 
 async def test_a_chunked_body_of_64_kib_is_accepted_and_one_byte_more_is_a_413(

@@ -99,12 +99,16 @@ def test_every_body_is_documented_and_allows_no_other_fields(document: JSON, ope
     for operation in taking:
         body = operation["requestBody"]
         assert body["required"]
-        [(media_type, content)] = body["content"].items()
-        assert media_type == "application/json"
-        name = content["schema"]["$ref"].rsplit("/", 1)[-1]
-        schema = document["components"]["schemas"][name]
-        assert schema.get("additionalProperties", True) is (operation["tags"] == GOOGLE or name in OPEN)
-        assert schema["properties"]
+        if "image/*" in body["content"]:
+            assert set(body["content"]) == {"image/*", "application/octet-stream", "multipart/form-data"}
+            assert body["content"]["multipart/form-data"]["schema"]["additionalProperties"] is False
+            continue
+        assert {*body["content"]} in ({"application/json"}, {"application/json", "multipart/form-data"})
+        for content in body["content"].values():
+            name = content["schema"]["$ref"].rsplit("/", 1)[-1]
+            schema = document["components"]["schemas"][name]
+            assert schema.get("additionalProperties", True) is (operation["tags"] == GOOGLE or name in OPEN)
+            assert schema["properties"]
 
 
 def test_only_the_routes_that_generate_have_the_optional_header_idempotency_key(document: JSON) -> None:
@@ -115,9 +119,9 @@ def test_only_the_routes_that_generate_have_the_optional_header_idempotency_key(
         for each in operation.get("parameters", [])
         if each["in"] == "header"
     }
+    routes = ("generate", "images/generations", "images/edits", "images", "chat/completions")
     google = {f"post /v1beta/models/{{model}}:{method}" for method in GOOGLE_METHODS}
-    openai = {"post /v1/images/generations", "post /v1/chat/completions"}
-    assert set(found) == {"post /v1/generate", *openai, *google}
+    assert set(found) == {*(f"post /v1/{route}" for route in routes), *google}
     for header in found.values():
         assert (header["name"], header["schema"]["type"]) == ("Idempotency-Key", "string")
         assert not header["required"]

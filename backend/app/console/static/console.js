@@ -44,16 +44,39 @@ const parse = async (response) => new DOMParser().parseFromString(await response
 const parts = ["#playground", "#snippets"];
 
 const replaceParts = (page) => {
-  if (!page.querySelector("#playground")) {
-    document.querySelector("main").replaceWith(page.querySelector("main"));
-  } else {
-    for (const part of parts) document.querySelector(part).replaceWith(page.querySelector(part));
-  }
+  for (const part of parts) document.querySelector(part).replaceWith(page.querySelector(part));
   const main = document.querySelector("main");
   enhance(main);
   const refused = main.querySelector("[aria-invalid], .message.error");
   announce(refused ? main.querySelector(".error:not(.field .error), .field .error")?.textContent ?? "" : "Your picture is ready");
-  (main.querySelector("[aria-invalid]") ?? main.querySelector("#result") ?? main).focus();
+  (main.querySelector("[aria-invalid]") ?? main.querySelector("#result")).focus();
+};
+
+const replaceMain = (page) => {
+  document.querySelector("main").replaceWith(page.querySelector("main"));
+  document.querySelector("main").focus();
+};
+
+// The form stays as it is, with what was entered, beneath this sentence. To the server, the same form is the same request:
+// sending it again is safe.
+const keepForm = (form, ...sentence) => {
+  const button = form.querySelector("button[type=submit]");
+  button.disabled = false;
+  button.textContent = "Try again";
+  document.getElementById("result").removeAttribute("aria-busy");
+  const message = document.createElement("p");
+  message.className = "message error";
+  message.append(...sentence);
+  form.parentElement.querySelector(".message")?.remove();
+  form.before(message);
+  announce(message.textContent);
+};
+
+// Another page than the playground, such as that of a session that has ended.
+const refusalOf = (page) => {
+  const link = page.querySelector("main a[href^='/log-in']");
+  if (link) link.target = "_blank";
+  return [page.querySelector("h1").textContent, ...(link ? [". ", link, " in another tab, then try again."] : [])];
 };
 
 const generate = async (form) => {
@@ -66,13 +89,12 @@ const generate = async (form) => {
   result.setAttribute("aria-busy", "true");
   announce("Drawing");
   try {
-    replaceParts(await parse(await fetch(form.action, { method: "POST", body })));
+    const page = await parse(await fetch(form.action, { method: "POST", body }));
+    if (page.querySelector("#playground")) replaceParts(page);
+    else if (page.querySelector("form[action^='/playground']")) replaceMain(page); // there is no key any more
+    else keepForm(form, ...refusalOf(page));
   } catch {
-    // The response was lost. The same form is the same request to the server, so that sending it again is safe.
-    button.disabled = false;
-    button.textContent = "The connection was lost. Try again";
-    result.removeAttribute("aria-busy");
-    announce(button.textContent);
+    keepForm(form, "The connection was lost. Try again.");
   }
 };
 

@@ -79,22 +79,42 @@ class ImageInputs extends HTMLElement {
     else this.add(files);
   }
 
-  // Adds as many of the files as may go in.
+  note(sentence) {
+    this.querySelector(".note").textContent = sentence;
+    announce(sentence);
+  }
+
+  // Adds the files that may go in, and says why others may not.
   add(files) {
-    const free = Number(this.dataset.max) - chosen.images.length;
-    const images = files.slice(0, free).map((file) => ({ file, name: file.name }));
-    this.change([...chosen.images, ...images]);
-    announce(files.length > free ? `At most ${this.dataset.max} images go in` : `${chosen.images.length} images go in`);
+    const { max, imageBytesMax, bytesMax, tooLarge } = this.dataset;
+    const images = [...chosen.images];
+    let free = bytesMax - images.reduce((bytes, { file }) => bytes + (file?.size ?? 0), 0);
+    let refusal = "";
+    for (const file of files) {
+      if (images.length >= max) {
+        refusal = `At most ${max} images go in`;
+      } else if (file.size > Math.min(imageBytesMax, free)) {
+        refusal = tooLarge;
+      } else {
+        images.push({ file, name: file.name });
+        free -= file.size;
+      }
+    }
+    this.change(images);
+    if (refusal) this.note(refusal);
+    else announce(`${images.length} images go in`);
   }
 
   // Takes the place of all images. The mask belongs to the first one, and goes with it.
   change(images) {
-    const isFirst = chosen.images.length === 0;
+    const wasEmpty = !chosen.images.length;
     if (images[0] !== chosen.images[0]) chosen.mask = null;
     chosen.images = images;
+    this.querySelector(".note").textContent = "";
+    this.querySelector("#images").removeAttribute("aria-invalid");
     this.show();
     const size = document.getElementById("size");
-    if (isFirst && images.length) size.value = "auto";
+    if (wasEmpty && images.length) size.value = "auto";
     if (!images.length && size.value === "auto") size.selectedIndex = 0;
   }
 
@@ -162,7 +182,7 @@ class ImageInputs extends HTMLElement {
     const [image] = chosen.images;
     const picture = await pictureOf(image, PAINTING).catch(() => null);
     if (!picture) {
-      announce("This browser cannot show the first image. A mask from a file works");
+      this.note("This browser cannot show the first image. Choose a file for the mask");
       return;
     }
     const painted = await document.querySelector("mask-editor").paint(picture, image);

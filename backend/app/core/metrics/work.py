@@ -131,7 +131,9 @@ class PoolMetrics:
 
     def __init__(self, families: Families) -> None:
         self.jobs = families.gauge(
-            "pool_jobs", "Work that threads do: `hashing` passwords, `drawing` and `decoding` images.", "pool"
+            "pool_jobs",
+            "Work that threads do: `hashing` passwords, `drawing`, `decoding` and `taking_in` images.",
+            "pool",
         )
         self.jobs_waiting = families.gauge("pool_jobs_waiting", "Work that waits for such a thread.", "pool")
         self.store_failing = families.gauge(
@@ -140,6 +142,8 @@ class PoolMetrics:
         self.store_free_bytes = families.gauge(
             "store_free_bytes", "Bytes that may still be written; of the store `disk`.", "store", mode="livemin"
         )
+        self.uploads = families.gauge("uploads", "Uploaded images of all accounts, a minute ago.", mode="livemax")
+        self.upload_bytes = families.gauge("upload_bytes", "The bytes of these images.", mode="livemax")
         self.sweeps_stopped = families.counter(
             "sweeps_stopped", "Sweeps that found implausibly many images to be too old, and deleted none."
         )

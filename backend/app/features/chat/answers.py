@@ -12,34 +12,28 @@ from app.core.byte_budget import ByteShare
 from app.core.errors import ApiError
 from app.core.security import new_id
 from app.features.admission import Admission
-from app.features.chat.dependencies import AskedChat
+from app.features.chat.dependencies import AdmittedChat
 from app.features.chat.schemas import ChatCompletion, image_completion, sentence_completion
 from app.features.dependencies import generations_of
 from app.features.image_answers import MODEL_HEADER, PLACE, answer_in_base64, base64_of
 from app.features.openai.service import error_body
 from app.features.watched import EVENT_STREAM, KEEP_ALIVE, STREAM_HEADERS, Watched, watched_response
-from app.generations.spec import GenerationSpec
 from app.web.headers import add_response_headers
 
 
 async def answer_chat(
-    request: Request, admission: Admission, asked: AskedChat, memory: ByteShare, *, route: str
+    request: Request, admission: Admission, asked: AdmittedChat, *, route: str
 ) -> ChatCompletion | Response:
     """The image that is asked for, in a `data:` URL, or the sentence that a request for text gets. Raises what
     `Admission.generate` and `answer_in_base64` raise.
     """
-    if asked.spec is None:
+    if asked.drawing is None:
         answer = sentence_completion(new_id("chatcmpl"), model=asked.model, created=int(time.time()))
         return Response(_chunks(answer), media_type=EVENT_STREAM, headers=STREAM_HEADERS) if asked.is_stream else answer
+    spec, memory = asked.drawing
     if asked.is_stream:
         events = partial(_events, memory=memory)
-        return await watched_response(request, admission, asked.spec, partials=0, route=route, events=events)
-    return await _whole(request, admission, asked.spec, memory, route=route)
-
-
-async def _whole(
-    request: Request, admission: Admission, spec: GenerationSpec, memory: ByteShare, *, route: str
-) -> Response:
+        return await watched_response(request, admission, spec, partials=0, route=route, events=events)
     delivered = await admission.generate(spec, route=route)
     add_response_headers(request, {MODEL_HEADER: delivered.model.encode()})
     text = image_completion(delivered, content=PLACE).model_dump_json(exclude_none=True)

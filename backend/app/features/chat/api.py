@@ -4,7 +4,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.features.admission import GENERATION_PROBLEMS, IDEMPOTENCY_KEY, CurrentAdmission
 from app.features.chat.answers import answer_chat
-from app.features.chat.dependencies import AnswerMemory, Asked
+from app.features.chat.dependencies import Admitted
 from app.features.chat.schemas import ChatCompletion
 from app.features.keys.dependencies import bearer
 from app.web.openapi import openai_problems
@@ -25,12 +25,10 @@ router = APIRouter(tags=["Chat"])
     },
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
-async def complete_chat(
-    request: Request, admission: CurrentAdmission, asked: Asked, memory: AnswerMemory
-) -> ChatCompletion | Response:
+async def complete_chat(request: Request, admission: CurrentAdmission, admitted: Admitted) -> ChatCompletion | Response:
     """Make a picture from the last message of a conversation, as OpenRouter's clients ask for it.
 
     It is made from the images of that message and the last image before it, and counts one. A request whose
     `modalities` have no `image` draws nothing and counts nothing: it is answered with a sentence.
     """
-    return await answer_chat(request, admission, asked, memory, route=ROUTE)
+    return await answer_chat(request, admission, admitted, route=ROUTE)

@@ -6,55 +6,52 @@ from typing import Annotated, NamedTuple
 from fastapi import Depends
 
 from app.core.byte_budget import ByteShare
-from app.core.errors import Invalid
 from app.features.admission import CurrentAdmission
 from app.features.chat import service
 from app.features.chat.schemas import ChatCompletionCreate
-from app.features.dependencies import CurrentServices
+from app.features.dependencies import CurrentGenerations, CurrentServices
 from app.features.image_answers import answer_memory
-from app.generations.spec import GenerationSpec, SentImage
+from app.features.named_inputs import pointers_to, read_input
+from app.generations.spec import GenerationSpec
 from app.web.body import json_body
 
 
-class AskedChat(NamedTuple):
-    """The image that is to be made, or None for a request for text, and whether the answer is a stream."""
+class AdmittedDrawing(NamedTuple):
+    """The image that a conversation asks for, and the share of `answer_memory` that its answer has."""
 
-    spec: GenerationSpec | None
-    model: str
-    """The name of the model."""
+    spec: GenerationSpec
+    memory: ByteShare
+
+
+class AdmittedChat(NamedTuple):
+    """A conversation. It asks for an image, or else for text."""
+
+    drawing: AdmittedDrawing | None
     is_stream: bool
+    model: str = ""
+    """The model's name, where it asks for text."""
 
 
-async def _asked(
+async def _admitted(
     services: CurrentServices,
+    generations: CurrentGenerations,
     admission: CurrentAdmission,
     sent: Annotated[ChatCompletionCreate, json_body(ChatCompletionCreate)],
-) -> AskedChat:
-    catalogue = services.generations.catalogue.catalogue
-    model = catalogue.find(sent.model).name
-    if not service.asks_for_image(sent, catalogue):
+) -> AsyncIterator[AdmittedChat]:
+    catalogue, is_stream = generations.catalogue.catalogue, sent.stream or False
+    model = catalogue.get(sent.model)
+    if not service.asks_for_image(sent, model):
+        named = catalogue.find(sent.model)
         await admission.give_back()
-        return AskedChat(None, model, sent.stream or False)
+        yield AdmittedChat(None, is_stream, named.name)
+        return
     drawing = service.drawing_of(sent)
-    images = [await _sent_image(each) for each in drawing.images]
-    return AskedChat(service.spec_of(sent, drawing, images, catalogue), model, sent.stream or False)
+    admission.pointers = {"#/size": "#/image_config", **pointers_to(drawing.images, whole="#/messages")}
+    images = [await read_input(generations, each) for each in drawing.images]
+    spec = service.spec_of(sent, drawing, images, model)
+    with answer_memory(services, admission.plan(spec), holds_images=True) as memory:
+        yield AdmittedChat(AdmittedDrawing(spec, memory), is_stream)
 
 
-async def _sent_image(sent: service.SentUrl) -> SentImage:
-    raise Invalid([{"pointer": sent.pointer, "detail": "Images are not taken"}])
-
-
-Asked = Annotated[AskedChat, Depends(_asked)]
+Admitted = Annotated[AdmittedChat, Depends(_admitted)]
 """What a conversation asks for. Raises what refuses it; a request for text has taken nothing from the limits."""
-
-
-async def _answer_memory(
-    services: CurrentServices, admission: CurrentAdmission, asked: Asked
-) -> AsyncIterator[ByteShare]:
-    plan = admission.plan(asked.spec) if asked.spec else None
-    with answer_memory(services, plan, holds_images=asked.spec is not None) as memory:
-        yield memory
-
-
-AnswerMemory = Annotated[ByteShare, Depends(_answer_memory)]
-"""The share of `answer_memory` that the response has."""

@@ -9,6 +9,7 @@ from app.catalogue.ratios import AspectRatio, ImageSize
 from app.core.images import MEDIA_TYPES
 from app.core.schemas import Answer, Body
 from app.features.generate.schemas import ModelName
+from app.features.openai.schemas import ImageUrl
 from app.generations.spec import Delivered
 
 SENTENCE = 'This model draws images: ask with "modalities": ["image", "text"], and it draws your last message.'
@@ -21,13 +22,7 @@ class _Sent(Body):
     model_config = ConfigDict(extra="ignore")
 
 
-class ImageUrl(_Sent):
-    """Where an image is: a `data:` URL, an `https` URL, or that of a picture of ours."""
-
-    url: str
-
-
-class Part(_Sent):
+class ChatPart(_Sent):
     """A part of a message: a text or an image."""
 
     type: str = Field(description="`text` or `image_url`.", examples=["text"])
@@ -47,30 +42,20 @@ def _text_or_parts(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"type": "string"}, parts, {"type": "null"}]
 
 
-class Message(_Sent):
+class ChatMessage(_Sent):
     """A message of the conversation."""
 
     role: str = Field(examples=["user"])
-    content: Annotated[list[Part], BeforeValidator(_as_parts)] = Field(
+    content: Annotated[list[ChatPart], BeforeValidator(_as_parts)] = Field(
         default_factory=list,
         description="A text, or parts.",
         examples=["A cute banana"],
         json_schema_extra=_text_or_parts,
     )
-    images: list[Part] | None = Field(default=None, description="Of an answer: its images.")
-
-    @property
-    def images_sent(self) -> Sequence[tuple[str, str]]:
-        """Its images, each with where it stands in the message."""
-        return [
-            (f"{member}/{index}/image_url/url", part.image_url.url)
-            for member, parts in (("content", self.content), ("images", self.images or ()))
-            for index, part in enumerate(parts)
-            if part.image_url is not None
-        ]
+    images: list[ChatPart] | None = Field(default=None, description="Of an answer: its images.")
 
 
-class ImageConfig(_Sent):
+class ChatImageConfig(_Sent):
     """The shape of the image."""
 
     aspect_ratio: AspectRatio | None = None
@@ -80,14 +65,14 @@ class ImageConfig(_Sent):
 class ChatCompletionCreate(_Sent):
     """A conversation whose last message of the user is a prompt."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
     model: ModelName | None = None
     modalities: list[str] | None = Field(
         default=None,
         description="With `image` an image is drawn. Without this member it depends on the model.",
         examples=[["image", "text"]],
     )
-    image_config: ImageConfig | None = None
+    image_config: ChatImageConfig | None = None
     n: Annotated[int, Field(ge=1)] | None = Field(default=None, description="1.")
     stream: bool | None = None
 

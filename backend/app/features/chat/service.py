@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from app.catalogue.model import Catalogue
+from app.catalogue.model import Model
 from app.catalogue.ratios import size_of
 from app.core.errors import Invalid, UnsupportedParameter
-from app.features.chat.schemas import ChatCompletionCreate, ImageConfig, Message
+from app.features.chat.schemas import ChatCompletionCreate, ChatImageConfig, ChatMessage
+from app.features.named_inputs import NamedInput
 from app.features.openai.schemas import Prompt
 from app.generations.spec import GenerationSpec, SentImage
 
@@ -16,26 +17,18 @@ _PARTS = ("text", "image_url")
 _PROMPT: TypeAdapter[str] = TypeAdapter(Prompt)
 
 
-class SentUrl(NamedTuple):
-    """The URL of an image that goes in, and where it stands in the request."""
-
-    pointer: str
-    url: str
-
-
 class Drawing(NamedTuple):
     """The image that a conversation asks for."""
 
     prompt: str
-    images: Sequence[SentUrl]
+    images: Sequence[NamedInput]
 
 
-def asks_for_image(sent: ChatCompletionCreate, catalogue: Catalogue) -> bool:
-    """Whether the request is for an image: its modalities say so or, where it has none, the file of its model. Raises
-    ModelNotFound.
-    """
-    model = catalogue.find(sent.model)
-    return model.chat if sent.modalities is None else "image" in sent.modalities
+def asks_for_image(sent: ChatCompletionCreate, model: Model | None) -> bool:
+    """Whether the request is for an image: its modalities say so or, where it has none, the file of its model."""
+    if sent.modalities is not None:
+        return "image" in sent.modalities
+    return model is not None and model.chat
 
 
 def drawing_of(sent: ChatCompletionCreate) -> Drawing:
@@ -57,15 +50,15 @@ def drawing_of(sent: ChatCompletionCreate) -> Drawing:
 
 
 def spec_of(
-    sent: ChatCompletionCreate, drawing: Drawing, images: Sequence[SentImage], catalogue: Catalogue
+    sent: ChatCompletionCreate, drawing: Drawing, images: Sequence[SentImage], model: Model | None
 ) -> GenerationSpec:
     """The request, for any dialect, made from these images: the first gives it its shape unless a ratio is asked for.
     Raises Invalid where the model has no such size.
     """
-    asked, size = sent.image_config or ImageConfig(), "auto"
+    asked, size = sent.image_config or ChatImageConfig(), "auto"
     if asked.aspect_ratio is not None or not images:
         size = size_of(
-            catalogue.find(sent.model),
+            model,
             aspect_ratio=asked.aspect_ratio,
             image_size=asked.image_size,
             pointer="#/image_config",
@@ -73,12 +66,14 @@ def spec_of(
     return GenerationSpec(drawing.prompt, size, as_bytes=True, model=sent.model, images=images)
 
 
-def _images_of(message: Message, place: int) -> Iterator[SentUrl]:
-    for where, url in message.images_sent:
-        yield SentUrl(f"#/messages/{place}/{where}", url)
+def _images_of(message: ChatMessage, place: int) -> Iterator[NamedInput]:
+    for member, parts in (("content", message.content), ("images", message.images or ())):
+        for index, part in enumerate(parts):
+            if part.image_url is not None:
+                yield NamedInput(f"#/messages/{place}/{member}/{index}/image_url/url", part.image_url.url)
 
 
-def _prompt_of(message: Message, *, pointer: str) -> str:
+def _prompt_of(message: ChatMessage, *, pointer: str) -> str:
     """The texts of the message, in lines. Raises Invalid where they are no prompt."""
     for index, part in enumerate(message.content):
         if part.type not in _PARTS or getattr(part, part.type) is None:

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.catalogue.model import ModelNotFound
-from app.core.errors import ConcurrencyLimited, RateLimited, UnsupportedParameter
-from app.features.admission import IDEMPOTENCY_KEY, CurrentAdmission
+from app.core.errors import RateLimited
+from app.features.admission import GENERATION_PROBLEMS, IDEMPOTENCY_KEY, CurrentAdmission
 from app.features.dependencies import CurrentGenerations, generations_of
 from app.features.gemini import service
 from app.features.gemini.answers import BLOCKED, content_frame, prediction_frame, refused_prediction
@@ -25,16 +25,9 @@ from app.features.gemini.schemas import ContentGenerated, GoogleModel, GoogleMod
 from app.features.gemini.streaming import stream_answer
 from app.features.image_answers import MODEL_HEADER, answer_in_base64
 from app.features.keys.dependencies import Caller, bearer
-from app.generations.errors import (
-    IdempotencyKeyInUse,
-    IdempotencyKeyReused,
-    ImageDeleted,
-    InvalidApiKey,
-    OutcomeUnknown,
-)
-from app.providers import PROVIDER_PROBLEMS, ContentRefused
+from app.generations.errors import InvalidApiKey
+from app.providers import ContentRefused
 from app.web.headers import add_response_headers
-from app.web.openapi import BODY_PROBLEMS
 from app.web.query import query_value
 
 PATHS = r"/(?:upload|v1beta)(?:/.*)?|/v1/models/.+:(?:generateContent|streamGenerateContent|predict)"
@@ -44,18 +37,7 @@ _CONTENT, _PREDICTION = "generateContent", "predict"
 """What an Idempotency-Key is one for: the same request below either version, streamed or not."""
 
 _OF_READING = (InvalidApiKey, RateLimited)
-_OF_DRAWING = (
-    UnsupportedParameter,
-    *_OF_READING,
-    ConcurrencyLimited,
-    IdempotencyKeyReused,
-    IdempotencyKeyInUse,
-    ImageDeleted,
-    OutcomeUnknown,
-    ModelNotFound,
-    *(each for each in PROVIDER_PROBLEMS if each is not ContentRefused),
-    *BODY_PROBLEMS,
-)
+_OF_DRAWING = [each for each in GENERATION_PROBLEMS if each is not ContentRefused]
 _ALT = {
     "name": "alt",
     "in": "query",

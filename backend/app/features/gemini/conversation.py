@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from app.catalogue.model import REFERENCES_MAX
 from app.core.errors import Invalid
 from app.features.gemini.schemas import PROMPT_LENGTH_MAX, Content, ContentGenerate, FileData, InlineData
 
@@ -26,7 +27,7 @@ class Conversation(NamedTuple):
 
 def read_conversation(sent: ContentGenerate) -> Conversation:
     """The text of the user's last turn, after the system instruction's, and its images. What follows the last turn of
-    the model's is one turn of the user's. Raises Invalid where that has no text, or too long a one.
+    the model's is one turn of the user's. Raises Invalid where that has no text, too long a one or too many images.
     """
     turns = list(enumerate(sent.contents))
     while turns and turns[-1][1].role == _MODEL:
@@ -38,9 +39,12 @@ def read_conversation(sent: ContentGenerate) -> Conversation:
         raise Invalid([{"pointer": "#/contents", "detail": "The user's last turn must have a text"}])
     instruction = "\n".join(_texts(sent.system_instruction)) if sent.system_instruction else ""
     prompt = f"{instruction}\n\n{asked}" if instruction.strip() else asked
+    images = [*list(_images(earlier))[-1:], *_images(last)]
     if len(prompt) > PROMPT_LENGTH_MAX:
         raise Invalid([{"pointer": "#/contents", "detail": f"Should have at most {PROMPT_LENGTH_MAX} characters"}])
-    return Conversation(prompt, [*list(_images(earlier))[-1:], *_images(last)])
+    if len(images) > REFERENCES_MAX:
+        raise Invalid([{"pointer": "#/contents", "detail": f"Should have at most {REFERENCES_MAX} images"}])
+    return Conversation(prompt, images)
 
 
 def _texts(turn: Content) -> Iterator[str]:

@@ -11,15 +11,16 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from app.core.byte_budget import ByteShare
-from app.core.errors import ApiError, Invalid, InvalidRequest, MethodNotAllowed, NotFound, headers_of
+from app.core.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, headers_of
 from app.features.admission import CurrentAdmission
 from app.features.dependencies import CurrentGenerations, CurrentServices
 from app.features.gemini import service
 from app.features.gemini.conversation import SentPart, read_conversation
 from app.features.gemini.errors import error_body
-from app.features.gemini.schemas import ContentGenerate, Predict
+from app.features.gemini.schemas import ContentGenerate, InlineData, Predict
 from app.features.gemini.service import PredictionAsked
 from app.features.image_answers import answer_memory
+from app.features.input_images import read_sent_image, sent_image_of
 from app.generations.collaborators import Generations
 from app.generations.spec import GenerationSpec, SentImage
 from app.web.body import json_body
@@ -77,8 +78,10 @@ async def _content_spec(
     return service.content_spec(sent, prompt, images, model=model, catalogue=services.generations.catalogue.catalogue)
 
 
-async def _sent_image(_generations: Generations, part: SentPart) -> SentImage:
-    raise Invalid([{"pointer": part.pointer, "detail": "Images are not taken"}])
+async def _sent_image(generations: Generations, part: SentPart) -> SentImage:
+    if isinstance(part.image, InlineData):
+        return await sent_image_of(generations, part.image.data, pointer=part.pointer)
+    return await read_sent_image(generations, part.image.file_uri, pointer=part.pointer)
 
 
 ContentSpec = Annotated[GenerationSpec, Depends(_content_spec)]

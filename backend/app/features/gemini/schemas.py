@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from app.catalogue.ratios import AspectRatio, ImageSize
+from app.core.long_text import ImageText
 from app.core.schemas import Answer, Body, Storable, Text
 from app.features.generate.schemas import not_blank
 
@@ -37,13 +38,13 @@ Several = Annotated[list[Item], BeforeValidator(_as_list, json_schema_input_type
 class InlineData(GoogleBody):
     """An image. Its type is found in its bytes."""
 
-    data: str = Field(description="Base64, of the standard or of the URL-safe alphabet.")
+    data: ImageText = Field(description="Base64, of the standard or of the URL-safe alphabet.")
 
 
 class FileData(GoogleBody):
     """An image by its address, or by the id of an upload or of a generation."""
 
-    file_uri: Text
+    file_uri: ImageText = Field(description="`https`, a `data:` URL, or an id such as `upl_...` or `gen_...`.")
 
 
 class Part(GoogleBody):

@@ -2,21 +2,20 @@
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import NamedTuple
 
 from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
 
 from app.core.byte_budget import ByteShare
 from app.core.errors import ApiError
 from app.features.admission import Admission
 from app.features.gemini.answers import BLOCKED, content_frame
 from app.features.gemini.errors import error_body
-from app.features.image_answers import MODEL_HEADER, PLACE, base64_of
-from app.features.watched import STREAM_HEADERS, Watched
+from app.features.image_answers import PLACE, base64_of
+from app.features.watched import EVENT_STREAM, Watched, watched_response
 from app.generations.spec import GenerationSpec
 from app.providers import ContentRefused
-from app.web.headers import add_response_headers
 
 _KEEP_ALIVE = b"\n"
 """Google's clients for Python take a comment between events for a chunk, and an empty line for nothing."""
@@ -30,7 +29,7 @@ class _Form(NamedTuple):
     after: bytes
 
 
-_EVENTS = _Form("text/event-stream", b"data: ", b"\n\n")
+_EVENTS = _Form(EVENT_STREAM, b"data: ", b"\n\n")
 _ARRAY = _Form("application/json", b"[", b"]")
 
 
@@ -39,19 +38,19 @@ async def stream_answer(
 ) -> Response:
     """The chunk of the request: nothing is answered before there is one, or 15 seconds have passed.
 
-    Raises what `Watched.start` raises, but for a refusal of the provider's; a later error is a chunk.
+    Raises what `Watched.start` raises, but for a refusal of the provider's, which is a chunk, as any later error is.
     """
     form = _EVENTS if as_events else _ARRAY
+    pieces = partial(_pieces, memory, form)
     try:
-        watched = await Watched.start(request, admission, spec, partials=0, route=route)
+        return await watched_response(
+            request, admission, spec, partials=0, route=route, events=pieces, media_type=form.media_type
+        )
     except ContentRefused as refused:
         return Response(form.before + _of_error(refused) + form.after, media_type=form.media_type)
-    plan = None if watched.model else admission.plan(spec)
-    add_response_headers(request, {MODEL_HEADER: (watched.model or (plan.model.name if plan else "")).encode()})
-    return StreamingResponse(_pieces(watched, memory, form), media_type=form.media_type, headers=STREAM_HEADERS)
 
 
-async def _pieces(watched: Watched, memory: ByteShare, form: _Form) -> AsyncIterator[bytes]:
+async def _pieces(memory: ByteShare, form: _Form, watched: Watched) -> AsyncIterator[bytes]:
     async for _ in watched.sketches():
         yield _KEEP_ALIVE
     try:

@@ -1,28 +1,27 @@
-"""The answer to a request for images: their URLs, or their bytes in base64."""
+"""The answer to a request for images: their URLs, their bytes in base64, or events."""
 
-from collections.abc import Callable
 from functools import partial
 
-from fastapi import Response
+from fastapi import Request, Response
 
-from app.core.byte_budget import ByteShare
-from app.features.image_answers import PLACE, answer_in_base64
+from app.features.admission import Admission
+from app.features.dependencies import generations_of
+from app.features.image_answers import MODEL_HEADER, PLACE, answer_in_base64
+from app.features.openai.dependencies import AdmittedRequest
 from app.features.openai.schemas import Image, Images
-from app.generations.collaborators import Generations
-from app.generations.spec import Delivered, GenerationSpec
+from app.features.openai.streaming import stream_answer
+from app.web.headers import add_response_headers
 
 
 async def images_answer(
-    generations: Generations,
-    delivered: Delivered,
-    spec: GenerationSpec,
-    memory: ByteShare,
-    *,
-    when_read: Callable[[], None],
+    request: Request, admission: Admission, admitted: AdmittedRequest, *, route: str
 ) -> Images | Response:
-    """The images as the request wants them. `when_read` is called before the last byte of an answer with bytes is sent.
-    Raises what `answer_in_base64` raises.
-    """
+    """The images as the request wants them. Raises what `Admission.generate` and `answer_in_base64` raise."""
+    spec, partials, memory = admitted
+    if partials is not None:
+        return await stream_answer(request, admission, spec, memory, partials=partials, route=route)
+    delivered = await admission.generate(spec, route=route)
+    add_response_headers(request, {MODEL_HEADER: delivered.model.encode()})
     answer = partial(
         Images,
         created=int(delivered.created_at.timestamp()),
@@ -32,7 +31,6 @@ async def images_answer(
         errors=delivered.errors or None,
     )
     if not spec.as_bytes:
-        data = [Image(url=url) for url in delivered.urls]
-        return answer(data=data)
+        return answer(data=[Image(url=url) for url in delivered.urls])
     frame = answer(data=[Image(b64_json=PLACE)] * len(delivered.ids)).model_dump_json(exclude_none=True)
-    return await answer_in_base64(generations, delivered, frame, memory, when_read=when_read)
+    return await answer_in_base64(generations_of(request), delivered, frame, memory, when_read=admission.release)

@@ -1,16 +1,14 @@
 """The twin over HTTP."""
 
+from functools import partial
+
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.features.admission import GENERATION_PROBLEMS, IDEMPOTENCY_KEY, CurrentAdmission
-from app.features.dependencies import generations_of
-from app.features.image_answers import MODEL_HEADER
 from app.features.keys.dependencies import bearer
 from app.features.openai.answers import images_answer
-from app.features.openai.dependencies import Admitted, AnswerMemory
+from app.features.openai.dependencies import AdmittedByRatio, AdmittedEdit, AdmittedGeneration
 from app.features.openai.schemas import Images
-from app.features.openai.streaming import stream_answer
-from app.web.headers import add_response_headers
 from app.web.openapi import openai_problems
 
 ROUTE = "/v1/images/generations"
@@ -23,10 +21,8 @@ NOT_OFFERED = {"/v1/images/variations": "Variations of an image are not offered 
 """What OpenAI's clients ask for by these paths, with the sentence of the 404."""
 
 router = APIRouter(tags=["OpenAI"])
-
-
-@router.post(
-    ROUTE,
+_makes_images = partial(
+    router.post,
     response_model=Images,
     dependencies=[Depends(bearer)],
     response_model_exclude_none=True,
@@ -36,17 +32,33 @@ router = APIRouter(tags=["OpenAI"])
     },
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
+
+
+@_makes_images(ROUTE)
 async def create_images(
-    request: Request, admission: CurrentAdmission, admitted: Admitted, memory: AnswerMemory
+    request: Request, admission: CurrentAdmission, admitted: AdmittedGeneration
 ) -> Images | Response:
     """Make pictures as OpenAI's SDK asks for them: the same service, ledger and limits as `/v1/generate`.
 
     Each picture counts one, in the rate limit when it is asked for, and in usage when it is delivered. Where only some
     of `n` can be made, these are delivered, and `errors` has a code for each of the others.
     """
-    spec, partials = admitted
-    if partials is not None:
-        return await stream_answer(request, admission, spec, memory, partials=partials, route=ROUTE)
-    delivered = await admission.generate(spec, route=ROUTE)
-    add_response_headers(request, {MODEL_HEADER: delivered.model.encode()})
-    return await images_answer(generations_of(request), delivered, spec, memory, when_read=admission.release)
+    return await images_answer(request, admission, admitted, route=ROUTE)
+
+
+@_makes_images(EDITS)
+async def edit_images(request: Request, admission: CurrentAdmission, admitted: AdmittedEdit) -> Images | Response:
+    """Make pictures from others, as OpenAI's SDK asks for it: from files in a form, or from what JSON names.
+
+    Up to 16 images go in; a mask says where the first may change. Everything else is as for pictures from a prompt,
+    but that `size` is by default the shape of the first image, and the answer holds bytes unless it is to be `url`.
+    """
+    return await images_answer(request, admission, admitted, route=EDITS)
+
+
+@_makes_images(IMAGES)
+async def create_images_by_ratio(
+    request: Request, admission: CurrentAdmission, admitted: AdmittedByRatio
+) -> Images | Response:
+    """Make pictures as OpenRouter's SDK asks for them: from a prompt and images, in the shape of a ratio, as bytes."""
+    return await images_answer(request, admission, admitted, route=IMAGES)

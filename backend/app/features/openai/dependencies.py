@@ -1,6 +1,8 @@
-"""What the twin's route depends on: an admitted request, and errors in OpenAI's format."""
+"""What the twin's routes depend on: an admitted request, and errors in OpenAI's format."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Request, Response
@@ -8,48 +10,88 @@ from fastapi.responses import JSONResponse
 
 from app.core.byte_budget import ByteShare
 from app.core.errors import ApiError, headers_of
-from app.features.admission import CurrentAdmission
-from app.features.dependencies import CurrentServices
+from app.features.admission import Admission, CurrentAdmission
+from app.features.dependencies import CurrentGenerations, CurrentServices
 from app.features.image_answers import answer_memory
+from app.features.named_inputs import NamedInput, pointers_to, read_input
 from app.features.openai import service
-from app.features.openai.schemas import ImageGenerate
+from app.features.openai.edits import EditBody, SentEdit
+from app.features.openai.schemas import ImageGenerate, ImageOptions, ImagesCreate
 from app.generations.spec import GenerationSpec
+from app.services import Services
 from app.web.body import json_body
 from app.web.error_responses import problem_response
 
 
 class AdmittedRequest(NamedTuple):
-    """What is to be made, and how many sketches a stream of it is to have; None for no stream."""
+    """What is to be made, how many sketches a stream of it is to have, None for no stream, and the share of
+    `answer_memory` that the response has.
+    """
 
     spec: GenerationSpec
     partials: int | None
+    memory: ByteShare
 
 
-async def _admitted_request(
+@asynccontextmanager
+async def _admitted(
+    services: Services, admission: Admission, sent: ImageOptions, spec: GenerationSpec
+) -> AsyncIterator[AdmittedRequest]:
+    """A request within the limits for as many images as it asks for."""
+    await admission.take_further(spec.count - 1)
+    holds_images = spec.as_bytes or sent.partials is not None
+    with answer_memory(services, admission.plan(spec), holds_images=holds_images) as memory:
+        yield AdmittedRequest(spec, sent.partials, memory)
+
+
+async def _generation(
     services: CurrentServices,
     admission: CurrentAdmission,
     sent: Annotated[ImageGenerate, json_body(ImageGenerate)],
-) -> AdmittedRequest:
+) -> AsyncIterator[AdmittedRequest]:
     service.check_honoured(sent.unsupported)
     spec = service.with_answer_kind(sent.spec(), services.generations.catalogue.catalogue, asked=sent.response_format)
-    await admission.take_further(spec.count - 1)
-    return AdmittedRequest(spec, sent.partials)
+    async with _admitted(services, admission, sent, spec) as admitted:
+        yield admitted
 
 
-Admitted = Annotated[AdmittedRequest, Depends(_admitted_request)]
+async def _edit(
+    services: CurrentServices,
+    generations: CurrentGenerations,
+    admission: CurrentAdmission,
+    sent: Annotated[SentEdit, Depends(EditBody())],
+) -> AsyncIterator[AdmittedRequest]:
+    admission.pointers = pointers_to(sent.images, whole=sent.whole)
+    images = [await read_input(generations, each) for each in sent.images]
+    mask = await read_input(generations, sent.mask) if sent.mask else None
+    options = sent.options
+    spec = replace(options.spec(images, mask), as_bytes=options.response_format != "url")
+    async with _admitted(services, admission, options, spec) as admitted:
+        yield admitted
+
+
+async def _by_ratio(
+    services: CurrentServices,
+    generations: CurrentGenerations,
+    admission: CurrentAdmission,
+    sent: Annotated[ImagesCreate, json_body(ImagesCreate)],
+) -> AsyncIterator[AdmittedRequest]:
+    service.check_honoured(sent.unsupported)
+    inputs = [
+        NamedInput(f"#/input_references/{index}/image_url/url", each.image_url.url)
+        for index, each in enumerate(sent.input_references or ())
+    ]
+    admission.pointers = pointers_to(inputs, whole="#/input_references")
+    images = [await read_input(generations, each) for each in inputs]
+    spec = service.with_ratio(sent, sent.spec(images), services.generations.catalogue.catalogue)
+    async with _admitted(services, admission, sent, replace(spec, as_bytes=True)) as admitted:
+        yield admitted
+
+
+AdmittedGeneration = Annotated[AdmittedRequest, Depends(_generation)]
+AdmittedEdit = Annotated[AdmittedRequest, Depends(_edit)]
+AdmittedByRatio = Annotated[AdmittedRequest, Depends(_by_ratio)]
 """A request within the limits for as many images as it asks for. Raises what refuses it."""
-
-
-async def _answer_memory(
-    services: CurrentServices, admission: CurrentAdmission, admitted: Admitted
-) -> AsyncIterator[ByteShare]:
-    holds_images = admitted.spec.as_bytes or admitted.partials is not None
-    with answer_memory(services, admission.plan(admitted.spec), holds_images=holds_images) as memory:
-        yield memory
-
-
-AnswerMemory = Annotated[ByteShare, Depends(_answer_memory)]
-"""The share of `answer_memory` that the response has."""
 
 
 async def answer_error(_request: Request, error: ApiError) -> Response:

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from app.catalogue.ratios import AspectRatio, ImageSize
 from app.core.images import ImageFormat
+from app.core.long_text import ImageText
 from app.core.schemas import Answer, Body, Storable, Text
 from app.features.generate.schemas import ModelName, SizeText, not_blank
 from app.generations.spec import GenerationSpec, SentImage
@@ -115,25 +117,20 @@ class ImageUrl(Body):
 
     model_config = ConfigDict(extra="ignore")
 
-    url: str = Field(description="A `data:` URL, an `https` URL, or that of a picture of ours.", examples=[_SQUARE])
+    url: ImageText = Field(description="A `data:` or `https` URL, or that of a picture of ours.", examples=[_SQUARE])
 
 
 class ImageReference(Body):
     """An image that goes in, by one of the two members."""
 
-    image_url: str | None = Field(default=None, description="As `url` elsewhere.", examples=[_SQUARE])
-    file_id: str | None = Field(default=None, description="The id of an upload or of a picture of ours.")
+    image_url: ImageText | None = Field(default=None, description="As `url` elsewhere.", examples=[_SQUARE])
+    file_id: Text | None = Field(default=None, description="The id of an upload or of a picture of ours.")
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
         if (self.image_url is None) == (self.file_id is None):
             raise ValueError("must have either image_url or file_id")
         return self
-
-    @property
-    def sent(self) -> str:
-        """The one that was sent."""
-        return self.image_url or self.file_id or ""
 
 
 class ImageEdit(ImageOptions):
@@ -143,6 +140,18 @@ class ImageEdit(ImageOptions):
     mask: ImageReference | None = Field(
         default=None, description="Where the first image may change: where this is transparent."
     )
+
+
+_File = Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
+
+
+class ImageEditForm(ImageOptions):
+    """Pictures to be made from others, as a form: each field is a text, such as `2` or `true`."""
+
+    image: Annotated[list[_File], Field(min_length=1, max_length=INPUTS_MAX)] = Field(
+        description="Image files, under the name `image` or `image[]`, in order."
+    )
+    mask: _File | None = Field(default=None, description="Where the first image may change: where this is transparent.")
 
 
 class InputReference(Body):
@@ -155,7 +164,8 @@ class InputReference(Body):
 class ImagesCreate(ImageOptions):
     """Pictures to be made, as OpenRouter's SDK asks for them."""
 
-    aspect_ratio: Text | None = Field(default=None, examples=["16:9"])
+    aspect_ratio: AspectRatio | None = None
+    resolution: ImageSize | None = None
     input_references: Annotated[list[InputReference], Field(max_length=INPUTS_MAX)] | None = None
 
 

@@ -7,8 +7,6 @@ from typing import Literal, TypeVar
 from app.providers import Size
 from app.providers.structure import BrokenImage
 
-SourceFormat = Literal["png", "jpeg", "webp", "gif", "avif", "heic"]
-
 INPUT_PIXELS_MAX = 3 * 2**24
 """50 megapixels: the largest photographs of phones have 8192x6144. Decoded from HEIC they take 360 MiB for a second."""
 INPUT_SIDE_MAX = 2**16 - 1
@@ -26,7 +24,7 @@ class StrippedImage:
     """
 
     content: bytes
-    format: SourceFormat
+    format: Literal["png", "jpeg", "webp", "gif", "heif"]
     size: Size
     """Of the pixels as they are stored."""
     orientation: int = 1

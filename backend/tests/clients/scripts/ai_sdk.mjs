@@ -4,9 +4,17 @@ import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateImage } from "ai";
 import { run } from "./loop.mjs";
 
-async function draw(provider, { model, options, ...rest }) {
+const decoded = (text) => text && Buffer.from(text, "base64");
+
+async function draw(provider, { model, options, prompt, images: sent, mask, ...rest }) {
   const providerOptions = options && { openai: options, nanobanana: options };
-  const { images } = await generateImage({ model: provider.imageModel(model), providerOptions, ...rest });
+  const asked = sent ? { text: prompt, images: sent.map(decoded), mask: decoded(mask) } : prompt;
+  const { images } = await generateImage({
+    model: provider.imageModel(model),
+    prompt: asked,
+    providerOptions,
+    ...rest,
+  });
   return { images: images.map((image) => ({ b64_json: image.base64 })) };
 }
 

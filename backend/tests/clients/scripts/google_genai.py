@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterable
+from io import BytesIO
 from typing import Any
 
 import loop
@@ -29,11 +30,11 @@ def _answer(responses: Iterable[Any]) -> loop.Answer:
 
 
 def _contents(prompt: str, images: Iterable[str]) -> list[Any]:
-    return [*(Image.new("RGB", (96, 64), each) for each in images), prompt]
+    return [*(Image.open(BytesIO(base64.b64decode(each))) for each in images), prompt]
 
 
 def generate(call: loop.Call) -> loop.Answer:
-    """`client.models.generate_content(...)`, with PIL's images of these colours."""
+    """`client.models.generate_content(...)`, with PIL's images."""
     prompt, model, images, config = _arguments(call)
     with _sdk(call) as client:
         contents = _contents(prompt, images)

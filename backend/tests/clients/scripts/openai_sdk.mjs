@@ -1,5 +1,9 @@
 // OpenAI's SDK for Node, as its documentation calls it.
-import OpenAI from "openai";
+import { createReadStream } from "node:fs";
+import { mkdtemp, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import OpenAI, { toFile } from "openai";
 import { run } from "./loop.mjs";
 
 const sdk = (call) => new OpenAI({ baseURL: call.base_url, apiKey: call.key });
@@ -19,6 +23,32 @@ async function stream(call) {
   return { events };
 }
 
+// The arguments with files instead of base64: a list if there are several, and streams of files on the disk `as_stream`.
+async function withFiles({ images, mask, as_stream: asStream, ...rest }) {
+  const files = await Promise.all(
+    images.map(async (each, index) => {
+      const content = Buffer.from(each, "base64");
+      if (!asStream) return toFile(content, "in.png", { type: "image/png" });
+      const path = join(await mkdtemp(join(tmpdir(), "edit-")), `in${index}.png`);
+      await writeFile(path, content);
+      return createReadStream(path);
+    }),
+  );
+  if (mask) rest.mask = await toFile(Buffer.from(mask, "base64"), "mask.png", { type: "image/png" });
+  return { ...rest, image: files.length > 1 ? files : files[0] };
+}
+
+async function edit(call) {
+  return { images: (await sdk(call).images.edit(...passed(await withFiles(call.arguments)))).data };
+}
+
+async function edit_stream(call) {
+  const events = [];
+  const asked = { stream: true, ...(await withFiles(call.arguments)) };
+  for await (const { type, b64_json } of await sdk(call).images.edit(asked)) events.push({ type, b64_json });
+  return { events };
+}
+
 async function models(call) {
   const ids = [];
   for await (const model of sdk(call).models.list()) ids.push(model.id);
@@ -29,4 +59,4 @@ async function model(call) {
   return { models: [(await sdk(call).models.retrieve(call.arguments.model)).id] };
 }
 
-await run({ generate, stream, models, model });
+await run({ generate, stream, edit, edit_stream, models, model });

@@ -1,5 +1,7 @@
 """OpenAI's SDK for Python, as its documentation calls it."""
 
+import base64
+import io
 from typing import Any
 
 import loop
@@ -22,6 +24,29 @@ def stream(call: loop.Call) -> loop.Answer:
     return {"events": [{"type": each.type, "b64_json": each.b64_json} for each in events]}
 
 
+def edit(call: loop.Call) -> loop.Answer:
+    """`client.images.edit(...)`."""
+    answer = _sdk(call).images.edit(**_with_files(call["arguments"]))
+    return {"images": [each.model_dump(exclude_none=True) for each in answer.data or []]}
+
+
+def edit_stream(call: loop.Call) -> loop.Answer:
+    """`client.images.edit(stream=True, ...)`: its events, in order."""
+    events: Any = _sdk(call).images.edit(stream=True, **_with_files(call["arguments"]))
+    return {"events": [{"type": each.type, "b64_json": each.b64_json} for each in events]}
+
+
+def _with_files(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with files instead of base64: a list if there are several, and open ones `as_stream`."""
+    rest = {name: value for name, value in arguments.items() if name not in {"images", "mask", "as_stream"}}
+    images: list[Any] = [("in.png", base64.b64decode(each), "image/png") for each in arguments["images"]]
+    if arguments.get("as_stream"):
+        images = [io.BytesIO(content) for _, content, _ in images]
+    if "mask" in arguments:
+        rest["mask"] = base64.b64decode(arguments["mask"])
+    return {**rest, "image": images if len(images) > 1 else images[0]}
+
+
 def models(call: loop.Call) -> loop.Answer:
     """`client.models.list()`: all ids."""
     return {"models": [each.id for each in _sdk(call).models.list()]}
@@ -32,4 +57,4 @@ def model(call: loop.Call) -> loop.Answer:
     return {"models": [_sdk(call).models.retrieve(**call["arguments"]).id]}
 
 
-loop.run(generate, stream, models, model)
+loop.run(generate, stream, edit, edit_stream, models, model)

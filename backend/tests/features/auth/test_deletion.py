@@ -13,6 +13,7 @@ from app.core.security import hash_api_key, new_id
 from app.storage import StoreUnavailable
 from tests.conftest import Start
 from tests.features.generate.painted import Painted, painted
+from tests.features.uploads.test_uploads import uploaded
 from tests.harness import (
     PASSWORD,
     Account,
@@ -87,6 +88,7 @@ async def test_everything_that_names_the_owner_is_erased_and_every_number_stays(
     there, other = deployed.there, await sign_up(deployed.there.client)
     test_key = await there.account.create_key(environment="test", name=f"name {PROMPT}")
     ids = [await _make(deployed, key) for key in (there.key, there.key, test_key)]
+    await uploaded(there.client, test_key)
     kept = await _make(deployed, await other.create_key())
     assert await deployed.database.fetchval(NUMBERS) == 4
     await deployed.database.execute(INVITE, there.account.email)
@@ -95,7 +97,7 @@ async def test_everything_that_names_the_owner_is_erased_and_every_number_stays(
     assert (await generate(there.client, there.key)).status_code == 200
     assert there.account.account_id in await deployed.delete(there.account)
     await _check_erased(deployed, there.account, [there.key, test_key])
-    assert deployed.images() == [f"{kept}.png"]
+    assert deployed.images() == [f"{kept}.png"], "its upload is gone too"
     shown = [await there.client.get(f"/v1/images/{each}.png") for each in (*ids, kept)]
     assert [each.status_code for each in shown] == [404, 404, 404, 200]
     assert await deployed.database.fetchval(NUMBERS) == 5

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from dataclasses import replace
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from app.features.chat.service import drawing_of
 from PIL import Image
 from tests.conftest import Start
 from tests.features.generate.painted import painted
+from tests.features.openai.forms import data_url, picture, upload
 from tests.features.usage.recorded import total
 from tests.harness import JSON, Account, Key, sign_up
 from tests.problems import check_problem
@@ -28,6 +30,8 @@ MEMBERS = {"id", "object", "created", "model", "usage"}
 PREFIX = "data:image/png;base64,"
 TEXT_1, IMAGE_1 = "messages[1].content[0].text", "messages[0].content[1].image_url.url"
 CHAT = {"a": "chat = true", "b": ""}
+
+INPUTS = "select inputs from generations where id = $1"
 
 _MODEL = """
 [models.{name}]
@@ -180,6 +184,7 @@ async def test_a_model_whose_file_has_chat_draws_unless_only_text_is_asked_for(
         ({"n": 2}, 400, "unsupported_parameter", "n"),
         ({"n": 0}, 422, "validation_error", "n"),
         ({"model": "gpt-4o"}, 404, "model_not_found", "model"),
+        ({"model": "gpt-4o", "modalities": None}, 404, "model_not_found", "model"),
         ({"messages": []}, 422, "validation_error", "messages"),
         ({"messages": [{"role": "system", "content": "a"}]}, 422, "validation_error", "messages"),
         ({"messages": [user(text("a")), user({"type": "text", "text": 1})]}, 422, "validation_error", TEXT_1),
@@ -189,7 +194,7 @@ async def test_a_model_whose_file_has_chat_draws_unless_only_text_is_asked_for(
         ({"messages": [user(text("a"), {"type": "input_audio"})]}, 422, "validation_error", "messages[0].content[1]"),
         ({"messages": [user(text("a"), image("file:///etc/passwd"))]}, 422, "validation_error", IMAGE_1),
         ({"image_config": {"aspect_ratio": "1:7"}}, 422, "validation_error", "image_config.aspect_ratio"),
-        ({"image_config": {"image_size": "4K"}}, 422, "validation_error", "size"),
+        ({"image_config": {"image_size": "4K"}}, 422, "validation_error", "image_config"),
         ({"modalities": "image"}, 422, "validation_error", "modalities"),
     ],
     ids=str,
@@ -228,9 +233,32 @@ def test_the_last_message_of_the_user_is_the_prompt_and_its_images_follow_the_la
 ) -> None:
     sent = ChatCompletionCreate.model_validate({"messages": messages})
     drawing = drawing_of(sent)
-    assert (drawing.prompt, [each.url for each in drawing.images]) == (prompt, images)
+    assert (drawing.prompt, [each.sent for each in drawing.images]) == (prompt, images)
     for each in drawing.images:
         found: Any = {"messages": messages}
         for step in each.pointer.removeprefix("#/").split("/"):
             found = found[int(step) if isinstance(found, list) else step]
-        assert found == each.url
+        assert found == each.sent
+
+
+async def test_images_of_a_conversation_go_in_and_those_of_others_are_not_there(
+    client: httpx2.AsyncClient, database: asyncpg.Connection, account: Account, other_account: Account, key: Key
+) -> None:
+    first = (await ask(client, key, DRAWN)).json()
+    made = first["choices"][0]["message"]
+    [listed] = (await client.get("/v1/generations", headers=key.headers)).json()
+    for url, source in ((made["images"][0]["image_url"]["url"], None), (listed["url"], first["id"])):
+        messages = [user("A cute banana"), drawn(url), user(text("Beside it"), image(data_url(picture())))]
+        answer = await ask(client, key, {**DRAWN, "messages": messages})
+        assert image_in(answer.json()["choices"][0]["message"]) == ("PNG", (1024, 1024))
+        recorded = json.loads(await database.fetchval(INPUTS, answer.json()["id"]))
+        assert [each.get("id") for each in recorded] == [source, None]
+        assert recorded[1]["sha256"] == sha256(picture()).hexdigest()
+    assert await total(database, key) == 3
+    uploaded = await upload(client, key)
+    for other in (await other_account.create_key(), await account.create_key(environment="test")):
+        for url in (listed["url"], listed["id"], uploaded):
+            answer = await ask(client, other, {**DRAWN, "messages": [user("a"), drawn(url), user("b")], "stream": True})
+            check_problem(answer, 422, "validation_error")
+            assert answer.json()["error"]["param"] == "messages[1].images[0].image_url.url"
+        assert await total(database, other) == 0

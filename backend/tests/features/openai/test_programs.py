@@ -3,6 +3,7 @@ Cherry Studio and n8n, as of November 2026.
 """
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -12,6 +13,7 @@ import pytest
 from app.catalogue.configured import DEFAULT_MODEL as MODEL
 from PIL import Image
 from tests.conftest import Start
+from tests.features.openai.forms import Part, data_url, file, picture, post_form
 from tests.features.usage.recorded import total
 from tests.harness import JSON, Account, Key
 
@@ -75,6 +77,67 @@ REFUSED = [
 ]
 
 
+@dataclass(frozen=True)
+class SentForm:
+    """A form of a program's, to the route of edits. All read `b64_json` alone."""
+
+    program: str
+    parts: Sequence[Part]
+    size: tuple[int, int] = (1024, 1024)
+
+
+_LIKE_THE_IMAGE = (1256, 840)
+_IMAGE, _SECOND = picture(), picture(1)
+_SQUARE = Part("size", "1024x1024")
+FORMS = [
+    SentForm(
+        "Open WebUI",
+        [
+            *(Part("model", "gpt-image-2"), Part("prompt", "a"), Part("n", "1"), _SQUARE),
+            file("image[]", _IMAGE, "image_0.png"),
+            file("image[]", picture(1, "WEBP"), "image_1.png"),
+        ],
+    ),
+    SentForm(
+        "Open WebUI, untouched",
+        [Part("model", "dall-e-2"), Part("prompt", "a"), file("image", _IMAGE, "blob")],
+        _LIKE_THE_IMAGE,
+    ),
+    SentForm(
+        "LibreChat",
+        [
+            *(Part("model", "gpt-image-1"), Part("prompt", "a"), Part("n", "1"), Part("quality", "auto")),
+            *(Part("size", "auto"), file("image[]", _IMAGE, "a1b2.png"), file("image[]", _SECOND, "c3d4.webp")),
+        ],
+        _LIKE_THE_IMAGE,
+    ),
+    SentForm(
+        "LobeHub",
+        [
+            *(Part("model", "nano-banana"), Part("prompt", "a"), Part("n", "1"), Part("input_fidelity", "high")),
+            *(_SQUARE, file("image", _IMAGE, "image.png", "application/octet-stream")),
+        ],
+    ),
+    SentForm("Cherry Studio", [file("image", _IMAGE), file("image", _SECOND), Part("prompt", "a"), _SQUARE]),
+    SentForm("n8n", [file("image[]", _IMAGE, "data"), Part("model", "gpt-image-1-mini"), Part("prompt", "a"), _SQUARE]),
+]
+OPENROUTER_TOOL: JSON = {
+    "model": "google/gemini-2.5-flash-image",
+    "messages": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Make it yellow"},
+                {"type": "image_url", "image_url": {"url": data_url(_IMAGE)}},
+            ],
+        }
+    ],
+    "modalities": ["image", "text"],
+    "image_config": {"aspect_ratio": "16:9"},
+}
+"""What LibreChat's tool for OpenRouter, LobeHub for models that end with `:image`, and litellm's edits send."""
+
+
 @pytest.fixture
 async def key(account: Account) -> Key:
     return await account.create_key()
@@ -94,6 +157,21 @@ async def test_the_program_finds_its_image_where_it_looks_for_it(
     with Image.open(BytesIO(content)) as opened:
         assert opened.size == sent.size
     assert await total(database, key) == 1
+
+
+async def test_a_programs_edit_is_in_the_answer_as_bytes(
+    client: httpx2.AsyncClient, database: asyncpg.Connection, key: Key
+) -> None:
+    for sent in FORMS:
+        answer = await post_form(client, key, sent.parts)
+        assert answer.status_code == 200, (sent.program, answer.text)
+        [image] = answer.json()["data"]
+        with Image.open(BytesIO(base64.b64decode(image["b64_json"]))) as opened:
+            assert opened.size == sent.size
+    answer = await client.post("/v1/chat/completions", json=OPENROUTER_TOOL, headers={**key.headers, "X-Title": "a"})
+    [shown] = answer.json()["choices"][0]["message"]["images"]
+    assert shown["image_url"]["url"].startswith("data:image/png;base64,")
+    assert await total(database, key) == len(FORMS) + 1
 
 
 @pytest.mark.parametrize("refused", [pytest.param(each, id=each.name) for each in REFUSED])

@@ -1,0 +1,1 @@
+"""Uploaded images over HTTP: kept for a while, to go into generations."""
