@@ -73,8 +73,8 @@ async def test_of_two_values_neither_is_taken(
         else:
             check_error_page(answer, 422)
     assert set(parameters_of_schemas(settings, method="POST")) == {("/v1/uploads", "first_frame")}
-    pair = "first_frame=true&first_frame=true"
-    answer = await client.post(f"/v1/uploads?{pair}", content=b"", headers={**key.headers, "Content-Type": "image/png"})
+    twice = "first_frame=true&first_frame=true"
+    answer = await client.post(f"/v1/uploads?{twice}", content=b"", headers={**key.headers, "Content-Type": "image/png"})
     check_problem(answer, 422, "validation_error", more={"errors"})
 
 

@@ -194,8 +194,8 @@ async def _use_edits_and_chats(caller: Caller, key: str) -> None:
     said = [{"role": "user", "content": caller.prompt}]
     for more in ({}, {"modalities": ["image"]}, {"modalities": [name]}, {"model": name, "modalities": ["image"]}):
         await caller.call("POST", "/v1/chat/completions", key, json={"messages": said, **more})
-    for more in ({}, {"seed": name}, {"input_references": [name]}, {name: name}):
-        await caller.call("POST", "/v1/images", key, json={"prompt": caller.prompt, "model": "nano-banana", **more})
+    for named in ({}, {"seed": name}, {"input_references": name}, {name: name}):
+        await caller.call("POST", "/v1/images", key, json={"prompt": caller.prompt, "model": "nano-banana", **named})
 
 
 async def _use_uploads(caller: Caller, key: str) -> None:
