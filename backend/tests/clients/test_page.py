@@ -11,6 +11,7 @@ from tests.clients.conftest import Platform
 from tests.clients.report import PAGE
 from tests.features.sent_images import png
 from tests.harness import sign_up
+from tests.standins.gemini import image_bytes
 
 BLOCKS = re.findall(r"^```(python|js)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
@@ -22,6 +23,7 @@ async def test_the_code_of_the_page_makes_an_image(
     account = await sign_up(platform.client)
     key = await account.create_key(environment="test")
     filled = code.replace("http://127.0.0.1:8000", platform.url).replace("nb_live_...", key.raw)
+    (tmp_path / "banana.png").write_bytes(image_bytes(96, 64))
     program, folder = environments.python("python"), tmp_path
     if language == "js":
         node = environments.node()
