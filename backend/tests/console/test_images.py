@@ -100,6 +100,8 @@ async def test_an_image_of_another_account_goes_in_as_little_as_one_that_never_w
     of_eve, unknown = result_of(await eve.generate("a secret of eve")), f"gen_{'0' * 28}"
     seen = []
     for each in (of_eve, unknown):
+        values = {**(await ada.open("/playground")).form("/playground").values, "prompt": "Night", "images": each}
+        assert (await ada.post("/playground", values)).status == 422, "without a file, in a form of text"
         page, sent = await ada.open(f"/playground?edit={each}"), await edit(ada, images=[each])
         seen.append(
             [
