@@ -43,7 +43,7 @@ dist: .venv/run.installed ## build wheel and source distribution in dist/: of on
 	  "from flit_core.buildapi import build_sdist, build_wheel; build_sdist('../dist'); build_wheel('../dist')"
 	@cd dist && sha256sum nanobanana-*
 
-test: suite ## run the whole suite on a real PostgreSQL and Redis, with coverage, and in a browser if there is one
+test: suite ## run all tests but those of `make check`, on a real PostgreSQL and Redis, with coverage, and in a browser if there is one
 	@cd backend && if ../$(BIN)/python -m tests.browser.chromium; then ../$(BIN)/pytest -q tests/browser; else \
 	  echo "There is no Chromium or Chrome here: the tests in a browser were left out. make test-browser installs one."; fi
 	@cd backend && if ../$(BIN)/python -m tests.proxies.programs; then ../$(BIN)/pytest -q tests/proxies; else \
@@ -55,7 +55,7 @@ test-fast: .venv/dev.installed ## run the tests that need neither PostgreSQL nor
 	cd backend && ../$(BIN)/pytest -q --fast $(FAST)
 
 suite: .venv/dev.installed
-	cd backend && rm -rf .coverage && ../$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -q -n 4 --dist worksteal --ignore=tests/chaos --ignore=tests/browser --ignore=tests/proxies --ignore=tests/clients --ignore=tests/ha --ignore=tests/ops
+	cd backend && rm -rf .coverage && ../$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -q -n 4 --dist worksteal --ignore=tests/chaos --ignore=tests/browser --ignore=tests/proxies --ignore=tests/clients --ignore=tests/ha --ignore=tests/ops --ignore=tests/docs --ignore=tests/test_schema.py --ignore=tests/test_wheel.py
 	cd backend && ../$(BIN)/python -m slipcover --fail-under 95 --merge .coverage
 	cd backend && ../$(BIN)/pytest -q tests/chaos
 

@@ -163,6 +163,15 @@ class Catalogue:
             raise ModelNotFound(list(self.models))
         return found
 
+    def get(self, name: str | None) -> Model | None:
+        """The same, or None where there is none: such a request is refused once its Idempotency-Key was looked up, as
+        it may be a repeat from a time when there was one.
+        """
+        try:
+            return self.find(name)
+        except ModelNotFound:
+            return None
+
     def __iter__(self) -> Iterator[Model]:
         return iter(self.models.values())
 

@@ -31,10 +31,8 @@ class DirectTransport(httpx2.AsyncBaseTransport):
     ReadError, ReadTimeout, LocalProtocolError, RemoteProtocolError for anything but a whole HTTP response, and what
     `trace` raises.
 
-    Before a response's body is iterated over, at most 16 KiB of it are in memory; then 256 KiB may be ahead.
-
-    A request's body that is no bytes is iterated over as it is written, 512 KiB and a piece ahead at most. A response
-    that comes before it is written whole ends the writing, and then the connection.
+    Before a response's body is iterated over, at most 16 KiB of it are in memory; then 256 KiB may be ahead. Of a
+    request's body that is no bytes, 512 KiB and a piece may be; a response that comes earlier ends writing it.
     """
 
     def __init__(self, ssl_context: SSLContext, *, buffer: memoryview, idle_seconds: float) -> None:
@@ -130,10 +128,10 @@ class _Connection(asyncio.BufferedProtocol):
             async for piece in pieces:
                 while self._is_full and not self.has_head:
                     await self.wait(seconds)
-                if self._failure is not None:
-                    raise self._failure
                 if self.has_head:
                     return
+                if self._failure is not None:
+                    raise self._failure
                 self._transport.write(piece)
         self._is_partly_sent = False
 
@@ -213,9 +211,11 @@ class _Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_closed = True
         if not self.is_complete and self._failure is None:
-            has_no_length = {b"content-length", b"transfer-encoding"}.isdisjoint(n.lower() for n, _ in self.headers)
-            # A server that has not read the whole request resets the connection, maybe with a part of its response.
-            ends_here = self.has_head and (self._is_partly_sent or (exc is None and has_no_length))
+            ends_here = (
+                self.has_head
+                and exc is None
+                and {b"content-length", b"transfer-encoding"}.isdisjoint(name.lower() for name, _ in self.headers)
+            )
             self.is_complete = ends_here
             if not ends_here:
                 error = httpx2.RemoteProtocolError if exc is None else httpx2.ReadError

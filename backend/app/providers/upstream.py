@@ -219,15 +219,21 @@ class Upstream:
             if take_event is not None and response.succeeded and is_event_stream(received.headers):
                 content += await read_events(received, share, bytes_max=bytes_max, take=take_event)
                 return response
-            async for chunk in received.aiter_raw():
-                content += chunk
-                if len(content) > share.bytes:
-                    await share.grow(BLOCK_BYTES)
-                if len(content) > bytes_max:
-                    if response.succeeded:
-                        logger.error("provider_answer_too_large", **response.description)
-                        raise TooLarge
-                    break
+            try:
+                async for chunk in received.aiter_raw():
+                    content += chunk
+                    if len(content) > share.bytes:
+                        await share.grow(BLOCK_BYTES)
+                    if len(content) > bytes_max:
+                        if response.succeeded:
+                            logger.error("provider_answer_too_large", **response.description)
+                            raise TooLarge
+                        break
+            except (httpx2.TransportError, OSError):
+                # A provider that refuses before it has read all images resets the connection, maybe within its answer,
+                # whose status says enough.
+                if response.succeeded:
+                    raise
             return response
 
     def _pause_seconds(self, failed: Retry, attempts: int) -> float:

@@ -44,8 +44,8 @@ _ENVIRONMENT = {"PATH": os.defpath, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # l
 
 @dataclass
 class Platform:
-    """The platform at its own PUBLIC_URL. Its live keys draw with the provider, its test keys with the stub. Streams are
-    kept alive every few milliseconds until there is an image: each client has to read over that.
+    """The platform at its own PUBLIC_URL. Its live keys draw with the provider, its test keys with the stub. Streams
+    are kept alive every few milliseconds until there is an image: each client has to read over that.
     """
 
     client: httpx2.AsyncClient

@@ -9,6 +9,7 @@ import pytest
 from tests.clients import environments
 from tests.clients.conftest import Platform
 from tests.clients.report import PAGE
+from tests.features.sent_images import png
 from tests.harness import sign_up
 
 BLOCKS = re.findall(r"^```(python|js)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -29,6 +30,7 @@ async def test_the_code_of_the_page_makes_an_image(
         program, folder = node, environments.folder("node")  # Node looks for packages beside the script
     script = folder / f"page.{'mjs' if language == 'js' else 'py'}"
     script.write_text(filled)
+    (tmp_path / "banana.png").write_bytes(png())
     process = await asyncio.create_subprocess_exec(
         program, script, cwd=tmp_path, env={"HOME": str(tmp_path)}, stdout=PIPE, stderr=STDOUT
     )

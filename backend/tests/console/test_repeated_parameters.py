@@ -29,10 +29,14 @@ READ_BY_PAGES = {("/log-in", "next"), ("/playground", "key_id"), ("/account", "c
 """What a page reads without a schema."""
 
 
-def parameters_of_schemas(settings: Settings) -> Iterator[tuple[str, str]]:
-    """The path of each route, and the name of each parameter of its query."""
+SENT_WITH = {"/v1/generations", "/v1/uploads"}
+"""The paths that take an API key."""
+
+
+def parameters_of_schemas(settings: Settings, *, method: str) -> Iterator[tuple[str, str]]:
+    """The path of each route of the method, and the name of each parameter of its query."""
     for context in iter_route_contexts(create_app(settings).routes):
-        if isinstance(context.original_route, APIRoute):
+        if isinstance(context.original_route, APIRoute) and method in (context.methods or ()):
             for schema in _query_schemas(context.dependant):
                 yield from ((str(context.path), each.alias or name) for name, each in schema.model_fields.items())
 
@@ -51,15 +55,15 @@ async def test_of_two_values_neither_is_taken(
     settings: Settings, client: httpx2.AsyncClient, account: Account, ada: Browser
 ) -> None:
     key = await account.create_key()
-    found = set(parameters_of_schemas(settings)) | READ_BY_PAGES
+    found = set(parameters_of_schemas(settings, method="GET")) | READ_BY_PAGES
     assert {path for path, _ in found} == {
-        *("/v1/keys", "/v1/generations", "/v1/usage"),
+        *("/v1/keys", "/v1/generations", "/v1/usage", "/v1/uploads"),
         *("/keys", "/history", "/usage", "/usage.csv", "/log-in", "/playground", "/account"),
     }
     for path, name in sorted(found):
         is_api = path.startswith("/v1/")
         asker = client if is_api else ada.client
-        headers = (key if path == "/v1/generations" else account).headers if is_api else {}
+        headers = (key if path in SENT_WITH else account).headers if is_api else {}
         pair = httpx2.QueryParams({name: {**VALUES, "key_id": key.id}[name]})
         assert (await asker.get(f"{path}?{pair}", headers=headers)).status_code == 200, (path, name)
         answer = await asker.get(f"{path}?{pair}&{pair}", headers=headers)
@@ -68,6 +72,10 @@ async def test_of_two_values_neither_is_taken(
             assert [each["parameter"] for each in answer.json()["errors"]] == [name]
         else:
             check_error_page(answer, 422)
+    assert set(parameters_of_schemas(settings, method="POST")) == {("/v1/uploads", "first_frame")}
+    pair = "first_frame=true&first_frame=true"
+    answer = await client.post(f"/v1/uploads?{pair}", content=b"", headers={**key.headers, "Content-Type": "image/png"})
+    check_problem(answer, 422, "validation_error", more={"errors"})
 
 
 async def test_credentials_come_first_and_what_no_route_knows_is_as_it_was(

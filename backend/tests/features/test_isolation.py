@@ -27,7 +27,11 @@ WITH_A_KEY = {"/v1/generations/{generation_id}", "/v1/uploads/{upload_id}"}
 CAPABILITY_URLS = [("get", "/v1/images/{generation_id}.{extension}")]
 """Operations whose id is itself the permission."""
 
-SHARED = [("get", "/v1/models/{model_id}")]
+SHARED = [
+    ("get", "/v1/models/{model_id}"),
+    ("get", "/v1beta/models/{model}"),
+    *[("post", f"/v1beta/models/{{model}}:{each}") for each in ("generateContent", "streamGenerateContent", "predict")],
+]
 """Operations whose id names what all accounts share."""
 
 

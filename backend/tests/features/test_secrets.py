@@ -161,6 +161,7 @@ async def _look_back(caller: Caller) -> None:
     twin = {"prompt": caller.prompt, "user": caller.other, "response_format": "b64_json", "size": "64x64"}
     for body in (twin, {**twin, "model": caller.other}, {**twin, "style": caller.other}, {caller.other: caller.other}):
         await caller.call("POST", "/v1/images/generations", key, json=body)
+    await _use_edits_and_chats(caller, key)
     for generation_id in (made, made, caller.other):
         await caller.call("DELETE", f"/v1/generations/{generation_id}", key)
     await caller.call("GET", "/v1/usage", caller.token)
@@ -184,6 +185,17 @@ async def _use_googles_interface(caller: Caller, key: str) -> None:
             answer = await caller.call("GET", f"/{version}/{path}?key={key}")
             assert answer.status_code == (404 if path.startswith("files") else 400)
     await caller.call("GET", "/v1beta/models", caller.other)
+
+
+async def _use_edits_and_chats(caller: Caller, key: str) -> None:
+    fields, name = {"prompt": caller.prompt, "size": "64x64"}, caller.other
+    for content in (png(), name.encode()):
+        await caller.call("POST", "/v1/images/edits", key, data=fields, files={"image": (name, content, "image/png")})
+    said = [{"role": "user", "content": caller.prompt}]
+    for more in ({}, {"modalities": ["image"]}, {"modalities": [name]}, {"model": name, "modalities": ["image"]}):
+        await caller.call("POST", "/v1/chat/completions", key, json={"messages": said, **more})
+    for more in ({}, {"seed": name}, {"input_references": [name]}, {name: name}):
+        await caller.call("POST", "/v1/images", key, json={"prompt": caller.prompt, "model": "nano-banana", **more})
 
 
 async def _use_uploads(caller: Caller, key: str) -> None:

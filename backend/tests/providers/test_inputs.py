@@ -8,19 +8,24 @@ from io import BytesIO
 from typing import Any
 
 import pytest
+from app.catalogue.breaker import Breaker
+from app.catalogue.model import Model, Route
+from app.catalogue.routing import ImageTries, OpenRoute, Plan, RoutedRequest
 from app.core.blobs import Blob
 from app.core.fair_queue import FairPool
 from app.core.images import ImageFormat
-from app.providers import DrawRequest, InputImage, ProviderError, ProviderFailed, Size
+from app.core.metrics import Metrics
+from app.providers import DrawRequest, InputImage, ProviderError, ProviderFailed, Size, inputs
 from app.providers.gemini import GeminiProvider
 from app.providers.inputs import CallLimits, InputFitting, shares_of
+from app.providers.intake import InputLimits, TakenIn, bring_below
 from PIL import Image
 from tests.providers.failures import BY_NAME
 from tests.providers.remote import OpenAIWith, OpenUpstream, RemoteSetup, edit, mask_of, soon
 from tests.standins.forms import File, read_form
 from tests.standins.gemini import GeminiStandIn
 from tests.standins.openai import MODEL, OpenAIStandIn
-from tests.standins.wire import Seen
+from tests.standins.wire import Seen, conversing
 
 PLAIN = {"model": MODEL, "prompt": "canary-prompt: a cute banana", "n": "1", "size": "1024x1024"}
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
@@ -38,6 +43,17 @@ def sent(seen: Seen) -> list[tuple[str, bytes]]:
         return [(each.media_type, each.content) for each in read_form(seen)[1]]
     parts = [part["inlineData"] for part in seen.json()["contents"][0]["parts"][:-1]]
     return [(part["mimeType"], base64.b64decode(part["data"], validate=True)) for part in parts]
+
+
+def noise(width: int, height: int, *, image_format: ImageFormat = "png", seed: str = "") -> InputImage:
+    """An image that no encoder makes much smaller: a PNG of three bytes a pixel."""
+    image = Image.frombytes("RGB", (width, height), shake_256(seed.encode()).digest(3 * width * height))
+    encoded = BytesIO()
+    image.save(encoded, image_format, compress_level=0)
+    return InputImage(Blob(encoded.getvalue()), image_format, Size(width, height))
+
+
+LARGE = noise(1500, 1500)
 
 
 async def test_gemini_gets_the_images_as_parts_before_the_text(gemini: GeminiProvider, google: GeminiStandIn) -> None:
@@ -118,6 +134,21 @@ async def test_a_repeated_call_sends_the_same_images_again(remote: RemoteSetup) 
     assert (request.tally.calls, request.tally.paid_calls) == (2, 1)
 
 
+async def test_the_next_route_gets_the_images_that_the_first_one_did_not_draw(
+    gemini: GeminiProvider, google: GeminiStandIn, openai_with: OpenAIWith, endpoint: OpenAIStandIn
+) -> None:
+    google.faults.append(BY_NAME["503"].gemini)
+    routes = [
+        OpenRoute(Route(name=each.name, provider="openai"), each, Breaker(each.name), Metrics())
+        for each in (gemini, openai_with())
+    ]
+    model = Model(name="picture", title="Picture", routes=[each.route for each in routes])
+    request, tries = edit(3), ImageTries()
+    await RoutedRequest(Plan(model, request.size, "auto", routes, 0), request, "acc_1", soon()).draw(tries)
+    assert [sent(seen) for seen in (*google.seen, *endpoint.seen)] == [await contents(request)] * 2
+    assert (tries.route, tries.calls, tries.paid_calls) == ("openai", 2, 1)
+
+
 @pytest.mark.parametrize(("name", "failure"), [("400", "request"), ("413", "request"), ("500", "failed")])
 async def test_what_a_provider_answers_to_images_has_the_meaning_that_it_has_without(
     remote: RemoteSetup, name: str, failure: str
@@ -126,6 +157,28 @@ async def test_what_a_provider_answers_to_images_has_the_meaning_that_it_has_wit
     with pytest.raises(ProviderFailed) as raised:
         await remote.open().draw(edit(1), deadline=soon())
     assert (raised.value.failure, raised.value.may_have_been_paid) == (failure, failure == "failed")
+
+
+@pytest.mark.parametrize(("status", "failure"), [(413, "request"), (503, "busy"), (500, "failed")])
+@pytest.mark.parametrize("is_closed", [True, False], ids=["it closes", "it waits"])
+async def test_an_answer_before_the_images_were_sent_is_paid_or_not_as_its_status_says(
+    remote: RemoteSetup, status: int, failure: str, *, is_closed: bool
+) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %d Early\r\nContent-Length: 100\r\n\r\n{" % status)
+        await writer.drain()
+        if not is_closed:
+            writer.write(b" " * 98 + b"}")
+            await asyncio.Event().wait()
+
+    async with conversing(refuse) as url:
+        request = replace(edit(0), images=[LARGE])
+        with pytest.raises(ProviderError) as raised:
+            await remote.open(url, attempts_max=1).draw(request, deadline=soon())
+    assert (raised.value.failure, raised.value.provider_status) == (failure, status)
+    assert raised.value.may_have_been_paid is (failure == "failed")
+    assert (request.tally.calls, request.tally.paid_calls) == (1, failure == "failed")
 
 
 async def test_images_that_are_refused_for_the_policy_are_content_refused(remote: RemoteSetup) -> None:
@@ -137,14 +190,6 @@ async def test_images_that_are_refused_for_the_policy_are_content_refused(remote
     with pytest.raises(ProviderError) as raised:
         await remote.open().draw(edit(1), deadline=soon())
     assert raised.value.code == "content_policy_violation"
-
-
-def noise(width: int, height: int, *, image_format: ImageFormat = "png", seed: str = "") -> InputImage:
-    """An image that no encoder makes much smaller: a PNG of three bytes a pixel."""
-    image = Image.frombytes("RGB", (width, height), shake_256(seed.encode()).digest(3 * width * height))
-    encoded = BytesIO()
-    image.save(encoded, image_format, compress_level=0)
-    return InputImage(Blob(encoded.getvalue()), image_format, Size(width, height))
 
 
 @pytest.mark.parametrize(
@@ -166,14 +211,22 @@ def test_images_that_are_too_large_together_share_evenly_what_small_ones_leave(
 
 
 async def test_gemini_gets_images_below_its_limits_made_smaller_once_for_all_calls(
-    gemini: GeminiProvider, google: GeminiStandIn
+    gemini: GeminiProvider, google: GeminiStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    brought = list[Size]()
+
+    def bring(taken: TakenIn, limits: InputLimits) -> TakenIn:
+        brought.append(taken.size)
+        return bring_below(taken, limits)
+
+    monkeypatch.setattr(inputs, "bring_below", bring)
     small, *large = noise(64, 64), *[noise(1300, 1300, seed=seed) for seed in "abc"]
     request = replace(edit(0), images=[*large, small])
     google.faults.append(BY_NAME["503"].gemini)
     await asyncio.gather(*[gemini.draw(replace(request, place=place), deadline=soon()) for place in range(2)])
     first, *others = google.seen
     assert [each.body for each in others] == [first.body] * 2
+    assert brought == [each.size for each in large]
     before, now = await contents(request), sent(first)
     assert all(len(image[1]) < len(whole[1]) for image, whole in zip(now[:3], before[:3], strict=True))
     assert now[3] == before[3]

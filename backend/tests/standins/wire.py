@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ssl import SSLContext
@@ -59,28 +59,43 @@ def json_reply(body: object, *, status: int = 200, **more: Any) -> Reply:
     return Reply(json.dumps(body).encode(), status, {"Content-Type": "application/json; charset=UTF-8"}, **more)
 
 
+Converse = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
 @asynccontextmanager
 async def serving(
     answer: Callable[[Seen], Reply], *, port: int = 0, tls: SSLContext | None = None
 ) -> AsyncIterator[str]:
     """The URL of a server on a loopback port, a free one by default, that replies with `answer`."""
-    conversations: set[asyncio.Task[None]] = set()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await _answer_one(reader, writer, answer):
+            pass
+
+    async with conversing(converse, port=port, tls=tls) as url:
+        yield url
+
+
+@asynccontextmanager
+async def conversing(converse: Converse, *, port: int = 0, tls: SSLContext | None = None) -> AsyncIterator[str]:
+    """The same of a server that treats each connection so, until the end of the context."""
+    conversations: set[asyncio.Task[None]] = set()
+
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         conversation = asyncio.current_task()
         assert conversation is not None
         conversations.add(conversation)
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
-                while await _answer_one(reader, writer, answer):
-                    pass
+                await converse(reader, writer)
         except asyncio.CancelledError:
-            pass  # the server is closing; asyncio would report a stream's cancelled task as an error
+            # The server is closing; asyncio would report a stream's cancelled task as an error.
+            writer.transport.abort()
         finally:
             conversations.discard(conversation)
             writer.close()
 
-    server = await asyncio.start_server(converse, "127.0.0.1", port, ssl=tls, backlog=4096)
+    server = await asyncio.start_server(run, "127.0.0.1", port, ssl=tls, backlog=4096)
     try:
         yield f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:

@@ -68,7 +68,14 @@ async def deliver_of(database: asyncpg.Connection, key_id: str, model: str) -> s
     made, lease = new_timed_id("gen", now=time.time()), uuid4()
     words = {"id": made, "request_id": made, "key_id": key_id, "revision": "0", "size": "64x64", "format": "png"}
     asked = {"model": model, "provider": "gemini", "quality": "high", "list_price": str(PRICE)}
-    rest = {"prompt": ["A poster"], "lease": [lease], "lease_seconds": [60.0], "scope": [None], "fingerprint": [None]}
+    rest = {
+        "prompt": ["A poster"],
+        "edit": None,
+        "lease": [lease],
+        "lease_seconds": [60.0],
+        "scope": [None],
+        "fingerprint": [None],
+    }
     await database.fetch(RECORD.text, *RECORD.arguments({**words, **asked, **rest}))
     drawn = {"route": f"{model}/1", "provider": "gemini", "tries": 2, "cost": COST, "provider_request_id": "req_1"}
     settled: Mapping[str, Any] = {

@@ -96,7 +96,14 @@ async def test_a_preflight_is_answered_on_every_path_and_allows_what_clients_sen
         ("Access-Control-Request-Method", "POST"),
         ("Access-Control-Request-Headers", f"{wanted}, {of_sdks},x-evil"),
     ]
-    for path in ("/v1/generate", "/v1/images/generations", "/v1/generations/x", "//v1/generate", "/v1/nothing"):
+    for path in (
+        "/v1/generate",
+        "/v1/images/generations",
+        "/v1/generations/x",
+        "//v1/generate",
+        "/v1/nothing",
+        "/v1beta/models",
+    ):
         answer = await ask(client, "OPTIONS", path, [("Origin", APP), *asked])
         assert (answer.status_code, answer.content) == (204, b"")
         assert answer.headers["x-request-id"]

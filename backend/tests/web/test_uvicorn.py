@@ -81,6 +81,7 @@ DIGESTS: dict[type, dict[str, str]] = {
         "__init__": "0152d94a0407",
         "drain": "4bda6b61c277",
         "pause_reading": "7c27388bb984",
+        "read_paused": "4b6c55b94818",
         "resume_reading": "a0429d30857e",
         "write_paused": "7d1670d7665c",
     },

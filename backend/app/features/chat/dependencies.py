@@ -27,8 +27,9 @@ class AdmittedChat(NamedTuple):
     """A conversation. It asks for an image, or else for text."""
 
     drawing: AdmittedDrawing | None
-    model: str
     is_stream: bool
+    model: str = ""
+    """The model's name, where it asks for text."""
 
 
 async def _admitted(
@@ -38,17 +39,18 @@ async def _admitted(
     sent: Annotated[ChatCompletionCreate, json_body(ChatCompletionCreate)],
 ) -> AsyncIterator[AdmittedChat]:
     catalogue, is_stream = generations.catalogue.catalogue, sent.stream or False
-    model = catalogue.find(sent.model)
+    model = catalogue.get(sent.model)
     if not service.asks_for_image(sent, model):
+        named = catalogue.find(sent.model)
         await admission.give_back()
-        yield AdmittedChat(None, model.name, is_stream)
+        yield AdmittedChat(None, is_stream, named.name)
         return
     drawing = service.drawing_of(sent)
     admission.pointers = {"#/size": "#/image_config", **pointers_to(drawing.images, whole="#/messages")}
     images = [await read_input(generations, each) for each in drawing.images]
     spec = service.spec_of(sent, drawing, images, model)
     with answer_memory(services, admission.plan(spec), holds_images=True) as memory:
-        yield AdmittedChat(AdmittedDrawing(spec, memory), model.name, is_stream)
+        yield AdmittedChat(AdmittedDrawing(spec, memory), is_stream)
 
 
 Admitted = Annotated[AdmittedChat, Depends(_admitted)]

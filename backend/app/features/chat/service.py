@@ -24,9 +24,11 @@ class Drawing(NamedTuple):
     images: Sequence[NamedInput]
 
 
-def asks_for_image(sent: ChatCompletionCreate, model: Model) -> bool:
+def asks_for_image(sent: ChatCompletionCreate, model: Model | None) -> bool:
     """Whether the request is for an image: its modalities say so or, where it has none, the file of its model."""
-    return model.chat if sent.modalities is None else "image" in sent.modalities
+    if sent.modalities is not None:
+        return "image" in sent.modalities
+    return model is not None and model.chat
 
 
 def drawing_of(sent: ChatCompletionCreate) -> Drawing:
@@ -47,7 +49,9 @@ def drawing_of(sent: ChatCompletionCreate) -> Drawing:
     )
 
 
-def spec_of(sent: ChatCompletionCreate, drawing: Drawing, images: Sequence[SentImage], model: Model) -> GenerationSpec:
+def spec_of(
+    sent: ChatCompletionCreate, drawing: Drawing, images: Sequence[SentImage], model: Model | None
+) -> GenerationSpec:
     """The request, for any dialect, made from these images: the first gives it its shape unless a ratio is asked for.
     Raises Invalid where the model has no such size.
     """

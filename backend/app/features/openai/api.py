@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from app.features.admission import GENERATION_PROBLEMS, IDEMPOTENCY_KEY, CurrentAdmission
 from app.features.keys.dependencies import bearer
 from app.features.openai.answers import images_answer
-from app.features.openai.dependencies import AdmittedEdit, AdmittedGeneration, AdmittedImage
+from app.features.openai.dependencies import AdmittedByRatio, AdmittedEdit, AdmittedGeneration
 from app.features.openai.schemas import Images
 from app.web.openapi import openai_problems
 
@@ -58,7 +58,7 @@ async def edit_images(request: Request, admission: CurrentAdmission, admitted: A
 
 @_makes_images(IMAGES)
 async def create_images_by_ratio(
-    request: Request, admission: CurrentAdmission, admitted: AdmittedImage
+    request: Request, admission: CurrentAdmission, admitted: AdmittedByRatio
 ) -> Images | Response:
     """Make pictures as OpenRouter's SDK asks for them: from a prompt and images, in the shape of a ratio, as bytes."""
     return await images_answer(request, admission, admitted, route=IMAGES)

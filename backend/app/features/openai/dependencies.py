@@ -70,7 +70,7 @@ async def _edit(
         yield admitted
 
 
-async def _image(
+async def _by_ratio(
     services: CurrentServices,
     generations: CurrentGenerations,
     admission: CurrentAdmission,
@@ -90,7 +90,7 @@ async def _image(
 
 AdmittedGeneration = Annotated[AdmittedRequest, Depends(_generation)]
 AdmittedEdit = Annotated[AdmittedRequest, Depends(_edit)]
-AdmittedImage = Annotated[AdmittedRequest, Depends(_image)]
+AdmittedByRatio = Annotated[AdmittedRequest, Depends(_by_ratio)]
 """A request within the limits for as many images as it asks for. Raises what refuses it."""
 
 

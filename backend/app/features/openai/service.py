@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from app.catalogue.model import Catalogue, ModelNotFound, answer_kind
+from app.catalogue.model import Catalogue, answer_kind
 from app.catalogue.ratios import size_of
 from app.core.errors import ApiError, UnsupportedParameter
 from app.features.openai.schemas import ImagesCreate
@@ -11,24 +11,18 @@ from app.generations.spec import GenerationSpec, ImageError
 
 
 def with_answer_kind(spec: GenerationSpec, catalogue: Catalogue, *, asked: str | None) -> GenerationSpec:
-    """The request with bytes in its answer where it asks for them, or does not say and its model's clients want them.
-
-    A model that there is not is refused later, once its Idempotency-Key was looked up.
-    """
-    try:
-        model = catalogue.find(spec.model)
-    except ModelNotFound:
-        model = None
+    """The request with bytes in its answer where it asks for them, or its model's clients want them by default."""
+    model = catalogue.get(spec.model)
     return replace(spec, as_bytes=(asked or answer_kind(model, spec.model)) == "b64_json")
 
 
 def with_ratio(sent: ImagesCreate, spec: GenerationSpec, catalogue: Catalogue) -> GenerationSpec:
     """The request with the size of the model's that has the ratio and the resolution it asks for, if it names no size.
-    Raises ModelNotFound, and Invalid where the model has none.
+    Raises Invalid where the model has none.
     """
     if sent.size is not None or (sent.aspect_ratio is None and sent.resolution is None):
         return spec
-    model = catalogue.find(sent.model)
+    model = catalogue.get(sent.model)
     size = size_of(model, aspect_ratio=sent.aspect_ratio, image_size=sent.resolution, pointer="#/aspect_ratio")
     return replace(spec, size=size)
 

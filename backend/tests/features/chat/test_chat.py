@@ -184,6 +184,7 @@ async def test_a_model_whose_file_has_chat_draws_unless_only_text_is_asked_for(
         ({"n": 2}, 400, "unsupported_parameter", "n"),
         ({"n": 0}, 422, "validation_error", "n"),
         ({"model": "gpt-4o"}, 404, "model_not_found", "model"),
+        ({"model": "gpt-4o", "modalities": None}, 404, "model_not_found", "model"),
         ({"messages": []}, 422, "validation_error", "messages"),
         ({"messages": [{"role": "system", "content": "a"}]}, 422, "validation_error", "messages"),
         ({"messages": [user(text("a")), user({"type": "text", "text": 1})]}, 422, "validation_error", TEXT_1),

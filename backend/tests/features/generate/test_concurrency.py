@@ -105,7 +105,7 @@ async def test_a_slot_is_free_again_after_every_answer(
     assert (await client.post("/v1/generate", content=BODY, headers=key.headers)).status_code == 415
     assert (await post(client, "/v1/generate", float("nan"), headers=key.headers)).status_code == 400
     assert (await send_raw(client, _head(key), BODY[:-1])).status_code == 408
-    assert (await send_raw(client, chunked, *[chunk(b" " * 4096)] * 17)).status_code == 413
+    assert (await send_raw(client, chunked, *[chunk(b" " * 4096)] * 17, chunk(b""))).status_code == 413
     await suspend(suspended=True)
     assert (await generate(client, key)).status_code == 401, "refused when it was to be recorded"
     await suspend(suspended=False)

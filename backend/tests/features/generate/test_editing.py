@@ -38,6 +38,14 @@ def refusals(answer: httpx2.Response) -> dict[str, str]:
     return {each["pointer"]: each["detail"] for each in answer.json()["errors"]}
 
 
+async def upload(client: httpx2.AsyncClient, key: Key, content: bytes) -> str:
+    """The id of the image, uploaded."""
+    headers = {**key.headers, "Content-Type": "image/png"}
+    answer = await client.post("/v1/uploads", content=content, headers=headers)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
 async def image_of(client: httpx2.AsyncClient, answer: JSON) -> bytes:
     shown = await client.get(f"/v1/images/{PurePosixPath(answer['url']).name}")
     assert shown.status_code == 200, shown.text
@@ -55,17 +63,22 @@ async def test_an_edit_is_recorded_with_its_sources_kept_counted_and_shown(
 ) -> None:
     key, mask = await account.create_key(environment=environment), mask_png()
     drawn = (await generate(client, key, size="64x64")).json()
-    first = (await edit(client, key, SENT, drawn["id"])).json()
+    uploaded = await upload(client, key, png(colour="teal"))
+    first = (await edit(client, key, SENT, drawn["id"], uploaded)).json()
     second = (await edit(client, key, first["url"], mask=data_url(mask))).json()
     assert [drawn["images"], first["images"], second["images"]] == [
         None,
-        [{"id": None}, {"id": drawn["id"]}],
+        [{"id": None}, {"id": drawn["id"]}, {"id": uploaded}],
         [{"id": first["id"]}],
     ]
-    went_in = [png(), await image_of(client, drawn), await image_of(client, first)]
+    went_in = [png(), await image_of(client, drawn), await image_of(client, first), png(colour="teal")]
     digests = [{"sha256": sha256(each).hexdigest()} for each in went_in]
     rows = [await row_of(database, each["id"]) for each in (first, second)]
-    assert json.loads(rows[0]["inputs"]) == [digests[0], {"id": drawn["id"], **digests[1]}]
+    assert json.loads(rows[0]["inputs"]) == [
+        digests[0],
+        {"id": drawn["id"], **digests[1]},
+        {"id": uploaded, **digests[3]},
+    ]
     image, masking = json.loads(rows[1]["inputs"])
     assert (image, set(masking), masking["role"]) == ({"id": first["id"], **digests[2]}, {"sha256", "role"}, "mask")
     assert {(each["kind"], each["status"], each["art"], each["list_price"]) for each in rows} == {
@@ -192,22 +205,40 @@ async def test_a_replay_outlives_what_went_in_and_what_could_draw_it(
 ) -> None:
     key = await account.create_key()
     source = (await generate(client, key, size="64x64")).json()["id"]
-    first = await edit(client, key, source, SENT, once="gone")
-    await client.delete(f"/v1/generations/{source}", headers=key.headers)
+    uploaded = await upload(client, key, png(colour="teal"))
+    first = await edit(client, key, source, uploaded, SENT, once="gone")
+    for gone in (f"/v1/generations/{source}", f"/v1/uploads/{uploaded}"):
+        assert (await client.delete(gone, headers=key.headers)).status_code == 204
     async with two_routes(start, tmp_path, {"other": ModelOfTwo()}) as there:
         for elsewhere in (client, there.client):
-            again = await edit(elsewhere, key, source, SENT, once="gone")
+            again = await edit(elsewhere, key, source, uploaded, SENT, once="gone")
             assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
             assert {**again.json(), "currency": None} == first.json()
         for images, more in (
-            ([source], {}),
-            ([source, data_url(png(colour="teal"))], {}),
-            ([SENT, source], {}),
-            ([source, SENT], {"mask": SENT}),
-            ([source, SENT], {"first_frame": True}),
-            ([UNKNOWN, SENT], {}),
+            ([source, uploaded], {}),
+            ([source, uploaded, data_url(png(colour="teal"))], {}),
+            ([uploaded, source, SENT], {}),
+            ([source, uploaded, SENT], {"mask": SENT}),
+            ([source, uploaded, SENT], {"first_frame": True}),
+            ([UNKNOWN, uploaded, SENT], {}),
         ):
             check_problem(await edit(client, key, *images, once="gone", **more), 422, "idempotency_key_reused")
         assert await total(database, key) == 2
         await account.revoke_key(key)
-        check_problem(await edit(there.client, key, source, SENT, once="gone"), 401, "invalid_api_key")
+        check_problem(await edit(there.client, key, source, uploaded, SENT, once="gone"), 401, "invalid_api_key")
+
+
+async def test_an_edit_whose_worker_has_died_is_made_anew_for_whoever_asks_again(
+    client: httpx2.AsyncClient, account: Account, database: asyncpg.Connection
+) -> None:
+    key = await account.create_key()
+    first = (await edit(client, key, SENT, once="died")).json()["id"]
+    died = """
+        update generations set status = 'processing', delivered_at = null, lease = gen_random_uuid(),
+          lease_until = now() + $2::text::interval where id = $1
+    """
+    await database.execute(died, first, "1 minute")
+    assert (await edit(client, key, SENT, once="died")).json()["code"] == "idempotency_key_in_use"
+    await database.execute(died, first, "-1 second")
+    again = await edit(client, key, SENT, once="died")
+    assert (again.status_code, again.json()["id"] != first) == (200, True)

@@ -25,16 +25,17 @@ async def key(account: Account) -> Key:
 
 
 @pytest.mark.parametrize(("method", "path", "status"), ROUTES)
-async def test_a_key_in_api_key_is_taken_and_refused_as_one_in_authorization(
-    client: httpx2.AsyncClient, account: Account, key: Key, *, method: str, path: str, status: int
+@pytest.mark.parametrize("header", ["api-key", "x-goog-api-key"])
+async def test_a_key_in_another_header_is_taken_and_refused_as_one_in_authorization(
+    client: httpx2.AsyncClient, account: Account, key: Key, *, method: str, path: str, status: int, header: str
 ) -> None:
     for raw, expected in ((key.raw, status), (UNKNOWN, 401), (account.token, 401), ("x", 401)):
-        answer = await client.request(method, path, headers={"api-key": raw})
+        answer = await client.request(method, path, headers={header: raw})
         assert answer.status_code == expected, (raw, answer.text)
         if expected == 401:
             check_problem(answer, 401, "invalid_api_key")
             assert answer.headers["www-authenticate"] == f'{REALM}, error="invalid_token"'
-    answer = await client.request(method, path, headers={"api-key": ""})
+    answer = await client.request(method, path, headers={header: ""})
     check_problem(answer, 401, "invalid_api_key")
     assert answer.headers["www-authenticate"] == REALM
 
@@ -44,6 +45,7 @@ async def test_two_credentials_are_a_400_whichever_they_are(
     client: httpx2.AsyncClient, key: Key, *, method: str, path: str, status: int
 ) -> None:
     bearer, api_key = ("Authorization", f"Bearer {key.raw}"), ("api-key", key.raw)
+    googles = "x-goog-api-key", key.raw
     for sent in (
         [bearer, api_key],
         [api_key, bearer],
@@ -51,6 +53,9 @@ async def test_two_credentials_are_a_400_whichever_they_are(
         [api_key, ("API-Key", UNKNOWN)],
         [("Authorization", "Basic YTpi"), api_key],
         [bearer, ("api-key", "")],
+        [bearer, googles],
+        [googles, api_key],
+        [googles, googles],
     ):
         answer = await send_raw(client, head(method, path, sent))
         check_problem(answer, 400, "invalid_request")
@@ -72,9 +77,9 @@ async def test_a_login_token_is_taken_in_authorization_alone(client: httpx2.Asyn
         assert answer.headers["www-authenticate"] == REALM
 
 
-async def test_an_unknown_key_takes_from_the_limit_of_its_address_in_either_header(start: Start) -> None:
+async def test_an_unknown_key_takes_from_the_limit_of_its_address_in_every_header(start: Start) -> None:
     client = await start(unknown_key_limit_per_ip="2/day")
-    headers = [{"api-key": UNKNOWN}, {"Authorization": f"Bearer {UNKNOWN}"}, {"api-key": UNKNOWN}]
+    headers = [{"api-key": UNKNOWN}, {"Authorization": f"Bearer {UNKNOWN}"}, {"x-goog-api-key": UNKNOWN}]
     statuses = [(await client.post("/v1/generate", headers=each)).status_code for each in headers]
     assert statuses == [401, 401, 429]
 
