@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.pool import QueuePool
@@ -21,11 +21,10 @@ from app.core.clock import DatabaseClock
 from app.core.db import SessionMaker, connect_for_writing, create_engine
 from app.core.detached import DetachedTasks
 from app.core.draining import Draining
-from app.core.fair_queue import FairPool, FairQueue
+from app.core.fair_queue import FairQueue
 from app.core.fetching import open_fetcher
 from app.core.log_stream import dropped_lines_counted
 from app.core.metrics import Metrics
-from app.core.pool import BoundedPool
 from app.core.security import TokenKey
 from app.core.settings import ConfigurationError, Settings
 from app.core.shared_calls import SharedCalls
@@ -47,19 +46,8 @@ from app.ratelimit.reservations import Reservations
 from app.services import Services
 from app.storage.configured import monitored_store
 from app.storage.health import MonitoredStore
+from app.threads import TAKEN_IN_AT_A_TIME, Threads, open_threads
 from app.traced import TracedLedger, TracedLimiter, TracedStore, traced_catalogue
-
-_DECODING_NICENESS = 5
-"""The niceness of threads that decode what was paid: behind the event loop, before hashes and drawings."""
-
-_TAKING_IN_NICENESS = 7
-"""The niceness of threads that check images that go in: what was paid goes first, and what costs nothing last."""
-
-_TAKEN_IN_AT_A_TIME = 4
-"""Images that go in, which one process reads and checks at a time: so many are in memory as a whole."""
-
-_READING_THREADS = 4
-"""Threads that wait for the disk, mostly. Each holds a piece of a body, or an image that is read as a whole."""
 
 _SCALED_AT_A_TIME = 4
 """Stored images that one process reads and scales at a time: so many are in memory as a whole."""
@@ -103,15 +91,15 @@ async def open_services(
         enter = stack.enter_async_context
         stack.enter_context(dropped_lines_counted(metrics.process.dropped_log_lines.add_from_any_thread))
         engine = await enter(_engine(settings, metrics))
-        pools = stack.enter_context(_pools(settings))
+        threads = stack.enter_context(open_threads(settings))
         tracing = await enter(_tracing(settings))
         limiter = await enter(_limiter(settings, externals.limit_clock, metrics))
         if tracing is not None:
             limiter = TracedLimiter(limiter, tracing)
         ledger = await enter(_ledger(settings, Writer(connect, clock, metrics), metrics, tracing))
-        new_generations = partial(_generations, settings, engine, ledger, pools, catalogue=catalogue, clock=clock)
+        new_generations = partial(_generations, settings, engine, ledger, threads, catalogue=catalogue, clock=clock)
         generations = await enter(new_generations(metrics=metrics, tracing=tracing))
-        await enter(_shown(metrics, engine, pools, generations.store))
+        await enter(_shown(metrics, engine, threads, generations.store))
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
         yield Services(
@@ -122,7 +110,7 @@ async def open_services(
             tracing=tracing,
             engine=engine,
             sessions=_session_maker(engine),
-            hashing=pools.hashing,
+            hashing=threads.hashing,
             token_key=TokenKey.derive(*settings.accepted_secrets),
             limiter=limiter,
             logins=Reservations(limiter, waiting_max=settings.hash_queue_max),
@@ -168,37 +156,6 @@ async def _engine(settings: Settings, metrics: Metrics) -> AsyncIterator[AsyncEn
         await engine.dispose()
 
 
-class _Pools(NamedTuple):
-    hashing: BoundedPool
-    drawing: FairPool
-    decoding: BoundedPool
-    taking_in: BoundedPool
-    reading: BoundedPool
-
-
-@contextmanager
-def _pools(settings: Settings) -> Iterator[_Pools]:
-    """The threads of this process: to hash passwords, to draw images of the stub and scale images for viewers, to
-    decode what a provider sent, which is paid, to check images that go in, and to read and write what clients send.
-    Each kind has threads and a queue of its own: none fills another's.
-    """
-    # Of the images that a provider draws at a time, all may wait to be decoded; and as the queue is in order, no more
-    # than as many that were decoded wait to be converted to another format.
-    paid = 2 * settings.provider_calls_max
-    open_pool = partial(BoundedPool.for_cores_left, processes=settings.workers)
-    open_fair_pool = partial(FairPool.for_cores_left, processes=settings.workers)
-    with (
-        closing(open_pool(queue_max=settings.hash_queue_max, name="hash-passwords")) as hashing,
-        closing(open_fair_pool(queue_max=settings.drawing_queue_max, name="draw-images")) as drawing,
-        closing(open_pool(queue_max=paid, name="decode-images", niceness=_DECODING_NICENESS)) as decoding,
-        closing(
-            open_pool(queue_max=_TAKEN_IN_AT_A_TIME, name="take-in-images", niceness=_TAKING_IN_NICENESS)
-        ) as taking_in,
-        closing(BoundedPool(threads=_READING_THREADS, queue_max=0, name="read-bodies", niceness=0)) as reading,
-    ):
-        yield _Pools(hashing, drawing, decoding, taking_in, reading)
-
-
 @asynccontextmanager
 async def _tracing(settings: Settings) -> AsyncIterator[Tracing | None]:
     tracing = open_tracing(settings)
@@ -232,7 +189,7 @@ async def _generations(
     settings: Settings,
     engine: AsyncEngine,
     ledger: Ledger,
-    pools: _Pools,
+    threads: Threads,
     *,
     catalogue: Catalogue,
     clock: DatabaseClock,
@@ -247,29 +204,29 @@ async def _generations(
         memory_bytes_max=settings.input_memory_mib * 1024 * 1024,
         file_bytes_max=settings.input_files_mib * 1024 * 1024,
         folder=settings.data_dir / "tmp",
-        threads=pools.reading,
+        threads=threads.reading,
     )
     async with (
         monitored_store(settings, monitor) as store,
         open_fetcher(settings) as fetcher,
         open_catalogue(
-            catalogue, settings, drawing=pools.drawing, decoding=pools.decoding, metrics=metrics, blobs=blobs
+            catalogue, settings, drawing=threads.drawing, decoding=threads.decoding, metrics=metrics, blobs=blobs
         ) as opened,
     ):
         generations = Generations(
             sessions=_session_maker(engine),
             ledger=ledger,
             catalogue=opened if tracing is None else traced_catalogue(opened, tracing),
-            drawing=pools.drawing,
-            decoding=pools.decoding,
-            taking_in=pools.taking_in,
+            drawing=threads.drawing,
+            decoding=threads.decoding,
+            taking_in=threads.taking_in,
             store=store,
             fetcher=fetcher,
             metrics=metrics,
             drawn=DrawnImages(),
             thumbnail_calls=SharedCalls(),
             thumbnail_turns=FairQueue(slots=_SCALED_AT_A_TIME, waiting_max=settings.drawing_queue_max),
-            input_turns=FairQueue(slots=_TAKEN_IN_AT_A_TIME, waiting_max=REFERENCES_MAX * settings.provider_calls_max),
+            input_turns=FairQueue(slots=TAKEN_IN_AT_A_TIME, waiting_max=REFERENCES_MAX * settings.provider_calls_max),
             public_url=settings.public_url,
             lifetime=lifetime_of(settings),
             clock=clock,
@@ -294,14 +251,14 @@ async def _in_background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[Non
 
 
 @asynccontextmanager
-async def _shown(metrics: Metrics, engine: AsyncEngine, pools: _Pools, store: MonitoredStore) -> AsyncIterator[None]:
-    """Keeps the metrics fresh, with what is in use of the pools and free in the store."""
+async def _shown(metrics: Metrics, engine: AsyncEngine, threads: Threads, store: MonitoredStore) -> AsyncIterator[None]:
+    """Keeps the metrics fresh, with what is in use of the threads and free in the store."""
     pool = engine.pool
     if isinstance(pool, QueuePool):
         metrics.database.connections.watch(pool.checkedout)
         metrics.database.connections_max.watch(pool.size)
-    for name, threads in pools._asdict().items():
-        metrics.pools.watch(name, threads)
+    for name, pool_of_threads in threads._asdict().items():
+        metrics.pools.watch(name, pool_of_threads)
     metrics.pools.store_failing.watch(lambda: store.is_failing)
     watching = store.watch_free_bytes(lambda free: metrics.pools.store_free_bytes.set(free, "disk"))
     async with _in_background(metrics.keep_fresh(), watching):
