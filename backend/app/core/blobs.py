@@ -1,7 +1,7 @@
 """Bytes that a client sent and that a request needs for a while: in memory within a bound, beyond it in files."""
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from errno import ENOSPC
 from functools import cached_property, partial
@@ -68,7 +68,8 @@ class BlobSpace:
     """Where blobs are kept: in memory while all of them together have at most `memory_bytes_max` there, beyond that in
     files without a name in `folder`, which the system frees with the process at the latest.
 
-    Keeping and writing raise Unavailable where the files have `file_bytes_max` together, or the disk is nearly full.
+    Keeping and writing raise Unavailable where the files have `file_bytes_max` together, those of one account half of
+    it, or the disk is nearly full.
     """
 
     def __init__(self, *, memory_bytes_max: int, file_bytes_max: int, folder: Path, threads: BoundedPool) -> None:
@@ -83,29 +84,30 @@ class BlobSpace:
         await writer.add(content)
         return writer.finish()
 
-    def writer(self) -> "BlobWriter":
-        """For a Blob that comes in pieces."""
-        return BlobWriter(self, memory_bytes_max=_MEMORY_BYTES_MAX)
+    def writer(self, account: str | None = None) -> "BlobWriter":
+        """For a Blob that comes in pieces, and counts as one of this account's while there is any other."""
+        return BlobWriter(self, memory_bytes_max=_MEMORY_BYTES_MAX, account=account)
 
     async def run(self, function: Callable[[], Result]) -> Result:
         """The result of a function that reads and writes blobs, in a thread."""
         return await self._threads.go_on(function)
 
-    def new_file(self) -> "_File":
+    def new_file(self, account: str | None) -> "_File":
         """For a thread. Raises OSError where the disk is nearly full."""
         files.make_folder(self._folder)
         if disk_usage(self._folder).free < _LEFT_FREE_BYTES:
             raise OSError(ENOSPC, os.strerror(ENOSPC))
-        return _File(self._folder, self._threads, _Share(self.files))
+        return _File(self._folder, self._threads, _Share(self.files, account))
 
 
 class Allowance:
-    """So many bytes for all who take some. In any thread."""
+    """So many bytes for all blobs, and half of them for those of one account. In any thread."""
 
     def __init__(self, total: int) -> None:
         self._free = self._total = total
         self._lock = Lock()
-        self._given_back: deque[int] = deque()
+        self._given_back: deque[tuple[int, str | None]] = deque()
+        self._of_accounts: Counter[str | None] = Counter()
 
     @property
     def taken(self) -> int:
@@ -113,28 +115,36 @@ class Allowance:
         self.take(0)
         return self._total - self._free
 
-    def take(self, count: int) -> bool:
+    def take(self, count: int, account: str | None = None) -> bool:
         """Takes so many bytes, or returns False where they are not free."""
         with self._lock:
             while self._given_back:
-                self._free += self._given_back.popleft()
-            if count > self._free:
+                self._add(*self._given_back.popleft())
+            is_over_half = account is not None and self._of_accounts[account] + count > self._total // 2
+            if count > self._free or is_over_half:
                 return False
-            self._free -= count
+            self._add(-count, account)
             return True
 
-    def give_back(self, count: int) -> None:
+    def give_back(self, count: int, account: str | None = None) -> None:
         """Without the lock: a collection of garbage may call this anywhere, also within `take`."""
-        self._given_back.append(count)
+        self._given_back.append((count, account))
+
+    def _add(self, count: int, account: str | None) -> None:
+        self._free += count
+        self._of_accounts[account] -= count
+        if not self._of_accounts[account]:
+            del self._of_accounts[account]
 
 
 class BlobWriter:
     """Collects a Blob: in memory while the space has some and it stays below `memory_bytes_max`, then in a file."""
 
-    def __init__(self, space: BlobSpace, *, memory_bytes_max: int) -> None:
+    def __init__(self, space: BlobSpace, *, memory_bytes_max: int, account: str | None = None) -> None:
         self._space = space
+        self._account = account
         self._memory_bytes_max = memory_bytes_max
-        self._memory = _Share(space.memory)
+        self._memory = _Share(space.memory, account)
         self._pieces: list[bytes] = []
         self._file: _File | None = None
         self.size = 0
@@ -160,7 +170,7 @@ class BlobWriter:
         """Drops what was written, whatever still refers to this, such as the traceback of an error. A file is closed
         when no thread writes to it any more.
         """
-        self._memory, self._pieces, self._file = _Share(self._space.memory), [], None
+        self._memory, self._pieces, self._file = _Share(self._space.memory, self._account), [], None
 
     def _add_in_memory(self, piece: bytes) -> bool:
         size = self.size + len(piece)
@@ -174,9 +184,9 @@ class BlobWriter:
         file = self._file
         try:
             if file is None:
-                self._file = file = self._space.new_file()
+                self._file = file = self._space.new_file(self._account)
                 file.append(b"".join(self._pieces))
-                self._memory, self._pieces = _Share(self._space.memory), []
+                self._memory, self._pieces = _Share(self._space.memory, self._account), []
             file.append(piece)
         except OSError as error:
             file = None  # nor may a traceback keep it
@@ -188,17 +198,18 @@ class BlobWriter:
 class _Share:
     """What one Blob has of an allowance, free again when nothing refers to this."""
 
-    def __init__(self, allowance: Allowance) -> None:
+    def __init__(self, allowance: Allowance, account: str | None) -> None:
         self._allowance = allowance
+        self._account = account
         self._taken = 0
 
     def take(self, count: int) -> bool:
-        has_taken = self._allowance.take(count)
+        has_taken = self._allowance.take(count, self._account)
         self._taken += count * has_taken
         return has_taken
 
     def __del__(self) -> None:
-        self._allowance.give_back(self._taken)
+        self._allowance.give_back(self._taken, self._account)
 
 
 class _File:

@@ -133,5 +133,8 @@ class LimitSettings(BaseModel):
         default=8192,
         ge=1,
         le=100_000_000,
-        description="MiB that those files of one process may have together; beyond it, or on a full disk, 503.",
+        description=(
+            "MiB that those files of one process may have together, half of it those of one account; beyond it, or on "
+            "a full disk, 503."
+        ),
     )

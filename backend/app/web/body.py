@@ -151,7 +151,8 @@ async def _receive(request: Request) -> bytes | Blob:
             whole = piece  # all of it: only the last piece is so small
             return
         if writer is None:
-            writer = request_state(request.scope)["blobs"].writer()
+            state = request_state(request.scope)
+            writer = state["blobs"].writer(state.get("account"))
         await writer.add(piece)
 
     try:

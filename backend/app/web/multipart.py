@@ -1,14 +1,14 @@
 """Forms with files in them: `multipart/form-data` (RFC 7578), parsed by python-multipart while they arrive."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.core.blobs import Blob, BlobSpace, BlobWriter
+from app.core.blobs import Blob, BlobWriter
 from app.core.bounds import IMAGE_BYTES_MAX, format_bytes
 from app.core.errors import Invalid, InvalidRequest, TooLarge, UnsupportedMedia
 from app.web.body import body_bounds, receive_pieces
@@ -34,8 +34,9 @@ async def read_multipart(request: Request) -> Sequence[FormPart]:
     part, Invalid for more than FILES_MAX files or FIELDS_MAX fields, TooLarge for a file of more than IMAGE_BYTES_MAX
     and for more text than the path takes, and what `receive_body` raises.
     """
-    blobs = request_state(request.scope)["blobs"]
-    form = _Form(_boundary_of(request), blobs, text_bytes_max=body_bounds(request.scope).text_bytes)
+    state = request_state(request.scope)
+    blobs, new_file = state["blobs"], partial(state["blobs"].writer, state.get("account"))
+    form = _Form(_boundary_of(request), new_file, text_bytes_max=body_bounds(request.scope).text_bytes)
 
     async def take(piece: bytes) -> None:
         await blobs.run(partial(form.write, piece))
@@ -63,10 +64,10 @@ def _boundary_of(request: Request) -> bytes:
 class _Form:
     """A form as far as it has been parsed. `write` is for a thread."""
 
-    def __init__(self, boundary: bytes, blobs: BlobSpace, *, text_bytes_max: int) -> None:
+    def __init__(self, boundary: bytes, new_file: Callable[[], BlobWriter], *, text_bytes_max: int) -> None:
         self.parts: list[FormPart] = []
         self.has_ended = False
-        self._blobs = blobs
+        self._new_file = new_file
         self._text_bytes_max = text_bytes_max
         self._text_bytes = 0
         self._header, self._header_value, self._headers = b"", b"", dict[bytes, bytes]()
@@ -123,7 +124,7 @@ class _Form:
         if self._headers.get(b"content-transfer-encoding", b"binary").lower() not in _PLAIN_ENCODINGS:
             raise InvalidRequest("Send the parts of the form as they are, without Content-Transfer-Encoding")
         self._name, self._text = _decoded(options[b"name"]), b""
-        self._file = self._blobs.writer() if b"filename" in options else None
+        self._file = self._new_file() if b"filename" in options else None
         files = sum(isinstance(value, Blob) for _, value in self.parts)
         if self._file is not None and files >= FILES_MAX:
             raise Invalid([{"pointer": "#", "detail": f"A form may have at most {FILES_MAX} files"}])
