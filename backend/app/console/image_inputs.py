@@ -40,7 +40,8 @@ async def read_form_with_images(request: Request) -> Mapping[str, Any]:
     """
     media_type = "".join(header_values(request, b"content-type")).lower()
     if not media_type.startswith("multipart/form-data"):
-        return await read_form(request)
+        fields = await read_form(request)
+        return {**fields, IMAGES: [fields[IMAGES]]} if IMAGES in fields else fields
     if not _is_text(request):
         _ = (await find_session(request)).user
     values: dict[str, Any] = {IMAGES: []}

@@ -5,7 +5,7 @@ only some can be drawn, these are delivered. The status of a generation is a col
 of its row, and these are all its transitions:
 
     (nothing) ── accept ──► delivered     by the stub, whose image is a function of the row: accepting settles it
-    (nothing) ── accept ──► processing    by a provider that costs; the row has a lease
+    (nothing) ── accept ──► processing    by a provider that costs, or by the stub from images; the row has a lease
     processing ── settle ──► delivered    its image is kept; it counts
     processing ── settle ──► failed       with the code of its error; it does not count. Where all images of a request
                                           have failed, its Idempotency-Key is free again
@@ -14,6 +14,6 @@ of its row, and these are all its transitions:
 `queued` and `cancelled` are for generations that no request waits for. Only the statements of the ledger make
 transitions, each under the lock of the generation's key, so of a late settlement and a sweep exactly one takes place.
 
-accept (ids, claim, record) → run (draw and keep, while no connection is held) → settle; then serve, list, delete,
-sweep.
+inputs (images that go in are read) → accept (ids, claim, record) → run (draw and keep, while no connection is held) →
+settle; then serve, list, delete, sweep.
 """

@@ -22,8 +22,7 @@ def new_record(
     inputs: Sequence[Mapping[str, str]] = (),
 ) -> PendingRecord:
     """A request that is to be recorded as delivered, with an id for each image that begins with the time `now`. The ids
-    are in order, so that the rows say which image of the request each is. `inputs` is what the row
-    says of the images that go in.
+    are in order, so that the rows say which image of the request each is. `inputs` is `Inputs.recorded`.
     """
     return PendingRecord(
         sorted([new_timed_id("gen", now=now) for _ in range(spec.count)]),

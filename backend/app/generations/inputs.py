@@ -95,10 +95,10 @@ class _Sources:
     own: Mapping[str, Generation]
     """The generations of the caller's among those that were sent, by id."""
 
-    async def image(self, sent: SentImage, take: Take) -> "_Resolved":
+    async def image(self, sent: SentImage, take: Take) -> _Resolved:
         """Raises one of _REFUSALS where there is no usable image."""
-        if isinstance(sent, str) and not _is_id(sent):
-            sent = await self._fetch(sent)
+        if isinstance(sent, str) and not sent.startswith(("gen_", "upl_")):
+            sent = await self._fetch(sent)  # from here on it is bytes: nothing records the URL
         generations = self.generations
         async with generations.input_turns.turn(self.caller.account_id):
             content = await self._read(sent)
@@ -107,7 +107,8 @@ class _Sources:
                 blob = sent
             else:
                 blob = await generations.blobs.keep(taken.content)
-        return _Resolved(InputImage(blob, taken.format, taken.size), {**_named(sent), "sha256": digest})
+        named = {"id": sent} if isinstance(sent, str) else {}
+        return _Resolved(InputImage(blob, taken.format, taken.size), {**named, "sha256": digest})
 
     async def _fetch(self, url: str) -> Blob:
         fetcher = self.generations.fetcher
@@ -160,11 +161,3 @@ async def _side_by_side(pointer: str, images: Sequence[Coroutine[Any, Any, _Reso
 
 def _masks_of(spec: GenerationSpec) -> Sequence[SentImage]:
     return [] if spec.mask is None else [spec.mask]
-
-
-def _is_id(text: str) -> bool:
-    return text.startswith(("gen_", "upl_"))
-
-
-def _named(sent: SentImage) -> dict[str, str]:
-    return {"id": sent} if isinstance(sent, str) and _is_id(sent) else {}

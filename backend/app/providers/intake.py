@@ -10,7 +10,8 @@ from subprocess import DEVNULL, PIPE, TimeoutExpired
 
 from PIL import Image as Pillow
 
-from app.core.images import IMAGE_FORMATS, ImageFormat
+from app.core.bounds import IMAGE_BYTES_MAX, format_bytes
+from app.core.images import ImageFormat
 from app.core.processes import start
 from app.providers import Size, heif_program
 from app.providers.containers import (
@@ -29,10 +30,8 @@ from app.providers.containers.webp import strip_webp
 from app.providers.pixels import FAULTS, SAVING, decode_pixels, encode, flatten, resize, to_rgb
 from app.providers.structure import PNG_SIGNATURE, BrokenImage, check_whole
 
-INPUT_BYTES_MAX = 50 * 2**20
-
-_FORMATS: Mapping[str, ImageFormat] = {**{each: each for each in IMAGE_FORMATS}, "gif": "png"}
-"""What an image of each format leaves as."""
+_DECODED_LEAVE_AS: Mapping[str, ImageFormat] = {"png": "png", "jpeg": "jpeg", "webp": "jpeg", "gif": "png"}
+"""By their format. Where they are transparent, PNG takes the place of JPEG. Large images can be too much for WebP."""
 _TURNS = {
     2: Pillow.Transpose.FLIP_LEFT_RIGHT,
     3: Pillow.Transpose.ROTATE_180,
@@ -45,7 +44,7 @@ _TURNS = {
 """By the orientation."""
 
 _EMPTY = "The image is empty"
-_TOO_LARGE = f"The image has more than {INPUT_BYTES_MAX // 2**20} MiB"
+_TOO_LARGE = f"The image has more than {format_bytes(IMAGE_BYTES_MAX)}"
 _OTHER_TYPE = "The image is no PNG, JPEG, WebP, AVIF, HEIC or GIF"
 _ANIMATED = "The image is animated: only its first frame could be taken, with first_frame"
 _TOO_MANY_PIXELS = f"The image has more than {INPUT_PIXELS_MAX:,} pixels, or a side of more than {INPUT_SIDE_MAX:,}"
@@ -92,14 +91,14 @@ def take_in(content: bytes, *, first_frame: bool) -> TakenIn:
     is, its bytes say. Takes up to two seconds: call it in a thread.
 
     A PNG, JPEG or WebP that is upright, and neither CMYK nor of 16 bits a sample, keeps its pixels as they are encoded,
-    and is not decoded: its structure is whole (`check_whole`). Any other is decoded, and encoded as JPEG or WebP of
-    quality 95, or as PNG of 8 bits a sample.
+    and is not decoded: its structure is whole (`check_whole`). Any other is decoded, and encoded as JPEG of quality
+    95, or as PNG of 8 bits a sample where it was a PNG or GIF, or is transparent.
 
     Raises InvalidInput; an animation is refused unless its `first_frame` is wanted.
     """
     if not content:
         raise InvalidInput(_EMPTY)
-    if len(content) > INPUT_BYTES_MAX:
+    if len(content) > IMAGE_BYTES_MAX:
         raise InvalidInput(_TOO_LARGE)
     stripped = _stripped(content)
     if stripped.is_animated and not first_frame:
@@ -107,7 +106,10 @@ def take_in(content: bytes, *, first_frame: bool) -> TakenIn:
     if stripped.format == "heif":
         stripped = _stripped(decode_heif(stripped.content))  # which is looked at as if the caller had sent it
     with suppress(*FAULTS):
-        return _as_it_is(stripped) if stripped.is_plain and stripped.orientation == 1 else _decoded(stripped)
+        if stripped.plain_format is None or stripped.orientation in _TURNS:
+            return _decoded(stripped)
+        check_whole(stripped.content, stripped.plain_format)
+        return TakenIn(stripped.content, stripped.plain_format, stripped.size)
     raise InvalidInput(_BROKEN)  # out here, so that the decoder's error, which quotes the bytes, is not its cause
 
 
@@ -198,12 +200,6 @@ def _container_of(content: bytes) -> Callable[[bytes], StrippedImage] | None:
     return strip_heif if is_heif(content) else None
 
 
-def _as_it_is(stripped: StrippedImage) -> TakenIn:
-    image_format = _FORMATS[stripped.format]
-    check_whole(stripped.content, image_format)
-    return TakenIn(stripped.content, image_format, stripped.size)
-
-
 def _decoded(stripped: StrippedImage) -> TakenIn:
     if stripped.format in {"png", "jpeg"}:
         check_whole(stripped.content, stripped.format)
@@ -215,7 +211,7 @@ def _decoded(stripped: StrippedImage) -> TakenIn:
         image.load()
     if stripped.orientation in _TURNS:
         image = image.transpose(_TURNS[stripped.orientation])
-    image_format = _FORMATS[stripped.format]
+    image_format = "png" if image.mode == "RGBA" else _DECODED_LEAVE_AS[stripped.format]
     return TakenIn(encode(image, image_format, profile), image_format, Size(*image.size))
 
 
@@ -236,10 +232,11 @@ def _brought_below(opened: Pillow.Image, taken: TakenIn, limits: InputLimits) ->
         content = b""
         for image_format, saving in _encodings(image, taken.format, limits.formats):
             pixels = flatten(image) if image_format == "jpeg" else image
-            content = encode(pixels, image_format, profile, saving)
-            if len(content) <= limits.bytes_max:
-                return TakenIn(content, image_format, size)
-        scale *= min(_SHRUNK, sqrt(limits.bytes_max / len(content)))
+            with suppress(ValueError):  # WebP has a bound of its own on what it can hold
+                content = encode(pixels, image_format, profile, saving)
+                if len(content) <= limits.bytes_max:
+                    return TakenIn(content, image_format, size)
+        scale *= min(_SHRUNK, sqrt(limits.bytes_max / max(1, len(content))))
         if longer_side * scale < _SIDE_MIN:
             raise InvalidInput(_CANNOT_BE_SMALLER)
 

@@ -71,6 +71,12 @@ class Page(HTMLParser):
         [element] = [each for each in self.elements if each.attributes.get("id") == identifier]
         return element
 
+    @property
+    def result(self) -> str:
+        """The id of the generation that the playground shows."""
+        [generation_id] = [each.attributes["data-edit"] for each in self.elements if "data-edit" in each.attributes]
+        return generation_id
+
     def form(self, action: str) -> Form:
         [form] = [each for each in self.forms if each.action == action]
         return form

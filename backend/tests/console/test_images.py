@@ -37,22 +37,16 @@ async def edit(browser: Browser, *files: File, page: Page | None = None, **value
     return await browser.submit_files(page or await browser.open("/playground"), "/playground", files, sent)
 
 
-def result_of(page: Page) -> str:
-    """The id of the generation that the page shows."""
-    [link] = [each.attributes["data-edit"] for each in page.all("a") if "data-edit" in each.attributes]
-    return link
-
-
 async def test_files_and_images_of_the_account_go_in_in_order_with_a_mask_and_the_history_shows_them(
     ada: Browser, database: asyncpg.Connection
 ) -> None:
     await ada.create_key()
-    source = result_of(await ada.generate("A harbour"))
+    source = (await ada.generate("A harbour")).result
     page = await ada.open(f"/playground?edit={source}")
     assert page.form("/playground").checked["images"] == [source]
     edited = await edit(ada, ("images", RED), ("images", BLUE), ("mask", MASK), page=page)
     assert edited.status == 200, edited.text("p", role="alert")
-    kept = json.loads(await database.fetchval("select inputs from generations where id = $1", result_of(edited)))
+    kept = json.loads(await database.fetchval("select inputs from generations where id = $1", edited.result))
     assert [each.get("id") for each in kept] == [source, None, None, None]
     assert [each.get("role") for each in kept] == [None, None, None, "mask"]
     history = await ada.open("/history")
@@ -68,7 +62,7 @@ async def test_the_same_files_sent_twice_are_one_generation_and_other_files_anot
     await ada.create_key()
     page = await ada.open("/playground")
     sent = [[("images", each) for each in files] for files in ([RED], [RED], [BLUE], [BLUE, RED])]
-    results = [result_of(await edit(ada, *files, page=page)) for files in sent]
+    results = [(await edit(ada, *files, page=page)).result for files in sent]
     assert results[0] == results[1]
     assert len(set(results)) == 3
 
@@ -97,9 +91,11 @@ async def test_what_is_wrong_with_a_file_stands_beside_it_and_the_prompt_stays(a
 async def test_an_image_of_another_account_goes_in_as_little_as_one_that_never_was(ada: Browser, eve: Browser) -> None:
     for browser in (ada, eve):
         await browser.create_key()
-    of_eve, unknown = result_of(await eve.generate("a secret of eve")), f"gen_{'0' * 28}"
+    of_eve, unknown = (await eve.generate("a secret of eve")).result, f"gen_{'0' * 28}"
     seen = []
     for each in (of_eve, unknown):
+        values = {**(await ada.open("/playground")).form("/playground").values, "prompt": "Night", "images": each}
+        assert (await ada.post("/playground", values)).status == 422, "without a file, in a form of text"
         page, sent = await ada.open(f"/playground?edit={each}"), await edit(ada, images=[each])
         seen.append(
             [
@@ -171,14 +167,14 @@ async def test_the_playground_takes_what_the_model_takes(start: Start, tmp_path:
         offered[model] = (int(most), list(page.form("/playground").files or []))
     assert offered == {"words": (0, []), "one": (1, ["images"]), "stub": (16, ["images", "mask"])}
     made = await edit(browser, page=await browser.open("/playground?model=words"), size="1024x1024")
-    edited = await browser.open(f"/playground?edit={result_of(made)}")
+    edited = await browser.open(f"/playground?edit={made.result}")
     values = edited.form("/playground").values
     assert (values["model"], values["size"]) == ("one", "auto"), "the first model that takes images"
 
 
 async def test_the_curl_snippet_sends_the_images(ada: Browser, tmp_path: Path) -> None:
     _, raw = await ada.create_key()
-    source = result_of(await ada.generate("A harbour"))
+    source = (await ada.generate("A harbour")).result
     prompt = 'it\'s "quoted" $HOME `id` \\ 100%\nand goes on'
     page = await ada.open(f"/playground?edit={source}")
     page = await edit(ada, ("images", RED), ("mask", MASK), page=page, prompt=prompt)

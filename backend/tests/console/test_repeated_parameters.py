@@ -24,8 +24,15 @@ VALUES = {
     "days": "7",
     "next": "keys",
     "changed": "",
+    "model": "nano-banana",
 }
-READ_BY_PAGES = {("/log-in", "next"), ("/playground", "key_id"), ("/account", "changed")}
+READ_BY_PAGES = {
+    ("/log-in", "next"),
+    ("/playground", "key_id"),
+    ("/playground", "model"),
+    ("/playground", "edit"),
+    ("/account", "changed"),
+}
 """What a page reads without a schema."""
 
 
@@ -55,6 +62,8 @@ async def test_of_two_values_neither_is_taken(
     settings: Settings, client: httpx2.AsyncClient, account: Account, ada: Browser
 ) -> None:
     key = await account.create_key()
+    await ada.create_key()
+    values = {**VALUES, "key_id": key.id, "edit": (await ada.generate()).result}
     found = set(parameters_of_schemas(settings, method="GET")) | READ_BY_PAGES
     assert {path for path, _ in found} == {
         *("/v1/keys", "/v1/generations", "/v1/usage", "/v1/uploads"),
@@ -64,7 +73,7 @@ async def test_of_two_values_neither_is_taken(
         is_api = path.startswith("/v1/")
         asker = client if is_api else ada.client
         headers = (key if path in SENT_WITH else account).headers if is_api else {}
-        pair = httpx2.QueryParams({name: {**VALUES, "key_id": key.id}[name]})
+        pair = httpx2.QueryParams({name: values[name]})
         assert (await asker.get(f"{path}?{pair}", headers=headers)).status_code == 200, (path, name)
         answer = await asker.get(f"{path}?{pair}&{pair}", headers=headers)
         if is_api:
@@ -73,8 +82,8 @@ async def test_of_two_values_neither_is_taken(
         else:
             check_error_page(answer, 422)
     assert set(parameters_of_schemas(settings, method="POST")) == {("/v1/uploads", "first_frame")}
-    twice = "first_frame=true&first_frame=true"
-    answer = await client.post(f"/v1/uploads?{twice}", content=b"", headers={**key.headers, "Content-Type": "image/png"})
+    twice, headers = "first_frame=true&first_frame=true", {**key.headers, "Content-Type": "image/png"}
+    answer = await client.post(f"/v1/uploads?{twice}", content=b"", headers=headers)
     check_problem(answer, 422, "validation_error", more={"errors"})
 
 

@@ -73,7 +73,9 @@ def turned(orientation: int) -> Mapping[str, Taken]:
     return {
         f"PNG, orientation {orientation}": Taken(encoded(stored, "PNG", exif=exif), "png"),
         f"JPEG, orientation {orientation}": Taken(encoded(stored, "JPEG", exif=exif), "jpeg"),
-        f"WebP, orientation {orientation}": Taken(encoded(stored, "WEBP", exif=exif), "webp"),
+        f"WebP, orientation {orientation}": Taken(
+            encoded(stored, "WEBP", exif=exif), "webp" if undoing is None else "jpeg"
+        ),
         f"HEIC, orientation {orientation}": Taken(heif(coded_item(HEIC["colour"], more=boxes)), "jpeg", corners, size),
         f"AVIF, orientation {orientation}": Taken(avif(coded_item(AVIF, more=boxes)), "jpeg", corners, size),
     }
@@ -116,7 +118,7 @@ TAKEN: Mapping[str, Taken] = {
     "WebP, lossless, transparent": transparent(encoded(see_through(), "WEBP", lossless=True), "webp"),
     "WebP, profile": Taken(encoded(picture(), "WEBP", icc_profile=PROFILE), "webp"),
     "WebP, metadata everywhere, a ZIP behind it": Taken(TALKING_WEBP + ZIP, "webp"),
-    "WebP, first of an animation": Taken(ANIMATIONS["WEBP"], "webp", first_frame=True),
+    "WebP, first of an animation": Taken(ANIMATIONS["WEBP"], "jpeg", first_frame=True),
     "GIF": Taken(GIF, "png"),
     "GIF, transparent": transparent(encoded(see_through(), "GIF"), "png"),
     "GIF, metadata everywhere, an archive behind it": Taken(TALKING_GIF + ZIP, "png"),

@@ -9,11 +9,11 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
 import pytest
+from app.core.bounds import IMAGE_BYTES_MAX
 from app.core.images import IMAGE_FORMATS, ImageFormat
 from app.core.processes import start
 from app.providers import Size, heif_program, intake
 from app.providers.intake import (
-    INPUT_BYTES_MAX,
     InputLimits,
     InvalidInput,
     TakenIn,
@@ -200,8 +200,8 @@ def test_a_bomb_is_refused_before_a_decoder_sees_it(name: str) -> None:
 
 def test_a_file_of_more_bytes_than_the_bound_is_not_looked_at() -> None:
     with pytest.raises(InvalidInput, match=r"^The image has more than 50 MiB$"):
-        take_in(PNG + bytes(INPUT_BYTES_MAX), first_frame=False)
-    assert take_in(PNG + bytes(INPUT_BYTES_MAX - len(PNG)), first_frame=False).content == PNG
+        take_in(PNG + bytes(IMAGE_BYTES_MAX), first_frame=False)
+    assert take_in(PNG + bytes(IMAGE_BYTES_MAX - len(PNG)), first_frame=False).content == PNG
 
 
 @pytest.mark.parametrize(("name", "expected"), [("HEIC", "jpeg"), ("AVIF, first of a sequence", "jpeg")])

@@ -205,7 +205,7 @@ async def test_a_response_that_comes_early_is_received_and_ends_the_writing() ->
     async with conversing(refuse) as url:
         client = transport()
         for _ in range(2):
-            body = Large(100_000)
+            body = Large(2_000)
             assert await body.posted(client, url) == (413, b"why?")
             assert body.made < 1000
         assert len(connections) == 2
@@ -221,7 +221,7 @@ async def test_a_provider_that_does_not_read_a_body_is_silent(has_hints: bool) -
 
     async with conversing(ignore) as url:
         client = transport()
-        body = Large(100_000)
+        body = Large(2_000)
         with pytest.raises(httpx2.ReadTimeout):
             await body.posted(client, url, seconds=0.3)
         assert body.made < 1000

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app.core.blobs import Blob
+from app.core.blobs import PIECE_BYTES, Blob
 from app.core.errors import ApiError
 from app.core.long_text import LongText
 from app.web import strict_json
@@ -127,6 +127,11 @@ REFUSED: dict[str, tuple[bytes, int, list[str]]] = {
         400,
         ["The body has a number that is out of range or not one of JSON"],
     ),
+    "a line end within an image": (
+        body_of(data_url(OTHER)).replace(b"base64,", b"base64,\n"),
+        422,
+        ["The request is not valid", "#/images/0: Is not base64"],
+    ),
     "not UTF-8": (body_of(data_url(OTHER)).replace(b"cute", b"\xff"), 400, ["The body is not one JSON text in UTF-8"]),
 }
 
@@ -138,6 +143,7 @@ NO_IMAGES: dict[str, tuple[str, list[str]]] = {
     "another character in a small one": ("data:;base64,AAA!", _NOT_BASE64),
     "one character too many": (f"data:;base64,{_BASE64[:4000]}A", _NOT_BASE64),
     "padding within": (f"data:;base64,AA=={_BASE64}", _NOT_BASE64),
+    "padding at the end of a piece": (f"data:;base64,{'A' * (PIECE_BYTES - 10)}=={'A' * 1000}", _NOT_BASE64),
     "padding alone": ("data:;base64,====", _NOT_BASE64),
     "too much padding": (f"data:;base64,{_BASE64[: 4 * 1000]}===", _NOT_BASE64),
     "another letter": (f"data:;base64,{_BASE64}é", _NOT_BASE64),

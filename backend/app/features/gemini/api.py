@@ -12,12 +12,10 @@ from app.features.dependencies import CurrentGenerations, generations_of
 from app.features.gemini import service
 from app.features.gemini.answers import BLOCKED, content_frame, prediction_frame, refused_prediction
 from app.features.gemini.dependencies import (
-    Asked,
-    ContentMemory,
-    ContentSpec,
+    Content,
     GoogleRoute,
     ModelName,
-    PredictionMemory,
+    Prediction,
     refuse_key_in_query,
 )
 from app.features.gemini.errors import google_problems
@@ -78,7 +76,7 @@ def _drawing(method: str, answer: Any, **more: Any) -> Callable[[Endpoint], Endp
 
 @_drawing("generateContent", ContentGenerated)
 async def generate_content(
-    request: Request, admission: CurrentAdmission, spec: ContentSpec, memory: ContentMemory
+    request: Request, admission: CurrentAdmission, admitted: Content
 ) -> ContentGenerated | Response:
     """Make a picture from a conversation, as Google's clients ask for it: the same service, ledger and limits as
     `/v1/generate`.
@@ -86,12 +84,12 @@ async def generate_content(
     The prompt is the text of the user's last turn. What the provider refuses to draw is a 200 with `promptFeedback`.
     """
     try:
-        delivered = await admission.generate(spec, route=_CONTENT)
+        delivered = await admission.generate(admitted.spec, route=_CONTENT)
     except ContentRefused:
         return BLOCKED
     add_response_headers(request, {MODEL_HEADER: delivered.model.encode()})
-    frame = content_frame(delivered)
-    return await answer_in_base64(generations_of(request), delivered, frame, memory, when_read=admission.release)
+    text, memory = content_frame(delivered), admitted.memory
+    return await answer_in_base64(generations_of(request), delivered, text, memory, when_read=admission.release)
 
 
 @_drawing(
@@ -100,29 +98,26 @@ async def generate_content(
     responses={200: {"content": {"text/event-stream": {}}, "description": "Events, or an array of chunks."}},
     parameters=[_ALT],
 )
-async def stream_generate_content(
-    request: Request, admission: CurrentAdmission, spec: ContentSpec, memory: ContentMemory
-) -> Response:
+async def stream_generate_content(request: Request, admission: CurrentAdmission, admitted: Content) -> Response:
     """Make the same picture, in a stream of one chunk."""
     as_events = query_value(request, "alt") == "sse"
+    spec, memory = admitted
     return await stream_answer(request, admission, spec, memory, as_events=as_events, route=_CONTENT)
 
 
 @_drawing("predict", Predicted)
-async def predict(
-    request: Request, admission: CurrentAdmission, asked: Asked, memory: PredictionMemory
-) -> Predicted | Response:
+async def predict(request: Request, admission: CurrentAdmission, admitted: Prediction) -> Predicted | Response:
     """Make pictures as clients of Imagen ask for them.
 
     Where only some of `sampleCount` can be made, these are delivered.
     """
     try:
-        delivered = await admission.generate(asked.spec, route=_PREDICTION)
+        delivered = await admission.generate(admitted.spec, route=_PREDICTION)
     except ContentRefused:
-        return refused_prediction(names_failed=asked.names_failed)
+        return refused_prediction(names_failed=admitted.names_failed)
     add_response_headers(request, {MODEL_HEADER: delivered.model.encode()})
-    frame = prediction_frame(delivered, names_failed=asked.names_failed)
-    return await answer_in_base64(generations_of(request), delivered, frame, memory, when_read=admission.release)
+    text, memory = prediction_frame(delivered, names_failed=admitted.names_failed), admitted.memory
+    return await answer_in_base64(generations_of(request), delivered, text, memory, when_read=admission.release)
 
 
 @_route("GET", "/models", responses=google_problems(*_OF_READING))

@@ -1,7 +1,7 @@
 """What Google's routes depend on: which requests are theirs, admitted requests, and errors in Google's format."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Path, Request, Response
 from fastapi.responses import JSONResponse
@@ -10,19 +10,21 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.routing import Match
 from starlette.types import Scope
 
+from app.core.blobs import Blob
 from app.core.byte_budget import ByteShare
 from app.core.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, headers_of
+from app.core.long_text import ImageText
 from app.features.admission import CurrentAdmission
 from app.features.dependencies import CurrentGenerations, CurrentServices
 from app.features.gemini import service
 from app.features.gemini.conversation import SentPart, read_conversation
 from app.features.gemini.errors import error_body
 from app.features.gemini.schemas import ContentGenerate, InlineData, Predict
-from app.features.gemini.service import PredictionAsked
 from app.features.image_answers import answer_memory
-from app.features.input_images import read_sent_image, sent_image_of
+from app.features.input_images import sent_image_of
+from app.features.named_inputs import NamedInput, pointers_to, read_input
 from app.generations.collaborators import Generations
-from app.generations.spec import GenerationSpec, SentImage
+from app.generations.spec import GenerationSpec
 from app.web.body import json_body
 from app.web.error_responses import ErrorFormat
 from app.web.headers import header_values
@@ -65,61 +67,61 @@ ModelName = Annotated[str, Path(examples=["gemini-2.5-flash-image"])]
 """The model, as a part of the path."""
 
 
-async def _content_spec(
+class AdmittedContent(NamedTuple):
+    """A request of `generateContent`, and the share of `answer_memory` that the response has."""
+
+    spec: GenerationSpec
+    memory: ByteShare
+
+
+class AdmittedPrediction(NamedTuple):
+    """A request of `predict`, whether the response says why an image could not be made, and its share of memory."""
+
+    spec: GenerationSpec
+    names_failed: bool
+    memory: ByteShare
+
+
+async def _content(
     services: CurrentServices,
     generations: CurrentGenerations,
-    _admission: CurrentAdmission,
+    admission: CurrentAdmission,
     model: ModelName,
     sent: Annotated[ContentGenerate, json_body(ContentGenerate)],
-) -> GenerationSpec:
+) -> AsyncIterator[AdmittedContent]:
     service.check_honoured(sent)
     prompt, parts = read_conversation(sent)
-    images = [await _sent_image(generations, part) for part in parts]
-    return service.content_spec(sent, prompt, images, model=model, catalogue=services.generations.catalogue.catalogue)
+    inputs = [NamedInput(each.pointer, await _sent(generations, each)) for each in parts]
+    admission.pointers = {"#/size": service.IMAGE_CONFIG, **pointers_to(inputs, whole="#/contents")}
+    images = [await read_input(generations, each) for each in inputs]
+    spec = service.content_spec(sent, prompt, images, model=model, catalogue=generations.catalogue.catalogue)
+    with answer_memory(services, admission.plan(spec), holds_images=True) as memory:
+        yield AdmittedContent(spec, memory)
 
 
-async def _sent_image(generations: Generations, part: SentPart) -> SentImage:
+async def _sent(generations: Generations, part: SentPart) -> ImageText | Blob:
     if isinstance(part.image, InlineData):
         return await sent_image_of(generations, part.image.data, pointer=part.pointer)
-    return await read_sent_image(generations, part.image.file_uri, pointer=part.pointer)
+    return part.image.file_uri
 
 
-ContentSpec = Annotated[GenerationSpec, Depends(_content_spec)]
-"""The admitted request of `generateContent`. Raises what refuses it."""
-
-
-async def _prediction_asked(
+async def _prediction(
     services: CurrentServices,
+    generations: CurrentGenerations,
     admission: CurrentAdmission,
     model: ModelName,
     sent: Annotated[Predict, json_body(Predict)],
-) -> PredictionAsked:
-    asked = service.prediction_spec(sent, model=model, catalogue=services.generations.catalogue.catalogue)
-    await admission.take_further(asked.spec.count - 1)
-    return asked
-
-
-Asked = Annotated[PredictionAsked, Depends(_prediction_asked)]
-"""A request of `predict` within the limits for as many images as it asks for. Raises what refuses it."""
-
-
-async def _content_memory(
-    services: CurrentServices, admission: CurrentAdmission, spec: ContentSpec
-) -> AsyncIterator[ByteShare]:
+) -> AsyncIterator[AdmittedPrediction]:
+    admission.pointers = {"#/size": service.PARAMETERS}
+    spec = service.prediction_spec(sent, model=model, catalogue=generations.catalogue.catalogue)
+    await admission.take_further(spec.count - 1)
     with answer_memory(services, admission.plan(spec), holds_images=True) as memory:
-        yield memory
+        yield AdmittedPrediction(spec, service.names_failed(sent), memory)
 
 
-async def _prediction_memory(
-    services: CurrentServices, admission: CurrentAdmission, asked: Asked
-) -> AsyncIterator[ByteShare]:
-    with answer_memory(services, admission.plan(asked.spec), holds_images=True) as memory:
-        yield memory
-
-
-ContentMemory = Annotated[ByteShare, Depends(_content_memory)]
-PredictionMemory = Annotated[ByteShare, Depends(_prediction_memory)]
-"""The share of `answer_memory` that the response has."""
+Content = Annotated[AdmittedContent, Depends(_content)]
+Prediction = Annotated[AdmittedPrediction, Depends(_prediction)]
+"""A request within the limits for as many images as it asks for. Raises what refuses it."""
 
 
 async def answer_error(_request: Request, error: ApiError) -> Response:

@@ -1,9 +1,9 @@
 """What Google's interface adds to the service that it shares: its requests as specs."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
-from app.catalogue.model import Catalogue, Model, ModelNotFound
+from app.catalogue.model import Catalogue, Model
 from app.catalogue.ratios import size_of
 from app.core.errors import UnsupportedParameter
 from app.core.images import ImageFormat
@@ -21,14 +21,10 @@ from app.generations.spec import GenerationSpec, SentImage
 KNOWN_NAME = "gemini-2.5-flash-image"
 """The name by which clients of Google's know an image model."""
 
+IMAGE_CONFIG, PARAMETERS = "#/generationConfig/imageConfig", "#/parameters"
+"""Where a request says which ratio and size its images are to have."""
+
 _LIKE_THE_IMAGE = "auto"
-
-
-class PredictionAsked(NamedTuple):
-    """What is to be made, and whether the response says why an image could not be."""
-
-    spec: GenerationSpec
-    names_failed: bool
 
 
 def check_honoured(sent: ContentGenerate) -> None:
@@ -55,27 +51,27 @@ def content_spec(
     size = _LIKE_THE_IMAGE
     if asked.aspect_ratio is not None or not images:
         size = size_of(
-            _find(catalogue, model),
+            catalogue.get(model),
             aspect_ratio=asked.aspect_ratio,
             image_size=asked.image_size,
-            pointer="#/generationConfig/imageConfig",
+            pointer=IMAGE_CONFIG,
         )
     return GenerationSpec(prompt, size, model=model, as_bytes=True, images=images)
 
 
-def prediction_spec(sent: Predict, *, model: str, catalogue: Catalogue) -> PredictionAsked:
+def prediction_spec(sent: Predict, *, model: str, catalogue: Catalogue) -> GenerationSpec:
     """The request of `predict`, for any dialect. Raises Invalid where the model has no such size."""
     [instance], parameters = sent.instances, sent.parameters or Parameters()
     size = size_of(
-        _find(catalogue, model),
+        catalogue.get(model),
         aspect_ratio=parameters.aspect_ratio,
         image_size=parameters.sample_image_size,
-        pointer="#/parameters",
+        pointer=PARAMETERS,
     )
     output = parameters.output_options or OutputOptions()
     image_format = cast(ImageFormat, (output.mime_type or "image/png").removeprefix("image/"))
     quality = output.compression_quality
-    spec = GenerationSpec(
+    return GenerationSpec(
         instance.prompt,
         size,
         image_format,
@@ -84,7 +80,11 @@ def prediction_spec(sent: Predict, *, model: str, catalogue: Catalogue) -> Predi
         model=model,
         compression=None if image_format == "png" or quality == COMPRESSION_MAX else quality,
     )
-    return PredictionAsked(spec, bool(parameters.include_rai_reason))
+
+
+def names_failed(sent: Predict) -> bool:
+    """Whether the response is to say of each image that could not be made why."""
+    return bool(sent.parameters and sent.parameters.include_rai_reason)
 
 
 def list_models(catalogue: Catalogue) -> Sequence[GoogleModel]:
@@ -106,11 +106,3 @@ def find_model(catalogue: Catalogue, name: str) -> GoogleModel:
 
 def _listed(name: str, model: Model) -> GoogleModel:
     return GoogleModel(name=f"models/{name}", display_name=model.title)
-
-
-def _find(catalogue: Catalogue, name: str) -> Model | None:
-    """The model; None for one that there is not, which is refused later, once its Idempotency-Key was looked up."""
-    try:
-        return catalogue.find(name)
-    except ModelNotFound:
-        return None

@@ -1,4 +1,4 @@
-"""The image that a path and its query name, as a dependency of routes."""
+"""What requests name: an image by its path and query, as a dependency of routes; and images that go in."""
 
 from dataclasses import replace
 from typing import Annotated, Any

@@ -34,7 +34,7 @@ Quality = Literal["auto", "low", "medium", "high", "xhigh", "max"]
 
 def _beside_images(mask: str | LongText, info: ValidationInfo) -> str | LongText:
     if info.data.get("images") is None:
-        raise ValueError("must be there with images alone")
+        raise ValueError("needs images: it is a mask of the first of them")
     return mask
 
 
@@ -47,7 +47,6 @@ class GenerationCreate(Body):
     quality: Quality = Field(
         default="auto", description="A quality of the model; without an effect where the model has none."
     )
-
     images: Annotated[list[ImageText], Field(min_length=1, max_length=REFERENCES_MAX)] | None = Field(
         default=None,
         description=(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from app.core.images import ImageFormat
 from app.providers import Size
 from app.providers.structure import BrokenImage
 
@@ -31,8 +32,8 @@ class StrippedImage:
     """As in EXIF, 1 to 8, by which the stored pixels are still to be turned."""
     is_animated: bool = False
     """Whether the file had more images."""
-    is_plain: bool = False
-    """Whether the pixels can be sent on as they are: 8 bits a sample at most, and neither CMYK nor another format."""
+    plain_format: ImageFormat | None = None
+    """In which the pixels can be sent on as they are; None where they cannot: CMYK, 16 bits a sample, other formats."""
 
 
 class TooManyPixels(Exception):

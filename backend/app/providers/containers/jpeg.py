@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
+from app.core.images import ImageFormat
 from app.providers import Size
 from app.providers.containers import StrippedImage, bounded
 from app.providers.containers.exif import orientation_of
@@ -43,7 +44,8 @@ def strip_jpeg(content: bytes) -> StrippedImage:
     metadata = [(marker, data) for marker, data, _ in segments if marker in _METADATA]
     pixels = (segment for marker, _, segment in segments if marker not in _METADATA)
     stripped = b"".join((_START, *_kept(metadata, _SPACES.get(components)), *pixels, _END))
-    return StrippedImage(stripped, "jpeg", Size(width, height), _orientation(metadata), is_plain=components in _SPACES)
+    plain_format: ImageFormat | None = "jpeg" if components in _SPACES else None
+    return StrippedImage(stripped, "jpeg", Size(width, height), _orientation(metadata), plain_format=plain_format)
 
 
 def _orientation(metadata: Metadata) -> int:

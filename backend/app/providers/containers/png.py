@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 
+from app.core.images import ImageFormat
 from app.providers import Size
 from app.providers.containers import StrippedImage, bounded
 from app.providers.containers.exif import orientation_of
@@ -37,7 +38,8 @@ def strip_png(content: bytes) -> StrippedImage:
         names.add(name)
     is_animated = not _ANIMATION.isdisjoint(names)
     stripped = b"".join(kept)
-    return StrippedImage(stripped, "png", Size(width, height), orientation, is_animated, is_plain=bits <= _BITS_MAX)
+    plain_format: ImageFormat | None = "png" if bits <= _BITS_MAX else None
+    return StrippedImage(stripped, "png", Size(width, height), orientation, is_animated, plain_format)
 
 
 def _is_kept(name: bytes, length: int, names: set[bytes]) -> bool:

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Mapping
 
+from app.core.images import ImageFormat
 from app.providers import Size
 from app.providers.containers import StrippedImage, bounded
 from app.providers.containers.exif import orientation_of
@@ -31,7 +32,8 @@ def strip_webp(content: bytes) -> StrippedImage:
         chunks.setdefault(name, data)
     stripped = _written(chunks)
     orientation = orientation_of(chunks.get(b"EXIF", b"").removeprefix(_EXIF))
-    return StrippedImage(stripped, "webp", _size(chunks), orientation, is_animated, is_plain=not is_animated)
+    plain_format: ImageFormat | None = None if is_animated else "webp"
+    return StrippedImage(stripped, "webp", _size(chunks), orientation, is_animated, plain_format)
 
 
 def _size(chunks: Mapping[bytes, bytes]) -> Size:

@@ -60,7 +60,7 @@ WRONG: dict[str, tuple[Any, str, str]] = {
     "parts that are none": ({"contents": {"parts": "a"}}, "validation_error", "contents/0/parts"),
     "an image that is none": (with_image(1), "validation_error", "inlineData/data"),
     "an image that is no base64": (with_image("***"), "validation_error", "contents/0/parts/1/inlineData/data"),
-    "an image that cannot be read": (with_image("AAAA"), "validation_error", "images/0"),
+    "an image that cannot be read": (with_image("AAAA"), "validation_error", "contents/0/parts/1/inlineData"),
     "too many images": (
         {"contents": [{"parts": [{"text": "A"}, *[{"inlineData": {"data": "***"}}] * 17]}]},
         "validation_error",
@@ -84,7 +84,7 @@ WRONG: dict[str, tuple[Any, str, str]] = {
     "a size that the stub does not draw": (
         {**BANANA, "generationConfig": {"imageConfig": {"imageSize": "4K"}}},
         "validation_error",
-        "2048",
+        "generationConfig/imageConfig: Must be",
     ),
 }
 WRONG_PREDICTIONS: dict[str, tuple[Any, str, str]] = {

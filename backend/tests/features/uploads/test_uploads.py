@@ -13,7 +13,7 @@ import pytest
 from app.core.settings import Settings
 from PIL import Image
 from tests.conftest import Start
-from tests.harness import Account, Key, as_seen, sign_up
+from tests.harness import Account, Key, as_seen, generate, sign_up
 
 NEVER_WAS = f"upl_{'0' * 30}"
 
@@ -134,6 +134,23 @@ async def test_another_environment_sees_and_deletes_nothing(
         assert foreign[0] == 404
     assert (await client.get("/v1/uploads", headers=test_key.headers)).json() == []
     assert (await client.get(f"/v1/uploads/{live}", headers=(await account.create_key()).headers)).status_code == 200
+
+
+async def test_an_upload_goes_into_generations_of_its_environment_while_it_is_there(
+    client: httpx2.AsyncClient, account: Account, key: Key
+) -> None:
+    test_key = await account.create_key(environment="test")
+    sent = await uploaded(client, test_key, png(64))
+    made = await generate(client, test_key, images=[sent], size="64x64")
+    assert made.status_code == 200, made.text
+    refused = [await generate(client, key, images=[sent], size="64x64")]
+    await client.delete(f"/v1/uploads/{sent}", headers=test_key.headers)
+    refused.append(await generate(client, test_key, images=[sent], size="64x64"))
+    assert [each.json()["errors"] for each in refused] == [
+        [{"pointer": "#/images/0", "detail": "There is no such upload"}]
+    ] * 2
+    shown = await client.get(httpx2.URL(made.json()["url"]).path)
+    assert shown.status_code == 200, "what was made from it stays"
 
 
 async def test_what_is_deleted_or_expired_is_not_there(
