@@ -12,7 +12,7 @@ from app.core.errors import Invalid, InvalidRequest, UnsupportedParameter
 from app.core.long_text import ImageText
 from app.core.schemas import Body
 from app.features.named_inputs import NamedInput
-from app.features.openai.schemas import INPUTS_MAX, UNSUPPORTED, ImageEdit, ImageEditForm, ImageOptions, ImageReference
+from app.features.openai.schemas import UNSUPPORTED, ImageEdit, ImageEditForm, ImageOptions, ImageReference
 from app.features.openai.service import check_honoured
 from app.web.body import JSONBody, validated_texts
 from app.web.headers import header_values
@@ -36,7 +36,7 @@ class EditBody:
     """A dependency: the request's body, of either kind.
 
     Raises what JSONBody and `read_multipart` raise, UnsupportedMedia for any other kind, UnsupportedParameter, and
-    Invalid without an image or for too many.
+    Invalid without an image.
     """
 
     bodies: ClassVar[Mapping[str, type[Body]]] = {
@@ -83,7 +83,7 @@ def _of_form(parts: Sequence[FormPart]) -> SentEdit:
     check_honoured(options.unsupported)
     if len(masks) > 1:
         raise InvalidRequest("The form has more than one mask")
-    if not 1 <= len(images) <= INPUTS_MAX:
-        raise Invalid([{"pointer": "#/image", "detail": f"Must be there 1 to {INPUTS_MAX} times"}])
+    if not images:
+        raise Invalid([{"pointer": "#/image", "detail": "Must be there"}])
     named = [NamedInput(f"#/image/{index}", each) for index, each in enumerate(images)]
     return SentEdit(options, named, NamedInput("#/mask", masks[0]) if masks else None, "#/image")
