@@ -197,7 +197,7 @@ customElements.define("image-inputs", ImageInputs);
 
 const shown = () => document.querySelector("image-inputs");
 
-// Whoever sends the form sends these images instead of what its file inputs hold: text first, as the server reads it.
+// The form is sent with these images instead of what its file inputs hold.
 document.addEventListener("formdata", ({ target, formData }) => {
   if (!target.querySelector("image-inputs")) return;
   formData.delete("images");
