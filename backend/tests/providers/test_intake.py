@@ -2,6 +2,8 @@
 
 import struct
 import sys
+import tracemalloc
+import zlib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from io import BytesIO
@@ -13,6 +15,7 @@ from app.core.bounds import IMAGE_BYTES_MAX
 from app.core.images import IMAGE_FORMATS, ImageFormat
 from app.core.processes import start
 from app.providers import Size, heif_program, intake
+from app.providers.containers.profiles import PROFILE_BYTES_MAX
 from app.providers.intake import (
     InputLimits,
     InvalidInput,
@@ -38,6 +41,7 @@ from tests.providers.input_files import (
     PROFILE,
     TALKING_PROFILE,
     WEBP,
+    chunk,
     encoded,
     picture,
     see_through,
@@ -196,6 +200,17 @@ def test_any_other_file_is_refused_with_a_sentence(name: str) -> None:
 def test_a_bomb_is_refused_before_a_decoder_sees_it(name: str) -> None:
     with pytest.raises(InvalidInput):
         take_in(REFUSED[name][0], first_frame=True)
+
+
+def test_a_zlib_bomb_is_inflated_no_further_than_a_profile_can_be() -> None:
+    bomb = PNG[:33] + chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(6 * PROFILE_BYTES_MAX))) + PNG[33:]
+    tracemalloc.start()
+    try:
+        take_in(bomb, first_frame=False)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * PROFILE_BYTES_MAX
 
 
 def test_a_file_of_more_bytes_than_the_bound_is_not_looked_at() -> None:
