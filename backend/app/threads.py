@@ -40,6 +40,7 @@ def open_threads(settings: Settings) -> Iterator[Threads]:
     # Of the images that a provider draws at a time, all may wait to be decoded; and as the queue is in order, no more
     # than as many that were decoded wait to be converted to another format.
     paid = 2 * settings.provider_calls_max
+    reads = 2 * (settings.requests_max + settings.provider_calls_max)  # one piece for each at a time: it never fills
     open_pool = partial(BoundedPool.for_cores_left, processes=settings.workers)
     open_fair_pool = partial(FairPool.for_cores_left, processes=settings.workers)
     with (
@@ -49,6 +50,6 @@ def open_threads(settings: Settings) -> Iterator[Threads]:
         closing(
             open_pool(queue_max=TAKEN_IN_AT_A_TIME, name="take-in-images", niceness=_TAKING_IN_NICENESS)
         ) as taking_in,
-        closing(BoundedPool(threads=_READING_THREADS, queue_max=0, name="read-bodies", niceness=0)) as reading,
+        closing(BoundedPool(threads=_READING_THREADS, queue_max=reads, name="read-bodies", niceness=0)) as reading,
     ):
         yield Threads(hashing, drawing, decoding, taking_in, reading)

@@ -90,7 +90,7 @@ class BlobSpace:
 
     async def run(self, function: Callable[[], Result]) -> Result:
         """The result of a function that reads and writes blobs, in a thread."""
-        return await self._threads.go_on(function)
+        return await self._threads.run(function)
 
     def new_file(self, account: str | None) -> "_File":
         """For a thread. Raises OSError where the disk is nearly full."""
@@ -240,11 +240,11 @@ class _FileBlob(Blob):
         self.size = size
 
     async def read(self) -> bytes:
-        return await self._file.threads.go_on(partial(self.part, 0, self.size))
+        return await self._file.threads.run(partial(self.part, 0, self.size))
 
     async def chunks(self, size: int = PIECE_BYTES) -> AsyncIterator[bytes]:
         for start in range(0, self.size, size):
-            yield await self._file.threads.go_on(partial(self.part, start, start + size))
+            yield await self._file.threads.run(partial(self.part, start, start + size))
 
     def part(self, start: int, end: int) -> bytes:
         return self._file.part(start, min(end, self.size))

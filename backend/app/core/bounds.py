@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 BODY_SECONDS_MAX = 10
-"""In which a body must have arrived: a request whose body never comes would keep what it holds from others."""
+"""In which a small body must have arrived, and the next byte of a large one: a request whose body never comes would
+keep what it holds from others.
+"""
 BODY_BYTES_MAX = 64 * 1024
 IMAGE_BYTES_MAX = 50 * 1024 * 1024
 """Of one image that goes in."""

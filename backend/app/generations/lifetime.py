@@ -28,7 +28,7 @@ class Lifetime:
 
     @property
     def longest_seconds(self) -> float:
-        """From the head of the request to its response."""
+        """From the head of the request to its response, where the body is small."""
         return BODY_SECONDS_MAX + self.drawing_seconds + 2 * self.recording_seconds
 
     @cached_property

@@ -17,7 +17,7 @@ CONTENT = bytes(range(256)) * 4 * 300  # 300 KiB
 
 @pytest.fixture
 def space(tmp_path: Path) -> Iterator[BlobSpace]:
-    with closing(BoundedPool(threads=1, queue_max=0, name="read-bodies")) as threads:
+    with closing(BoundedPool(threads=1, queue_max=100, name="read-bodies")) as threads:
         yield BlobSpace(memory_bytes_max=400 * KIB, file_bytes_max=700 * KIB, folder=tmp_path, threads=threads)
 
 

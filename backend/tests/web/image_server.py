@@ -84,7 +84,7 @@ async def image_server(folder: Path, *, memory: int = 8 * MIB, files: int = 512 
     paths = ((re.compile("/json|/form|/raw"), BodyBounds(BODY_BYTES_MAX, BYTES_MAX)),)
     web = WebSettings(OWN_URL, trusted_proxies=(), error_formats=(), body_bounds=paths)
     connections = _Connections(web.bounds, metrics)
-    with closing(BoundedPool(threads=THREADS, queue_max=0, name="read-bodies", niceness=0)) as threads:
+    with closing(BoundedPool(threads=THREADS, queue_max=100, name="read-bodies", niceness=0)) as threads:
         blobs = BlobSpace(memory_bytes_max=memory, file_bytes_max=files, folder=folder, threads=threads)
 
         @asynccontextmanager
