@@ -102,8 +102,8 @@ class _Sources:
         generations = self.generations
         async with generations.input_turns.turn(self.caller.account_id):
             content = await self._read(sent)
-            taken, digest = await generations.taking_in.run(partial(_take_and_hash, take, content))
-            if isinstance(sent, Blob) and taken.content is content:
+            taken, digest, is_as_sent = await generations.taking_in.run(partial(_take_and_hash, take, content, sent))
+            if isinstance(sent, Blob) and is_as_sent:
                 blob = sent
             else:
                 blob = await generations.blobs.keep(taken.content)
@@ -132,9 +132,12 @@ class _Sources:
         return b"".join([chunk async for chunk in stored.chunks])
 
 
-def _take_and_hash(take: Take, content: bytes) -> tuple[TakenIn, str]:
+def _take_and_hash(take: Take, content: bytes, sent: SentImage) -> tuple[TakenIn, str, bool]:
+    """The image, its hash, and whether it is what was sent, which was hashed as it came."""
     taken = take(content)
-    return taken, sha256(taken.content).hexdigest()
+    if isinstance(sent, Blob) and taken.content == content:
+        return taken, sent.sha256.hex(), True
+    return taken, sha256(taken.content).hexdigest(), False
 
 
 async def _find_own(generations: Generations, caller: Caller, sent: Sequence[SentImage]) -> Mapping[str, Generation]:
