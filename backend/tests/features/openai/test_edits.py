@@ -177,6 +177,10 @@ async def test_what_cannot_be_edited_is_refused_by_name_in_openais_shape_and_not
     for body, param in WRONG_JSON:
         answer = await client.post(EDITS, json={"prompt": "a", **body}, headers=key.headers)
         answers.append((answer, [422, "validation_error", param]))
+    unknown = {"prompt": "a", "images": [{"image_url": data_url(picture())}], "seed": 1}
+    answers.append(
+        (await client.post(EDITS, json=unknown, headers=key.headers), [400, "unsupported_parameter", "seed"])
+    )
     for answer, expected in answers:
         error = answer.json()["error"]
         check_problem(answer, answer.status_code, error["code"])
