@@ -4,7 +4,7 @@ import os
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from errno import ENOSPC
-from functools import cached_property, partial
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from shutil import disk_usage
@@ -33,16 +33,19 @@ class Blob:
     def __init__(self, content: bytes, memory: "_Share | None" = None) -> None:
         self._content = content
         self._memory = memory
+        self._sha256: bytes | None = None
         self.size = len(content)
         """In bytes."""
 
-    @cached_property
+    @property
     def sha256(self) -> bytes:
         """Of all of them. Those of a large Blob are hashed where it is made, in a thread."""
-        digest = sha256()
-        for piece in self.pieces():
-            digest.update(piece)
-        return digest.digest()
+        if self._sha256 is None:  # not a cached_property, which would hash one Blob of the process at a time
+            digest = sha256()
+            for piece in self.pieces():
+                digest.update(piece)
+            self._sha256 = digest.digest()
+        return self._sha256
 
     async def read(self) -> bytes:
         """All of them."""
