@@ -17,7 +17,7 @@ from tests.features.scraped import METRICS_TOKEN
 from tests.harness import sign_up
 
 SEED = 20261122
-EXAMPLES = 400 if os.environ.get("FUZZ") == "long" else 8
+EXAMPLES = 400 if os.environ.get("FUZZ") == "long" else 5
 """Requests that are made at random for each operation, besides the ones that its schema suggests."""
 
 
