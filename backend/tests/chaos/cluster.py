@@ -4,6 +4,7 @@ import asyncio
 import signal
 from contextlib import ExitStack
 from pathlib import Path
+from secrets import token_hex
 from urllib.parse import unquote
 
 import asyncpg
@@ -20,10 +21,10 @@ _WITH_DEADLOCKS_FOUND_SOON = "alter system set deadlock_timeout = '100ms'"
 class Cluster:
     """A migrated database on a server that keeps its data and its log from start to start."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, url: URL | None = None) -> None:
         self._folder = folder
         self._running = ExitStack()
-        self._url = make_url("postgresql://")
+        self._url = url or make_url("postgresql://")
 
     async def prepare(self) -> None:
         """Starts it for the first time, makes the schema and has it write sqlstates to its log."""
@@ -35,6 +36,18 @@ class Cluster:
         await connection.close()
         await self.stop()
         await self.start()
+
+    async def with_new_database(self) -> "Cluster":
+        """The same server with a migrated database of its own, for a test whose rows no other server may sweep. It is
+        started and stopped through the first one alone.
+        """
+        name = f"alone_{token_hex(8)}"
+        connection = await self.connect()
+        await connection.execute(f"create database {name}")
+        await connection.close()
+        url = self._url.set(database=name)
+        await asyncio.to_thread(migrations.upgrade, url.render_as_string(hide_password=False))
+        return Cluster(self._folder, url=url)
 
     async def start(self) -> None:
         self._url = make_url(await asyncio.to_thread(self._start))

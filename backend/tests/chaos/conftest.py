@@ -66,6 +66,18 @@ def serve(cluster: Cluster, proxy: Proxy, own_redis: RedisServer, tmp_path: Path
     return partial(serving, cluster.url_through(proxy.port), own_redis.url, tmp_path)
 
 
+@pytest.fixture
+async def own_cluster(cluster: Cluster) -> Cluster:
+    """With a database that no other server sweeps: it would find no files for what it deletes."""
+    return await cluster.with_new_database()
+
+
+@pytest.fixture
+def serve_alone(own_cluster: Cluster, proxy: Proxy, own_redis: RedisServer, tmp_path: Path) -> Serve:
+    """Starts a server on `own_cluster`."""
+    return partial(serving, own_cluster.url_through(proxy.port), own_redis.url, tmp_path)
+
+
 @pytest.fixture(scope="session")
 async def fleet(
     cluster: Cluster, proxy: Proxy, own_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory

@@ -204,12 +204,12 @@ def _field(fields: bytes, name: bytes) -> bytes:
 
 @asynccontextmanager
 async def lines_to_every_worker(fleet: Workers, journal: list[Call], *, each: int) -> AsyncIterator[list[list[Line]]]:
-    """For each worker, this many lines that it has accepted."""
+    """For each of as many workers as there should be, this many lines that it has accepted."""
     lines: list[Line] = []
     found: dict[int, list[Line]] = {}
     try:
         async with asyncio.timeout(_SPREAD_SECONDS):
-            while len(found) < len(fleet.workers()) or min(map(len, found.values())) < each:
+            while len(found) < fleet.size or min(map(len, found.values())) < each:
                 lines += [Line(fleet.port, journal) for _ in range(4 * each)]
                 ports = [await line.connect() for line in lines]
                 await asyncio.sleep(0.05)

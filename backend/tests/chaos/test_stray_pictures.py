@@ -53,13 +53,13 @@ async def until_kept(folder: Path, ids: set[str]) -> None:
 
 
 async def test_a_worker_killed_between_keeping_and_recording_costs_nothing_and_leaves_nothing(
-    cluster: Cluster, proxy: Proxy, serve: Serve, journal: list[Call], tmp_path: Path
+    own_cluster: Cluster, proxy: Proxy, serve_alone: Serve, journal: list[Call], tmp_path: Path
 ) -> None:
     gemini, gate = GeminiStandIn(api_key=PROVIDER_KEY), asyncio.Event()
     async with serving(gemini.answer) as url:
         drawing = {"IMAGE_PROVIDER": "gemini", "GEMINI_API_KEY": PROVIDER_KEY, "GEMINI_BASE_URL": url}
         settings = {**drawing, "GENERATION_DEADLINE_SECONDS": "3"}
-        async with serve(workers=2, **settings) as fleet:
+        async with serve_alone(workers=2, **settings) as fleet:
             async with httpx2.AsyncClient(base_url=fleet.url, timeout=30) as client:
                 key = await (await sign_up(client)).create_key()
             line = Line(fleet.port, journal)
@@ -76,13 +76,13 @@ async def test_a_worker_killed_between_keeping_and_recording_costs_nothing_and_l
             fleet.kill(fleet.owner_of(ambush.client_port))
             ambush.cut.set()
             assert (await asked).outcome == "unknown"
-            assert await recorded(cluster, key) == ({stray: "processing"}, 0)
+            assert await recorded(own_cluster, key) == ({stray: "processing"}, 0)
             again = await until_delivered(line, key, ["idempotency_key_in_use", "reset"])
             assert (again.status, again.replayed) == (200, False)
-            assert await recorded(cluster, key) == ({stray: "lost", str(again.id): "delivered"}, 1)
+            assert await recorded(own_cluster, key) == ({stray: "lost", str(again.id): "delivered"}, 1)
             replay = await line.ask(key, "stray", idempotency_key="stray")
             assert (replay.status, replay.replayed, replay.id) == (200, True, again.id)
             line.close()
-        async with serve(workers=1, **settings):  # a worker sweeps when it starts, and every minute
+        async with serve_alone(workers=1, **settings):  # a worker sweeps when it starts, and every minute
             await until_kept(tmp_path, {str(again.id)})
-        assert await recorded(cluster, key) == ({stray: "lost", str(again.id): "delivered"}, 1)
+        assert await recorded(own_cluster, key) == ({stray: "lost", str(again.id): "delivered"}, 1)

@@ -44,26 +44,26 @@ async def kill_workers(fleet: Fleet, schedule: Schedule) -> None:
 
 
 async def test_workers_that_are_killed_leave_no_file_without_a_row_and_lose_no_upload(
-    cluster: Cluster, serve: Serve, schedule: Schedule, tmp_path: Path
+    own_cluster: Cluster, serve_alone: Serve, schedule: Schedule, tmp_path: Path
 ) -> None:
     told = set[str]()
-    async with serve(workers=2) as fleet, httpx2.AsyncClient(base_url=fleet.url, timeout=30) as client:
+    async with serve_alone(workers=2) as fleet, httpx2.AsyncClient(base_url=fleet.url, timeout=30) as client:
         key = await (await sign_up(client)).create_key()
         callers = [asyncio.create_task(upload_on_and_on(client, key, told)) for _ in range(CALLERS)]
         await kill_workers(fleet, schedule)
         for each in callers:
             each.cancel()
         await asyncio.wait(callers)
-    recorded = await rows(cluster)
+    recorded = await rows(own_cluster)
     shown = {upload_id for upload_id, is_stored in recorded.items() if is_stored}
     assert told
     assert told <= shown <= kept(tmp_path) <= set(recorded)
-    connection = await cluster.connect()
+    connection = await own_cluster.connect()
     await connection.execute("update uploads set expires_at = now()")
     await connection.close()
-    async with serve(workers=1):  # a worker sweeps when it starts
+    async with serve_alone(workers=1):  # a worker sweeps when it starts
         for _ in looks():
-            if not kept(tmp_path) and not await rows(cluster):
+            if not kept(tmp_path) and not await rows(own_cluster):
                 return
             await asyncio.sleep(LOOK_SECONDS)
     raise AssertionError("something is left")
