@@ -67,6 +67,7 @@ _PLACEHOLDERS = {
     "'...the key...'": f'"$({_NEW_KEY} | field key)"',
     "key_... ": f'"$({_NEW_KEY} | field id)" ',
     "gen_.... ": f'"$({_NEW_IMAGE} | field id)" ',
+    'gen_..."': f"""'"$({_NEW_IMAGE} | field id)"'\"""",
     "gen_... ": f'"$({_NEW_IMAGE} | field id)" ',
     "gen_....png": f'"$({_NEW_IMAGE} | field id)".png',
 }
