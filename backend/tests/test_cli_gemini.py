@@ -66,7 +66,7 @@ async def first_picture(gemini: GeminiStandIn, folder: Path, here: str) -> None:
     told = await bash(f"{words}\necho; echo $KEY", folder)
     generation_id, key = re.findall(r"/v1/images/(gen_\w+)\.png", told)[0], told.split()[-1]
     as_defined = f"URL={here}\nJSON='Content-Type: application/json'\nKEY={shlex.quote(key)}\n"
-    look = line_with("banana.png").replace("gen_....png", f"{generation_id}.png")
+    look = line_with("-o banana.png").replace("gen_....png", f"{generation_id}.png")
     await bash(as_defined + look, folder)
     assert size_of(folder / "banana.png") == ("PNG", (1024, 1024))
     drawn = [seen for seen in gemini.seen if seen.method == "POST"]

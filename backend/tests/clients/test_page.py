@@ -9,7 +9,6 @@ import pytest
 from tests.clients import environments
 from tests.clients.conftest import Platform
 from tests.clients.report import PAGE
-from tests.features.sent_images import png
 from tests.harness import sign_up
 from tests.standins.gemini import image_bytes
 
@@ -32,7 +31,6 @@ async def test_the_code_of_the_page_makes_an_image(
         program, folder = node, environments.folder("node")  # Node looks for packages beside the script
     script = folder / f"page.{'mjs' if language == 'js' else 'py'}"
     script.write_text(filled)
-    (tmp_path / "banana.png").write_bytes(png())
     process = await asyncio.create_subprocess_exec(
         program, script, cwd=tmp_path, env={"HOME": str(tmp_path)}, stdout=PIPE, stderr=STDOUT
     )
