@@ -200,12 +200,7 @@ async def _generations(
     where LEDGER_RETENTION_DAYS is set a pruner drops old months.
     """
     monitor = MonitoredStore if tracing is None else partial(TracedStore, tracing=tracing)
-    blobs = BlobSpace(
-        memory_bytes_max=settings.input_memory_mib * 1024 * 1024,
-        file_bytes_max=settings.input_files_mib * 1024 * 1024,
-        folder=settings.data_dir / "tmp",
-        threads=threads.reading,
-    )
+    blobs = _blob_space(settings, threads)
     async with (
         monitored_store(settings, monitor) as store,
         open_fetcher(settings) as fetcher,
@@ -237,6 +232,15 @@ async def _generations(
             works.append(Pruner(generations, writing_url(settings), settings.ledger_retention_days, metrics).run())
         async with _in_background(*works):
             yield generations
+
+
+def _blob_space(settings: Settings, threads: Threads) -> BlobSpace:
+    return BlobSpace(
+        memory_bytes_max=settings.input_memory_mib * 1024 * 1024,
+        file_bytes_max=settings.input_files_mib * 1024 * 1024,
+        folder=settings.data_dir / "tmp",
+        threads=threads.reading,
+    )
 
 
 @asynccontextmanager

@@ -19,7 +19,6 @@ from app.core.errors import (
     InvalidRequest,
     RateLimited,
     Unavailable,
-    UnsupportedParameter,
 )
 from app.features.dependencies import generations_of, generations_with_urls_of, services_of
 from app.features.keys.dependencies import cached_caller, fetch_caller, name_caller
@@ -52,7 +51,6 @@ IDEMPOTENCY_KEY = {
 """The header as OpenAPI describes it."""
 
 GENERATION_PROBLEMS = (
-    UnsupportedParameter,
     InvalidApiKey,
     RateLimited,
     ConcurrencyLimited,

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from app.core.errors import UnsupportedParameter
 from app.features.admission import GENERATION_PROBLEMS, IDEMPOTENCY_KEY, CurrentAdmission
 from app.features.chat.answers import answer_chat
 from app.features.chat.dependencies import Admitted
@@ -21,7 +22,7 @@ router = APIRouter(tags=["Chat"])
     response_model_exclude_none=True,
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "An answer, or with `stream` its chunks."},
-        **openai_problems(*GENERATION_PROBLEMS),
+        **openai_problems(UnsupportedParameter, *GENERATION_PROBLEMS),
     },
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.catalogue.model import ModelNotFound
-from app.core.errors import RateLimited
+from app.core.errors import RateLimited, UnsupportedParameter
 from app.features.admission import GENERATION_PROBLEMS, IDEMPOTENCY_KEY, CurrentAdmission
 from app.features.dependencies import CurrentGenerations, generations_of
 from app.features.gemini import service
@@ -35,7 +35,7 @@ _CONTENT, _PREDICTION = "generateContent", "predict"
 """What an Idempotency-Key is one for: the same request below either version, streamed or not."""
 
 _OF_READING = (InvalidApiKey, RateLimited)
-_OF_DRAWING = [each for each in GENERATION_PROBLEMS if each is not ContentRefused]
+_OF_DRAWING = [UnsupportedParameter, *(each for each in GENERATION_PROBLEMS if each is not ContentRefused)]
 _ALT = {
     "name": "alt",
     "in": "query",

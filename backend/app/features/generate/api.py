@@ -5,10 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from app.catalogue.model import ModelNotFound
-from app.core.errors import ConcurrencyLimited, Invalid, RateLimited
+from app.core.errors import Invalid, RateLimited
 from app.core.images import MEDIA_TYPES
-from app.features.admission import IDEMPOTENCY_KEY, admit
+from app.features.admission import GENERATION_PROBLEMS, IDEMPOTENCY_KEY, admit
 from app.features.dependencies import CurrentGenerations, Session
 from app.features.generate.dependencies import WIDTH, RequestedImage, spec_with_images
 from app.features.generate.schemas import GenerationCreate, GenerationListed, GenerationPublic
@@ -17,19 +16,14 @@ from app.generations import records, serve
 from app.generations.collaborators import Generations
 from app.generations.errors import (
     GenerationNotFound,
-    IdempotencyKeyInUse,
-    IdempotencyKeyReused,
-    ImageDeleted,
     ImageNotFound,
     InvalidApiKey,
-    OutcomeUnknown,
 )
-from app.providers import PROVIDER_PROBLEMS
 from app.web.body import JSONBody, json_body
 from app.web.client_address import origin_of
 from app.web.fast_route import FastRoute, JSONBytes
 from app.web.immutable import RangeNotSatisfiable, RedirectTarget, immutable_response
-from app.web.openapi import BODY_PROBLEMS, operation_id, problems
+from app.web.openapi import operation_id, problems
 from app.web.pagination import PageQuery, one_page
 from app.web.query import query_of
 
@@ -45,18 +39,7 @@ fast_router = APIRouter(
     "/generate",
     response_model=GenerationPublic,
     dependencies=[Depends(bearer), json_body(GenerationCreate)],
-    responses=problems(
-        InvalidApiKey,
-        RateLimited,
-        ConcurrencyLimited,
-        IdempotencyKeyReused,
-        IdempotencyKeyInUse,
-        ImageDeleted,
-        OutcomeUnknown,
-        ModelNotFound,
-        *PROVIDER_PROBLEMS,
-        *BODY_PROBLEMS,
-    ),
+    responses=problems(*GENERATION_PROBLEMS),
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
 async def generate(request: Request) -> JSONBytes:

@@ -4,6 +4,7 @@ from functools import partial
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from app.core.errors import UnsupportedParameter
 from app.features.admission import GENERATION_PROBLEMS, IDEMPOTENCY_KEY, CurrentAdmission
 from app.features.keys.dependencies import bearer
 from app.features.openai.answers import images_answer
@@ -28,7 +29,7 @@ _makes_images = partial(
     response_model_exclude_none=True,
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "Images, or with `stream` events."},
-        **openai_problems(*GENERATION_PROBLEMS),
+        **openai_problems(UnsupportedParameter, *GENERATION_PROBLEMS),
     },
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )

@@ -1,16 +1,14 @@
 // The AI SDK with its provider for OpenRouter: generateImage, and images among the files of generateText and streamText.
 import { createOpenRouter } from "@openrouter/ai-sdk-provider";
 import { generateImage, generateText, streamText } from "ai";
+import { filesOf, inBase64, promptOf } from "./ai_sdk_images.mjs";
 import { run } from "./loop.mjs";
 
 const provider = (call) => createOpenRouter({ baseURL: call.base_url, apiKey: call.key });
 
-const inBase64 = (files) => ({ images: files.map((file) => ({ b64_json: file.base64 })) });
-
 async function image(call) {
   const { model, images, prompt, ...rest } = call.arguments;
-  const asked = images ? { text: prompt, images: images.map((each) => Buffer.from(each, "base64")) } : prompt;
-  return inBase64((await generateImage({ model: provider(call).imageModel(model), prompt: asked, ...rest })).images);
+  return inBase64((await generateImage({ model: provider(call).imageModel(model), prompt: promptOf({ prompt, images }), ...rest })).images);
 }
 
 function conversation(call) {
@@ -26,12 +24,7 @@ async function text(call) {
 }
 
 async function stream(call) {
-  const files = [];
-  for await (const part of streamText({ ...conversation(call), onError: () => {} }).fullStream) {
-    if (part.type === "error") throw part.error;
-    if (part.type === "file") files.push(part.file);
-  }
-  return inBase64(files);
+  return filesOf(streamText({ ...conversation(call), onError: () => {} }).fullStream);
 }
 
 await run({ image, text, stream });
