@@ -55,9 +55,9 @@ test-fast: .venv/dev.installed ## run the tests that need neither PostgreSQL nor
 	cd backend && ../$(BIN)/pytest -q --fast $(FAST)
 
 suite: .venv/dev.installed
-	cd backend && rm -rf .coverage && ../$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -q -n 4 --dist worksteal --ignore=tests/chaos --ignore=tests/browser --ignore=tests/proxies --ignore=tests/clients --ignore=tests/ha --ignore=tests/ops --ignore=tests/docs --ignore=tests/test_schema.py --ignore=tests/test_wheel.py --ignore=tests/starts
+	cd backend && rm -rf .coverage && ../$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest -q -n 4 --dist worksteal --ignore=tests/chaos --ignore=tests/browser --ignore=tests/proxies --ignore=tests/clients --ignore=tests/ha --ignore=tests/ops --ignore=tests/docs --ignore=tests/test_schema.py --ignore=tests/test_wheel.py --ignore=tests/starts --ignore=tests/core/test_embedded.py --ignore=tests/core/test_embedded_files.py
 	cd backend && ../$(BIN)/python -m slipcover --fail-under 95 --merge .coverage
-	cd backend && ../$(BIN)/pytest -q -n 4 --dist worksteal tests/starts
+	cd backend && ../$(BIN)/pytest -q -n 4 --dist worksteal tests/starts tests/core/test_embedded.py tests/core/test_embedded_files.py
 	cd backend && ../$(BIN)/pytest -q tests/chaos
 
 test-browser: .venv/dev.installed ## look at every page in a Chromium, which is installed where that is possible
