@@ -8,7 +8,8 @@ const provider = (call) => createGoogleGenerativeAI({ baseURL: `${call.base_url}
 
 async function image(call) {
   const { model, images, prompt, ...rest } = call.arguments;
-  return inBase64((await generateImage({ model: provider(call).image(model), prompt: promptOf({ prompt, images }), ...rest })).images);
+  const asked = { model: provider(call).image(model), prompt: promptOf({ prompt, images }), ...rest };
+  return inBase64((await generateImage(asked)).images);
 }
 
 function conversation(call) {
