@@ -21,9 +21,11 @@ from app.core.errors import (
     Unavailable,
 )
 from app.features.dependencies import generations_of, generations_with_urls_of, services_of
+from app.features.input_images import NamedInput, read_input
 from app.features.keys.dependencies import cached_caller, fetch_caller, name_caller
 from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
 from app.generations import service
+from app.generations.collaborators import Generations
 from app.generations.errors import (
     CallerChangedError,
     IdempotencyKeyInUse,
@@ -33,7 +35,7 @@ from app.generations.errors import (
     OutcomeUnknown,
 )
 from app.generations.service import Watch
-from app.generations.spec import Caller, Delivered, GenerationSpec
+from app.generations.spec import Caller, Delivered, GenerationSpec, SentImage
 from app.providers import PROVIDER_PROBLEMS
 from app.ratelimit import Slot, Take, TakeResult, new_slot_id
 from app.services import Services
@@ -139,6 +141,18 @@ class Admission:
             )
         except REFUSALS:
             return None
+
+    async def read_inputs(
+        self, generations: Generations, inputs: Sequence[NamedInput], **places: str
+    ) -> Sequence[SentImage]:
+        """The images that go in, in order. From here on errors name their places in the request, and `places`: those of
+        `images`, which is all of them together, and of other fields of a spec. Raises what `read_input` raises.
+        """
+        self.pointers = {
+            **{f"#/{field}": place for field, place in places.items()},
+            **{f"#/images/{index}": each.pointer for index, each in enumerate(inputs)},
+        }
+        return [await read_input(generations, each) for each in inputs]
 
     async def take_further(self, images: int) -> None:
         """Takes the units and slots of further images of the request. Raises Invalid for more than the limits ever let

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from json import loads
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pybase64
@@ -27,6 +28,20 @@ _LINE_ENDS = (b"\t", b"\r", b"\n")
 _CUT_ESCAPE_BYTES = len(r"\u002f") - 1
 
 _KINDS = "a data: URL in base64, an upl_ or gen_ id, or an https URL"
+
+
+class NamedInput(NamedTuple):
+    """An image as it was sent, and the JSON Pointer to it, which errors name."""
+
+    pointer: str
+    sent: ImageText | Blob
+
+
+async def read_input(generations: Generations, named: NamedInput) -> SentImage:
+    """The image. Raises what `read_sent_image` raises."""
+    if isinstance(named.sent, Blob):
+        return named.sent
+    return await read_sent_image(generations, named.sent, pointer=named.pointer)
 
 
 async def read_sent_image(generations: Generations, text: ImageText, *, pointer: str) -> SentImage:

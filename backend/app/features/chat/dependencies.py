@@ -11,7 +11,6 @@ from app.features.chat import service
 from app.features.chat.schemas import ChatCompletionCreate
 from app.features.dependencies import CurrentGenerations, CurrentServices
 from app.features.image_answers import answer_memory
-from app.features.named_inputs import pointers_to, read_input
 from app.generations.spec import GenerationSpec
 from app.web.body import json_body
 
@@ -46,8 +45,7 @@ async def _admitted(
         yield AdmittedChat(None, is_stream, named.name)
         return
     drawing = service.drawing_of(sent)
-    admission.pointers = {"#/size": "#/image_config", **pointers_to(drawing.images, whole="#/messages")}
-    images = [await read_input(generations, each) for each in drawing.images]
+    images = await admission.read_inputs(generations, drawing.images, images="#/messages", size="#/image_config")
     spec = service.spec_of(sent, drawing, images, model)
     with answer_memory(services, admission.plan(spec), holds_images=True) as memory:
         yield AdmittedChat(AdmittedDrawing(spec, memory), is_stream)

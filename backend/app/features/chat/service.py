@@ -9,7 +9,7 @@ from app.catalogue.model import Model
 from app.catalogue.ratios import size_of
 from app.core.errors import Invalid, UnsupportedParameter
 from app.features.chat.schemas import ChatCompletionCreate, ChatImageConfig, ChatMessage
-from app.features.named_inputs import NamedInput
+from app.features.input_images import NamedInput
 from app.features.openai.schemas import Prompt
 from app.generations.spec import GenerationSpec, SentImage
 

@@ -21,8 +21,7 @@ from app.features.gemini.conversation import SentPart, read_conversation
 from app.features.gemini.errors import error_body
 from app.features.gemini.schemas import ContentGenerate, InlineData, Predict
 from app.features.image_answers import answer_memory
-from app.features.input_images import sent_image_of
-from app.features.named_inputs import NamedInput, pointers_to, read_input
+from app.features.input_images import NamedInput, sent_image_of
 from app.generations.collaborators import Generations
 from app.generations.spec import GenerationSpec
 from app.web.body import json_body
@@ -92,8 +91,7 @@ async def _content(
     service.check_honoured(sent)
     prompt, parts = read_conversation(sent)
     inputs = [NamedInput(each.pointer, await _sent(generations, each)) for each in parts]
-    admission.pointers = {"#/size": service.IMAGE_CONFIG, **pointers_to(inputs, whole="#/contents")}
-    images = [await read_input(generations, each) for each in inputs]
+    images = await admission.read_inputs(generations, inputs, images="#/contents", size=service.IMAGE_CONFIG)
     spec = service.content_spec(sent, prompt, images, model=model, catalogue=generations.catalogue.catalogue)
     with answer_memory(services, admission.plan(spec), holds_images=True) as memory:
         yield AdmittedContent(spec, memory)

@@ -13,7 +13,7 @@ from app.core.errors import ApiError, headers_of
 from app.features.admission import Admission, CurrentAdmission
 from app.features.dependencies import CurrentGenerations, CurrentServices
 from app.features.image_answers import answer_memory
-from app.features.named_inputs import NamedInput, pointers_to, read_input
+from app.features.input_images import NamedInput, read_input
 from app.features.openai import service
 from app.features.openai.edits import EditBody, SentEdit
 from app.features.openai.schemas import ImageGenerate, ImageOptions, ImagesCreate
@@ -61,8 +61,7 @@ async def _edit(
     admission: CurrentAdmission,
     sent: Annotated[SentEdit, Depends(EditBody())],
 ) -> AsyncIterator[AdmittedRequest]:
-    admission.pointers = pointers_to(sent.images, whole=sent.whole)
-    images = [await read_input(generations, each) for each in sent.images]
+    images = await admission.read_inputs(generations, sent.images, images=sent.whole)
     mask = await read_input(generations, sent.mask) if sent.mask else None
     options = sent.options
     spec = replace(options.spec(images, mask), as_bytes=options.response_format != "url")
@@ -81,8 +80,7 @@ async def _by_ratio(
         NamedInput(f"#/input_references/{index}/image_url/url", each.image_url.url)
         for index, each in enumerate(sent.input_references or ())
     ]
-    admission.pointers = pointers_to(inputs, whole="#/input_references")
-    images = [await read_input(generations, each) for each in inputs]
+    images = await admission.read_inputs(generations, inputs, images="#/input_references")
     spec = service.with_ratio(sent, sent.spec(images), services.generations.catalogue.catalogue)
     async with _admitted(services, admission, sent, replace(spec, as_bytes=True)) as admitted:
         yield admitted

@@ -11,7 +11,7 @@ from app.core.blobs import Blob
 from app.core.errors import Invalid, InvalidRequest, UnsupportedParameter
 from app.core.long_text import ImageText
 from app.core.schemas import Body
-from app.features.named_inputs import NamedInput
+from app.features.input_images import NamedInput
 from app.features.openai.schemas import UNSUPPORTED, ImageEdit, ImageEditForm, ImageOptions, ImageReference
 from app.features.openai.service import check_honoured
 from app.web.body import JSONBody, validated_texts
