@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from app import checks, server
 from app.cli.database import upgrade_schema
-from app.cli.errors import errors_as_sentences
+from app.cli.errors import errors_as_sentences, unread_output_dropped
 from app.cli.start_message import start_message
 from app.core.embedded import embedded_postgres
 from app.core.settings import ConfigurationError, Settings, load_settings
@@ -23,7 +23,7 @@ def serve() -> None:
     Without DATABASE_URL it starts a PostgreSQL of its own, with its data in DATA_DIR, migrates it, and stops it at the
     end. With DATABASE_URL it uses that one, and refuses to start where `nanobanana migrate` has not been run.
     """
-    with errors_as_sentences(), server.signals_as_exits() as stop, ExitStack() as stack:
+    with unread_output_dropped(), errors_as_sentences(), server.signals_as_exits() as stop, ExitStack() as stack:
         given = load_settings().with_secret()
         warnings = _check_shared_limits(given)
         import_sdk(given)

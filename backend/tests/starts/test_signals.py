@@ -76,11 +76,25 @@ def test_a_server_that_is_started_with_nohup_outlives_its_terminal(
         assert process.poll() is None
 
 
-def test_a_terminal_that_is_really_closed_leaves_no_process(data_dir: Path) -> None:
+WRITES_WITHOUT_TERMINAL = """
+import os, sys, threading, time
+
+def write():
+    while os.isatty(2):
+        time.sleep(0.001)
+    print("that nobody reads", file=sys.stderr)
+
+threading.Thread(target=write, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize("last_words", ["", WRITES_WITHOUT_TERMINAL])
+def test_a_terminal_that_is_really_closed_leaves_no_process(data_dir: Path, tmp_path: Path, last_words: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(last_words)
     ours, terminal = os.openpty()
     launch = Launch(("setsid", "--ctty", *AS_USUAL.command), stdin=terminal, stderr=terminal)
     try:
-        with serving(data_dir, launch) as (process, _):
+        with serving(data_dir, launch, PYTHONPATH=str(tmp_path)) as (process, _):
             assert "postgres" in processes_of(data_dir)
             os.close(ours)
             assert process.wait(PATIENCE_SECONDS) == 128 + signal.SIGTERM
