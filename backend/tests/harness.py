@@ -104,6 +104,9 @@ async def running(
         finally:
             server.end()
             await serving
+            for late in list(server.server_state.connections):  # accepted in its last turn: a process would end now
+                late.transport.abort()
+            await asyncio.sleep(0)
 
 
 @contextmanager
