@@ -6,7 +6,7 @@ id, uploads by id, usage, erasures.
 `compatibility` holds what only the version before needs.
 """
 
-from app.models.accounts import TURNS, Account, Balance, BrowserSession, Erasure, Lane, User
+from app.models.accounts import TURNS, Account, Balance, BrowserSession, Erasure, Lane, LaneKey, User
 from app.models.base import Base
 from app.models.deployment import Deployment
 from app.models.generations import (
@@ -37,6 +37,7 @@ __all__ = [
     "GenerationStatus",
     "Invitation",
     "Lane",
+    "LaneKey",
     "Upload",
     "Usage",
     "User",

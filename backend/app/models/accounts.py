@@ -145,7 +145,8 @@ class Lane(Base):
         CheckConstraint("waiting >= 0", name="waiting"),
         CheckConstraint("running >= 0", name="running"),
         CheckConstraint("most >= 0", name="most"),
-        Index("lanes_waiting_idx", "turn", postgresql_where=text("waiting > 0")),
+        CheckConstraint("weight between 1 and 1000", name="weight"),
+        Index("lanes_waiting_idx", "class", "turn", postgresql_where=text("waiting > 0")),
         {"postgresql_with": {"fillfactor": 50}},  # rows that change with every generation stay on their page
     )
 
@@ -156,3 +157,26 @@ class Lane(Base):
     running: Mapped[int] = mapped_column(server_default=text("0"))
     most: Mapped[int | None]
     """The most that may run at a time; null for the settings' number."""
+    weight: Mapped[int] = mapped_column(server_default=text("1"))
+    """How many requests the lane hands over whenever it is its turn."""
+
+
+class LaneKey(Base):
+    """How many of a lane's generations wait and run under each of the account's keys. It changes under the lane's lock
+    alone.
+    """
+
+    __tablename__ = "lane_keys"
+    __table_args__ = (
+        CheckConstraint("class in ('now', 'batch')", name="class"),
+        CheckConstraint("waiting >= 0", name="waiting"),
+        CheckConstraint("running >= 0", name="running"),
+        Index("lane_keys_waiting_idx", "account_id", "class"),
+        {"postgresql_with": {"fillfactor": 50}},
+    )
+
+    key_id: Mapped[str] = mapped_column(ID, primary_key=True)
+    lane_class: Mapped[LaneClass] = mapped_column("class", Text, primary_key=True)
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
+    waiting: Mapped[int] = mapped_column(server_default=text("0"))
+    running: Mapped[int] = mapped_column(server_default=text("0"))

@@ -52,6 +52,9 @@ class Generation(Base):
         ),
         Index("generations_kept_idx", "id", postgresql_where=text("provider <> 'stub' and deleted_at is null")),
         Index("generations_leased_idx", "lease_until", postgresql_where=text("lease_until is not null")),
+        Index("generations_queued_idx", "key_id", "class", "id", postgresql_where=text("status = 'queued'")),
+        # Not "where status in (...)": the plan that settles would take it instead of the primary key.
+        Index("generations_unfinished_idx", "account_id", "id", postgresql_where=text("lease_until is not null")),
         {"postgresql_partition_by": "RANGE (id)"},
     )
 
@@ -101,6 +104,10 @@ class Generation(Base):
     """How many calls to providers it took, on all routes; null where none was needed or that is not known."""
     provider_request_id: Mapped[str | None] = mapped_column(Text)
     """What the provider called its last call."""
+    expires_at: Mapped[datetime | None] = mapped_column(TIME)
+    """Until when an asynchronous generation may wait; null for a synchronous one."""
+    options: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """What else a worker needs for an asynchronous generation (`app.generations.jobs`); null for a synchronous one."""
 
 
 # Rows whose month has no partition yet. It stays empty: the months are made ahead.
