@@ -1,11 +1,13 @@
--- Marks images as lost whose lease is over, with an Idempotency-Key or without. All images of a request have the same
--- `lease_until`, so a request is never swept in part. Its claim is left to the take-over. The count of them, and the time.
+-- Marks synchronous images as lost whose lease is over, with an Idempotency-Key or without. All images of a request have
+-- the same `lease_until`, so a request is never swept in part. Its claim is left to the take-over. The count of them, and
+-- the time.
 with cutoff as materialized (
   select max(lease_until) as at from (
     select lease_until from generations where lease_until < now() order by lease_until limit 500
   ) oldest
 ), images as materialized (
   select g.id, g.key_id from generations g join cutoff on g.lease_until <= cutoff.at
+  where g.expires_at is null
 ), keys as materialized (
   select k.id from api_keys k where k.id = any(array(select key_id from images)) order by k.id for no key update
 ), lost as (

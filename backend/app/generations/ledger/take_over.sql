@@ -1,5 +1,5 @@
 -- Frees the claim of a request whose lease is over, or that has ended without an image, and marks its images as lost. A
--- worker that settles them later finds them lost. The keys are read without a lock: an image's key never changes.
+-- worker that settles them later finds them lost. What becomes of an asynchronous one, the sweep alone decides. The keys are read without a lock: an image's key never changes.
 with images as materialized (
   select g.id, g.key_id from claims c join generations g on g.id = any(array_prepend(c.generation_id, c.other_ids))
   where c.scope = :scope
@@ -9,7 +9,7 @@ with images as materialized (
   select scope, generation_id, lease_until from claims where scope = :scope and (select count(*) from keys) > 0 for update
 ), lost as (
   update generations g set status = 'lost', lease_until = null from images i cross join claimed c
-  where g.id = i.id and g.status = 'processing' and least(g.lease_until, c.lease_until) < now()
+  where g.id = i.id and g.status = 'processing' and g.expires_at is null and least(g.lease_until, c.lease_until) < now()
   returning g.id
 )
 delete from claims c using claimed o where c.scope = o.scope and c.generation_id = o.generation_id and (

@@ -1,0 +1,33 @@
+-- Cancels all images of an asynchronous request that no provider was asked for yet. The ids of those it has cancelled.
+with request as materialized (
+  select g.id, g.key_id, g.account_id, g.class from generations g
+  where g.id >= left(:request_id, 14) and g.id < left(:request_id, 14) || '~' and g.request_id = :request_id
+    and g.expires_at is not null
+), keys as materialized (
+  select k.id from api_keys k where k.id = any(array(select key_id from request)) order by k.id for no key update
+), lane as materialized (
+  select l.account_id, l.class from lanes l
+  where (l.account_id, l.class) in (select account_id, class from request) and (select count(*) from keys) > 0
+  order by l.account_id, l.class for no key update
+), held as materialized (
+  select g.id, g.status from generations g
+  where g.id = any(array(select id from request)) and g.status in ('queued', 'processing') and g.sent_at is null
+    and (select count(*) from lane) > 0
+  order by g.id for no key update
+), cancelled as (
+  update generations g set status = 'cancelled', lease_until = null, error = :error from held h
+  where g.id = h.id and g.status in ('queued', 'processing') and g.sent_at is null
+  returning g.id, g.account_id, g.key_id, g.class, h.status = 'queued' as waited
+), of_key as materialized (
+  select account_id, key_id, class, (count(*) filter (where waited))::int as waiting,
+    (count(*) filter (where not waited))::int as running
+  from cancelled group by 1, 2, 3
+), left_lane as (
+  update lanes l set waiting = l.waiting - c.waiting, running = l.running - c.running
+  from (select account_id, class, sum(waiting)::int as waiting, sum(running)::int as running from of_key group by 1, 2) c
+  where l.account_id = c.account_id and l.class = c.class
+), left_key as (
+  update lane_keys l set waiting = l.waiting - c.waiting, running = l.running - c.running from of_key c
+  where l.key_id = c.key_id and l.class = c.class
+)
+select id from cancelled order by id

@@ -1,0 +1,21 @@
+-- Cancels everything that waits under these keys, whose rows the transaction has locked. The ids of what it has cancelled.
+with lane as materialized (
+  select l.account_id, l.class from lanes l
+  where l.account_id = any(array(select account_id from api_keys where id = any(:key_id)))
+  order by l.account_id, l.class for no key update
+), held as materialized (
+  select g.id from generations g where g.key_id = any(:key_id) and g.status = 'queued' and (select count(*) from lane) > 0
+  order by g.id for no key update
+), cancelled as (
+  update generations g set status = 'cancelled', lease_until = null, error = :error from held h
+  where g.id = h.id and g.status = 'queued' returning g.id, g.account_id, g.key_id, g.class
+), left_lane as (
+  update lanes l set waiting = l.waiting - c.images
+  from (select account_id, class, count(*)::int as images from cancelled group by 1, 2) c
+  where l.account_id = c.account_id and l.class = c.class
+), left_key as (
+  update lane_keys l set waiting = l.waiting - c.images
+  from (select key_id, class, count(*)::int as images from cancelled group by 1, 2) c
+  where l.key_id = c.key_id and l.class = c.class
+)
+select id from cancelled

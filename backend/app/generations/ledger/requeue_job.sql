@@ -1,0 +1,36 @@
+-- Has an asynchronous request wait again that has failed, was lost or cancelled, for an operator: with all its attempts,
+-- until `expires_seconds` from now. The ids of its images; none where it has not ended so, or was delivered in part.
+with request as materialized (
+  select g.id, g.key_id, g.account_id, g.class, g.status from generations g
+  where g.id >= left(:request_id, 14) and g.id < left(:request_id, 14) || '~' and g.request_id = :request_id
+    and g.expires_at is not null and g.deleted_at is null
+), keys as materialized (
+  select k.id from api_keys k where k.id = any(array(select key_id from request))
+    and k.revoked_at is null and not k.is_suspended
+  order by k.id for no key update
+), lane as materialized (
+  select l.account_id, l.class from lanes l
+  where (l.account_id, l.class) in (select account_id, class from request) and (select count(*) from keys) > 0
+  order by l.account_id, l.class for no key update
+), held as materialized (
+  select g.id from generations g
+  where g.id = any(array(select id from request)) and g.status in ('failed', 'lost', 'cancelled')
+    and g.deleted_at is null and (select count(*) from lane) > 0
+  order by g.id for no key update
+), queued as (
+  update generations g set status = 'queued', attempts = 0, lease = null, sent_at = null, error = null,
+    expires_at = now() + make_interval(secs => :expires_seconds),
+    lease_until = now() + make_interval(secs => :expires_seconds)
+  from held h where g.id = h.id and g.status in ('failed', 'lost', 'cancelled')
+    and (select count(*) from held) = (select count(*) from request)
+  returning g.id, g.account_id, g.key_id, g.class
+), waiting as (
+  update lanes l set waiting = l.waiting + q.images
+  from (select account_id, class, count(*)::int as images from queued group by 1, 2) q
+  where l.account_id = q.account_id and l.class = q.class
+), waiting_of_key as (
+  update lane_keys l set waiting = l.waiting + q.images
+  from (select key_id, class, count(*)::int as images from queued group by 1, 2) q
+  where l.key_id = q.key_id and l.class = q.class
+)
+select id from queued order by id

@@ -1,0 +1,55 @@
+-- Hands waiting requests of one class to a worker: of the lanes whose turn is oldest, from each as many as its weight
+-- says, the oldest first, within what the account and each key may have running. One row for each image. It waits for
+-- no lock. A lane that was looked at goes to the end, whether it gave something or not: so none keeps others waiting.
+with lane as materialized (
+  select account_id, weight, running, coalesce(most, :account_most) - running as free
+  from lanes where class = :class and waiting > 0 and running < coalesce(most, :account_most)
+  order by turn limit :jobs_max for no key update skip locked
+), lane_key as materialized (
+  -- These rows change under the lane's lock alone: what is read after it is how they are.
+  select w.key_id, w.account_id, w.running, l.weight,
+    coalesce(k.generate_concurrency, a.generate_concurrency_per_key, :key_most) - w.running as free
+  from lane l join lane_keys w on w.account_id = l.account_id and w.class = :class
+  join api_keys k on k.id = w.key_id join accounts a on a.id = w.account_id
+  where w.waiting > 0 and w.running < coalesce(k.generate_concurrency, a.generate_concurrency_per_key, :key_most)
+  for no key update of w
+), oldest as materialized (
+  select g.id, w.account_id, w.key_id, w.free as key_free, w.running as key_running, i.ids, cardinality(i.ids) as images
+  from lane_key w cross join lateral (
+    select id from generations where key_id = w.key_id and class = :class and status = 'queued' and id = request_id
+      and lease_until > now()
+    order by id limit w.weight for no key update skip locked
+  ) g cross join lateral (
+    -- The ids of a request begin with the same time.
+    select array_agg(id order by id) as ids from generations
+    where id >= left(g.id, 14) and id < left(g.id, 14) || '~' and request_id = g.id
+  ) i
+), in_order as (
+  select o.*, l.weight, l.free, l.running,
+    row_number() over lane_order as place, sum(images) over lane_order as of_account, sum(images) over key_order as of_key
+  from oldest o join lane l on l.account_id = o.account_id
+  window lane_order as (partition by o.account_id order by o.id), key_order as (partition by o.key_id order by o.id)
+), chosen as materialized (
+  -- A request with more images than may run at a time runs alone.
+  select id, account_id, key_id, ids, images, gen_random_uuid() as lease from in_order
+  where place <= weight and (of_account <= free or place = 1 and running = 0)
+    and (of_key <= key_free or of_key = images and key_running = 0)
+  order by place, id limit :jobs_max
+), taken as (
+  update generations g set status = 'processing', attempts = g.attempts + 1, lease = i.lease,
+    lease_until = now() + make_interval(secs => :lease_seconds)
+  from (select unnest(ids) as id, lease from chosen) i where g.id = i.id and g.status = 'queued'
+  returning g.id, g.request_id, g.account_id, g.environment, g.key_id, g.prompt, g.size, g.format, g.model, g.provider,
+    g.quality, g.list_price, g.inputs, g.options, g.attempts, g.lease, g.created_at, g.expires_at
+), of_key as materialized (
+  select account_id, key_id, count(*)::int as images from taken group by 1, 2
+), turned as (
+  update lanes l set turn = nextval('turns'), waiting = l.waiting - coalesce(t.images, 0),
+    running = l.running + coalesce(t.images, 0)
+  from lane left join (select account_id, sum(images)::int as images from of_key group by 1) t using (account_id)
+  where l.account_id = lane.account_id and l.class = :class
+), running_of_key as (
+  update lane_keys w set waiting = w.waiting - t.images, running = w.running + t.images
+  from of_key t where w.key_id = t.key_id and w.class = :class
+)
+select * from taken order by request_id, id
