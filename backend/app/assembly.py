@@ -33,7 +33,8 @@ from app.generations.callers import CallerCache
 from app.generations.collaborators import Generations
 from app.generations.drawn import DrawnImages
 from app.generations.ledger import Ledger
-from app.generations.ledger.writer import Connect, Writer
+from app.generations.ledger.connection import Connect
+from app.generations.ledger.writer import Writer
 from app.generations.lifetime import lifetime_of
 from app.generations.prune import Pruner
 from app.generations.sweep import Sweeper

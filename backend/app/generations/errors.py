@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from app.core.errors import ApiError, Conflict, Invalid, NotFound, Unauthorized, Unavailable
+from app.core.errors import ApiError, Conflict, Invalid, NotFound, RateLimited, Unauthorized, Unavailable
 
 
 class InvalidApiKey(Unauthorized):
@@ -35,6 +35,18 @@ class IdempotencyKeyInUse(Conflict):
     @property
     def headers(self) -> Mapping[str, str]:
         return {"Retry-After": "1"}
+
+
+class QueueFull(RateLimited):
+    code, detail = "queue_full", "The account has as many generations waiting as it may have"
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_seconds=10)
+
+
+class NotCancellable(Conflict):
+    code = "not_cancellable"
+    detail = "It cannot be cancelled any more: it has ended, or a provider is drawing it"
 
 
 class OutcomeUnknown(Unavailable):

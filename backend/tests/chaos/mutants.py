@@ -8,9 +8,10 @@ from unittest.mock import patch
 
 from app import cli
 from app.generations.errors import InvalidApiKey
+from app.generations.ledger.connection import StatementLostError, StatementRefusedError
 from app.generations.ledger.queue import PendingRecord
 from app.generations.ledger.statements import SETTLE, Statement
-from app.generations.ledger.writer import StatementLostError, StatementRefusedError, Writer
+from app.generations.ledger.writer import Writer
 
 _fetch = vars(Writer)["_fetch"]
 

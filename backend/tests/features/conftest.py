@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 from app.core.db import connect_for_writing
-from app.generations.ledger.writer import Connect
+from app.generations.ledger.connection import Connect
 from tests.harness import Clock
 from tests.pool_calls import Held, Hold, PoolCalls, watch_pools
 
@@ -68,5 +68,5 @@ def patience(monkeypatch: pytest.MonkeyPatch, externals: dict[str, Any], databas
         return connection
 
     externals["connect"] = connect
-    monkeypatch.setattr("app.generations.ledger.writer._ANSWER_SECONDS", 30)
+    monkeypatch.setattr("app.generations.ledger.connection._ANSWER_SECONDS", 30)
     return connect

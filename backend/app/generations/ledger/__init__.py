@@ -10,12 +10,23 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
 
 from app.core.errors import Unavailable
 from app.core.logs import logger
 from app.core.metrics import Metrics
 from app.generations.errors import OutcomeUnknown
-from app.generations.ledger.queue import PendingRecord, PendingSettlement, Recorded
+from app.generations.ledger.queue import (
+    PendingQuery,
+    PendingRecord,
+    PendingSend,
+    PendingSettlement,
+    Recorded,
+    Work,
+)
 from app.generations.ledger.writer import Writer
 
 _BATCH_MIN, _BATCH_MAX = 16, 64
@@ -34,8 +45,8 @@ class Ledger:
         self._metrics.queue.watch(lambda: len(self._waiting))
         self._queue_max = queue_max
         self._deadline_seconds = deadline_seconds
-        self._waiting: deque[PendingRecord | PendingSettlement] = deque()
-        self._being_written: Sequence[PendingRecord | PendingSettlement] = ()
+        self._waiting: deque[Work] = deque()
+        self._being_written: Sequence[Work] = ()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
@@ -73,7 +84,27 @@ class Ledger:
             self._metrics.count_failure(is_unknown=isinstance(error, OutcomeUnknown))
             raise
 
-    def _hand_over(self, work: PendingRecord | PendingSettlement, *, waiting_max: float = math.inf) -> None:
+    async def mark_sent(self, ids: Sequence[str], lease: UUID) -> None:
+        """Marks the images of an asynchronous request as handed to a provider: once this returns nobody cancels them,
+        and no other worker draws them.
+
+        Raises LeaseLostError where they were cancelled or their lease was over: then they are not to be drawn. Raises
+        Unavailable or OutcomeUnknown where they could not be marked before the deadline, as a rule.
+        """
+        send = PendingSend(ids, lease)
+        self._hand_over(send)
+        await send.outcome
+
+    async def query(self, statement: str, **values: Any) -> Sequence[asyncpg.Record]:
+        """The rows of one of `statements.QUERIES`, once it has committed.
+
+        Raises Unavailable where it certainly was not carried out, and OutcomeUnknown where that cannot be known.
+        """
+        query = PendingQuery(statement, values)
+        self._hand_over(query)
+        return await query.outcome
+
+    def _hand_over(self, work: Work, *, waiting_max: float = math.inf) -> None:
         if not self.is_alive or len(self._waiting) >= waiting_max:
             raise Unavailable
         work.deadline = time.monotonic() + self._deadline_seconds
@@ -112,9 +143,7 @@ class Ledger:
             if not self._waiting and not self._is_closing:
                 self._wake.clear()
 
-    async def _written(
-        self, batch: Sequence[PendingRecord | PendingSettlement]
-    ) -> Sequence[PendingRecord | PendingSettlement]:
+    async def _written(self, batch: Sequence[Work]) -> Sequence[Work]:
         """Writes a batch, and now and then sweeps; returns what has no outcome yet. A defect of ours ends neither the
         writer nor the requests after it.
         """
@@ -130,7 +159,7 @@ class Ledger:
             return ()
         return without_outcome
 
-    def _next_batch(self) -> Sequence[PendingRecord | PendingSettlement]:
+    def _next_batch(self) -> Sequence[Work]:
         """Half of what waits, within bounds. Were all of it written at once, the callers who are answered together
         would ask together again, and the process would have nothing to do while they all wait.
         """
@@ -154,5 +183,5 @@ class Ledger:
                     _expire(each)
 
 
-def _expire(work: PendingRecord | PendingSettlement) -> None:
+def _expire(work: Work) -> None:
     work.fail(OutcomeUnknown() if work.was_sent else Unavailable())

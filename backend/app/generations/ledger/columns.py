@@ -3,11 +3,18 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from app.generations.ledger.queue import RECORD_DEFAULTS, PendingRecord, PendingSettlement, RecordRow, SettleRow
+from app.generations.ledger.queue import (
+    RECORD_DEFAULTS,
+    PendingRecord,
+    PendingSettlement,
+    QueuedRow,
+    RecordRow,
+    SettleRow,
+)
 
 
 def columns(
-    row: type[RecordRow] | type[SettleRow],
+    row: type[RecordRow] | type[QueuedRow] | type[SettleRow],
     work: Sequence[PendingRecord] | Sequence[PendingSettlement],
     *,
     words: Collection[str] = (),
@@ -19,7 +26,7 @@ def columns(
     """
     found = zip(*[each for pending in work for each in pending.rows], strict=True)
     return {
-        name: None
+        name.rstrip("_"): None
         if values.count(RECORD_DEFAULTS.get(name)) == len(values)
         else _text_of(values)
         if name in words

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 from app.core.images import ImageFormat
@@ -44,14 +44,23 @@ class Lease(NamedTuple):
     seconds: float
 
 
+class Queueing(NamedTuple):
+    """How a request waits for a worker: in which class, and for how long at most before it is cancelled."""
+
+    job_class: Literal["now", "batch"]
+    expires_seconds: float
+
+
 class Recorded(NamedTuple):
     """A request that is on disk: the ids of its images, and when it was recorded. `is_replay` says that an earlier
-    request with the same Idempotency-Key was recorded, and not this one.
+    request with the same Idempotency-Key was recorded, and not this one; `is_unfinished`, that its images are not
+    delivered yet.
     """
 
     ids: Sequence[str]
     created_at: datetime
     is_replay: bool = False
+    is_unfinished: bool = False
 
 
 class IdempotencyClaim(NamedTuple):
@@ -94,6 +103,27 @@ RECORD_DEFAULTS = {"quality": "auto", "list_price": 0}
 """The columns that `record.sql` takes as null where every value is this."""
 
 
+class QueuedRow(NamedTuple):
+    """One image of a request that waits for a worker, with the names of the parameters of `record_queued.sql`."""
+
+    id: str
+    request_id: str
+    key_id: str
+    revision: int
+    prompt: str
+    size: str
+    format: ImageFormat
+    model: str
+    provider: str
+    quality: str
+    list_price: int
+    edit: str | None
+    class_: str
+    expires_seconds: float
+    scope: bytes | None
+    fingerprint: bytes | None
+
+
 class SettleRow(NamedTuple):
     """The end of one image, with the names of the parameters of `settle.sql`."""
 
@@ -108,6 +138,7 @@ class SettleRow(NamedTuple):
     cost: int | None
     provider_request_id: str | None
     scope: bytes | None
+    class_: str | None
 
 
 class ImageEnd(NamedTuple):
@@ -128,11 +159,13 @@ _DELIVERED = ImageEnd()
 
 @dataclass(slots=True)
 class PendingRecord(Pending[Recorded]):
-    """A request that is to be recorded: as delivered, or, with a lease, as still to be drawn.
+    """A request that is to be recorded: as delivered; or, with a lease, as still to be drawn; or, with `queueing`, as
+    waiting for a worker.
 
     `ids` are those of its images; the first names the request. `revision` is the one of its key that admission saw.
-    `list_price` is for one image, in millionths of the currency. `edit` is what the row of an image that is made
-    from others has besides, as JSON: `inputs` and `art`. `claim` is None without an Idempotency-Key.
+    `list_price` is for one image, in millionths of the currency. `edit` is what its rows have besides, as JSON:
+    `inputs` and `art` of an image that is made from others, and `options` of one that waits. `claim` is None without an
+    Idempotency-Key.
     """
 
     ids: Sequence[str]
@@ -148,6 +181,7 @@ class PendingRecord(Pending[Recorded]):
     edit: str | None = None
     lease: Lease | None = None
     claim: IdempotencyClaim | None = None
+    queueing: Queueing | None = None
 
     @property
     def id(self) -> str:
@@ -158,20 +192,23 @@ class PendingRecord(Pending[Recorded]):
         return self.claim and self.claim.scope
 
     @property
-    def rows(self) -> Sequence[RecordRow]:
+    def rows(self) -> Sequence["RecordRow | QueuedRow"]:
         image = (
             *(self.prompt, self.size, self.format, self.model, self.provider, self.quality, self.list_price),
             self.edit,
         )
-        lease = self.lease or (None, None)
         claim = (self.claim.scope, self.claim.fingerprints[0]) if self.claim else (None, None)
+        if self.queueing is not None:
+            rest = *image, *self.queueing, *claim
+            return [QueuedRow(each, self.ids[0], self.key_id, self.revision, *rest) for each in self.ids]
+        lease = self.lease or (None, None)
         return [RecordRow(each, self.ids[0], self.key_id, self.revision, *image, *lease, *claim) for each in self.ids]
 
 
 @dataclass(slots=True)
 class PendingSettlement(Pending[None]):
-    """The end of a request that was recorded with a lease. `ends` has the end of each image, by id; one that is not in
-    it is delivered.
+    """The end of a request that has a lease. `ends` has the end of each image, by id; one that is not in it is
+    delivered.
     """
 
     recorded: PendingRecord
@@ -195,7 +232,27 @@ class PendingSettlement(Pending[None]):
     @property
     def rows(self) -> Sequence[SettleRow]:
         recorded, lease = self.recorded, self.lease
+        rest = recorded.scope, recorded.queueing and recorded.queueing.job_class
         return [
-            SettleRow(each, recorded.id, recorded.key_id, lease, *self.ends.get(each, _DELIVERED), recorded.scope)
+            SettleRow(each, recorded.id, recorded.key_id, lease, *self.ends.get(each, _DELIVERED), *rest)
             for each in recorded.ids
         ]
+
+
+@dataclass(slots=True)
+class PendingSend(Pending[None]):
+    """Images that a worker is about to hand to a provider."""
+
+    ids: Sequence[str]
+    lease: UUID
+
+
+@dataclass(slots=True)
+class PendingQuery(Pending[Sequence[Any]]):
+    """One statement of those that are not gathered into batches, by name, and its values: its rows are the outcome."""
+
+    statement: str
+    values: Mapping[str, Any]
+
+
+Work = PendingRecord | PendingSettlement | PendingSend | PendingQuery

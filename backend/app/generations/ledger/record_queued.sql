@@ -39,8 +39,8 @@ with input as materialized (
   insert into generations (id, request_id, account_id, environment, key_id, kind, prompt, size, format, model, provider,
     quality, list_price, inputs, art, options, class, status, lease_until, expires_at)
   select id, request_id, account_id, environment, key_id,
-    case when edit -> 'inputs' is null then 'generate' else 'edit' end, prompt, size, format, model, provider, quality,
-    list_price, edit -> 'inputs', coalesce((edit -> 'art')::int, 1), edit -> 'options', class, 'queued',
+    case when edit -> 'inputs' is null then 'generate' else 'edit' end, prompt, size, format, model, provider,
+    coalesce(quality, 'auto'), coalesce(list_price, 0), edit -> 'inputs', coalesce((edit -> 'art')::int, 1), edit -> 'options', class, 'queued',
     now() + make_interval(secs => expires_seconds), now() + make_interval(secs => expires_seconds)
   from admitted
   where scope is null or request_id in (select generation_id from claimed) order by id

@@ -1,8 +1,8 @@
 """The ledger's statements, each a file of this folder and one transaction.
 
 All of them, and all other code, lock rows in one order, so that there are no deadlocks: users, accounts, api_keys by
-id, balances by id, lanes, claims by scope, generations, usage. A statement that does not wait (`skip locked`) may begin
-anywhere.
+id, balances by id, lanes by account and class, their lane_keys, claims by scope, generations by id, usage. A statement
+that does not wait (`skip locked`) may begin anywhere.
 """
 
 import re
@@ -48,3 +48,13 @@ TAKE_OVER = Statement.load("take_over")
 EXPIRE_CLAIMS = Statement.load("expire_claims")
 SWEEP_CLAIMS = Statement.load("sweep_claims")
 SWEEP_LAPSED = Statement.load("sweep_lapsed")
+RECORD_QUEUED = Statement.load("record_queued")
+RECORD_QUEUED_SKIP_LOCKED = RECORD_QUEUED.skipping_locked()
+MAKE_LANES = Statement.load("make_lanes")
+MARK_SENT = Statement.load("mark_sent")
+SWEEP_JOBS = Statement.load("sweep_jobs")
+CANCEL_QUEUED = Statement.load("cancel_queued")
+QUERIES = {
+    each: Statement.load(each) for each in ("take_jobs", "renew_leases", "give_back_jobs", "cancel_job", "requeue_job")
+}
+"""Those that `Ledger.query` runs, by name."""

@@ -3,8 +3,16 @@
 import asyncpg
 
 from app.core.errors import Invalid, Unavailable
-from app.generations.errors import CallerChangedError, IdempotencyKeyInUse, IdempotencyKeyReused, InvalidApiKey
+from app.generations.errors import (
+    CallerChangedError,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    InvalidApiKey,
+    QueueFull,
+)
 from app.generations.ledger.queue import PendingRecord, Recorded
+
+__all__ = ["DATA_CLASS", "QueueFull", "answer_from", "not_admitted", "refuse"]
 
 DATA_CLASS = "22"
 """What the sqlstates of values begin with that PostgreSQL cannot store."""
@@ -19,6 +27,9 @@ def answer_from(record: PendingRecord, there: asyncpg.Record) -> bool:
         record.succeed(Recorded(ids, there["created_at"], is_replay=True))
     elif there["status"] not in {"queued", "processing"} or there["lapsed"]:
         return False
+    elif there["is_asynchronous"] or record.queueing is not None:
+        ids = [there["id"], *(there["other_ids"] or ())]
+        record.succeed(Recorded(ids, there["created_at"], is_replay=True, is_unfinished=True))
     else:
         record.fail(IdempotencyKeyInUse())
     return True

@@ -14,9 +14,10 @@ from app.core.db import connect_for_writing
 from app.core.errors import Invalid, Unavailable
 from app.generations.errors import OutcomeUnknown
 from app.generations.ledger import Ledger
+from app.generations.ledger.connection import Connect, Rows, StatementRefusedError
 from app.generations.ledger.queue import IdempotencyClaim, PendingRecord, Recorded
 from app.generations.ledger.statements import FIND_RECORDED, RECORD, Statement
-from app.generations.ledger.writer import Connect, Rows, StatementRefusedError, Writer
+from app.generations.ledger.writer import Writer
 from tests.conftest import Start
 from tests.features.scraped import METRICS_TOKEN, nonzero
 from tests.features.usage.recorded import (
