@@ -14,6 +14,7 @@ from sqlalchemy.pool import QueuePool
 from app.catalogue.configured import catalogue_of
 from app.catalogue.model import REFERENCES_MAX, Catalogue
 from app.catalogue.opened import open_catalogue
+from app.core.bell import Bell
 from app.core.blobs import BlobSpace
 from app.core.bounds import EdgeBounds
 from app.core.byte_budget import ByteBudget
@@ -32,6 +33,7 @@ from app.core.tracing import Tracing, open_tracing
 from app.generations.callers import CallerCache
 from app.generations.collaborators import Generations
 from app.generations.drawn import DrawnImages
+from app.generations.jobs.worker import Worker
 from app.generations.ledger import Ledger
 from app.generations.ledger.connection import Connect
 from app.generations.ledger.writer import Writer
@@ -172,6 +174,7 @@ async def _ledger(
     settings: Settings, writer: Writer, metrics: Metrics, tracing: Tracing | None
 ) -> AsyncIterator[Ledger]:
     new_ledger = Ledger if tracing is None else partial(TracedLedger, tracing=tracing)
+    writer.waiting_max = settings.jobs_waiting_per_account
     ledger = new_ledger(
         writer,
         queue_max=settings.record_queue_max,
@@ -202,6 +205,7 @@ async def _generations(
     """
     monitor = MonitoredStore if tracing is None else partial(TracedStore, tracing=tracing)
     blobs = _blob_space(settings, threads)
+    bell = Bell(partial(connect_for_writing, writing_url(settings)))
     async with (
         monitored_store(settings, monitor) as store,
         open_fetcher(settings) as fetcher,
@@ -227,12 +231,18 @@ async def _generations(
             lifetime=lifetime_of(settings),
             clock=clock,
             blobs=blobs,
+            bell=bell,
         )
-        works = [Sweeper(generations, engine, settings.image_retention_days, metrics).run()]
+        ledger.when_swept(bell.ring)
+        works = [bell.run(), Sweeper(generations, engine, settings.image_retention_days, metrics).run()]
+        worker = Worker(generations, settings)
+        if settings.work:
+            works.append(worker.run())
         if settings.ledger_retention_days is not None:
             works.append(Pruner(generations, writing_url(settings), settings.ledger_retention_days, metrics).run())
         async with _in_background(*works):
             yield generations
+        await worker.stop(seconds=settings.job_deadline_seconds)
 
 
 def _blob_space(settings: Settings, threads: Threads) -> BlobSpace:

@@ -14,7 +14,7 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -154,6 +154,8 @@ class RoutedRequest:
     deadline: float
     closed_by: ApiError | None = None
     """The error that each further image would fail with too, whichever route draws it."""
+    before_call: Callable[[], Awaitable[None]] | None = None
+    """Awaited before a provider is asked. What it raises, an ApiError, ends the image."""
     _budgets: dict[str, CallBudget] = field(default_factory=dict)
     _repeats: Repeats = field(default_factory=Repeats)
     _unreadable: int = 0
@@ -187,6 +189,8 @@ class RoutedRequest:
             )
             try:
                 with logging_with(route=route.name, provider=route.provider.name):
+                    if self.before_call is not None:
+                        await self.before_call()
                     return await self._try(route, request, tries, is_probe=is_probe)
             except ApiError as error:
                 if not untried or not self._may_go_on(error, was_paid=request.tally.paid_calls > 0):

@@ -18,6 +18,7 @@ from app.core.database_url import checked_database_url
 from app.core.env_file import UnreadableEnvFileError, check_env_file
 from app.core.image_settings import ImageSettings
 from app.core.input_settings import InputSettings
+from app.core.job_settings import JobSettings
 from app.core.limit_settings import LimitSettings
 from app.core.log_settings import LogSettings, LogStyle
 from app.core.secret_files import SecretFileError, read_secret_files
@@ -45,7 +46,9 @@ def _default_data_dir() -> Path:
         raise ConfigurationError("DATA_DIR is not set, and this user has no home folder for it to be in.") from None
 
 
-class Settings(ServerSettings, AccountSettings, ImageSettings, InputSettings, LimitSettings, CorsSettings, LogSettings):
+class Settings(
+    ServerSettings, AccountSettings, ImageSettings, InputSettings, JobSettings, LimitSettings, CorsSettings, LogSettings
+):
     """The settings of one run of the program. Frozen, and passed as an argument, never a global."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from typing import Any
 
 from app.catalogue.routing import Plan
 from app.core.security import new_timed_id
@@ -20,10 +21,15 @@ def new_record(
     claim: IdempotencyClaim | None,
     now: float,
     inputs: Sequence[Mapping[str, str]] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> PendingRecord:
     """A request that is to be recorded as delivered, with an id for each image that begins with the time `now`. The ids
-    are in order, so that the rows say which image of the request each is. `inputs` is `Inputs.recorded`.
+    are in order, so that the rows say which image of the request each is. `inputs` is `Inputs.recorded`; `options` is
+    what a worker needs besides.
     """
+    beside: dict[str, Any] = {"inputs": inputs, "art": plan.art or 1} if inputs else {}
+    if options:
+        beside["options"] = options
     return PendingRecord(
         sorted([new_timed_id("gen", now=now) for _ in range(spec.count)]),
         caller.key_id,
@@ -35,7 +41,7 @@ def new_record(
         plan.provider,
         plan.quality,
         plan.list_price,
-        json.dumps({"inputs": inputs, "art": plan.art or 1}) if inputs else None,
+        json.dumps(beside) if beside else None,
         claim=claim,
     )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.catalogue.opened import OpenCatalogue
+from app.core.bell import Bell
 from app.core.blobs import BlobSpace
 from app.core.clock import DatabaseClock
 from app.core.db import SessionMaker
@@ -53,6 +54,8 @@ class Generations:
     public_url: str
     lifetime: Lifetime
     clock: DatabaseClock
+    bell: Bell
+    """Rings for jobs that wait, and for generations that have changed."""
     cancelled_on_disconnect: CancelScope = nullcontext
 
     def url(self, generation_id: str, image_format: str) -> str:

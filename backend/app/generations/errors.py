@@ -49,6 +49,14 @@ class NotCancellable(Conflict):
     detail = "It cannot be cancelled any more: it has ended, or a provider is drawing it"
 
 
+class AcceptedBefore(IdempotencyKeyInUse):
+    """The first request with the Idempotency-Key is an asynchronous one that has not ended."""
+
+    def __init__(self, generation_id: str) -> None:
+        super().__init__()
+        self.generation_id = generation_id
+
+
 class OutcomeUnknown(Unavailable):
     code = "outcome_unknown"
     detail = "It cannot be told whether this was recorded; retry with the same Idempotency-Key"

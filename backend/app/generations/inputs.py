@@ -164,3 +164,14 @@ async def _side_by_side(pointer: str, images: Sequence[Coroutine[Any, Any, _Reso
 
 def _masks_of(spec: GenerationSpec) -> Sequence[SentImage]:
     return [] if spec.mask is None else [spec.mask]
+
+
+async def keep_until(generations: Generations, caller: Caller, inputs: Inputs, *, seconds: float) -> Inputs:
+    """The same images, each with an id under which it is there for so many seconds at least: an upload of the
+    account's, for what was sent itself or by a URL.
+
+    Raises UploadsFull, and Unavailable where the store cannot be written.
+    """
+    if not inputs.images:
+        return inputs
+    raise NotImplementedError(generations, caller, seconds)

@@ -20,6 +20,10 @@ class Lifetime:
     """In which the provider draws, its repeats included, and the store keeps."""
     recording_seconds: float
     """In which the ledger records, and again in which it settles."""
+    job_drawing_seconds: float = 300
+    """The same as `drawing_seconds` of an asynchronous generation, once a worker has taken it."""
+    job_lease_seconds: float = 30
+    """How long an asynchronous generation belongs to a worker that has not renewed its lease."""
 
     @property
     def lease_seconds(self) -> float:
@@ -46,4 +50,9 @@ class Lifetime:
 
 def lifetime_of(settings: Settings) -> Lifetime:
     """What the settings say."""
-    return Lifetime(settings.generation_deadline_seconds, settings.record_deadline_seconds)
+    return Lifetime(
+        settings.generation_deadline_seconds,
+        settings.record_deadline_seconds,
+        settings.job_deadline_seconds,
+        settings.job_lease_seconds,
+    )

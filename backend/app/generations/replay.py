@@ -4,7 +4,13 @@ from sqlalchemy import and_, false, func, select, text
 
 from app.core.security import without_random
 from app.generations.collaborators import Generations
-from app.generations.errors import CallerChangedError, IdempotencyKeyInUse, IdempotencyKeyReused, ImageDeleted
+from app.generations.errors import (
+    AcceptedBefore,
+    CallerChangedError,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    ImageDeleted,
+)
 from app.generations.ledger.queue import IdempotencyClaim, Recorded
 from app.generations.spec import Caller, Delivered, GenerationSpec, ImageError, input_ids
 from app.models import ApiKey, Claim, Generation
@@ -14,12 +20,15 @@ _HAS_LAPSED = Generation.lease_until < func.now()
 _HAS_EXPIRED = func.coalesce(ApiKey.expires_at <= func.now(), false())
 
 
-async def find(generations: Generations, claim: IdempotencyClaim, caller: Caller) -> Recorded | None:
-    """The delivered request that has this claim; None where there is none. Locks nothing, and changes nothing.
+async def find(
+    generations: Generations, claim: IdempotencyClaim, caller: Caller, *, is_asynchronous: bool = False
+) -> Recorded | None:
+    """The request that has this claim, delivered, or unfinished where it or this one is asynchronous; None where there
+    is none. Locks nothing, and changes nothing.
 
-    Raises IdempotencyKeyReused where the key came with another request, IdempotencyKeyInUse where the first request
-    with it is still being drawn, and CallerChangedError where the caller's API key is not what admission saw: one that
-    was revoked since gets no replay.
+    Raises IdempotencyKeyReused where the key came with another request, IdempotencyKeyInUse where both are synchronous
+    and the first is still being drawn, and CallerChangedError where the caller's API key is not what admission saw: one
+    that was revoked since gets no replay.
     """
     statement = (
         select(Claim, Generation, _HAS_LAPSED, ApiKey.revision, _HAS_EXPIRED)
@@ -35,17 +44,23 @@ async def find(generations: Generations, claim: IdempotencyClaim, caller: Caller
         raise CallerChangedError
     if claimed.fingerprint not in claim.fingerprints:
         raise IdempotencyKeyReused
-    if generation.status in {"queued", "processing"} and not has_lapsed:
-        raise IdempotencyKeyInUse
+    ids = [generation.id, *(claimed.other_ids or ())]
+    if generation.status in {"queued", "processing"} and (generation.expires_at is not None or not has_lapsed):
+        if generation.expires_at is None and not is_asynchronous:
+            raise IdempotencyKeyInUse
+        return Recorded(ids, generation.created_at, is_replay=True, is_unfinished=True)
     if generation.status != "delivered":
         return None
-    return Recorded([generation.id, *(claimed.other_ids or ())], generation.created_at, is_replay=True)
+    return Recorded(ids, generation.created_at, is_replay=True)
 
 
 async def delivered(generations: Generations, spec: GenerationSpec, recorded: Recorded) -> Delivered:
-    """The images of a request that is replayed, and the errors of those that were asked for together with them. Raises
-    ImageDeleted where one of the images was deleted since.
+    """The images of a request that is replayed, and the errors of those that were asked for together with them.
+
+    Raises ImageDeleted where one of the images was deleted since, and AcceptedBefore where it has not ended.
     """
+    if recorded.is_unfinished:
+        raise AcceptedBefore(recorded.ids[0])
     # The ids of a request begin with the same time: this reads one millisecond of the primary key.
     first, *_ = ids = recorded.ids
     moment = without_random(first)

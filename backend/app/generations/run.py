@@ -78,14 +78,24 @@ async def record_and_draw(
     recorded = await generations.ledger.record(record)
     if recorded.is_replay:
         return Made(recorded, ())
-    await _refuse_if_store_fails(generations, record)
     routed = RoutedRequest(plan, request, account_id, deadline)
+    return await draw_recorded(generations, routed, record, recorded, as_bytes=spec.as_bytes)
+
+
+async def draw_recorded(
+    generations: Generations, routed: RoutedRequest, record: PendingRecord, recorded: Recorded, *, as_bytes: bool
+) -> Made:
+    """The rest of `record_and_draw`, for a request that is on disk and has a lease. `as_bytes` keeps the bytes of the
+    images for the answer.
+    """
+    await _refuse_if_store_fails(generations, record)
+    plan, account_id = routed.plan, routed.account_id
     drawing = _Drawing(generations, routed, record.format, {each: ImageTries() for each in record.ids})
     with logging_with(model=plan.model.name, account=account_id), _marking_what_may_be_paid(routed):
         await _draw_or_give_up(drawing, record)
         await settle.deliver(generations, record, drawing.ends())
     delivered = [each for each in record.ids if each not in drawing.errors]
-    contents = [drawing.contents[each] for each in delivered] if spec.as_bytes else ()
+    contents = [drawing.contents[each] for each in delivered] if as_bytes else ()
     errors = [(index, drawing.errors.get(each)) for index, each in enumerate(record.ids)]
     return Made(
         recorded._replace(ids=delivered),

@@ -51,7 +51,7 @@ async def generate(
         if claim is not None and (recorded := await replay.find(generations, claim, caller)) is not None:
             return await replay.delivered(generations, spec, recorded)
         deadline = asyncio.get_running_loop().time() + generations.lifetime.drawing_seconds
-        plan, inputs = await _plan_with_images(generations, caller, spec, deadline)
+        plan, inputs = await plan_with_images(generations, caller, spec, deadline)
         spec = replace(spec, size=str(plan.size))
     else:
         try:
@@ -67,7 +67,7 @@ async def generate(
         made = await run.draw_and_record(generations, plan, record, spec, as_bytes=spec.as_bytes or watch is not None)
     else:
         plan = plan.in_turn(record.id if claim is None else claim.scope.hex())
-        request = _draw_request(spec, plan, watch, inputs)
+        request = draw_request(spec, plan, watch, inputs)
         made = await run.record_and_draw(
             generations, plan, record, spec, request, account_id=caller.account_id, deadline=deadline
         )
@@ -76,7 +76,7 @@ async def generate(
     return _delivered(generations, spec, plan, made, inputs)
 
 
-async def _plan_with_images(
+async def plan_with_images(
     generations: Generations, caller: Caller, spec: GenerationSpec, deadline: float
 ) -> tuple[Plan, Inputs]:
     """What a request with images comes to, and its images. What no route can draw is refused before an image is read;
@@ -93,7 +93,7 @@ async def _plan_with_images(
     return find_plan(shape=inputs.images[0].size), inputs
 
 
-def _draw_request(spec: GenerationSpec, plan: Plan, watch: Watch | None, inputs: Inputs) -> DrawRequest:
+def draw_request(spec: GenerationSpec, plan: Plan, watch: Watch | None, inputs: Inputs) -> DrawRequest:
     return DrawRequest(
         spec.prompt,
         plan.size,

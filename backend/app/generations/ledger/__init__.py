@@ -9,7 +9,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -120,6 +120,10 @@ class Ledger:
     def needs_session(self) -> bool:
         """Whether nothing can be written because the database is behind a pooler in transaction mode."""
         return self._writer.needs_session
+
+    def when_swept(self, ring: Callable[..., None]) -> None:
+        """Has `ring` called with the ids of the asynchronous images about which a sweep decides."""
+        self._writer.on_swept = ring
 
     def open(self) -> None:
         """Begins to write."""

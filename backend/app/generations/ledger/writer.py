@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import asyncpg
 
@@ -65,7 +66,7 @@ ATTEMPTS_MAX = 3
 class Writer(LedgerConnection):
     """The connection, by which work gets its outcome. It sets `clock` whenever the database has said its time."""
 
-    ended: Callable[[Sequence[str]], None] = staticmethod(lambda _ids: None)
+    on_swept: Callable[..., None] | None = None
     """Called with the ids of the asynchronous images that a sweep has decided about."""
     waiting_max = 1_000_000
     """Images that may wait in one lane."""
@@ -99,8 +100,9 @@ class Writer(LedgerConnection):
             if self._clock is not None:
                 self._clock.set(swept["now"])
             await self._fetch(connection, SWEEP_CLAIMS)
-            if decided := await self._fetch(connection, SWEEP_JOBS, attempts_max=ATTEMPTS_MAX):
-                self.ended([each["id"] for each in decided])
+            decided = await self._fetch(connection, SWEEP_JOBS, attempts_max=ATTEMPTS_MAX)
+            if decided and self.on_swept is not None:
+                self.on_swept(*(each["id"] for each in decided))
 
     async def _record(self, records: Sequence[PendingRecord], statement: Statement) -> None:
         if records:
@@ -117,18 +119,11 @@ class Writer(LedgerConnection):
             _restore(records, sent_before)
             await self._after_refusal(records, statement, refusal.sqlstate)
             return
-        in_doubt, without_lanes = [], []
-        for each, row, was_sent in zip(records, rows, sent_before, strict=True):
-            if row["created_at"] is not None:
-                each.succeed(Recorded(each.ids, row["created_at"], is_unfinished=each.queueing is not None))
-            elif row["active"] and row["current"] and row.get("has_lane") is False:
-                without_lanes.append(each)
-            elif was_sent or (row["active"] and row["current"]):
-                in_doubt.append((each, row))
-            else:
-                each.fail(not_admitted(row))
+        judged = zip(records, rows, sent_before, strict=True)
+        undecided = [(each, row) for each, row, was_sent in judged if not _decide(each, row, was_sent=was_sent)]
         _restore(records, sent_before)
-        if in_doubt:
+        without_lanes = [each for each, row in undecided if row.get("has_lane") is False]
+        if in_doubt := [(each, row) for each, row in undecided if row.get("has_lane") is not False]:
             await self._resolve(connection, in_doubt)
         if without_lanes:
             await self._make_lanes(connection, without_lanes)
@@ -256,6 +251,17 @@ class Writer(LedgerConnection):
         rows = await self._fetch(connection, statement, **values)
         self._metrics.count_commit(len(work), time.monotonic() - started)
         return rows
+
+
+def _decide(record: PendingRecord, row: asyncpg.Record, *, was_sent: bool) -> bool:
+    """Gives the request its outcome, if the row alone says it."""
+    if row["created_at"] is not None:
+        record.succeed(Recorded(record.ids, row["created_at"], is_unfinished=record.queueing is not None))
+    elif was_sent or (row["active"] and row["current"]):
+        return False
+    else:
+        record.fail(not_admitted(row))
+    return True
 
 
 def _restore(records: Sequence[PendingRecord], sent_before: Sequence[bool]) -> None:

@@ -1,0 +1,65 @@
+"""Accepting a job: once it is on disk it is delivered, or its caller is told why not."""
+
+import asyncio
+from dataclasses import replace
+
+from app.core.bell import JOBS
+from app.generations import accept, inputs, replay, run
+from app.generations.collaborators import Generations
+from app.generations.inputs import NO_INPUTS
+from app.generations.jobs.job import Accepted, JobTerms, options_of
+from app.generations.ledger.queue import Queueing, Recorded
+from app.generations.service import plan_with_images
+from app.generations.spec import Caller, GenerationSpec
+from app.providers.stub.rehearsal import is_rehearsal
+
+
+async def accept_job(
+    generations: Generations,
+    *,
+    caller: Caller,
+    spec: GenerationSpec,
+    route: str,
+    terms: JobTerms,
+    idempotency_key: str | None = None,
+) -> Accepted:
+    """The request, on disk, to be drawn by a worker. What the stub draws is delivered with that.
+
+    The images that go in are kept until it has ended, whatever its caller does meanwhile. With an idempotency key that
+    was used for the same request before: that one, finished or not, whichever way it was asked for.
+
+    Raises QueueFull where the account has as many images waiting as it may have, and besides what
+    `generations.service.generate` raises until a provider is asked.
+    """
+    claim = accept.claim_of(caller, spec, route=route, idempotency_key=idempotency_key)
+    if claim is not None:
+        recorded = await replay.find(generations, claim, caller, is_asynchronous=True)
+        if recorded is not None:
+            return _accepted(recorded)
+    sources = NO_INPUTS
+    if spec.images:
+        deadline = asyncio.get_running_loop().time() + generations.lifetime.drawing_seconds
+        plan, sources = await plan_with_images(generations, caller, spec, deadline)
+        spec = replace(spec, size=str(plan.size))
+    else:
+        plan = generations.catalogue.plan(spec.model, spec.size, spec.quality, spec.background, caller.environment)
+    if caller.environment == "test" and is_rehearsal(spec.prompt):
+        plan = generations.catalogue.rehearsed(plan)
+    now = generations.clock()
+    if plan.is_free:
+        record = accept.new_record(caller, spec, plan, claim=claim, now=now, inputs=sources.recorded)
+        made = await run.draw_and_record(generations, plan, record, replace(spec, as_bytes=False), as_bytes=False)
+        return _accepted(made.recorded)
+    sources = await inputs.keep_until(generations, caller, sources, seconds=terms.expires_seconds)
+    options = options_of(spec, may_pay_twice=plan.model.may_pay_twice, claim=claim)
+    record = accept.new_record(
+        caller, spec, plan, claim=claim, now=now, inputs=sources.recorded, options={"job": 1, **options}
+    )
+    record.queueing = Queueing(terms.job_class, terms.expires_seconds)
+    recorded = await generations.ledger.record(record)
+    generations.bell.ring(JOBS)
+    return _accepted(recorded)
+
+
+def _accepted(recorded: Recorded) -> Accepted:
+    return Accepted(recorded.ids[0], recorded.is_replay)

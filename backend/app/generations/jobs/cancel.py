@@ -1,0 +1,30 @@
+"""Cancelling jobs: by their caller, and with the key or account that they were accepted for."""
+
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.generations.collaborators import Generations
+from app.generations.ledger.statements import CANCEL_QUEUED
+
+
+async def cancel(generations: Generations, *, request_id: str, error: str = "cancelled") -> Sequence[str]:
+    """Cancels a job that was not sent to a provider: the ids of its images; none where it was, has ended, or is none.
+
+    Once this returns nothing is drawn for it. Raises Unavailable and OutcomeUnknown.
+    """
+    rows = await generations.ledger.query("cancel_job", request_id=request_id, error=error)
+    ids = [each["id"] for each in rows]
+    generations.bell.ring(*ids)
+    return ids
+
+
+async def cancel_queued(session: AsyncSession, *, key_ids: Sequence[str], error: str) -> Sequence[str]:
+    """Cancels all that waits under these keys, in the transaction at hand, which has locked the keys' rows before. The
+    ids of what it has cancelled, for the bell after the commit.
+    """
+    if not key_ids:
+        return []
+    connection = await session.connection()
+    values = tuple(CANCEL_QUEUED.arguments({"key_id": list(key_ids), "error": error}))
+    return list((await connection.exec_driver_sql(CANCEL_QUEUED.text, values)).scalars())
