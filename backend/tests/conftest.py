@@ -170,6 +170,7 @@ def settings(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Set
         database_url=SecretStr(database_url),
         data_dir=tmp_path_factory.mktemp("settings"),
         public_url="https://pictures.test",
+        work=False,  # no application draws the jobs of another test
         generate_concurrency_per_key=1_000_000,
         hash_queue_max=1000,
         database_pool_size=30,  # a busy machine makes nobody wait for a connection until it is a 503
