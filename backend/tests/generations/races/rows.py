@@ -32,9 +32,9 @@ values ($1, $2, 'a key', 'live', 'nb_live_12345678', sha256(convert_to($1, 'UTF8
 _LOCK_KEYS = "select from api_keys where id = any($1) order by id for no key update"
 
 
-async def new_key(database: asyncpg.Connection, *, account_id: str | None = None) -> Key:
+async def new_key(database: asyncpg.Connection, *, account_id: str | None = None, key_id: str | None = None) -> Key:
     """A key, of a new account or this one. It is known to the ledger alone: nobody can call with it."""
-    key = Key(new_id("key"), "")
+    key = Key(key_id or new_id("key"), "")
     account_id = account_id or new_id("acc")
     await database.execute(_ACCOUNT, account_id)
     await database.execute(_KEY, key.id, account_id)
