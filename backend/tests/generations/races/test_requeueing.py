@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 from app.generations.ledger import Ledger
 from app.generations.ledger.queue import ImageEnd, PendingRecord, PendingSettlement
-from tests.generations.jobs.lanes import wrong_lanes
+from tests.generations.jobs.lanes import take, wrong_lanes
 from tests.generations.races import rows
 from tests.harness import Key
 
@@ -26,8 +26,7 @@ async def end(ledger: Ledger, database: asyncpg.Connection, record: PendingRecor
     if how == "cancelled":
         await ledger.query("cancel_job", request_id=record.id, error="cancelled")
         return
-    rows_taken = await ledger.query("take_jobs", **rows.take_jobs().values)
-    [job] = rows.jobs_of(rows_taken, job_class="now", seconds=60)
+    [job] = await take(ledger)
     await ledger.mark_sent(job.ids, job.lease.token)
     if how == "failed":
         ends = dict.fromkeys(job.ids, ImageEnd("provider_failed"))
