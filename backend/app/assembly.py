@@ -33,6 +33,7 @@ from app.core.tracing import Tracing, open_tracing
 from app.generations.callers import CallerCache
 from app.generations.collaborators import Generations
 from app.generations.drawn import DrawnImages
+from app.generations.jobs.waiting import WaitingCallers
 from app.generations.jobs.worker import Worker
 from app.generations.ledger import Ledger
 from app.generations.ledger.connection import Connect
@@ -103,6 +104,8 @@ async def open_services(
         new_generations = partial(_generations, settings, engine, ledger, threads, catalogue=catalogue, clock=clock)
         generations = await enter(new_generations(metrics=metrics, tracing=tracing))
         await enter(_shown(metrics, engine, threads, generations.store))
+        waiting_callers = WaitingCallers(generations, most=settings.waiting_callers_max)
+        await enter(_in_background(waiting_callers.run()))
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
         yield Services(
@@ -120,6 +123,7 @@ async def open_services(
             policies=Policies.of(settings),
             callers=CallerCache(clock=externals.cache_clock),
             generations=generations,
+            waiting_callers=waiting_callers,
             detached=detached,
             paid_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
             free_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
