@@ -5,21 +5,20 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Literal
 
-from app.catalogue.routing import RoutedRequest
 from app.core.bell import JOBS
 from app.core.errors import ApiError, Unavailable
 from app.generations import run, settle
 from app.generations.collaborators import Generations
 from app.generations.errors import LeaseLostError
-from app.generations.inputs import NO_INPUTS, resolve
+from app.generations.inputs import delete_kept
 from app.generations.jobs.job import Job, jobs_of
+from app.generations.jobs.route import route
 from app.generations.ledger.queue import ImageEnd
-from app.generations.service import draw_request
-from app.generations.spec import Caller
-from app.providers.stub.rehearsal import is_rehearsal
 
 CLASSES: Sequence[Literal["now", "batch"]] = ("now", "batch")
 """The first is taken up first."""
+
+_PAUSE_SECONDS = 3.0  # as often as a store that fails is probed
 
 
 async def take(generations: Generations, *, jobs_max: int, account_most: int, key_most: int) -> Sequence[Job]:
@@ -45,31 +44,18 @@ async def draw(generations: Generations, job: Job) -> None:
     """
     record, deadline = job.record, asyncio.get_running_loop().time() + generations.lifetime.job_drawing_seconds
     try:
-        routed = await _routed(generations, job, deadline)
+        routed = await route(generations, job, deadline)
+    except Unavailable:
+        await asyncio.sleep(_PAUSE_SECONDS)  # else it would be taken again at once
+        await give_back(generations, [job])
     except ApiError as error:
         await settle.fail(generations, record, dict.fromkeys(job.ids, ImageEnd(error.code, tries=0, cost=0)))
     else:
+        routed.before_call = _Sending(generations, job).mark
         with suppress(ApiError):  # it is recorded, each image's with the image
             await run.draw_recorded(generations, routed, record, job.recorded, as_bytes=False)
+            await delete_kept(generations, job.inputs)  # of what is not delivered the sweep deletes it
     generations.bell.ring(*job.ids)
-
-
-async def _routed(generations: Generations, job: Job, deadline: float) -> RoutedRequest:
-    """The request as the catalogue has its model now. Raises what `OpenCatalogue.plan` and `inputs.resolve` raise."""
-    spec, inputs = job.spec, NO_INPUTS
-    plan = generations.catalogue.plan(
-        *(spec.model, spec.size, spec.quality, spec.background, job.environment),
-        references=len(spec.images),
-        has_mask=spec.mask is not None,
-    )
-    if spec.images:
-        caller = Caller(job.key_id, job.account_id, job.environment, 0)
-        inputs = await resolve(generations, caller=caller, spec=spec, deadline=deadline)
-    if job.environment == "test" and is_rehearsal(spec.prompt):
-        plan = generations.catalogue.rehearsed(plan)
-    plan = plan.in_turn(job.options.get("scope", job.id))
-    request = draw_request(spec, plan, None, inputs)
-    return RoutedRequest(plan, request, job.account_id, deadline, before_call=_Sending(generations, job).mark)
 
 
 class _Sending:
