@@ -3,166 +3,33 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, cast
+from typing import cast
 
-import asyncpg
 import pytest
-from app.assembly import open_services
 from app.core.blobs import Blob
-from app.core.db import connect_for_writing
 from app.core.errors import Invalid, Unavailable
 from app.core.fetching import Fetcher
-from app.core.settings import Settings
 from app.generations import replay, uploads
-from app.generations.collaborators import Generations, UploadBounds
+from app.generations.collaborators import UploadBounds
 from app.generations.errors import CallerChangedError, OutcomeUnknown, QueueFull
 from app.generations.inputs import Inputs, keep_until
 from app.generations.jobs import work
-from app.generations.jobs.accept import accept_job
 from app.generations.jobs.cancel import cancel
-from app.generations.jobs.job import Accepted, Job, JobTerms
+from app.generations.jobs.job import Accepted
 from app.generations.ledger import Ledger
-from app.generations.spec import Caller, GenerationSpec, input_ids
-from app.generations.sweep import Sweeper, delete_images
+from app.generations.spec import input_ids
+from app.generations.sweep import delete_images
 from app.generations.uploads import UploadNotFound, UploadsFull
-from app.models import Generation, Upload
+from app.models import Generation
 from app.providers import InputImage, Size
 from app.storage import StoreUnavailable, read_whole
-from pydantic import SecretStr
 from tests.features.sent_images import mask_png, png
-from tests.generations.jobs.lanes import wrong_lanes
+from tests.generations.jobs.scene import Scene, raising
 from tests.generations.test_inputs import URL, FakeFetcher
-from tests.harness import fresh_database
-from tests.standins.forms import read_form
-from tests.standins.openai import MODEL, OpenAIStandIn, failed
-from tests.standins.wire import serving
-
-ACCOUNT, KEYS = f"acc_{'0' * 20}", {"live": f"key_{'1' * 20}", "test": f"key_{'2' * 20}"}
-PROVIDER_KEY = "the-key-of-the-endpoint"
-MODELS = """
-default = "picture"
-currency = "USD"
-
-[models.picture]
-price = "0.05"
-aliases = ["nickname"]
-
-[[models.picture.routes]]
-provider = "openai"
-base_url = "{url}/v1"
-model = "{model}"
-key = "OPENAI_API_KEY"
-capabilities = ["edit", "mask", "references:16"]
-"""
-ROW = "select status, error, inputs from generations where id = $1"
-
-
-@dataclass
-class Scene:
-    """A deployment of its own, with one account, whose jobs the test accepts and works on itself."""
-
-    generations: Generations
-    sweeper: Sweeper
-    provider: OpenAIStandIn
-    database: asyncpg.Connection
-    caller: Caller
-
-    async def accept(self, *images: Blob | str, once: str | None = None, seconds: float = 60, **more: Any) -> Accepted:
-        return await accept_job(
-            self.generations,
-            caller=self.caller,
-            spec=GenerationSpec("A cute banana", more.pop("size", "auto"), images=images, **more),
-            route="/v1/generate",
-            terms=JobTerms(expires_seconds=seconds),
-            idempotency_key=once,
-        )
-
-    async def take(self) -> Job:
-        [job] = await work.take(self.generations, jobs_max=1, account_most=100, key_most=100)
-        return job
-
-    async def work(self) -> asyncpg.Record:
-        """Takes the oldest job and draws it. What its row says then."""
-        job = await self.take()
-        await work.draw(self.generations, job)
-        assert await wrong_lanes(self.database) == []
-        return await self.row(job.id)
-
-    async def row(self, generation_id: str) -> asyncpg.Record:
-        [row] = await self.database.fetch(ROW, generation_id)
-        return row
-
-    async def save(self, content: bytes) -> Upload:
-        return await uploads.save(
-            self.generations, caller=self.caller, sent=Blob(content), first_frame=False, pointer="#"
-        )
-
-    @property
-    def sent(self) -> list[bytes]:
-        """The images of the provider's last call, in order."""
-        return [each.content for each in read_form(self.provider.seen[-1])[1]]
-
-    async def kept(self) -> dict[str, timedelta]:
-        """How long each upload that there is is kept from now on, by id; each has its file in the store."""
-        rows = await self.database.fetch("select *, expires_at - now() as left from uploads order by id")
-        for row in rows:
-            assert await self.generations.store.get(f"{row['id']}.{row['format']}", end=0) is not None
-        return {row["id"]: row["left"] for row in rows}
-
-
-def raising(end: BaseException | None) -> Callable[..., Coroutine[Any, Any, None]]:
-    """A call that raises this, or returns None."""
-
-    async def call(*_arguments: object, **_named: object) -> None:
-        if end is not None:
-            raise end
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def own_database_url(server_url: str, migrated_url: str) -> Iterator[str]:
-    """A database for these tests alone: a worker takes whatever waits."""
-    with fresh_database(server_url, copy_of=migrated_url) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-async def deployment(
-    settings: Settings, own_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Scene]:
-    folder, provider = tmp_path_factory.mktemp("jobs"), OpenAIStandIn(api_key=PROVIDER_KEY)
-    async with serving(provider.answer) as url:
-        (folder / "models.toml").write_text(MODELS.format(url=url, model=MODEL))
-        changes = {
-            "database_url": SecretStr(own_database_url),
-            "data_dir": folder,
-            "models_file": folder / "models.toml",
-            "openai_api_key": SecretStr(PROVIDER_KEY),
-        }
-        database = await connect_for_writing(own_database_url)
-        async with open_services(Settings(**{**settings.model_dump(), **changes})) as services:
-            generations = services.generations
-            sweeper = Sweeper(generations, services.engine, None, services.metrics)
-            caller = Caller(KEYS["live"], ACCOUNT, "live", 0)
-            yield Scene(generations, sweeper, provider, database, caller)
-        await database.close()
-
-
-@pytest.fixture
-async def scene(deployment: Scene) -> AsyncIterator[Scene]:
-    """With an account that is active, two keys, and nothing else."""
-    await deployment.database.execute("insert into accounts (id) values ($1)", ACCOUNT)
-    key = "insert into api_keys (id, account_id, name, environment, prefix, key_hash) values ($1, $2, '', $3, $1, $4)"
-    for environment, key_id in KEYS.items():
-        await deployment.database.execute(key, key_id, ACCOUNT, environment, sha256(key_id.encode()).digest())
-    yield replace(deployment)
-    everything = "generations, claims, usage, lanes, lane_keys, uploads, api_keys, accounts"
-    await deployment.database.execute(f"truncate {everything} cascade")
+from tests.standins.openai import failed
 
 
 async def test_the_provider_gets_the_images_of_a_job_as_they_were_when_it_was_accepted(scene: Scene) -> None:
