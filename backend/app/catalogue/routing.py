@@ -156,6 +156,8 @@ class RoutedRequest:
     """The error that each further image would fail with too, whichever route draws it."""
     before_call: Callable[[], Awaitable[None]] | None = None
     """Awaited before a provider is asked. What it raises, an ApiError, ends the image."""
+    before_keep: Callable[[], Awaitable[None]] | None = None
+    """Awaited before an image is kept, likewise."""
     _budgets: dict[str, CallBudget] = field(default_factory=dict)
     _repeats: Repeats = field(default_factory=Repeats)
     _unreadable: int = 0

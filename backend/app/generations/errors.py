@@ -63,7 +63,13 @@ class OutcomeUnknown(Unavailable):
 
 
 class LeaseLostError(Exception):
-    """The request's lease was over: its images were given up, and what the worker drew is not delivered."""
+    """The request's lease was over: its images were given up, and what the worker drew is not delivered. Where
+    `is_anothers`, another worker has had the request since, or may, and has or keeps images under the same names.
+    """
+
+    def __init__(self, *, is_anothers: bool = False) -> None:
+        super().__init__()
+        self.is_anothers = is_anothers
 
 
 class CallerChangedError(Exception):

@@ -18,26 +18,32 @@ async def deliver(generations: Generations, record: PendingRecord, ends: Mapping
     """
     try:
         await _settle(generations, record, ends)
-    except LeaseLostError:
-        await _forget_images(generations, record)
+    except LeaseLostError as error:
+        if not error.is_anothers:
+            await _forget_images(generations, record)
         # With an idempotency key, a later call gets what the request that took over delivers; without, nothing did.
         raise (Unavailable() if record.scope is None else IdempotencyKeyInUse()) from None
 
 
 async def give_up(generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd]) -> None:
-    """Settles the request as failed, and deletes what was kept of it."""
-    await fail(generations, record, ends)
-    await _forget_images(generations, record)
+    """Settles the request as failed, and deletes what was kept of it, unless it is or may be another worker's."""
+    if await fail(generations, record, ends):
+        await _forget_images(generations, record)
 
 
-async def fail(generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd]) -> None:
+async def fail(generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd]) -> bool:
     """Settles the request as failed, each image with its code, so that its idempotency key is free; where that cannot
-    be done, it is swept when its lease is over.
+    be done, it is swept when its lease is over. Whether its images are certainly no other worker's.
     """
     try:
         await _settle(generations, record, ends)
-    except (Unavailable, LeaseLostError):
+    except LeaseLostError as error:
         logger.warning("generation_not_given_up", exc_info=True)
+        return not error.is_anothers
+    except Unavailable:
+        logger.warning("generation_not_given_up", exc_info=True)
+        return record.queueing is None  # only a job is drawn by a second worker
+    return True
 
 
 async def _settle(generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd]) -> None:

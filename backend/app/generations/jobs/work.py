@@ -69,11 +69,13 @@ async def _routed(generations: Generations, job: Job, deadline: float) -> Routed
         plan = generations.catalogue.rehearsed(plan)
     plan = plan.in_turn(job.options.get("scope", job.id))
     request = draw_request(spec, plan, None, inputs)
-    return RoutedRequest(plan, request, job.account_id, deadline, before_call=_Sending(generations, job).mark)
+    sending = _Sending(generations, job)
+    before_keep = sending.hold if job.options.get("may_pay_twice") else None
+    return RoutedRequest(plan, request, job.account_id, deadline, before_call=sending.mark, before_keep=before_keep)
 
 
 class _Sending:
-    """Marks a job as sent, once, before the first of its calls."""
+    """Marks a job as sent, once, before the first of its calls, and finds out whether it is still this worker's."""
 
     def __init__(self, generations: Generations, job: Job) -> None:
         self._generations = generations
@@ -89,6 +91,11 @@ class _Sending:
             await asyncio.shield(self._marking)
         except LeaseLostError:
             raise Unavailable from None
+
+    async def hold(self) -> None:
+        """Raises Unavailable where another worker may draw the job by now: what it keeps has the same names."""
+        if await renew(self._generations, [self._job]):
+            raise Unavailable
 
 
 async def renew(generations: Generations, jobs: Collection[Job]) -> Collection[str]:

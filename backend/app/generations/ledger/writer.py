@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 
+from app.core.bell import JOBS
 from app.core.db import SCHEMA_GONE
 from app.core.errors import Unavailable
 from app.core.logs import logger
@@ -90,10 +91,12 @@ class Writer(LedgerConnection):
             await asyncio.sleep(_PAUSE_SECONDS)
         return without_outcome
 
-    async def sweep(self) -> None:
-        """Marks as lost what is past its lease, and deletes idempotency keys whose day is over: some of each. What
-        cannot be done now is done by the next sweep.
+    async def sweep(self) -> bool:
+        """Marks as lost what is past its lease, has jobs wait again whose worker is silent, and deletes idempotency
+        keys whose day is over: some of each. What cannot be done now is done by the next sweep. Whether there may be
+        more jobs to decide about.
         """
+        decided: Rows = ()
         with suppress(*NO_VERDICT):
             connection = await self._connected()
             [swept] = await self._fetch(connection, SWEEP_LAPSED)
@@ -102,7 +105,9 @@ class Writer(LedgerConnection):
             await self._fetch(connection, SWEEP_CLAIMS)
             decided = await self._fetch(connection, SWEEP_JOBS, attempts_max=ATTEMPTS_MAX)
             if decided and self.on_swept is not None:
-                self.on_swept(*(each["id"] for each in decided))
+                is_waiting = any(each["becomes"] == "queued" for each in decided)
+                self.on_swept(*(each["id"] for each in decided), *([JOBS] if is_waiting else ()))
+        return bool(decided)
 
     async def _record(self, records: Sequence[PendingRecord], statement: Statement) -> None:
         if records:
@@ -203,7 +208,7 @@ class Writer(LedgerConnection):
                 if there["status"] == each.status:
                     each.succeed(None)  # by an earlier send
                 else:
-                    each.fail(LeaseLostError())
+                    each.fail(LeaseLostError(is_anothers=there["is_anothers"]))
 
     async def _mark_sent(self, sends: Sequence[PendingSend]) -> None:
         """A refusal says that none was marked: they are handed in again until their deadlines."""
