@@ -31,8 +31,7 @@ from app.generations.ledger.writer import Writer
 
 _BATCH_MIN, _BATCH_MAX = 16, 64
 _EXPIRE_SECONDS = 0.05
-_SWEEP_SECONDS = 3
-"""A job whose worker has died is taken up by another one within five seconds of the end of its lease."""
+_SWEEP_SECONDS = 10
 
 
 class Ledger:
@@ -156,8 +155,7 @@ class Ledger:
             without_outcome = await self._writer.write(batch) if batch else ()
             if time.monotonic() >= self._sweep_at and not self._is_closing:
                 self._sweep_at = time.monotonic() + _SWEEP_SECONDS
-                if await self._writer.sweep():
-                    self._sweep_at = 0
+                await self._writer.sweep()
         except Exception:
             logger.exception("ledger_failed")
             for each in batch:

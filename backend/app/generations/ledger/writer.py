@@ -8,7 +8,6 @@ from typing import Any
 
 import asyncpg
 
-from app.core.bell import JOBS
 from app.core.db import SCHEMA_GONE
 from app.core.errors import Unavailable
 from app.core.logs import logger
@@ -91,12 +90,10 @@ class Writer(LedgerConnection):
             await asyncio.sleep(_PAUSE_SECONDS)
         return without_outcome
 
-    async def sweep(self) -> bool:
-        """Marks as lost what is past its lease, has jobs wait again whose worker is silent, and deletes idempotency
-        keys whose day is over: some of each. What cannot be done now is done by the next sweep. Whether there may be
-        more jobs to decide about.
+    async def sweep(self) -> None:
+        """Marks as lost what is past its lease, and deletes idempotency keys whose day is over: some of each. What
+        cannot be done now is done by the next sweep.
         """
-        decided: Rows = ()
         with suppress(*NO_VERDICT):
             connection = await self._connected()
             [swept] = await self._fetch(connection, SWEEP_LAPSED)
@@ -105,9 +102,7 @@ class Writer(LedgerConnection):
             await self._fetch(connection, SWEEP_CLAIMS)
             decided = await self._fetch(connection, SWEEP_JOBS, attempts_max=ATTEMPTS_MAX)
             if decided and self.on_swept is not None:
-                is_waiting = any(each["becomes"] == "queued" for each in decided)
-                self.on_swept(*(each["id"] for each in decided), *([JOBS] if is_waiting else ()))
-        return bool(decided)
+                self.on_swept(*(each["id"] for each in decided))
 
     async def _record(self, records: Sequence[PendingRecord], statement: Statement) -> None:
         if records:
@@ -208,7 +203,7 @@ class Writer(LedgerConnection):
                 if there["status"] == each.status:
                     each.succeed(None)  # by an earlier send
                 else:
-                    each.fail(LeaseLostError(is_anothers=there["is_anothers"]))
+                    each.fail(LeaseLostError())
 
     async def _mark_sent(self, sends: Sequence[PendingSend]) -> None:
         """A refusal says that none was marked: they are handed in again until their deadlines."""
