@@ -197,6 +197,8 @@ class _Drawing:
             self.contents[generation_id] = content
 
     async def _keep(self, generation_id: str, content: bytes) -> None:
+        if self.routed.before_keep is not None:
+            await self.routed.before_keep()
         try:
             await self.generations.store.put(image_name(generation_id, self.format), content)
         except Exception as raised:

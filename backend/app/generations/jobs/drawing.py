@@ -82,7 +82,10 @@ class JobDrawing:
         if generations.store.is_failing:
             return False  # what cannot be kept is not bought
         routed = RoutedRequest(
-            *(plan, request, job.account_id, self.deadline), before_call=self._before_call, is_left=self._is_left_after
+            *(plan, request, job.account_id, self.deadline),
+            before_call=self._before_call,
+            before_keep=self._before_keep if job.options.get("may_pay_twice") else None,
+            is_left=self._is_left_after,
         )
         until = self._settling_until
         try:
@@ -113,6 +116,12 @@ class JobDrawing:
         except (LeaseLostError, Unavailable):
             self.leave()  # it is somebody else's, or the sweep's
             raise Unavailable from None
+
+    async def _before_keep(self) -> None:
+        """Raises Unavailable where another worker may draw the job by now: what it keeps has the same names."""
+        if await work.renew(self._generations, [self.job]):
+            self.leave()
+            raise Unavailable
 
     async def _give_back(self) -> None:
         self.leave()
