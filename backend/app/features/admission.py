@@ -34,6 +34,8 @@ from app.generations.errors import (
     InvalidApiKey,
     OutcomeUnknown,
 )
+from app.generations.jobs.accept import accept_job
+from app.generations.jobs.job import JobTerms
 from app.generations.service import Watch
 from app.generations.spec import Caller, Delivered, GenerationSpec, SentImage
 from app.providers import PROVIDER_PROBLEMS
@@ -212,6 +214,25 @@ class Admission:
             if delivered.is_replay:
                 add_response_headers(self._request, {b"idempotent-replayed": b"true"})
             return delivered
+        raise Unavailable
+
+    async def accept(self, spec: GenerationSpec, *, route: str, terms: JobTerms) -> str:
+        for _ in range(_TRIES):
+            try:
+                accepted = await accept_job(
+                    generations_with_urls_of(self._request),
+                    caller=self._caller,
+                    spec=spec,
+                    route=route,
+                    terms=terms,
+                    idempotency_key=self._idempotency_key,
+                )
+            except CallerChangedError:
+                self._caller = await self._find_again()
+                continue
+            except Invalid as error:
+                raise error.moved(self.pointers) from None
+            return accepted.id
         raise Unavailable
 
     def _answer_with(self, taken: TakeResult) -> None:
