@@ -107,7 +107,7 @@ class LivePart extends HTMLElement {
       this.replaceWith(part);
       enhance(part);
       if (part.dataset.announcement !== announcement) announce(part.dataset.announcement);
-      if (focused !== null) (document.getElementById(focused) ?? document.querySelector("#result, main")).focus();
+      if (focused !== null) (document.getElementById(focused) ?? part.closest("[tabindex]")).focus();
     }
   }
 }
