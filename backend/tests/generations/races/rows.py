@@ -54,6 +54,11 @@ def new_claimed_job(key: Key, *, images: int = 1, scope: bytes | None = None) ->
     return record
 
 
+def repetition_of(record: PendingRecord, key: Key | None = None) -> PendingRecord:
+    """The same request with the same Idempotency-Key once more, under the same key or another of the account."""
+    return new_claimed_job(key or Key(record.key_id, ""), images=len(record.ids), scope=record.scope)
+
+
 @dataclass(frozen=True)
 class Call:
     """A statement with its values. In its transaction `to_keys` is done to the rows of these keys before."""
