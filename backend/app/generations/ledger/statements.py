@@ -60,6 +60,15 @@ MARK_SENT = Statement.load("mark_sent")
 SWEEP_JOBS = Statement.load("sweep_jobs")
 CANCEL_QUEUED = Statement.load("cancel_queued")
 QUERIES = {
-    each: Statement.load(each) for each in ("take_jobs", "renew_leases", "give_back_jobs", "cancel_job", "requeue_job")
+    each: Statement.load(each)
+    for each in (
+        "take_jobs",
+        "renew_leases",
+        "give_back_jobs",
+        "cancel_job",
+        "requeue_job",
+        "sweep_jobs",
+        "find_settled",
+    )
 }
 """Those that `Ledger.query` runs, by name."""
