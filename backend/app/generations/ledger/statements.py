@@ -59,6 +59,7 @@ MAKE_LANES = Statement.load("make_lanes")
 MARK_SENT = Statement.load("mark_sent")
 SWEEP_JOBS = Statement.load("sweep_jobs")
 CANCEL_QUEUED = Statement.load("cancel_queued")
+DISCARD_PLANS = Statement.load("discard_plans")
 QUERIES = {
     each: Statement.load(each)
     for each in (

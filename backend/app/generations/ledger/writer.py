@@ -37,6 +37,7 @@ from app.generations.ledger.queue import (
     Work,
 )
 from app.generations.ledger.statements import (
+    DISCARD_PLANS,
     EXPIRE_CLAIMS,
     FIND_RECORDED,
     FIND_SETTLED,
@@ -101,6 +102,7 @@ class Writer(LedgerConnection):
                 self._clock.set(swept["now"])
             await self._fetch(connection, SWEEP_CLAIMS)
             decided = await self._fetch(connection, SWEEP_JOBS, attempts_max=ATTEMPTS_MAX)
+            await self._fetch(connection, DISCARD_PLANS)
             if decided and self.on_swept is not None:
                 self.on_swept(*(each["id"] for each in decided))
 
