@@ -83,17 +83,24 @@ async def record_and_draw(
 
 
 async def draw_recorded(
-    generations: Generations, routed: RoutedRequest, record: PendingRecord, recorded: Recorded, *, as_bytes: bool
+    generations: Generations,
+    routed: RoutedRequest,
+    record: PendingRecord,
+    recorded: Recorded,
+    *,
+    as_bytes: bool,
+    settling_until: float | None = None,
 ) -> Made:
     """The rest of `record_and_draw`, for a request that is on disk and has a lease. `as_bytes` keeps the bytes of the
-    images for the answer.
+    images for the answer. While the ledger is away, settling is tried until `settling_until` (of the event loop's
+    clock), by default once.
     """
     await _refuse_if_store_fails(generations, record)
     plan, account_id = routed.plan, routed.account_id
     drawing = _Drawing(generations, routed, record.format, {each: ImageTries() for each in record.ids})
     with logging_with(model=plan.model.name, account=account_id), _marking_what_may_be_paid(routed):
         await _draw_or_give_up(drawing, record)
-        await settle.deliver(generations, record, drawing.ends())
+        await settle.deliver(generations, record, drawing.ends(), until=settling_until)
     delivered = [each for each in record.ids if each not in drawing.errors]
     contents = [drawing.contents[each] for each in delivered] if as_bytes else ()
     errors = [(index, drawing.errors.get(each)) for index, each in enumerate(record.ids)]
@@ -195,12 +202,17 @@ class _Drawing:
 
 
 async def _draw_or_give_up(drawing: _Drawing, record: PendingRecord) -> None:
-    """Draws all images. Where none is kept the request is settled as failed, and an error of theirs raised."""
+    """Draws all images. Where none is kept the request is settled as failed, unless others decide about it, and an
+    error of theirs raised.
+    """
     try:
         await drawing.draw_all()
-    except BaseException:
-        ends = drawing.ends(if_undecided=Unavailable.code)  # it may have been cancelled
-        await asyncio.shield(settle.give_up(drawing.generations, record, ends))
+    except BaseException as error:
+        if drawing.routed.is_left(error):
+            await asyncio.shield(settle.forget_images(drawing.generations, record))
+        else:
+            ends = drawing.ends(if_undecided=Unavailable.code)  # it may have been cancelled
+            await asyncio.shield(settle.give_up(drawing.generations, record, ends))
         raise
 
 

@@ -1,20 +1,23 @@
 """The wire types of generations."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from json.encoder import encode_basestring
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from app.catalogue.model import REFERENCES_MAX
 from app.catalogue.prices import format_amount
 from app.core.images import ImageFormat
 from app.core.long_text import ImageText, LongText
-from app.core.schemas import Answer, Body, Storable, Text, Time, format_time
+from app.core.schemas import Answer, Body, QueryInt, Storable, Text, Time, format_time
 from app.core.security import KeyEnvironment
+from app.features.preferences import WAIT_SECONDS_MAX, ExpiresIn, IsAsync, JobClass
 from app.generations.spec import GenerationSpec
+from app.models import GenerationStatus
+from app.web.pagination import PageQuery
 
 
 def not_blank(prompt: str) -> str:
@@ -27,6 +30,7 @@ def not_blank(prompt: str) -> str:
 Prompt = Annotated[
     str, Field(min_length=1, max_length=4000, examples=["A cute banana"]), Storable, AfterValidator(not_blank)
 ]
+_STATUSES: Sequence[GenerationStatus] = get_args(GenerationStatus)
 SizeText = Annotated[Text, Field(examples=["1024x1024"])]
 ModelName = Annotated[Text, Field(min_length=1, max_length=200, examples=["nano-banana"])]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max"]
@@ -59,6 +63,9 @@ class GenerationCreate(Body):
         default=None, description="Where the first of the images may change: where this one is transparent."
     )
     first_frame: bool = Field(default=False, description="Take the first frame of an animation instead of refusing it.")
+    is_async: IsAsync = None
+    expires_in: ExpiresIn = None
+    job_class: JobClass = None
 
     @property
     def spec(self) -> GenerationSpec:
@@ -86,11 +93,24 @@ Inputs = Annotated[
 ]
 
 
+class ProblemPublic(Answer):
+    """Why an image was not made: the problem document that a synchronous call would have been answered."""
+
+    type: Literal["about:blank"] = "about:blank"
+    title: str = Field(examples=["Bad Request"])
+    status: int = Field(examples=[400])
+    code: str = Field(examples=["content_policy_violation"])
+    detail: str = Field(validation_alias="sentence", examples=["The provider refuses to draw this prompt"])
+
+
+ShownUrl = Annotated[str | None, Field(description="Null until it is delivered.")]
+
+
 class GenerationListed(Answer):
-    """A picture that was made, as its account sees it later."""
+    """A generation, as its account sees it later."""
 
     id: str = Field(examples=["gen_01kapn5vfe28fm63cjp43w44255s68"])
-    url: str
+    url: ShownUrl = Field(validation_alias="shown_url")
     prompt: str
     model: str = Field(examples=["nano-banana"])
     size: str = Field(examples=["1024x1024"])
@@ -102,6 +122,27 @@ class GenerationListed(Answer):
     key_id: str = Field(examples=["key_28fm63cjp43w44255s68"])
     created_at: Time
     images: Inputs
+    status: GenerationStatus
+    started_at: Time | None = Field(description="When a provider was asked for it; null for one that waits for none.")
+    delivered_at: Time | None
+    expires_at: Time | None = Field(description="Until when it may wait for a worker; null unless it is asynchronous.")
+    error: ProblemPublic | None = Field(description="Why it was not delivered; null for what was, or has not ended.")
+
+
+class OutputPublic(Answer):
+    """One image of a request."""
+
+    id: str = Field(examples=["gen_01kapn5vfe28fm63cjp43w44255s68"])
+    url: ShownUrl
+    status: GenerationStatus
+    error: ProblemPublic | None
+
+
+class GenerationShown(GenerationListed):
+    """A generation, with its place in the queue and each of its images."""
+
+    position: int | None = Field(description="Roughly its place in the queue, 1 for the next; null unless `queued`.")
+    outputs: Sequence[OutputPublic] = Field(description="The images of the request, in order.")
 
 
 class Written(Protocol):
@@ -169,3 +210,33 @@ class GenerationPublic(Answer):
     currency: Currency
     created_at: Time
     images: Inputs
+
+
+def _statuses(text: str) -> str:
+    if not set(text.split(",")) <= set(_STATUSES):
+        raise ValueError(f"must be some of {', '.join(_STATUSES)}, with commas between")
+    return text
+
+
+class GenerationsQuery(PageQuery):
+    """Which part of the list, and of which statuses."""
+
+    status: Annotated[str, AfterValidator(_statuses)] = Field(
+        default="delivered",
+        description=f"Some of {', '.join(f'`{each}`' for each in _STATUSES)}, with commas between.",
+        examples=["queued,processing"],
+    )
+
+    @property
+    def statuses(self) -> Collection[GenerationStatus]:
+        return [each for each in _STATUSES if each in self.status.split(",")]
+
+
+class WaitQuery(BaseModel):
+    """How long to wait for a change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    wait: Annotated[QueryInt, Field(ge=1, le=WAIT_SECONDS_MAX)] | None = Field(
+        default=None, description="Seconds to wait for a change of its status."
+    )

@@ -52,9 +52,7 @@ async def accept_job(
         return _accepted(made.recorded)
     sources = await inputs.keep_until(generations, caller, sources, seconds=terms.expires_seconds)
     options = options_of(spec, may_pay_twice=plan.model.may_pay_twice, claim=claim)
-    record = accept.new_record(
-        caller, spec, plan, claim=claim, now=now, inputs=sources.recorded, options={"job": 1, **options}
-    )
+    record = accept.new_record(caller, spec, plan, claim=claim, now=now, inputs=sources.recorded, options=options)
     record.queueing = Queueing(terms.job_class, terms.expires_seconds)
     recorded = await generations.ledger.record(record)
     generations.bell.ring(JOBS)

@@ -6,12 +6,14 @@ with lane as materialized (
   from lanes where class = :class and waiting > 0 and running < coalesce(most, :account_most)
   order by turn limit :jobs_max for no key update skip locked
 ), lane_key as materialized (
-  -- These rows change under the lane's lock alone: what is read after it is how they are.
+  -- These rows change under the lane's lock alone: what is read after it is how they are. What waits under a stopped
+  -- key, since the version before stopped it, waits until it expires.
   select w.key_id, w.account_id, w.running, l.weight,
     coalesce(k.generate_concurrency, a.generate_concurrency_per_key, :key_most) - w.running as free
   from lane l join lane_keys w on w.account_id = l.account_id and w.class = :class
   join api_keys k on k.id = w.key_id join accounts a on a.id = w.account_id
-  where w.waiting > 0 and w.running < coalesce(k.generate_concurrency, a.generate_concurrency_per_key, :key_most)
+  where k.revoked_at is null and not k.is_suspended and w.waiting > 0
+    and w.running < coalesce(k.generate_concurrency, a.generate_concurrency_per_key, :key_most)
   for no key update of w
 ), oldest as materialized (
   select g.id, w.account_id, w.key_id, w.free as key_free, w.running as key_running, i.ids, cardinality(i.ids) as images

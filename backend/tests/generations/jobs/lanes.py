@@ -1,12 +1,14 @@
 """Jobs below HTTP: recorded, taken and ended on the ledger itself, and what the lanes must count then."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 import asyncpg
 from app.generations.jobs.job import Job, jobs_of
 from app.generations.ledger import Ledger
 from app.generations.ledger.queue import PendingRecord, Queueing
+from app.generations.ledger.writer import Writer
 from tests.features.usage.recorded import new_record
 from tests.harness import Key
 
@@ -26,6 +28,17 @@ left join (
 ) s on s.account_id = l.account_id and s.class = l.class
 where (l.waiting, l.running) is distinct from (coalesce(s.waiting, 0), coalesce(s.running, 0))
 """
+
+
+@asynccontextmanager
+async def opened(writer: Writer) -> AsyncIterator[Ledger]:
+    """A ledger with this writer."""
+    ledger = Ledger(writer, queue_max=1000, deadline_seconds=60)
+    ledger.open()
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
 
 
 def new_job(key: Key, *, images: int = 1, expires_seconds: float = 3600) -> PendingRecord:

@@ -1,12 +1,16 @@
-"""The life of a job, on the ledger: it waits, is taken, sent and settled once, and the lanes count what the rows say."""
+"""The life of a job on the ledger: it waits, is taken, sent and settled once, and the lanes count what the rows say."""
+
+from functools import partial
 
 import asyncpg
 import pytest
+from app.core.db import connect_for_writing
 from app.generations.errors import LeaseLostError, QueueFull
 from app.generations.ledger import Ledger
 from app.generations.ledger.queue import PendingSettlement
+from app.generations.ledger.writer import Writer
 from tests.features.usage.recorded import total
-from tests.generations.jobs.lanes import leases_of, new_job, take, wrong_lanes
+from tests.generations.jobs.lanes import leases_of, new_job, opened, take, wrong_lanes
 from tests.harness import Account, Key
 
 _STATUS = "select status from generations where id = $1"
@@ -67,16 +71,22 @@ async def test_what_is_given_back_is_taken_again_as_if_nothing_had_been(
 
 
 async def test_an_account_has_no_more_waiting_than_it_may(
-    ledger: Ledger, key: Key, database: asyncpg.Connection
+    database_url: str, key: Key, database: asyncpg.Connection
 ) -> None:
-    ledger._writer.waiting_max = 2
+    writer = Writer(partial(connect_for_writing, database_url))
+    writer.waiting_max = 2
+    async with opened(writer) as ledger:
+        await _fill(ledger, key)
+    assert await wrong_lanes(database) == []
+
+
+async def _fill(ledger: Ledger, key: Key) -> None:
     for _ in range(2):
         await ledger.record(new_job(key))
     with pytest.raises(QueueFull):
         await ledger.record(new_job(key))
     await take(ledger)
     await ledger.record(new_job(key))
-    assert await wrong_lanes(database) == []
 
 
 async def test_an_account_and_a_key_have_no_more_running_than_they_may(
