@@ -87,7 +87,7 @@ async def test_a_generation_outlives_a_reload_and_its_tab_and_one_that_waits_is_
     await expect(unfinished).to_contain_text([f"{SECOND} ", f"{FIRST} "])
     await check(history, "history-unfinished")
     await page.get_by_role("button", name=f"Cancel {SECOND}").click()
-    await expect(result.locator(".error")).to_be_visible()
+    await expect(result).to_contain_text("It was cancelled, and nothing was drawn.")
     await expect(result).to_be_focused()
     await check(page, "playground-cancelled")
     await expect(unfinished).to_have_count(1)
