@@ -31,7 +31,7 @@ from app.core.settings import ConfigurationError, Settings
 from app.core.shared_calls import SharedCalls
 from app.core.tracing import Tracing, open_tracing
 from app.generations.callers import CallerCache
-from app.generations.collaborators import Generations
+from app.generations.collaborators import Generations, UploadBounds
 from app.generations.drawn import DrawnImages
 from app.generations.jobs.waiting import WaitingCallers
 from app.generations.jobs.worker import working
@@ -240,6 +240,7 @@ async def _generations(
             lifetime=lifetime_of(settings),
             clock=clock,
             blobs=blobs,
+            upload_bounds=UploadBounds.of(settings),
             bell=bell,
         )
         ledger.when_swept(bell.ring)

@@ -6,15 +6,14 @@ from dataclasses import asdict
 from functools import partial
 
 import click
-from pydantic import SecretStr
 
 from app.assembly import open_services
-from app.cli.database import database_url_of, pages_on_database, run_on_database
+from app.cli.database import pages_on_database, run_on_database, settings_of_command
 from app.cli.errors import errors_as_sentences
 from app.cli.output import Form, as_json, print_facts, print_rows
 from app.cli.passwords import new_password
 from app.core.errors import ApiError
-from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.settings import ConfigurationError, Settings
 from app.features.auth import administration
 from app.features.auth.administration import AccountSummary
 from app.features.auth.deletion import delete_account
@@ -75,7 +74,7 @@ def show(owner: str) -> None:
 @accounts.command()
 @click.argument("owner", metavar=_OWNER)
 def disable(owner: str) -> None:
-    """Stop the account: its login tokens, its sessions and all its keys are refused at once."""
+    """Stop the account: its login tokens, its sessions and all its keys are refused at once, and its jobs cancelled."""
     _change(owner, partial(set_account_active, active=False), "The account is disabled.")
 
 
@@ -149,9 +148,7 @@ def _delete(account_id: str) -> int:
     """Deletes the account, or goes on with that; how many generations are left to the servers. Nothing is done where
     the store cannot be opened.
     """
-    settings = load_settings().with_secret()
-    if settings.database_url is None:
-        settings = settings.model_copy(update={"database_url": SecretStr(database_url_of(settings))})
+    settings = settings_of_command()
     try:
         return asyncio.run(_delete_on(settings, account_id))
     except ApiError as error:

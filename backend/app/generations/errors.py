@@ -84,6 +84,16 @@ class AccountDisabled(Conflict):
     code, detail = "account_disabled", "Its account was disabled while it waited"
 
 
+class InputGone(ApiError):
+    status, title, code = Invalid.status, Invalid.title, "input_gone"
+    detail = "An image that was to go in was deleted, or had expired, before the generation was drawn"
+
+
+class ModelChanged(ApiError):
+    status, title, code = Invalid.status, Invalid.title, "model_changed"
+    detail = "The model has changed since the generation was accepted, and cannot draw it any more"
+
+
 class OutcomeUnknown(Unavailable):
     code = "outcome_unknown"
     detail = "It cannot be told whether this was recorded; retry with the same Idempotency-Key"

@@ -64,9 +64,23 @@ async def _settle(
 
 
 async def forget_images(generations: Generations, record: PendingRecord) -> None:
-    """Deletes what was kept of the request."""
+    """Deletes what was kept of the request. Of a job only where it has ended under this lease: any other worker that has
+    it, or may, keeps its images under the same names.
+    """
+    if record.queueing is not None and not await _has_ended(generations, record):
+        return
     for generation_id in record.ids:
         try:
             await delete_with_thumbnails(generations, generation_id, record.format)
         except Unavailable:
             logger.warning("image_not_deleted", exc_info=True)  # the sweeper deletes it
+
+
+async def _has_ended(generations: Generations, record: PendingRecord) -> bool:
+    """Whether the job has ended without images under its lease."""
+    leases = [record.lease and record.lease.token] * len(record.ids)
+    try:
+        rows = await generations.ledger.query("find_settled", id=record.ids, lease=leases)
+    except Unavailable:
+        return False  # the sweeper deletes what is over
+    return all(row["status"] in {"failed", "lost", "cancelled"} for row in rows)

@@ -58,6 +58,14 @@ SWEEP_JOBS = Statement.load("sweep_jobs")
 CANCEL_QUEUED = Statement.load("cancel_queued")
 QUERIES = {
     each: Statement.load(each)
-    for each in ("take_jobs", "renew_leases", "give_back_jobs", "cancel_job", "requeue_job", "sweep_jobs")
+    for each in (
+        "take_jobs",
+        "renew_leases",
+        "give_back_jobs",
+        "cancel_job",
+        "requeue_job",
+        "sweep_jobs",
+        "find_settled",
+    )
 }
 """Those that `Ledger.query` runs, by name."""
