@@ -1,5 +1,6 @@
--- Has an asynchronous request wait again that has failed, was lost or cancelled, for an operator: with all its attempts,
--- until `expires_seconds` from now. The ids of its images; none where it has not ended so, or was delivered in part.
+-- Has an asynchronous request wait again that has failed, was lost or cancelled, for an operator: until
+-- `expires_seconds` from now, with three further attempts, of 99 at most. No number of an attempt comes twice:
+-- images are named after it. The ids of its images; none where it has not ended so, or was delivered in part.
 with request as materialized (
   select g.id, g.key_id, g.account_id, g.class, g.status from generations g
   where g.id >= left(:request_id, 14) and g.id < left(:request_id, 14) || '~' and g.request_id = :request_id
@@ -18,10 +19,10 @@ with request as materialized (
     and g.deleted_at is null and (select count(*) from lane) > 0
   order by g.id for no key update
 ), queued as (
-  update generations g set status = 'queued', attempts = 0, lease = null, sent_at = null, error = null,
+  update generations g set status = 'queued', attempts = (g.attempts + 2) / 3 * 3, lease = null, sent_at = null, error = null,
     expires_at = now() + make_interval(secs => :expires_seconds),
     lease_until = now() + make_interval(secs => :expires_seconds)
-  from held h where g.id = h.id and g.status in ('failed', 'lost', 'cancelled')
+  from held h where g.id = h.id and g.status in ('failed', 'lost', 'cancelled') and g.attempts < 97
     and (select count(*) from held) = (select count(*) from request)
   returning g.id, g.account_id, g.key_id, g.class
 ), waiting as (
