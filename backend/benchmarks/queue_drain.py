@@ -5,25 +5,15 @@ The provider is a stand-in on loopback that takes 50 ms. `--jobs 2000 --accounts
 
 import argparse
 import asyncio
-import os
-import statistics
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from secrets import token_urlsafe
 from tempfile import TemporaryDirectory
-from time import monotonic
 
-import asyncpg
 from benchmarks import provider
-from benchmarks.in_flight import look
-from benchmarks.machine import BACKEND, Server, database, machine
-from benchmarks.queue_rows import SIDE, KeyNumber, connect, fill, spread
-from tests.generations.jobs.lanes import wrong_lanes
+from benchmarks.machine import database
+from benchmarks.queue_rows import SIDE, KeyNumber, spread
 
 JOBS, ACCOUNTS, WORKERS, PROVIDER_SECONDS = 100_000, 1000, 4, 0.05
 WEIGHT = 10

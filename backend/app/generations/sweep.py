@@ -114,14 +114,18 @@ async def delete_images(generations: Generations, *which: ColumnElement[bool]) -
     erases their prompts: some at a time, the image before the mark, so that what fails or crashes between is deleted
     again.
     """
-    some = select(Generation.id, Generation.format, Generation.inputs).where(*OWNED, *which).limit(_AT_A_TIME)
+    some = (
+        select(Generation.id, Generation.format, Generation.attempts, Generation.inputs)
+        .where(*OWNED, *which)
+        .limit(_AT_A_TIME)
+    )
     while True:
         async with generations.sessions.begin() as session:
             found = (await session.execute(some)).all()
-        for generation_id, image_format, _ in found:
-            await delete_with_thumbnails(generations, generation_id, image_format)
-        await delete_kept(generations, [each for _, _, inputs in found for each in inputs or ()])
-        await _mark_deleted(generations, [generation_id for generation_id, _, _ in found])
+        for generation_id, image_format, attempts, _ in found:
+            await delete_with_thumbnails(generations, generation_id, image_format, attempts)
+        await delete_kept(generations, [sent for each in found for sent in each.inputs or ()])
+        await _mark_deleted(generations, [each.id for each in found])
         if len(found) < _AT_A_TIME:
             return
 
