@@ -43,7 +43,7 @@ const parse = async (response) => new DOMParser().parseFromString(await response
 // A part of a page that shows how far generations are. While it has a `data-source`, the page there is looked at, one look
 // after the other and more and more rarely, and the part of it that has the same id takes the place of this one whenever
 // its `data-state` has changed.
-const LOOK_MS = 1000;
+const LOOK_MS = 500;
 const LOOK_MS_MAX = 5000;
 const HIDDEN_LOOK_MS = 30000;
 
@@ -76,7 +76,7 @@ class LivePart extends HTMLElement {
   lookLater() {
     clearTimeout(this.timer);
     if (!this.dataset.source || !this.isConnected) return;
-    const pause = document.hidden ? HIDDEN_LOOK_MS : Math.min(LOOK_MS * 1.05 ** this.looks, LOOK_MS_MAX);
+    const pause = document.hidden ? HIDDEN_LOOK_MS : Math.min(LOOK_MS * 1.1 ** this.looks, LOOK_MS_MAX);
     this.timer = setTimeout(() => this.look(), pause);
   }
 
