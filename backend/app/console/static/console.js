@@ -51,7 +51,7 @@ class LivePart extends HTMLElement {
   connectedCallback() {
     this.looks = 0;
     this.isLooking = false;
-    this.shownAt = performance.now();
+    this.shownAt ??= performance.now(); // it may be shown again, in a form that was refused
     this.clock = setInterval(() => this.showSeconds(), 1000);
     this.lookNow = () => {
       if (!document.hidden) this.look();
@@ -133,8 +133,12 @@ const parts = ["#playground", "#snippets"];
 
 const replaceParts = (page) => {
   const size = document.getElementById("size").value;
+  const result = document.getElementById("result");
+  result.removeAttribute("aria-busy");
   for (const part of parts) document.querySelector(part).replaceWith(page.querySelector(part));
   chooseSize(size);
+  // A refused form has no generation of its own: the one before is shown on.
+  if (!document.getElementById("generation")) document.getElementById("result").replaceWith(result);
   const main = document.querySelector("main");
   enhance(main);
   const refused = main.querySelector("[aria-invalid], .message.error");
