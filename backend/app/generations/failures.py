@@ -10,7 +10,9 @@ from app.generations.errors import (
     GenerationCancelled,
     GenerationExpired,
     GenerationLost,
+    InputGone,
     KeyRevoked,
+    ModelChanged,
 )
 from app.models import GenerationStatus
 from app.providers import PROVIDER_PROBLEMS
@@ -22,6 +24,8 @@ ASYNCHRONOUS_PROBLEMS = (
     GenerationCancelled,
     KeyRevoked,
     AccountDisabled,
+    InputGone,
+    ModelChanged,
 )
 """What only an asynchronous generation can end with."""
 
