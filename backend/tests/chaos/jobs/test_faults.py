@@ -12,7 +12,7 @@ from tests.chaos.jobs.callers import Asked, JobCallers
 from tests.chaos.jobs.conftest import Employ
 from tests.chaos.jobs.hands import Hands, mutant
 from tests.chaos.jobs.provider import PLAIN, CountingProvider
-from tests.chaos.jobs.trail import Image, images_of, long_waits, wrong_steps
+from tests.chaos.jobs.trail import Image, images_of, long_waits, taken_after_revocation, wrong_steps
 from tests.chaos.jobs.yard import Yard, execute
 from tests.chaos.load import Line, Order
 from tests.chaos.schedule import IS_LONG, Schedule, times
@@ -41,10 +41,10 @@ async def kill_a_process_of_the_server(yard: Yard, _workers: Hands, _callers: Jo
 
 
 async def stop_a_worker(_yard: Yard, workers: Hands, _callers: JobCallers, _schedule: Schedule) -> None:
-    """The one that has run longest: another one may not have begun to listen to signals."""
+    """The one that has run longest. Where it is still starting, the signal ends it."""
     worker = workers.running[0]
     workers.start()
-    assert await workers.stop(worker) == 128 + signal.SIGTERM
+    assert await workers.stop(worker) in {128 + signal.SIGTERM, -signal.SIGTERM}
 
 
 async def freeze_a_worker(_yard: Yard, workers: Hands, _callers: JobCallers, schedule: Schedule) -> None:
@@ -94,7 +94,6 @@ async def test_whatever_fails_each_job_is_delivered_once_or_ended_once_and_nothi
 
 
 CAUGHT: Mapping[str, tuple[Fault, str]] = {
-    "settles-under-any-lease": (freeze_a_worker, "bought"),
     "takes-without-lock": (kill_a_worker, "too many running"),
     "sends-without-mark": (kill_a_worker, "bought"),
     "requeues-what-was-sent": (kill_a_worker, "was sent and became queued"),
@@ -110,7 +109,7 @@ async def test_a_worker_with_a_defect_is_caught(
     fault, sentence = CAUGHT[defect]
     callers = JobCallers(yard, account, schedule)
     async with employ(count=WORKERS, program=mutant(defect)) as workers:
-        broken = await broken_by({fault: 6}, callers, workers)
+        broken = await broken_by({fault: 5}, callers, workers, pause_seconds_max=5)
     assert any(sentence in each for each in broken), broken
 
 
@@ -129,7 +128,9 @@ async def test_a_server_that_counts_what_it_did_not_record_is_caught(yard: Yard,
     await execute(yard.own, _CANCELLED, key.id)  # the tests behind this one wait for all that is unfinished
 
 
-async def broken_by(faults: Mapping[Fault, int], callers: JobCallers, workers: Hands) -> Sequence[str]:
+async def broken_by(
+    faults: Mapping[Fault, int], callers: JobCallers, workers: Hands, *, pause_seconds_max: float = 1
+) -> Sequence[str]:
     """What is broken after so many faults of each kind, in an order by chance, as sentences."""
     yard, schedule, started = callers.yard, callers.schedule, time.monotonic()
     before = {each: yard.cluster.logged(each) for each in NEVER}
@@ -137,7 +138,7 @@ async def broken_by(faults: Mapping[Fault, int], callers: JobCallers, workers: H
     async with callers.calling(CALLERS):
         await asyncio.sleep(_UNDISTURBED_SECONDS)
         while to_come:
-            await asyncio.sleep(schedule.between(0.2, 1))
+            await asyncio.sleep(schedule.between(0.2, pause_seconds_max))
             fault = schedule.pick(to_come)
             to_come.remove(fault)
             workers.replace_ended()
@@ -151,6 +152,7 @@ async def broken_by(faults: Mapping[Fault, int], callers: JobCallers, workers: H
     workers.start()  # a worker sweeps when it starts
     return [
         *wrong_steps(images),
+        *taken_after_revocation(images),
         *long_waits(images, yard.outages),
         *wrongly_ended(images, callers.journal, yard.provider),
         *await unreadable(images, callers),
