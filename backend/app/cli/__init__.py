@@ -9,6 +9,7 @@ from app.cli.check import check
 from app.cli.database import migrate
 from app.cli.images import images
 from app.cli.invitations import invitations
+from app.cli.jobs import jobs
 from app.cli.keys import keys
 from app.cli.ledger import ledger
 from app.cli.limits import limits
@@ -30,6 +31,6 @@ def main() -> None:
 
 for command in (
     *(serve, reload, migrate, check, settings),
-    *(accounts, keys, invitations, limits, models, usage, images, ledger, backup, restore),
+    *(accounts, keys, invitations, limits, models, usage, images, jobs, ledger, backup, restore),
 ):
     main.add_command(command)
