@@ -31,9 +31,10 @@ from app.core.settings import ConfigurationError, Settings
 from app.core.shared_calls import SharedCalls
 from app.core.tracing import Tracing, open_tracing
 from app.generations.callers import CallerCache
-from app.generations.collaborators import Generations
+from app.generations.collaborators import Generations, UploadBounds
 from app.generations.drawn import DrawnImages
-from app.generations.jobs.worker import Worker
+from app.generations.jobs.waiting import WaitingCallers
+from app.generations.jobs.worker import working
 from app.generations.ledger import Ledger
 from app.generations.ledger.connection import Connect
 from app.generations.ledger.writer import Writer
@@ -63,8 +64,9 @@ class Externals:
 
     `clock`, in seconds since 1970, dates tokens; the database dates what is stored. Limits in memory and the cache of
     callers count the seconds of `limit_clock` and `cache_clock`. `connect` makes the ledger's connection; None makes it
-    as the settings have it. The server sets `draining` before it stops the process. `catalogue` None is that of the
-    settings.
+    as the settings have it. The server sets `draining` before it stops the process; asynchronous generations that were
+    sent to a provider by then have `job_drain_seconds` to end, by default JOB_DEADLINE_SECONDS. `catalogue` None is
+    that of the settings.
     """
 
     clock: Callable[[], float] = time.time
@@ -72,6 +74,7 @@ class Externals:
     cache_clock: Callable[[], float] = time.monotonic
     connect: Connect | None = None
     edge_bounds: EdgeBounds = field(default_factory=EdgeBounds)
+    job_drain_seconds: float | None = None
     draining: Draining = field(default_factory=Draining)
     catalogue: Catalogue | None = None
 
@@ -103,8 +106,13 @@ async def open_services(
         new_generations = partial(_generations, settings, engine, ledger, threads, catalogue=catalogue, clock=clock)
         generations = await enter(new_generations(metrics=metrics, tracing=tracing))
         await enter(_shown(metrics, engine, threads, generations.store))
+        waiting_callers = WaitingCallers(generations, most=settings.waiting_callers_max)
+        await enter(_in_background(waiting_callers.run()))
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
+        if settings.work:
+            named = settings, externals.draining
+            await enter(working(generations, limiter, *named, drain_seconds=externals.job_drain_seconds))
         yield Services(
             settings=settings,
             clock=externals.clock,
@@ -120,6 +128,7 @@ async def open_services(
             policies=Policies.of(settings),
             callers=CallerCache(clock=externals.cache_clock),
             generations=generations,
+            waiting_callers=waiting_callers,
             detached=detached,
             paid_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
             free_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
@@ -231,18 +240,15 @@ async def _generations(
             lifetime=lifetime_of(settings),
             clock=clock,
             blobs=blobs,
+            upload_bounds=UploadBounds.of(settings),
             bell=bell,
         )
         ledger.when_swept(bell.ring)
         works = [bell.run(), Sweeper(generations, engine, settings.image_retention_days, metrics).run()]
-        worker = Worker(generations, settings)
-        if settings.work:
-            works.append(worker.run())
         if settings.ledger_retention_days is not None:
             works.append(Pruner(generations, writing_url(settings), settings.ledger_retention_days, metrics).run())
         async with _in_background(*works):
             yield generations
-        await worker.stop(seconds=settings.job_deadline_seconds)
 
 
 def _blob_space(settings: Settings, threads: Threads) -> BlobSpace:

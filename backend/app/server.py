@@ -3,14 +3,11 @@
 import gc
 import math
 import multiprocessing
-import os
-import resource
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -26,17 +23,18 @@ from app.assembly import Externals
 from app.catalogue.configured import catalogue_of
 from app.core.bounds import BODY_SECONDS_MAX
 from app.core.draining import Draining
-from app.core.log_handler import STANDARD_ERROR, STANDARD_OUTPUT
-from app.core.logs import configure_logging, logger, write_pending_lines
+from app.core.logs import logger, write_pending_lines
 from app.core.memory import return_large_blocks_when_freed
 from app.core.metrics import Metrics
 from app.core.metrics.shared import registry_of_all_workers, served_on, shared_by_workers
+from app.core.process_setup import allow_descriptors, configure_logging_by
 from app.core.running_servers import ServerRecord
 from app.core.settings import ConfigurationError, Settings
+from app.core.stopping import Stop, stop_this_process, stop_when_terminal_closes
 from app.main import create_app
 from app.reloads import Reading, Reloads
 from app.rolling import obey_supervisor
-from app.supervision import Server, Stop, Supervisor
+from app.supervision import Server, Supervisor
 from app.web.protocol import HttpProtocol
 
 _GC_THRESHOLDS = (20_000, 50, 100)  # makes full collections rare
@@ -48,7 +46,6 @@ that does not read.
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
 
-_DESCRIPTORS = 65_536
 _GRACE_SECONDS_MIN, _GRACE_MARGIN_SECONDS = 30, 5
 # Longer than the usual clients and proxies keep an idle connection (at most 60 seconds), so that they close it and not
 # the server: a request that is sent while the server closes its connection would fail.
@@ -80,44 +77,6 @@ def listening_socket(settings: Settings) -> Iterator[socket.socket]:
         yield listener
 
 
-@contextmanager
-def signals_as_exits() -> Iterator[Stop]:
-    """Inside the `with`, SIGTERM, SIGHUP and Ctrl-C raise SystemExit, so that every `finally` stops what it started.
-
-    uvicorn raises the signal that ended it once more after its own clean-up; by default that would end this process
-    at once, past every `finally`.
-    """
-    stop = Stop()
-
-    def exit_by(number: int, _frame: FrameType | None) -> None:
-        # An exception that is raised in some callbacks, such as the import system's, is lost: so `run` reads the number
-        # too, before it waits.
-        stop.number = number
-        sys.exit(128 + number)
-
-    before = {number: signal.signal(number, exit_by) for number in (signal.SIGTERM, signal.SIGINT)}
-    before[signal.SIGHUP] = signal.getsignal(signal.SIGHUP)
-    stop_when_terminal_closes()
-    try:
-        yield stop
-        if stop.number is not None:
-            sys.exit(128 + stop.number)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def stop_when_terminal_closes() -> None:
-    """Makes SIGHUP do what SIGTERM does, now and later, unless it is ignored, as `nohup` has it."""
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
-
-
-def stop_this_process() -> None:
-    """Stops it as SIGTERM does, from any thread."""
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 Reread = Callable[[], tuple[Settings, Sequence[str]]]
 """The settings as they are now, which only differ from the running ones where a reload can change them, and sentences
 for the operator. Raises ConfigurationError.
@@ -135,8 +94,8 @@ def run(settings: Settings, listener: socket.socket, stop: Stop, *, reread: Rere
         changed, warnings = reread()
         return Reading(_config(changed, Draining()), warnings)
 
-    _configure_logging(settings)
-    _allow_descriptors()
+    configure_logging_by(settings)
+    allow_descriptors()
     # In one turn the event loop accepts one connection on each listening socket. During an overload its turns are long,
     # and a health check comes on a new connection, which waits behind all others.
     sockets = [listener, *(listener.dup() for _ in range(_ACCEPTED_PER_TURN - 1))]
@@ -193,7 +152,9 @@ def _config(settings: Settings, draining: Draining, metrics: Metrics | None = No
 
     Raises ConfigurationError.
     """
-    externals = Externals(catalogue=catalogue_of(settings), draining=draining)
+    externals = Externals(
+        catalogue=catalogue_of(settings), draining=draining, job_drain_seconds=grace_seconds(settings)
+    )
     return http_config(
         partial(_worker_app, settings, externals, metrics),
         factory=True,
@@ -202,11 +163,6 @@ def _config(settings: Settings, draining: Draining, metrics: Metrics | None = No
         timeout_graceful_shutdown=grace_seconds(settings),
         timeout_worker_healthcheck=_WORKER_SECONDS,
     )
-
-
-def _configure_logging(settings: Settings) -> None:
-    descriptor = STANDARD_OUTPUT if settings.log_stream == "stdout" else STANDARD_ERROR
-    configure_logging(settings.log_level, style=settings.log_style, descriptor=descriptor)
 
 
 def _log_start(settings: Settings) -> None:
@@ -220,15 +176,6 @@ def _log_start(settings: Settings) -> None:
         provider="models_file" if settings.models_file else settings.image_provider,
         store=settings.image_store,
     )
-
-
-def _allow_descriptors() -> None:
-    """Lets this process and its workers have as many open files as they may: each connection is one, and by default
-    there may be 1,024.
-    """
-    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(allowed, min(most, _DESCRIPTORS)), most))
 
 
 def http_config(app: ASGIApp | Callable[[], FastAPI], **process: Any) -> uvicorn.Config:
@@ -259,13 +206,28 @@ def _worker_app(settings: Settings, externals: Externals, metrics: Metrics | Non
     return_large_blocks_when_freed()
     parent = multiprocessing.parent_process()
     if parent is not None:
-        _configure_logging(settings)
+        configure_logging_by(settings)
         stop_when_terminal_closes()
         obey_supervisor(externals.draining)
         threading.Thread(target=_stop_after, args=(parent,), daemon=True).start()
+    _end_jobs_at_signals(externals.draining)
     app = create_app(settings, externals, metrics=metrics)
     _freeze_start_objects()
     return app
+
+
+def _end_jobs_at_signals(draining: Draining) -> None:
+    """Has the signals that end this process end its work on asynchronous generations at once, while uvicorn waits for
+    requests. To be called while uvicorn's handlers are installed, as they are when it makes the application.
+    """
+
+    def end(number: int, frame: FrameType | None, *, also: Callable[[int, FrameType | None], object]) -> None:
+        draining.end_jobs()
+        also(number, frame)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if callable(handler := signal.getsignal(number)):
+            signal.signal(number, partial(end, also=handler))
 
 
 def _freeze_start_objects() -> None:

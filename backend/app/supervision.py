@@ -5,21 +5,14 @@ the processes is logged.
 import signal
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
 
 from app.core.logs import logger
 from app.core.metrics.shared import WorkersMetrics
+from app.core.stopping import Stop
 from app.rolling import RollingServer, RollingSupervisor
-
-
-@dataclass
-class Stop:
-    """The number of the signal that asked this process to stop; None before that."""
-
-    number: int | None = None
 
 
 class Server(RollingServer):

@@ -14,6 +14,7 @@ VIOLATIONS = {
         "app/generations/accept.py",
         "import app.features.dependencies",
     ),
+    "a worker needs no web framework": ("app/worker.py", "import app.main"),
     "HTTP is for main, console and features, and for the server that speaks it": (
         "app/checks.py",
         "import app.web.headers",

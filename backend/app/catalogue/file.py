@@ -176,6 +176,7 @@ class _Reading:
             capabilities=STUB_CAPABILITIES if route.provider == "stub" else frozenset(route.capabilities),
             timeout_seconds=route.timeout_seconds,
             calls_max=route.calls_max or self.calls_max,
+            jobs_max=route.jobs_max,
         )
 
 

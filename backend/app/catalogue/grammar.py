@@ -63,11 +63,12 @@ class RouteTable(_Table):
     capabilities: list[str] = Field(default_factory=list)
     timeout_seconds: Annotated[float, Field(gt=0, le=600, strict=False)] | None = None
     calls_max: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    jobs_max: Annotated[int, Field(ge=1, le=100_000)] | None = None
 
     @model_validator(mode="after")
     def _has_what_its_provider_needs(self) -> "RouteTable":
         if self.provider == "stub":
-            for name in ("base_url", "key", "headers", "query", "sizes", "capabilities", "timeout_seconds"):
+            for name in ("base_url", "key", "headers", "query", "sizes", "capabilities", "timeout_seconds", "jobs_max"):
                 if name in self.model_fields_set:
                     raise ValueError(f"has {name}, but the stub takes none")
             return self

@@ -76,6 +76,8 @@ class Route:
     """How long one try may take; None for what is left of the generation's deadline."""
     calls_max: int = 1000
     """Images that this route draws for one process at a time."""
+    jobs_max: int | None = None
+    """Asynchronous generations that this route draws for all processes at a time; None for any number."""
 
     @property
     def is_free(self) -> bool:

@@ -16,7 +16,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 
 from app.catalogue.breaker import Breaker
@@ -154,8 +154,12 @@ class RoutedRequest:
     deadline: float
     closed_by: ApiError | None = None
     """The error that each further image would fail with too, whichever route draws it."""
-    before_call: Callable[[], Awaitable[None]] | None = None
-    """Awaited before a provider is asked. What it raises, an ApiError, ends the image."""
+    before_call: Callable[[Route], Awaitable[None]] | None = None
+    """Awaited before a provider behind an API is asked. What it raises, an ApiError, ends the image at this route."""
+    before_keep: Callable[[], Awaitable[None]] | None = None
+    """Awaited before an image is kept. What it raises, an ApiError, ends the image."""
+    is_left: Callable[[BaseException], bool] = lambda _: False
+    """Whether others decide about the request after this error: then it is not settled here."""
     _budgets: dict[str, CallBudget] = field(default_factory=dict)
     _repeats: Repeats = field(default_factory=Repeats)
     _unreadable: int = 0
@@ -189,8 +193,6 @@ class RoutedRequest:
             )
             try:
                 with logging_with(route=route.name, provider=route.provider.name):
-                    if self.before_call is not None:
-                        await self.before_call()
                     return await self._try(route, request, tries, is_probe=is_probe)
             except ApiError as error:
                 if not untried or not self._may_go_on(error, was_paid=request.tally.paid_calls > 0):
@@ -200,7 +202,10 @@ class RoutedRequest:
     def _budget_on(self, route: OpenRoute) -> CallBudget:
         budget = self._budgets.get(route.name)
         if budget is None:
-            budget = CallBudget(self.account_id, repeats=self._repeats, closed_by=self.closed_by)
+            before_call = None if self.before_call is None else partial(self.before_call, route.route)
+            budget = CallBudget(
+                self.account_id, repeats=self._repeats, closed_by=self.closed_by, before_call=before_call
+            )
             self._budgets[route.name] = budget
         return budget
 

@@ -1,36 +1,41 @@
-"""The command line: `nanobanana serve | migrate | check | settings`, and groups of commands about one thing each."""
+"""The command line: `nanobanana serve | work | migrate | check | settings`, and groups of commands about one thing
+each.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
 
 import click
 
 from app import __version__
-from app.cli.accounts import accounts
-from app.cli.backup import backup, restore
-from app.cli.check import check
-from app.cli.database import migrate
-from app.cli.images import images
-from app.cli.invitations import invitations
-from app.cli.jobs import jobs
-from app.cli.keys import keys
-from app.cli.ledger import ledger
-from app.cli.limits import limits
-from app.cli.models import models
-from app.cli.reload import reload
-from app.cli.serve import serve
-from app.cli.settings import settings
-from app.cli.usage import usage
+
+COMMANDS: Mapping[str, str] = {
+    **{name: name for name in ("serve", "work", "reload", "check", "settings")},
+    "migrate": "database",
+    **{
+        name: name
+        for name in ("accounts", "keys", "invitations", "limits", "models", "usage", "images", "jobs", "ledger")
+    },
+    **dict.fromkeys(("backup", "restore"), "backup"),
+}
+"""The module of each command. It is imported when the command is called for: `work` needs no web framework."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *sorted(COMMANDS)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(import_module(f"app.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        return found
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """NanoBanana: an image-generation API platform that anyone can run.
 
     Settings come from environment variables and from .env; `nanobanana settings` lists every one of them.
     """
-
-
-for command in (
-    *(serve, reload, migrate, check, settings),
-    *(accounts, keys, invitations, limits, models, usage, images, jobs, ledger, backup, restore),
-):
-    main.add_command(command)

@@ -10,9 +10,11 @@ from pydantic import SecretStr
 from app import checks, server
 from app.cli.database import upgrade_schema
 from app.cli.errors import errors_as_sentences, unread_output_dropped
+from app.cli.start_checks import check_images, check_limits
 from app.cli.start_message import start_message
 from app.core.embedded import embedded_postgres
 from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.stopping import signals_as_exits, stop_this_process
 from app.core.tracing import import_sdk
 
 
@@ -23,12 +25,12 @@ def serve() -> None:
     Without DATABASE_URL it starts a PostgreSQL of its own, with its data in DATA_DIR, migrates it, and stops it at the
     end. With DATABASE_URL it uses that one, and refuses to start where `nanobanana migrate` has not been run.
     """
-    with unread_output_dropped(), errors_as_sentences(), server.signals_as_exits() as stop, ExitStack() as stack:
+    with unread_output_dropped(), errors_as_sentences(), signals_as_exits() as stop, ExitStack() as stack:
         given = load_settings().with_secret()
         warnings = _check_shared_limits(given)
         import_sdk(given)
         listener = stack.enter_context(server.listening_socket(given))
-        for warning in (*warnings, *_check_images(given)):
+        for warning in (*warnings, *check_images(given)):
             click.echo(warning, err=True)
         settings = _with_database(given, stack)
         checks.claim_currency(settings)
@@ -49,7 +51,7 @@ def _reread(given: Settings, running: Settings) -> tuple[Settings, Sequence[str]
         changed.append("DATABASE_URL")
     if changed:
         raise ConfigurationError(f"{' and '.join(changed)} cannot be changed by a reload: restart the server.")
-    warnings = [*_check_shared_limits(now), *_check_images(now)]
+    warnings = [*_check_shared_limits(now), *check_images(now)]
     if now.database_url is None:
         now = now.model_copy(update={"database_url": running.database_url})
     else:
@@ -65,37 +67,18 @@ def _check_shared_limits(settings: Settings) -> Sequence[str]:
     """Raises ConfigurationError where each worker would apply the limits alone, which multiplies them; returns a
     sentence of warning where Redis does not answer.
     """
-    if settings.redis_url is None:
-        if settings.workers > 1:
-            raise ConfigurationError(
-                f"WORKERS is {settings.workers}, but each worker would hold the limits by itself. "
-                "Set REDIS_URL to a Redis that they share, or WORKERS=1."
-            )
-        return []
-    try:
-        checks.check_redis(settings)
-    except checks.DependencyUnavailable as error:
-        return [f"{error} Until it can, each process limits by itself."]
-    return []
-
-
-def _check_images(settings: Settings) -> Sequence[str]:
-    """Raises ConfigurationError for wrong settings of the store or the provider; only returns a sentence of warning
-    where one of them cannot be used now, since accounts, test keys and stored images need no provider.
-    """
-    warnings = []
-    for check in (checks.check_store, checks.check_provider):
-        try:
-            check(settings)
-        except checks.DependencyUnavailable as error:
-            warnings.append(f"{error} Until that is mended, live keys may get no images.")
-    return warnings
+    if settings.redis_url is None and settings.workers > 1:
+        raise ConfigurationError(
+            f"WORKERS is {settings.workers}, but each worker would hold the limits by itself. "
+            "Set REDIS_URL to a Redis that they share, or WORKERS=1."
+        )
+    return check_limits(settings)
 
 
 def _with_database(settings: Settings, stack: ExitStack) -> Settings:
     """The settings with the URL of a database whose schema is current; `stack` stops an embedded PostgreSQL."""
     if settings.database_url is None:
-        url = stack.enter_context(embedded_postgres(settings.data_dir, when_lost=server.stop_this_process))
+        url = stack.enter_context(embedded_postgres(settings.data_dir, when_lost=stop_this_process))
         upgrade_schema(url)
         return settings.model_copy(update={"database_url": SecretStr(url)})
     checks.check_database(settings)

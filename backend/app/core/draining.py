@@ -4,8 +4,9 @@ import ctypes
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 IDLE_SECONDS = 5
 """How long a draining process keeps idle connections: a request that is on its way on one of them is answered."""
@@ -31,13 +32,33 @@ class Draining:
     is_leaving: bool = False
     """/ready is a 503: the whole server is to stop, and proxies shall send new requests elsewhere."""
 
+    has_ended_jobs: bool = False
+    """No asynchronous generation is taken any more."""
+    _when_jobs_end: list[Callable[[], object]] = field(default_factory=list)
+
     def leave(self) -> None:
         """Begins to drain because the whole server is to stop."""
         self.has_begun = self.is_leaving = True
+        self.end_jobs()
 
     def begin(self) -> None:
         """Begins to drain because another process has taken over."""
         self.has_begun = True
+        self.end_jobs()
+
+    def end_jobs(self) -> None:
+        """Ends the work on asynchronous generations, because the process is to stop. A signal may call it at any
+        moment, and more than once.
+        """
+        self.has_ended_jobs = True
+        for each in self._when_jobs_end:
+            each()
+
+    def when_jobs_end(self, listener: Callable[[], object]) -> None:
+        """Has `listener` called by `end_jobs`, within a handler of signals; at once if that was called before."""
+        self._when_jobs_end.append(listener)
+        if self.has_ended_jobs:
+            listener()
 
 
 def hold_off(listener: socket.socket) -> None:

@@ -83,17 +83,27 @@ async def record_and_draw(
 
 
 async def draw_recorded(
-    generations: Generations, routed: RoutedRequest, record: PendingRecord, recorded: Recorded, *, as_bytes: bool
+    generations: Generations,
+    routed: RoutedRequest,
+    record: PendingRecord,
+    recorded: Recorded,
+    *,
+    as_bytes: bool,
+    settling_until: float | None = None,
 ) -> Made:
     """The rest of `record_and_draw`, for a request that is on disk and has a lease. `as_bytes` keeps the bytes of the
-    images for the answer.
+    images for the answer. While the ledger is away, settling is tried until `settling_until` (of the event loop's
+    clock), by default once.
     """
-    await _refuse_if_store_fails(generations, record)
     plan, account_id = routed.plan, routed.account_id
+    if plan.is_free:  # a job whose model leads to the stub by now, which draws from the row for each client that looks
+        await settle.deliver(generations, record, dict.fromkeys(record.ids, ImageEnd(provider=plan.provider)))
+        return Made(recorded, ())
+    await _refuse_if_store_fails(generations, record)
     drawing = _Drawing(generations, routed, record.format, {each: ImageTries() for each in record.ids})
     with logging_with(model=plan.model.name, account=account_id), _marking_what_may_be_paid(routed):
         await _draw_or_give_up(drawing, record)
-        await settle.deliver(generations, record, drawing.ends())
+        await settle.deliver(generations, record, drawing.ends(), until=settling_until)
     delivered = [each for each in record.ids if each not in drawing.errors]
     contents = [drawing.contents[each] for each in delivered] if as_bytes else ()
     errors = [(index, drawing.errors.get(each)) for index, each in enumerate(record.ids)]
@@ -187,6 +197,8 @@ class _Drawing:
             self.contents[generation_id] = content
 
     async def _keep(self, generation_id: str, content: bytes) -> None:
+        if self.routed.before_keep is not None:
+            await self.routed.before_keep()
         try:
             await self.generations.store.put(image_name(generation_id, self.format), content)
         except Exception as raised:
@@ -195,12 +207,17 @@ class _Drawing:
 
 
 async def _draw_or_give_up(drawing: _Drawing, record: PendingRecord) -> None:
-    """Draws all images. Where none is kept the request is settled as failed, and an error of theirs raised."""
+    """Draws all images. Where none is kept the request is settled as failed, unless others decide about it, and an
+    error of theirs raised.
+    """
     try:
         await drawing.draw_all()
-    except BaseException:
-        ends = drawing.ends(if_undecided=Unavailable.code)  # it may have been cancelled
-        await asyncio.shield(settle.give_up(drawing.generations, record, ends))
+    except BaseException as error:
+        if drawing.routed.is_left(error):
+            await asyncio.shield(settle.forget_images(drawing.generations, record))
+        else:
+            ends = drawing.ends(if_undecided=Unavailable.code)  # it may have been cancelled
+            await asyncio.shield(settle.give_up(drawing.generations, record, ends))
         raise
 
 

@@ -1,5 +1,7 @@
 """The end of a request that was recorded with a lease: delivered, all of it or a part, or given up."""
 
+import asyncio
+import math
 from collections.abc import Mapping
 
 from app.core.errors import Unavailable
@@ -9,17 +11,22 @@ from app.generations.errors import IdempotencyKeyInUse, LeaseLostError
 from app.generations.ledger.queue import ImageEnd, PendingRecord, PendingSettlement
 from app.generations.thumbnails import delete_with_thumbnails
 
+_PAUSE_SECONDS = 0.5
 
-async def deliver(generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd]) -> None:
-    """Settles the request: once this returns its images count, on disk, but for those whose end is an error.
+
+async def deliver(
+    generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd], *, until: float | None = None
+) -> None:
+    """Settles the request: once this returns its images count, on disk, but for those whose end is an error. While the
+    ledger is away that is tried until then (of the event loop's clock), by default once.
 
     Raises IdempotencyKeyInUse, or Unavailable where it has no idempotency key, if its lease was over; then its images
     are forgotten. Raises what `Ledger.settle` raises.
     """
     try:
-        await _settle(generations, record, ends)
+        await _settle(generations, record, ends, until=-math.inf if until is None else until)
     except LeaseLostError:
-        await _forget_images(generations, record)
+        await forget_images(generations, record)
         # With an idempotency key, a later call gets what the request that took over delivers; without, nothing did.
         raise (Unavailable() if record.scope is None else IdempotencyKeyInUse()) from None
 
@@ -27,7 +34,7 @@ async def deliver(generations: Generations, record: PendingRecord, ends: Mapping
 async def give_up(generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd]) -> None:
     """Settles the request as failed, and deletes what was kept of it."""
     await fail(generations, record, ends)
-    await _forget_images(generations, record)
+    await forget_images(generations, record)
 
 
 async def fail(generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd]) -> None:
@@ -40,15 +47,40 @@ async def fail(generations: Generations, record: PendingRecord, ends: Mapping[st
         logger.warning("generation_not_given_up", exc_info=True)
 
 
-async def _settle(generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd]) -> None:
-    await generations.ledger.settle(PendingSettlement(record, ends))
+async def _settle(
+    generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd], *, until: float = -math.inf
+) -> None:
+    while True:
+        try:
+            await generations.ledger.settle(PendingSettlement(record, ends))
+            break
+        except Unavailable:
+            if asyncio.get_running_loop().time() > until:
+                raise
+            logger.warning("settlement_delayed", exc_info=True)  # what was settled meanwhile, is settled only once
+        await asyncio.sleep(_PAUSE_SECONDS)
     for end in ends.values():
         generations.metrics.images.ended.add(record.model, end.route or "", end.error or "delivered")
 
 
-async def _forget_images(generations: Generations, record: PendingRecord) -> None:
+async def forget_images(generations: Generations, record: PendingRecord) -> None:
+    """Deletes what was kept of the request. Of a job only where it has ended under this lease: another worker that has
+    it, or may, keeps its images under the same names.
+    """
+    if record.queueing is not None and not await _has_ended(generations, record):
+        return
     for generation_id in record.ids:
         try:
             await delete_with_thumbnails(generations, generation_id, record.format)
         except Unavailable:
             logger.warning("image_not_deleted", exc_info=True)  # the sweeper deletes it
+
+
+async def _has_ended(generations: Generations, record: PendingRecord) -> bool:
+    """Whether the job has ended without images under its lease."""
+    leases = [record.lease and record.lease.token] * len(record.ids)
+    try:
+        rows = await generations.ledger.query("find_settled", id=record.ids, lease=leases)
+    except Unavailable:
+        return False  # the sweeper deletes what is over
+    return all(row["status"] in {"failed", "lost", "cancelled"} for row in rows)

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -79,6 +79,8 @@ class CallBudget:
     """Whether one of its images has had a slot of the provider, or a place in the line for one."""
     waiting: set[asyncio.Future[bool]] = field(default_factory=set)
     """Of each image in that line: whether it got a slot."""
+    before_call: Callable[[], Awaitable[None]] | None = None
+    """Awaited by each image that has a slot, before its first call. What it raises, an ApiError, ends the image."""
 
     def take_repeat(self, repeats_max: int) -> bool:
         """Counts one more call after a failed one, and returns True; or returns False where none is allowed."""

@@ -122,6 +122,8 @@ class Upstream:
         waits = not calls.leaves_unpaid_failures
         try:
             async with asyncio.timeout_at(calls.deadline), self._slots.hold(calls.budget, waits=waits):
+                if calls.budget.before_call is not None:
+                    await calls.budget.before_call()
                 return await self.retry(attempt, calls)
         except TimeoutError:
             pass  # raised below, so that it has no cause

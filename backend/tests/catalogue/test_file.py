@@ -41,6 +41,7 @@ query = { "api-version" = "2026-05-01" }
 cost = { low = "0.01", high = "0.04" }
 timeout_seconds = 30
 calls_max = 7
+jobs_max = 5
 capabilities = ["quality", "stream", "references:16"]
 
 [models."free/one"]
@@ -78,6 +79,7 @@ def test_a_whole_file_is_read_as_it_says() -> None:
         30,
     )
     assert (gemini.calls_max, other.calls_max) == (1000, 7)
+    assert (gemini.jobs_max, other.jobs_max) == (None, 5)
     assert gemini.key is not None
     assert gemini.key.get_secret_value() == "AIza-secret"
     assert other.headers["api-key"].get_secret_value() == "azure-secret"
@@ -147,6 +149,7 @@ MISTAKES = {
     ),
     "a weight of nothing": ("weight = 0", "models.banana.routes.2.weight must be greater than or equal to 1"),
     "a text for a number": ('calls_max = "7"', "models.banana.routes.2.calls_max must be a whole number"),
+    "no job at a time": ("jobs_max = 0", "models.banana.routes.2.jobs_max must be greater than or equal to 1"),
     "a stub with a key": ('provider = "stub"\nkey = "AZURE_KEY"', "has key, but the stub takes none"),
 }
 """What is written in place of the line that begins alike, and the sentence."""

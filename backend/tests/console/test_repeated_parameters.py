@@ -31,6 +31,7 @@ READ_BY_PAGES = {
     ("/playground", "key_id"),
     ("/playground", "model"),
     ("/playground", "edit"),
+    ("/playground", "generation"),
     ("/account", "changed"),
 }
 """What a page reads without a schema."""
@@ -63,7 +64,8 @@ async def test_of_two_values_neither_is_taken(
 ) -> None:
     key = await account.create_key()
     await ada.create_key()
-    values = {**VALUES, "key_id": key.id, "edit": (await ada.generate()).result}
+    made = (await ada.generate()).result
+    values = {**VALUES, "key_id": key.id, "edit": made, "generation": made}
     found = set(parameters_of_schemas(settings, method="GET")) | READ_BY_PAGES
     assert {path for path, _ in found} == {
         *("/v1/keys", "/v1/generations", "/v1/usage", "/v1/uploads"),

@@ -23,7 +23,7 @@ def test_a_shell_takes_every_block_of_commands(block: str) -> None:
 def test_every_command_target_and_file_of_this_project_that_it_names_is_there() -> None:
     commands = set(re.findall(r"(?:`|app |nanobanana )nanobanana ([a-z]+)\b", PAGE))
     assert commands >= {"migrate", "check"}
-    assert commands <= set(cli.main.commands)
+    assert commands <= set(cli.COMMANDS)
     targets = set(re.findall(r"\bmake ([a-z]+)\b", PAGE))
     assert targets >= {"install", "uninstall"}
     assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

@@ -12,6 +12,7 @@ from tests.version_before.history import connected
 
 RUN_ELSEWHERE = {
     "nanobanana serve": "tests/test_cli.py",
+    "nanobanana work": "tests/starts/test_work.py",
     "nanobanana reload": "tests/test_cli_reload.py",
     "nanobanana images copy --to s3": "tests/features/generate/test_moving_images.py",
     "nanobanana backup backup/database.dump": "tests/starts/test_backup.py",
@@ -23,7 +24,10 @@ _HEADINGS: list[str] = re.findall(r"^### `nanobanana (.*)`$", PAGE, re.MULTILINE
 
 
 def _commands(group: click.Group, *names: str) -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from _commands(command, *names, name)
         else:

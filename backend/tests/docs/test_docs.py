@@ -65,7 +65,7 @@ def test_what_each_failure_of_a_provider_costs_stands_in_the_operators_page() ->
 
 def test_every_command_stands_in_the_operators_page() -> None:
     operations = (ROOT / "docs" / "operations.md").read_text()
-    for command in cli.main.commands:
+    for command in cli.COMMANDS:
         assert f"nanobanana {command}" in operations
 
 

@@ -312,6 +312,11 @@ REFUSED = (
         "DATABASE_URL is not set. `nanobanana serve` migrates its own PostgreSQL by itself.",
         command="migrate",
     ),
+    Refused(
+        "`work` without a `DATABASE_URL`",
+        "DATABASE_URL is not set. `nanobanana serve` draws the asynchronous generations of its own PostgreSQL.",
+        command="work",
+    ),
 )
 
 

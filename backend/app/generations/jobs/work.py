@@ -1,22 +1,12 @@
-"""What a worker does with jobs: takes them, draws them, keeps its leases, and gives back what it has not begun."""
+"""What a worker asks of the ledger: jobs, more time for them, and to have others draw what it will not."""
 
-import asyncio
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from typing import Literal
 
-from app.catalogue.routing import RoutedRequest
 from app.core.bell import JOBS
-from app.core.errors import ApiError, Unavailable
-from app.generations import run, settle
 from app.generations.collaborators import Generations
-from app.generations.errors import LeaseLostError
-from app.generations.inputs import NO_INPUTS, resolve
 from app.generations.jobs.job import Job, jobs_of
-from app.generations.ledger.queue import ImageEnd
-from app.generations.service import draw_request
-from app.generations.spec import Caller
-from app.providers.stub.rehearsal import is_rehearsal
+from app.generations.ledger.writer import ATTEMPTS_MAX
 
 CLASSES: Sequence[Literal["now", "batch"]] = ("now", "batch")
 """The first is taken up first."""
@@ -37,62 +27,8 @@ async def take(generations: Generations, *, jobs_max: int, account_most: int, ke
     return jobs
 
 
-async def draw(generations: Generations, job: Job) -> None:
-    """Draws the job and settles it, whatever becomes of it, before its deadline. Before a provider is asked it is
-    marked as sent; where it was cancelled by then, or its lease is over, nothing is drawn.
-
-    Raises nothing but what the ledger cannot be told: then the sweep decides about the job.
-    """
-    record, deadline = job.record, asyncio.get_running_loop().time() + generations.lifetime.job_drawing_seconds
-    try:
-        routed = await _routed(generations, job, deadline)
-    except ApiError as error:
-        await settle.fail(generations, record, dict.fromkeys(job.ids, ImageEnd(error.code, tries=0, cost=0)))
-    else:
-        with suppress(ApiError):  # it is recorded, each image's with the image
-            await run.draw_recorded(generations, routed, record, job.recorded, as_bytes=False)
-    generations.bell.ring(*job.ids)
-
-
-async def _routed(generations: Generations, job: Job, deadline: float) -> RoutedRequest:
-    """The request as the catalogue has its model now. Raises what `OpenCatalogue.plan` and `inputs.resolve` raise."""
-    spec, inputs = job.spec, NO_INPUTS
-    plan = generations.catalogue.plan(
-        *(spec.model, spec.size, spec.quality, spec.background, job.environment),
-        references=len(spec.images),
-        has_mask=spec.mask is not None,
-    )
-    if spec.images:
-        caller = Caller(job.key_id, job.account_id, job.environment, 0)
-        inputs = await resolve(generations, caller=caller, spec=spec, deadline=deadline)
-    if job.environment == "test" and is_rehearsal(spec.prompt):
-        plan = generations.catalogue.rehearsed(plan)
-    plan = plan.in_turn(job.options.get("scope", job.id))
-    request = draw_request(spec, plan, None, inputs)
-    return RoutedRequest(plan, request, job.account_id, deadline, before_call=_Sending(generations, job).mark)
-
-
-class _Sending:
-    """Marks a job as sent, once, before the first of its calls."""
-
-    def __init__(self, generations: Generations, job: Job) -> None:
-        self._generations = generations
-        self._job = job
-        self._marking: asyncio.Task[None] | None = None
-
-    async def mark(self) -> None:
-        """Raises Unavailable where it is not to be drawn."""
-        if self._marking is None:
-            marked = self._generations.ledger.mark_sent(self._job.ids, self._job.lease.token)
-            self._marking = asyncio.create_task(marked)
-        try:
-            await asyncio.shield(self._marking)
-        except LeaseLostError:
-            raise Unavailable from None
-
-
 async def renew(generations: Generations, jobs: Collection[Job]) -> Collection[str]:
-    """Gives this worker more time for these jobs. Returns the ids of those that it has no more."""
+    """Gives this worker more time for these jobs. Returns the ids of those that it has no more. Raises Unavailable."""
     images = [(each, job.lease.token) for job in jobs for each in job.ids]
     rows = await generations.ledger.query(
         "renew_leases",
@@ -105,7 +41,9 @@ async def renew(generations: Generations, jobs: Collection[Job]) -> Collection[s
 
 
 async def give_back(generations: Generations, jobs: Collection[Job]) -> None:
-    """Has those of these jobs wait again that were not sent, as if they had not been taken."""
+    """Has those of these jobs wait again that were not sent, as if they had not been taken. Raises Unavailable; then
+    the sweep has them wait again once their leases are over.
+    """
     images = [(each, job) for job in jobs for each in job.ids]
     await generations.ledger.query(
         "give_back_jobs",
@@ -114,3 +52,10 @@ async def give_back(generations: Generations, jobs: Collection[Job]) -> None:
         key_id=list({job.key_id for job in jobs}),
     )
     generations.bell.ring(JOBS)
+
+
+async def sweep(generations: Generations) -> None:
+    """Decides about some of the jobs whose time is over, whichever worker had them. Raises Unavailable."""
+    rows = await generations.ledger.query("sweep_jobs", attempts_max=ATTEMPTS_MAX)
+    if rows:
+        generations.bell.ring(JOBS, *(each["id"] for each in rows))

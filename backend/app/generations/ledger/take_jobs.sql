@@ -6,19 +6,23 @@ with lane as materialized (
   from lanes where class = :class and waiting > 0 and running < coalesce(most, :account_most)
   order by turn limit :jobs_max for no key update skip locked
 ), lane_key as materialized (
-  -- These rows change under the lane's lock alone: what is read after it is how they are.
+  -- These rows change under the lane's lock alone: what is read after it is how they are. What waits under a stopped
+  -- key, since the version before stopped it, waits until it expires.
   select w.key_id, w.account_id, w.running, l.weight,
     coalesce(k.generate_concurrency, a.generate_concurrency_per_key, :key_most) - w.running as free
   from lane l join lane_keys w on w.account_id = l.account_id and w.class = :class
   join api_keys k on k.id = w.key_id join accounts a on a.id = w.account_id
-  where w.waiting > 0 and w.running < coalesce(k.generate_concurrency, a.generate_concurrency_per_key, :key_most)
+  where k.revoked_at is null and not k.is_suspended and w.waiting > 0
+    and w.running < coalesce(k.generate_concurrency, a.generate_concurrency_per_key, :key_most)
   for no key update of w
 ), oldest as materialized (
   select g.id, w.account_id, w.key_id, w.free as key_free, w.running as key_running, i.ids, cardinality(i.ids) as images
   from lane_key w cross join lateral (
-    select id from generations where key_id = w.key_id and class = :class and status = 'queued' and id = request_id
-      and lease_until > now()
-    order by id limit w.weight for no key update skip locked
+    -- Ordered by a range of classes and not by the id alone, for which the planner would go through the whole table by
+    -- id in the hope of finding some of this key soon.
+    select id from generations where key_id = w.key_id and class between :class and :class and status = 'queued'
+      and id = request_id and lease_until > now()
+    order by class, id limit w.weight for no key update skip locked
   ) g cross join lateral (
     -- The ids of a request begin with the same time.
     select array_agg(id order by id) as ids from generations
@@ -38,18 +42,20 @@ with lane as materialized (
 ), taken as (
   update generations g set status = 'processing', attempts = g.attempts + 1, lease = i.lease,
     lease_until = now() + make_interval(secs => :lease_seconds)
-  from (select unnest(ids) as id, lease from chosen) i where g.id = i.id and g.status = 'queued'
+  from (select unnest(ids) as id, lease from chosen) i
+  -- The empty text hides the status from the planner: without statistics it would read the index of all that waits.
+  where g.id = any(array(select unnest(ids) from chosen)) and g.id = i.id and g.status || '' = 'queued'
   returning g.id, g.request_id, g.account_id, g.environment, g.key_id, g.prompt, g.size, g.format, g.model, g.provider,
     g.quality, g.list_price, g.inputs, g.options, g.attempts, g.lease, g.created_at, g.expires_at
 ), of_key as materialized (
   select account_id, key_id, count(*)::int as images from taken group by 1, 2
 ), turned as (
-  update lanes l set turn = nextval('turns'), waiting = l.waiting - coalesce(t.images, 0),
+  update lanes l set turn = nextval('turns'), waiting = greatest(l.waiting - coalesce(t.images, 0), 0),
     running = l.running + coalesce(t.images, 0)
   from lane left join (select account_id, sum(images)::int as images from of_key group by 1) t using (account_id)
   where l.account_id = lane.account_id and l.class = :class
 ), running_of_key as (
-  update lane_keys w set waiting = w.waiting - t.images, running = w.running + t.images
+  update lane_keys w set waiting = greatest(w.waiting - t.images, 0), running = w.running + t.images
   from of_key t where w.key_id = t.key_id and w.class = :class
 )
 select * from taken order by request_id, id

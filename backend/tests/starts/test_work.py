@@ -1,0 +1,153 @@
+"""`nanobanana work` as a process: it draws what waits, and lets go of everything when a signal comes."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+from app.core.db import connect_for_writing
+from app.generations.ledger import Ledger
+from app.generations.ledger.queue import PendingRecord
+from app.generations.ledger.writer import Writer
+from tests.generations.jobs.lanes import new_job, wrong_lanes
+from tests.harness import PATIENCE_SECONDS, Key, looks
+from tests.standins.gemini import GeminiStandIn, slow
+from tests.standins.wire import serving
+from tests.test_cli import environment
+from tests.version_before.history import connected
+
+PROVIDER_KEY = "a-key-of-the-provider"
+WEB = ("fastapi", "starlette", "uvicorn")
+
+
+def test_the_worker_imports_no_web_framework() -> None:
+    program = "import sys; import app.worker; from app.cli import main; main(['work', '--help'], standalone_mode=False)"
+    shown = f"{program}; print(sorted(set(sys.modules) & {set(WEB)}))"
+    done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@asynccontextmanager
+async def a_worker(data_dir: Path, database_url: str, **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A running `nanobanana work`, whose lines go to the file `stderr`. It is killed at the end."""
+    with (data_dir / "stderr").open("ab") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "app.cli", "work"),
+            env=environment(data_dir, DATABASE_URL=database_url, **settings),
+            stderr=errors,
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
+async def a_ledger(database_url: str) -> AsyncIterator[Ledger]:
+    ledger = Ledger(Writer(lambda: connect_for_writing(database_url)), queue_max=1000, deadline_seconds=30)
+    ledger.open()
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+
+
+async def add_key(database: asyncpg.Connection) -> Key:
+    """A key of an account, without a server."""
+    suffix = "28fm63cjp43w44255s68"
+    await database.execute(
+        "insert into users (id, email, password_hash) values ($1, 'ada@example.com', 'none')", f"usr_{suffix}"
+    )
+    await database.execute(
+        """
+        insert into api_keys (id, user_id, account_id, name, environment, prefix, key_hash)
+        values ($1, 'usr_' || substr($1, 5), 'acc_' || substr($1, 5), 'website', 'live', 'nb_live_12345678', sha256(''))
+        """,
+        f"key_{suffix}",
+    )
+    return Key(f"key_{suffix}", "")
+
+
+async def record_jobs(ledger: Ledger, key: Key, number: int) -> Sequence[PendingRecord]:
+    records = [new_job(key) for _ in range(number)]
+    for each in records:
+        each.size, each.provider = "1024x1024", "gemini"
+        await ledger.record(each)
+    return records
+
+
+async def until_statuses(database: asyncpg.Connection, **statuses: int) -> None:
+    """Returns once the generations have these statuses."""
+    for _ in looks():
+        found = Counter(row["status"] for row in await database.fetch("select status from generations"))
+        if found == statuses:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(found)
+
+
+def settings_of(url: str) -> dict[str, str]:
+    return {"IMAGE_PROVIDER": "gemini", "GEMINI_API_KEY": PROVIDER_KEY, "GEMINI_BASE_URL": url}
+
+
+async def until_said(data_dir: Path, event: str) -> None:
+    """Returns once the worker has logged this."""
+    for _ in looks():
+        if event in events_of(data_dir):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(events_of(data_dir))
+
+
+async def until_sent(provider: GeminiStandIn) -> None:
+    """Returns once the provider is drawing."""
+    for _ in looks():
+        if any(each.method == "POST" for each in provider.seen):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it is not asked")
+
+
+def events_of(data_dir: Path) -> list[str]:
+    return [json.loads(line)["event"] for line in (data_dir / "stderr").read_text().splitlines() if line[0] == "{"]
+
+
+@pytest.mark.parametrize("is_impatient", [False, True])
+async def test_a_stopped_worker_gives_back_what_was_not_sent_and_ends_once_the_rest_is_drawn(
+    tmp_path: Path, new_database_url: str, is_impatient: bool
+) -> None:
+    provider, gate = GeminiStandIn(api_key=PROVIDER_KEY), asyncio.Event()
+
+    async with (
+        serving(provider.answer) as url,
+        connected(new_database_url) as database,
+        a_ledger(new_database_url) as ledger,
+        a_worker(tmp_path, new_database_url, PROVIDER_CALLS_MAX="1", **settings_of(url)) as process,
+    ):
+        await until_said(tmp_path, "work_started")
+        provider.faults.append(slow(gate))
+        await record_jobs(ledger, await add_key(database), 3)
+        await until_statuses(database, processing=3)
+        await until_sent(provider)
+        process.send_signal(signal.SIGTERM)
+        await until_statuses(database, processing=1, queued=2)
+        assert await database.fetchval("select max(attempts) from generations where status = 'queued'") == 0
+        assert await wrong_lanes(database) == []
+        if is_impatient:
+            process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(process.wait(), PATIENCE_SECONDS)
+            await until_statuses(database, processing=1, queued=2)
+        gate.set()
+        assert await asyncio.wait_for(process.wait(), PATIENCE_SECONDS) == 128 + signal.SIGTERM
+        if not is_impatient:
+            await until_statuses(database, delivered=1, queued=2)
+            assert events_of(tmp_path)[-2:] == ["work_stopping", "work_stopped"]
