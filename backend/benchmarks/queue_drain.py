@@ -25,6 +25,8 @@ from tests.generations.jobs.lanes import wrong_lanes
 JOBS, ACCOUNTS, WORKERS, PROVIDER_SECONDS = 100_000, 1000, 4, 0.05
 WEIGHT = 10
 """How many jobs the account with half of them hands over whenever it is its turn; the others one each."""
+BOUND = 128
+"""What an account may have running: all hands of the workers, so that weights alone decide."""
 LOOK_SECONDS, LANES_EVERY = 1.0, 10
 STOP_SECONDS = 30
 _BIG = KeyNumber(0)
@@ -62,6 +64,8 @@ def main() -> None:
             "DATABASE_URL": url,
             "DATA_DIR": stack.enter_context(TemporaryDirectory(prefix="bench-pictures-")),
             "SECRET_KEY": token_urlsafe(48),
+            "JOBS_PER_ACCOUNT": str(BOUND),
+            "GENERATE_CONCURRENCY_PER_KEY": str(BOUND),
         }
         asyncio.run(_drain(url, upstream, settings, waiting))
 

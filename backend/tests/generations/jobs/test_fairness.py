@@ -1,4 +1,4 @@
-"""Of what workers take, each account has the share of its lane's weight, however much waits and however few are taken."""
+"""Each account has the share of its weight in what workers take, however much waits and however few are taken."""
 
 from collections import Counter
 from functools import partial
