@@ -4,7 +4,6 @@ The order is the contract's: a malformed Idempotency-Key (400), the key (401), i
 """
 
 import math
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -18,15 +17,16 @@ from app.catalogue.routing import Plan
 from app.core.errors import (
     ConcurrencyLimited,
     Invalid,
-    InvalidRequest,
     RateLimited,
     Unavailable,
 )
 from app.features.dependencies import generations_of, generations_with_urls_of, services_of
+from app.features.idempotency import read_idempotency_key
 from app.features.input_images import NamedInput, read_input
 from app.features.keys.dependencies import cached_caller, fetch_caller, name_caller
-from app.features.preferences import Preference, read_preference
+from app.features.preferences import read_preference
 from app.features.rate_limits import raise_if_refused, set_rate_limit_headers, slot_of, takes_of
+from app.features.terms import Preference
 from app.generations import service
 from app.generations.collaborators import Generations
 from app.generations.errors import (
@@ -43,18 +43,9 @@ from app.generations.service import Watch
 from app.generations.spec import Caller, Delivered, GenerationSpec, SentImage
 from app.providers import PROVIDER_PROBLEMS
 from app.ratelimit import TakeResult
-from app.web.headers import add_response_headers, header_values
+from app.web.headers import add_response_headers
 from app.web.openapi import BODY_PROBLEMS
 from app.web.state import request_state
-
-IDEMPOTENCY_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "Makes the call safe to repeat for a day: 1 to 255 visible ASCII characters, bare or quoted.",
-    "schema": {"type": "string", "pattern": '^("[!#-~]{1,255}"|[!#-~]{1,255})$'},
-}
-"""The header as OpenAPI describes it."""
 
 GENERATION_PROBLEMS = (
     InvalidApiKey,
@@ -70,7 +61,6 @@ GENERATION_PROBLEMS = (
 )
 """The errors of every route that makes images of a request's body."""
 
-_IDEMPOTENCY_KEY = re.compile(r'"(?P<quoted>[!#-~]{1,255})"|(?P<bare>[!#-~]{1,255})', re.ASCII)
 _TRIES = 3
 
 FindCaller = Callable[[], Awaitable[Caller]]
@@ -282,17 +272,6 @@ async def admit(request: Request, *, preference: Preference | None = None) -> Ad
     key, caller = read_idempotency_key(request), await cached_caller(request)
     find_again = partial(fetch_caller, request)
     return Admission(request, caller, idempotency_key=key, find_again=find_again, preference=preference)
-
-
-def read_idempotency_key(request: Request) -> str | None:
-    """The request's `Idempotency-Key`, without its quotes, if it has one. Raises InvalidRequest for a malformed one."""
-    sent = header_values(request, b"idempotency-key")
-    if not sent:
-        return None
-    match = _IDEMPOTENCY_KEY.fullmatch(sent[0])
-    if match is None or len(sent) > 1:
-        raise InvalidRequest("Idempotency-Key must be one of 1 to 255 visible ASCII characters, bare or quoted")
-    return match["quoted"] or match["bare"]
 
 
 async def _current_admission(request: Request) -> AsyncIterator[Admission]:

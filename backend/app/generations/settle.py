@@ -64,7 +64,7 @@ async def _settle(
 
 
 async def forget_images(generations: Generations, record: PendingRecord) -> None:
-    """Deletes what was kept of the request. Of a job only where it has ended under this lease: any other worker that has
+    """Deletes what was kept of the request. Of a job only where it has ended under this lease: another worker that has
     it, or may, keeps its images under the same names.
     """
     if record.queueing is not None and not await _has_ended(generations, record):

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Self
 
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
-from app.console import jobs
 from app.console.dependencies import LoggedInSession
 from app.console.image_inputs import takes_of
 from app.console.rendering import Page
@@ -60,17 +60,11 @@ async def show_history(
 ) -> HTMLResponse:
     """Show the generations of all the account's keys, newest first; on the first page those too that have not ended."""
     account_id = session.user.account_id
-    unfinished: Sequence[jobs.GenerationState] = []
+    find_all = partial(records.find_all, generations, database, account_id=account_id, environments=["live", "test"])
+    unfinished: Sequence[GenerationRecord] = []
     if query.after is None:  # before what is delivered: what ends between the two is shown twice, and not left out
-        unfinished = await jobs.find_unfinished(generations, account_id=account_id, limit=_UNFINISHED + 1)
-    found = await records.find_all(
-        generations,
-        database,
-        account_id=account_id,
-        environments=["live", "test"],
-        before_id=query.after.id if query.after else None,
-        limit=query.limit + 1,
-    )
+        unfinished = await find_all(before_id=None, limit=_UNFINISHED + 1, statuses=records.UNFINISHED)
+    found = await find_all(before_id=query.after.id if query.after else None, limit=query.limit + 1)
     newest, older = split_page(found, query=query)
     ids = {source for each in newest for source in each.inputs if source is not None}
     shown = await records.find_some(generations, database, account_id=account_id, ids=ids)

@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import Response
 from fastapi.responses import HTMLResponse
 
-from app.console import jobs
 from app.console.dependencies import LoggedInSession, NextPage, form
 from app.console.forms import EmptyForm
 from app.console.image_inputs import takes_of
@@ -13,6 +12,7 @@ from app.console.pages import playground
 from app.console.rendering import Page
 from app.console.session import redirect
 from app.features.dependencies import CurrentGenerations
+from app.generations.jobs import state
 from app.generations.jobs.cancel import cancel
 
 page = Page(f"{playground.page.path}/jobs/{{generation_id}}", template="_result.html")
@@ -21,7 +21,7 @@ page = Page(f"{playground.page.path}/jobs/{{generation_id}}", template="_result.
 @page.router.get(page.path)
 async def show_progress(generation_id: str, session: LoggedInSession, generations: CurrentGenerations) -> HTMLResponse:
     """Show how far it is, as the part of a page that the script replaces."""
-    found = await jobs.find(generations, account_id=session.user.account_id, generation_id=generation_id)
+    found = await state.find(generations, account_id=session.user.account_id, generation_id=generation_id)
     can_edit = any(takes_of([each]).images for each in generations.catalogue.catalogue)
     return session.render(page.template, shown=found, can_edit=can_edit, now=generations.clock())
 
@@ -35,7 +35,7 @@ async def cancel_job(
     next_page: NextPage,
 ) -> Response:
     """Cancel the request if no provider draws it yet, and go on to the page that shows what has become of it."""
-    found = await jobs.find(generations, account_id=session.user.account_id, generation_id=generation_id)
+    found = await state.find(generations, account_id=session.user.account_id, generation_id=generation_id)
     await cancel(generations, request_id=found.request_id)
     is_shown_alone = next_page is playground.page
     return redirect(f"{next_page.path}?generation={found.id}" if is_shown_alone else next_page.path)

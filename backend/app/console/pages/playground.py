@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Request, Response, params
 from fastapi.responses import HTMLResponse
 from pydantic import AfterValidator, ConfigDict, ValidationInfo
 
 from app.catalogue.model import Model
-from app.console import jobs
 from app.console.dependencies import LoggedInSession, form
 from app.console.forms import UNSENT, EmptyForm, FormState
 from app.console.image_inputs import IMAGES, read_form_with_images, takes_of
@@ -27,9 +26,12 @@ from app.features.dependencies import generations_with_urls_of, services_of
 from app.features.generate.schemas import ModelName, Prompt, Quality, SizeText
 from app.features.keys import service as keys
 from app.features.keys.dependencies import KeysMax
+from app.features.preferences import Preference
 from app.generations import records
 from app.generations.errors import GenerationNotFound
+from app.generations.jobs import state
 from app.generations.jobs.job import JobTerms
+from app.generations.jobs.state import GenerationState
 from app.generations.records import GenerationRecord
 from app.generations.spec import Caller, GenerationSpec, SentImage
 from app.models import ApiKey
@@ -93,7 +95,7 @@ async def render_playground(
     generations = generations_with_urls_of(request)
     edited = query_value(request, "edit")
     named = generation_id or request.path_params.get("generation_id") or query_value(request, "generation")
-    shown = await jobs.find(generations, account_id=account_id, generation_id=named) if named else None
+    shown = await state.find(generations, account_id=account_id, generation_id=named) if named else None
     if shown is not None and not form_state.values:
         form_state = FormState(_values_of(shown), form_state.error)
     async with session.transaction() as database:
@@ -121,7 +123,7 @@ async def render_playground(
     )
 
 
-def _values_of(recorded: jobs.GenerationState) -> Mapping[str, Any]:
+def _values_of(recorded: GenerationState) -> Mapping[str, Any]:
     """The form that requests the same, as far as that is recorded: files are not."""
     images = [each for each in recorded.inputs if each is not None and is_id("gen", each)]
     size = "auto" if images and recorded.size not in _SIZES else recorded.size
@@ -183,18 +185,27 @@ def _sizes_of(models: Sequence[Model]) -> Sequence[str]:
 SentForm = Annotated[GenerationForm, form(GenerationForm, render_playground, read_values=read_form_with_images)]
 
 
-async def _admission(request: Request, sent: SentForm, session: LoggedInSession) -> AsyncIterator[Admission]:
-    async def find_caller() -> Caller:
-        async with session.transaction() as database:
-            return await keys.find_own_caller(database, account_id=session.user.account_id, key_id=sent.key_id)
+def _admission(preference: Preference | None = None) -> params.Depends:
+    async def admit(request: Request, sent: SentForm, session: LoggedInSession) -> AsyncIterator[Admission]:
+        async def find_caller() -> Caller:
+            async with session.transaction() as database:
+                return await keys.find_own_caller(database, account_id=session.user.account_id, key_id=sent.key_id)
 
-    caller = await find_caller()
-    async with Admission(request, caller, idempotency_key=sent.idempotency_key, find_again=find_caller) as admission:
-        yield admission
+        caller, key = await find_caller(), sent.idempotency_key
+        async with Admission(
+            request, caller, idempotency_key=key, find_again=find_caller, preference=preference
+        ) as admission:
+            yield admission
+
+    dependency: params.Depends = Depends(admit, scope="function")
+    return dependency
 
 
-FormAdmission = Annotated[Admission, Depends(_admission, scope="function")]
+FormAdmission = Annotated[Admission, _admission()]
 """The admission that an API request with the key of the form would get. The key is one of the account's own."""
+
+JobAdmission = Annotated[Admission, _admission(Preference(wait_seconds=None))]
+"""The same of an asynchronous request."""
 
 
 @page.router.get(page.path)
@@ -211,7 +222,7 @@ async def generate(sent: SentForm, session: LoggedInSession, admission: FormAdmi
 
 
 @page.router.post(f"{page.path}/jobs")
-async def start(sent: SentForm, admission: FormAdmission) -> Response:
+async def start(sent: SentForm, admission: JobAdmission) -> Response:
     """Accept the generation for a worker, and go on to the page that shows how far it is."""
     accepted_id = await admission.accept(sent.spec, route=page.path, terms=JobTerms())
     return redirect(f"{page.path}?generation={accepted_id}")

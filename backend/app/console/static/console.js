@@ -119,7 +119,10 @@ document.addEventListener("submit", async (event) => {
   event.preventDefault();
   const part = form.closest("live-part");
   try {
-    part.showThatOf(await parse(await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) })));
+    const response = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
+    const page = await parse(response);
+    if (response.ok) part.showThatOf(page);
+    else showMessage(part, ...refusalOf(page));
   } catch {
     showMessage(part, "The connection was lost. Try again.");
   }
@@ -178,7 +181,8 @@ const refusalOf = (page) => {
   if (page.querySelector("form[action^='/log-in']")) return ["You were logged out. Log in in another tab, then reload this page."];
   const link = page.querySelector("main a[href^='/log-in']");
   if (link) link.target = "_blank";
-  return [page.querySelector("h1").textContent, ...(link ? [". ", link, " in another tab, then try again."] : [])];
+  const sentence = page.querySelector(".message.error") ?? page.querySelector("h1");
+  return [sentence.textContent, ...(link ? [". ", link, " in another tab, then try again."] : [])];
 };
 
 const generate = async (form) => {

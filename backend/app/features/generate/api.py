@@ -8,20 +8,17 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.core.errors import Invalid, RateLimited
 from app.core.images import MEDIA_TYPES
-from app.features.admission import GENERATION_PROBLEMS, IDEMPOTENCY_KEY, admit
-from app.features.asynchronous import accepted_response, find, generate_asynchronously, next_state, waiting
+from app.features.admission import GENERATION_PROBLEMS, admit
 from app.features.dependencies import CurrentGenerations, Session, services_of
-from app.features.generate.dependencies import WIDTH, RequestedImage, spec_with_images
-from app.features.generate.schemas import (
-    GenerationCreate,
-    GenerationListed,
-    GenerationPublic,
-    GenerationShown,
-    GenerationsQuery,
-    WaitQuery,
-)
+from app.features.generate.asynchronous import accepted_response, find, generate_asynchronously, next_state, waiting
+from app.features.generate.dependencies import WIDTH, GenerationsQuery, RequestedImage, WaitQuery, spec_with_images
+from app.features.generate.events import LAST_EVENT_ID, events_response
+from app.features.generate.schemas import GenerationCreate, GenerationListed, GenerationPublic, GenerationShown
+from app.features.idempotency import IDEMPOTENCY_KEY
 from app.features.keys.dependencies import Caller, WaitingCaller, bearer
-from app.features.preferences import PREFER, read_preference, read_terms
+from app.features.preferences import PREFER, read_preference
+from app.features.terms import read_terms
+from app.features.watched import EVENT_STREAM
 from app.generations import records, serve
 from app.generations.collaborators import Generations
 from app.generations.errors import (
@@ -32,8 +29,10 @@ from app.generations.errors import (
     NotCancellable,
 )
 from app.generations.jobs.cancel import cancel
+from app.generations.spec import Delivered
 from app.web.body import JSONBody, json_body
 from app.web.client_address import origin_of
+from app.web.disconnect import cancelled_on_disconnect
 from app.web.fast_route import FastRoute, JSONBytes
 from app.web.immutable import RangeNotSatisfiable, RedirectTarget, immutable_response
 from app.web.openapi import operation_id, problems
@@ -68,17 +67,14 @@ async def generate(request: Request) -> JSONBytes | Response:
         sent = await _read_body(request)
         terms = read_terms(sent, admission.preference)
         spec = sent.spec if sent.images is None else await spec_with_images(request, sent)
-        if terms is not None:
-            answer = await generate_asynchronously(request, admission, spec, route="/v1/generate", terms=terms)
-            if isinstance(answer, Response):
-                return answer
-            delivered = answer
-        else:
-            try:
-                delivered = await admission.generate(spec, route="/v1/generate")
-            except AcceptedBefore as accepted:
-                return await accepted_response(request, admission.caller, accepted.generation_id)
-    return JSONBytes(GenerationPublic.write(delivered, currency=admission.currency))
+        try:
+            if terms is None:
+                made: Delivered | Response = await admission.generate(spec, route="/v1/generate")
+            else:
+                made = await generate_asynchronously(request, admission, spec, route="/v1/generate", terms=terms)
+        except AcceptedBefore as before:
+            made = await accepted_response(request, admission.caller, before.generation_id)
+    return made if isinstance(made, Response) else JSONBytes(GenerationPublic.write(made, currency=admission.currency))
 
 
 _read_body = JSONBody(GenerationCreate)
@@ -119,9 +115,25 @@ async def get_generation(
     found = await find(request, caller, generation_id)
     if query.wait is not None and not found.has_ended:
         until = asyncio.get_running_loop().time() + query.wait
-        async with waiting(request) as waiter:
-            found = await next_state(request, caller, found, waiter, until=until)
+        async with cancelled_on_disconnect(request):
+            with waiting(request) as waiter:
+                found = await next_state(request, caller, found, waiter, until=until)
     return GenerationShown.model_validate(found)
+
+
+@router.get(
+    "/generations/{generation_id}/events",
+    response_class=Response,
+    responses={
+        200: {"content": {EVENT_STREAM: {}}, "description": "An event for each status that it has from now on."},
+        204: {"description": "It has ended, and the caller knows."},
+        **problems(InvalidApiKey, RateLimited, GenerationNotFound),
+    },
+    openapi_extra={"parameters": [LAST_EVENT_ID]},
+)
+async def watch_generation(request: Request, caller: WaitingCaller, generation_id: str) -> Response:
+    """Watch one generation: an event `status` with its present state, and one for each change until it has ended."""
+    return events_response(request, caller, await find(request, caller, generation_id))
 
 
 @router.post(

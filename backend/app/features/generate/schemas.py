@@ -1,23 +1,22 @@
 """The wire types of generations."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from json.encoder import encode_basestring
-from typing import Annotated, Literal, Protocol, get_args
+from typing import Annotated, Literal, Protocol
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from app.catalogue.model import REFERENCES_MAX
 from app.catalogue.prices import format_amount
 from app.core.images import ImageFormat
 from app.core.long_text import ImageText, LongText
-from app.core.schemas import Answer, Body, QueryInt, Storable, Text, Time, format_time
+from app.core.schemas import Answer, Body, Storable, Text, Time, format_time
 from app.core.security import KeyEnvironment
-from app.features.preferences import WAIT_SECONDS_MAX, ExpiresIn, IsAsync, JobClass
+from app.features.terms import ExpiresIn, IsAsync, JobClass
 from app.generations.spec import GenerationSpec
 from app.models import GenerationStatus
-from app.web.pagination import PageQuery
 
 
 def not_blank(prompt: str) -> str:
@@ -30,7 +29,6 @@ def not_blank(prompt: str) -> str:
 Prompt = Annotated[
     str, Field(min_length=1, max_length=4000, examples=["A cute banana"]), Storable, AfterValidator(not_blank)
 ]
-_STATUSES: Sequence[GenerationStatus] = get_args(GenerationStatus)
 SizeText = Annotated[Text, Field(examples=["1024x1024"])]
 ModelName = Annotated[Text, Field(min_length=1, max_length=200, examples=["nano-banana"])]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max"]
@@ -210,33 +208,3 @@ class GenerationPublic(Answer):
     currency: Currency
     created_at: Time
     images: Inputs
-
-
-def _statuses(text: str) -> str:
-    if not set(text.split(",")) <= set(_STATUSES):
-        raise ValueError(f"must be some of {', '.join(_STATUSES)}, with commas between")
-    return text
-
-
-class GenerationsQuery(PageQuery):
-    """Which part of the list, and of which statuses."""
-
-    status: Annotated[str, AfterValidator(_statuses)] = Field(
-        default="delivered",
-        description=f"Some of {', '.join(f'`{each}`' for each in _STATUSES)}, with commas between.",
-        examples=["queued,processing"],
-    )
-
-    @property
-    def statuses(self) -> Collection[GenerationStatus]:
-        return [each for each in _STATUSES if each in self.status.split(",")]
-
-
-class WaitQuery(BaseModel):
-    """How long to wait for a change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    wait: Annotated[QueryInt, Field(ge=1, le=WAIT_SECONDS_MAX)] | None = Field(
-        default=None, description="Seconds to wait for a change of its status."
-    )

@@ -22,11 +22,11 @@ with keys as materialized (
   select account_id, key_id, class, (count(*) filter (where waits))::int as waiting, count(*)::int as ran
   from given_back group by 1, 2, 3
 ), waiting as (
-  update lanes l set waiting = l.waiting + b.waiting, running = l.running - b.ran
+  update lanes l set waiting = l.waiting + b.waiting, running = greatest(l.running - b.ran, 0)
   from (select account_id, class, sum(waiting)::int as waiting, sum(ran)::int as ran from of_key group by 1, 2) b
   where l.account_id = b.account_id and l.class = b.class
 ), waiting_of_key as (
-  update lane_keys l set waiting = l.waiting + b.waiting, running = l.running - b.ran from of_key b
+  update lane_keys l set waiting = l.waiting + b.waiting, running = greatest(l.running - b.ran, 0) from of_key b
   where l.key_id = b.key_id and l.class = b.class
 )
 select id from given_back

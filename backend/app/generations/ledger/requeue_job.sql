@@ -1,7 +1,7 @@
 -- Has an asynchronous request wait again that has failed, was lost or cancelled, for an operator: with all its attempts,
--- until `expires_seconds` from now, and with the claim of its Idempotency-Key, which may be free since it ended. The ids
--- of its images; none where it has not ended so, was delivered in part, its key was stopped, or another request has its
--- Idempotency-Key now.
+-- until `expires_seconds` from now, and with the claim of its Idempotency-Key for a day anew. The ids of its images;
+-- none where it has not ended so, was delivered in part, its key was stopped, or another request has its Idempotency-Key
+-- now.
 with request as materialized (
   select g.id, g.key_id, g.account_id, g.class, g.status, g.options -> 'scope' is not null as has_claim,
     decode(g.options ->> 'scope', 'hex') as scope, decode(g.options ->> 'fingerprint', 'hex') as fingerprint
@@ -21,7 +21,7 @@ with request as materialized (
   select scope, fingerprint, :request_id, array_agg(id order by id) filter (where id <> :request_id)
   from request where has_claim and (select count(*) from lane) > 0
   group by scope, fingerprint having bool_and(status in ('failed', 'lost', 'cancelled'))
-  on conflict (scope) do update set lease_until = null where claims.generation_id = excluded.generation_id
+  on conflict (scope) do update set created_at = now(), lease_until = null where claims.generation_id = excluded.generation_id
   returning scope
 ), held as materialized (
   select g.id from generations g

@@ -5,6 +5,9 @@ by id, balances by id, lanes by account and class, claims by scope, generations.
 have locked their keys before, so these have no order of their own. Rows of `lane_keys` and `usage` change under the
 lock of their lane and of their key: nobody waits for them. A statement that does not wait (`skip locked`) may begin
 anywhere.
+
+What is taken off a lane's numbers is written as `greatest(..., 0)`: PostgreSQL checks the constraints of a changed row
+on the version that the statement saw at first, before it goes on to the newest one, of which the difference is right.
 """
 
 import re

@@ -42,11 +42,12 @@ with cutoff as materialized (
     (count(*) filter (where was = 'processing'))::int as ran
   from ended group by 1, 2, 3
 ), left_lane as (
-  update lanes l set waiting = l.waiting + e.waiting, running = l.running - e.ran
+  update lanes l set waiting = greatest(l.waiting + e.waiting, 0), running = greatest(l.running - e.ran, 0)
   from (select account_id, class, sum(waiting)::int as waiting, sum(ran)::int as ran from of_key group by 1, 2) e
   where l.account_id = e.account_id and l.class = e.class
 ), left_key as (
-  update lane_keys l set waiting = l.waiting + e.waiting, running = l.running - e.ran from of_key e
+  update lane_keys l set waiting = greatest(l.waiting + e.waiting, 0), running = greatest(l.running - e.ran, 0)
+  from of_key e
   where l.key_id = e.key_id and l.class = e.class
 )
 select id, becomes from ended

@@ -58,14 +58,15 @@ with lane as materialized (
 ), of_key as materialized (
   select account_id, key_id, count(*)::int as images from taken group by 1, 2
 ), turned as (
-  update lanes l set waiting = l.waiting - coalesce(t.images, 0), running = l.running + coalesce(t.images, 0),
+  update lanes l set waiting = greatest(l.waiting - coalesce(t.images, 0), 0),
+    running = l.running + coalesce(t.images, 0),
     turn = case when coalesce(g.is_all, true) then nextval('turns')
       else l.turn + (nextval('turns') - l.turn) * g.requests / l.weight end
   from lane left join given g using (account_id)
   left join (select account_id, sum(images)::int as images from of_key group by 1) t using (account_id)
   where l.account_id = lane.account_id and l.class = :class and coalesce(g.requests, 1) > 0
 ), running_of_key as (
-  update lane_keys w set waiting = w.waiting - t.images, running = w.running + t.images
+  update lane_keys w set waiting = greatest(w.waiting - t.images, 0), running = w.running + t.images
   from of_key t where w.key_id = t.key_id and w.class = :class
 )
 select * from taken order by request_id, id

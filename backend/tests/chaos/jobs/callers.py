@@ -1,49 +1,42 @@
 """Callers who mix synchronous calls and jobs, repeat them, cancel some, and lose their keys."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
-from app.core.errors import ApiError, Unavailable
-from app.generations.errors import IdempotencyKeyInUse
-from app.generations.jobs.job import JobTerms
-from tests.chaos.jobs.acceptor import Acceptor
+import httpx2
 from tests.chaos.jobs.provider import LAVISH, PLAIN
 from tests.chaos.jobs.yard import LOOK_SECONDS, Yard
-from tests.chaos.load import Line, Order
+from tests.chaos.load import Call, Line, Order
 from tests.chaos.schedule import Schedule
-from tests.harness import Account, Key
+from tests.harness import Account, Key, looks
 
-_RETRY_SECONDS, _RETRIES_SECONDS = 0.1, 30
+_RETRY_SECONDS = 0.1
 _UNFINISHED_MAX = 40
 _CANCELLED_WITHIN_SECONDS = 1
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A way to ask: as a job, as a call, or as both at once under one Idempotency-Key."""
+class Kind(NamedTuple):
+    """What is asked for at the same time: with `is_repeated` under one Idempotency-Key, until it is accepted."""
 
-    is_job: bool = True
-    is_call: bool = False
-    images: int = 1
-    model: str = PLAIN
+    orders: Sequence[Order]
     is_repeated: bool = False
-    """With an Idempotency-Key, until it is accepted."""
     is_cancelled: bool = False
-    terms: JobTerms = JobTerms()
 
 
+_CALL, _JOB, _LAVISH_JOB = Order(PLAIN), Order(PLAIN, job_class="now"), Order(LAVISH, job_class="now")
 KINDS = [
-    Kind(),
-    Kind(images=3, is_repeated=True),
-    Kind(model=LAVISH),
-    Kind(is_cancelled=True),
-    Kind(is_job=False, is_call=True),
-    Kind(is_call=True, is_repeated=True),
-    Kind(model=LAVISH, images=2, is_repeated=True, terms=JobTerms("batch")),
-    Kind(is_job=False, is_call=True, is_repeated=True),
+    Kind([_JOB]),
+    Kind([Order(PLAIN, images=3, job_class="now")], is_repeated=True),
+    Kind([_LAVISH_JOB]),
+    Kind([_JOB], is_cancelled=True),
+    Kind([_CALL]),
+    Kind([_CALL, _JOB], is_repeated=True),
+    Kind([Order(LAVISH, images=2, job_class="batch")], is_repeated=True),
+    Kind([_CALL], is_repeated=True),
 ]
 
 
@@ -65,10 +58,11 @@ class JobCallers:
     """So many callers without pause, as long as few images are unfinished."""
 
     yard: Yard
-    accepting: Acceptor
     account: Account
     schedule: Schedule
     journal: list[Asked] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    """Each answer."""
     keys: list[Key] = field(default_factory=list)
     """All that they had."""
     revoked: list[Key] = field(default_factory=list)
@@ -101,7 +95,7 @@ class JobCallers:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _call_on(self, caller: int) -> None:
-        line, number = Line(self.yard.fleet.port, []), 0
+        lines, number = [Line(self.yard.fleet.port, self.calls) for _ in range(2)], 0
         key = await self._new_key()
         while self._is_calling:
             if key in self.revoked:
@@ -110,59 +104,27 @@ class JobCallers:
             kind = KINDS[(caller + number) % len(KINDS)]
             asked = Asked(f"{key.id} {caller} {number}", kind, key)
             self.journal.append(asked)
-            ways = [
-                *([self._accept(asked)] if kind.is_job else ()),
-                *([self._call(line, asked)] if kind.is_call else ()),
-            ]
-            await asyncio.gather(*ways)
+            await asyncio.gather(*map(partial(self._ask, asked), lines, kind.orders))
             await self._may_ask.wait()
-        line.close()
+        for line in lines:
+            line.close()
 
     async def _new_key(self) -> Key:
         key = await self.account.create_key()
         self.keys.append(key)
         return key
 
-    async def _accept(self, asked: Asked) -> None:
-        kind, name = asked.kind, _name(asked)
-        end = time.monotonic() + _RETRIES_SECONDS
-        while time.monotonic() < end:
-            try:
-                accepted = await self.accepting.accept(
-                    *(self.account, asked.key, asked.prompt),
-                    model=kind.model,
-                    images=kind.images,
-                    idempotency_key=name,
-                    terms=kind.terms,
-                )
-            except (Unavailable, IdempotencyKeyInUse):
-                asked.is_certain = False
-                if name is None:
-                    return
-                await asyncio.sleep(_RETRY_SECONDS)
-            except ApiError:
-                return  # its key is revoked
-            else:
-                asked.ids.add(accepted)
-                break
-        if kind.is_cancelled:
-            await asyncio.sleep(self.schedule.between(0, _CANCELLED_WITHIN_SECONDS))
-            with suppress(ApiError):
-                await self.accepting.cancel(accepted)
-
-    async def _call(self, line: Line, asked: Asked) -> None:
-        kind, name = asked.kind, _name(asked)
-        end = time.monotonic() + _RETRIES_SECONDS
-        while time.monotonic() < end:
-            order = Order(kind.model)
+    async def _ask(self, asked: Asked, line: Line, order: Order) -> None:
+        """Asks, and where it is repeated goes on until that is answered for good."""
+        name = asked.prompt.replace(" ", "-") if asked.kind.is_repeated else None
+        for _ in looks():
             call = await line.ask(asked.key, asked.prompt, order=order, idempotency_key=name)
             asked.ids.update(call.ids)
             asked.is_certain &= call.outcome != "unknown"
-            if name is None or call.outcome == "ok" or call.status in {202, 401}:
-                return
+            if name is None or call.ids or call.status == 401:
+                break
             await asyncio.sleep(_RETRY_SECONDS)
-
-
-def _name(asked: Asked) -> str | None:
-    """Its Idempotency-Key."""
-    return asked.prompt.replace(" ", "-") if asked.kind.is_repeated else None
+        if asked.kind.is_cancelled and call.id is not None:
+            await asyncio.sleep(self.schedule.between(0, _CANCELLED_WITHIN_SECONDS))
+            with suppress(httpx2.TransportError):
+                await self.yard.client.post(f"/v1/generations/{call.id}/cancel", headers=asked.key.headers)

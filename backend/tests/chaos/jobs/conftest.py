@@ -8,11 +8,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from app.assembly import open_services
-from app.core.settings import Settings
 from tests.chaos.cluster import Cluster
 from tests.chaos.fleet import environment_of, serving
-from tests.chaos.jobs.acceptor import Acceptor
 from tests.chaos.jobs.hands import PROGRAM, Hands, hands
 from tests.chaos.jobs.provider import counting_provider
 from tests.chaos.jobs.trail import leave_trail
@@ -41,7 +38,7 @@ async def yard(
             settings = {**SETTINGS, **provider.settings, **_settings_of(bucket)}
             environment = environment_of(url, own_redis.url, folder, **settings)
             async with (
-                serving(url, own_redis.url, folder, workers=1, **{**settings, "WORK": "off"}) as fleet,
+                serving(url, own_redis.url, folder, workers=2, WORK="off", **settings) as fleet,
                 httpx2.AsyncClient(base_url=fleet.url, timeout=30) as client,
             ):
                 yield Yard(cluster, own, proxy, own_redis, bucket, provider, fleet, client, environment, folder)
@@ -76,11 +73,3 @@ def employ(yard: Yard, tmp_path: Path) -> Employ:
         return hands({**yard.environment, **settings}, tmp_path / "workers", count=count, program=program)
 
     return begin
-
-
-@pytest.fixture(scope="session")
-async def accepting(yard: Yard) -> AsyncIterator[Acceptor]:
-    """Accepts jobs."""
-    given = {name.lower(): value for name, value in yard.environment.items() if name.lower() in Settings.model_fields}
-    async with open_services(Settings(**{**given, "work": "off"})) as services:
-        yield Acceptor(services.generations)

@@ -10,7 +10,12 @@ from pathlib import Path
 
 from tests.chaos.fleet import BACKEND, STOP_SECONDS
 
-PROGRAM = ("-m", "tests.chaos.jobs.program")
+PROGRAM = ("-m", "app.cli", "work")
+
+
+def mutant(name: str) -> Sequence[str]:
+    """The same program with a defect."""
+    return ("-m", "tests.chaos.mutants", name, "work")
 
 
 class Hands:

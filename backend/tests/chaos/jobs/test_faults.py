@@ -1,12 +1,12 @@
-"""Faults under jobs and calls: what was accepted is delivered once, or its caller is told why not, and counts are exact."""
+"""Faults under jobs and calls: each is delivered once, or ended once and its caller can read why; counts are exact."""
 
 import asyncio
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-from tests.chaos.jobs.acceptor import Acceptor
 from tests.chaos.jobs.callers import Asked, JobCallers
 from tests.chaos.jobs.conftest import Employ
 from tests.chaos.jobs.hands import Hands
@@ -25,10 +25,15 @@ async def kill_a_worker(_yard: Yard, workers: Hands, _callers: JobCallers, sched
     workers.start()
 
 
+async def kill_a_process_of_the_server(yard: Yard, _workers: Hands, _callers: JobCallers, schedule: Schedule) -> None:
+    await yard.fleet.whole()
+    yard.fleet.kill(schedule.pick(yard.fleet.workers()))
+
+
 async def stop_a_worker(_yard: Yard, workers: Hands, _callers: JobCallers, schedule: Schedule) -> None:
     worker = schedule.pick(workers.running)
     workers.start()
-    assert await workers.stop(worker) == 0
+    assert await workers.stop(worker) in {0, 128 + signal.SIGTERM, -signal.SIGTERM}
 
 
 async def freeze_a_worker(_yard: Yard, workers: Hands, _callers: JobCallers, schedule: Schedule) -> None:
@@ -62,6 +67,7 @@ FAULTS: Mapping[Fault, int] = {
     kill_a_worker: times(short=2, long=50),
     stop_the_database_at_once: times(short=1, long=20),
     stop_a_worker: times(short=1, long=20),
+    kill_a_process_of_the_server: times(short=1, long=10),
     freeze_a_worker: times(short=1, long=10),
     lose_redis: times(short=1, long=10),
     lose_the_store: times(short=1, long=10),
@@ -71,9 +77,9 @@ FAULTS: Mapping[Fault, int] = {
 
 
 async def test_whatever_fails_each_job_is_delivered_once_or_ended_once_and_nothing_is_bought_twice(
-    yard: Yard, employ: Employ, accepting: Acceptor, account: Account, schedule: Schedule
+    yard: Yard, employ: Employ, account: Account, schedule: Schedule
 ) -> None:
-    callers = JobCallers(yard, accepting, account, schedule)
+    callers = JobCallers(yard, account, schedule)
     faults = [fault for fault, count in FAULTS.items() for _ in range(count)]
     started = time.monotonic()
     async with employ(count=WORKERS) as workers:
@@ -88,7 +94,7 @@ async def test_whatever_fails_each_job_is_delivered_once_or_ended_once_and_nothi
         connection = await yard.own.connect()
         images = await images_of(connection, [key.id for key in callers.keys])
         await connection.close()
-        tell(images, callers.journal, time.monotonic() - started)
+        tell(images, callers, time.monotonic() - started)
         assert list(wrong_steps(images)) == []
         assert list(long_waits(images, yard.outages)) == []
         assert list(wrongly_ended(images, callers.journal, yard.provider)) == []
@@ -122,6 +128,9 @@ def wrongly_ended(images: Mapping[str, Image], journal: Iterable[Asked], provide
         yield f"nobody asked for {sorted(by_prompt)}"
 
 
-def tell(images: Mapping[str, Image], journal: Sequence[Asked], seconds: float) -> None:
+def tell(images: Mapping[str, Image], callers: JobCallers, seconds: float) -> None:
     ends = Counter(f"{'job' if image.is_job else 'call'} {image.status}" for image in images.values())
-    sys.stdout.write(f"{len(journal)} requests in {seconds:.0f} s, images: {dict(sorted(ends.items()))}\n")
+    answers = Counter(call.code or str(call.status) for call in callers.calls)
+    sys.stdout.write(
+        f"{seconds:.0f} s, answers: {dict(sorted(answers.items()))}, images: {dict(sorted(ends.items()))}\n"
+    )

@@ -14,8 +14,8 @@ PICKED_UP_WITHIN = timedelta(seconds=5)
 
 _TRAIL = """
 create table trail (
-  n bigserial primary key, id text, request_id text, key_id text, prompt text, was text, became text, error text, was_until timestamptz,
-  was_sent bool, is_sent bool, may_pay_twice bool, at timestamptz default clock_timestamp());
+  n bigserial primary key, id text, request_id text, key_id text, prompt text, was text, became text, error text,
+  was_until timestamptz, was_sent bool, is_sent bool, may_pay_twice bool, at timestamptz default clock_timestamp());
 create index on trail (key_id);
 create function note_step() returns trigger language plpgsql as $$ begin
   if tg_op = 'INSERT' then
@@ -55,7 +55,7 @@ class Image(NamedTuple):
 
     @property
     def is_job(self) -> bool:
-        return self.steps[0]["became"] == "queued"
+        return str(self.steps[0]["became"]) == "queued"
 
     @property
     def request_id(self) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -24,20 +24,22 @@ from app.generations.ledger.writer import ATTEMPTS_MAX
 from tests.generations.jobs.lanes import leases_of, new_job
 from tests.harness import Key
 
-_ACCOUNT = "insert into accounts (id) values ($1) on conflict do nothing"
-_KEY = """
+_ACCOUNTS = "insert into accounts (id) select unnest($1::text[]) on conflict do nothing"
+_KEYS = """
 insert into api_keys (id, account_id, name, environment, prefix, key_hash)
-values ($1, $2, 'a key', 'live', 'nb_live_12345678', sha256(convert_to($1, 'UTF8')))
+select id, account_id, 'a key', 'live', 'nb_live_12345678', sha256(convert_to(id, 'UTF8'))
+from unnest($1::text[], $2::text[]) as k(id, account_id)
 """
 _LOCK_KEYS = "select from api_keys where id = any($1) order by id for no key update"
+_REVOKE_KEYS = "update api_keys set revoked_at = clock_timestamp() where id = any($1)"
 
 
 async def new_key(database: asyncpg.Connection, *, account_id: str | None = None, key_id: str | None = None) -> Key:
     """A key, of a new account or this one. It is known to the ledger alone: nobody can call with it."""
     key = Key(key_id or new_id("key"), "")
-    account_id = account_id or new_id("acc")
-    await database.execute(_ACCOUNT, account_id)
-    await database.execute(_KEY, key.id, account_id)
+    account_ids = [account_id or new_id("acc")]
+    await database.execute(_ACCOUNTS, account_ids)
+    await database.execute(_KEYS, [key.id], account_ids)
     return key
 
 
@@ -52,19 +54,25 @@ def new_claimed_job(key: Key, *, images: int = 1, scope: bytes | None = None) ->
     return record
 
 
+def repetition_of(record: PendingRecord, key: Key | None = None) -> PendingRecord:
+    """The same request with the same Idempotency-Key once more, under the same key or another of the account."""
+    return new_claimed_job(key or Key(record.key_id, ""), images=len(record.ids), scope=record.scope)
+
+
 @dataclass(frozen=True)
 class Call:
-    """A statement with its values. In its transaction these keys are locked before, as its callers do it."""
+    """A statement with its values. In its transaction `to_keys` is done to the rows of these keys before."""
 
     statement: Statement
     values: Mapping[str, Any]
-    locked_keys: Sequence[str] = field(default=())
+    keys: Sequence[str] = ()
+    to_keys: str = _LOCK_KEYS
 
     async def run(self, connection: asyncpg.Connection) -> Sequence[asyncpg.Record]:
         """Its rows, once it has committed."""
         async with connection.transaction():
-            if self.locked_keys:
-                await connection.execute(_LOCK_KEYS, list(self.locked_keys))
+            if self.keys:
+                await connection.execute(self.to_keys, list(self.keys))
             return list(await connection.fetch(self.statement.text, *self.statement.arguments(self.values)))
 
 
@@ -97,9 +105,14 @@ def cancel_job(request_id: str) -> Call:
     return Call(statements.QUERIES["cancel_job"], {"request_id": request_id, "error": "cancelled"})
 
 
-def cancel_queued(*keys: Key | str) -> Call:
-    ids = [each if isinstance(each, str) else each.id for each in keys]
-    return Call(statements.CANCEL_QUEUED, {"key_id": ids, "error": "key_revoked"}, locked_keys=ids)
+def cancel_queued(*keys: Key) -> Call:
+    ids = [each.id for each in keys]
+    return Call(statements.CANCEL_QUEUED, {"key_id": ids, "error": "key_revoked"}, keys=ids)
+
+
+def revoke(key_id: str) -> Call:
+    """Revokes the key, with all that waits under it."""
+    return replace(cancel_queued(Key(key_id, "")), to_keys=_REVOKE_KEYS)
 
 
 def requeue_job(request_id: str, *, seconds: float = 3600) -> Call:
@@ -114,6 +127,16 @@ async def taken(connection: asyncpg.Connection, *, seconds: float = 60, jobs_max
     """The jobs that a worker is given on this connection."""
     rows = await take_jobs(seconds=seconds, jobs_max=jobs_max).run(connection)
     return jobs_of(rows, job_class="now", seconds=seconds)
+
+
+async def new_taken_jobs(connection: asyncpg.Connection, count: int, *, images: int = 2) -> Sequence[Job]:
+    """Jobs, each of an account of its own, that were recorded and taken, while nothing else waits."""
+    keys = [Key(new_id("key"), "") for _ in range(count)]
+    accounts = [new_id("acc") for _ in keys]
+    await connection.execute(_ACCOUNTS, accounts)
+    await connection.execute(_KEYS, [each.id for each in keys], accounts)
+    await recorded(connection, *(new_claimed_job(key, images=images) for key in keys))
+    return await taken(connection, jobs_max=count)
 
 
 async def new_taken_job(connection: asyncpg.Connection, key: Key, *, images: int = 1, seconds: float = 60) -> Job:

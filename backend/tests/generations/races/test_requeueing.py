@@ -1,8 +1,5 @@
 """A job that is to wait again has its Idempotency-Key again, or does not wait again."""
 
-import asyncio
-from dataclasses import replace
-
 import asyncpg
 import pytest
 from app.generations.ledger import Ledger
@@ -12,12 +9,6 @@ from tests.generations.races import rows
 from tests.harness import Key
 
 _CLAIM = "select generation_id, other_ids from claims where scope = $1"
-
-
-def repetition_of(record: PendingRecord, key: Key | None = None) -> PendingRecord:
-    """The same request with the same Idempotency-Key once more, under the same key or another of the account."""
-    again = rows.new_claimed_job(key or Key(record.key_id, ""), images=len(record.ids), scope=record.scope)
-    return replace(again, outcome=asyncio.get_running_loop().create_future())
 
 
 async def end(ledger: Ledger, database: asyncpg.Connection, record: PendingRecord, how: str) -> None:
@@ -45,7 +36,7 @@ async def test_a_requeued_job_answers_for_its_idempotency_key_again(
     assert await rows.statuses(database, record.id) == {how}
     requeued = await ledger.query("requeue_job", request_id=record.id, expires_seconds=3600)
     assert [each["id"] for each in requeued] == record.ids
-    again = await ledger.record(repetition_of(record))
+    again = await ledger.record(rows.repetition_of(record))
     assert (again.ids, again.is_replay, again.is_unfinished) == (record.ids, True, True)
     assert await wrong_lanes(database) == []
 
@@ -57,7 +48,7 @@ async def test_a_job_whose_idempotency_key_belongs_to_another_request_now_is_not
     record = rows.new_claimed_job(key, images=2)
     await end(ledger, database, record, how)
     before = await database.fetch("select * from generations where request_id = $1 order by id", record.id)
-    again = await ledger.record(repetition := repetition_of(record))
+    again = await ledger.record(repetition := rows.repetition_of(record))
     assert (again.ids, again.is_replay) == (repetition.ids, False)
     assert await ledger.query("requeue_job", request_id=record.id, expires_seconds=3600) == []
     assert await database.fetch("select * from generations where request_id = $1 order by id", record.id) == before

@@ -1,8 +1,8 @@
 """Generations whose callers do not wait for them in the request, or no longer than they say."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from fastapi import Request, Response
 
@@ -10,7 +10,7 @@ from app.core.errors import InternalError, Overloaded
 from app.features.admission import Admission
 from app.features.dependencies import generations_with_urls_of, services_of
 from app.features.generate.schemas import GenerationShown
-from app.features.preferences import Terms
+from app.features.terms import Terms
 from app.generations import replay
 from app.generations.collaborators import Generations
 from app.generations.jobs import state
@@ -57,11 +57,10 @@ async def find(request: Request, caller: Caller, generation_id: str) -> Generati
     )
 
 
-@asynccontextmanager
-async def waiting(request: Request) -> AsyncIterator[WaitingCaller]:
-    """A caller who may wait within the block, which must be safe to cancel: that happens when the client hangs up, and
-    raises ClientDisconnect. From here on the request holds no slot of the OverloadGuard, and within the block its
-    response may be late.
+@contextmanager
+def waiting(request: Request) -> Iterator[WaitingCaller]:
+    """A caller who may wait within the block. From here on the request holds no slot of the OverloadGuard, and within
+    the block its response may be late.
 
     Raises Overloaded where too many wait.
     """
@@ -70,8 +69,7 @@ async def waiting(request: Request) -> AsyncIterator[WaitingCaller]:
         of_request["overload_guard"].hand_over(of_request)()
         of_request["stop_waiting"] = waiter.stop
         try:
-            async with cancelled_on_disconnect(request):
-                yield waiter
+            yield waiter
         finally:
             del of_request["stop_waiting"]
 
@@ -96,9 +94,10 @@ async def _until_ended(request: Request, caller: Caller, found: GenerationState,
     clock = asyncio.get_running_loop().time
     until = clock() + seconds
     with suppress(Overloaded):
-        async with waiting(request) as waiter:
-            while not (found.has_ended or waiter.is_stopped or clock() >= until):
-                found = await next_state(request, caller, found, waiter, until=until)
+        async with cancelled_on_disconnect(request):
+            with waiting(request) as waiter:
+                while not (found.has_ended or waiter.is_stopped or clock() >= until):
+                    found = await next_state(request, caller, found, waiter, until=until)
     return found
 
 
