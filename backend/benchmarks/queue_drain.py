@@ -121,10 +121,11 @@ def _report_memory(looks: Sequence[Sequence[int]]) -> None:
 @contextmanager
 def _workers(settings: Mapping[str, str]) -> Iterator[Sequence[Server]]:
     """So many `nanobanana work`, stopped at the end."""
-    command = [sys.executable, "-m", "app.cli", "work"]
-    environment = {**os.environ, **settings}
-    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    processes = [subprocess.Popen(command, cwd=BACKEND, env=environment, **output) for _ in range(WORKERS)]
+    command, environment = [sys.executable, "-m", "app.cli", "work"], {**os.environ, **settings}
+    quiet = subprocess.DEVNULL
+    processes = [
+        subprocess.Popen(command, cwd=BACKEND, env=environment, stdout=quiet, stderr=quiet) for _ in range(WORKERS)
+    ]
     try:
         yield [Server("", process) for process in processes]
     finally:
