@@ -26,7 +26,7 @@ from app.features.dependencies import generations_with_urls_of, services_of
 from app.features.generate.schemas import ModelName, Prompt, Quality, SizeText
 from app.features.keys import service as keys
 from app.features.keys.dependencies import KeysMax
-from app.features.preferences import Preference
+from app.features.terms import Preference
 from app.generations import records
 from app.generations.errors import GenerationNotFound
 from app.generations.jobs import state
