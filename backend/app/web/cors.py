@@ -22,8 +22,8 @@ _REQUEST_HEADER = re.compile(
 _PREFLIGHT_SECONDS = b"7200"  # browsers keep it no longer
 _EXPOSED = (
     b"x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
-    b"x-ratelimit-reset-requests, ratelimit, ratelimit-policy, idempotent-replayed, link, etag, content-range, "
-    b"x-model, location, preference-applied"
+    b"x-ratelimit-reset-requests, ratelimit, ratelimit-policy, idempotent-replayed, link, etag, content-range, x-model"
+    b", location, preference-applied"
 )
 
 
