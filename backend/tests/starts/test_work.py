@@ -26,6 +26,7 @@ from tests.starts.test_signals import LOG_IN
 from tests.test_cli import environment
 from tests.version_before.history import connected
 
+NANOBANANA = (sys.executable, "-m", "app.cli")
 WEB = ("fastapi", "starlette", "uvicorn")
 
 
@@ -38,12 +39,12 @@ def test_the_worker_imports_no_web_framework() -> None:
 
 @asynccontextmanager
 async def a_worker(
-    data_dir: Path, database_url: str, *, command: str = "work", **settings: str
+    data_dir: Path, database_url: str, command: Sequence[str] = (*NANOBANANA, "work"), /, **settings: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A running `nanobanana work` or `serve`, whose lines go to the file `stderr`. It is killed at the end."""
     with (data_dir / "stderr").open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "app.cli", command),
+            *command,
             env=environment(data_dir, DATABASE_URL=database_url, **settings),
             stderr=errors,
         )
@@ -166,7 +167,7 @@ async def test_a_stopped_server_does_the_same_while_requests_are_still_answered(
         serving(provider.answer) as url,
         connected(new_database_url) as database,
         a_ledger(new_database_url) as ledger,
-        a_worker(tmp_path, new_database_url, command="serve", **settings, **settings_of(url)) as process,
+        a_worker(tmp_path, new_database_url, (*NANOBANANA, "serve"), **settings, **settings_of(url)) as process,
     ):
         await until_said(tmp_path, "worker_started")
         provider.faults.append(slow(gate))
