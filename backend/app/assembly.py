@@ -31,8 +31,9 @@ from app.core.settings import ConfigurationError, Settings
 from app.core.shared_calls import SharedCalls
 from app.core.tracing import Tracing, open_tracing
 from app.generations.callers import CallerCache
-from app.generations.collaborators import Generations
+from app.generations.collaborators import Generations, UploadBounds
 from app.generations.drawn import DrawnImages
+from app.generations.jobs.waiting import WaitingCallers
 from app.generations.jobs.worker import working
 from app.generations.ledger import Ledger
 from app.generations.ledger.connection import Connect
@@ -105,6 +106,8 @@ async def open_services(
         new_generations = partial(_generations, settings, engine, ledger, threads, catalogue=catalogue, clock=clock)
         generations = await enter(new_generations(metrics=metrics, tracing=tracing))
         await enter(_shown(metrics, engine, threads, generations.store))
+        waiting_callers = WaitingCallers(generations, most=settings.waiting_callers_max)
+        await enter(_in_background(waiting_callers.run()))
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
         if settings.work:
@@ -125,6 +128,7 @@ async def open_services(
             policies=Policies.of(settings),
             callers=CallerCache(clock=externals.cache_clock),
             generations=generations,
+            waiting_callers=waiting_callers,
             detached=detached,
             paid_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
             free_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
@@ -236,6 +240,7 @@ async def _generations(
             lifetime=lifetime_of(settings),
             clock=clock,
             blobs=blobs,
+            upload_bounds=UploadBounds.of(settings),
             bell=bell,
         )
         ledger.when_swept(bell.ring)

@@ -60,12 +60,12 @@ _TEXT_BYTES_MAX = 256 * 1024
 def _body_bounds(bytes_max: int) -> Sequence[tuple[re.Pattern[str], BodyBounds]]:
     text, with_images = _TEXT_BYTES_MAX, BodyBounds(_TEXT_BYTES_MAX, bytes_max)
     model = "/v1(?:beta)?/models/.+"
-    google = f"{model}:(?:generateContent|streamGenerateContent)"
+    google, form = f"{model}:(?:generateContent|streamGenerateContent)", "/playground(?:/jobs)?"
     return (
         (re.compile("/v1/generate"), BodyBounds(BODY_BYTES_MAX, bytes_max)),
         (re.compile(f"{re.escape(openai.ROUTE)}|{model}:predict", re.DOTALL), BodyBounds(text, text)),
         (re.compile("/v1/uploads"), BodyBounds(text, min(IMAGE_BYTES_MAX + BODY_BYTES_MAX, bytes_max))),
-        (re.compile(f"/v1/images(?:/edits)?|/v1/chat/completions|{google}|/playground", re.DOTALL), with_images),
+        (re.compile(f"/v1/images(?:/edits)?|/v1/chat/completions|{google}|{form}", re.DOTALL), with_images),
     )
 
 

@@ -16,6 +16,7 @@ from app.core.settings import Settings
 from app.core.tracing import Tracing
 from app.generations.callers import CallerCache
 from app.generations.collaborators import Generations
+from app.generations.jobs.waiting import WaitingCallers
 from app.ratelimit import Limiter
 from app.ratelimit.policies import Policies
 from app.ratelimit.reservations import Reservations
@@ -45,6 +46,8 @@ class Services:
     """The limits of the settings."""
     callers: CallerCache
     generations: Generations
+    waiting_callers: WaitingCallers
+    """Those who wait for asynchronous generations in this process."""
     detached: DetachedTasks
     """Generations whose callers watch them, and may leave."""
     paid_answer_memory: ByteBudget

@@ -26,6 +26,9 @@ MOVE_WITHIN_THE_DAY = """
     update generations set delivered_at = ((delivered_at at time zone 'UTC')::date + $2::interval) at time zone 'UTC'
     where id = $1
 """
+DELIVER_OLDEST_LAST = """
+    update generations set delivered_at = delivered_at + interval '1 day' where id = (select min(id) from generations)
+"""
 REMOVE_ONE = "delete from generations where id = (select max(id) from generations where key_id = $1)"
 
 
@@ -83,6 +86,17 @@ async def test_an_unused_database_has_no_differences(empty: Settings, tmp_path: 
     url = empty.database_url.get_secret_value()
     done = await asyncio.to_thread(nanobanana, tmp_path, "usage", "reconcile", DATABASE_URL=url)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0 days compared, 0 differences.\n", "")
+
+
+async def test_a_job_that_was_delivered_after_what_was_asked_for_later_is_compared(used: Used, tmp_path: Path) -> None:
+    await used.database.execute(DELIVER_OLDEST_LAST)
+    day = await used.database.fetchval("select (max(delivered_at) at time zone 'UTC')::date::text from generations")
+    [lost] = await used.database.fetch("delete from usage where key_id = $1 returning day::text", used.keys[0].id)
+    lines = [
+        f"{lost['day']} {used.keys[0].id} {COUNTED} 0, recorded 2",
+        f"{day} {used.keys[0].id} {COUNTED} 0, recorded 1",
+    ]
+    await used.check_differences(tmp_path, 2, *lines)
 
 
 async def test_a_used_database_has_no_differences_and_is_not_changed(used: Used, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TypeVar
 
 import click
+from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -67,6 +68,18 @@ def run_on_database(action: Callable[[AsyncSession], Awaitable[Result]]) -> Resu
     Raises ConfigurationError where the database cannot be reached, and EmbeddedPostgresError where none is running.
     """
     return asyncio.run(run_in_transaction(database_url_of(load_settings()), action))
+
+
+def settings_of_command() -> Settings:
+    """The settings with which a command opens all services: with a database, as `database_url_of` finds it, and without
+    a worker, so that a command draws no jobs.
+
+    Raises ConfigurationError, and EmbeddedPostgresError where no server is running.
+    """
+    settings = load_settings().with_secret().model_copy(update={"work": False})
+    if settings.database_url is None:
+        settings = settings.model_copy(update={"database_url": SecretStr(database_url_of(settings))})
+    return settings
 
 
 def database_url_of(settings: Settings) -> str:

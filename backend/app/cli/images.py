@@ -7,12 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import click
-from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from app.assembly import open_services
 from app.checks import unreachable_sentence
-from app.cli.database import database_url_of
+from app.cli.database import database_url_of, settings_of_command
 from app.cli.errors import errors_as_sentences
 from app.core.db import DATABASE_ERRORS, SessionMaker, create_engine
 from app.core.image_settings import StoreName
@@ -43,11 +42,9 @@ def expire(*, yes: bool) -> None:
     clock and the setting first: what is deleted is gone.
     """
     with errors_as_sentences():
-        settings = load_settings().with_secret()
+        settings = settings_of_command()
         if settings.image_retention_days is None:
             raise ConfigurationError("IMAGE_RETENTION_DAYS is not set: images are kept until they are deleted.")
-        if settings.database_url is None:
-            settings = settings.model_copy(update={"database_url": SecretStr(database_url_of(settings))})
         old = asyncio.run(_expire(settings, is_confirmed=yes))
         click.echo(f"{old} images are older than {settings.image_retention_days} days by the database's clock.")
         click.echo("They are deleted." if yes else "Run it with --yes to delete them.")

@@ -56,7 +56,8 @@ def find(name: str | None, *, is_sent: bool) -> None:
 def revoke(key_id: str | None, *, is_sent: bool, yes: bool) -> None:
     """Revoke the key with this id, or the one that is sent on standard input.
 
-    From then on every call with it is refused, for good. Generations that are being drawn end, and count.
+    From then on every call with it is refused, for good. Asynchronous generations that wait under it are cancelled with
+    it; those that are being drawn end, and count.
     """
     with errors_as_sentences():
         found = next(_matching(_meant(key_id, is_sent=is_sent, is_exact=True)), None)

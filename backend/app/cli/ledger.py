@@ -6,9 +6,9 @@ import sys
 import click
 
 from app.assembly import open_services, writing_url
+from app.cli.database import settings_of_command
 from app.cli.errors import errors_as_sentences
-from app.core.embedded import running_url
-from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.settings import ConfigurationError, Settings
 from app.generations.prune import Pruner
 
 
@@ -26,12 +26,10 @@ def prune(*, yes: bool) -> None:
     database's clock and the setting first: what is dropped is gone, images included. Ends with 1 if a month is kept.
     """
     with errors_as_sentences():
-        settings = load_settings().with_secret()
+        settings = settings_of_command()
         days = settings.ledger_retention_days
         if days is None:
             raise ConfigurationError("LEDGER_RETENTION_DAYS is not set: generations are kept for ever.")
-        if settings.database_url is None:
-            settings = settings.model_copy(update={"database_url": running_url(settings.data_dir)})
         sys.exit(asyncio.run(_prune(settings, days, is_confirmed=yes)))
 
 

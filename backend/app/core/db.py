@@ -85,6 +85,8 @@ async def connect_for_writing(url: str) -> Connection:
         "client_connection_check_interval": "500ms",
         # PostgreSQL keeps a plan that it made while the tables were small, until it analyses them: it must use indexes.
         "enable_seqscan": "off",
+        # Else taking jobs is planned anew each time, which takes as long as carrying it out.
+        "plan_cache_mode": "force_generic_plan",
     }
     return await connect(parse_database_url(url), Session(settings=settings, is_verified=True))
 

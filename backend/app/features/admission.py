@@ -3,8 +3,9 @@
 The order is the contract's: a malformed Idempotency-Key (400), the key (401), its limits (429); only then the body.
 """
 
-import re
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Self
 
@@ -16,14 +17,16 @@ from app.catalogue.routing import Plan
 from app.core.errors import (
     ConcurrencyLimited,
     Invalid,
-    InvalidRequest,
     RateLimited,
     Unavailable,
 )
 from app.features.dependencies import generations_of, generations_with_urls_of, services_of
+from app.features.idempotency import read_idempotency_key
 from app.features.input_images import NamedInput, read_input
 from app.features.keys.dependencies import cached_caller, fetch_caller, name_caller
-from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
+from app.features.preferences import read_preference
+from app.features.rate_limits import raise_if_refused, set_rate_limit_headers, slot_of, takes_of
+from app.features.terms import Preference
 from app.generations import service
 from app.generations.collaborators import Generations
 from app.generations.errors import (
@@ -34,23 +37,15 @@ from app.generations.errors import (
     InvalidApiKey,
     OutcomeUnknown,
 )
+from app.generations.jobs.accept import accept_job
+from app.generations.jobs.job import JobTerms
 from app.generations.service import Watch
 from app.generations.spec import Caller, Delivered, GenerationSpec, SentImage
 from app.providers import PROVIDER_PROBLEMS
-from app.ratelimit import Slot, Take, TakeResult, new_slot_id
-from app.services import Services
-from app.web.headers import add_response_headers, header_values
+from app.ratelimit import TakeResult
+from app.web.headers import add_response_headers
 from app.web.openapi import BODY_PROBLEMS
 from app.web.state import request_state
-
-IDEMPOTENCY_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "Makes the call safe to repeat for a day: 1 to 255 visible ASCII characters, bare or quoted.",
-    "schema": {"type": "string", "pattern": '^("[!#-~]{1,255}"|[!#-~]{1,255})$'},
-}
-"""The header as OpenAPI describes it."""
 
 GENERATION_PROBLEMS = (
     InvalidApiKey,
@@ -66,7 +61,6 @@ GENERATION_PROBLEMS = (
 )
 """The errors of every route that makes images of a request's body."""
 
-_IDEMPOTENCY_KEY = re.compile(r'"(?P<quoted>[!#-~]{1,255})"|(?P<bare>[!#-~]{1,255})', re.ASCII)
 _TRIES = 3
 
 FindCaller = Callable[[], Awaitable[Caller]]
@@ -84,14 +78,22 @@ class Admission:
     """Where the dialect has what errors know as `#/images/0`, `#/mask` or `#/size`."""
 
     def __init__(
-        self, request: Request, caller: Caller, *, idempotency_key: str | None, find_again: FindCaller
+        self,
+        request: Request,
+        caller: Caller,
+        *,
+        idempotency_key: str | None,
+        find_again: FindCaller,
+        preference: Preference | None = None,
     ) -> None:
         self._request = request
         self._services = services_of(request)
         self._caller = caller
         self._idempotency_key = idempotency_key
         self._find_again = find_again
-        self._slots = [_slot_of(self._services, caller)]
+        self.preference = preference
+        self._takes_slots = preference is None
+        self._slots = [slot_of(self._services, caller)] if self._takes_slots else []
         self._is_kept = False
         self._slots_held = 0
         name_caller(request, caller)
@@ -99,8 +101,9 @@ class Admission:
     async def __aenter__(self) -> Self:
         services, caller = self._services, self._caller
         try:
-            taken = await services.limiter.take(_takes(services, caller), group=caller.account_id, slot=self._slots[0])
-            if taken.allowed:
+            slot = self._slots[0] if self._takes_slots else None
+            taken = await services.limiter.take(takes_of(services, caller), group=caller.account_id, slot=slot)
+            if taken.allowed and slot is not None:
                 self._slots_held += 1
                 services.metrics.limits.slots_used += 1
             self._answer_with(taken)
@@ -117,12 +120,21 @@ class Admission:
         """Keeps the slots beyond the end of the block, for work that goes on: until `release`."""
         self._is_kept = True
 
+    def leave_slots(self) -> None:
+        """Frees the slots, and takes none for further images: the generation is asynchronous."""
+        self.release()
+        self._takes_slots = False
+
     def release(self) -> None:
         """Frees the slots before the end of the block. Has no effect a second time."""
         for slot in self._slots:
             self._services.limiter.release(slot, group=self._caller.account_id)
         self._services.metrics.limits.slots_used -= self._slots_held
         self._slots_held = 0
+
+    @property
+    def caller(self) -> Caller:
+        return self._caller
 
     @property
     def currency(self) -> str | None:
@@ -162,24 +174,27 @@ class Admission:
         if images == 0:
             return
         services, caller = self._services, self._caller
-        takes, slot = _takes(services, caller, units=images), _slot_of(services, caller, number=images)
+        takes = takes_of(services, caller, units=images)
+        slot = slot_of(services, caller, number=images) if self._takes_slots else None
         is_enforced = services.policies.generate_mode == "enforce"
-        most = min(slot.slots, *(take.limit.count for take in takes))
+        most = min(slot.slots if slot else math.inf, *(take.limit.count for take in takes))
         if images + 1 > most and is_enforced:
             raise Invalid([{"pointer": "#/n", "detail": f"The limits let {most} through at once"}])
-        self._slots.append(slot)
+        self._slots += [slot] if slot else []
         taken = await services.limiter.take(takes, group=caller.account_id, slot=slot)
-        if taken.allowed:
+        if taken.allowed and slot is not None:
             self._slots_held += images
             services.metrics.limits.slots_used += images
         if not taken.allowed and is_enforced:
-            await services.limiter.give_back(_takes(services, caller), group=caller.account_id)
+            await services.limiter.give_back(takes_of(services, caller), group=caller.account_id)
         self._answer_with(taken)
 
     async def give_back(self) -> None:
         """Gives back what entering has taken, for a request that makes no image."""
         if self._slots_held:
-            await self._services.limiter.give_back(_takes(self._services, self._caller), group=self._caller.account_id)
+            await self._services.limiter.give_back(
+                takes_of(self._services, self._caller), group=self._caller.account_id
+            )
         self.release()
 
     async def generate(self, spec: GenerationSpec, *, route: str, watch: Watch | None = None) -> Delivered:
@@ -214,6 +229,30 @@ class Admission:
             return delivered
         raise Unavailable
 
+    async def accept(self, spec: GenerationSpec, *, route: str, terms: JobTerms) -> str:
+        """The id of the request, which is on disk, to be drawn later; the response says whether it was before. Raises
+        what `accept_job` raises, and Unavailable as `generate`.
+        """
+        generations, key = generations_with_urls_of(self._request), self._idempotency_key
+        request_state(self._request.scope)["goes_on"] = True
+        for _ in range(_TRIES):
+            try:
+                accepted = await accept_job(
+                    generations, caller=self._caller, spec=spec, route=route, terms=terms, idempotency_key=key
+                )
+            except CallerChangedError:
+                self._caller = await self._find_again()
+                continue
+            except Invalid as error:
+                raise error.moved(self.pointers) from None
+            except OutcomeUnknown as error:
+                error.is_worth_repeating = key is not None
+                raise
+            if accepted.is_replay:
+                add_response_headers(self._request, {b"idempotent-replayed": b"true"})
+            return accepted.id
+        raise Unavailable
+
     def _answer_with(self, taken: TakeResult) -> None:
         """Sets the key's limit in the response's headers, and the account's where that leaves less; raises what refuses
         the request.
@@ -226,24 +265,13 @@ class Admission:
         raise_if_refused(self._request, taken, mode=self._services.policies.generate_mode)
 
 
-async def admit(request: Request) -> Admission:
-    """The admission of the caller whose API key came with the request. Raises InvalidRequest for a malformed
-    Idempotency-Key, and what `cached_caller` raises.
+async def admit(request: Request, *, preference: Preference | None = None) -> Admission:
+    """The admission of the caller whose API key came with the request; one that prefers not to wait takes no slots.
+    Raises InvalidRequest for a malformed Idempotency-Key, and what `cached_caller` raises.
     """
-    idempotency_key = read_idempotency_key(request)
-    caller = await cached_caller(request)
-    return Admission(request, caller, idempotency_key=idempotency_key, find_again=lambda: fetch_caller(request))
-
-
-def read_idempotency_key(request: Request) -> str | None:
-    """The request's `Idempotency-Key`, without its quotes, if it has one. Raises InvalidRequest for a malformed one."""
-    sent = header_values(request, b"idempotency-key")
-    if not sent:
-        return None
-    match = _IDEMPOTENCY_KEY.fullmatch(sent[0])
-    if match is None or len(sent) > 1:
-        raise InvalidRequest("Idempotency-Key must be one of 1 to 255 visible ASCII characters, bare or quoted")
-    return match["quoted"] or match["bare"]
+    key, caller = read_idempotency_key(request), await cached_caller(request)
+    find_again = partial(fetch_caller, request)
+    return Admission(request, caller, idempotency_key=key, find_again=find_again, preference=preference)
 
 
 async def _current_admission(request: Request) -> AsyncIterator[Admission]:
@@ -251,26 +279,14 @@ async def _current_admission(request: Request) -> AsyncIterator[Admission]:
         yield admission
 
 
+async def _preferred_admission(request: Request) -> AsyncIterator[Admission]:
+    async with await admit(request, preference=read_preference(request)) as admission:
+        yield admission
+
+
 CurrentAdmission = Annotated[Admission, Depends(_current_admission, scope="request")]
 """An admission that is entered before the body is read, and left once the response was sent: a client that does not
 read its response keeps its slot.
 """
-
-
-def _takes(services: Services, caller: Caller, *, units: int = 1) -> Sequence[Take]:
-    """What images of this caller take: so many units of its key's limit and of its account's."""
-    policies = services.policies
-    takes = (
-        Take("key", caller.key_id, caller.limit or policies.generate_per_key, units),
-        Take("account", caller.account_id, caller.account_limit or policies.generate_per_account, units),
-    )
-    if caller.environment == "live":
-        return takes
-    return *takes, Take("account-test", caller.account_id, policies.test_generate_per_account, units)
-
-
-def _slot_of(services: Services, caller: Caller, *, number: int = 1) -> Slot:
-    """New slots among the key's running generations, one for each image, still to be taken."""
-    slots = caller.concurrency or services.policies.generate_concurrency_per_key
-    seconds = services.generations.lifetime.slot_seconds
-    return Slot(caller.key_id, slots, seconds, new_slot_id(), number)
+PreferredAdmission = Annotated[Admission, Depends(_preferred_admission, scope="request")]
+"""The same of a route that obeys `Prefer`."""

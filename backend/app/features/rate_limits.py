@@ -1,4 +1,4 @@
-"""A limiter's result in HTTP: the headers of the answer, and the error where the call is refused."""
+"""The limits in HTTP: what a caller's images take, the headers of the answer, and the error where it is refused."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,10 @@ from fastapi import Request
 from app.core.errors import ConcurrencyLimited, RateLimited
 from app.core.limit_settings import LimitMode
 from app.features.dependencies import services_of
-from app.ratelimit import Decision, TakeResult
+from app.generations.spec import Caller
+from app.ratelimit import Decision, Slot, Take, TakeResult, new_slot_id
 from app.ratelimit.headers import rate_limit_headers, retry_after_seconds
+from app.services import Services
 from app.web.headers import add_response_headers
 from app.web.state import request_state
 
@@ -37,3 +39,22 @@ def raise_if_refused(request: Request, result: TakeResult, *, mode: LimitMode = 
     if not refused:
         raise ConcurrencyLimited(retry_after_seconds=1)
     raise RateLimited(retry_after_seconds=retry_after_seconds(refused))
+
+
+def takes_of(services: Services, caller: Caller, *, units: int = 1) -> Sequence[Take]:
+    """What images of this caller take: so many units of its key's limit and of its account's."""
+    policies = services.policies
+    takes = (
+        Take("key", caller.key_id, caller.limit or policies.generate_per_key, units),
+        Take("account", caller.account_id, caller.account_limit or policies.generate_per_account, units),
+    )
+    if caller.environment == "live":
+        return takes
+    return *takes, Take("account-test", caller.account_id, policies.test_generate_per_account, units)
+
+
+def slot_of(services: Services, caller: Caller, *, number: int = 1) -> Slot:
+    """New slots among the key's running generations, one for each image, still to be taken."""
+    slots = caller.concurrency or services.policies.generate_concurrency_per_key
+    seconds = services.generations.lifetime.slot_seconds
+    return Slot(caller.key_id, slots, seconds, new_slot_id(), number)

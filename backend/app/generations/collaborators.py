@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 from app.catalogue.opened import OpenCatalogue
@@ -14,6 +15,7 @@ from app.core.fetching import Fetcher
 from app.core.images import ImageFormat
 from app.core.metrics import Metrics
 from app.core.pool import BoundedPool, CancelScope
+from app.core.settings import Settings
 from app.core.shared_calls import SharedCalls
 from app.generations.drawn import DrawnImages
 from app.generations.ledger import Ledger
@@ -21,6 +23,19 @@ from app.generations.lifetime import Lifetime
 from app.providers import Image
 from app.providers.decode import convert
 from app.storage.health import MonitoredStore
+
+
+@dataclass(frozen=True)
+class UploadBounds:
+    """How many bytes all uploads of an account may have, and how long each is kept."""
+
+    bytes_per_account: int
+    kept_for: timedelta
+
+    @classmethod
+    def of(cls, settings: Settings) -> "UploadBounds":
+        """What the settings say."""
+        return cls(settings.uploads_bytes_per_account, timedelta(hours=settings.upload_retention_hours))
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,7 @@ class Generations:
     """Fetches the images that callers name by a URL; None where the settings let none be fetched."""
     blobs: BlobSpace
     """Where images that go in are kept."""
+    upload_bounds: UploadBounds
     metrics: Metrics
     drawn: DrawnImages
     thumbnail_calls: SharedCalls[bytes]

@@ -57,6 +57,43 @@ class AcceptedBefore(IdempotencyKeyInUse):
         self.generation_id = generation_id
 
 
+class GenerationExpired(ApiError):
+    status, title, code = 504, "Gateway Timeout", "expired"
+    detail = "No worker was free for it before it expired"
+
+
+class AttemptsExhausted(ApiError):
+    status, title, code = 500, "Internal Server Error", "attempts_exhausted"
+    detail = "Every worker that has taken it has ended before it was drawn"
+
+
+class GenerationLost(ApiError):
+    status, title, code = 502, "Bad Gateway", "lost"
+    detail = "Its worker has ended while a provider was drawing it; it may have been paid, and is not drawn again"
+
+
+class GenerationCancelled(Conflict):
+    code, detail = "cancelled", "It was cancelled by its caller"
+
+
+class KeyRevoked(Conflict):
+    code, detail = "key_revoked", "Its API key was revoked while it waited"
+
+
+class AccountDisabled(Conflict):
+    code, detail = "account_disabled", "Its account was disabled while it waited"
+
+
+class InputGone(ApiError):
+    status, title, code = Invalid.status, Invalid.title, "input_gone"
+    detail = "An image that was to go in was deleted, or had expired, before the generation was drawn"
+
+
+class ModelChanged(ApiError):
+    status, title, code = Invalid.status, Invalid.title, "model_changed"
+    detail = "The model has changed since the generation was accepted, and cannot draw it any more"
+
+
 class OutcomeUnknown(Unavailable):
     code = "outcome_unknown"
     detail = "It cannot be told whether this was recorded; retry with the same Idempotency-Key"

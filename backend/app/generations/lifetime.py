@@ -31,6 +31,13 @@ class Lifetime:
         return self.drawing_seconds + _LEASE_MARGIN_SECONDS
 
     @property
+    def job_input_seconds(self) -> float:
+        """How much longer than a job may wait the images that go into it are kept: it is recorded after them, and may
+        be taken up in its last moment.
+        """
+        return self.recording_seconds + self.job_drawing_seconds + self.job_lease_seconds
+
+    @property
     def longest_seconds(self) -> float:
         """From the head of the request to its response, where the body is small."""
         return BODY_SECONDS_MAX + self.drawing_seconds + 2 * self.recording_seconds

@@ -14,6 +14,10 @@ from app.core.security import time_prefix
 from app.models import Deployment, Generation, Usage
 
 _DAY = timedelta(days=1)
+_LATEST = timedelta(days=4)
+"""How long after it was asked for a job is delivered at the latest: it waits for most of a day, and an operator may
+requeue it until a day after that.
+"""
 
 _DIFFERENCES = """
 with recorded as (
@@ -61,14 +65,26 @@ async def find_days(session: AsyncSession | AsyncConnection) -> Sequence[date]:
     """
     kept_from = await find_kept_from(session) or date.min
     counted = (await session.execute(select(func.min(Usage.day), func.max(Usage.day)))).one()
-    ends = select(Generation.delivered_at).where(Generation.delivered_at.is_not(None)).limit(1)
-    oldest = await session.scalar(ends.order_by(Generation.id))
-    newest = await session.scalar(ends.order_by(Generation.id.desc()))
-    days = [day for day in (*counted, *(at.date() for at in (oldest, newest) if at is not None)) if day is not None]
+    days = [day for day in (*counted, *await _find_first_and_last_delivery(session)) if day is not None]
     if not days:
         return []
     first = max(min(days), kept_from)
     return [first + _DAY * n for n in range((max(days) - first).days + 1)]
+
+
+async def _find_first_and_last_delivery(session: AsyncSession | AsyncConnection) -> Sequence[date]:
+    """Their UTC days. A job may be delivered days after what was asked for later."""
+    is_delivered, deliveries = Generation.delivered_at.is_not(None), Generation.delivered_at
+    made = select(Generation.created_at).where(is_delivered).limit(1)
+    oldest = await session.scalar(made.order_by(Generation.id))
+    newest = await session.scalar(made.order_by(Generation.id.desc()))
+    if oldest is None or newest is None:
+        return []
+    early = Generation.id < time_prefix("gen", oldest + _LATEST)
+    late = Generation.id >= time_prefix("gen", newest - _LATEST)
+    first = await session.scalar(select(func.min(deliveries)).where(is_delivered, early))
+    last = await session.scalar(select(func.max(deliveries)).where(is_delivered, late))
+    return [at.astimezone(UTC).date() for at in (first, last) if at is not None]
 
 
 async def find_differences(session: AsyncSession | AsyncConnection, *, day: date) -> Sequence[Difference]:

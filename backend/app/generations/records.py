@@ -4,29 +4,39 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Text, column, func, select, true, update, values
+from sqlalchemy import Text, column, func, or_, select, true, update, values
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.catalogue.prices import format_amount
+from app.core.errors import ApiError
 from app.core.images import ImageFormat
 from app.core.security import KeyEnvironment, is_id
 from app.generations.collaborators import Generations
 from app.generations.errors import GenerationNotFound
+from app.generations.failures import failure_of
 from app.generations.spec import Caller, input_ids
 from app.generations.thumbnails import delete_with_thumbnails
-from app.models import ApiKey, Generation
+from app.models import ApiKey, Generation, GenerationStatus
 
 SHOWN = Generation.status == "delivered", Generation.deleted_at.is_(None)
-"""What a generation must be for anybody to see it."""
+"""What a generation must be for anybody to see its image."""
+
+VISIBLE = or_(Generation.status != "delivered", Generation.deleted_at.is_(None))
+"""What a generation must be for its account to see it: what was never delivered stays, without its prompt."""
+
+DELIVERED: tuple[GenerationStatus, ...] = ("delivered",)
+UNFINISHED: Collection[GenerationStatus] = ("queued", "processing")
+"""The statuses of what has not ended."""
 
 
 @dataclass(frozen=True)
 class GenerationRecord:
-    """A delivered generation, as its account sees it later."""
+    """A generation, as its account sees it later."""
 
     id: str
     url: str
+    """Where its image is once it is delivered: `shown_url` is None until then."""
     prompt: str
     model: str
     size: str
@@ -41,6 +51,18 @@ class GenerationRecord:
     created_at: datetime
     inputs: Sequence[str | None]
     """As in Delivered."""
+    status: GenerationStatus
+    error: ApiError | None
+    """Why it was not delivered, if it has ended so."""
+    started_at: datetime | None
+    """When a provider was asked for it; None for what no worker has sent, and for what was not asynchronous."""
+    delivered_at: datetime | None
+    expires_at: datetime | None
+    """Until when an asynchronous one may wait for a worker."""
+
+    @property
+    def shown_url(self) -> str | None:
+        return self.url if self.status == "delivered" else None
 
 
 async def find_all(
@@ -51,12 +73,15 @@ async def find_all(
     environments: Sequence[KeyEnvironment],
     before_id: str | None,
     limit: int,
+    statuses: Collection[GenerationStatus] = DELIVERED,
 ) -> Sequence[GenerationRecord]:
     """What the account generated in these environments, newest first: at most `limit`, older than `before_id`.
 
     Each environment gives its newest rows from the index, so the work grows with neither the ledger nor the keys.
     """
-    newest = select(Generation).where(Generation.account_id == account_id, *SHOWN)
+    newest = select(Generation).where(Generation.account_id == account_id, Generation.status.in_(statuses), VISIBLE)
+    if set(statuses) <= set(UNFINISHED):
+        newest = newest.where(Generation.lease_until.is_not(None))  # which has an index of its own
     if before_id is not None:
         newest = newest.where(Generation.id < before_id)
     asked = values(column("environment", Text), name="asked").data([(each,) for each in environments])
@@ -70,7 +95,7 @@ async def find_all(
         .order_by(newest_of_each.id.desc())
         .limit(limit)
     )
-    return [_record(generations, *row) for row in await session.execute(statement)]
+    return [record_of(generations, *row) for row in await session.execute(statement)]
 
 
 async def find_one(
@@ -84,7 +109,7 @@ async def find_one(
     found = (await session.execute(statement.where(Generation.id == generation_id, *SHOWN))).one_or_none()
     if found is None:
         raise GenerationNotFound
-    return _record(generations, *found)
+    return record_of(generations, *found)
 
 
 async def find_some(
@@ -96,7 +121,7 @@ async def find_some(
         return {}
     own = Generation.account_id == account_id, Generation.id.in_(wanted)
     statement = select(Generation, ApiKey).join(ApiKey, ApiKey.id == Generation.key_id).where(*own, *SHOWN)
-    return {row.id: _record(generations, row, key) for row, key in await session.execute(statement)}
+    return {row.id: record_of(generations, row, key) for row, key in await session.execute(statement)}
 
 
 async def delete_image(generations: Generations, *, caller: Caller, generation_id: str) -> None:
@@ -116,7 +141,8 @@ async def delete_image(generations: Generations, *, caller: Caller, generation_i
             raise GenerationNotFound
 
 
-def _record(generations: Generations, generation: Generation, key: ApiKey) -> GenerationRecord:
+def record_of(generations: Generations, generation: Generation, key: ApiKey) -> GenerationRecord:
+    """The row, as its account sees it."""
     return GenerationRecord(
         id=generation.id,
         url=generations.url(generation.id, generation.format),
@@ -132,4 +158,9 @@ def _record(generations: Generations, generation: Generation, key: ApiKey) -> Ge
         key_name=key.name,
         created_at=generation.created_at,
         inputs=input_ids(generation.inputs),
+        status=generation.status,
+        error=failure_of(generation.status, generation.error),
+        started_at=generation.sent_at,
+        delivered_at=generation.delivered_at,
+        expires_at=generation.expires_at,
     )

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.db import classify_database_error
@@ -24,13 +24,15 @@ _SWEEP_SECONDS = 60
 _AT_A_TIME = 100
 _OVERDUE_MAX = 100
 _DAY = timedelta(days=1)
+_NOT_KEPT = or_(Generation.expires_at.is_(None), Generation.expires_at < func.now() - _DAY)
+"""An asynchronous generation that was not delivered can be had again by an operator, until a day after it expired."""
 
 
 @dataclass
 class Sweeper:
-    """Deletes the images of generations that failed, were lost, or are older than `retention_days`, and uploads that
-    have expired; erases what deleted accounts have left, and makes the partitions of the months to come. (Generations
-    whose lease is over are marked as lost by the ledger.)
+    """Deletes the images and prompts of generations that failed or were lost (asynchronous ones can be requeued for a
+    day), images that are older than `retention_days`, and uploads that have expired; erases what deleted accounts have
+    left, and makes the partitions of the months to come. (What is past its lease the ledger ends.)
 
     While it runs, an image is deleted within minutes of its last day. So if more than 100 are older than that by a day,
     something is wrong: the database's clock, or `retention_days`, or no sweep has run for long. Then none is deleted
@@ -60,7 +62,7 @@ class Sweeper:
         """One turn. Ages go by the database's clock."""
         async with self.engine.connect() as connection:
             await ensure_partitions(connection)
-        await delete_images(self.generations, Generation.status.in_(("lost", "failed", "cancelled")))
+        await delete_images(self.generations, Generation.status.in_(("lost", "failed", "cancelled")), _NOT_KEPT)
         await uploads.sweep(self.generations)
         if self.retention_days is not None and await self._is_plausible():
             await self.expire()

@@ -1,13 +1,12 @@
 """Images that callers upload, to go into generations: kept for a while, each for its account and environment."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.blobs import Blob
@@ -25,6 +24,17 @@ _STORING = timedelta(hours=1)
 """Longer than any store takes for a file. What is not stored by then never will be: its process has died."""
 
 _AT_A_TIME = 100
+
+_EXPIRE_KEPT = text("""
+    update uploads set is_stored = false, expires_at = now() where id in (
+      select u.id from generations g cross join jsonb_array_elements(g.inputs) i
+      join uploads u on u.id = i ->> 'id' and u.expires_at = (i ->> 'kept_until')::timestamptz
+      where g.status in ('failed', 'lost', 'cancelled') and g.deleted_at is null and g.kind = 'edit'
+      order by u.id for no key update of u skip locked
+    )
+""")
+"""What was kept for a job alone (`inputs.keep_until`), in whichever way it has ended. The job's row may stay longer."""
+
 _IS_STORED = Upload.is_stored.is_(True)
 
 
@@ -37,44 +47,61 @@ class UploadsFull(Conflict):
     detail = "The account's uploads have as many bytes as they may: delete some, or wait until some expire"
 
 
-@dataclass(frozen=True)
-class UploadBounds:
-    """How many bytes all uploads of an account may have, and how long each is kept."""
-
-    bytes_per_account: int
-    kept_for: timedelta
-
-
-async def save(
-    generations: Generations,
-    *,
-    caller: Caller,
-    sent: Blob,
-    first_frame: bool,
-    pointer: str,
-    bounds: UploadBounds,
-) -> Upload:
+async def save(generations: Generations, *, caller: Caller, sent: Blob, first_frame: bool, pointer: str) -> Upload:
     """The upload of these bytes, upright and without metadata, which is in the store and recorded. Of an animation the
     first frame is taken, where that is wanted.
 
-    Raises Invalid, with the pointer, for what is no image that is taken; UploadsFull; InvalidApiKey where the account
-    was disabled or deleted meanwhile; and Unavailable where too much waits or the store cannot be written.
-
-    A process that dies at any point leaves nothing that `sweep` does not find.
+    Raises Invalid, with the pointer, for what is no image that is taken; Unavailable where too much waits; and what
+    `keep` raises.
     """
     async with generations.input_turns.turn(caller.account_id):  # so few images are in memory as a whole
         try:
             taken = await generations.taking_in.run(partial(take_in, await sent.read(), first_frame=first_frame))
         except InvalidInput as refused:
             raise Invalid([{"pointer": pointer, "detail": str(refused)}]) from None
-        upload = await _record(generations, caller, taken, bounds.bytes_per_account)
-        try:
-            await generations.store.put(_name_of(upload), taken.content)
-        except StoreUnavailable:
-            with suppress(StoreUnavailable):  # else the sweep does it
-                await _delete(generations, [upload])
-            raise
-    return await _show(generations, upload, bounds.kept_for)
+        return await keep(generations, caller=caller, taken=taken, kept_for=generations.upload_bounds.kept_for)
+
+
+async def keep(generations: Generations, *, caller: Caller, taken: TakenIn, kept_for: timedelta) -> Upload:
+    """The upload of this image, which is in the store and recorded.
+
+    Raises UploadsFull; InvalidApiKey where the account was disabled or deleted meanwhile; and Unavailable where the
+    store cannot be written. A process that dies at any point leaves nothing that `sweep` does not find.
+    """
+    upload = await _record(generations, caller, taken)
+    try:
+        await generations.store.put(_name_of(upload), taken.content)
+    except StoreUnavailable:
+        with suppress(StoreUnavailable):  # else the sweep does it
+            await _delete(generations, [upload])
+        raise
+    return await _show(generations, upload, kept_for)
+
+
+async def keep_longer(
+    generations: Generations, *, caller: Caller, ids: Collection[str], kept_for: timedelta
+) -> Collection[str]:
+    """Keeps these uploads for so long at least, from now on. Returns the ids of those that there are."""
+    # Always later than it was: so `delete_unless_kept_longer` sees that somebody has asked for it.
+    expires_at = func.greatest(Upload.expires_at + timedelta(microseconds=1), func.now() + kept_for)
+    own = select(Upload.id).where(*_owned_by(caller), Upload.id.in_(ids)).order_by(Upload.id)
+    kept = update(Upload).where(Upload.id.in_(own.with_for_update(key_share=True))).values(expires_at=expires_at)
+    async with generations.sessions.begin() as session:
+        return (await session.scalars(kept.returning(Upload.id))).all()
+
+
+async def delete_unless_kept_longer(generations: Generations, kept_until: Mapping[str, datetime]) -> None:
+    """Deletes those of these uploads that nobody has asked to keep for longer than until this, by id. Raises
+    StoreUnavailable: then nobody sees them any more, and the sweep deletes them.
+    """
+    is_same = tuple_(Upload.id, Upload.expires_at).in_(list(kept_until.items()))
+    same = select(Upload.id).where(is_same).order_by(Upload.id)
+    # Not stored any more: a transaction with an earlier time, for which it has not expired, cannot keep it longer.
+    ended = update(Upload).values(is_stored=False, expires_at=func.now())
+    ended = ended.where(Upload.id.in_(same.with_for_update(key_share=True)))
+    async with generations.sessions.begin() as session:
+        found = (await session.scalars(ended.returning(Upload))).all()
+    await _delete(generations, found)
 
 
 async def find_all(session: AsyncSession, *, caller: Caller, before_id: str | None, limit: int) -> Sequence[Upload]:
@@ -117,9 +144,11 @@ async def delete_one(generations: Generations, *, caller: Caller, upload_id: str
 
 
 async def sweep(generations: Generations) -> None:
-    """Deletes all that have expired, by the database's clock, and shows in the metrics what is left. Raises
-    StoreUnavailable.
+    """Deletes all that have expired, by the database's clock, and what was kept for jobs that have ended without an
+    image; and shows in the metrics what is left. Raises StoreUnavailable.
     """
+    async with generations.sessions.begin() as session:
+        await session.execute(_EXPIRE_KEPT)
     await _delete_all(generations, Upload.expires_at <= func.now())
     kept = select(func.count(), func.coalesce(func.sum(Upload.bytes), 0))
     async with generations.sessions.begin() as session:
@@ -138,7 +167,7 @@ async def erase(generations: Generations, *, account_id: str) -> int:
         return await session.scalar(left) or 0
 
 
-async def _record(generations: Generations, caller: Caller, taken: TakenIn, bytes_max: int) -> Upload:
+async def _record(generations: Generations, caller: Caller, taken: TakenIn) -> Upload:
     """A row that nobody sees yet. The account's row is locked while its bytes are counted, so that parallel calls
     cannot exceed them, and no deleted account gets another upload.
     """
@@ -158,7 +187,7 @@ async def _record(generations: Generations, caller: Caller, taken: TakenIn, byte
         if await session.scalar(owner.with_for_update(key_share=True)) is None:
             raise InvalidApiKey
         used = await session.scalar(select(func.coalesce(func.sum(Upload.bytes), 0)).where(of_account))
-        if (used or 0) + upload.bytes > bytes_max:
+        if (used or 0) + upload.bytes > generations.upload_bounds.bytes_per_account:
             raise UploadsFull
         session.add(upload)
     return upload

@@ -5,7 +5,7 @@ As a dependency, the body is read after authentication and limits: the order tha
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
@@ -119,7 +119,11 @@ def validated(schema: type[Schema], value: Any, *, text_bytes_max: int = BODY_BY
         errors = error.errors(include_url=False)
         if any(isinstance(each["input"], LongText) for each in errors):
             raise TooLarge(bytes_max=text_bytes_max) from None
-        raise Invalid(field_errors(errors, known=list(schema.model_fields))) from None
+        raise Invalid(field_errors(errors, known=_names(schema))) from None
+
+
+def _names(schema: type[Body]) -> Sequence[str]:
+    return [field.alias or name for name, field in schema.model_fields.items()]
 
 
 def validated_texts(schema: type[Schema], texts: Mapping[str, str]) -> Schema:
@@ -127,7 +131,7 @@ def validated_texts(schema: type[Schema], texts: Mapping[str, str]) -> Schema:
     try:
         return schema.model_validate_strings(texts)
     except ValidationError as error:
-        raise Invalid(field_errors(error.errors(include_url=False), known=list(schema.model_fields))) from None
+        raise Invalid(field_errors(error.errors(include_url=False), known=_names(schema))) from None
 
 
 def check_media_type(request: Request, *, expected: str) -> None:

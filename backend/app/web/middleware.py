@@ -153,11 +153,13 @@ class RequestChecks:
 
 
 def _check_headers(scope: Scope) -> None:
-    """Raises for headers that no route should see."""
+    """Raises for headers that no route should see, and keeps `Prefer` for those that read it."""
     headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
     found = dict(headers)
     if b"content-encoding" in found:
         _check_encodings(headers)
+    if b"prefer" in found:
+        request_state(scope)["prefer"] = [value.decode("latin-1") for name, value in headers if name == b"prefer"]
     length = int(found.get(b"content-length", 0))  # the HTTP parser has checked that it is one number
     if length > BODY_BYTES_MAX and length > (bytes_max := body_bounds(scope).bytes) and _has_route(scope):
         raise TooLarge(bytes_max=bytes_max)  # without a route, the router's answer is the same for any body

@@ -21,7 +21,7 @@ from app.web.middleware import known_method
 from app.web.overload import PATHS_WITHOUT_SLOT, OverloadGuard
 from app.web.parser import RequestParser
 from app.web.prepared_refusals import PreparedRefusals
-from app.web.state import request_state
+from app.web.state import RequestState, request_state
 
 _EARLY_BYTES_MAX = 16 * 1024
 _DROPPED_BYTES_MAX = 1024 * 1024
@@ -197,7 +197,7 @@ class HttpProtocol(HttpToolsProtocol):
             or self.flow.read_paused  # so does one that sends faster than its body is taken
         )
         is_at_work = self._current is not None and not self._current.response_complete and not awaits_body
-        has_begun = self._current is not None and self._current.response_started
+        has_begun = self._current is not None and (self._current.response_started or "stop_waiting" in self._state)
         if (is_at_work and has_begun) or self.transport.is_closing():
             return Wait(WaitFor.NOTHING)
         if is_at_work:
@@ -225,9 +225,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Uvicorn calls this when the process stops: the connection ends with the response under way, or where there is
-        none at once. While the process drains, a request may be on its way, and an idle connection is kept for a while.
+        none at once; a client that waits for a change is answered now. While the process drains, a request may be on
+        its way, and an idle connection is kept for a while.
         """
         is_idle = self.cycle is None or self.cycle.response_complete
+        self._state["is_stopping"] = True
+        if "stop_waiting" in self._state:
+            self._state["stop_waiting"]()
         if is_idle and self._connections.draining.has_begun:
             self.loop.call_later(IDLE_SECONDS, super().shutdown)
         else:
@@ -295,6 +299,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._start_keep_alive_timer()
         else:
             self._quiet_until = self.loop.call_later(retry_after_seconds, self._end_quiet_time)
+
+    @property
+    def _state(self) -> RequestState:
+        """Of the request that the application has."""
+        return {} if self._current is None else request_state(self._current.scope)
 
     @cached_property
     def _is_proxy(self) -> bool:

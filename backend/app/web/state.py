@@ -4,7 +4,7 @@ Uvicorn copies the lifespan state into the state of each request.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
@@ -87,6 +87,14 @@ class RequestState(TypedDict, total=False):
     """
     whole_body: bytes
     """The body, if all of it came with the head. FastResponse sets it, so that `read_body` need not wait for it."""
+    prefer: list[str]
+    """The values of `Prefer`, where the request has that header. RequestChecks sets it, which has all names at hand."""
+    stop_waiting: Callable[[], None]
+    """Set while the request waits because its client asked for that: ends it. The server's deadline does not count
+    then, and HttpProtocol calls this when the process stops.
+    """
+    is_stopping: bool
+    """Whether the process was to stop while this request was under way: then it must not begin to wait."""
     goes_on: bool
     """Whether the work goes on when the client has left: it may be paid for."""
     has_timed_out: bool

@@ -21,10 +21,10 @@ _WITH_DEADLOCKS_FOUND_SOON = "alter system set deadlock_timeout = '100ms'"
 class Cluster:
     """A migrated database on a server that keeps its data and its log from start to start."""
 
-    def __init__(self, folder: Path, *, url: URL | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._running = ExitStack()
-        self._url = url or make_url("postgresql://")
+        self._url = make_url("postgresql://")
 
     async def prepare(self) -> None:
         """Starts it for the first time, makes the schema and has it write sqlstates to its log."""
@@ -47,7 +47,7 @@ class Cluster:
         await connection.close()
         url = self._url.set(database=name)
         await asyncio.to_thread(migrations.upgrade, url.render_as_string(hide_password=False))
-        return Cluster(self._folder, url=url)
+        return _OneDatabase(self, self._folder, name)
 
     async def start(self) -> None:
         self._url = make_url(await asyncio.to_thread(self._start))
@@ -67,21 +67,43 @@ class Cluster:
         await self.stop()
 
     @property
+    def url(self) -> URL:
+        """Its URL, another one after every start."""
+        return self._url
+
+    @property
     def socket(self) -> str:
         """The Unix socket that it listens on, another one after every start."""
-        return f"{unquote(str(self._url.query['host']))}/.s.PGSQL.5432"
+        return f"{unquote(str(self.url.query['host']))}/.s.PGSQL.5432"
 
     def url_through(self, port: int) -> str:
         """Its URL for somebody who reaches it through this loopback port."""
-        way: URL = self._url.set(host="127.0.0.1", port=port, query={"ssl": "disable"})
+        way: URL = self.url.set(host="127.0.0.1", port=port, query={"ssl": "disable"})
         return way.render_as_string(hide_password=False)
 
     async def connect(self) -> asyncpg.Connection:
         """A connection that no fault on the way meets."""
-        return await asyncpg.connect(self._url.set(drivername="postgresql").render_as_string(hide_password=False))
+        return await asyncpg.connect(self.url.set(drivername="postgresql").render_as_string(hide_password=False))
 
     def deadlocks(self) -> int:
         """How many deadlocks it has written to its log so far."""
+        return self.logged("40P01")
+
+    def logged(self, sqlstate: str) -> int:
+        """How many errors of this kind it has written to its log so far."""
         log = (self._folder / "postgres.log").read_text(errors="replace")
         assert " 00000 " in log, "the log holds no sqlstates"
-        return log.count(" 40P01 ")
+        return log.count(f" {sqlstate} ")
+
+
+class _OneDatabase(Cluster):
+    """Another database of a server that is started and stopped elsewhere."""
+
+    def __init__(self, server: Cluster, folder: Path, name: str) -> None:
+        super().__init__(folder)
+        self._server = server
+        self._name = name
+
+    @property
+    def url(self) -> URL:
+        return self._server.url.set(database=self._name)

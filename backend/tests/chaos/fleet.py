@@ -91,6 +91,25 @@ class Fleet(Workers):
             self._process.kill()
 
 
+def environment_of(database_url: str, redis_url: str, folder: Path, **settings: str) -> dict[str, str]:
+    """The environment of a process of ours with these settings, and no others.
+
+    No limit is met by accident, and Redis has more time than by default: on a busy machine it would seem to be away.
+    """
+    return {
+        **{name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ},
+        **_WIDE_OPEN,
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "REDIS_TIMEOUT_MS": "1000",
+        "DATA_DIR": str(folder),
+        "SECRET_KEY": _SECRET,
+        "ENVIRONMENT": "production",
+        "LOG_LEVEL": "WARNING",
+        **settings,
+    }
+
+
 Serve = Callable[..., AbstractAsyncContextManager[Fleet]]
 
 
@@ -104,26 +123,10 @@ async def serving(
     workers: int = 4,
     **settings: str,
 ) -> AsyncIterator[Fleet]:
-    """A server all of whose workers accept connections, ended at the end. What it says goes to `said` in the folder.
-
-    No limit is met by accident, and Redis has more time than by default: on a busy machine it would seem to be away.
-    """
+    """A server all of whose workers accept connections, ended at the end. What it says goes to `said` in the folder."""
     port = free_port()
     said = folder / f"said-{port}"
-    environment = {
-        **{name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ},
-        **_WIDE_OPEN,
-        "DATABASE_URL": database_url,
-        "REDIS_URL": redis_url,
-        "REDIS_TIMEOUT_MS": "1000",
-        "DATA_DIR": str(folder),
-        "SECRET_KEY": _SECRET,
-        "ENVIRONMENT": "production",
-        "LOG_LEVEL": "WARNING",
-        "PORT": str(port),
-        "WORKERS": str(workers),
-        **settings,
-    }
+    environment = environment_of(database_url, redis_url, folder, PORT=str(port), WORKERS=str(workers), **settings)
     fleet = Fleet(_start(program, environment, said), port=port, size=workers, said=said)
     try:
         await fleet.listening()

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from tests.chaos.workers import Workers
 
-Outcome = Literal["ok", "fail", "unknown"]
+Outcome = Literal["ok", "accepted", "fail", "unknown"]
 
 _CALL_SECONDS = 20  # far beyond every deadline of the server: whoever meets it has met a hang
 _SPREAD_SECONDS = 30
@@ -36,6 +36,8 @@ class Order(NamedTuple):
     """It asks for a stream, and hangs up after so many seconds unless it has the whole answer."""
     made_from: Sequence[str] = ()
     """The images that go in."""
+    job_class: str | None = None
+    """It asks for a job of this class, and does not wait for the images."""
 
 
 _DEFAULT = Order()
@@ -43,7 +45,8 @@ _DEFAULT = Order()
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What its caller knows: ok (a whole 2xx, with its ids), fail (a definite refusal) or unknown.
+    """What its caller knows: ok (a whole 200, with its ids), accepted (a job, with its ids), fail (a definite refusal)
+    or unknown.
 
     `code` is that of the refusal, or how the answer went missing: "timeout", "reset" before its first byte, "cut"
     behind it, or "hung up" by the caller. The prompt is the call's name: a call and its retries have one, and nobody
@@ -173,7 +176,8 @@ def _request(key: Key, prompt: str, order: Order, idempotency_key: str | None) -
     more = {} if is_native else {"n": order.images, "stream": order.hangs_up_after is not None}
     model = {} if order.model is None else {"model": order.model}
     images = {"images": order.made_from} if order.made_from else {}
-    body = json.dumps({"prompt": prompt, **model, **images, **more}).encode()
+    job = {"async": True, "class": order.job_class} if order.job_class else {}
+    body = json.dumps({"prompt": prompt, **model, **images, **more, **job}).encode()
     extra = f"Idempotency-Key: {idempotency_key}\r\n" if idempotency_key else ""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: pictures.test\r\nContent-Type: application/json\r\n{extra}"
@@ -188,6 +192,8 @@ def _told(key: Key, prompt: str, status: int, fields: bytes, body: bytes) -> Cal
         replayed = b"idempotent-replayed: true" in fields
         ids = [_id_in(each["url"]) for each in answer["data"]] if "data" in answer else [answer["id"]]
         return Call(key.id, prompt, "ok", ids, status, "", replayed, answer.get("created_at", ""))
+    if status == 202:
+        return Call(key.id, prompt, "accepted", [each["id"] for each in answer["outputs"]], status)
     code = answer["code"] if "code" in answer else answer["error"]["code"]
     outcome: Outcome = "unknown" if code == "outcome_unknown" else "fail"
     retry_after = int(_field(fields, b"retry-after") or 0)

@@ -62,9 +62,13 @@ async def violations(cluster: Database, journal: Iterable[Call]) -> list[str]:
     for call in journal:
         calls_of[call.key_id].append(call)
     connection = await cluster.connect()
-    found = [f"{key_id}: {each}" for key_id in calls_of for each in await _of_key(connection, key_id, calls_of[key_id])]
-    loose, shared = [row[0] for row in await connection.fetch(_CLAIMS)]
-    overdue = await connection.fetchval(_OVERDUE, _MAY_BE_OVERDUE)
+    # Of one moment: a call whose client has left may still be recorded.
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        found = [
+            f"{key_id}: {each}" for key_id in calls_of for each in await _of_key(connection, key_id, calls_of[key_id])
+        ]
+        loose, shared = [row[0] for row in await connection.fetch(_CLAIMS)]
+        overdue = await connection.fetchval(_OVERDUE, _MAY_BE_OVERDUE)
     await connection.close()
     found += [f"{overdue} rows are processed past their lease"] if overdue else []
     found += [f"{loose} claims without a row"] if loose else []

@@ -19,6 +19,8 @@ OTHER_SITES = {
 PRIVATE_FORMS = [
     "/keys",
     "/playground",
+    "/playground/jobs",
+    f"/playground/jobs/gen_{'0' * 20}/cancel",
     "/playground/first-key",
     "/account/password",
     "/account/log-out-everywhere",

@@ -5,9 +5,11 @@ import json
 import subprocess
 from functools import partial
 
+import asyncpg
 import pytest
 from tests.console.browser import Browser, Page
-from tests.harness import PASSWORD, new_email
+from tests.generations.jobs.queued import queue
+from tests.harness import PASSWORD, Key, new_email
 
 
 def prompts(page: Page) -> list[str]:
@@ -59,8 +61,9 @@ async def test_a_key_is_shown_once_and_listed_by_its_prefix(ada: Browser) -> Non
     assert raw not in page.response.text
 
 
-async def test_a_key_is_revoked_after_a_confirmation(ada: Browser) -> None:
+async def test_a_key_is_revoked_after_a_confirmation(ada: Browser, database: asyncpg.Connection) -> None:
     key_id, raw = await ada.create_key(name="Website")
+    [job] = await queue(database, Key(key_id, raw), 1)
     path, body = f"/keys/{key_id}/revoke", {"prompt": "A cute banana"}
     key = {"Authorization": f"Bearer {raw}"}
     assert path in [link.attributes["href"] for link in (await ada.open("/keys")).all("a")]
@@ -69,6 +72,7 @@ async def test_a_key_is_revoked_after_a_confirmation(ada: Browser) -> None:
     page = await ada.submit(confirmation, path)
     assert (page.status, page.path) == (200, "/keys")
     assert (await ada.client.post("/v1/generate", json=body, headers=key)).status_code == 401
+    assert await database.fetchval("select error from generations where id = $1", job) == "key_revoked"
     assert "Website" not in page.response.text
     page = await ada.open("/keys?include_revoked=true")
     assert page.text("th", scope="row") == "Website"

@@ -3,6 +3,7 @@
 from app.console.pages import (
     account,
     history,
+    job,
     keys,
     landing,
     log_in,
@@ -15,7 +16,7 @@ from app.console.pages import (
 )
 from app.console.rendering import Page
 
-_IN_ORDER = (landing, sign_up, log_in, log_out, playground, keys, revoke_key, models, usage, history, account)
+_IN_ORDER = (landing, sign_up, log_in, log_out, playground, job, keys, revoke_key, models, usage, history, account)
 
 PAGES: tuple[Page, ...] = tuple(module.page for module in _IN_ORDER)
 """In the order of the navigation. Its first page is the console's home."""

@@ -1,8 +1,9 @@
-"""History: the generations of the account, and what each was made from."""
+"""History: the account's generations, what each was made from, and on top what waits and is drawn."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Self
 
 from fastapi.responses import HTMLResponse
@@ -21,6 +22,7 @@ from app.web.query import query_of
 
 page = Page("/history", template="history.html", label="History")
 
+_UNFINISHED = 24
 _GENERATIONS = 24  # fills the last row of the grid, whether it has two, three or four columns
 
 
@@ -56,20 +58,21 @@ async def show_history(
     generations: CurrentGenerations,
     database: Session,
 ) -> HTMLResponse:
-    """Show the generations of all the account's keys, newest first."""
-    found = await records.find_all(
-        generations,
-        database,
-        account_id=session.user.account_id,
-        environments=["live", "test"],
-        before_id=query.after.id if query.after else None,
-        limit=query.limit + 1,
-    )
+    """Show the generations of all the account's keys, newest first; on the first page those too that have not ended."""
+    account_id = session.user.account_id
+    find_all = partial(records.find_all, generations, database, account_id=account_id, environments=["live", "test"])
+    unfinished: Sequence[GenerationRecord] = []
+    if query.after is None:  # before what is delivered: what ends between the two is shown twice, and not left out
+        unfinished = await find_all(before_id=None, limit=_UNFINISHED + 1, statuses=records.UNFINISHED)
+    found = await find_all(before_id=query.after.id if query.after else None, limit=query.limit + 1)
     newest, older = split_page(found, query=query)
     ids = {source for each in newest for source in each.inputs if source is not None}
-    shown = await records.find_some(generations, database, account_id=session.user.account_id, ids=ids)
+    shown = await records.find_some(generations, database, account_id=account_id, ids=ids)
     return session.render(
         page.template,
+        unfinished=unfinished[:_UNFINISHED],
+        has_more_unfinished=len(unfinished) > _UNFINISHED,
+        now=generations.clock(),
         generations=[(each, Sources.of(each, shown)) for each in newest],
         older=older,
         can_edit=any(takes_of([each]).images for each in generations.catalogue.catalogue),

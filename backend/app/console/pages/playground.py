@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response, params
 from fastapi.responses import HTMLResponse
 from pydantic import AfterValidator, ConfigDict, ValidationInfo
 
@@ -16,19 +16,24 @@ from app.console.forms import UNSENT, EmptyForm, FormState
 from app.console.image_inputs import IMAGES, read_form_with_images, takes_of
 from app.console.pages.keys import limits_of_new_keys
 from app.console.rendering import Page
-from app.console.session import ConsoleSession
+from app.console.session import ConsoleSession, redirect
 from app.console.snippets import SnippetImage
 from app.core.blobs import Blob
 from app.core.schemas import Body, Text
+from app.core.security import is_id
 from app.features.admission import Admission
-from app.features.dependencies import services_of
+from app.features.dependencies import generations_with_urls_of, services_of
 from app.features.generate.schemas import ModelName, Prompt, Quality, SizeText
 from app.features.keys import service as keys
 from app.features.keys.dependencies import KeysMax
+from app.features.terms import Preference
 from app.generations import records
 from app.generations.errors import GenerationNotFound
+from app.generations.jobs import state
+from app.generations.jobs.job import JobTerms
+from app.generations.jobs.state import GenerationState
 from app.generations.records import GenerationRecord
-from app.generations.spec import Caller, Delivered, GenerationSpec, SentImage
+from app.generations.spec import Caller, GenerationSpec, SentImage
 from app.models import ApiKey
 from app.providers import Size
 from app.web.pagination import PAGE_SIZE_MAX
@@ -76,22 +81,30 @@ class GenerationForm(Body):
         return sha256(json.dumps(parts).encode()).hexdigest()
 
 
-async def _render(
+async def render_playground(
     session: ConsoleSession,
     form_state: FormState,
     *,
-    generation: Delivered | None = None,
+    generation_id: str | None = None,
     new_key: keys.CreatedKey | None = None,
 ) -> HTMLResponse:
-    services, account_id = services_of(session.request), session.user.account_id
-    edited = query_value(session.request, "edit")
-    sent: Sequence[SentImage] = form_state.values.get("images") or ([edited] if edited else [])
+    """The page, with the generation with this id, by default the one that the address names, and how far it is. A form
+    that was not sent asks for the same again.
+    """
+    request, account_id = session.request, session.user.account_id
+    generations = generations_with_urls_of(request)
+    edited = query_value(request, "edit")
+    named = generation_id or request.path_params.get("generation_id") or query_value(request, "generation")
+    shown = await state.find(generations, account_id=account_id, generation_id=named) if named else None
+    if shown is not None and not form_state.values:
+        form_state = FormState(_values_of(shown), form_state.error)
     async with session.transaction() as database:
         own_keys = await keys.find_all(
             database, account_id=account_id, include_revoked=False, after=None, limit=PAGE_SIZE_MAX
         )
+        sent: Sequence[SentImage] = form_state.values.get("images") or ([edited] if edited else [])
         ids = [each for each in sent if isinstance(each, str)]
-        inputs = await records.find_some(services.generations, database, account_id=account_id, ids=ids)
+        inputs = await records.find_some(generations, database, account_id=account_id, ids=ids)
     if edited and edited not in inputs:
         raise GenerationNotFound
     return session.render(
@@ -99,14 +112,23 @@ async def _render(
         form=form_state,
         keys=own_keys,
         # The form keeps its id until its generation is delivered: sent again after an error, it is the same request.
-        form_id=(generation is None and form_state.values.get("form_id")) or secrets.token_urlsafe(16),
-        generation=generation,
+        form_id=(generation_id is None and form_state.values.get("form_id")) or secrets.token_urlsafe(16),
+        shown=shown,
+        now=generations.clock(),
         new_key=new_key,
         inputs=[inputs[each] for each in ids if each in inputs],
         snippet_images=_snippet_images(sent, inputs),
         snippet_mask=SnippetImage("mask.png") if form_state.values.get("mask") else None,
-        **_choices(session.request, form_state, own_keys, inputs.get(edited) if edited else None),
+        **_choices(request, form_state, own_keys, inputs.get(edited) if edited else None),
     )
+
+
+def _values_of(recorded: GenerationState) -> Mapping[str, Any]:
+    """The form that requests the same, as far as that is recorded: files are not."""
+    images = [each for each in recorded.inputs if each is not None and is_id("gen", each)]
+    size = "auto" if images and recorded.size not in _SIZES else recorded.size
+    fields = {name: getattr(recorded, name) for name in ("prompt", "model", "quality", "key_id")}
+    return {**fields, "size": size, "images": images}
 
 
 def _choices(
@@ -159,43 +181,59 @@ def _sizes_of(models: Sequence[Model]) -> Sequence[str]:
     return usual or [str(size) for each in models for size in each.sizes]
 
 
-SentForm = Annotated[GenerationForm, form(GenerationForm, _render, read_values=read_form_with_images)]
+SentForm = Annotated[GenerationForm, form(GenerationForm, render_playground, read_values=read_form_with_images)]
 
 
-async def _admission(request: Request, sent: SentForm, session: LoggedInSession) -> AsyncIterator[Admission]:
-    async def find_caller() -> Caller:
-        async with session.transaction() as database:
-            return await keys.find_own_caller(database, account_id=session.user.account_id, key_id=sent.key_id)
+def _admission(preference: Preference | None = None) -> params.Depends:
+    async def admit(request: Request, sent: SentForm, session: LoggedInSession) -> AsyncIterator[Admission]:
+        async def find_caller() -> Caller:
+            async with session.transaction() as database:
+                return await keys.find_own_caller(database, account_id=session.user.account_id, key_id=sent.key_id)
 
-    caller = await find_caller()
-    async with Admission(request, caller, idempotency_key=sent.idempotency_key, find_again=find_caller) as admission:
-        yield admission
+        caller, key = await find_caller(), sent.idempotency_key
+        async with Admission(
+            request, caller, idempotency_key=key, find_again=find_caller, preference=preference
+        ) as admission:
+            yield admission
+
+    dependency: params.Depends = Depends(admit, scope="function")
+    return dependency
 
 
-FormAdmission = Annotated[Admission, Depends(_admission, scope="function")]
+FormAdmission = Annotated[Admission, _admission()]
 """The admission that an API request with the key of the form would get. The key is one of the account's own."""
+
+JobAdmission = Annotated[Admission, _admission(Preference(wait_seconds=None))]
+"""The same of an asynchronous request, which takes no slot."""
 
 
 @page.router.get(page.path)
 async def show_playground(session: LoggedInSession) -> HTMLResponse:
     """Show the form for a generation, or to an account without keys, the button that creates the first one."""
-    return await _render(session, UNSENT)
+    return await render_playground(session, UNSENT)
 
 
 @page.router.post(page.path)
 async def generate(sent: SentForm, session: LoggedInSession, admission: FormAdmission) -> HTMLResponse:
     """Request the generation, and show its image."""
     generation = await admission.generate(sent.spec, route=page.path)
-    return await _render(session, FormState(sent.model_dump()), generation=generation)
+    return await render_playground(session, FormState(sent.model_dump()), generation_id=generation.id)
+
+
+@page.router.post(f"{page.path}/jobs")
+async def start(sent: SentForm, admission: JobAdmission) -> Response:
+    """Accept the generation for a worker, and go on to the page that shows how far it is."""
+    accepted_id = await admission.accept(sent.spec, route=page.path, terms=JobTerms())
+    return redirect(f"{page.path}?generation={accepted_id}")
 
 
 @page.router.post(f"{page.path}/first-key")
 async def create_first_key(
-    _sent: Annotated[EmptyForm, form(EmptyForm, _render, limits=limits_of_new_keys)],
+    _sent: Annotated[EmptyForm, form(EmptyForm, render_playground, limits=limits_of_new_keys)],
     session: LoggedInSession,
     keys_max: KeysMax,
 ) -> HTMLResponse:
     """Create a key, show it in this response only, and select it in the form."""
     async with session.transaction() as database:
         key = await keys.create(database, user=session.user, name=_FIRST_KEY, environment="live", keys_max=keys_max)
-    return await _render(session, FormState({"key_id": key.id}), new_key=key)
+    return await render_playground(session, FormState({"key_id": key.id}), new_key=key)

@@ -10,7 +10,7 @@ from app.console.forms import UNSENT, EmptyForm, FormState
 from app.console.pages import keys
 from app.console.rendering import Page
 from app.console.session import ConsoleSession, redirect
-from app.features.dependencies import Session
+from app.features.dependencies import CurrentGenerations
 from app.features.keys import service
 
 page = Page(f"{keys.page.path}/{{key_id}}/revoke", template="revoke_key.html")
@@ -31,8 +31,11 @@ async def show_revoke_key(session: LoggedInSession) -> HTMLResponse:
 
 @page.router.post(page.path)
 async def revoke_key(
-    key_id: str, _sent: Annotated[EmptyForm, form(EmptyForm, _render)], session: LoggedInSession, database: Session
+    key_id: str,
+    _sent: Annotated[EmptyForm, form(EmptyForm, _render)],
+    session: LoggedInSession,
+    generations: CurrentGenerations,
 ) -> Response:
-    """Revoke the key. Every request that starts afterwards is refused."""
-    await service.revoke(database, account_id=session.user.account_id, key_id=key_id)
+    """Revoke the key. Every request that starts afterwards is refused, and what waited under it is cancelled."""
+    await service.revoke_for_owner(generations, account_id=session.user.account_id, key_id=key_id)
     return redirect(keys.page.path)

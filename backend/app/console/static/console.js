@@ -40,16 +40,119 @@ document.addEventListener("click", async (event) => {
 
 const parse = async (response) => new DOMParser().parseFromString(await response.text(), "text/html");
 
+// A part of a page that shows how far generations are. While it has a `data-source`, the page there is looked at, one look
+// after the other and more and more rarely, and the part of it that has the same id takes the place of this one whenever
+// its `data-state` has changed.
+const LOOK_MS = 500;
+const LOOK_MS_MAX = 5000;
+const HIDDEN_LOOK_MS = 30000;
+
+class LivePart extends HTMLElement {
+  connectedCallback() {
+    this.looks = 0;
+    this.isLooking = false;
+    this.shownAt ??= performance.now(); // it may be shown again, in a form that was refused
+    this.clock = setInterval(() => this.showSeconds(), 1000);
+    this.lookNow = () => {
+      if (!document.hidden) this.look();
+    };
+    document.addEventListener("visibilitychange", this.lookNow);
+    this.lookLater();
+  }
+
+  disconnectedCallback() {
+    clearInterval(this.clock);
+    clearTimeout(this.timer);
+    document.removeEventListener("visibilitychange", this.lookNow);
+  }
+
+  showSeconds() {
+    const passed = Math.floor((performance.now() - this.shownAt) / 1000);
+    for (const seconds of this.querySelectorAll("[data-seconds]")) {
+      seconds.textContent = `${Number(seconds.dataset.seconds) + passed} s`;
+    }
+  }
+
+  lookLater() {
+    clearTimeout(this.timer);
+    if (!this.dataset.source || !this.isConnected) return;
+    const pause = document.hidden ? HIDDEN_LOOK_MS : Math.min(LOOK_MS * 1.1 ** this.looks, LOOK_MS_MAX);
+    this.timer = setTimeout(() => this.look(), pause);
+  }
+
+  async look() {
+    if (this.isLooking || !this.dataset.source) return;
+    this.isLooking = true;
+    this.looks += 1;
+    try {
+      const response = await fetch(this.dataset.source);
+      if (response.status < 500) this.showThatOf(await parse(response));
+    } catch {
+      // The next look may find the server again.
+    }
+    this.isLooking = false;
+    this.lookLater();
+  }
+
+  // A page without this part is that of a session that has ended, or of a generation that was deleted.
+  showThatOf(page) {
+    if (!this.isConnected) return;
+    const part = page.getElementById(this.id);
+    if (!part) {
+      delete this.dataset.source;
+      showMessage(this, ...refusalOf(page));
+    } else if (part.dataset.state !== this.dataset.state) {
+      const focused = this.contains(document.activeElement) ? document.activeElement.id : null;
+      const { announcement } = this.dataset;
+      this.replaceWith(part);
+      enhance(part);
+      if (part.dataset.announcement !== announcement) announce(part.dataset.announcement);
+      if (focused !== null) (document.getElementById(focused) ?? part.closest("[tabindex]")).focus();
+    }
+  }
+}
+
+// The button that cancels a generation: the page that comes back shows what has become of it.
+document.addEventListener("submit", async (event) => {
+  const form = event.target.closest("live-part form.cancel");
+  if (!form) return;
+  event.preventDefault();
+  const part = form.closest("live-part");
+  try {
+    const response = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
+    const page = await parse(response);
+    if (response.ok) part.showThatOf(page);
+    else showMessage(part, ...refusalOf(page));
+  } catch {
+    showMessage(part, "The connection was lost. Try again.");
+  }
+});
+
 // The playground's form is sent without leaving the page: these parts are replaced by those of the page that comes back.
 const parts = ["#playground", "#snippets"];
 
 const replaceParts = (page) => {
+  const size = document.getElementById("size").value;
+  const result = document.getElementById("result");
+  result.removeAttribute("aria-busy");
   for (const part of parts) document.querySelector(part).replaceWith(page.querySelector(part));
+  chooseSize(size);
+  // A refused form has no generation of its own: the one before is shown on.
+  if (!document.getElementById("generation")) document.getElementById("result").replaceWith(result);
   const main = document.querySelector("main");
   enhance(main);
   const refused = main.querySelector("[aria-invalid], .message.error");
-  announce(refused ? main.querySelector(".error:not(.field .error), .field .error")?.textContent ?? "" : "Your picture is ready");
+  const sentence = refused
+    ? main.querySelector(".error:not(.field .error), .field .error")?.textContent
+    : document.getElementById("generation").dataset.announcement;
+  announce(sentence ?? "");
   (main.querySelector("[aria-invalid]") ?? main.querySelector("#result")).focus();
+};
+
+// The size that was chosen, where it can be chosen still.
+const chooseSize = (size) => {
+  const sizes = document.getElementById("size");
+  if ([...sizes.options].some((option) => option.value === size)) sizes.value = size;
 };
 
 const replaceMain = (page) => {
@@ -64,19 +167,26 @@ const keepForm = (form, ...sentence) => {
   button.disabled = false;
   button.textContent = "Try again";
   document.getElementById("result").removeAttribute("aria-busy");
+  showMessage(form, ...sentence);
+};
+
+// Shows the sentence above the element, in the place of the one before.
+const showMessage = (element, ...sentence) => {
   const message = document.createElement("p");
   message.className = "message error";
   message.append(...sentence);
-  form.parentElement.querySelector(".message")?.remove();
-  form.before(message);
+  element.parentElement.querySelector(":scope > .message")?.remove();
+  element.before(message);
   announce(message.textContent);
 };
 
 // Another page than the playground, such as that of a session that has ended.
 const refusalOf = (page) => {
+  if (page.querySelector("form[action^='/log-in']")) return ["You were logged out. Log in in another tab, then reload this page."];
   const link = page.querySelector("main a[href^='/log-in']");
   if (link) link.target = "_blank";
-  return [page.querySelector("h1").textContent, ...(link ? [". ", link, " in another tab, then try again."] : [])];
+  const sentence = page.querySelector(".message.error") ?? page.querySelector("h1");
+  return [sentence.textContent, ...(link ? [". ", link, " in another tab, then try again."] : [])];
 };
 
 const generate = async (form) => {
@@ -85,13 +195,16 @@ const generate = async (form) => {
   const data = new FormData(form); // inputs.js puts the images into it
   const body = data.has("images") ? data : new URLSearchParams(data);
   button.disabled = true;
-  button.textContent = "Drawing…";
+  button.textContent = "Sending…";
   result.setAttribute("aria-busy", "true");
-  announce("Drawing");
   try {
-    const page = await parse(await fetch(form.action, { method: "POST", body }));
-    if (page.querySelector("#playground")) replaceParts(page);
-    else if (page.querySelector("form[action^='/playground']")) replaceMain(page); // there is no key any more
+    const response = await fetch(form.dataset.jobs, { method: "POST", body });
+    const page = await parse(response);
+    if (page.querySelector("#playground")) {
+      replaceParts(page);
+      // The address of the generation: the page shows it again after a reload.
+      if (response.redirected) history.replaceState(null, "", response.url);
+    } else if (page.querySelector("form[action^='/playground']")) replaceMain(page); // there is no key any more
     else keepForm(form, ...refusalOf(page));
   } catch {
     keepForm(form, "The connection was lost. Try again.");
@@ -112,8 +225,8 @@ document.addEventListener("change", async ({ target }) => {
   if (target.value !== model || !page.querySelector("#choices")) return;
   const size = document.getElementById("size").value;
   for (const part of ["#choices", "#inputs"]) document.querySelector(part).replaceWith(page.querySelector(part));
-  const sizes = document.getElementById("size");
-  if ([...sizes.options].some((option) => option.value === size)) sizes.value = size;
+  chooseSize(size);
 });
 
+customElements.define("live-part", LivePart);
 enhance(document);

@@ -5,13 +5,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.features.auth.service import user_named
 from app.generations.erase import LEASE
+from app.generations.jobs.cancel import cancel_queued
 from app.models import Account, ApiKey, BrowserSession, Erasure, Invitation, User
 
 
 async def delete_account(session: AsyncSession, *, owner: str) -> str | None:
     """Deletes the user that `user_named` finds, with its email, password, sessions and invitations; revokes the
-    account's keys, and erases their names, prefixes and hashes; and leaves an erasure for its prompts and images. The
-    account's id, or None if there is no such user.
+    account's keys, erases their names, prefixes and hashes, and cancels what waits under them; and leaves an erasure
+    for its prompts and images. The account's id, or None if there is no such user.
 
     Once this has committed no generation is recorded for the account: whatever it leaves is there for `erase` to find.
     The rows are locked in the order of all. The user's lock lets keys refer to the user until the account is locked: a
@@ -27,7 +28,8 @@ async def delete_account(session: AsyncSession, *, owner: str) -> str | None:
     (await session.execute(account)).scalar_one().is_active = False
     await session.flush()
     of_account = ApiKey.account_id == account_id
-    await session.execute(select(ApiKey.id).where(of_account).order_by(ApiKey.id).with_for_update())
+    keys = await session.scalars(select(ApiKey.id).where(of_account).order_by(ApiKey.id).with_for_update())
+    await cancel_queued(session, key_ids=keys.all(), error="account_disabled")
     await session.execute(update(ApiKey).where(of_account).values(_ERASED_KEY))
     await session.execute(delete(BrowserSession).where(BrowserSession.user_id == user.id))
     await session.execute(delete(User).where(User.id == user.id))

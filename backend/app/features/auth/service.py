@@ -23,6 +23,7 @@ from app.core.security import (
     verify_password,
 )
 from app.features.auth import invitations
+from app.generations.jobs.cancel import cancel_queued
 from app.models import Account, ApiKey, BrowserSession, User
 from app.services import Services
 
@@ -251,7 +252,7 @@ async def set_password(session: AsyncSession, *, owner: str, password_hash: str)
 
 async def set_account_active(session: AsyncSession, *, owner: str, active: bool) -> bool:
     """Disables the account of the user that `user_named` finds, with all its logins and keys, or enables them again;
-    False if there is no such user.
+    False if there is no such user. What waits under its keys is cancelled with that, and stays so.
 
     The user's row is locked first, so that no login begins meanwhile, then the account's, so that no key is created,
     then its keys by id: every transaction that locks several of these rows takes them in that order, so that no two
@@ -266,8 +267,11 @@ async def set_account_active(session: AsyncSession, *, owner: str, active: bool)
     keys = (
         select(ApiKey).where(ApiKey.account_id == user.account_id).order_by(ApiKey.id).with_for_update(key_share=True)
     )
-    for key in await session.scalars(keys):
+    of_account = (await session.scalars(keys)).all()
+    for key in of_account:
         key.is_suspended = not active
+    if not active:
+        await cancel_queued(session, key_ids=[key.id for key in of_account], error="account_disabled")
     return True
 
 

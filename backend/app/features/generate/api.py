@@ -1,5 +1,6 @@
 """Generations and their images over HTTP."""
 
+import asyncio
 from functools import partial
 from typing import Annotated
 
@@ -7,24 +8,44 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.core.errors import Invalid, RateLimited
 from app.core.images import MEDIA_TYPES
-from app.features.admission import GENERATION_PROBLEMS, IDEMPOTENCY_KEY, admit
-from app.features.dependencies import CurrentGenerations, Session
-from app.features.generate.dependencies import WIDTH, RequestedImage, spec_with_images
-from app.features.generate.schemas import GenerationCreate, GenerationListed, GenerationPublic
-from app.features.keys.dependencies import Caller, bearer
+from app.features.admission import GENERATION_PROBLEMS, admit
+from app.features.dependencies import CurrentGenerations, Session, services_of
+from app.features.generate.asynchronous import (
+    ACCEPTED,
+    accepted_response,
+    find,
+    generate_asynchronously,
+    next_state,
+    waiting,
+)
+from app.features.generate.dependencies import WIDTH, GenerationsQuery, RequestedImage, WaitQuery, spec_with_images
+from app.features.generate.events import LAST_EVENT_ID, events_response
+from app.features.generate.schemas import GenerationCreate, GenerationListed, GenerationPublic, GenerationShown
+from app.features.idempotency import IDEMPOTENCY_KEY
+from app.features.keys.dependencies import Caller, WaitingCaller, bearer
+from app.features.preferences import PREFER, read_preference
+from app.features.terms import read_terms
+from app.features.watched import EVENT_STREAM
 from app.generations import records, serve
 from app.generations.collaborators import Generations
 from app.generations.errors import (
+    AcceptedBefore,
     GenerationNotFound,
     ImageNotFound,
     InvalidApiKey,
+    NotCancellable,
+    QueueFull,
 )
+from app.generations.failures import ASYNCHRONOUS_PROBLEMS
+from app.generations.jobs.cancel import cancel
+from app.generations.spec import Delivered
 from app.web.body import JSONBody, json_body
 from app.web.client_address import origin_of
+from app.web.disconnect import cancelled_on_disconnect
 from app.web.fast_route import FastRoute, JSONBytes
 from app.web.immutable import RangeNotSatisfiable, RedirectTarget, immutable_response
 from app.web.openapi import operation_id, problems
-from app.web.pagination import PageQuery, one_page
+from app.web.pagination import one_page
 from app.web.query import query_of
 
 _IMAGES: dict[str, dict[str, str]] = {media_type: {} for media_type in MEDIA_TYPES.values()}
@@ -39,22 +60,30 @@ fast_router = APIRouter(
     "/generate",
     response_model=GenerationPublic,
     dependencies=[Depends(bearer), json_body(GenerationCreate)],
-    responses=problems(*GENERATION_PROBLEMS),
-    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
+    responses={**ACCEPTED, **problems(QueueFull, *GENERATION_PROBLEMS, *ASYNCHRONOUS_PROBLEMS)},
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY, PREFER]},
 )
-async def generate(request: Request) -> JSONBytes:
+async def generate(request: Request) -> JSONBytes | Response:
     """Make a picture from a prompt.
 
     `model` is one that `GET /v1/models` lists. With `images` it is made from them: changed, or drawn after them.
 
     `size` is honoured exactly or refused. A 200 is recorded and counted before it is sent. With an `Idempotency-Key` a
-    retry within a day gets the same picture again, which is not counted twice.
+    retry within a day gets the same picture again, which is not counted twice. With `Prefer: respond-async`, or with
+    `async`, the answer is a 202 with the generation as `GET /v1/generations/{generation_id}` shows it.
     """
-    async with await admit(request) as admission:
+    async with await admit(request, preference=read_preference(request)) as admission:
         sent = await _read_body(request)
+        terms = read_terms(sent, admission.preference)
         spec = sent.spec if sent.images is None else await spec_with_images(request, sent)
-        delivered = await admission.generate(spec, route="/v1/generate")
-    return JSONBytes(GenerationPublic.write(delivered, currency=admission.currency))
+        try:
+            if terms is None:
+                made: Delivered | Response = await admission.generate(spec, route="/v1/generate")
+            else:
+                made = await generate_asynchronously(request, admission, spec, route="/v1/generate", terms=terms)
+        except AcceptedBefore as before:
+            made = await accepted_response(request, admission.caller, before.generation_id)
+    return made if isinstance(made, Response) else JSONBytes(GenerationPublic.write(made, currency=admission.currency))
 
 
 _read_body = JSONBody(GenerationCreate)
@@ -64,11 +93,11 @@ _read_body = JSONBody(GenerationCreate)
 async def list_generations(
     request: Request,
     caller: Caller,
-    query: Annotated[PageQuery, query_of(PageQuery)],
+    query: Annotated[GenerationsQuery, query_of(GenerationsQuery)],
     generations: CurrentGenerations,
     session: Session,
 ) -> list[GenerationListed]:
-    """List what the key's account generated in the key's environment, newest first."""
+    """List the images of the key's account in the key's environment, newest first: by default what was delivered."""
     found = await records.find_all(
         generations,
         session,
@@ -76,18 +105,58 @@ async def list_generations(
         environments=[caller.environment],
         before_id=query.after.id if query.after else None,
         limit=query.limit + 1,
+        statuses=query.statuses,
     )
     return [GenerationListed.model_validate(each) for each in one_page(request, found, query=query)]
 
 
-@router.get("/generations/{generation_id}", responses=problems(InvalidApiKey, RateLimited, GenerationNotFound))
+@router.get("/generations/{generation_id}", responses=problems(InvalidApiKey, RateLimited, GenerationNotFound, Invalid))
 async def get_generation(
-    caller: Caller, generation_id: str, generations: CurrentGenerations, session: Session
-) -> GenerationListed:
-    """Show one generation of the key's account and environment."""
-    return GenerationListed.model_validate(
-        await records.find_one(generations, session, caller=caller, generation_id=generation_id)
-    )
+    request: Request,
+    caller: WaitingCaller,
+    generation_id: str,
+    query: Annotated[WaitQuery, query_of(WaitQuery)],
+) -> GenerationShown:
+    """Show one generation of the key's account and environment, whatever has become of it.
+
+    With `wait`, the answer comes when its status changes, or after so many seconds.
+    """
+    found = await find(request, caller, generation_id)
+    if query.wait is not None and not found.has_ended:
+        until = asyncio.get_running_loop().time() + query.wait
+        async with cancelled_on_disconnect(request):
+            with waiting(request) as waiter:
+                found = await next_state(request, caller, found, waiter, until=until)
+    return GenerationShown.model_validate(found)
+
+
+@router.get(
+    "/generations/{generation_id}/events",
+    response_class=Response,
+    responses={
+        200: {"content": {EVENT_STREAM: {}}, "description": "An event for each status that it has from now on."},
+        204: {"description": "It has ended, and the caller knows."},
+        **problems(InvalidApiKey, RateLimited, GenerationNotFound),
+    },
+    openapi_extra={"parameters": [LAST_EVENT_ID]},
+)
+async def watch_generation(request: Request, caller: WaitingCaller, generation_id: str) -> Response:
+    """Watch one generation: an event `status` with its present state, and one for each change until it has ended."""
+    return events_response(request, caller, await find(request, caller, generation_id))
+
+
+@router.post(
+    "/generations/{generation_id}/cancel",
+    responses=problems(InvalidApiKey, RateLimited, GenerationNotFound, NotCancellable),
+)
+async def cancel_generation(request: Request, caller: WaitingCaller, generation_id: str) -> GenerationShown:
+    """Cancel an asynchronous request with all its images, as long as no provider was asked for any of them."""
+    found = await find(request, caller, generation_id)
+    if found.status != "cancelled":
+        if not await cancel(services_of(request).generations, request_id=found.request_id):
+            raise NotCancellable
+        found = await find(request, caller, generation_id)
+    return GenerationShown.model_validate(found)
 
 
 @router.delete(

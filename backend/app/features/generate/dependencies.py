@@ -1,18 +1,25 @@
-"""What requests name: an image by its path and query, as a dependency of routes; and images that go in."""
+"""What requests name: generations by their status, an image by its path and query, and images that go in."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from fastapi import Depends, Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.core.errors import Invalid
+from app.core.schemas import QueryInt
 from app.features.dependencies import CurrentGenerations, generations_with_urls_of
 from app.features.generate.schemas import GenerationCreate
 from app.features.input_images import read_sent_image
+from app.features.preferences import WAIT_SECONDS_MAX
 from app.generations import serve
 from app.generations.spec import GenerationSpec
 from app.generations.thumbnails import WIDTHS
+from app.models import GenerationStatus
+from app.web.pagination import PageQuery
 
+_STATUSES: Sequence[GenerationStatus] = get_args(GenerationStatus)
 _WIDTHS = {str(each): each for each in WIDTHS}
 
 WIDTH: dict[str, Any] = {
@@ -25,6 +32,36 @@ WIDTH: dict[str, Any] = {
     "schema": {"type": "integer", "enum": list(WIDTHS)},
 }
 """The parameter `width`, for OpenAPI."""
+
+
+def _statuses(text: str) -> str:
+    if not set(text.split(",")) <= set(_STATUSES):
+        raise ValueError(f"must be some of {', '.join(_STATUSES)}, with commas between")
+    return text
+
+
+class GenerationsQuery(PageQuery):
+    """Which part of the list, and of which statuses."""
+
+    status: Annotated[str, AfterValidator(_statuses)] = Field(
+        default="delivered",
+        description=f"Some of {', '.join(f'`{each}`' for each in _STATUSES)}, with commas between.",
+        examples=["queued,processing"],
+    )
+
+    @property
+    def statuses(self) -> Collection[GenerationStatus]:
+        return [each for each in _STATUSES if each in self.status.split(",")]
+
+
+class WaitQuery(BaseModel):
+    """How long to wait for a change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    wait: Annotated[QueryInt, Field(ge=1, le=WAIT_SECONDS_MAX)] | None = Field(
+        default=None, description="Seconds to wait for a change of its status."
+    )
 
 
 def _width(request: Request) -> int | None:

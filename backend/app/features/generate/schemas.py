@@ -14,7 +14,9 @@ from app.core.images import ImageFormat
 from app.core.long_text import ImageText, LongText
 from app.core.schemas import Answer, Body, Storable, Text, Time, format_time
 from app.core.security import KeyEnvironment
+from app.features.terms import ExpiresIn, IsAsync, JobClass
 from app.generations.spec import GenerationSpec
+from app.models import GenerationStatus
 
 
 def not_blank(prompt: str) -> str:
@@ -59,6 +61,9 @@ class GenerationCreate(Body):
         default=None, description="Where the first of the images may change: where this one is transparent."
     )
     first_frame: bool = Field(default=False, description="Take the first frame of an animation instead of refusing it.")
+    is_async: IsAsync = None
+    expires_in: ExpiresIn = None
+    job_class: JobClass = None
 
     @property
     def spec(self) -> GenerationSpec:
@@ -86,11 +91,24 @@ Inputs = Annotated[
 ]
 
 
+class ProblemPublic(Answer):
+    """Why an image was not made: the problem document that a synchronous call would have been answered."""
+
+    type: Literal["about:blank"] = "about:blank"
+    title: str = Field(examples=["Bad Request"])
+    status: int = Field(examples=[400])
+    code: str = Field(examples=["content_policy_violation"])
+    detail: str = Field(validation_alias="sentence", examples=["The provider refuses to draw this prompt"])
+
+
+ShownUrl = Annotated[str | None, Field(description="Null until it is delivered.")]
+
+
 class GenerationListed(Answer):
-    """A picture that was made, as its account sees it later."""
+    """A generation, as its account sees it later."""
 
     id: str = Field(examples=["gen_01kapn5vfe28fm63cjp43w44255s68"])
-    url: str
+    url: ShownUrl = Field(validation_alias="shown_url")
     prompt: str
     model: str = Field(examples=["nano-banana"])
     size: str = Field(examples=["1024x1024"])
@@ -102,6 +120,27 @@ class GenerationListed(Answer):
     key_id: str = Field(examples=["key_28fm63cjp43w44255s68"])
     created_at: Time
     images: Inputs
+    status: GenerationStatus
+    started_at: Time | None = Field(description="When a provider was asked for it; null for one that waits for none.")
+    delivered_at: Time | None
+    expires_at: Time | None = Field(description="Until when it may wait for a worker; null unless it is asynchronous.")
+    error: ProblemPublic | None = Field(description="Why it was not delivered; null for what was, or has not ended.")
+
+
+class OutputPublic(Answer):
+    """One image of a request."""
+
+    id: str = Field(examples=["gen_01kapn5vfe28fm63cjp43w44255s68"])
+    url: ShownUrl
+    status: GenerationStatus
+    error: ProblemPublic | None
+
+
+class GenerationShown(GenerationListed):
+    """A generation, with its place in the queue and each of its images."""
+
+    position: int | None = Field(description="Roughly its place in the queue, 1 for the next; null unless `queued`.")
+    outputs: Sequence[OutputPublic] = Field(description="The images of the request, in order.")
 
 
 class Written(Protocol):

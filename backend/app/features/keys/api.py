@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from app.core.errors import Invalid, RateLimited
 from app.features.auth.dependencies import CurrentUser
 from app.features.auth.service import InvalidToken
-from app.features.dependencies import Session
+from app.features.dependencies import CurrentGenerations, Session
 from app.features.keys import service
 from app.features.keys.dependencies import KeyCreator, KeysMax
 from app.features.keys.schemas import KeyCreate, KeyCreated, KeyListQuery, KeyPublic
@@ -50,6 +50,9 @@ async def list_keys(
 
 
 @router.delete("/{key_id}", status_code=204, responses=problems(InvalidToken, service.KeyNotFound))
-async def revoke_key(user: CurrentUser, key_id: str, session: Session) -> None:
-    """Revoke a key. Every request that starts after the 204 is refused, for good."""
-    await service.revoke(session, account_id=user.account_id, key_id=key_id)
+async def revoke_key(user: CurrentUser, key_id: str, generations: CurrentGenerations) -> None:
+    """Revoke a key. Every request that starts after the 204 is refused, for good.
+
+    Asynchronous generations that wait under it are cancelled with it.
+    """
+    await service.revoke_for_owner(generations, account_id=user.account_id, key_id=key_id)

@@ -68,8 +68,16 @@ def name_caller(request: Request, caller: spec.Caller) -> None:
     state["account"], state["key"] = caller.account_id, caller.key_id
 
 
+async def _waiting_caller(request: Request, _documented: Annotated[object, Depends(bearer)]) -> spec.Caller:
+    caller = await fetch_caller(request)
+    name_caller(request, caller)
+    return caller
+
+
 Caller = Annotated[spec.Caller, Depends(_caller)]
 """The caller of an API key that is active in the database now."""
+WaitingCaller = Annotated[spec.Caller, Depends(_waiting_caller)]
+"""The same for a route that may wait: it holds no connection of the database."""
 
 
 async def _sent_key_hash(request: Request) -> bytes:

@@ -11,6 +11,8 @@ from app.core.cursor import Cursor
 from app.core.errors import Conflict, NotFound
 from app.core.security import KEY_PREFIX_LENGTH, KeyEnvironment, hash_api_key, is_id, new_api_key, new_id
 from app.features.auth.service import InvalidToken
+from app.generations.collaborators import Generations
+from app.generations.jobs.cancel import cancel_queued
 from app.generations.spec import Caller
 from app.models import Account, ApiKey, Usage, User
 from app.ratelimit import Limit
@@ -118,14 +120,23 @@ async def find_one(session: AsyncSession, *, account_id: str, key_id: str) -> Ap
     return await _find_own(session, account_id=account_id, key_id=key_id)
 
 
-async def revoke(session: AsyncSession, *, account_id: str, key_id: str) -> None:
-    """Revokes the key. Once the transaction has committed, no further generation is recorded under it.
+async def revoke_for_owner(generations: Generations, *, account_id: str, key_id: str) -> None:
+    """`revoke` in a transaction of its own. Once this returns, callers who wait for what it cancelled are woken."""
+    async with generations.sessions.begin() as session:
+        cancelled = await revoke(session, account_id=account_id, key_id=key_id)
+    generations.bell.ring(*cancelled)
+
+
+async def revoke(session: AsyncSession, *, account_id: str, key_id: str) -> Sequence[str]:
+    """Revokes the key, and cancels what waits under it: the ids of these images. Once the transaction has committed, no
+    further generation is recorded under it, and none is handed to a worker.
 
     Raises KeyNotFound for a key that is revoked, belongs to another account or does not exist.
     """
     key = await _find_own(session, account_id=account_id, key_id=key_id, for_update=True)
     # The time at which the lock is held, not the transaction's start: no generation is recorded after it.
     key.revoked_at = await session.scalar(select(func.clock_timestamp()))
+    return await cancel_queued(session, key_ids=[key_id], error="key_revoked")
 
 
 async def _find_own(session: AsyncSession, *, account_id: str, key_id: str, for_update: bool = False) -> ApiKey:

@@ -6,21 +6,34 @@ from fastapi import Request, Response
 
 from app.features.admission import Admission
 from app.features.dependencies import generations_of
+from app.features.generate.asynchronous import accepted_response, generate_asynchronously
 from app.features.image_answers import MODEL_HEADER, PLACE, answer_in_base64
 from app.features.openai.dependencies import AdmittedRequest
 from app.features.openai.schemas import Image, Images
 from app.features.openai.streaming import stream_answer
+from app.generations.errors import AcceptedBefore
+from app.generations.spec import Delivered
 from app.web.headers import add_response_headers
 
 
 async def images_answer(
     request: Request, admission: Admission, admitted: AdmittedRequest, *, route: str
 ) -> Images | Response:
-    """The images as the request wants them. Raises what `Admission.generate` and `answer_in_base64` raise."""
-    spec, partials, memory = admitted
+    """The images as the request wants them, or a 202. Raises what `Admission.generate`, `generate_asynchronously` and
+    `answer_in_base64` raise.
+    """
+    spec, partials, memory, terms = admitted
     if partials is not None:
         return await stream_answer(request, admission, spec, memory, partials=partials, route=route)
-    delivered = await admission.generate(spec, route=route)
+    try:
+        if terms is None:
+            delivered: Delivered | Response = await admission.generate(spec, route=route)
+        else:
+            delivered = await generate_asynchronously(request, admission, spec, route=route, terms=terms)
+    except AcceptedBefore as before:
+        delivered = await accepted_response(request, admission.caller, before.generation_id)
+    if isinstance(delivered, Response):
+        return delivered
     add_response_headers(request, {MODEL_HEADER: delivered.model.encode()})
     answer = partial(
         Images,

@@ -5,11 +5,16 @@ from functools import partial
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.core.errors import UnsupportedParameter
-from app.features.admission import GENERATION_PROBLEMS, IDEMPOTENCY_KEY, CurrentAdmission
+from app.features.admission import GENERATION_PROBLEMS, PreferredAdmission
+from app.features.generate.asynchronous import ACCEPTED
+from app.features.idempotency import IDEMPOTENCY_KEY
 from app.features.keys.dependencies import bearer
 from app.features.openai.answers import images_answer
 from app.features.openai.dependencies import AdmittedByRatio, AdmittedEdit, AdmittedGeneration
 from app.features.openai.schemas import Images
+from app.features.preferences import PREFER
+from app.generations.errors import QueueFull
+from app.generations.failures import ASYNCHRONOUS_PROBLEMS
 from app.web.openapi import openai_problems
 
 ROUTE = "/v1/images/generations"
@@ -29,15 +34,16 @@ _makes_images = partial(
     response_model_exclude_none=True,
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "Images, or with `stream` events."},
-        **openai_problems(UnsupportedParameter, *GENERATION_PROBLEMS),
+        **ACCEPTED,
+        **openai_problems(UnsupportedParameter, QueueFull, *GENERATION_PROBLEMS, *ASYNCHRONOUS_PROBLEMS),
     },
-    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY, PREFER]},
 )
 
 
 @_makes_images(ROUTE)
 async def create_images(
-    request: Request, admission: CurrentAdmission, admitted: AdmittedGeneration
+    request: Request, admission: PreferredAdmission, admitted: AdmittedGeneration
 ) -> Images | Response:
     """Make pictures as OpenAI's SDK asks for them: the same service, ledger and limits as `/v1/generate`.
 
@@ -48,7 +54,7 @@ async def create_images(
 
 
 @_makes_images(EDITS)
-async def edit_images(request: Request, admission: CurrentAdmission, admitted: AdmittedEdit) -> Images | Response:
+async def edit_images(request: Request, admission: PreferredAdmission, admitted: AdmittedEdit) -> Images | Response:
     """Make pictures from others, as OpenAI's SDK asks for it: from files in a form, or from what JSON names.
 
     Up to 16 images go in; a mask says where the first may change. Everything else is as for pictures from a prompt,
@@ -59,7 +65,7 @@ async def edit_images(request: Request, admission: CurrentAdmission, admitted: A
 
 @_makes_images(IMAGES)
 async def create_images_by_ratio(
-    request: Request, admission: CurrentAdmission, admitted: AdmittedByRatio
+    request: Request, admission: PreferredAdmission, admitted: AdmittedByRatio
 ) -> Images | Response:
     """Make pictures as OpenRouter's SDK asks for them: from a prompt and images, in the shape of a ratio, as bytes."""
     return await images_answer(request, admission, admitted, route=IMAGES)

@@ -9,14 +9,15 @@ from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.core.byte_budget import ByteShare
-from app.core.errors import ApiError, headers_of
-from app.features.admission import Admission, CurrentAdmission
+from app.core.errors import ApiError, Invalid, headers_of
+from app.features.admission import Admission, PreferredAdmission
 from app.features.dependencies import CurrentGenerations, CurrentServices
 from app.features.image_answers import answer_memory
 from app.features.input_images import NamedInput, read_input
 from app.features.openai import service
 from app.features.openai.edits import EditBody, SentEdit
 from app.features.openai.schemas import ImageGenerate, ImageOptions, ImagesCreate
+from app.features.terms import Terms, read_terms
 from app.generations.spec import GenerationSpec
 from app.services import Services
 from app.web.body import json_body
@@ -24,13 +25,14 @@ from app.web.error_responses import problem_response
 
 
 class AdmittedRequest(NamedTuple):
-    """What is to be made, how many sketches a stream of it is to have, None for no stream, and the share of
-    `answer_memory` that the response has.
+    """What is to be made, how many sketches a stream of it is to have, None for no stream, the share of `answer_memory`
+    that the response has, and the terms of an asynchronous request.
     """
 
     spec: GenerationSpec
     partials: int | None
     memory: ByteShare
+    terms: Terms | None
 
 
 @asynccontextmanager
@@ -38,15 +40,20 @@ async def _admitted(
     services: Services, admission: Admission, sent: ImageOptions, spec: GenerationSpec
 ) -> AsyncIterator[AdmittedRequest]:
     """A request within the limits for as many images as it asks for."""
+    terms = read_terms(sent, admission.preference)
+    if terms is not None:
+        if sent.partials is not None:
+            raise Invalid([{"pointer": "#/stream", "detail": "Cannot be combined with an answer that does not wait"}])
+        admission.leave_slots()
     await admission.take_further(spec.count - 1)
-    holds_images = spec.as_bytes or sent.partials is not None
+    holds_images = terms is None and (spec.as_bytes or sent.partials is not None)
     with answer_memory(services, admission.plan(spec), holds_images=holds_images) as memory:
-        yield AdmittedRequest(spec, sent.partials, memory)
+        yield AdmittedRequest(spec, sent.partials, memory, terms)
 
 
 async def _generation(
     services: CurrentServices,
-    admission: CurrentAdmission,
+    admission: PreferredAdmission,
     sent: Annotated[ImageGenerate, json_body(ImageGenerate)],
 ) -> AsyncIterator[AdmittedRequest]:
     service.check_honoured(sent.unsupported)
@@ -58,7 +65,7 @@ async def _generation(
 async def _edit(
     services: CurrentServices,
     generations: CurrentGenerations,
-    admission: CurrentAdmission,
+    admission: PreferredAdmission,
     sent: Annotated[SentEdit, Depends(EditBody())],
 ) -> AsyncIterator[AdmittedRequest]:
     images = await admission.read_inputs(generations, sent.images, images=sent.whole)
@@ -72,7 +79,7 @@ async def _edit(
 async def _by_ratio(
     services: CurrentServices,
     generations: CurrentGenerations,
-    admission: CurrentAdmission,
+    admission: PreferredAdmission,
     sent: Annotated[ImagesCreate, json_body(ImagesCreate)],
 ) -> AsyncIterator[AdmittedRequest]:
     service.check_honoured(sent.unsupported)

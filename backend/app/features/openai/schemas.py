@@ -10,6 +10,7 @@ from app.core.images import ImageFormat
 from app.core.long_text import ImageText
 from app.core.schemas import Answer, Body, Storable, Text
 from app.features.generate.schemas import ModelName, SizeText, not_blank
+from app.features.terms import ExpiresIn, IsAsync, JobClass
 from app.generations.spec import GenerationSpec, SentImage
 
 DEFAULT_SIZE = "1024x1024"
@@ -75,6 +76,9 @@ class ImageOptions(Body):
     input_fidelity: Literal["low", "high"] | None = Field(default=None, description="Without an effect.")
     user: Text | None = None
     safety_identifier: Text | None = None
+    is_async: IsAsync = None
+    expires_in: ExpiresIn = None
+    job_class: JobClass = None
 
     def spec(self, images: Sequence[SentImage] = (), mask: SentImage | None = None) -> GenerationSpec:
         """The request, for any dialect, made from these images. Without a size it has the shape of the first."""

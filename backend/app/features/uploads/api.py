@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from app.core.errors import Invalid, RateLimited
 from app.features.dependencies import CurrentGenerations, Session
 from app.features.keys.dependencies import Caller
-from app.features.uploads.dependencies import FILE, Sent, UploadBounds, Uploader
+from app.features.uploads.dependencies import FILE, Sent, Uploader
 from app.features.uploads.schemas import UploadPublic
 from app.generations import uploads
 from app.generations.errors import InvalidApiKey
@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/uploads", tags=["Uploads"])
     openapi_extra={"requestBody": FILE},
 )
 async def create_upload(
-    request: Request, caller: Uploader, sent: Sent, bounds: UploadBounds, generations: CurrentGenerations
+    request: Request, caller: Uploader, sent: Sent, generations: CurrentGenerations
 ) -> UploadPublic:
     """Upload an image, to go into generations by its id.
 
@@ -35,12 +35,7 @@ async def create_upload(
     `expires_at`, for keys of the account and environment that it was uploaded with.
     """
     upload = await uploads.save(
-        generations,
-        caller=caller,
-        sent=sent.content,
-        first_frame=sent.first_frame,
-        pointer=sent.pointer,
-        bounds=bounds,
+        generations, caller=caller, sent=sent.content, first_frame=sent.first_frame, pointer=sent.pointer
     )
     return _created(request, upload)
 

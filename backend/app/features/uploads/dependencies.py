@@ -1,18 +1,16 @@
 """What the routes of uploads depend on: a caller within the limit of uploads, and the file that was sent."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from app.core.blobs import Blob
 from app.core.errors import Invalid, UnsupportedMedia
-from app.features.dependencies import CurrentServices, services_of
+from app.features.dependencies import services_of
 from app.features.keys.dependencies import bearer, fetch_caller, name_caller
 from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
 from app.features.uploads.schemas import UploadQuery
-from app.generations import uploads
 from app.generations.spec import Caller
 from app.ratelimit import Take
 from app.web.body import read_blob
@@ -82,14 +80,3 @@ async def _sent_file(request: Request, query: Annotated[UploadQuery, query_of(Up
 
 Sent = Annotated[SentFile, Depends(_sent_file)]
 """Raises what refuses the body."""
-
-
-def _bounds(services: CurrentServices) -> uploads.UploadBounds:
-    settings = services.settings
-    return uploads.UploadBounds(
-        settings.uploads_bytes_per_account, kept_for=timedelta(hours=settings.upload_retention_hours)
-    )
-
-
-UploadBounds = Annotated[uploads.UploadBounds, Depends(_bounds)]
-"""Those of the settings."""

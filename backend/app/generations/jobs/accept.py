@@ -6,9 +6,10 @@ from dataclasses import replace
 from app.core.bell import JOBS
 from app.generations import accept, inputs, replay, run
 from app.generations.collaborators import Generations
-from app.generations.inputs import NO_INPUTS
+from app.generations.errors import OutcomeUnknown
+from app.generations.inputs import NO_INPUTS, Inputs
 from app.generations.jobs.job import Accepted, JobTerms, options_of
-from app.generations.ledger.queue import Queueing, Recorded
+from app.generations.ledger.queue import PendingRecord, Queueing, Recorded
 from app.generations.service import plan_with_images
 from app.generations.spec import Caller, GenerationSpec
 from app.providers.stub.rehearsal import is_rehearsal
@@ -25,7 +26,7 @@ async def accept_job(
 ) -> Accepted:
     """The request, on disk, to be drawn by a worker. What the stub draws is delivered with that.
 
-    The images that go in are kept until it has ended, whatever its caller does meanwhile. With an idempotency key that
+    The images that go in are kept until it has ended, unless their account deletes them. With an idempotency key that
     was used for the same request before: that one, finished or not, whichever way it was asked for.
 
     Raises QueueFull where the account has as many images waiting as it may have, and besides what
@@ -54,9 +55,23 @@ async def accept_job(
     options = options_of(spec, may_pay_twice=plan.model.may_pay_twice, claim=claim)
     record = accept.new_record(caller, spec, plan, claim=claim, now=now, inputs=sources.recorded, options=options)
     record.queueing = Queueing(terms.job_class, terms.expires_seconds)
-    recorded = await generations.ledger.record(record)
+    recorded = await _record(generations, record, sources)
     generations.bell.ring(JOBS)
     return _accepted(recorded)
+
+
+async def _record(generations: Generations, record: PendingRecord, sources: Inputs) -> Recorded:
+    """What `Ledger.record` says. What was kept for the request is deleted where it certainly was not recorded."""
+    try:
+        recorded = await generations.ledger.record(record)
+    except OutcomeUnknown:
+        raise
+    except Exception:
+        await inputs.delete_kept(generations, sources.recorded)
+        raise
+    if recorded.is_replay:
+        await inputs.delete_kept(generations, sources.recorded)
+    return recorded
 
 
 def _accepted(recorded: Recorded) -> Accepted:

@@ -11,19 +11,20 @@ from app.core.logs import logger
 from app.generations import run, settle
 from app.generations.collaborators import Generations
 from app.generations.errors import LeaseLostError
-from app.generations.inputs import NO_INPUTS, resolve
+from app.generations.inputs import delete_kept
 from app.generations.jobs import work
 from app.generations.jobs.job import Job
+from app.generations.jobs.planning import plan_job
 from app.generations.jobs.route_slots import RouteSlots
 from app.generations.ledger.queue import ImageEnd
-from app.generations.service import draw_request
-from app.generations.spec import Caller
 from app.providers import DrawRequest, NoFreeSlot, ProviderTimeout
-from app.providers.stub.rehearsal import is_rehearsal
 from app.ratelimit import Limiter
 
 _SLOT_SECONDS, _PAUSE_SECONDS = 10.0, 1.0
 """How long a job waits for a slot before it is given back, and how often it asks for one."""
+
+_PROBE_SECONDS = 3.0
+"""How long a job is kept whose images cannot be read: as often as a store that fails is probed."""
 
 
 class JobDrawing:
@@ -61,12 +62,15 @@ class JobDrawing:
         waiting_until = self._loop.time() + _SLOT_SECONDS
         try:
             async with asyncio.timeout_at(self.deadline):
-                plan, request = await self._plan()
+                plan, request = await plan_job(self._generations, self.job, self.deadline)
             while not await self._was_drawn(plan, request):
                 if self._loop.time() > waiting_until:
                     await self._give_back()
                     return
                 await asyncio.sleep(_PAUSE_SECONDS * random.SystemRandom().uniform(0.75, 1.25))
+        except Unavailable:  # the images that go in cannot be read now
+            await asyncio.sleep(_PROBE_SECONDS)  # else it would be taken again at once
+            await self._give_back()
         except ApiError as error:
             await self._fail(error.code)
         except TimeoutError:
@@ -75,30 +79,15 @@ class JobDrawing:
             await asyncio.shield(self._slots.release())
         self._generations.bell.ring(*self.job.ids)
 
-    async def _plan(self) -> tuple[Plan, DrawRequest]:
-        """The request as the catalogue has its model now. Raises what `OpenCatalogue.plan` and `inputs.resolve`
-        raise.
-        """
-        job, spec, inputs, catalogue = self.job, self.job.spec, NO_INPUTS, self._generations.catalogue
-        plan = catalogue.plan(
-            *(spec.model, spec.size, spec.quality, spec.background, job.environment),
-            references=len(spec.images),
-            has_mask=spec.mask is not None,
-        )
-        if spec.images:
-            caller = Caller(job.key_id, job.account_id, job.environment, 0)
-            inputs = await resolve(self._generations, caller=caller, spec=spec, deadline=self.deadline)
-        if job.environment == "test" and is_rehearsal(spec.prompt):
-            plan = catalogue.rehearsed(plan)
-        return plan.in_turn(job.options.get("scope", job.id)), draw_request(spec, plan, None, inputs)
-
     async def _was_drawn(self, plan: Plan, request: DrawRequest) -> bool:
         """Returns once the job has ended, or others decide about it; False where it has to wait."""
         generations, job = self._generations, self.job
         if generations.store.is_failing:
             return False  # what cannot be kept is not bought
         routed = RoutedRequest(
-            *(plan, request, job.account_id, self.deadline), before_call=self._before_call, is_left=self._is_left_after
+            *(plan, request, job.account_id, self.deadline),
+            before_call=self._before_call,
+            is_left=self._is_left_after,
         )
         until = self._settling_until
         try:
@@ -110,6 +99,7 @@ class JobDrawing:
                 self.outcome = error.code
             return not is_to_wait
         self.outcome = "delivered"
+        await delete_kept(generations, job.inputs)  # of what is not delivered the sweep deletes it
         return True
 
     def _is_left_after(self, error: BaseException) -> bool:

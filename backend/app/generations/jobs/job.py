@@ -33,13 +33,14 @@ class Accepted(NamedTuple):
 
 
 def options_of(spec: GenerationSpec, *, may_pay_twice: bool, claim: IdempotencyClaim | None) -> Mapping[str, Any]:
-    """What a row keeps of a request for its worker, beside its columns."""
+    """What a row keeps of a request beside its columns: what its worker needs, and its claim, also for a requeue."""
     asked = {
         "background": None if spec.background == "auto" else spec.background,
         "compression": spec.compression,
         "first_frame": spec.first_frame or None,
         "may_pay_twice": may_pay_twice or None,
         "scope": claim and claim.scope.hex(),
+        "fingerprint": claim and claim.fingerprints[0].hex(),
     }
     return {name: value for name, value in asked.items() if value is not None}
 

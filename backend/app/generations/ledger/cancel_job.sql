@@ -23,11 +23,12 @@ with request as materialized (
     (count(*) filter (where not waited))::int as running
   from cancelled group by 1, 2, 3
 ), left_lane as (
-  update lanes l set waiting = l.waiting - c.waiting, running = l.running - c.running
+  update lanes l set waiting = greatest(l.waiting - c.waiting, 0), running = greatest(l.running - c.running, 0)
   from (select account_id, class, sum(waiting)::int as waiting, sum(running)::int as running from of_key group by 1, 2) c
   where l.account_id = c.account_id and l.class = c.class
 ), left_key as (
-  update lane_keys l set waiting = l.waiting - c.waiting, running = l.running - c.running from of_key c
+  update lane_keys l set waiting = greatest(l.waiting - c.waiting, 0), running = greatest(l.running - c.running, 0)
+  from of_key c
   where l.key_id = c.key_id and l.class = c.class
 )
 select id from cancelled order by id

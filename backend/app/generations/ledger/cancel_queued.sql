@@ -10,11 +10,11 @@ with lane as materialized (
   update generations g set status = 'cancelled', lease_until = null, error = :error from held h
   where g.id = h.id and g.status = 'queued' returning g.id, g.account_id, g.key_id, g.class
 ), left_lane as (
-  update lanes l set waiting = l.waiting - c.images
+  update lanes l set waiting = greatest(l.waiting - c.images, 0)
   from (select account_id, class, count(*)::int as images from cancelled group by 1, 2) c
   where l.account_id = c.account_id and l.class = c.class
 ), left_key as (
-  update lane_keys l set waiting = l.waiting - c.images
+  update lane_keys l set waiting = greatest(l.waiting - c.images, 0)
   from (select key_id, class, count(*)::int as images from cancelled group by 1, 2) c
   where l.key_id = c.key_id and l.class = c.class
 )

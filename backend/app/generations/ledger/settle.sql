@@ -45,11 +45,11 @@ with input as materialized (
   delete from claims c using ended e
   where c.scope = e.scope and c.generation_id = e.request_id and e.delivered_ids is null
 ), left_lane as (
-  update lanes l set running = l.running - s.images
+  update lanes l set running = greatest(l.running - s.images, 0)
   from (select account_id, class, count(*)::int as images from settled where class is not null group by 1, 2) s
   where l.account_id = s.account_id and l.class = s.class
 ), left_key as (
-  update lane_keys l set running = l.running - s.images
+  update lane_keys l set running = greatest(l.running - s.images, 0)
   from (select key_id, class, count(*)::int as images from settled where class is not null group by 1, 2) s
   where l.key_id = s.key_id and l.class = s.class
 )

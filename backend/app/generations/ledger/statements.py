@@ -1,8 +1,13 @@
 """The ledger's statements, each a file of this folder and one transaction.
 
-All of them, and all other code, lock rows in one order, so that there are no deadlocks: users, accounts, api_keys by
-id, balances by id, lanes by account and class, their lane_keys, claims by scope, generations by id, usage. A statement
-that does not wait (`skip locked`) may begin anywhere.
+All of them, and all other code, wait for rows in one order, so that there are no deadlocks: users, accounts, api_keys
+by id, balances by id, lanes by account and class, claims by scope, generations. Those who wait for several generations
+have locked their keys before, so these have no order of their own. Rows of `lane_keys` and `usage` change under the
+lock of their lane and of their key: nobody waits for them. A statement that does not wait (`skip locked`) may begin
+anywhere.
+
+What is taken off a lane's numbers is written as `greatest(..., 0)`: PostgreSQL checks the constraints of a changed row
+on the version that the statement saw at first, before it goes on to the newest one, of which the difference is right.
 """
 
 import re
@@ -54,8 +59,16 @@ MAKE_LANES = Statement.load("make_lanes")
 MARK_SENT = Statement.load("mark_sent")
 SWEEP_JOBS = Statement.load("sweep_jobs")
 CANCEL_QUEUED = Statement.load("cancel_queued")
+DISCARD_PLANS = Statement.load("discard_plans")
 QUERIES = {
     each: Statement.load(each)
-    for each in ("take_jobs", "renew_leases", "give_back_jobs", "cancel_job", "requeue_job", "sweep_jobs")
+    for each in (
+        "take_jobs",
+        "renew_leases",
+        "give_back_jobs",
+        "cancel_job",
+        "requeue_job",
+        "sweep_jobs",
+    )
 }
 """Those that `Ledger.query` runs, by name."""

@@ -1,6 +1,7 @@
 -- Decides about asynchronous images whose time is over: what waited too long is cancelled; of those whose worker has
--- gone silent, what may have been paid is lost, what has had all its attempts has failed, and the rest waits again. All
--- images of a request have the same `lease_until`, so a request is never swept in part. The ids and what they became.
+-- gone silent, what may have been paid is lost, what has had all its attempts has failed, what is under a key that was
+-- revoked meanwhile, or whose account was disabled, is cancelled, and the rest waits again. All images of a request have
+-- the same `lease_until`, so a request is never swept in part. The ids and what they became.
 with cutoff as materialized (
   select max(lease_until) as at from (
     select lease_until from generations where lease_until < now() order by lease_until limit 500
@@ -9,27 +10,29 @@ with cutoff as materialized (
   select g.id, g.key_id, g.account_id, g.class from generations g join cutoff on g.lease_until <= cutoff.at
   where g.expires_at is not null
 ), keys as materialized (
-  select k.id from api_keys k where k.id = any(array(select key_id from images)) order by k.id for no key update
+  select k.id, case when k.revoked_at is not null then 'key_revoked' when k.is_suspended then 'account_disabled' end
+    as stopped
+  from api_keys k where k.id = any(array(select key_id from images)) order by k.id for no key update
 ), lane as materialized (
   select l.account_id, l.class from lanes l
   where (l.account_id, l.class) in (select account_id, class from images) and (select count(*) from keys) > 0
   order by l.account_id, l.class for no key update
 ), due as materialized (
-  select g.id, g.status, case
+  select g.id, g.status, k.stopped, case
     when g.status = 'queued' then 'cancelled'
     when g.sent_at is not null and not coalesce((g.options -> 'may_pay_twice')::bool, false) then 'lost'
     when g.attempts % :attempts_max = 0 then 'failed'
-    when g.expires_at <= now() then 'cancelled'
+    when g.expires_at <= now() or k.stopped is not null then 'cancelled'
     else 'queued' end as becomes
-  from generations g
+  from generations g join keys k on k.id = g.key_id
   where g.id = any(array(select id from images)) and g.status in ('queued', 'processing') and g.lease_until < now()
     and (select count(*) from lane) > 0
-  order by g.id for no key update
+  order by g.id for no key update of g
 ), ended as (
   update generations g set status = d.becomes, lease = case when d.becomes <> 'queued' then g.lease end,
     lease_until = case when d.becomes = 'queued' then g.expires_at end,
     sent_at = case when d.becomes <> 'queued' then g.sent_at end,
-    error = case d.becomes when 'cancelled' then 'expired' when 'failed' then 'attempts_exhausted'
+    error = case d.becomes when 'cancelled' then coalesce(d.stopped, 'expired') when 'failed' then 'attempts_exhausted'
       when 'lost' then 'lost' end
   from due d where g.id = d.id and g.status = d.status and g.lease_until < now()
   returning g.id, g.account_id, g.key_id, g.class, d.status as was, d.becomes
@@ -39,11 +42,12 @@ with cutoff as materialized (
     (count(*) filter (where was = 'processing'))::int as ran
   from ended group by 1, 2, 3
 ), left_lane as (
-  update lanes l set waiting = l.waiting + e.waiting, running = l.running - e.ran
+  update lanes l set waiting = greatest(l.waiting + e.waiting, 0), running = greatest(l.running - e.ran, 0)
   from (select account_id, class, sum(waiting)::int as waiting, sum(ran)::int as ran from of_key group by 1, 2) e
   where l.account_id = e.account_id and l.class = e.class
 ), left_key as (
-  update lane_keys l set waiting = l.waiting + e.waiting, running = l.running - e.ran from of_key e
+  update lane_keys l set waiting = greatest(l.waiting + e.waiting, 0), running = greatest(l.running - e.ran, 0)
+  from of_key e
   where l.key_id = e.key_id and l.class = e.class
 )
 select id, becomes from ended

@@ -1,5 +1,6 @@
 -- Frees the claim of a request whose lease is over, or that has ended without an image, and marks its images as lost. A
--- worker that settles them later finds them lost. What becomes of an asynchronous one, the sweep alone decides. The keys are read without a lock: an image's key never changes.
+-- worker that settles them later finds them lost. What becomes of an asynchronous one, the sweep alone decides. The keys
+-- are read without a lock: an image's key never changes.
 with images as materialized (
   select g.id, g.key_id from claims c join generations g on g.id = any(array_prepend(c.generation_id, c.other_ids))
   where c.scope = :scope
@@ -11,10 +12,10 @@ with images as materialized (
   update generations g set status = 'lost', lease_until = null from images i cross join claimed c
   where g.id = i.id and g.status = 'processing' and g.expires_at is null and least(g.lease_until, c.lease_until) < now()
   returning g.id
+), ended as materialized (
+  -- As it is now: a job may have been requeued while this waited, and answers for the claim again.
+  select g.id from generations g join claimed c on c.generation_id = g.id
+  where g.status in ('lost', 'failed', 'cancelled') for no key update of g
 )
-delete from claims c using claimed o where c.scope = o.scope and c.generation_id = o.generation_id and (
-  o.generation_id in (select id from lost)
-  or exists (
-    select from generations g where g.id = o.generation_id and g.status in ('lost', 'failed', 'cancelled')
-  )
-)
+delete from claims c using claimed o where c.scope = o.scope and c.generation_id = o.generation_id
+  and (o.generation_id in (select id from lost) or o.generation_id in (select id from ended))

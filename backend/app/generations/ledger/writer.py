@@ -37,6 +37,7 @@ from app.generations.ledger.queue import (
     Work,
 )
 from app.generations.ledger.statements import (
+    DISCARD_PLANS,
     EXPIRE_CLAIMS,
     FIND_RECORDED,
     FIND_SETTLED,
@@ -101,6 +102,7 @@ class Writer(LedgerConnection):
                 self._clock.set(swept["now"])
             await self._fetch(connection, SWEEP_CLAIMS)
             decided = await self._fetch(connection, SWEEP_JOBS, attempts_max=ATTEMPTS_MAX)
+            await self._fetch(connection, DISCARD_PLANS)
             if decided and self.on_swept is not None:
                 self.on_swept(*(each["id"] for each in decided))
 
@@ -127,9 +129,11 @@ class Writer(LedgerConnection):
             await self._resolve(connection, in_doubt)
         if without_lanes:
             await self._make_lanes(connection, without_lanes)
+            if statement is RECORD_QUEUED:  # where locked lanes are passed over, they may be there and be locked
+                await self._record(without_lanes, statement)
 
     async def _make_lanes(self, connection: asyncpg.Connection, records: Sequence[PendingRecord]) -> None:
-        """Makes the lanes that these are to wait in: then they are handed in again."""
+        """Makes the lanes that these are to wait in."""
         classes = [each.queueing.job_class for each in records if each.queueing is not None]
         await self._fetch(connection, MAKE_LANES, **{"key_id": [each.key_id for each in records], "class": classes})
 

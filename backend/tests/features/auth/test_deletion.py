@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -14,6 +15,7 @@ from app.storage import StoreUnavailable
 from tests.conftest import Start
 from tests.features.generate.painted import Painted, painted
 from tests.features.uploads.test_uploads import uploaded
+from tests.generations.jobs.queued import queue
 from tests.harness import (
     PASSWORD,
     Account,
@@ -81,6 +83,11 @@ NUMBERS = "select sum(pictures)::int from usage"
 INVITE = """
     insert into invitations (id, token_hash, email, uses_max, expires_at) values ('inv_0', sha256(''), $1, 1, now())
 """
+ENDS = ("queued", "cancelled", "failed", "lost")
+END = """
+update generations set status = $2, lease_until = case when $2 = 'queued' then lease_until end,
+  inputs = '[{"id": "upl_0", "sha256": "0"}]', expires_at = now() where id = $1
+"""
 ROWS = "select count(*), count(*) filter (where status = 'delivered'), count(deleted_at) from generations"
 
 
@@ -91,6 +98,8 @@ async def test_everything_that_names_the_owner_is_erased_and_every_number_stays(
     await uploaded(there.client, test_key)
     kept = await _make(deployed, await other.create_key())
     assert await deployed.database.fetchval(NUMBERS) == 4
+    jobs = await queue(deployed.database, there.key, len(ENDS), prompt=PROMPT)
+    await deployed.database.executemany(END, list(zip(jobs, ENDS, strict=True)))
     await deployed.database.execute(INVITE, there.account.email)
     unconfirmed = await deployed.command("accounts", "delete", there.account.email)
     assert "--yes" in unconfirmed
@@ -101,7 +110,7 @@ async def test_everything_that_names_the_owner_is_erased_and_every_number_stays(
     shown = [await there.client.get(f"/v1/images/{each}.png") for each in (*ids, kept)]
     assert [each.status_code for each in shown] == [404, 404, 404, 200]
     assert await deployed.database.fetchval(NUMBERS) == 5
-    assert tuple(await deployed.database.fetchrow(ROWS) or ()) == (5, 5, 4)
+    assert tuple(await deployed.database.fetchrow(ROWS) or ()) == (5 + len(jobs), 5, 4 + len(jobs))
     assert " 0 differences." in await deployed.command("usage", "reconcile")
     assert there.account.account_id in await deployed.command("usage", "report")
     again = await register(there.client, email=there.account.email)
@@ -127,6 +136,22 @@ async def _check_erased(deployed: Deployment, account: Account, keys: list[Key])
         *(str(h and h.hex()) for h in hashes),
     ):
         assert word not in stored, word
+
+
+async def test_a_job_that_was_not_delivered_keeps_its_prompt_for_a_day(deployed: Deployment) -> None:
+    ended = ("failed", "lost", "cancelled")
+    old, young = [await queue(deployed.database, deployed.there.key, len(ended), prompt=PROMPT) for _ in range(2)]
+    await deployed.database.executemany(END, list(zip([*old, *young], ended * 2, strict=True)))
+    await deployed.database.execute(
+        "update generations set expires_at = now() - $2::interval where id = any($1)", old, timedelta(days=1, seconds=1)
+    )
+    erased = "select count(*) filter (where prompt = '' and deleted_at is not null) from generations where id = any($1)"
+    for _ in looks():
+        if await deployed.database.fetchval(erased, old) == len(old):
+            break
+        await asyncio.sleep(0.01)
+    assert await deployed.database.fetchval(erased, old) == len(old)
+    assert await deployed.database.fetchval(erased, young) == 0
 
 
 async def test_what_is_drawn_while_its_account_is_deleted_is_erased_when_it_has_ended(deployed: Deployment) -> None:

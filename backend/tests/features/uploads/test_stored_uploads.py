@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -19,7 +18,7 @@ from app.generations.errors import InvalidApiKey
 from app.generations.move import Move
 from app.generations.spec import Caller
 from app.generations.sweep import Sweeper
-from app.generations.uploads import UploadBounds, UploadNotFound
+from app.generations.uploads import UploadNotFound
 from app.generations.verify import Verification
 from app.models import Upload
 from app.storage import StoreUnavailable
@@ -31,7 +30,6 @@ from tests.harness import fresh_database
 
 ACCOUNT = f"acc_{'0' * 20}"
 CALLER = Caller(key_id=f"key_{'0' * 20}", account_id=ACCOUNT, environment="live", revision=0)
-BOUNDS = UploadBounds(1024**3, kept_for=timedelta(hours=24))
 ROWS = "select count(*), count(*) filter (where is_stored) from uploads"
 
 
@@ -50,9 +48,7 @@ class Scene:
     database: asyncpg.Connection
 
     async def save(self) -> Upload:
-        return await uploads.save(
-            self.generations, caller=CALLER, sent=Blob(png()), first_frame=False, pointer="#", bounds=BOUNDS
-        )
+        return await uploads.save(self.generations, caller=CALLER, sent=Blob(png()), first_frame=False, pointer="#")
 
     async def rows(self) -> tuple[int, int]:
         """All, and those that are stored."""

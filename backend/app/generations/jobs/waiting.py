@@ -1,0 +1,112 @@
+"""Callers of this process who wait for generations to change.
+
+One listener and one query a second serve all of them: a caller who waits costs a little memory, and no connection of
+the database.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from sqlalchemy import ARRAY, Text, any_, literal, select
+
+from app.core.db import classify_database_error
+from app.core.errors import Overloaded
+from app.core.logs import logger
+from app.generations.collaborators import Generations
+from app.models import Generation, GenerationStatus
+
+_POLL_SECONDS = 1.0
+RETRY_SECONDS = 5
+"""After which a caller who may not wait is to try again."""
+
+
+@dataclass(eq=False)
+class WaitingCaller:
+    """A caller who may wait, as often as it likes, until `stop`."""
+
+    _callers: "WaitingCallers"
+    seen: GenerationStatus = "queued"
+    is_stopped: bool = False
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stop(self) -> None:
+        """Ends the wait, and every later one at once."""
+        self.is_stopped = True
+        self.woken.set()
+
+    async def until_changed(self, generation_id: str, *, seen: GenerationStatus, seconds: float) -> None:
+        """Returns once the generation's status is no longer `seen`, or there is no such generation, or after so many
+        seconds, or when stopped. It may return although nothing has changed: then wait again.
+        """
+        if self.is_stopped:
+            return
+        self.seen = seen
+        self.woken.clear()
+        with self._callers.awaiting(generation_id, self), suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.woken.wait()
+
+
+class WaitingCallers:
+    """All of them: at most `most` at a time."""
+
+    def __init__(self, generations: Generations, *, most: int) -> None:
+        self._generations = generations
+        self._most = most
+        self._count = 0
+        self._of_id: defaultdict[str, set[WaitingCaller]] = defaultdict(set)
+
+    @contextmanager
+    def enter(self) -> Iterator[WaitingCaller]:
+        """A caller who may wait within the block. Raises Overloaded where there are as many as there may be."""
+        if self._count >= self._most:
+            raise Overloaded(retry_after_seconds=RETRY_SECONDS)
+        self._count += 1
+        try:
+            yield WaitingCaller(self)
+        finally:
+            self._count -= 1
+
+    @contextmanager
+    def awaiting(self, generation_id: str, caller: WaitingCaller) -> Iterator[None]:
+        """Within the block the caller is woken when the generation has changed."""
+        self._of_id[generation_id].add(caller)
+        try:
+            yield
+        finally:
+            self._of_id[generation_id].discard(caller)
+            if not self._of_id[generation_id]:
+                del self._of_id[generation_id]
+
+    async def run(self) -> None:
+        """Wakes callers until it is cancelled: when the bell rings for what they wait for, and else within a second."""
+        with self._generations.bell.heard_by(self._hear):
+            while True:
+                await asyncio.sleep(_POLL_SECONDS)
+                if self._of_id:
+                    await self._look()
+
+    def _hear(self, names: Collection[str]) -> None:
+        for each in names:
+            for caller in self._of_id.get(each, ()):
+                caller.woken.set()
+
+    async def _look(self) -> None:
+        ids = list(self._of_id)
+        try:
+            async with self._generations.sessions.begin() as session:
+                is_awaited = Generation.id == any_(literal(ids, ARRAY(Text)))
+                statement = select(Generation.id, Generation.status).where(is_awaited)
+                statuses = {each.id: each.status for each in await session.execute(statement)}
+        except Exception as error:
+            if classify_database_error(error) is None:
+                raise
+            logger.warning("waiting_not_looked_up", exc_info=True)
+            return
+        for each in ids:
+            for caller in self._of_id.get(each, ()):
+                if statuses.get(each) != caller.seen:
+                    caller.woken.set()

@@ -1,0 +1,59 @@
+"""Fixtures for tests of what statements do to each other: a database that nobody else sweeps or takes jobs from."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
+
+import asyncpg
+import pytest
+from app.core.db import connect_for_writing
+from app.generations.ledger import Ledger
+from app.generations.ledger.writer import Writer
+from tests.generations.races.rows import new_key
+from tests.harness import Key, fresh_database
+from tests.version_before.history import connected
+
+
+@pytest.fixture(scope="session")
+def jobs_url(server_url: str, migrated_url: str) -> Iterator[str]:
+    """A migrated database of these tests' own. Deadlocks in it are found after 100 ms."""
+    with fresh_database(server_url, copy_of=migrated_url) as url:
+        yield url
+
+
+@pytest.fixture
+async def database(jobs_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to it. Nothing waits or runs when a test begins."""
+    async with connected(jobs_url) as database:
+        await database.execute("truncate generations, lanes, lane_keys, claims, usage")
+        yield database
+
+
+@pytest.fixture
+async def key(database: asyncpg.Connection) -> Key:
+    """The key of a new account."""
+    return await new_key(database)
+
+
+class _Unswept(Writer):
+    """A writer that sweeps nothing: that is left to the tests."""
+
+    async def sweep(self) -> None:
+        pass
+
+
+@pytest.fixture
+async def ledger(jobs_url: str) -> AsyncIterator[Ledger]:
+    """A ledger of that database, which does not sweep."""
+    ledger = Ledger(_Unswept(partial(connect_for_writing, jobs_url)), queue_max=10_000, deadline_seconds=60)
+    ledger.open()
+    yield ledger
+    await ledger.close()
+
+
+@pytest.fixture
+async def writers(jobs_url: str) -> AsyncIterator[Sequence[asyncpg.Connection]]:
+    """Connections as ledgers have them, for statements that run at the same time."""
+    writers = [await connect_for_writing(jobs_url) for _ in range(6)]
+    yield writers
+    for each in writers:
+        await each.close()
