@@ -22,9 +22,11 @@ from tests.generations.jobs.lanes import new_job, wrong_lanes
 from tests.harness import PATIENCE_SECONDS, Key, free_port, looks
 from tests.standins.gemini import GeminiStandIn, slow
 from tests.standins.wire import serving
+from tests.starts.test_signals import LOG_IN
 from tests.test_cli import environment
 from tests.version_before.history import connected
 
+NANOBANANA = (sys.executable, "-m", "app.cli")
 WEB = ("fastapi", "starlette", "uvicorn")
 
 
@@ -36,11 +38,13 @@ def test_the_worker_imports_no_web_framework() -> None:
 
 
 @asynccontextmanager
-async def a_worker(data_dir: Path, database_url: str, **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A running `nanobanana work`, whose lines go to the file `stderr`. It is killed at the end."""
+async def a_worker(
+    data_dir: Path, database_url: str, command: Sequence[str] = (*NANOBANANA, "work"), /, **settings: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A running `nanobanana work` or `serve`, whose lines go to the file `stderr`. It is killed at the end."""
     with (data_dir / "stderr").open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "app.cli", "work"),
+            *command,
             env=environment(data_dir, DATABASE_URL=database_url, **settings),
             stderr=errors,
         )
@@ -152,3 +156,32 @@ async def test_a_stopped_worker_gives_back_what_was_not_sent_and_ends_once_the_r
         if not is_impatient:
             await until_statuses(database, delivered=1, queued=2)
             assert events_of(tmp_path)[-2:] == ["work_stopping", "work_stopped"]
+
+
+async def test_a_stopped_server_does_the_same_while_requests_are_still_answered(
+    tmp_path: Path, new_database_url: str
+) -> None:
+    provider, gate, port = GeminiStandIn(api_key=PROVIDER_KEY), asyncio.Event(), str(free_port())
+    settings = {"PROVIDER_CALLS_MAX": "1", "PORT": port}
+    async with (
+        serving(provider.answer) as url,
+        connected(new_database_url) as database,
+        a_ledger(new_database_url) as ledger,
+        a_worker(tmp_path, new_database_url, (*NANOBANANA, "serve"), **settings, **settings_of(url)) as process,
+    ):
+        await until_said(tmp_path, "worker_started")
+        provider.faults.append(slow(gate))
+        await record_jobs(ledger, await add_key(database), 3)
+        await until_statuses(database, processing=3)
+        await until_sent(provider)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
+        writer.write(LOG_IN + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")  # it waits for the body
+        answered = asyncio.create_task(reader.read(1))
+        process.send_signal(signal.SIGTERM)
+        await until_statuses(database, processing=1, queued=2)
+        assert not answered.done()
+        writer.close()
+        gate.set()
+        assert await asyncio.wait_for(process.wait(), PATIENCE_SECONDS) == 128 + signal.SIGTERM
+        await until_statuses(database, delivered=1, queued=2)

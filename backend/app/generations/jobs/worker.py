@@ -79,7 +79,8 @@ class Worker:
     def stop(self) -> None:
         """Has `run` end; from any thread, or within a handler of signals."""
         self._is_stopping = True
-        self._loop.call_soon_threadsafe(self._woken.set)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._woken.set)
 
     def _hear(self, names: Collection[str]) -> None:
         if JOBS in names:

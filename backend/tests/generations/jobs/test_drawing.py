@@ -10,6 +10,7 @@ from app.core.settings import Settings
 from app.generations import serve, settle, verify
 from app.generations.errors import OutcomeUnknown
 from app.generations.jobs import drawing as jobs_drawing
+from app.generations.jobs.worker import Worker
 from app.generations.ledger.queue import PendingRecord, PendingSettlement
 from app.generations.records import delete_image
 from app.generations.spec import Caller
@@ -17,7 +18,7 @@ from app.storage.configured import opened_store
 from app.storage.health import MonitoredStore
 from tests.generations.jobs.drawn_jobs import Drawn, drawn_by_hand
 from tests.generations.jobs.lanes import wrong_lanes
-from tests.harness import fresh_database
+from tests.harness import PATIENCE_SECONDS, fresh_database
 from tests.standins.gemini import slow
 
 Arrange = Callable[[Drawn, pytest.MonkeyPatch, PendingRecord], Awaitable[object]]
@@ -161,6 +162,21 @@ async def test_each_end_of_a_job_is_recorded_once_and_bought_once(
     assert len(there.provider.seen) == asked
     assert await wrong_lanes(there.database) == []
     await there.generations.ledger.query("cancel_job", request_id=record.id, error="cancelled")
+
+
+async def test_a_job_whose_lease_is_lost_is_drawn_no_further_and_not_settled(there: Drawn) -> None:
+    record = await there.record()
+    there.provider.faults.append(slow(asyncio.Event()))
+    renewing_often = there.services.settings.model_copy(update={"job_lease_seconds": 0.1})
+    worker = Worker(there.generations, there.services.limiter, renewing_often)
+    working = asyncio.create_task(worker.run(drain_seconds=10 * PATIENCE_SECONDS))
+    await there.until_asked()
+    await there.database.execute("update generations set lease = gen_random_uuid() where id = $1", record.id)
+    worker.stop()
+    await asyncio.wait_for(working, PATIENCE_SECONDS)
+    assert (await there.row(record))["status"] == "processing"
+    await there.lapse()
+    assert (await there.row(record))["status"] == "lost"
 
 
 async def test_a_route_draws_so_few_jobs_at_a_time_over_all_processes(
