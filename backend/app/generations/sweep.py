@@ -112,13 +112,13 @@ async def delete_images(generations: Generations, *which: ColumnElement[bool]) -
     """Deletes the images of these generations, and marks them as deleted, which erases their prompts: some at a time,
     the image before the mark, so that what fails or crashes between is deleted again.
     """
-    some = select(Generation.id, Generation.format).where(*OWNED, *which).limit(_AT_A_TIME)
+    some = select(Generation.id, Generation.format, Generation.attempts).where(*OWNED, *which).limit(_AT_A_TIME)
     while True:
         async with generations.sessions.begin() as session:
             found = (await session.execute(some)).all()
-        for generation_id, image_format in found:
-            await delete_with_thumbnails(generations, generation_id, image_format)
-        await _mark_deleted(generations, [generation_id for generation_id, _ in found])
+        for each in found:
+            await delete_with_thumbnails(generations, *each)
+        await _mark_deleted(generations, [each.id for each in found])
         if len(found) < _AT_A_TIME:
             return
 

@@ -75,6 +75,10 @@ async def test_a_generation_outlives_a_reload_and_its_tab_and_one_that_waits_is_
     await expect(result).to_contain_text(re.compile(r"Drawing, \d+ s"))
     await expect(page.get_by_label("Prompt")).to_have_value(FIRST)
     first = page.url
+    await page.get_by_label("Prompt").fill(" ")
+    await page.get_by_role("button", name="Draw").click()
+    await page.locator("#prompt-error").wait_for()
+    await expect(result).to_contain_text("Drawing, ")
 
     await draw(page, SECOND)
     await expect(result).to_contain_text("Waiting, position 1")

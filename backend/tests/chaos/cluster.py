@@ -87,9 +87,13 @@ class Cluster:
 
     def deadlocks(self) -> int:
         """How many deadlocks it has written to its log so far."""
+        return self.logged("40P01")
+
+    def logged(self, sqlstate: str) -> int:
+        """How many errors of this kind it has written to its log so far."""
         log = (self._folder / "postgres.log").read_text(errors="replace")
         assert " 00000 " in log, "the log holds no sqlstates"
-        return log.count(" 40P01 ")
+        return log.count(f" {sqlstate} ")
 
 
 class _OneDatabase(Cluster):

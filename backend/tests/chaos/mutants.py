@@ -72,7 +72,6 @@ MUTANTS: Mapping[str, Sequence[tuple[type, str, object]]] = {
         )
     ],
     "settlement-forgets-cost": [_with("settle", {", cost = u.cost + excluded.cost": ""})],
-    "settles-under-any-lease": [_with("settle", {" and g.lease = i.lease": ""})],
     "takes-without-lock": [
         _with(
             "take_jobs",

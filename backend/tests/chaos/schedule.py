@@ -8,9 +8,12 @@ from typing import TypeVar
 Choice = TypeVar("Choice")
 
 
+IS_LONG = os.environ.get("CHAOS") == "long"
+
+
 def times(*, short: int, long: int) -> int:
     """How often something is done: with CHAOS=long, `long` times."""
-    return long if os.environ.get("CHAOS") == "long" else short
+    return long if IS_LONG else short
 
 
 class Schedule:

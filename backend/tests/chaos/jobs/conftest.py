@@ -4,12 +4,13 @@ accepts and does not work.
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 
 import httpx2
 import pytest
 from tests.chaos.cluster import Cluster
-from tests.chaos.fleet import environment_of, serving
+from tests.chaos.fleet import Serve, environment_of, serving
 from tests.chaos.jobs.hands import PROGRAM, Hands, hands
 from tests.chaos.jobs.provider import counting_provider
 from tests.chaos.jobs.trail import leave_trail
@@ -37,11 +38,24 @@ async def yard(
         async with counting_provider(folder) as provider:
             settings = {**SETTINGS, **provider.settings, **_settings_of(bucket)}
             environment = environment_of(url, own_redis.url, folder, **settings)
+            serve: Serve = partial(serving, url, own_redis.url, folder)
             async with (
-                serving(url, own_redis.url, folder, workers=2, WORK="off", **settings) as fleet,
+                serve(workers=2, WORK="off", **settings) as fleet,
                 httpx2.AsyncClient(base_url=fleet.url, timeout=30) as client,
             ):
-                yield Yard(cluster, own, proxy, own_redis, bucket, provider, fleet, client, environment, folder)
+                yield Yard(
+                    cluster,
+                    own,
+                    proxy,
+                    own_redis,
+                    bucket,
+                    provider,
+                    partial(serve, WORK="off", **settings),
+                    fleet,
+                    client,
+                    environment,
+                    folder,
+                )
 
 
 def _settings_of(bucket: S3Server) -> dict[str, str]:

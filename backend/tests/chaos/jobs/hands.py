@@ -19,7 +19,7 @@ def mutant(name: str) -> Sequence[str]:
 
 
 class Hands:
-    """So many processes of one program, each replaced by a new one whenever it has ended."""
+    """The running processes of one program, the oldest first."""
 
     def __init__(self, environment: Mapping[str, str], said: Path, program: Sequence[str]) -> None:
         self._environment = environment
@@ -34,6 +34,12 @@ class Hands:
             process = subprocess.Popen(command, env=self._environment, cwd=BACKEND, stdout=output, stderr=output)
         self.running.append(process)
         return process
+
+    def replace_ended(self) -> None:
+        """Starts another one for each that has ended by itself, as one does that is started without a database."""
+        for process in [each for each in self.running if each.poll() is not None]:
+            self.running.remove(process)
+            self.start()
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """SIGKILL."""

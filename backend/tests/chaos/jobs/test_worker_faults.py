@@ -67,7 +67,7 @@ async def test_a_job_that_kills_its_worker_is_given_up(
             workers.start()
         assert await ended(yard, request_id) == poison.end
     assert yard.provider.calls[prompt] == poison.calls
-    assert await yard.miscounted([key]) == []
+    assert await yard.miscounted(account, [key]) == []
 
 
 async def test_a_job_that_hangs_ends_at_its_deadline(yard: Yard, employ: Employ, account: Account) -> None:
@@ -77,7 +77,7 @@ async def test_a_job_that_hangs_ends_at_its_deadline(yard: Yard, employ: Employ,
     async with employ():
         assert await ended(yard, request_id) == ("failed", "provider_timeout", 1)
     assert yard.provider.calls[prompt] == 1
-    assert await yard.miscounted([key]) == []
+    assert await yard.miscounted(account, [key]) == []
 
 
 class Frost(NamedTuple):
@@ -124,4 +124,4 @@ async def test_a_worker_that_freezes_past_its_lease_settles_nothing_and_leaves_w
     connection = await yard.own.connect()
     assert list(wrong_steps(await images_of(connection, [key.id]))) == []
     await connection.close()
-    assert await yard.miscounted([key]) == []
+    assert await yard.miscounted(account, [key]) == []

@@ -105,6 +105,17 @@ def wrong_steps(images: Mapping[str, Image]) -> Iterable[str]:
                 yield f"{name} was not sent and is lost"
 
 
+def taken_after_revocation(images: Mapping[str, Image]) -> Iterable[str]:
+    """The images that a worker has taken after the waiting ones of their key were cancelled with it, as sentences."""
+    steps = sorted((step for image in images.values() for step in image.steps), key=lambda step: int(step["n"]))
+    revoked: set[str] = set()
+    for step in steps:
+        if step["error"] == "key_revoked" and step["was"] == "queued":
+            revoked.add(step["key_id"])
+        if (step["was"], step["became"]) == ("queued", "processing") and step["key_id"] in revoked:
+            yield f"{step['id']} was taken after its key was revoked"
+
+
 def long_waits(images: Mapping[str, Image], outages: Sequence[tuple[datetime, datetime]]) -> Iterable[str]:
     """The jobs that were taken up late after nobody worked on them any more, as sentences; without the time in which
     there was no database.

@@ -1,24 +1,25 @@
 """Everything that jobs meet, and what must hold of them afterwards."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
 import httpx2
 from app.core.db import DATABASE_ERRORS
+from app.storage.health import PROBE_SECONDS
 from tests.chaos.cluster import Cluster
-from tests.chaos.fleet import Fleet
+from tests.chaos.fleet import Fleet, Serve
 from tests.chaos.jobs.provider import CountingProvider
 from tests.chaos.proxy import Proxy
 from tests.features.usage.recorded import total
 from tests.generations.jobs.lanes import wrong_lanes
-from tests.harness import Account, Key, looks, sign_up
+from tests.harness import Account, Key, looks
 from tests.redis_server import RedisServer
-from tests.standins.s3 import S3Server
+from tests.standins.s3 import Fault, S3Server
 
 BUCKET = "pictures"
 LEASE_SECONDS, DRAWING_SECONDS = 3, 6
@@ -32,8 +33,8 @@ SETTINGS = {
 }
 LOOK_SECONDS = 0.1
 _UNFINISHED = "select count(*) from generations where status in ('queued', 'processing')"
-_OVER_MOST = "select count(*) from over_most"
-_DELIVERED = "select id, format from generations where status = 'delivered'"
+_OVER_MOST = "select count(*) from over_most where account_id = $1"
+_IMAGES = "select id || '.' || format as name, status from generations where account_id = $1"
 
 
 @dataclass
@@ -47,24 +48,34 @@ class Yard:
     redis: RedisServer
     bucket: S3Server
     provider: CountingProvider
+    serve: Serve
+    """Starts another server."""
     fleet: Fleet
     client: httpx2.AsyncClient
     environment: Mapping[str, str]
     """Of a worker."""
     folder: Path
     outages: list[tuple[datetime, datetime]] = field(default_factory=list)
-    """When there was no database."""
-
-    async def account(self) -> Account:
-        return await sign_up(self.client)
+    """When no worker could take a job: without the database, or the store."""
 
     async def stop_the_database_at_once(self, *, seconds: float) -> None:
-        """For so long, as a power cut would. The time includes what a process may need to connect again."""
+        """For so long, as a power cut would."""
+        with self._outage():
+            await self.cluster.stop_at_once()
+            await asyncio.sleep(seconds)
+            await self.cluster.start()
+
+    async def lose_the_store(self, fault: Fault, *, seconds: float) -> None:
+        with self._outage(longer_by=PROBE_SECONDS):
+            self.bucket.fail(fault, times=100_000)
+            await asyncio.sleep(seconds)
+            self.bucket.recover()
+
+    @contextmanager
+    def _outage(self, *, longer_by: float = 0) -> Iterator[None]:
         begin = datetime.now(UTC)
-        await self.cluster.stop_at_once()
-        await asyncio.sleep(seconds)
-        await self.cluster.start()
-        self.outages.append((begin, datetime.now(UTC)))
+        yield
+        self.outages.append((begin, datetime.now(UTC) + timedelta(seconds=longer_by)))
 
     async def unfinished(self) -> int:
         """How many images wait or are drawn; many where nobody can say."""
@@ -84,31 +95,32 @@ class Yard:
             await asyncio.sleep(LOOK_SECONDS)
         raise AssertionError(f"{await self.unfinished()} images do not end")
 
-    async def kept(self) -> set[str]:
-        """The names of the images in the bucket, without thumbnails and what a store tries itself out with."""
-        return {name for name in self.bucket.buckets[BUCKET] if name.startswith("gen_")}
-
-    async def until_swept(self) -> Sequence[str]:
-        """Waits until the bucket holds the delivered images alone; what it holds besides or lacks at last."""
-        connection = await self.own.connect()
-        delivered = {f"{row['id']}.{row['format']}" for row in await connection.fetch(_DELIVERED)}
-        await connection.close()
-        if missing := delivered - await self.kept():
-            return [f"{len(missing)} delivered images are gone: {missing}"]
+    async def until_swept(self, account: Account) -> Sequence[str]:
+        """Waits until the bucket holds of this account's images those that are delivered; what it holds besides or
+        lacks at last, as sentences.
+        """
+        rows = await execute(self.own, _IMAGES, account.account_id)
+        mine = {row["name"] for row in rows}
+        delivered = {row["name"] for row in rows if row["status"] == "delivered"}
         for _ in looks():
-            if await self.kept() == delivered:
-                return []
+            kept = mine & set(self.bucket.buckets[BUCKET])
+            if kept == delivered or delivered - kept:
+                break
             await asyncio.sleep(LOOK_SECONDS)
-        return [f"{len(await self.kept() - delivered)} images of nobody are kept"]
+        found = {"delivered and gone": delivered - kept, "kept for nobody": kept - delivered}
+        return [f"{len(names)} images are {wrong}: {sorted(names)}" for wrong, names in found.items() if names]
 
-    async def miscounted(self, keys: Iterable[Key]) -> Sequence[str]:
-        """What counters say wrongly: usage, lanes, how many an account has running. Nobody works any more."""
+    async def miscounted(self, account: Account, keys: Iterable[Key]) -> Sequence[str]:
+        """What counters say wrongly, as sentences: usage, lanes, how many the account has running. Nobody works any
+        more.
+        """
         connection = await self.own.connect()
+        mine = {account.account_id, *(key.id for key in keys)}
         for key in keys:
             await total(connection, key)
-        wrong = [f"lanes: {tuple(row)}" for row in await wrong_lanes(connection)]
-        if over := await connection.fetchval(_OVER_MOST):
-            wrong.append(f"an account had too many running, {over} times")
+        wrong = [f"lanes: {tuple(row)}" for row in await wrong_lanes(connection) if row[0] in mine]
+        if over := await connection.fetchval(_OVER_MOST, account.account_id):
+            wrong.append(f"too many running, {over} times")
         await connection.close()
         return wrong
 
