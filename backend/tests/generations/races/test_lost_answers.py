@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -109,8 +108,9 @@ async def test_one_row_that_cannot_be_stored_fails_alone(
     database: asyncpg.Connection, ledger: Ledger, key: Key
 ) -> None:
     good = [rows.new_claimed_job(key, images=2) for _ in range(3)]
-    for place, poison in enumerate(({"prompt": "\0"}, {"edit": '{"options": {"scope": "\\u0000"}}'})):
-        bad = replace(rows.new_claimed_job(key), **poison, outcome=asyncio.get_running_loop().create_future())
+    for place, (prompt, edit) in enumerate((("\0", None), ("A banana", '{"options": {"scope": "\\u0000"}}'))):
+        bad = rows.new_claimed_job(key)
+        bad.prompt, bad.edit = prompt, edit
         first, failed = await outcomes(ledger, good[place], bad)
         assert isinstance(first, Recorded)
         assert isinstance(failed, Invalid)
