@@ -5,12 +5,12 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.generations.jobs.drawn_jobs import add_key
+from tests.generations.jobs.drawn_jobs import PROVIDER_KEY, add_key
 from tests.generations.jobs.lanes import wrong_lanes
 from tests.harness import PATIENCE_SECONDS
 from tests.standins.gemini import GeminiStandIn
 from tests.standins.wire import serving
-from tests.starts.test_work import PROVIDER_KEY, a_ledger, a_worker, record_jobs, settings_of, until_statuses
+from tests.starts.test_work import a_ledger, a_worker, record_jobs, settings_of, until_statuses
 from tests.version_before.history import connected
 
 _DIES = """

@@ -160,6 +160,7 @@ async def test_each_end_of_a_job_is_recorded_once_and_bought_once(
     row = await there.row(record)
     assert (row["status"], row["attempts"], row["error"]) == end
     assert len(there.provider.seen) == asked
+    assert there.files(record) == ({".png"} if row["status"] == "delivered" else set())
     assert await wrong_lanes(there.database) == []
     await there.generations.ledger.query("cancel_job", request_id=record.id, error="cancelled")
 
