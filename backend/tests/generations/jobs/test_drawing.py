@@ -112,14 +112,15 @@ async def _hangs(there: Drawn, _patch: pytest.MonkeyPatch, _record: PendingRecor
 
 
 async def _loses_settlements(there: Drawn, patch: pytest.MonkeyPatch, _record: PendingRecord) -> None:
-    """The first is carried out, and that is not known; the second certainly is not."""
-    settle_really, errors = there.generations.ledger.settle, [Unavailable(), OutcomeUnknown()]
+    """The first is not carried out; the second is, and that is not known."""
+    settle_really, errors = there.generations.ledger.settle, [OutcomeUnknown(), Unavailable()]
 
     async def settle_with_trouble(settlement: PendingSettlement) -> None:
-        if len(errors) != 1:
+        error = errors.pop() if errors else None
+        if type(error) is not Unavailable:
             await settle_really(settlement)
-        if errors:
-            raise errors.pop()
+        if error is not None:
+            raise error
 
     patch.setattr(there.generations.ledger, "settle", settle_with_trouble)
 
