@@ -112,14 +112,15 @@ async def _hangs(there: Drawn, _patch: pytest.MonkeyPatch, _record: PendingRecor
 
 
 async def _loses_settlements(there: Drawn, patch: pytest.MonkeyPatch, _record: PendingRecord) -> None:
-    """The first is carried out, and that is not known; the second certainly is not."""
-    settle_really, errors = there.generations.ledger.settle, [Unavailable(), OutcomeUnknown()]
+    """The first is not carried out; the second is, and that is not known."""
+    settle_really, errors = there.generations.ledger.settle, [OutcomeUnknown(), Unavailable()]
 
     async def settle_with_trouble(settlement: PendingSettlement) -> None:
-        if len(errors) != 1:
+        error = errors.pop() if errors else None
+        if type(error) is not Unavailable:
             await settle_really(settlement)
-        if errors:
-            raise errors.pop()
+        if error is not None:
+            raise error
 
     patch.setattr(there.generations.ledger, "settle", settle_with_trouble)
 
@@ -160,6 +161,7 @@ async def test_each_end_of_a_job_is_recorded_once_and_bought_once(
     row = await there.row(record)
     assert (row["status"], row["attempts"], row["error"]) == end
     assert len(there.provider.seen) == asked
+    assert there.files(record) == ({".png"} if row["status"] == "delivered" else set())
     assert await wrong_lanes(there.database) == []
     await there.generations.ledger.query("cancel_job", request_id=record.id, error="cancelled")
 
