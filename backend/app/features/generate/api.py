@@ -39,6 +39,7 @@ from app.generations.errors import (
 from app.generations.failures import ASYNCHRONOUS_PROBLEMS
 from app.generations.jobs.cancel import cancel
 from app.generations.spec import Delivered
+from app.generations.uploads import UploadsFull
 from app.web.body import JSONBody, json_body
 from app.web.client_address import origin_of
 from app.web.disconnect import cancelled_on_disconnect
@@ -60,7 +61,7 @@ fast_router = APIRouter(
     "/generate",
     response_model=GenerationPublic,
     dependencies=[Depends(bearer), json_body(GenerationCreate)],
-    responses={**ACCEPTED, **problems(QueueFull, *GENERATION_PROBLEMS, *ASYNCHRONOUS_PROBLEMS)},
+    responses={**ACCEPTED, **problems(QueueFull, UploadsFull, *GENERATION_PROBLEMS, *ASYNCHRONOUS_PROBLEMS)},
     openapi_extra={"parameters": [IDEMPOTENCY_KEY, PREFER]},
 )
 async def generate(request: Request) -> JSONBytes | Response:

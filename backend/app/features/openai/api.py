@@ -15,6 +15,7 @@ from app.features.openai.schemas import Images
 from app.features.preferences import PREFER
 from app.generations.errors import QueueFull
 from app.generations.failures import ASYNCHRONOUS_PROBLEMS
+from app.generations.uploads import UploadsFull
 from app.web.openapi import openai_problems
 
 ROUTE = "/v1/images/generations"
@@ -35,7 +36,7 @@ _makes_images = partial(
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "Images, or with `stream` events."},
         **ACCEPTED,
-        **openai_problems(UnsupportedParameter, QueueFull, *GENERATION_PROBLEMS, *ASYNCHRONOUS_PROBLEMS),
+        **openai_problems(UnsupportedParameter, QueueFull, UploadsFull, *GENERATION_PROBLEMS, *ASYNCHRONOUS_PROBLEMS),
     },
     openapi_extra={"parameters": [IDEMPOTENCY_KEY, PREFER]},
 )
