@@ -24,7 +24,7 @@ def jobs_url(server_url: str, migrated_url: str) -> Iterator[str]:
 async def database(jobs_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection to it. Nothing waits or runs when a test begins."""
     async with connected(jobs_url) as database:
-        await database.execute("truncate generations, lanes, lane_keys, claims, usage")
+        await database.execute(_EMPTY)
         yield database
 
 
@@ -32,6 +32,11 @@ async def database(jobs_url: str) -> AsyncIterator[asyncpg.Connection]:
 async def key(database: asyncpg.Connection) -> Key:
     """The key of a new account."""
     return await new_key(database)
+
+
+_EMPTY = """
+delete from generations; delete from lanes; delete from lane_keys; delete from claims; delete from usage
+"""
 
 
 class Unswept(Writer):
@@ -50,7 +55,7 @@ async def ledger(jobs_url: str) -> AsyncIterator[Ledger]:
     await ledger.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 async def writers(jobs_url: str) -> AsyncIterator[Sequence[asyncpg.Connection]]:
     """Connections as ledgers have them, for statements that run at the same time."""
     writers = [await connect_for_writing(jobs_url) for _ in range(6)]
