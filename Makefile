@@ -13,7 +13,7 @@ FAST := tests/catalogue/test_file.py tests/core/test_logs.py tests/core/test_poo
   tests/generations tests/providers tests/ratelimit/test_limit.py tests/ratelimit/test_memory.py tests/ratelimit/test_slots.py tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-uploads bench-console bench-migration rolling fuzz chaos settings-docs lock clean ha test-ops install uninstall dist
+.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-uploads bench-console bench-migration bench-queue bench-async-beside rolling fuzz chaos settings-docs lock clean ha test-ops install uninstall dist
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -118,6 +118,12 @@ bench-console: .venv/dev.installed ## how soon the page of keys is painted, in a
 
 bench-migration: .venv/dev.installed ## migrate two million generations under traffic; what the schema costs recording
 	cd backend && ../$(BIN)/python -m benchmarks.migration && ../$(BIN)/python -m benchmarks.recording
+
+bench-queue: .venv/dev.installed ## what taking jobs costs however many wait; 100,000 of them drawn by four workers, fairly
+	cd backend && ../$(BIN)/python -m benchmarks.queue_take && ../$(BIN)/python -m benchmarks.queue_drain
+
+bench-async-beside: .venv/dev.installed ## callers who wait, alone and beside 1,000 asynchronous calls a second (needs wrk)
+	cd backend && ../$(BIN)/python -m benchmarks.async_beside
 
 rolling: proxies ## restart and upgrade two servers behind nginx and HAProxy, under traffic, for about seven minutes
 	cd backend && ../$(BIN)/python -m benchmarks.rolling

@@ -15,7 +15,6 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from app import __version__
@@ -26,7 +25,7 @@ from app.core.draining import Draining
 from app.core.logs import logger, write_pending_lines
 from app.core.memory import return_large_blocks_when_freed
 from app.core.metrics import Metrics
-from app.core.metrics.shared import registry_of_all_workers, served_on, shared_by_workers
+from app.core.metrics.shared import registry_of_all_workers, shared_by_workers, shown_on_port
 from app.core.process_setup import allow_descriptors, configure_logging_by
 from app.core.running_servers import ServerRecord
 from app.core.settings import ConfigurationError, Settings
@@ -119,7 +118,7 @@ def _serve(settings: Settings, sockets: Sequence[socket.socket], stop: Stop, rel
             _run_workers(settings, Supervisor(config, sockets, stop, metrics=of_workers, **named), stop)
             return
         server = Server(config, sockets, stop, draining=draining, **named)
-        with _metrics_port(settings, metrics.families.registry):
+        with shown_on_port(settings, metrics.families.registry):
             server.serve_until_stopped()
         if server.successor is not None:
             config, named["first"] = server.config_of_successor, server.successor
@@ -128,21 +127,11 @@ def _serve(settings: Settings, sockets: Sequence[socket.socket], stop: Stop, rel
 
 def _run_workers(settings: Settings, supervisor: Supervisor, stop: Stop) -> None:
     """`supervisor` handles signals from its construction on."""
-    with _metrics_port(settings, registry_of_all_workers()):
+    with shown_on_port(settings, registry_of_all_workers()):
         if stop.number is None:
             supervisor.run()
             if stop.number is None:
                 raise ConfigurationError("The workers cannot start; the log has the reason.")
-
-
-@contextmanager
-def _metrics_port(settings: Settings, registry: CollectorRegistry) -> Iterator[None]:
-    """Inside the `with`, METRICS_PORT shows these metrics, if it is set."""
-    if settings.metrics_port is None:
-        yield
-    else:
-        with served_on(settings.metrics_host, settings.metrics_port, registry):
-            yield
 
 
 def _config(settings: Settings, draining: Draining, metrics: Metrics | None = None) -> uvicorn.Config:

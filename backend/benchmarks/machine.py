@@ -116,11 +116,7 @@ class Server:
     @property
     def tree_cpu_seconds(self) -> float:
         """The same with the processes that it started, and those that they started."""
-        stats = {int(each.name): _stat_of(int(each.name)) for each in Path("/proc").iterdir() if each.name.isdigit()}
-        tree = {self.process.pid}
-        while grown := {pid for pid, stat in stats.items() if stat.parent in tree} - tree:
-            tree |= grown
-        return sum(stats[pid].cpu_seconds for pid in tree)
+        return tree_cpu_seconds(self.process.pid)
 
 
 @contextmanager
@@ -236,6 +232,20 @@ def _post(url: str, body: dict[str, str], token: str = "") -> dict[str, str]:
     with urlopen(Request(url, json.dumps(body).encode(), headers)) as answer:
         found: dict[str, str] = json.load(answer)
         return found
+
+
+def tree_cpu_seconds(root: int) -> float:
+    """Of a process with those that it started, and those that they started, as far as they still run."""
+    stats = {int(each.name): _stat_of(int(each.name)) for each in Path("/proc").iterdir() if each.name.isdigit()}
+    tree = {root}
+    while grown := {pid for pid, stat in stats.items() if stat.parent in tree} - tree:
+        tree |= grown
+    return sum(stats[pid].cpu_seconds for pid in tree)
+
+
+def parent_of(pid: int) -> int:
+    """The process that started this one."""
+    return _stat_of(pid).parent
 
 
 class _Stat(NamedTuple):

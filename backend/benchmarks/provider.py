@@ -1,6 +1,7 @@
 """A provider in a process of its own, speaking Gemini's protocol: it takes its time, or sends large pictures.
 
-Asked for `/held`, it tells how many calls it holds and the most that it has held.
+Asked for `/held`, it tells how many calls it holds, the most that it has held, and how many it
+has answered.
 """
 
 import asyncio
@@ -38,21 +39,22 @@ def settings(upstream: Server, *, side: int) -> dict[str, str]:
 
 async def draw(port: int, picture: bytes, delay_seconds: float) -> None:
     gemini, reply = GeminiStandIn(api_key=API_KEY), drawn(picture)
-    loop, held, most = asyncio.get_running_loop(), 0, 0
+    loop, held, most, calls = asyncio.get_running_loop(), 0, 0, 0
 
     def leave() -> None:
         nonlocal held
         held -= 1
 
     def answer(seen: wire.Seen) -> wire.Reply:
-        nonlocal held, most
+        nonlocal held, most, calls
         if seen.target == "/held":
-            return wire.json_reply({"now": held, "most": most})
+            return wire.json_reply({"now": held, "most": most, "calls": calls})
         refused = gemini.answer(seen)
         gemini.seen.clear()
         if refused.status != reply.status:
             return refused
         held += 1
+        calls += seen.method == "POST"
         most = max(most, held)
         loop.call_later(delay_seconds, leave)
         return replace(reply, delay_seconds=delay_seconds)

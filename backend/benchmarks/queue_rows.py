@@ -48,9 +48,9 @@ class KeyNumber(NamedTuple):
         return f"key_{self.account:017d}{self.key:03d}"
 
 
-def spread(jobs: int, accounts: int) -> Mapping[KeyNumber, int]:
-    """So many jobs in all, the same number for each account."""
-    return {KeyNumber(number): jobs // accounts for number in range(accounts)}
+def spread(jobs: int, accounts: int, *, first: int = 0) -> Mapping[KeyNumber, int]:
+    """So many jobs in all, the same number for each account, of which the first has this number."""
+    return {KeyNumber(number): jobs // accounts for number in range(first, first + accounts)}
 
 
 async def connect(url: str) -> asyncpg.Connection:

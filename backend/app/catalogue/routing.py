@@ -156,8 +156,6 @@ class RoutedRequest:
     """The error that each further image would fail with too, whichever route draws it."""
     before_call: Callable[[Route], Awaitable[None]] | None = None
     """Awaited before a provider behind an API is asked. What it raises, an ApiError, ends the image at this route."""
-    before_keep: Callable[[], Awaitable[None]] | None = None
-    """Awaited before an image is kept. What it raises, an ApiError, ends the image."""
     is_left: Callable[[BaseException], bool] = lambda _: False
     """Whether others decide about the request after this error: then it is not settled here."""
     _budgets: dict[str, CallBudget] = field(default_factory=dict)

@@ -12,7 +12,10 @@ from app import __version__
 COMMANDS: Mapping[str, str] = {
     **{name: name for name in ("serve", "work", "reload", "check", "settings")},
     "migrate": "database",
-    **{name: name for name in ("accounts", "keys", "invitations", "limits", "models", "usage", "images", "ledger")},
+    **{
+        name: name
+        for name in ("accounts", "keys", "invitations", "limits", "models", "usage", "images", "jobs", "ledger")
+    },
     **dict.fromkeys(("backup", "restore"), "backup"),
 }
 """The module of each command. It is imported when the command is called for: `work` needs no web framework."""

@@ -23,7 +23,7 @@ from app.features.usage.report import find_use
 from app.generations.erase import erase
 
 _WIDTHS = {"email": 30, "account_id": 24, "created_at": 27, "is_active": 9, "keys": 4, "last_used_at": 27}
-_OWNER = "EMAIL|ACCOUNT_ID|USER_ID"
+OWNER = "EMAIL|ACCOUNT_ID|USER_ID"
 
 
 @click.group()
@@ -60,11 +60,11 @@ def list_accounts(part: str, form: Form) -> None:
 
 
 @accounts.command()
-@click.argument("owner", metavar=_OWNER)
+@click.argument("owner", metavar=OWNER)
 def show(owner: str) -> None:
     """Print one account: its limits, its keys, what it used today and this month, and when it was last there."""
     with errors_as_sentences():
-        found = _find(owner)
+        found = find_account(owner)
         print_facts(asdict(found))
         print_facts(run_on_database(partial(find_use, account_id=found.account_id)))
         for own in run_on_database(partial(find_limits, owner=found.account_id)):
@@ -72,21 +72,21 @@ def show(owner: str) -> None:
 
 
 @accounts.command()
-@click.argument("owner", metavar=_OWNER)
+@click.argument("owner", metavar=OWNER)
 def disable(owner: str) -> None:
     """Stop the account: its login tokens, its sessions and all its keys are refused at once, and its jobs cancelled."""
     _change(owner, partial(set_account_active, active=False), "The account is disabled.")
 
 
 @accounts.command()
-@click.argument("owner", metavar=_OWNER)
+@click.argument("owner", metavar=OWNER)
 def enable(owner: str) -> None:
     """Let the account work again, with the keys that it had."""
     _change(owner, partial(set_account_active, active=True), "The account is enabled.")
 
 
 @accounts.command("set-password")
-@click.argument("owner", metavar=_OWNER)
+@click.argument("owner", metavar=OWNER)
 @click.option("--generate", is_flag=True, help="Make a password and print it, instead of reading one.")
 def set_new_password(owner: str, *, generate: bool) -> None:
     """Replace the password by the first line of standard input, and end every login; API keys go on working."""
@@ -97,7 +97,7 @@ def set_new_password(owner: str, *, generate: bool) -> None:
 
 
 @accounts.command()
-@click.argument("owner", metavar=_OWNER)
+@click.argument("owner", metavar=OWNER)
 @click.option("--off", is_flag=True, help="Take the mark away.")
 def operator(owner: str, *, off: bool) -> None:
     """Mark the user as an operator. It allows nothing yet; `show` and `list --json` print it."""
@@ -106,7 +106,7 @@ def operator(owner: str, *, off: bool) -> None:
 
 
 @accounts.command()
-@click.argument("owner", metavar=_OWNER)
+@click.argument("owner", metavar=OWNER)
 @click.option("--yes", is_flag=True, help="Delete it; without it, what would be deleted is printed.")
 def delete(owner: str, *, yes: bool) -> None:
     """Delete the account for good, and leave numbers without names.
@@ -115,7 +115,7 @@ def delete(owner: str, *, yes: bool) -> None:
     If that ends halfway, a running server goes on with it, or the same command with the account's id.
     """
     with errors_as_sentences():
-        found = _find(owner)
+        found = find_account(owner)
         if not yes:
             print_facts({"email": found.email, "account_id": found.account_id, "keys": found.keys})
             click.echo("Run it with --yes to delete the account. That cannot be undone.")
@@ -133,7 +133,8 @@ def _change(owner: str, change: Callable[..., Awaitable[bool]], done: str) -> No
         click.echo(done)
 
 
-def _find(owner: str) -> AccountSummary:
+def find_account(owner: str) -> AccountSummary:
+    """The account that is meant. Raises ConfigurationError where there is none."""
     found = run_on_database(partial(administration.find_one, owner=owner))
     if found is None:
         raise _no_account(owner)

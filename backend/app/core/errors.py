@@ -150,7 +150,7 @@ class Invalid(ApiError):
     status, title, code = 422, "Unprocessable Content", "validation_error"
     detail = "The request is not valid"
 
-    def __init__(self, errors: Sequence[FieldError] = ()) -> None:
+    def __init__(self, errors: Sequence[FieldError]) -> None:
         super().__init__()
         self._errors = list(errors)[:FIELD_ERRORS_MAX]
 

@@ -55,7 +55,7 @@ async def _erase_batch(
 ) -> tuple[str | None, int]:
     """The id of the last of the next generations, None at the end, and how many of them are left."""
     of_account = Generation.account_id == account_id, Generation.environment == environment
-    columns = Generation.id, Generation.format, Generation.status, _HAS_IMAGE, _IS_LEFT
+    columns = Generation.id, Generation.format, Generation.attempts, Generation.status, _HAS_IMAGE, _IS_LEFT
     statement = select(*columns).where(*of_account, Generation.id > after).order_by(Generation.id).limit(_AT_A_TIME)
     async with generations.sessions.begin() as session:
         found = (await session.execute(statement)).all()
@@ -66,7 +66,7 @@ async def _erase_batch(
     # First the bytes: whatever happens between the two, an image that is said to be deleted is.
     for each in ended:
         if each.has_image:
-            await delete_with_thumbnails(generations, each.id, each.format)
+            await delete_with_thumbnails(generations, each.id, each.format, each.attempts)
     erased = await _erase_rows(generations, account_id, {each.id for each in left}, {each.id for each in ended})
     return found[-1].id, len(left) - erased
 

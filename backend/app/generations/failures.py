@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping
 
 from app.catalogue.model import ModelNotFound
-from app.core.errors import ApiError, InternalError, Invalid, Unavailable
+from app.core.errors import ApiError, InternalError, Unavailable
 from app.generations.errors import (
     AccountDisabled,
     AttemptsExhausted,
     GenerationCancelled,
     GenerationExpired,
     GenerationLost,
+    InputGone,
     KeyRevoked,
+    ModelChanged,
 )
 from app.models import GenerationStatus
 from app.providers import PROVIDER_PROBLEMS
@@ -22,11 +24,13 @@ ASYNCHRONOUS_PROBLEMS = (
     GenerationCancelled,
     KeyRevoked,
     AccountDisabled,
+    InputGone,
+    ModelChanged,
 )
 """What only an asynchronous generation can end with."""
 
 _ERRORS: Mapping[str, Callable[[], ApiError]] = {
-    **{each.code: each for each in (*PROVIDER_PROBLEMS, *ASYNCHRONOUS_PROBLEMS, Unavailable, Invalid)},
+    **{each.code: each for each in (*PROVIDER_PROBLEMS, *ASYNCHRONOUS_PROBLEMS, Unavailable)},
     ModelNotFound.code: lambda: ModelNotFound(["one that GET /v1/models lists"]),
 }
 _BY_STATUS: Mapping[GenerationStatus, type[ApiError]] = {

@@ -5,7 +5,7 @@ uploads.
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Select, func, literal, select
 
 from app.core.db import SessionMaker
 from app.core.images import ImageFormat
@@ -33,10 +33,11 @@ class KeptImage(NamedTuple):
 
     id: str
     format: ImageFormat
+    attempts: int
 
     @property
     def name(self) -> str:
-        return image_name(self.id, self.format)
+        return image_name(self.id, self.format, self.attempts)
 
 
 async def pages_of_kept(
@@ -46,7 +47,7 @@ async def pages_of_kept(
     a transaction of its own.
     """
     for table, conditions in _KEPT:
-        wanted = select(table.id, table.format).where(*conditions, table.id < end).order_by(table.id).limit(_ROWS)
+        wanted = _select(table).where(*conditions, table.id < end).order_by(table.id).limit(_ROWS)
         is_next = table.id >= first
         while True:
             async with sessions.begin() as session:
@@ -90,9 +91,14 @@ async def _find(
     conditions: Sequence[ColumnElement[bool]] = (),
 ) -> Sequence[KeptImage]:
     """The rows of these names that meet the conditions."""
-    wanted = select(table.id, table.format).where(table.id.in_(map(_id_of, names)), *conditions)
+    wanted = _select(table).where(table.id.in_(map(_id_of, names)), *conditions)
     async with sessions.begin() as session:
         return [KeptImage(*row) for row in await session.execute(wanted)]
+
+
+def _select(table: type[Generation | Upload]) -> Select[str, ImageFormat, int]:
+    """The columns of KeptImage."""
+    return select(table.id, table.format, Generation.attempts if table is Generation else literal(1))
 
 
 def _id_of(name: str) -> str:

@@ -131,8 +131,9 @@ async def delete_image(generations: Generations, *, caller: Caller, generation_i
     """
     async with generations.sessions.begin() as session:
         found = await find_one(generations, session, caller=caller, generation_id=generation_id)
+        attempts = await session.scalar(select(Generation.attempts).where(Generation.id == generation_id)) or 0
     # First the bytes: whatever happens between the two, an image that is said to be deleted is, and asking again helps.
-    await delete_with_thumbnails(generations, found.id, found.format)
+    await delete_with_thumbnails(generations, found.id, found.format, attempts)
     not_deleted = Generation.id == generation_id, Generation.deleted_at.is_(None)
     async with generations.sessions.begin() as session:
         statement = update(Generation).where(*not_deleted).values(deleted_at=func.now()).returning(Generation.id)

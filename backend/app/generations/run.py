@@ -100,7 +100,7 @@ async def draw_recorded(
         await settle.deliver(generations, record, dict.fromkeys(record.ids, ImageEnd(provider=plan.provider)))
         return Made(recorded, ())
     await _refuse_if_store_fails(generations, record)
-    drawing = _Drawing(generations, routed, record.format, {each: ImageTries() for each in record.ids})
+    drawing = _Drawing(generations, routed, record, {each: ImageTries() for each in record.ids})
     with logging_with(model=plan.model.name, account=account_id), _marking_what_may_be_paid(routed):
         await _draw_or_give_up(drawing, record)
         await settle.deliver(generations, record, drawing.ends(), until=settling_until)
@@ -146,7 +146,7 @@ class _Drawing:
 
     generations: Generations
     routed: RoutedRequest
-    format: ImageFormat
+    record: PendingRecord
     tries: Mapping[str, ImageTries]
     """What was tried for each, by id."""
     contents: dict[str, bytes] = field(default_factory=dict)
@@ -184,7 +184,7 @@ class _Drawing:
             async with asyncio.timeout_at(self.routed.deadline):
                 image = await self.routed.draw(tries, place=place)
                 with logging_with(route=tries.route or "", provider=tries.provider or ""):
-                    content = await _converted(self.generations, image, self.format, self.routed)
+                    content = await _converted(self.generations, image, self.record.format, self.routed)
                     await self._keep(generation_id, content)
         except TimeoutError:
             self.errors[generation_id] = ProviderTimeout()
@@ -197,10 +197,9 @@ class _Drawing:
             self.contents[generation_id] = content
 
     async def _keep(self, generation_id: str, content: bytes) -> None:
-        if self.routed.before_keep is not None:
-            await self.routed.before_keep()
         try:
-            await self.generations.store.put(image_name(generation_id, self.format), content)
+            name = image_name(generation_id, self.record.format, self.record.attempt)
+            await self.generations.store.put(name, content)
         except Exception as raised:
             self.routed.close(as_api_error(raised))  # a further image would be paid for and not kept either
             raise

@@ -31,7 +31,7 @@ class ServedImage:
     @property
     def original(self) -> str:
         """The name of the whole image."""
-        return image_name(self.generation.id, self.generation.format)
+        return image_name(self.generation.id, self.generation.format, self.generation.attempts)
 
     @property
     def name(self) -> str:
@@ -140,7 +140,7 @@ def _served(generation: Generation, image_format: str, width: int | None) -> Ser
     found = next((each for each in thumbnails.formats_of(own) if each == image_format), None)
     if width is None or found is None:
         raise ImageNotFound
-    return ServedImage(generation, Thumbnail(image_name(generation.id, own), width, found))
+    return ServedImage(generation, Thumbnail(ServedImage(generation).original, width, found))
 
 
 def _is_drawn_again(generations: Generations, image: ServedImage) -> bool:

@@ -2,14 +2,14 @@
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from app.core.errors import Unavailable
 from app.core.logs import logger
 from app.generations.collaborators import Generations
 from app.generations.errors import IdempotencyKeyInUse, LeaseLostError
 from app.generations.ledger.queue import ImageEnd, PendingRecord, PendingSettlement
-from app.generations.thumbnails import delete_with_thumbnails
+from app.generations.spec import names_of_attempts
 
 _PAUSE_SECONDS = 0.5
 
@@ -29,6 +29,7 @@ async def deliver(
         await forget_images(generations, record)
         # With an idempotency key, a later call gets what the request that took over delivers; without, nothing did.
         raise (Unavailable() if record.scope is None else IdempotencyKeyInUse()) from None
+    await _forget(generations, [name for each in record.ids for name in _names(record, each)[:-1]])
 
 
 async def give_up(generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd]) -> None:
@@ -64,23 +65,18 @@ async def _settle(
 
 
 async def forget_images(generations: Generations, record: PendingRecord) -> None:
-    """Deletes what was kept of the request. Of a job only where it has ended under this lease: another worker that has
-    it, or may, keeps its images under the same names.
-    """
-    if record.queueing is not None and not await _has_ended(generations, record):
-        return
-    for generation_id in record.ids:
+    """Deletes what this attempt has kept of the request, which nobody has looked at."""
+    await _forget(generations, [_names(record, each)[-1] for each in record.ids])
+
+
+async def _forget(generations: Generations, names: Sequence[str]) -> None:
+    for name in names:
         try:
-            await delete_with_thumbnails(generations, generation_id, record.format)
+            await generations.store.delete(name)
         except Unavailable:
-            logger.warning("image_not_deleted", exc_info=True)  # the sweeper deletes it
+            logger.warning("image_not_deleted", exc_info=True)  # the sweeper deletes that of a failed one
 
 
-async def _has_ended(generations: Generations, record: PendingRecord) -> bool:
-    """Whether the job has ended without images under its lease."""
-    leases = [record.lease and record.lease.token] * len(record.ids)
-    try:
-        rows = await generations.ledger.query("find_settled", id=record.ids, lease=leases)
-    except Unavailable:
-        return False  # the sweeper deletes what is over
-    return all(row["status"] in {"failed", "lost", "cancelled"} for row in rows)
+def _names(record: PendingRecord, generation_id: str) -> Sequence[str]:
+    """Of the image, at each attempt, this one last."""
+    return names_of_attempts(generation_id, record.format, record.attempt)

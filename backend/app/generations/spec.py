@@ -102,6 +102,13 @@ def input_ids(recorded: Sequence[Mapping[str, str]] | None) -> Sequence[str | No
     return [each.get("id") for each in recorded or () if "role" not in each]
 
 
-def image_name(generation_id: str, image_format: ImageFormat) -> str:
-    """The name under which the store keeps an image."""
-    return f"{generation_id}.{image_format}"
+def image_name(generation_id: str, image_format: ImageFormat, attempts: int = 1) -> str:
+    """The name under which the store keeps an image that was drawn when workers had taken its generation so often: what
+    one of them stores late, overwrites nothing.
+    """
+    return f"{generation_id}.{image_format}" if attempts <= 1 else f"{generation_id}.{attempts}.{image_format}"
+
+
+def names_of_attempts(generation_id: str, image_format: ImageFormat, attempts: int) -> Sequence[str]:
+    """All names that an image may have had until then."""
+    return [image_name(generation_id, image_format, each) for each in range(1, max(attempts, 1) + 1)]

@@ -15,7 +15,6 @@ from app.core.metrics import Metrics
 from app.core.security import time_prefix
 from app.generations import erase, uploads
 from app.generations.collaborators import Generations
-from app.generations.inputs import delete_kept
 from app.generations.kept import OWNED
 from app.generations.partitions import ensure_partitions
 from app.generations.thumbnails import delete_with_thumbnails
@@ -110,18 +109,16 @@ async def _every_minute(work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def delete_images(generations: Generations, *which: ColumnElement[bool]) -> None:
-    """Deletes the images of these generations and what was kept to be made into them, and marks them as deleted, which
-    erases their prompts: some at a time, the image before the mark, so that what fails or crashes between is deleted
-    again.
+    """Deletes the images of these generations, and marks them as deleted, which erases their prompts: some at a time,
+    the image before the mark, so that what fails or crashes between is deleted again.
     """
-    some = select(Generation.id, Generation.format, Generation.inputs).where(*OWNED, *which).limit(_AT_A_TIME)
+    some = select(Generation.id, Generation.format, Generation.attempts).where(*OWNED, *which).limit(_AT_A_TIME)
     while True:
         async with generations.sessions.begin() as session:
             found = (await session.execute(some)).all()
-        for generation_id, image_format, _ in found:
-            await delete_with_thumbnails(generations, generation_id, image_format)
-        await delete_kept(generations, [each for _, _, inputs in found for each in inputs or ()])
-        await _mark_deleted(generations, [generation_id for generation_id, _, _ in found])
+        for each in found:
+            await delete_with_thumbnails(generations, *each)
+        await _mark_deleted(generations, [each.id for each in found])
         if len(found) < _AT_A_TIME:
             return
 

@@ -9,7 +9,7 @@ from app.core.images import ImageFormat
 from app.core.logs import logger
 from app.generations.collaborators import Generations
 from app.generations.errors import ImageNotFound
-from app.generations.spec import image_name
+from app.generations.spec import names_of_attempts
 from app.providers.decode import InvalidImage, thumbnail
 from app.storage import read_whole
 
@@ -60,17 +60,19 @@ async def scale(generations: Generations, content: bytes, wanted: Thumbnail, *, 
         raise ImageNotFound from None
 
 
-async def delete_with_thumbnails(generations: Generations, generation_id: str, image_format: ImageFormat) -> None:
-    """Deletes a generation's image, and everything that was made from it.
+async def delete_with_thumbnails(
+    generations: Generations, generation_id: str, image_format: ImageFormat, attempts: int
+) -> None:
+    """Deletes a generation's image, whichever of its attempts it is of, and everything that was made from it.
 
     Raises StoreUnavailable, after which some may be left: then it is to be called again.
     """
-    original = image_name(generation_id, image_format)
-    copies = names_of_thumbnails(original, image_format)
-    for name in (original, *copies):
+    originals = names_of_attempts(generation_id, image_format, attempts)
+    copies = names_of_thumbnails(originals[0], image_format)
+    for name in (originals[0], *copies):
         generations.drawn.drop(name)
     # The image first: a request that puts a thumbnail after this finds the image gone, and deletes the thumbnail.
-    await generations.store.delete(original)
+    await asyncio.gather(*map(generations.store.delete, originals))
     await asyncio.gather(*map(generations.store.delete, copies))
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 
-from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.blobs import Blob
@@ -24,6 +24,17 @@ _STORING = timedelta(hours=1)
 """Longer than any store takes for a file. What is not stored by then never will be: its process has died."""
 
 _AT_A_TIME = 100
+
+_EXPIRE_KEPT = text("""
+    update uploads set is_stored = false, expires_at = now() where id in (
+      select u.id from generations g cross join jsonb_array_elements(g.inputs) i
+      join uploads u on u.id = i ->> 'id' and u.expires_at = (i ->> 'kept_until')::timestamptz
+      where g.status in ('failed', 'lost', 'cancelled') and g.deleted_at is null and g.kind = 'edit'
+      order by u.id for no key update of u skip locked
+    )
+""")
+"""What was kept for a job alone (`inputs.keep_until`), in whichever way it has ended. The job's row may stay longer."""
+
 _IS_STORED = Upload.is_stored.is_(True)
 
 
@@ -133,9 +144,11 @@ async def delete_one(generations: Generations, *, caller: Caller, upload_id: str
 
 
 async def sweep(generations: Generations) -> None:
-    """Deletes all that have expired, by the database's clock, and shows in the metrics what is left. Raises
-    StoreUnavailable.
+    """Deletes all that have expired, by the database's clock, and what was kept for jobs that have ended without an
+    image; and shows in the metrics what is left. Raises StoreUnavailable.
     """
+    async with generations.sessions.begin() as session:
+        await session.execute(_EXPIRE_KEPT)
     await _delete_all(generations, Upload.expires_at <= func.now())
     kept = select(func.count(), func.coalesce(func.sum(Upload.bytes), 0))
     async with generations.sessions.begin() as session:

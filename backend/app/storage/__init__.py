@@ -20,7 +20,7 @@ PAGE = 1000
 NEARLY_FULL_BYTES = 1024**3
 """Below so much free space an operator should do something."""
 
-_NAME = re.compile(rf"(gen|upl)_[0-9a-z]{{16,64}}(\.w[1-9][0-9]{{0,4}})?\.({'|'.join(IMAGE_FORMATS)})")
+_NAME = re.compile(rf"(gen|upl)_[0-9a-z]{{16,64}}(\.w[1-9][0-9]{{0,4}}|\.[1-9][0-9]?)?\.({'|'.join(IMAGE_FORMATS)})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class StoreBusy(StoreUnavailable):
 
 
 def is_image_name(name: str) -> bool:
-    """Whether it is the name of an image or of a smaller copy."""
+    """Whether it is the name of an image, of whichever attempt, or of a smaller copy."""
     return _NAME.fullmatch(name) is not None
 
 

@@ -16,13 +16,14 @@ _PATHS = re.compile(r"/+v1(?:beta)?(?!/+auth(?:/|$))(?:/.*)?", re.DOTALL)
 
 _METHODS = b"GET, HEAD, POST, DELETE"
 _REQUEST_HEADER = re.compile(
-    r"authorization|api-key|content-type|idempotency-key|user-agent|x-goog-api-(?:key|client)|http-referer|x-title"
+    r"authorization|api-key|content-type|idempotency-key|last-event-id|prefer|user-agent|x-goog-api-(?:key|client)|http-referer|x-title"
     r"|openai-[a-z0-9-]+|x-stainless-[a-z0-9-]+"
 )
 _PREFLIGHT_SECONDS = b"7200"  # browsers keep it no longer
 _EXPOSED = (
     b"x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
     b"x-ratelimit-reset-requests, ratelimit, ratelimit-policy, idempotent-replayed, link, etag, content-range, x-model"
+    b", location, preference-applied"
 )
 
 

@@ -229,6 +229,7 @@ class HttpProtocol(HttpToolsProtocol):
         its way, and an idle connection is kept for a while.
         """
         is_idle = self.cycle is None or self.cycle.response_complete
+        self._state["is_stopping"] = True
         if "stop_waiting" in self._state:
             self._state["stop_waiting"]()
         if is_idle and self._connections.draining.has_begun:

@@ -93,6 +93,8 @@ class RequestState(TypedDict, total=False):
     """Set while the request waits because its client asked for that: ends it. The server's deadline does not count
     then, and HttpProtocol calls this when the process stops.
     """
+    is_stopping: bool
+    """Whether the process was to stop while this request was under way: then it must not begin to wait."""
     goes_on: bool
     """Whether the work goes on when the client has left: it may be paid for."""
     has_timed_out: bool

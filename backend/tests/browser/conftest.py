@@ -1,16 +1,17 @@
 """The whole platform on loopback, and a Chromium in which every test fails if the browser reports an error."""
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import httpx2
 import pytest
 from app.core.settings import Settings
 from playwright.async_api import Browser, Page, async_playwright, expect
+from pydantic import SecretStr
 from tests.browser import chromium
 from tests.browser.browser_errors import BrowserErrors
-from tests.harness import running
+from tests.harness import fresh_database, running
 
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
@@ -26,9 +27,16 @@ OpenPage = Callable[..., Awaitable[Page]]
 
 
 @pytest.fixture(scope="session")
-async def site(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
+def own_settings(settings: Settings, server_url: str, migrated_url: str) -> Iterator[Settings]:
+    """Those of a platform that works on jobs, on a database of its own: it takes no other test's."""
+    with fresh_database(server_url, copy_of=migrated_url) as url:
+        yield settings.model_copy(update={"work": True, "database_url": SecretStr(url)})
+
+
+@pytest.fixture(scope="session")
+async def site(own_settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the platform, which is at its own PUBLIC_URL."""
-    async with running(settings, at_its_own_url=True) as client:
+    async with running(own_settings, at_its_own_url=True) as client:
         yield client
 
 

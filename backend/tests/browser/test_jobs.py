@@ -14,7 +14,7 @@ from tests.browser.checks import accessibility_violations, horizontal_overflow, 
 from tests.conftest import Start
 from tests.features.generate.painted import Painted, painted
 from tests.harness import fresh_database
-from tests.standins.gemini import drawn, image_bytes
+from tests.standins.gemini import blocked_prompt, drawn, image_bytes
 
 FIRST, SECOND = "A lighthouse made of paper", "A harbour with quite a long prompt that has to be cut on a small screen"
 WIDE: ViewportSize = {"width": 1280, "height": 800}
@@ -59,7 +59,10 @@ async def test_a_generation_outlives_a_reload_and_its_tab_and_one_that_waits_is_
     there: Painted, browser: Browser
 ) -> None:
     drawing = asyncio.Event()
-    there.provider.faults.append(replace(drawn(image_bytes(1024, 1024)), gate=drawing))
+    there.provider.faults += [
+        replace(drawn(image_bytes(1024, 1024)), gate=drawing),
+        blocked_prompt("PROHIBITED_CONTENT"),
+    ]
     context = await browser.new_context(base_url=str(there.client.base_url), reduced_motion="reduce")
     errors = BrowserErrors(origin=str(there.client.base_url))
     await errors.listen(context)
@@ -75,6 +78,10 @@ async def test_a_generation_outlives_a_reload_and_its_tab_and_one_that_waits_is_
     await expect(result).to_contain_text(re.compile(r"Drawing, \d+ s"))
     await expect(page.get_by_label("Prompt")).to_have_value(FIRST)
     first = page.url
+    await page.get_by_label("Prompt").fill(" ")
+    await page.get_by_role("button", name="Draw").click()
+    await page.locator("#prompt-error").wait_for()
+    await expect(result).to_contain_text("Drawing, ")
 
     await draw(page, SECOND)
     await expect(result).to_contain_text("Waiting, position 1")
@@ -100,5 +107,8 @@ async def test_a_generation_outlives_a_reload_and_its_tab_and_one_that_waits_is_
     await page.goto(first)
     await page.get_by_role("img", name=FIRST, exact=True).evaluate("image => image.decode()")
     assert len(there.provider.seen) == 1
+    await draw(page, "Refused by the provider")
+    await expect(page.locator("#result .error")).to_have_text("The provider refuses to draw this prompt.")
+    await expect(page.locator("#status")).to_have_text("The provider refuses to draw this prompt")
     assert errors.take() == []
     await context.close()

@@ -11,7 +11,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel
 from tests.console.browser import Browser
-from tests.harness import Account
+from tests.harness import Account, generate
 from tests.problems import check_error_page, check_problem
 
 VALUES = {
@@ -25,6 +25,8 @@ VALUES = {
     "next": "keys",
     "changed": "",
     "model": "nano-banana",
+    "status": "delivered",
+    "wait": "1",
 }
 READ_BY_PAGES = {
     ("/log-in", "next"),
@@ -37,7 +39,7 @@ READ_BY_PAGES = {
 """What a page reads without a schema."""
 
 
-SENT_WITH = {"/v1/generations", "/v1/uploads"}
+SENT_WITH = {"/v1/generations", "/v1/generations/{generation_id}", "/v1/uploads"}
 """The paths that take an API key."""
 
 
@@ -63,21 +65,23 @@ async def test_of_two_values_neither_is_taken(
     settings: Settings, client: httpx2.AsyncClient, account: Account, ada: Browser
 ) -> None:
     key = await account.create_key()
+    own = (await generate(client, key)).json()["id"]
     await ada.create_key()
     made = (await ada.generate()).result
     values = {**VALUES, "key_id": key.id, "edit": made, "generation": made}
     found = set(parameters_of_schemas(settings, method="GET")) | READ_BY_PAGES
     assert {path for path, _ in found} == {
-        *("/v1/keys", "/v1/generations", "/v1/usage", "/v1/uploads"),
+        *("/v1/keys", "/v1/generations", "/v1/generations/{generation_id}", "/v1/usage", "/v1/uploads"),
         *("/keys", "/history", "/usage", "/usage.csv", "/log-in", "/playground", "/account"),
     }
     for path, name in sorted(found):
         is_api = path.startswith("/v1/")
         asker = client if is_api else ada.client
         headers = (key if path in SENT_WITH else account).headers if is_api else {}
+        target = path.format(generation_id=own)
         pair = httpx2.QueryParams({name: values[name]})
-        assert (await asker.get(f"{path}?{pair}", headers=headers)).status_code == 200, (path, name)
-        answer = await asker.get(f"{path}?{pair}&{pair}", headers=headers)
+        assert (await asker.get(f"{target}?{pair}", headers=headers)).status_code == 200, (path, name)
+        answer = await asker.get(f"{target}?{pair}&{pair}", headers=headers)
         if is_api:
             check_problem(answer, 422, "validation_error", more={"errors"})
             assert [each["parameter"] for each in answer.json()["errors"]] == [name]

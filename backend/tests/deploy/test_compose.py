@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[3]
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(ROOT / "compose.yaml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("app", "migrate")
+OURS = ("app", "work", "migrate")
 
 
 def default_of(value: object) -> str:
@@ -47,6 +47,12 @@ def test_every_image_is_pinned_by_its_version_and_names_no_registry(name: str) -
     image, _, version = SERVICES[name]["image"].partition(":")
     assert re.search(r"\d", version)
     assert "." not in image
+
+
+def test_the_worker_starts_when_the_schema_is_migrated_and_has_the_time_to_end_what_it_has_sent() -> None:
+    worker = SERVICES["work"]
+    assert (worker["command"], worker["depends_on"]) == ("work", SERVICES["app"]["depends_on"])
+    assert int(worker["stop_grace_period"].removesuffix("s")) > Settings().job_deadline_seconds
 
 
 def test_the_app_starts_when_the_schema_is_migrated_and_has_the_time_to_end_what_it_has_accepted() -> None:

@@ -49,7 +49,14 @@ def test_every_variable_is_a_setting_and_every_secret_is_a_credential(unit: Path
     assert {value.removeprefix("%d/") for name, value in variables.items() if name.endswith("_FILE")} == credentials
 
 
-def test_the_service_has_the_time_to_end_what_it_has_accepted() -> None:
-    [service] = [unit for unit in UNITS if unit.stem == "nanobanana"]
-    [seconds] = re.findall(r"^TimeoutStopSec=(\d+)$", service.read_text(), re.MULTILINE)
-    assert int(seconds) > grace_seconds(Settings(image_provider="gemini"))
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [
+        ("nanobanana", grace_seconds(Settings(image_provider="gemini"))),
+        ("nanobanana-work", Settings().job_deadline_seconds),
+    ],
+)
+def test_each_service_has_the_time_to_end_what_it_has_begun(name: str, seconds: float) -> None:
+    [service] = [unit for unit in UNITS if unit.stem == name]
+    [given] = re.findall(r"^TimeoutStopSec=(\d+)$", service.read_text(), re.MULTILINE)
+    assert int(given) > seconds

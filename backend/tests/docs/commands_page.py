@@ -43,6 +43,17 @@ _ROWS = (
     ("insert into usage values ($1, '2026-10-14', 3, 'nano-banana', 150000, 0, 117000)", f"key_{_SUFFIX}"),
     ("update deployment set currency = 'USD'",),
     (
+        """
+        insert into generations (id, request_id, account_id, environment, key_id, provider, prompt, size, status, error,
+          attempts, sent_at, expires_at)
+        select $1, $1, 'acc_' || substr($1, 15), 'live', 'key_' || substr($1, 15), 'openai', 'A cute banana', '64x64',
+          'lost', 'lost', 1, now(), now()
+        """,
+        f"gen_01kapn5vfe{_SUFFIX}",
+    ),
+    ("insert into lanes (account_id, class) values ($1, 'now'), ($1, 'batch')", f"acc_{_SUFFIX}"),
+    ("insert into lane_keys (account_id, class, key_id) values ($1, 'now', $2)", f"acc_{_SUFFIX}", f"key_{_SUFFIX}"),
+    (
         "insert into invitations (id, token_hash, uses_max, expires_at) values ($1, $2, 1, now() + interval '7 days')",
         f"inv_{_SUFFIX}",
         sha256(b"").digest(),

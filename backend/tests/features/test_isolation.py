@@ -15,6 +15,8 @@ PRIVATE = [
     ("delete", "/v1/keys/{key_id}"),
     ("delete", "/v1/uploads/{upload_id}"),
     ("get", "/v1/generations/{generation_id}"),
+    ("get", "/v1/generations/{generation_id}/events"),
+    ("post", "/v1/generations/{generation_id}/cancel"),
     ("get", "/v1/uploads/{upload_id}"),
 ]
 """Every operation that names a thing of an account. A new one belongs here."""
@@ -22,7 +24,10 @@ PRIVATE = [
 PRIVATE_QUERIES = [("get", "/v1/usage?key_id={key_id}")]
 """Every operation whose query names one."""
 
-WITH_A_KEY = {"/v1/generations/{generation_id}", "/v1/uploads/{upload_id}"}
+WITH_A_KEY = {
+    *(f"/v1/generations/{{generation_id}}{end}" for end in ("", "/events", "/cancel")),
+    "/v1/uploads/{upload_id}",
+}
 
 CAPABILITY_URLS = [("get", "/v1/images/{generation_id}.{extension}")]
 """Operations whose id is itself the permission."""

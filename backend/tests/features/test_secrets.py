@@ -150,8 +150,10 @@ async def _look_back(caller: Caller) -> None:
     assert answer.json()["code"] == "idempotency_key_reused"
     await caller.call("POST", "/v1/generate", key, json={}, headers={"Idempotency-Key": f"{caller.other} b"})
     made = (await caller.call("GET", "/v1/generations", key)).json()[0]["id"]
-    await caller.call("GET", f"/v1/generations/{made}", key)
-    await caller.call("GET", f"/v1/generations/{caller.other}", key)
+    for generation_id in (made, caller.other):
+        await caller.call("GET", f"/v1/generations/{generation_id}", key)
+        await caller.call("GET", f"/v1/generations/{generation_id}/events", key)
+        await caller.call("POST", f"/v1/generations/{generation_id}/cancel", key)
     await _use_uploads(caller, key)
     for path in ("/v1/models", "/v1/models/nano-banana", f"/v1/models/{caller.other}"):
         await caller.call("GET", path, key)
@@ -222,6 +224,13 @@ async def _use_the_rest(caller: Caller, metrics_token: str) -> None:
     await caller.call("POST", "/v1/auth/login", content=json.dumps(caller.credentials) * 999)
 
 
+async def _cancel(caller: Caller, database: asyncpg.Connection) -> None:
+    made = (await caller.call("POST", "/v1/generate", caller.keys[-1], json={"prompt": caller.prompt})).json()["id"]
+    cancelled = "update generations set status = 'cancelled', delivered_at = null where id = $1"
+    await database.execute(cancelled, made)
+    await caller.call("POST", f"/v1/generations/{made}/cancel", caller.keys[-1])
+
+
 async def _meet_a_fault(caller: Caller, database: asyncpg.Connection, url: str) -> None:
     order, key = {"prompt": caller.prompt}, caller.keys[-1]
     change = {"current_password": caller.password, "new_password": caller.new_password}
@@ -284,6 +293,7 @@ async def test_no_secret_is_found_in_logs_errors_or_the_database(served: Served,
         url = await _use_generate(caller)
         await _look_back(caller)
         await _use_the_rest(caller, served.metrics_token)
+        await _cancel(caller, database)
         await _meet_a_fault(caller, database, url)
         await _meet_an_error_that_quotes_the_row(caller, database)
         paths: JSON = (await client.get("/openapi.json")).json()["paths"]

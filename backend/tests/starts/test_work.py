@@ -11,19 +11,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+import httpx2
 import pytest
 from app.core.db import connect_for_writing
 from app.generations.ledger import Ledger
 from app.generations.ledger.queue import PendingRecord
 from app.generations.ledger.writer import Writer
+from tests.generations.jobs.drawn_jobs import PROVIDER_KEY, add_key
 from tests.generations.jobs.lanes import new_job, wrong_lanes
-from tests.harness import PATIENCE_SECONDS, Key, looks
+from tests.harness import PATIENCE_SECONDS, Key, free_port, looks
 from tests.standins.gemini import GeminiStandIn, slow
 from tests.standins.wire import serving
+from tests.starts.test_signals import LOG_IN
 from tests.test_cli import environment
 from tests.version_before.history import connected
 
-PROVIDER_KEY = "a-key-of-the-provider"
+NANOBANANA = (sys.executable, "-m", "app.cli")
 WEB = ("fastapi", "starlette", "uvicorn")
 
 
@@ -35,11 +38,13 @@ def test_the_worker_imports_no_web_framework() -> None:
 
 
 @asynccontextmanager
-async def a_worker(data_dir: Path, database_url: str, **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A running `nanobanana work`, whose lines go to the file `stderr`. It is killed at the end."""
+async def a_worker(
+    data_dir: Path, database_url: str, command: Sequence[str] = (*NANOBANANA, "work"), /, **settings: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A running `nanobanana work` or `serve`, whose lines go to the file `stderr`. It is killed at the end."""
     with (data_dir / "stderr").open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "app.cli", "work"),
+            *command,
             env=environment(data_dir, DATABASE_URL=database_url, **settings),
             stderr=errors,
         )
@@ -59,22 +64,6 @@ async def a_ledger(database_url: str) -> AsyncIterator[Ledger]:
         yield ledger
     finally:
         await ledger.close()
-
-
-async def add_key(database: asyncpg.Connection) -> Key:
-    """A key of an account, without a server."""
-    suffix = "28fm63cjp43w44255s68"
-    await database.execute(
-        "insert into users (id, email, password_hash) values ($1, 'ada@example.com', 'none')", f"usr_{suffix}"
-    )
-    await database.execute(
-        """
-        insert into api_keys (id, user_id, account_id, name, environment, prefix, key_hash)
-        values ($1, 'usr_' || substr($1, 5), 'acc_' || substr($1, 5), 'website', 'live', 'nb_live_12345678', sha256(''))
-        """,
-        f"key_{suffix}",
-    )
-    return Key(f"key_{suffix}", "")
 
 
 async def record_jobs(ledger: Ledger, key: Key, number: int) -> Sequence[PendingRecord]:
@@ -108,6 +97,16 @@ async def until_said(data_dir: Path, event: str) -> None:
     raise AssertionError(events_of(data_dir))
 
 
+async def until_shown(client: httpx2.AsyncClient, *texts: str) -> None:
+    """Returns once the metrics have these lines."""
+    for _ in looks():
+        shown = (await client.get("/metrics")).text
+        if all(text in shown for text in texts):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(shown)
+
+
 async def until_sent(provider: GeminiStandIn) -> None:
     """Returns once the provider is drawing."""
     for _ in looks():
@@ -125,23 +124,29 @@ def events_of(data_dir: Path) -> list[str]:
 async def test_a_stopped_worker_gives_back_what_was_not_sent_and_ends_once_the_rest_is_drawn(
     tmp_path: Path, new_database_url: str, is_impatient: bool
 ) -> None:
-    provider, gate = GeminiStandIn(api_key=PROVIDER_KEY), asyncio.Event()
-
+    provider, gate, port = GeminiStandIn(api_key=PROVIDER_KEY), asyncio.Event(), str(free_port())
     async with (
         serving(provider.answer) as url,
         connected(new_database_url) as database,
         a_ledger(new_database_url) as ledger,
-        a_worker(tmp_path, new_database_url, PROVIDER_CALLS_MAX="1", **settings_of(url)) as process,
+        a_worker(tmp_path, new_database_url, PROVIDER_CALLS_MAX="1", METRICS_PORT=port, **settings_of(url)) as process,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client,
     ):
         await until_said(tmp_path, "work_started")
         provider.faults.append(slow(gate))
         await record_jobs(ledger, await add_key(database), 3)
         await until_statuses(database, processing=3)
         await until_sent(provider)
+        ready = await client.get("/ready")
+        assert (ready.status_code, ready.json()) == (200, {"status": "ready", "degraded": []})
         process.send_signal(signal.SIGTERM)
         await until_statuses(database, processing=1, queued=2)
         assert await database.fetchval("select max(attempts) from generations where status = 'queued'") == 0
         assert await wrong_lanes(database) == []
+        assert [(await client.get(path)).status_code for path in ("/health", "/ready")] == [200, 503]
+        await until_shown(
+            client, "nanobanana_jobs_running 1.0", 'nanobanana_jobs_ended_total{outcome="given_back"} 2.0'
+        )
         if is_impatient:
             process.send_signal(signal.SIGTERM)
             await asyncio.wait_for(process.wait(), PATIENCE_SECONDS)
@@ -151,3 +156,32 @@ async def test_a_stopped_worker_gives_back_what_was_not_sent_and_ends_once_the_r
         if not is_impatient:
             await until_statuses(database, delivered=1, queued=2)
             assert events_of(tmp_path)[-2:] == ["work_stopping", "work_stopped"]
+
+
+async def test_a_stopped_server_does_the_same_while_requests_are_still_answered(
+    tmp_path: Path, new_database_url: str
+) -> None:
+    provider, gate, port = GeminiStandIn(api_key=PROVIDER_KEY), asyncio.Event(), str(free_port())
+    settings = {"PROVIDER_CALLS_MAX": "1", "PORT": port}
+    async with (
+        serving(provider.answer) as url,
+        connected(new_database_url) as database,
+        a_ledger(new_database_url) as ledger,
+        a_worker(tmp_path, new_database_url, (*NANOBANANA, "serve"), **settings, **settings_of(url)) as process,
+    ):
+        await until_said(tmp_path, "worker_started")
+        provider.faults.append(slow(gate))
+        await record_jobs(ledger, await add_key(database), 3)
+        await until_statuses(database, processing=3)
+        await until_sent(provider)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
+        writer.write(LOG_IN + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")  # it waits for the body
+        answered = asyncio.create_task(reader.read(1))
+        process.send_signal(signal.SIGTERM)
+        await until_statuses(database, processing=1, queued=2)
+        assert not answered.done()
+        writer.close()
+        gate.set()
+        assert await asyncio.wait_for(process.wait(), PATIENCE_SECONDS) == 128 + signal.SIGTERM
+        await until_statuses(database, delivered=1, queued=2)

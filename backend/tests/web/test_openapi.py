@@ -72,7 +72,8 @@ def test_every_operation_has_a_description_a_tag_and_a_success(operations: list[
         assert operation["description"].endswith(".")
         assert operation["tags"]
         successes = [status for status in operation["responses"] if status.startswith("2")]
-        assert len(successes) == 1 + ("416" in operation["responses"]), "one for the whole content, and one for a range"
+        is_later = any(each["name"] in {"Prefer", "Last-Event-ID"} for each in operation.get("parameters", []))
+        assert len(successes) == 1 + ("416" in operation["responses"]) + is_later, "a range, and what does not wait"
         for success in successes:
             assert ("content" in operation["responses"][success]) == (success != "204")
 
@@ -111,19 +112,21 @@ def test_every_body_is_documented_and_allows_no_other_fields(document: JSON, ope
             assert schema["properties"]
 
 
-def test_only_the_routes_that_generate_have_the_optional_header_idempotency_key(document: JSON) -> None:
-    found = {
-        f"{method} {path}": each
-        for path, methods in document["paths"].items()
-        for method, operation in methods.items()
-        for each in operation.get("parameters", [])
-        if each["in"] == "header"
-    }
+def test_only_the_routes_that_generate_have_optional_headers(document: JSON) -> None:
+    headers: dict[str, dict[str, JSON]] = {}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            for each in operation.get("parameters", []):
+                if each["in"] == "header":
+                    headers.setdefault(each["name"], {})[f"{method} {path}"] = each
+    found = headers["Idempotency-Key"]
     routes = ("generate", "images/generations", "images/edits", "images", "chat/completions")
     google = {f"post /v1beta/models/{{model}}:{method}" for method in GOOGLE_METHODS}
     assert set(found) == {*(f"post /v1/{route}" for route in routes), *google}
-    for header in found.values():
-        assert (header["name"], header["schema"]["type"]) == ("Idempotency-Key", "string")
+    assert set(headers["Prefer"]) == {f"post /v1/{route}" for route in routes if "chat" not in route}
+    assert set(headers) == {"Idempotency-Key", "Prefer", "Last-Event-ID"}
+    for header in [each for of_name in headers.values() for each in of_name.values()]:
+        assert header["schema"]["type"] == "string"
         assert not header["required"]
         assert header["description"]
 
@@ -131,7 +134,7 @@ def test_only_the_routes_that_generate_have_the_optional_header_idempotency_key(
 async def test_the_documented_pattern_of_the_idempotency_key_is_the_one_that_is_enforced(
     client: httpx2.AsyncClient, account: Account, document: JSON
 ) -> None:
-    [header] = document["paths"]["/v1/generate"]["post"]["parameters"]
+    header, _ = document["paths"]["/v1/generate"]["post"]["parameters"]
     good = ("a", "!#$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~", "a" * 255, '"quoted"', f'"{"a" * 255}"')
     bad = ("", "a b", "\u00e9", '"', '""', '"a', 'a"', 'a"b', "a" * 256, f'"{"a" * 256}"')
     authorization = (b"Authorization", (await account.create_key()).headers["Authorization"].encode())

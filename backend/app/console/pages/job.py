@@ -22,8 +22,8 @@ page = Page(f"{playground.page.path}/jobs/{{generation_id}}", template="_result.
 async def show_progress(generation_id: str, session: LoggedInSession, generations: CurrentGenerations) -> HTMLResponse:
     """Show how far it is, as the part of a page that the script replaces."""
     found = await state.find(generations, account_id=session.user.account_id, generation_id=generation_id)
-    can_edit = any(takes_of([each]).images for each in generations.catalogue.catalogue)
-    return session.render(page.template, shown=found, can_edit=can_edit, now=generations.clock())
+    editors = [each for each in generations.catalogue.catalogue if takes_of([each]).images]
+    return session.render(page.template, shown=found, editors=editors, now=generations.clock())
 
 
 @page.router.post(f"{page.path}/cancel")

@@ -26,7 +26,7 @@ from app.features.dependencies import generations_with_urls_of, services_of
 from app.features.generate.schemas import ModelName, Prompt, Quality, SizeText
 from app.features.keys import service as keys
 from app.features.keys.dependencies import KeysMax
-from app.features.preferences import Preference
+from app.features.terms import Preference
 from app.generations import records
 from app.generations.errors import GenerationNotFound
 from app.generations.jobs import state
@@ -146,7 +146,6 @@ def _choices(
     return {
         "models": models,
         "editors": editors,
-        "can_edit": bool(editors),
         "paints": takes_of(models).mask,
         "takes": takes_of(drawing),
         "sizes": _sizes_of(drawing),
@@ -205,7 +204,7 @@ FormAdmission = Annotated[Admission, _admission()]
 """The admission that an API request with the key of the form would get. The key is one of the account's own."""
 
 JobAdmission = Annotated[Admission, _admission(Preference(wait_seconds=None))]
-"""The same of an asynchronous request."""
+"""The same of an asynchronous request, which takes no slot."""
 
 
 @page.router.get(page.path)

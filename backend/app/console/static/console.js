@@ -43,7 +43,7 @@ const parse = async (response) => new DOMParser().parseFromString(await response
 // A part of a page that shows how far generations are. While it has a `data-source`, the page there is looked at, one look
 // after the other and more and more rarely, and the part of it that has the same id takes the place of this one whenever
 // its `data-state` has changed.
-const LOOK_MS = 1000;
+const LOOK_MS = 500;
 const LOOK_MS_MAX = 5000;
 const HIDDEN_LOOK_MS = 30000;
 
@@ -51,7 +51,7 @@ class LivePart extends HTMLElement {
   connectedCallback() {
     this.looks = 0;
     this.isLooking = false;
-    this.shownAt = performance.now();
+    this.shownAt ??= performance.now(); // it may be shown again, in a form that was refused
     this.clock = setInterval(() => this.showSeconds(), 1000);
     this.lookNow = () => {
       if (!document.hidden) this.look();
@@ -76,7 +76,7 @@ class LivePart extends HTMLElement {
   lookLater() {
     clearTimeout(this.timer);
     if (!this.dataset.source || !this.isConnected) return;
-    const pause = document.hidden ? HIDDEN_LOOK_MS : Math.min(LOOK_MS * 1.05 ** this.looks, LOOK_MS_MAX);
+    const pause = document.hidden ? HIDDEN_LOOK_MS : Math.min(LOOK_MS * 1.1 ** this.looks, LOOK_MS_MAX);
     this.timer = setTimeout(() => this.look(), pause);
   }
 
@@ -133,8 +133,12 @@ const parts = ["#playground", "#snippets"];
 
 const replaceParts = (page) => {
   const size = document.getElementById("size").value;
+  const result = document.getElementById("result");
+  result.removeAttribute("aria-busy");
   for (const part of parts) document.querySelector(part).replaceWith(page.querySelector(part));
   chooseSize(size);
+  // A refused form has no generation of its own: the one before is shown on.
+  if (!document.getElementById("generation")) document.getElementById("result").replaceWith(result);
   const main = document.querySelector("main");
   enhance(main);
   const refused = main.querySelector("[aria-invalid], .message.error");

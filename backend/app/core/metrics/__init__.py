@@ -13,6 +13,7 @@ from app.core.metrics.families import Families
 from app.core.metrics.requests import ProcessMetrics, RequestMetrics
 from app.core.metrics.shared import are_shared, registry_of_all_workers
 from app.core.metrics.work import DatabaseMetrics, ImageMetrics, LimitMetrics, PoolMetrics
+from app.core.metrics.worker import WorkerMetrics
 
 _REFRESH_SECONDS = 1
 
@@ -28,6 +29,7 @@ class Metrics:
         self.database = DatabaseMetrics(self.families)
         self.limits = LimitMetrics(self.families)
         self.pools = PoolMetrics(self.families)
+        self.worker = WorkerMetrics(self.families)
 
     async def keep_fresh(self) -> None:
         """Hands what was counted to prometheus_client once a second, and sees how late the event loop is for it."""

@@ -10,7 +10,14 @@ from app.core.errors import Invalid, RateLimited
 from app.core.images import MEDIA_TYPES
 from app.features.admission import GENERATION_PROBLEMS, admit
 from app.features.dependencies import CurrentGenerations, Session, services_of
-from app.features.generate.asynchronous import accepted_response, find, generate_asynchronously, next_state, waiting
+from app.features.generate.asynchronous import (
+    ACCEPTED,
+    accepted_response,
+    find,
+    generate_asynchronously,
+    next_state,
+    waiting,
+)
 from app.features.generate.dependencies import WIDTH, GenerationsQuery, RequestedImage, WaitQuery, spec_with_images
 from app.features.generate.events import LAST_EVENT_ID, events_response
 from app.features.generate.schemas import GenerationCreate, GenerationListed, GenerationPublic, GenerationShown
@@ -27,7 +34,9 @@ from app.generations.errors import (
     ImageNotFound,
     InvalidApiKey,
     NotCancellable,
+    QueueFull,
 )
+from app.generations.failures import ASYNCHRONOUS_PROBLEMS
 from app.generations.jobs.cancel import cancel
 from app.generations.spec import Delivered
 from app.web.body import JSONBody, json_body
@@ -51,7 +60,7 @@ fast_router = APIRouter(
     "/generate",
     response_model=GenerationPublic,
     dependencies=[Depends(bearer), json_body(GenerationCreate)],
-    responses=problems(*GENERATION_PROBLEMS),
+    responses={**ACCEPTED, **problems(QueueFull, *GENERATION_PROBLEMS, *ASYNCHRONOUS_PROBLEMS)},
     openapi_extra={"parameters": [IDEMPOTENCY_KEY, PREFER]},
 )
 async def generate(request: Request) -> JSONBytes | Response:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from fastapi import Request, Response
 
@@ -21,6 +22,11 @@ from app.generations.spec import Caller, Delivered, GenerationSpec
 from app.web.disconnect import cancelled_on_disconnect
 from app.web.headers import add_response_headers
 from app.web.state import request_state
+
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {"model": GenerationShown, "description": "The request is on disk, and is drawn later."}
+}
+"""The response of an asynchronous request, for OpenAPI."""
 
 
 async def generate_asynchronously(
@@ -68,6 +74,8 @@ def waiting(request: Request) -> Iterator[WaitingCaller]:
         of_request = request_state(request.scope)
         of_request["overload_guard"].hand_over(of_request)()
         of_request["stop_waiting"] = waiter.stop
+        if of_request.get("is_stopping"):
+            waiter.stop()
         try:
             yield waiter
         finally:

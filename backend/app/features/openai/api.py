@@ -6,12 +6,15 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.core.errors import UnsupportedParameter
 from app.features.admission import GENERATION_PROBLEMS, PreferredAdmission
+from app.features.generate.asynchronous import ACCEPTED
 from app.features.idempotency import IDEMPOTENCY_KEY
 from app.features.keys.dependencies import bearer
 from app.features.openai.answers import images_answer
 from app.features.openai.dependencies import AdmittedByRatio, AdmittedEdit, AdmittedGeneration
 from app.features.openai.schemas import Images
 from app.features.preferences import PREFER
+from app.generations.errors import QueueFull
+from app.generations.failures import ASYNCHRONOUS_PROBLEMS
 from app.web.openapi import openai_problems
 
 ROUTE = "/v1/images/generations"
@@ -31,7 +34,8 @@ _makes_images = partial(
     response_model_exclude_none=True,
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "Images, or with `stream` events."},
-        **openai_problems(UnsupportedParameter, *GENERATION_PROBLEMS),
+        **ACCEPTED,
+        **openai_problems(UnsupportedParameter, QueueFull, *GENERATION_PROBLEMS, *ASYNCHRONOUS_PROBLEMS),
     },
     openapi_extra={"parameters": [IDEMPOTENCY_KEY, PREFER]},
 )

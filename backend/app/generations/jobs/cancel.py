@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.generations.collaborators import Generations
+from app.generations.ledger.in_session import execute
 from app.generations.ledger.statements import CANCEL_QUEUED
 
 
@@ -25,6 +26,4 @@ async def cancel_queued(session: AsyncSession, *, key_ids: Sequence[str], error:
     """
     if not key_ids:
         return []
-    connection = await session.connection()
-    values = tuple(CANCEL_QUEUED.arguments({"key_id": list(key_ids), "error": error}))
-    return list((await connection.exec_driver_sql(CANCEL_QUEUED.text, values)).scalars())
+    return [row.id for row in await execute(session, CANCEL_QUEUED, key_id=list(key_ids), error=error)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Literal
 
 from app.catalogue.model import Route
 from app.catalogue.routing import Plan, RoutedRequest
@@ -39,15 +40,17 @@ class JobDrawing:
         self._slots = RouteSlots(limiter, seconds=lifetime.job_drawing_seconds + lifetime.job_lease_seconds)
         self._marking: asyncio.Task[None] | None = None
         self._is_left = False
+        self.outcome = Unavailable.code
+        """`delivered`, the code of an error, `given_back`, or `left`; once it has ended."""
 
     @property
     def is_sent(self) -> bool:
         """Whether it is marked as sent, or is being marked: it may have been handed to a provider."""
         return self._marking is not None
 
-    def leave(self) -> None:
+    def leave(self, outcome: Literal["left", "given_back"] = "left") -> None:
         """Has it not settled here, however it ends: others decide about it. It is to be cancelled then."""
-        self._is_left = True
+        self._is_left, self.outcome = True, outcome
 
     async def draw(self) -> None:
         """Draws the job and settles it before its deadline, whatever becomes of it. Before a provider is asked it is
@@ -84,17 +87,18 @@ class JobDrawing:
         routed = RoutedRequest(
             *(plan, request, job.account_id, self.deadline),
             before_call=self._before_call,
-            before_keep=self._before_keep if job.options.get("may_pay_twice") else None,
             is_left=self._is_left_after,
         )
         until = self._settling_until
         try:
             await run.draw_recorded(generations, routed, job.record, job.recorded, as_bytes=False, settling_until=until)
-        except NoFreeSlot:
+        except ApiError as error:  # it is recorded, each image's with the image
             await self._slots.release()
-            return self.is_sent or self._is_left
-        except ApiError:
-            return True  # it is recorded, each image's with the image
+            is_to_wait = self._is_left_after(error) and not self._is_left
+            if not self._is_left and not is_to_wait:
+                self.outcome = error.code
+            return not is_to_wait
+        self.outcome = "delivered"
         await delete_kept(generations, job.inputs)  # of what is not delivered the sweep deletes it
         return True
 
@@ -117,20 +121,15 @@ class JobDrawing:
             self.leave()  # it is somebody else's, or the sweep's
             raise Unavailable from None
 
-    async def _before_keep(self) -> None:
-        """Raises Unavailable where another worker may draw the job by now: what it keeps has the same names."""
-        if await work.renew(self._generations, [self.job]):
-            self.leave()
-            raise Unavailable
-
     async def _give_back(self) -> None:
-        self.leave()
+        self.leave("given_back")
         try:
             await work.give_back(self._generations, [self.job])
         except Unavailable:
             logger.warning("jobs_not_given_back", exc_info=True)
 
     async def _fail(self, code: str) -> None:
+        self.outcome = code
         ends = dict.fromkeys(self.job.ids, ImageEnd(code, tries=0, cost=0))
         await settle.fail(self._generations, self.job.record, ends)
 

@@ -107,7 +107,7 @@ class Job:
             self.provider,
             lease=self.lease,
             claim=None if scope is None else IdempotencyClaim(bytes.fromhex(scope), ()),
-            queueing=Queueing(self.job_class, 0),
+            queueing=Queueing(self.job_class, 0, self.attempts),
         )
 
     @property

@@ -113,7 +113,7 @@ def _state(
     images = [record_of(generations, *each) for each in rows]
     urls = [None if row.deleted_at else image.shown_url for (row, _), image in zip(rows, images, strict=True)]
     outputs = [ImageState(each.id, url, each.status, each.error) for each, url in zip(images, urls, strict=True)]
-    told = next((image for image, url in zip(images, urls, strict=True) if url is not None), images[0])
+    shown = next((image for image, url in zip(images, urls, strict=True) if url is not None), images[0])
     return GenerationState(
-        **vars(replace(told, id=images[0].id)), request_id=request_id, position=position, outputs=outputs
+        **vars(replace(shown, id=images[0].id)), request_id=request_id, position=position, outputs=outputs
     )

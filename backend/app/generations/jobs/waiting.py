@@ -19,7 +19,8 @@ from app.generations.collaborators import Generations
 from app.models import Generation, GenerationStatus
 
 _POLL_SECONDS = 1.0
-_RETRY_SECONDS = 5
+RETRY_SECONDS = 5
+"""After which a caller who may not wait is to try again."""
 
 
 @dataclass(eq=False)
@@ -62,7 +63,7 @@ class WaitingCallers:
     def enter(self) -> Iterator[WaitingCaller]:
         """A caller who may wait within the block. Raises Overloaded where there are as many as there may be."""
         if self._count >= self._most:
-            raise Overloaded(retry_after_seconds=_RETRY_SECONDS)
+            raise Overloaded(retry_after_seconds=RETRY_SECONDS)
         self._count += 1
         try:
             yield WaitingCaller(self)

@@ -55,6 +55,8 @@ class Worker:
         self._key_most = settings.generate_concurrency_per_key
         self._renew_seconds = settings.job_lease_seconds / 3
         self._running: dict[asyncio.Task[None], JobDrawing] = {}
+        self._metrics = generations.metrics.worker
+        self._metrics.running.watch(lambda: len(self._running))
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
         self._is_stopping = False
@@ -77,7 +79,8 @@ class Worker:
     def stop(self) -> None:
         """Has `run` end; from any thread, or within a handler of signals."""
         self._is_stopping = True
-        self._loop.call_soon_threadsafe(self._woken.set)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._woken.set)
 
     def _hear(self, names: Collection[str]) -> None:
         if JOBS in names:
@@ -100,6 +103,7 @@ class Worker:
         jobs = await work.take(
             self._generations, jobs_max=free, account_most=self._account_most, key_most=self._key_most
         )
+        self._metrics.taken.add(number=len(jobs))
         for job in jobs:
             drawing = JobDrawing(self._generations, job, self._limiter)
             task = asyncio.create_task(drawing.draw())
@@ -108,7 +112,8 @@ class Worker:
         return bool(jobs)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._running[task]
+        drawing = self._running.pop(task)
+        self._metrics.ended.add(drawing.outcome)
         self._woken.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("job_failed", exc_info=error)
@@ -119,8 +124,10 @@ class Worker:
         held = [(task, each) for task, each in self._running.items() if each.deadline > late]
         if held:
             lost = await work.renew(self._generations, [each.job for _, each in held])
+            self._metrics.leases_renewed.add(number=len(held) - len(lost))
             for task, each in held:
                 if each.job.id in lost and not task.done():
+                    self._metrics.leases_lost.add()
                     logger.warning("job_lease_lost", generation=each.job.id)
                     each.leave()
                     task.cancel()
@@ -131,7 +138,7 @@ class Worker:
     async def _drain(self, seconds: float) -> None:
         unsent = {task: each for task, each in self._running.items() if not each.is_sent}
         for task, each in unsent.items():
-            each.leave()
+            each.leave("given_back")
             task.cancel()
         if unsent:
             await _succeeds(work.give_back, self._generations, [each.job for each in unsent.values()])

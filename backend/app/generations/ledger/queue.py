@@ -45,10 +45,13 @@ class Lease(NamedTuple):
 
 
 class Queueing(NamedTuple):
-    """How a request waits for a worker: in which class, and for how long at most before it is cancelled."""
+    """How a request waits for a worker: in which class, and for how long at most before it is cancelled. `attempt` says
+    how often workers have taken it.
+    """
 
     job_class: Literal["now", "batch"]
     expires_seconds: float
+    attempt: int = 1
 
 
 class Recorded(NamedTuple):
@@ -192,6 +195,11 @@ class PendingRecord(Pending[Recorded]):
         return self.claim and self.claim.scope
 
     @property
+    def attempt(self) -> int:
+        """How often workers have taken it, this time included: a part of the names of its images."""
+        return 1 if self.queueing is None else self.queueing.attempt
+
+    @property
     def rows(self) -> Sequence["RecordRow | QueuedRow"]:
         image = (
             *(self.prompt, self.size, self.format, self.model, self.provider, self.quality, self.list_price),
@@ -199,7 +207,7 @@ class PendingRecord(Pending[Recorded]):
         )
         claim = (self.claim.scope, self.claim.fingerprints[0]) if self.claim else (None, None)
         if self.queueing is not None:
-            rest = *image, *self.queueing, *claim
+            rest = *image, self.queueing.job_class, self.queueing.expires_seconds, *claim
             return [QueuedRow(each, self.ids[0], self.key_id, self.revision, *rest) for each in self.ids]
         lease = self.lease or (None, None)
         return [RecordRow(each, self.ids[0], self.key_id, self.revision, *image, *lease, *claim) for each in self.ids]

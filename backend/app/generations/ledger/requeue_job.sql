@@ -1,7 +1,7 @@
--- Has an asynchronous request wait again that has failed, was lost or cancelled, for an operator: with all its attempts,
--- until `expires_seconds` from now, and with the claim of its Idempotency-Key for a day anew. The ids of its images;
--- none where it has not ended so, was delivered in part, its key was stopped, or another request has its Idempotency-Key
--- now.
+-- Has an asynchronous request wait again that has failed, was lost or cancelled, for an operator: until
+-- `expires_seconds` from now, with three further attempts, of 99 at most, and with the claim of its Idempotency-Key for a
+-- day anew. No number of an attempt comes twice: images are named after it. The ids of its images; none where it has not
+-- ended so, was delivered in part, its key was stopped, or another request has its Idempotency-Key now.
 with request as materialized (
   select g.id, g.key_id, g.account_id, g.class, g.status, g.options -> 'scope' is not null as has_claim,
     decode(g.options ->> 'scope', 'hex') as scope, decode(g.options ->> 'fingerprint', 'hex') as fingerprint
@@ -30,10 +30,10 @@ with request as materialized (
     and ((select count(*) from claimed) > 0 or not exists (select from request where has_claim))
   order by g.id for no key update
 ), queued as (
-  update generations g set status = 'queued', attempts = 0, lease = null, sent_at = null, error = null,
+  update generations g set status = 'queued', attempts = (g.attempts + 2) / 3 * 3, lease = null, sent_at = null, error = null,
     expires_at = now() + make_interval(secs => :expires_seconds),
     lease_until = now() + make_interval(secs => :expires_seconds)
-  from held h where g.id = h.id and g.status in ('failed', 'lost', 'cancelled')
+  from held h where g.id = h.id and g.status in ('failed', 'lost', 'cancelled') and g.attempts < 97
     and (select count(*) from held) = (select count(*) from request)
   returning g.id, g.account_id, g.key_id, g.class
 ), waiting as (

@@ -69,7 +69,6 @@ QUERIES = {
         "cancel_job",
         "requeue_job",
         "sweep_jobs",
-        "find_settled",
     )
 }
 """Those that `Ledger.query` runs, by name."""

@@ -21,7 +21,7 @@ with cutoff as materialized (
   select g.id, g.status, k.stopped, case
     when g.status = 'queued' then 'cancelled'
     when g.sent_at is not null and not coalesce((g.options -> 'may_pay_twice')::bool, false) then 'lost'
-    when g.attempts >= :attempts_max then 'failed'
+    when g.attempts % :attempts_max = 0 then 'failed'
     when g.expires_at <= now() or k.stopped is not null then 'cancelled'
     else 'queued' end as becomes
   from generations g join keys k on k.id = g.key_id

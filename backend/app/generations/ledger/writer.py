@@ -164,7 +164,8 @@ class Writer(LedgerConnection):
         expired, lapsed = [], []
         for (each, verdict), there in zip(in_doubt, found, strict=True):
             if there["id"] == each.id:
-                each.succeed(Recorded(each.ids, there["created_at"]))
+                is_unfinished = each.queueing is not None and there["status"] != "delivered"
+                each.succeed(Recorded(each.ids, there["created_at"], is_unfinished=is_unfinished))
             elif verdict["active"] is None and each.was_sent:
                 continue  # an earlier send may be the very one that holds the key
             elif not (verdict["active"] and verdict["current"]):

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import NamedTuple
 
 import asyncpg
 import httpx2
@@ -12,10 +13,13 @@ from tests.problems import check_problem
 PUBLIC_URL = "https://pictures.test"
 FIELDS = {
     *("id", "url", "prompt", "model", "size", "quality", "format", "price", "currency", "environment", "key_id"),
-    *("created_at", "images"),
+    *("created_at", "images", "status", "started_at", "delivered_at", "expires_at", "error"),
 }
 UNKNOWN_ID = f"gen_{'0' * 30}"
-HIDE = "update generations set status = $2, delivered_at = null where id = $1"
+UNDELIVERED = """
+    update generations set status = $2, error = $3, delivered_at = null,
+    lease_until = case when $2 = 'processing' then now() + interval '1 day' end where id = $1
+"""
 
 
 @pytest.fixture
@@ -57,11 +61,14 @@ async def test_a_generation_has_exactly_the_fields_of_the_contract(
 ) -> None:
     key = await account.create_key(environment=environment)
     made: JSON = (await generate(client, key, prompt=" A \U0001f34c\n", size="64x128")).json()
-    expected = {**made, "environment": environment, "key_id": key.id}
-    assert set(expected) == FIELDS
+    listed = {**made, "environment": environment, "key_id": key.id, "status": "delivered", "error": None}
+    listed |= {"started_at": None, "delivered_at": made["created_at"], "expires_at": None}
+    assert set(listed) == FIELDS
+    outputs = [{"id": made["id"], "url": made["url"], "status": "delivered", "error": None}]
+    expected = {**listed, "position": None, "outputs": outputs}
     assert made["prompt"] == " A \U0001f34c\n"
     assert (await _one(client, key, made["id"])).json() == expected
-    assert await _list(client, key) == [expected]
+    assert await _list(client, key) == [listed]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", expected["created_at"])
 
 
@@ -144,14 +151,36 @@ async def test_a_cursor_from_one_account_shows_nothing_of_it_to_another(
     assert (await client.get(url, headers=stranger.headers)).json() == []
 
 
-@pytest.mark.parametrize("status", ["processing", "failed", "lost"])
-async def test_what_was_not_delivered_is_not_shown(
-    client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection, status: str
+class End(NamedTuple):
+    """The status and the error code of a row, and the code that its caller is told."""
+
+    status: str
+    code: str | None
+    told: str | None
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        End("processing", None, None),
+        End("failed", "provider_timeout", "provider_timeout"),
+        End("failed", "a_code_of_another_version", "internal_error"),
+        End("lost", None, "lost"),
+        End("cancelled", "key_revoked", "key_revoked"),
+    ],
+)
+async def test_what_was_not_delivered_is_shown_as_what_it_is_and_listed_by_its_status(
+    client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection, end: End
 ) -> None:
-    hidden, shown = await _make(client, key), await _make(client, key)
-    await database.execute(HIDE, hidden, status)
-    assert await _ids(client, key) == [shown]
-    assert as_seen(await _one(client, key, hidden)) == as_seen(await _one(client, key, UNKNOWN_ID))
+    status, code, told = end
+    other, delivered = await _make(client, key), await _make(client, key)
+    await database.execute(UNDELIVERED, other, status, code)
+    assert await _ids(client, key) == [delivered]
+    assert await _ids(client, key, f"?status={status}") == [other]
+    assert await _ids(client, key, f"?status={status},delivered") == [delivered, other]
+    shown = (await _one(client, key, other)).json()
+    assert (shown["status"], shown["url"], (shown["error"] or {}).get("code")) == (status, None, told)
+    assert (await client.get(f"/v1/images/{other}.png")).status_code == 404
 
 
 async def test_a_key_that_is_stopped_is_refused_at_once(

@@ -4,7 +4,7 @@ import asyncio
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx2
 from tests.harness import JSON, Account, Key, looks
@@ -46,11 +46,11 @@ class Jobs:
         self.provider.faults.append(replace(reply or in_place(IMAGE), gate=gate))
         return gate
 
-    async def ask(self, route: str = NATIVE, *, headers: Mapping[str, str] = ASYNC, **more: object) -> httpx2.Response:
+    async def ask(self, route: str = NATIVE, *, headers: Mapping[str, str] = ASYNC, **more: Any) -> httpx2.Response:
         """Asks for an image, with these members of the body more."""
         return await self.client.post(route, json={**BODIES[route], **more}, headers={**self.key.headers, **headers})
 
-    async def accepted(self, route: str = NATIVE, **more: object) -> str:
+    async def accepted(self, route: str = NATIVE, **more: Any) -> str:
         """The path of a request that was accepted."""
         answer = await self.ask(route, **more)
         assert answer.status_code == 202, answer.text

@@ -37,7 +37,7 @@ async def application(
             "image_provider": "openai",
             "openai_api_key": SecretStr(PROVIDER_KEY),
             "openai_base_url": f"{url}/v1",
-            "openai_capabilities": "edit",
+            "openai_capabilities": "edit,mask,references:16",
             "requests_max": WAITING_CALLERS_MAX - 1,
             "waiting_callers_max": WAITING_CALLERS_MAX,
             "jobs_per_account": PER_ACCOUNT,

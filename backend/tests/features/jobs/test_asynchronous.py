@@ -14,7 +14,8 @@ from tests.problems import check_problem
 from tests.raw_http import connected, post_of
 from tests.standins.openai import failed, in_place
 
-SPELLINGS: dict[str, JSON] = {"the header": {}, "the body": {"headers": {}, "async": True}}
+AS_MEMBER: JSON = {"headers": {}, "async": True}
+SPELLINGS: dict[str, JSON] = {"the header": {}, "the body": AS_MEMBER}
 REFUSED = failed(400, "moderation_blocked")
 
 
@@ -194,6 +195,6 @@ async def test_an_asynchronous_request_takes_no_slot_and_its_units(
     await jobs.asked()
     accepted = await jobs.ask()
     assert (accepted.status_code, "ratelimit" in accepted.headers) == (202, True)
-    check_problem(await jobs.ask(headers={}, **{"async": True}), 429, "concurrency_limit_exceeded")
+    check_problem(await jobs.ask(**AS_MEMBER), 429, "concurrency_limit_exceeded")
     gate.set()
     assert (await synchronous).status_code == 200

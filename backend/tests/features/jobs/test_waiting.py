@@ -2,12 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 import httpx2
 import pytest
 from app.core.settings import Settings
+from app.generations.jobs.waiting import RETRY_SECONDS
 from pydantic import SecretStr
 from tests.features.jobs.application import ASYNC, BODY, NATIVE, WAITING_CALLERS_MAX, Jobs
 from tests.harness import JSON, generate, looks, running, sign_up
@@ -27,11 +29,20 @@ async def events_of(answer: httpx2.Response) -> AsyncIterator[dict[str, str]]:
             event = {}
 
 
+async def served(call: Callable[[], Awaitable[httpx2.Response]]) -> httpx2.Response:
+    """The answer to a call that is sent again and again while the process has no slot for it."""
+    for _ in looks():
+        answer = await call()
+        if answer.status_code != 503:
+            return answer
+    raise AssertionError("there is no slot")
+
+
 async def until_full(jobs: Jobs, path: str) -> None:
     """Returns once nobody else may wait."""
     for _ in looks():
         async with jobs.client.stream("GET", f"{path}/events", headers=jobs.key.headers) as answer:
-            if answer.status_code == 503:
+            if answer.headers.get("retry-after") == str(RETRY_SECONDS):  # for want of a slot it is 1
                 await answer.aread()
                 check_problem(answer, 503, "overloaded")
                 return
@@ -42,9 +53,10 @@ async def test_those_who_wait_are_answered_at_the_next_change_and_hold_no_slot_m
     gate = jobs.hold()
     path = await jobs.accepted()
     await jobs.asked()
-    waiting = [asyncio.create_task(jobs.show(f"{path}?wait=60")) for _ in range(WAITING_CALLERS_MAX)]
+    show = partial(jobs.show, f"{path}?wait=60")
+    waiting = [asyncio.create_task(served(show)) for _ in range(WAITING_CALLERS_MAX)]
     await until_full(jobs, path)
-    accepted = await jobs.ask(headers={"Prefer": "wait=60"})
+    accepted = await served(partial(jobs.ask, headers={"Prefer": "wait=60"}))
     assert accepted.status_code == 202, "it is on disk, though its caller cannot wait"
     gate.set()
     for each in waiting:
@@ -54,20 +66,21 @@ async def test_those_who_wait_are_answered_at_the_next_change_and_hold_no_slot_m
 
 
 async def test_who_waits_is_not_late(jobs: Jobs, time_is_up: asyncio.Event) -> None:
-    gates = [jobs.hold(), jobs.hold()]
+    jobs.hold()
     path = await jobs.accepted()
-    synchronous = asyncio.create_task(generate(jobs.client, jobs.key))
     await jobs.asked()
-    waiting = asyncio.create_task(jobs.show(f"{path}?wait=60"))
-    while not waiting.done() and not synchronous.done():
-        time_is_up.set()
-        await asyncio.sleep(0.01)
+    show = partial(jobs.show, f"{path}?wait=60")
+    waiting = [asyncio.create_task(served(show)) for _ in range(WAITING_CALLERS_MAX)]
+    await until_full(jobs, path)
+    jobs.hold()
+    synchronous = asyncio.create_task(served(partial(generate, jobs.client, jobs.key)))
+    await jobs.asked()
+    time_is_up.set()
     check_problem(await synchronous, 504, "response_timeout")
-    assert not waiting.done()
+    assert [each.done() for each in waiting] == [False] * WAITING_CALLERS_MAX
     time_is_up.clear()
-    for gate in gates:
-        gate.set()
-    assert (await waiting).json()["status"] == "delivered"
+    jobs.let_draw()
+    assert [(await each).json()["status"] for each in waiting] == ["delivered"] * WAITING_CALLERS_MAX
 
 
 @pytest.mark.parametrize("query", ["?wait=60", "/events"])
@@ -79,6 +92,7 @@ async def test_who_hangs_up_waits_no_more(jobs: Jobs, query: str) -> None:
         for _ in range(WAITING_CALLERS_MAX):
             _, writer = await stack.enter_async_context(connected(jobs.client))
             writer.write(head("GET", f"{path}{query}", jobs.key.headers.items()))
+            await served(partial(jobs.show, path))  # it has its slot, and goes on to wait
         await until_full(jobs, path)
     for _ in looks():
         if (await jobs.show(f"{path}?wait=1")).status_code == 200:

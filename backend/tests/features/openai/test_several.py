@@ -72,9 +72,15 @@ async def check_delivered(
     listed = await there.client.get("/v1/generations", headers=there.key.headers)
     assert sorted(each["id"] for each in listed.json()) == delivered
     for row in rows:
-        for path in (f"/v1/images/{row['id']}.png", f"/v1/generations/{row['id']}"):
-            shown = await there.client.get(path, headers=there.key.headers)
-            assert shown.status_code == (200 if row["status"] == "delivered" else 404)
+        image = await there.client.get(f"/v1/images/{row['id']}.png")
+        assert image.status_code == (200 if row["status"] == "delivered" else 404)
+    first, *others = [
+        (await there.client.get(f"/v1/generations/{row['id']}", headers=there.key.headers)).json() for row in rows
+    ]
+    assert [(each["status"], (each["error"] or {}).get("code")) for each in first["outputs"]] == [
+        (row["status"], row["error"]) for row in rows
+    ]
+    assert [each["status"] for each in others] == [row["status"] for row in rows[1:]]
     assert await total(database, there.key) == len(delivered)
 
 

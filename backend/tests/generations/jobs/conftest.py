@@ -11,10 +11,11 @@ from app.core.settings import Settings
 from app.generations.spec import Caller
 from app.generations.sweep import Sweeper
 from pydantic import SecretStr
-from tests.generations.jobs.scene import ACCOUNT, KEYS, MODELS, PROVIDER_KEY, Scene
+from tests.generations.jobs.scene import ACCOUNT, FETCHED, KEYS, MODELS, PROVIDER_KEY, Scene
 from tests.harness import fresh_database
+from tests.standins.authority import Authority
 from tests.standins.openai import MODEL, OpenAIStandIn
-from tests.standins.wire import serving
+from tests.standins.wire import Reply, serving
 
 
 @pytest.fixture(scope="session")
@@ -29,20 +30,27 @@ async def deployment(
     settings: Settings, own_database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Scene]:
     folder, provider = tmp_path_factory.mktemp("jobs"), OpenAIStandIn(api_key=PROVIDER_KEY)
-    async with serving(provider.answer) as url:
+    authority = Authority(folder)
+    async with (
+        serving(provider.answer) as url,
+        serving(lambda _seen: Reply(FETCHED), tls=authority.server("localhost")) as pages,
+    ):
         (folder / "models.toml").write_text(MODELS.format(url=url, model=MODEL))
         changes = {
             "database_url": SecretStr(own_database_url),
             "data_dir": folder,
             "models_file": folder / "models.toml",
             "openai_api_key": SecretStr(PROVIDER_KEY),
+            "allow_networks": "127.0.0.0/8,::1/128",
+            "egress_ca_file": authority.ca_file,
         }
         database = await connect_for_writing(own_database_url)
         async with open_services(Settings(**{**settings.model_dump(), **changes})) as services:
             generations = services.generations
             sweeper = Sweeper(generations, services.engine, None, services.metrics)
             caller = Caller(KEYS["live"], ACCOUNT, "live", 0)
-            yield Scene(generations, sweeper, provider, database, caller)
+            page = f"{pages.replace('127.0.0.1', 'localhost')}/a.png?token=canary"
+            yield Scene(generations, sweeper, provider, page, database, caller)
         await database.close()
 
 

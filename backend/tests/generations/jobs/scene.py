@@ -18,11 +18,13 @@ from app.generations.spec import Caller, GenerationSpec
 from app.generations.sweep import Sweeper
 from app.models import Upload
 from app.ratelimit.memory import MemoryLimiter
+from tests.features.sent_images import png
 from tests.generations.jobs.lanes import wrong_lanes
 from tests.standins.forms import read_form
 from tests.standins.openai import OpenAIStandIn
 
 ACCOUNT, KEYS = f"acc_{'0' * 20}", {"live": f"key_{'1' * 20}", "test": f"key_{'2' * 20}"}
+FETCHED = png(colour="navy")
 PROVIDER_KEY = "the-key-of-the-endpoint"
 MODELS = """
 default = "picture"
@@ -49,6 +51,8 @@ class Scene:
     generations: Generations
     sweeper: Sweeper
     provider: OpenAIStandIn
+    page: str
+    """An `https` URL of an address that ALLOW_NETWORKS names, which leads to FETCHED."""
     database: asyncpg.Connection
     caller: Caller
 

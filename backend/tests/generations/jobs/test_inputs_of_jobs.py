@@ -6,12 +6,10 @@ from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
-from typing import cast
 
 import pytest
 from app.core.blobs import Blob
 from app.core.errors import Invalid, Unavailable
-from app.core.fetching import Fetcher
 from app.generations import replay, uploads
 from app.generations.collaborators import UploadBounds
 from app.generations.errors import CallerChangedError, OutcomeUnknown, QueueFull
@@ -27,22 +25,21 @@ from app.models import Generation
 from app.providers import InputImage, Size
 from app.storage import StoreUnavailable, read_whole
 from tests.features.sent_images import mask_png, png
-from tests.generations.jobs.scene import Scene, raising
-from tests.generations.test_inputs import URL, FakeFetcher
+from tests.generations.jobs.scene import FETCHED, Scene, raising
 from tests.standins.openai import failed
 
 
 async def test_the_provider_gets_the_images_of_a_job_as_they_were_when_it_was_accepted(scene: Scene) -> None:
-    pages: dict[str, bytes | Exception] = {URL: png(colour="navy")}
-    scene.generations = replace(scene.generations, fetcher=cast(Fetcher, FakeFetcher(pages)))
     uploaded = await scene.save(png(colour="teal"))
     first = await scene.accept(Blob(png()))
     assert (await scene.work())["status"] == "delivered"
     drawn = await read_whole(scene.generations.store, f"{first.id}.png")
     before = set(await scene.kept())
-    job = await scene.accept(URL, Blob(png()), uploaded.id, first.id, mask=Blob(mask_png(96, 64)))
+    job = await scene.accept(scene.page, Blob(png()), uploaded.id, first.id, mask=Blob(mask_png(96, 64)))
     kept = await scene.kept()
-    named = json.loads((await scene.row(job.id))["inputs"])
+    row = await scene.row(job.id)
+    named = json.loads(row["inputs"])
+    assert "canary" not in str(row), "a URL may hold secrets"
     assert [each.get("id") for each in named[2:4]] == [uploaded.id, first.id]
     assert {each["id"] for each in named if "kept_until" in each} == set(kept) - before
     assert [("role" in each, "kept_until" in each) for each in named] == [
@@ -51,7 +48,7 @@ async def test_the_provider_gets_the_images_of_a_job_as_they_were_when_it_was_ac
     ]
     assert all(each > timedelta(seconds=60) for each in kept.values())
     assert (await scene.work())["status"] == "delivered"
-    assert scene.sent == [png(colour="navy"), png(), png(colour="teal"), drawn, scene.sent[-1]]
+    assert scene.sent == [FETCHED, png(), png(colour="teal"), drawn, scene.sent[-1]]
     assert [sha256(each).hexdigest() for each in scene.sent] == [each["sha256"] for each in named]
     assert set(await scene.kept()) == before, "what was kept for the job alone is deleted with its end"
 

@@ -34,7 +34,7 @@ async def key(database: asyncpg.Connection) -> Key:
     return await new_key(database)
 
 
-class _Unswept(Writer):
+class Unswept(Writer):
     """A writer that sweeps nothing: that is left to the tests."""
 
     async def sweep(self) -> None:
@@ -44,7 +44,7 @@ class _Unswept(Writer):
 @pytest.fixture
 async def ledger(jobs_url: str) -> AsyncIterator[Ledger]:
     """A ledger of that database, which does not sweep."""
-    ledger = Ledger(_Unswept(partial(connect_for_writing, jobs_url)), queue_max=10_000, deadline_seconds=60)
+    ledger = Ledger(Unswept(partial(connect_for_writing, jobs_url)), queue_max=10_000, deadline_seconds=60)
     ledger.open()
     yield ledger
     await ledger.close()

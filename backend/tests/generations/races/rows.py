@@ -165,3 +165,9 @@ async def lapse(database: asyncpg.Connection, *request_ids: str) -> None:
     """Ends the leases of these requests."""
     over = "update generations set lease_until = now() - interval '1 second' where request_id = any($1)"
     await database.execute(over, list(request_ids))
+
+
+async def lapse_if_running(database: asyncpg.Connection, request_id: str) -> None:
+    """Ends the lease of this request if a worker has it."""
+    if await statuses(database, request_id) == {"processing"}:
+        await lapse(database, request_id)
