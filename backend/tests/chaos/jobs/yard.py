@@ -32,6 +32,8 @@ SETTINGS = {
     "JOBS_PER_ACCOUNT": str(MOST),
 }
 LOOK_SECONDS = 0.1
+_START_SECONDS = 5
+"""In which workers connect again, and others take the place of those that were started without a database."""
 _UNFINISHED = "select count(*) from generations where status in ('queued', 'processing')"
 _OVER_MOST = "select count(*) from over_most where account_id = $1"
 _IMAGES = "select id || '.' || format as name, status from generations where account_id = $1"
@@ -60,7 +62,7 @@ class Yard:
 
     async def stop_the_database_at_once(self, *, seconds: float) -> None:
         """For so long, as a power cut would."""
-        with self._outage():
+        with self._outage(longer_by=_START_SECONDS):
             await self.cluster.stop_at_once()
             await asyncio.sleep(seconds)
             await self.cluster.start()
