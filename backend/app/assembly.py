@@ -34,6 +34,7 @@ from app.generations.callers import CallerCache
 from app.generations.collaborators import Generations, UploadBounds
 from app.generations.drawn import DrawnImages
 from app.generations.jobs.waiting import WaitingCallers
+from app.generations.jobs.work import note_swept
 from app.generations.jobs.worker import working
 from app.generations.ledger import Ledger
 from app.generations.ledger.connection import Connect
@@ -110,9 +111,10 @@ async def open_services(
         await enter(_in_background(waiting_callers.run()))
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
+        worker = None
         if settings.work:
             named = settings, externals.draining
-            await enter(working(generations, limiter, *named, drain_seconds=externals.job_drain_seconds))
+            worker = await enter(working(generations, limiter, *named, drain_seconds=externals.job_drain_seconds))
         yield Services(
             settings=settings,
             clock=externals.clock,
@@ -128,6 +130,7 @@ async def open_services(
             policies=Policies.of(settings),
             callers=CallerCache(clock=externals.cache_clock),
             generations=generations,
+            worker=worker,
             waiting_callers=waiting_callers,
             detached=detached,
             paid_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
@@ -243,7 +246,7 @@ async def _generations(
             upload_bounds=UploadBounds.of(settings),
             bell=bell,
         )
-        ledger.when_swept(bell.ring)
+        ledger.when_swept(partial(note_swept, generations))
         works = [bell.run(), Sweeper(generations, engine, settings.image_retention_days, metrics).run()]
         if settings.ledger_retention_days is not None:
             works.append(Pruner(generations, writing_url(settings), settings.ledger_retention_days, metrics).run())

@@ -25,6 +25,7 @@ from app.core.fair_queue import FairPool
 from app.core.image_settings import StoreName
 from app.core.metrics import Metrics
 from app.core.settings import ConfigurationError, Settings
+from app.generations.jobs.overview import find_classes
 from app.models import Deployment
 from app.providers import ProviderUnavailable
 from app.ratelimit.batches import RedisUnavailable
@@ -35,6 +36,7 @@ from app.storage.configured import opened_store
 Result = TypeVar("Result")
 
 _ROUTES_AT_A_TIME = 10
+_JOBS_WAIT_SECONDS = 60  # a worker looks every second
 _COMMAND_SECONDS_MAX = 86_400  # for all of a command; each of its statements has a deadline of its own
 
 
@@ -208,7 +210,17 @@ async def _check_database(database_url: str, direct_url: SecretStr | None) -> st
     state = await run_in_transaction(database_url, check_fitness, is_shared=direct_url is not None)
     if state == "behind":
         raise ConfigurationError("The database's schema is behind this version. Run: nanobanana migrate")
-    return "ok, with a schema that is newer than this program" if state == "newer" else "ok"
+    if state == "newer":
+        return "ok, with a schema that is newer than this program"
+    return await run_in_transaction(database_url, _with_jobs, is_shared=direct_url is not None)
+
+
+async def _with_jobs(session: AsyncSession) -> str:
+    classes = await find_classes(session)
+    waiting, running = sum(each.waiting for each in classes), sum(each.running for each in classes)
+    if not waiting or running or max(each.oldest_seconds for each in classes) < _JOBS_WAIT_SECONDS:
+        return "ok"
+    return f"ok, but {waiting} asynchronous images wait, and no worker has any: is one running?"
 
 
 def claim_currency(settings: Settings) -> None:

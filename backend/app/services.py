@@ -1,5 +1,6 @@
 """What is open while the program runs: one typed object for the server, the command line, tests and benchmarks."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,6 +47,8 @@ class Services:
     """The limits of the settings."""
     callers: CallerCache
     generations: Generations
+    worker: asyncio.Task[None] | None
+    """The work on asynchronous generations in this process; None where WORK is off."""
     waiting_callers: WaitingCallers
     """Those who wait for asynchronous generations in this process."""
     detached: DetachedTasks

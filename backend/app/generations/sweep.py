@@ -15,12 +15,14 @@ from app.core.metrics import Metrics
 from app.core.security import time_prefix
 from app.generations import erase, uploads
 from app.generations.collaborators import Generations
+from app.generations.jobs.overview import find_classes
 from app.generations.kept import OWNED
 from app.generations.partitions import ensure_partitions
 from app.generations.thumbnails import delete_with_thumbnails
 from app.models import Generation
 
 _SWEEP_SECONDS = 60
+_COUNT_SECONDS = 15
 _AT_A_TIME = 100
 _OVERDUE_MAX = 100
 _DAY = timedelta(days=1)
@@ -48,15 +50,29 @@ class Sweeper:
     _is_stopped: bool = False
 
     async def run(self) -> None:
-        """Sweeps every minute until it is cancelled; beside that it erases, which may take long."""
+        """Sweeps every minute until it is cancelled; beside that it erases, which may take long, and counts jobs."""
         async with asyncio.TaskGroup() as group:
-            for work in (self.sweep, self.erase):
-                group.create_task(_every_minute(work))
+            for work, seconds in (
+                (self.sweep, _SWEEP_SECONDS),
+                (self.erase, _SWEEP_SECONDS),
+                (self.count, _COUNT_SECONDS),
+            ):
+                group.create_task(_repeat(work, seconds))
 
     async def erase(self) -> None:
         """Erases what deleted accounts have left and no other process is erasing."""
         while (account_id := await erase.take_up(self.generations)) is not None:
             await erase.erase(self.generations, account_id=account_id)
+
+    async def count(self) -> None:
+        """Shows how many jobs there are."""
+        async with self.generations.sessions.begin() as session:
+            classes = await find_classes(session)
+        jobs = self.metrics.jobs
+        for each in classes:
+            jobs.waiting.set(each.waiting, each.job_class)
+            jobs.running.set(each.running, each.job_class)
+            jobs.oldest_seconds.set(each.oldest_seconds, each.job_class)
 
     async def sweep(self) -> None:
         """One turn. Ages go by the database's clock."""
@@ -97,7 +113,7 @@ class Sweeper:
         return Generation.status == "delivered", *is_old
 
 
-async def _every_minute(work: Callable[[], Awaitable[None]]) -> None:
+async def _repeat(work: Callable[[], Awaitable[None]], seconds: float) -> None:
     while True:
         try:
             await work()
@@ -105,7 +121,7 @@ async def _every_minute(work: Callable[[], Awaitable[None]]) -> None:
             if classify_database_error(error) is None and not isinstance(error, ApiError):
                 raise
             logger.warning("sweep_failed", exc_info=True)
-        await asyncio.sleep(_SWEEP_SECONDS)
+        await asyncio.sleep(seconds)
 
 
 async def delete_images(generations: Generations, *which: ColumnElement[bool]) -> None:

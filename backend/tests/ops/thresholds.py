@@ -42,6 +42,13 @@ def _connections(used: int) -> Sequence[Series]:
     ]
 
 
+def _jobs(*, waiting: int, running: int) -> Sequence[Series]:
+    return [
+        ('nanobanana_jobs_waiting{class="now"}', f"{waiting}x{_MINUTES}"),
+        ('nanobanana_jobs_running{class="batch"}', f"{running}x{_MINUTES}"),
+    ]
+
+
 _LAG, _COMMIT = "nanobanana_event_loop_lag_seconds", "nanobanana_ledger_commit_seconds"
 _TRIES = 'nanobanana_provider_tries_total{route="a",result="unusable"}'
 
@@ -67,6 +74,9 @@ SERIES: dict[str, tuple[Sequence[Series], Sequence[Series]]] = {
     "NanobananaRouteUnusable": _counted(_TRIES),
     "NanobananaRouteOpen": _shown('nanobanana_routes_open{route="a"}', 2, 0),
     "NanobananaProviderCallsWaiting": _shown('nanobanana_provider_calls_waiting{route="a"}', 3, 0),
+    "NanobananaJobsWaitLong": _shown('nanobanana_jobs_oldest_seconds{class="now"}', 400, 200),
+    "NanobananaJobsNotTaken": (_jobs(waiting=3, running=0), _jobs(waiting=3, running=1)),
+    "NanobananaJobsLost": _counted('nanobanana_jobs_ended_total{outcome="lost"}'),
     "NanobananaStoreFailing": _shown("nanobanana_store_failing", 1, 0),
     "NanobananaStoreNearlyFull": _shown('nanobanana_store_free_bytes{store="disk"}', 4e9, 6e9),
     "NanobananaSweepStopped": _counted("nanobanana_sweeps_stopped_total"),

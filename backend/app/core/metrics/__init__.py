@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 from app.core.metrics.families import Families
 from app.core.metrics.requests import ProcessMetrics, RequestMetrics
 from app.core.metrics.shared import are_shared, registry_of_all_workers
-from app.core.metrics.work import DatabaseMetrics, ImageMetrics, LimitMetrics, PoolMetrics
+from app.core.metrics.work import DatabaseMetrics, ImageMetrics, JobMetrics, LimitMetrics, PoolMetrics
 from app.core.metrics.worker import WorkerMetrics
 
 _REFRESH_SECONDS = 1
@@ -26,6 +26,7 @@ class Metrics:
         self.requests = RequestMetrics(self.families)
         self.process = ProcessMetrics(self.families)
         self.images = ImageMetrics(self.families)
+        self.jobs = JobMetrics(self.families)
         self.database = DatabaseMetrics(self.families)
         self.limits = LimitMetrics(self.families)
         self.pools = PoolMetrics(self.families)

@@ -10,6 +10,9 @@ SQLSTATES = ("08006", "25006", "40001", "40P01", "42501", "42P01", "53100", "532
 OTHER_SQLSTATE, NO_SQLSTATE = "other", "none"
 _TAKEN_CLASS = "23"  # such as an email that is taken: an answer, and no fault
 
+JOB_OUTCOMES = ("expired", "cancelled", "key_revoked", "account_disabled", "attempts_exhausted", "lost")
+"""The codes with which an asynchronous generation ends without being drawn."""
+
 _PROVIDER_SECONDS = (0.5, 1, 2.5, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600)
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 _COMMIT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -51,6 +54,33 @@ class ImageMetrics:
     def set_route_state(self, route: str, state: str) -> None:
         """Shows whether this worker tries other routes before this one: `open` or `closed`."""
         self.routes_open.set(state == "open", route)
+
+
+class JobMetrics:
+    """Asynchronous generations of the whole deployment, counted in images. Each process reads how many there are."""
+
+    def __init__(self, families: Families) -> None:
+        now = "a few seconds ago, of all accounts"
+        self.waiting = families.gauge(
+            "jobs_waiting", f"Asynchronous images that wait for a worker: {now}.", "class", mode="livemax"
+        )
+        self.running = families.gauge(
+            "jobs_running", f"Asynchronous images that workers have: {now}.", "class", mode="livemax"
+        )
+        self.oldest_seconds = families.gauge(
+            "jobs_oldest_seconds",
+            f"Seconds since the oldest of those that wait was accepted: {now}; 0 where none waits.",
+            "class",
+            mode="livemax",
+        )
+        self.ended = families.counter(
+            "jobs_ended",
+            "Asynchronous images that ended otherwise than by being drawn, by their code. What commands cancel is not "
+            "counted.",
+            "outcome",
+        )
+        for outcome in JOB_OUTCOMES:
+            self.ended.begin(outcome)
 
 
 class DatabaseMetrics:

@@ -30,7 +30,7 @@ async def get_readiness(services: CurrentServices) -> Readiness:
     """Tell whether requests can be served: generations are recorded, the database answers and its schema is not
     behind. `degraded` lists what does not work now without making the process useless.
     """
-    await service.check_ready(services.engine, services.generations.ledger, services.draining)
+    await service.check_ready(services)
     return Readiness(degraded=service.find_degraded(services))
 
 

@@ -11,10 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.database_fitness import unfit_sentence
 from app.core.db import classify_database_error
-from app.core.draining import Draining
 from app.core.errors import NotFound, Unauthorized, Unavailable
 from app.core.settings import Settings
-from app.generations.ledger import Ledger
 from app.migrations import schema_state
 from app.services import Services
 
@@ -44,20 +42,23 @@ def find_degraded(services: Services) -> Sequence[Part]:
     return [part for part, is_degraded in states if is_degraded]
 
 
-async def check_ready(engine: AsyncEngine, ledger: Ledger, draining: Draining) -> None:
-    """Returns if the server is not to stop, generations are being recorded, and the database answers within
-    DATABASE_SECONDS_MAX, can be written to and has a schema that is not behind. Else this process is useless: raises
-    Unavailable with the reason, after not much longer than that.
+async def check_ready(services: Services) -> None:
+    """Returns if the server is not to stop, generations are being recorded, the worker that WORK asks for works, and
+    the database answers within DATABASE_SECONDS_MAX, can be written to and has a schema that is not behind. Else this
+    process is useless: raises Unavailable with the reason, after not much longer than that.
     """
+    draining, ledger, worker = services.draining, services.generations.ledger, services.worker
     if draining.is_leaving:
         raise Unavailable("This server is stopping")
+    if worker is not None and worker.done() and not draining.has_ended_jobs:
+        raise Unavailable("The worker of this process has ended; restart this process")
     if not ledger.is_alive:
         raise Unavailable("Generations are not being recorded; restart this process")
     if ledger.needs_session:
         raise Unavailable("The database is behind a pooler in transaction mode; set DATABASE_DIRECT_URL")
     # The driver may take seconds to give up on a server that hangs; the answer does not wait for it. The task goes on
     # for that long: it drops the connections that have died.
-    task = asyncio.create_task(_check_database(engine))
+    task = asyncio.create_task(_check_database(services.engine))
     task.add_done_callback(_UNFINISHED.discard)
     _UNFINISHED.add(task)
     done, _ = await asyncio.wait({task}, timeout=DATABASE_SECONDS_MAX)

@@ -12,7 +12,7 @@ from app.core.errors import Conflict, NotFound
 from app.core.security import KEY_PREFIX_LENGTH, KeyEnvironment, hash_api_key, is_id, new_api_key, new_id
 from app.features.auth.service import InvalidToken
 from app.generations.collaborators import Generations
-from app.generations.jobs.cancel import cancel_queued
+from app.generations.jobs.cancel import cancel_queued, note_cancelled
 from app.generations.spec import Caller
 from app.models import Account, ApiKey, Usage, User
 from app.ratelimit import Limit
@@ -124,7 +124,7 @@ async def revoke_for_owner(generations: Generations, *, account_id: str, key_id:
     """`revoke` in a transaction of its own. Once this returns, callers who wait for what it cancelled are woken."""
     async with generations.sessions.begin() as session:
         cancelled = await revoke(session, account_id=account_id, key_id=key_id)
-    generations.bell.ring(*cancelled)
+    note_cancelled(generations, cancelled, error="key_revoked")
 
 
 async def revoke(session: AsyncSession, *, account_id: str, key_id: str) -> Sequence[str]:

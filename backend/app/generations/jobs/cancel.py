@@ -1,6 +1,6 @@
 """Cancelling jobs: by their caller, and with the key or account that they were accepted for."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -16,13 +16,20 @@ async def cancel(generations: Generations, *, request_id: str, error: str = "can
     """
     rows = await generations.ledger.query("cancel_job", request_id=request_id, error=error)
     ids = [each["id"] for each in rows]
-    generations.bell.ring(*ids)
+    note_cancelled(generations, ids, error=error)
     return ids
+
+
+def note_cancelled(generations: Generations, ids: Collection[str], *, error: str) -> None:
+    """Wakes callers who wait for these images, whose cancellation has committed, and counts them."""
+    generations.bell.ring(*ids)
+    if ids:
+        generations.metrics.jobs.ended.add(error, number=len(ids))
 
 
 async def cancel_queued(session: AsyncSession, *, key_ids: Sequence[str], error: str) -> Sequence[str]:
     """Cancels all that waits under these keys, in the transaction at hand, which has locked the keys' rows before. The
-    ids of what it has cancelled, for the bell after the commit.
+    ids of what it has cancelled, for `note_cancelled` after the commit.
     """
     if not key_ids:
         return []

@@ -1,7 +1,7 @@
 """What a worker asks of the ledger: jobs, more time for them, and to have others draw what it will not."""
 
 from collections.abc import Collection, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from app.core.bell import JOBS
 from app.generations.collaborators import Generations
@@ -58,4 +58,12 @@ async def sweep(generations: Generations) -> None:
     """Decides about some of the jobs whose time is over, whichever worker had them. Raises Unavailable."""
     rows = await generations.ledger.query("sweep_jobs", attempts_max=ATTEMPTS_MAX)
     if rows:
-        generations.bell.ring(JOBS, *(each["id"] for each in rows))
+        note_swept(generations, rows)
+
+
+def note_swept(generations: Generations, rows: Sequence[Any]) -> None:
+    """Wakes those who wait for these images, about which a sweep has decided, and counts what has ended."""
+    generations.bell.ring(JOBS, *(each["id"] for each in rows))
+    for each in rows:
+        if each["error"] is not None:
+            generations.metrics.jobs.ended.add(each["error"])

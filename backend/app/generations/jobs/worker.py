@@ -30,15 +30,16 @@ async def working(
     draining: Draining,
     *,
     drain_seconds: float | None,
-) -> AsyncIterator[None]:
-    """Inside the `with` a worker works in this process, until `draining` says that jobs end. What was sent to a
-    provider by then has `drain_seconds` to end, by default JOB_DEADLINE_SECONDS; leaving the `with` waits for it.
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Inside the `with` a worker works in this process, as the task that this returns, until `draining` says that jobs
+    end. What was sent to a provider by then has `drain_seconds` to end, by default JOB_DEADLINE_SECONDS; leaving the
+    `with` waits for it.
     """
     worker = Worker(generations, limiter, settings)
     task = asyncio.create_task(worker.run(drain_seconds or settings.job_deadline_seconds))
     draining.when_jobs_end(worker.stop)
     try:
-        yield
+        yield task
     finally:
         worker.stop()
         await task

@@ -121,9 +121,9 @@ class Ledger:
         """Whether nothing can be written because the database is behind a pooler in transaction mode."""
         return self._writer.needs_session
 
-    def when_swept(self, ring: Callable[..., None]) -> None:
-        """Has `ring` called with the ids of the asynchronous images about which a sweep decides."""
-        self._writer.on_swept = ring
+    def when_swept(self, listener: Callable[[Sequence[asyncpg.Record]], None]) -> None:
+        """Has `listener` called with the asynchronous images about which a sweep decides: the rows of `sweep_jobs`."""
+        self._writer.on_swept = listener
 
     def open(self) -> None:
         """Begins to write."""

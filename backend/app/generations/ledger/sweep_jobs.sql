@@ -1,7 +1,8 @@
 -- Decides about asynchronous images whose time is over: what waited too long is cancelled; of those whose worker has
 -- gone silent, what may have been paid is lost, what has had all its attempts has failed, what is under a key that was
 -- revoked meanwhile, or whose account was disabled, is cancelled, and the rest waits again. All images of a request have
--- the same `lease_until`, so a request is never swept in part. The ids and what they became.
+-- the same `lease_until`, so a request is never swept in part. The ids,
+-- what they became, and the codes of those that ended.
 with cutoff as materialized (
   select max(lease_until) as at from (
     select lease_until from generations where lease_until < now() order by lease_until limit 500
@@ -35,7 +36,7 @@ with cutoff as materialized (
     error = case d.becomes when 'cancelled' then coalesce(d.stopped, 'expired') when 'failed' then 'attempts_exhausted'
       when 'lost' then 'lost' end
   from due d where g.id = d.id and g.status = d.status and g.lease_until < now()
-  returning g.id, g.account_id, g.key_id, g.class, d.status as was, d.becomes
+  returning g.id, g.account_id, g.key_id, g.class, d.status as was, d.becomes, g.error
 ), of_key as materialized (
   select account_id, key_id, class,
     (count(*) filter (where becomes = 'queued') - count(*) filter (where was = 'queued'))::int as waiting,
@@ -50,4 +51,4 @@ with cutoff as materialized (
   from of_key e
   where l.key_id = e.key_id and l.class = e.class
 )
-select id, becomes from ended
+select id, becomes, error from ended

@@ -67,7 +67,7 @@ ATTEMPTS_MAX = 3
 class Writer(LedgerConnection):
     """The connection, by which work gets its outcome. It sets `clock` whenever the database has said its time."""
 
-    on_swept: Callable[..., None] | None = None
+    on_swept: Callable[[Rows], None] | None = None
     """Called with the ids of the asynchronous images that a sweep has decided about."""
     waiting_max = 1_000_000
     """Images that may wait in one lane."""
@@ -104,7 +104,7 @@ class Writer(LedgerConnection):
             decided = await self._fetch(connection, SWEEP_JOBS, attempts_max=ATTEMPTS_MAX)
             await self._fetch(connection, DISCARD_PLANS)
             if decided and self.on_swept is not None:
-                self.on_swept(*(each["id"] for each in decided))
+                self.on_swept(decided)
 
     async def _record(self, records: Sequence[PendingRecord], statement: Statement) -> None:
         if records:
