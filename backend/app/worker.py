@@ -97,12 +97,10 @@ class _Process:
             if self._running is None:
                 raise Unavailable("This worker is starting or has stopped")
             loop, services = self._running
-            asyncio.run_coroutine_threadsafe(
-                health.check_ready(services.engine, services.generations.ledger, services.draining), loop
-            ).result(_READY_SECONDS)
+            asyncio.run_coroutine_threadsafe(health.check_ready(services), loop).result(_READY_SECONDS)
             return HTTPStatus.OK, {"status": "ready", "degraded": health.find_degraded(services)}
         except ApiError as error:
-            detail = error.detail
+            detail = error.sentence
         except TookTooLong:
             detail = "This worker does not answer"
         return HTTPStatus.SERVICE_UNAVAILABLE, {"status": 503, "code": Unavailable.code, "detail": detail}
