@@ -145,7 +145,7 @@ async def test_a_stopped_worker_gives_back_what_was_not_sent_and_ends_once_the_r
         assert await wrong_lanes(database) == []
         assert [(await client.get(path)).status_code for path in ("/health", "/ready")] == [200, 503]
         await until_shown(
-            client, "nanobanana_jobs_running 1.0", 'nanobanana_jobs_ended_total{outcome="given_back"} 2.0'
+            client, "nanobanana_worker_jobs 1.0", 'nanobanana_worker_jobs_ended_total{outcome="given_back"} 2.0'
         )
         if is_impatient:
             process.send_signal(signal.SIGTERM)
