@@ -19,7 +19,7 @@ PREFER: dict[str, Any] = {
         "`respond-async`: the answer is a 202 as soon as the request is on disk, and the image is made later. "
         f"`wait=20`: the answer waits so many seconds for it, 1 to {WAIT_SECONDS_MAX}. Others have no effect."
     ),
-    "schema": {"type": "string", "examples": ["respond-async", "respond-async, wait=20"]},
+    "schema": {"type": "string", "examples": ["respond-async"]},
 }
 """The header as OpenAPI describes it."""
 

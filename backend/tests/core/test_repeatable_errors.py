@@ -10,6 +10,7 @@ MAY_BE_REPEATED = {
     "idempotency_key_in_use",
     "rate_limit_exceeded",
     "concurrency_limit_exceeded",
+    "queue_full",
     "internal_error",
     "no_image_returned",
     "provider_failed",

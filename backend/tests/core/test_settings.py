@@ -259,6 +259,7 @@ EXAMPLES = {
     "otel_exporter_otlp_endpoint": "http://localhost:4318",
     "s3_endpoint": "https://s3.example.com",
     "second_image_store": "s3",
+    "work": "off",
     **{name: "7/day" for name in LimitSettings.model_fields if "_limit_" in name and name != "generate_limit_mode"},
 }
 

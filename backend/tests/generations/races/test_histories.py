@@ -68,7 +68,7 @@ class Real:
         request_id = self.ids[number]
         job = self.given.get(request_id)
         if step == "take":
-            self.given |= {each.id: each for each in await rows.taken(self.database)}
+            self.given |= {each.id: each for each in await rows.taken(self.database, jobs_max=1)}
         elif step == "sweep":
             await rows.lapse_if_running(self.database, request_id)
             await rows.sweep_jobs().run(self.database)
