@@ -75,7 +75,7 @@ MUTANTS: Mapping[str, Sequence[tuple[type, str, object]]] = {
     "takes-without-lock": [
         _with(
             "take_jobs",
-            {"for no key update skip locked\n), lane_key": "\n), lane_key", "  for no key update of w\n": "\n"},
+            {"for no key update skip locked\n), rounds": "\n), rounds", "  for no key update of w\n": "\n"},
         )
     ],
     "sends-without-mark": [(Ledger, "mark_sent", _mark_nothing)],

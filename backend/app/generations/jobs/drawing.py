@@ -92,6 +92,10 @@ class JobDrawing:
         until = self._settling_until
         try:
             await run.draw_recorded(generations, routed, job.record, job.recorded, as_bytes=False, settling_until=until)
+        except asyncio.CancelledError:
+            if self._is_left:
+                await asyncio.shield(self._forget())
+            raise
         except ApiError as error:  # it is recorded, each image's with the image
             await self._slots.release()
             is_to_wait = self._is_left_after(error) and not self._is_left
@@ -120,6 +124,19 @@ class JobDrawing:
         except (LeaseLostError, Unavailable):
             self.leave()  # it is somebody else's, or the sweep's
             raise Unavailable from None
+
+    async def _forget(self) -> None:
+        """Deletes what this attempt has kept, which nobody else does. Its settlement may have been cancelled: what was
+        delivered by it stays, and so does what may be.
+        """
+        ids, lease = self.job.ids, self.job.lease.token
+        try:
+            rows = await self._generations.ledger.query("find_settled", id=ids, lease=[lease] * len(ids))
+        except Unavailable:
+            logger.warning("image_not_deleted", exc_info=True)  # `images verify` finds it
+            return
+        if not any(row["status"] in {"delivered", "processing"} for row in rows):
+            await settle.forget_images(self._generations, self.job.record)
 
     async def _give_back(self) -> None:
         self.leave("given_back")

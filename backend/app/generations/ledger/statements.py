@@ -69,6 +69,7 @@ QUERIES = {
         "cancel_job",
         "requeue_job",
         "sweep_jobs",
+        "find_settled",
     )
 }
 """Those that `Ledger.query` runs, by name."""

@@ -197,7 +197,7 @@ def wrongly_ended(images: Mapping[str, Image], journal: Iterable[Asked], provide
         if len(requests) > 1 and not asked.kind.is_repeated:
             yield f"{asked.prompt}: {len(requests)} requests for one"
         if asked.is_certain and not asked.ids and (delivered or any(image.is_job for image in mine.values())):
-            yield f"{asked.prompt}: what was refused is delivered, or will be"
+            yield f"{asked.prompt}: what was refused is recorded ({asked.kind})"
         sends = sum(image.sends for image in mine.values())
         drawn = sum(image.status == "delivered" for image in mine.values())
         if not drawn <= provider.calls[asked.prompt] <= sends:

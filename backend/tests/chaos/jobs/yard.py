@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 import httpx2
 from app.core.db import DATABASE_ERRORS
+from app.generations.spec import image_name, names_of_attempts
 from app.storage.health import PROBE_SECONDS
 from tests.chaos.cluster import Cluster
 from tests.chaos.fleet import Fleet, Serve
@@ -36,7 +37,7 @@ _START_SECONDS = 5
 """In which workers connect again, and others take the place of those that were started without a database."""
 _UNFINISHED = "select count(*) from generations where status in ('queued', 'processing')"
 _OVER_MOST = "select count(*) from over_most where account_id = $1"
-_IMAGES = "select id || '.' || format as name, status from generations where account_id = $1"
+_IMAGES = "select id, format, attempts, status from generations where account_id = $1"
 
 
 @dataclass
@@ -102,8 +103,12 @@ class Yard:
         lacks at last, as sentences.
         """
         rows = await execute(self.own, _IMAGES, account.account_id)
-        mine = {row["name"] for row in rows}
-        delivered = {row["name"] for row in rows if row["status"] == "delivered"}
+        mine = {each for row in rows for each in names_of_attempts(row["id"], row["format"], row["attempts"])}
+        delivered = {
+            image_name(row["id"], row["format"], max(row["attempts"], 1))
+            for row in rows
+            if row["status"] == "delivered"
+        }
         for _ in looks():
             kept = mine & set(self.bucket.buckets[BUCKET])
             if kept == delivered or delivered - kept:
