@@ -4,7 +4,8 @@ The order is the contract's: a malformed Idempotency-Key (400), the key (401), i
 """
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Self
@@ -19,6 +20,7 @@ from app.core.errors import (
     Invalid,
     RateLimited,
     Unavailable,
+    as_api_error,
 )
 from app.features.dependencies import generations_of, generations_with_urls_of, services_of
 from app.features.idempotency import read_idempotency_key
@@ -252,6 +254,18 @@ class Admission:
                 add_response_headers(self._request, {b"idempotent-replayed": b"true"})
             return accepted.id
         raise Unavailable
+
+    @contextmanager
+    def looked_up(self) -> Iterator[None]:
+        """Raises OutcomeUnknown in place of what says that the database is away: the request is on disk by now."""
+        try:
+            yield
+        except Exception as raised:
+            if not isinstance(as_api_error(raised), Unavailable):
+                raise
+            error = OutcomeUnknown()
+            error.is_worth_repeating = self._idempotency_key is not None
+            raise error from raised
 
     def _answer_with(self, taken: TakeResult) -> None:
         """Sets the key's limit in the response's headers, and the account's where that leaves less; raises what refuses

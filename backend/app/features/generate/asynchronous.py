@@ -34,14 +34,16 @@ async def generate_asynchronously(
 ) -> Delivered | Response:
     """A 202 with the request, which is on disk; or what was delivered, where its caller waits and it ends in that time.
 
-    Raises what `Admission.accept` raises, and where it ends in time without an image, why.
+    Raises what `Admission.accept` raises, OutcomeUnknown where the database is away once it is on disk, and the
+    error of one that ends in time without an image.
     """
     admission.leave_slots()
     accepted_id = await admission.accept(spec, route=route, terms=terms.job)
-    if terms.wait_seconds is None:
-        return await accepted_response(request, admission.caller, accepted_id)
-    found = await find(request, admission.caller, accepted_id)
-    found = await _until_ended(request, admission.caller, found, seconds=terms.wait_seconds)
+    with admission.looked_up():
+        if terms.wait_seconds is None:
+            return await accepted_response(request, admission.caller, accepted_id)
+        found = await find(request, admission.caller, accepted_id)
+        found = await _until_ended(request, admission.caller, found, seconds=terms.wait_seconds)
     if not found.has_ended:
         return _accepted(request, found)
     add_response_headers(request, {b"preference-applied": f"wait={terms.wait_seconds}".encode()})

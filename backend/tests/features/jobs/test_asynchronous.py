@@ -198,3 +198,16 @@ async def test_an_asynchronous_request_takes_no_slot_and_its_units(
     check_problem(await jobs.ask(**AS_MEMBER), 429, "concurrency_limit_exceeded")
     gate.set()
     assert (await synchronous).status_code == 200
+
+
+@pytest.mark.parametrize("prefer", ["respond-async", "wait=5"])
+async def test_a_request_that_is_on_disk_is_not_said_to_be_refused(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, prefer: str
+) -> None:
+    async def find(*_arguments: object, **_named: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr("app.features.generate.asynchronous.state.find", find)
+    answer = await jobs.ask(headers={"Prefer": prefer})
+    check_problem(answer, 503, "outcome_unknown")
+    assert answer.headers["x-should-retry"] == "false", "without a key it would be a second generation"
