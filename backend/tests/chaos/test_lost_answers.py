@@ -100,9 +100,10 @@ async def test_a_database_away_past_the_deadline_is_an_unknown_outcome_that_a_re
 async def test_a_call_told_unavailable_before_it_was_sent_is_never_recorded(
     ground: Ground, line: Line, key: Key, journal: list[Call]
 ) -> None:
+    before = ground.fleet.connections_to(ground.proxy.port)
     ground.proxy.stall()
     ground.proxy.cut()
-    await ground.fleet.has_left(ground.proxy.port)
+    await ground.fleet.have_left(before)
     call = await line.ask(key, "never sent")
     assert (call.status, call.code) == (503, "unavailable")
     ground.proxy.open()

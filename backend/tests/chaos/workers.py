@@ -1,7 +1,7 @@
 """Which worker of a running server is who, as its kernel tells it: to whoever started it, and to other processes."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from app.core.processes import PROC
@@ -33,10 +33,14 @@ class Workers:
         """The worker whose connection to somewhere leaves from this port."""
         return next(worker for worker, here, _ in self._connections() if here == outgoing)
 
-    async def has_left(self, port: int) -> None:
-        """Returns once every worker has seen that its connections to this port are gone."""
+    def connections_to(self, port: int) -> Collection[tuple[int, int, int]]:
+        """The connections of all workers to this port."""
+        return {each for each in self._connections() if each[2] == port}
+
+    async def have_left(self, connections: Collection[tuple[int, int, int]]) -> None:
+        """Returns once every worker has seen that these are gone. It may try to make new ones all the time."""
         for _ in looks():
-            if all(there != port for _, _, there in self._connections()):
+            if not {*connections} & {*self._connections()}:
                 return
             await asyncio.sleep(LOOK_SECONDS)
         raise AssertionError("a worker still holds one")
