@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import date
 
@@ -13,25 +13,25 @@ from app.generations.ledger.queue import PendingRecord, Recorded
 from sqlalchemy.engine import make_url
 from tests.harness import Key, looks
 
-_LEDGER = """
-    select (delivered_at at time zone 'UTC')::date as day, model, count(*) as pictures, sum(list_price) as list_amount,
-      coalesce(sum(cost), 0) as cost
-    from generations where key_id = $1 and status = 'delivered' group by 1, 2
+_COUNTED_AND_RECORDED = """
+    select 'counted' as origin, day, model, pictures, list_amount, cost from usage where key_id = $1
+    union all
+    select 'recorded', (delivered_at at time zone 'UTC')::date, model, count(*), sum(list_price), coalesce(sum(cost), 0)
+    from generations where key_id = $1 and status = 'delivered' group by 2, 3
 """
-_USAGE = "select day, model, pictures, list_amount, cost from usage where key_id = $1"
+"""One statement, and so one moment: other connections write meanwhile."""
 
 
 async def usage(database: asyncpg.Connection, key: Key) -> dict[date, int]:
     """How many images the key was counted by day. By day and model, count, prices and costs must be those of its
     delivered generations.
     """
-    counted, recorded = [
-        {(row["day"], row["model"]): tuple(row)[2:] for row in await database.fetch(query, key.id)}
-        for query in (_USAGE, _LEDGER)
-    ]
-    assert counted == recorded
+    found: dict[str, dict[tuple[date, str], Sequence[int]]] = {"counted": {}, "recorded": {}}
+    for origin, day, model, *sums in await database.fetch(_COUNTED_AND_RECORDED, key.id):
+        found[origin][day, model] = sums
+    assert found["counted"] == found["recorded"]
     by_day: Counter[date] = Counter()
-    for (day, _), (pictures, *_) in counted.items():
+    for (day, _), (pictures, *_) in found["counted"].items():
         by_day[day] += pictures
     return by_day
 
