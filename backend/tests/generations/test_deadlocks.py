@@ -43,7 +43,7 @@ class Lapsed(NamedTuple):
     def settlement(self) -> Call:
         values = {"id": [self.id], "request_id": [self.id], "key_id": [self.key.id], "lease": [self.lease]}
         unknown = {name: [None] for name in ("error", "route", "provider", "tries", "cost", "provider_request_id")}
-        arguments = statements.SETTLE.arguments({**values, **unknown, "scope": [SCOPE], "class": [None]})
+        arguments = statements.SETTLE.arguments({**values, **unknown, "scope": [SCOPE]})
         return Call(statements.SETTLE.text, list(arguments))
 
     def take_over(self) -> Call:

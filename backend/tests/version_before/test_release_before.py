@@ -86,7 +86,6 @@ async def deliver_of(database: asyncpg.Connection, key_id: str, model: str) -> s
         "lease": lease,
         "error": None,
         "scope": None,
-        "class": None,
     }
     columns = {name: [value] for name, value in settled.items()}
     [answer] = await database.fetch(SETTLE.text, *SETTLE.arguments(columns))

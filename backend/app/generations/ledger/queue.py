@@ -128,7 +128,7 @@ class QueuedRow(NamedTuple):
 
 
 class SettleRow(NamedTuple):
-    """The end of one image, with the names of the parameters of `settle.sql`."""
+    """The end of one image, with the names of the parameters of `settle_jobs.sql`."""
 
     id: str
     request_id: str

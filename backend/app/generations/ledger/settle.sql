@@ -1,24 +1,15 @@
--- Ends requests that were admitted: each image becomes delivered and counts, or failed with a code and does not. A claim
+-- Ends requests that were admitted and that their callers wait for: each image becomes delivered and counts, or failed with a code and does not. A claim
 -- then names the images that were delivered; where none was, it is free again. One row for each request, in order:
 -- whether it was still to be settled.
 with input as materialized (
   select * from unnest(:id::text[], :request_id::text[], :key_id::text[], :lease::uuid[], :error::text[], :route::text[],
-    :provider::text[], :tries::int[], :cost::bigint[], :provider_request_id::text[], :scope::bytea[], :class::text[])
-    with ordinality as r(id, request_id, key_id, lease, error, route, provider, tries, cost, provider_request_id, scope,
-    class, n)
+    :provider::text[], :tries::int[], :cost::bigint[], :provider_request_id::text[], :scope::bytea[]) with ordinality
+    as r(id, request_id, key_id, lease, error, route, provider, tries, cost, provider_request_id, scope, n)
 ), keys as materialized (
   -- Whether the key is still active is not asked: the request was admitted, and what it delivers is counted.
-  select k.id, k.account_id from api_keys k where k.id = any(:key_id) order by k.id for no key update
-), lane as materialized (
-  -- Of asynchronous requests alone: only they have a class.
-  select l.account_id, l.class from lanes l where (l.account_id, l.class) in (
-    select k.account_id, i.class from input i join keys k on k.id = i.key_id where i.class is not null
-  )
-  order by l.account_id, l.class for no key update
+  select k.id from api_keys k where k.id = any(:key_id) order by k.id for no key update
 ), claimed as materialized (
-  select scope from claims where scope = any(:scope) and (select count(*) from keys) > 0
-    and (select count(*) from lane) >= 0
-  order by scope for update
+  select scope from claims where scope = any(:scope) and (select count(*) from keys) > 0 order by scope for update
 ), settled as (
   -- The row decides between this and a sweep or a take-over: one of them finds it processing under this lease.
   update generations g set status = case when i.error is null then 'delivered' else 'failed' end, error = i.error,
@@ -27,8 +18,7 @@ with input as materialized (
     provider_request_id = i.provider_request_id
   from input i
   where g.id = i.id and g.status = 'processing' and g.lease = i.lease and (select count(*) from claimed) >= 0
-  returning g.id, g.account_id, g.key_id, g.model, g.list_price, g.cost, g.delivered_at, i.request_id, i.scope, i.class,
-    i.n
+  returning g.id, g.key_id, g.model, g.list_price, g.cost, g.delivered_at, i.request_id, i.scope, i.n
 ), counted as (
   insert into usage as u (key_id, day, model, pictures, list_amount, cost)
   select key_id, (delivered_at at time zone 'UTC')::date, model, count(*), sum(list_price), coalesce(sum(cost), 0)
@@ -44,14 +34,6 @@ with input as materialized (
 ), freed as (
   delete from claims c using ended e
   where c.scope = e.scope and c.generation_id = e.request_id and e.delivered_ids is null
-), left_lane as (
-  update lanes l set running = greatest(l.running - s.images, 0)
-  from (select account_id, class, count(*)::int as images from settled where class is not null group by 1, 2) s
-  where l.account_id = s.account_id and l.class = s.class
-), left_key as (
-  update lane_keys l set running = greatest(l.running - s.images, 0)
-  from (select key_id, class, count(*)::int as images from settled where class is not null group by 1, 2) s
-  where l.key_id = s.key_id and l.class = s.class
 )
 select s.id is not null as settled
 from input i left join settled s on s.id = i.id where i.id = i.request_id order by i.n

@@ -49,6 +49,7 @@ from app.generations.ledger.statements import (
     RECORD_QUEUED_SKIP_LOCKED,
     RECORD_SKIP_LOCKED,
     SETTLE,
+    SETTLE_JOBS,
     SWEEP_CLAIMS,
     SWEEP_JOBS,
     SWEEP_LAPSED,
@@ -81,7 +82,9 @@ class Writer(LedgerConnection):
             records = [each for each in work if isinstance(each, PendingRecord)]
             await self._record([each for each in records if each.queueing is None], RECORD)
             await self._record([each for each in records if each.queueing is not None], RECORD_QUEUED)
-            await self._settle([each for each in work if isinstance(each, PendingSettlement)])
+            settlements = [each for each in work if isinstance(each, PendingSettlement)]
+            await self._settle([each for each in settlements if each.recorded.queueing is None], SETTLE)
+            await self._settle([each for each in settlements if each.recorded.queueing is not None], SETTLE_JOBS)
             await self._mark_sent([each for each in work if isinstance(each, PendingSend)])
         for each in work:
             if isinstance(each, PendingQuery) and not each.is_done:
@@ -181,7 +184,7 @@ class Writer(LedgerConnection):
         for scope in lapsed:
             await self._fetch(connection, TAKE_OVER, scope=scope)
 
-    async def _settle(self, settlements: Sequence[PendingSettlement]) -> None:
+    async def _settle(self, settlements: Sequence[PendingSettlement], statement: Statement) -> None:
         """Ends requests. A refusal says that none was ended: they are handed in again until their deadlines."""
         pending = [each for each in settlements if not each.is_done]
         if not pending:
@@ -190,12 +193,12 @@ class Writer(LedgerConnection):
         for each in pending:
             each.was_sent = True
         try:
-            rows = await self._commit(connection, SETTLE, pending)
+            rows = await self._commit(connection, statement, pending)
         except StatementRefusedError as refusal:
             logger.warning("settlement_refused", sqlstate=refusal.sqlstate, settlements=len(pending))
             middle = 0 if refusal.sqlstate == READ_ONLY else len(pending) // 2
             for half in (pending[:middle], pending[middle:]) if middle else ():
-                await self._settle(half)  # a key that another transaction holds must not stop the others
+                await self._settle(half, statement)  # a key that another transaction holds must not stop the others
             return
         in_doubt = [each for each, row in zip(pending, rows, strict=True) if not row["settled"]]
         for each, row in zip(pending, rows, strict=True):
@@ -246,7 +249,7 @@ class Writer(LedgerConnection):
     ) -> Rows:
         """The rows of the statement that records or settles this work."""
         values: dict[str, Any]
-        if statement is SETTLE:
+        if statement in (SETTLE, SETTLE_JOBS):
             values = columns(SettleRow, work)
         elif statement.name.startswith(RECORD_QUEUED.name):
             values = {**columns(QueuedRow, work), "waiting_max": self.waiting_max}

@@ -15,6 +15,7 @@ from app.generations.ledger.statements import (
     RECORD,
     RECORD_QUEUED,
     SETTLE,
+    SETTLE_JOBS,
     SWEEP_JOBS,
     SWEEP_LAPSED,
     Statement,
@@ -50,7 +51,7 @@ _FIRST_COLUMNS = """
 """
 
 
-@pytest.mark.parametrize("statement", [RECORD, SETTLE, FIND_SETTLED])
+@pytest.mark.parametrize("statement", [RECORD, SETTLE, SETTLE_JOBS, FIND_SETTLED])
 async def test_a_plan_that_was_made_while_the_tables_were_small_uses_the_indexes(
     new_database_url: str, statement: Statement
 ) -> None:
@@ -66,10 +67,11 @@ async def test_no_statement_reads_all_that_waits(new_database_url: str) -> None:
     connection = await connect_for_writing(new_database_url)
     await connection.execute(_MANY_WAITING)
     first_columns = dict(await connection.fetch(_FIRST_COLUMNS))  # by the indexes of the partition that has the rows
-    recording = [RECORD, RECORD_QUEUED, FIND_RECORDED, MARK_SENT, SETTLE, FIND_SETTLED, SWEEP_JOBS, SWEEP_LAPSED]
+    recording = [RECORD, RECORD_QUEUED, FIND_RECORDED, MARK_SENT, FIND_SETTLED]
+    ending = [SETTLE, SETTLE_JOBS, SWEEP_JOBS, SWEEP_LAPSED]
     for preparation in ("discard plans", "analyze"):
         await connection.execute(preparation)
-        for statement in [*recording, *QUERIES.values()]:
+        for statement in [*recording, *ending, *QUERIES.values()]:
             for scan in _scans(json.loads(await _plan(connection, statement, "(format json)"))[0]["Plan"]):
                 begins_with = first_columns.get(scan["Index Name"], "")
                 assert begins_with in scan.get("Index Cond", ""), (preparation, statement.name, scan)

@@ -98,7 +98,17 @@ def give_back(*jobs: Job) -> Call:
 
 
 def settle(*jobs: Job, ends: Mapping[str, ImageEnd] | None = None) -> Call:
-    return Call(statements.SETTLE, columns(SettleRow, [PendingSettlement(job.record, ends or {}) for job in jobs]))
+    """As the ledger ends jobs."""
+    return Call(statements.SETTLE_JOBS, _ends(jobs, ends))
+
+
+def settle_calls(*jobs: Job) -> Call:
+    """As the ledger ends requests that their callers wait for."""
+    return Call(statements.SETTLE, _ends(jobs))
+
+
+def _ends(jobs: Sequence[Job], ends: Mapping[str, ImageEnd] | None = None) -> Mapping[str, Any]:
+    return columns(SettleRow, [PendingSettlement(job.record, ends or {}) for job in jobs])
 
 
 def cancel_job(request_id: str) -> Call:

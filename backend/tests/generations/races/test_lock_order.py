@@ -134,7 +134,8 @@ WAITING = {
     "record": Case(_record, "api_keys"),
     "record_queued": Case(_record_queued, "api_keys lanes"),
     "make_lanes": Case(_make_lanes, "api_keys"),
-    "settle": Case(lambda scene: rows.settle(*scene.jobs), "api_keys lanes claims generations"),
+    "settle": Case(lambda scene: rows.settle_calls(*scene.jobs), "api_keys claims generations"),
+    "settle_jobs": Case(lambda scene: rows.settle(*scene.jobs), "api_keys lanes claims generations"),
     "give_back_jobs": Case(lambda scene: rows.give_back(*scene.jobs), "api_keys lanes generations"),
     "sweep_jobs": Case(lambda _: rows.sweep_jobs(), "api_keys lanes generations", _HAS_LAPSED),
     "sweep_lapsed": Case(lambda _: Call(statements.SWEEP_LAPSED, {}), "api_keys generations", _WAS_SYNCHRONOUS),
@@ -206,8 +207,10 @@ async def test_a_statement_that_waits_holds_nothing_that_comes_later(
     ("name", "part", "wrong"),
     [
         ("settle", "order by k.id", "order by k.id desc"),
-        ("settle", "and (select count(*) from lane) >= 0", ""),
         ("settle", "and (select count(*) from claimed) >= 0", ""),
+        ("settle_jobs", "order by k.id", "order by k.id desc"),
+        ("settle_jobs", "and (select count(*) from lane) >= 0", ""),
+        ("settle_jobs", "and (select count(*) from claimed) >= 0", ""),
         ("sweep_jobs", "order by l.account_id", "order by l.account_id desc"),
     ],
 )
