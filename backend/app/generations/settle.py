@@ -29,7 +29,6 @@ async def deliver(
         await forget_images(generations, record)
         # With an idempotency key, a later call gets what the request that took over delivers; without, nothing did.
         raise (Unavailable() if record.scope is None else IdempotencyKeyInUse()) from None
-    await _forget(generations, [name for each in record.ids for name in _names(record, each)[:-1]])
 
 
 async def give_up(generations: Generations, record: PendingRecord, ends: Mapping[str, ImageEnd]) -> None:
@@ -67,6 +66,13 @@ async def _settle(
 async def forget_images(generations: Generations, record: PendingRecord) -> None:
     """Deletes what this attempt has kept of the request, which nobody has looked at."""
     await _forget(generations, [_names(record, each)[-1] for each in record.ids])
+
+
+async def delete_earlier(generations: Generations, record: PendingRecord) -> None:
+    """Deletes what earlier attempts have kept of the request. Raises StoreUnavailable."""
+    for each in record.ids:
+        for name in _names(record, each)[:-1]:
+            await generations.store.delete(name)
 
 
 async def _forget(generations: Generations, names: Sequence[str]) -> None:

@@ -1,9 +1,11 @@
 """What is looked after beside the requests: images that no client can ask for any more, and partitions to come."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -18,6 +20,7 @@ from app.generations.collaborators import Generations
 from app.generations.jobs.overview import find_classes
 from app.generations.kept import OWNED
 from app.generations.partitions import ensure_partitions
+from app.generations.spec import names_of_attempts
 from app.generations.thumbnails import delete_with_thumbnails
 from app.models import Generation
 
@@ -26,15 +29,19 @@ _COUNT_SECONDS = 15
 _AT_A_TIME = 100
 _OVERDUE_MAX = 100
 _DAY = timedelta(days=1)
+_UNDELIVERED = Generation.status.in_(("lost", "failed", "cancelled"))
 _NOT_KEPT = or_(Generation.expires_at.is_(None), Generation.expires_at < func.now() - _DAY)
 """An asynchronous generation that was not delivered can be had again by an operator, until a day after it expired."""
+_LEFT_BY_WORKERS = _UNDELIVERED, Generation.expires_at.is_not(None), Generation.lease.is_not(None)
+"""Such a generation whose workers may have kept images that nobody has deleted yet."""
 
 
 @dataclass
 class Sweeper:
-    """Deletes the images and prompts of generations that failed or were lost (asynchronous ones can be requeued for a
-    day), images that are older than `retention_days`, and uploads that have expired; erases what deleted accounts have
-    left, and makes the partitions of the months to come. (What is past its lease the ledger ends.)
+    """Deletes the images and prompts of generations that failed or were lost (prompts of asynchronous ones a day later,
+    since these can be requeued), images that are older than `retention_days`, and uploads that have expired; erases
+    what deleted accounts have left, and makes the partitions of the months to come. (What is past its lease the ledger
+    ends.)
 
     While it runs, an image is deleted within minutes of its last day. So if more than 100 are older than that by a day,
     something is wrong: the database's clock, or `retention_days`, or no sweep has run for long. Then none is deleted
@@ -78,7 +85,8 @@ class Sweeper:
         """One turn. Ages go by the database's clock."""
         async with self.engine.connect() as connection:
             await ensure_partitions(connection)
-        await delete_images(self.generations, Generation.status.in_(("lost", "failed", "cancelled")), _NOT_KEPT)
+        await delete_images(self.generations, _UNDELIVERED, _NOT_KEPT)
+        await _delete_left_by_workers(self.generations)
         await uploads.sweep(self.generations)
         if self.retention_days is not None and await self._is_plausible():
             await self.expire()
@@ -128,20 +136,42 @@ async def delete_images(generations: Generations, *which: ColumnElement[bool]) -
     """Deletes the images of these generations, and marks them as deleted, which erases their prompts: some at a time,
     the image before the mark, so that what fails or crashes between is deleted again.
     """
+    await _delete(generations, which, partial(delete_with_thumbnails, generations), {"deleted_at": func.now()})
+
+
+async def _delete_left_by_workers(generations: Generations) -> None:
+    """The same, but that their generations can be requeued. Nobody was shown these images: they have no thumbnails."""
+
+    async def delete_originals(*image: Any) -> None:
+        for name in names_of_attempts(*image):
+            await generations.store.delete(name)
+
+    await _delete(generations, _LEFT_BY_WORKERS, delete_originals, {"lease": None})
+
+
+async def _delete(
+    generations: Generations,
+    which: Sequence[ColumnElement[bool]],
+    delete: Callable[..., Awaitable[None]],
+    mark: Mapping[str, Any],
+) -> None:
+    """Calls `delete` with each generation's id, format and attempts, before it marks those that are still such."""
     some = select(Generation.id, Generation.format, Generation.attempts).where(*OWNED, *which).limit(_AT_A_TIME)
     while True:
         async with generations.sessions.begin() as session:
             found = (await session.execute(some)).all()
         for each in found:
-            await delete_with_thumbnails(generations, *each)
-        await _mark_deleted(generations, [each.id for each in found])
+            await delete(*each)
+        await _mark(generations, [each.id for each in found], which, mark)
         if len(found) < _AT_A_TIME:
             return
 
 
-async def _mark_deleted(generations: Generations, ids: list[str]) -> None:
+async def _mark(
+    generations: Generations, ids: list[str], which: Sequence[ColumnElement[bool]], mark: Mapping[str, Any]
+) -> None:
     """Waits for no other transaction: what one of them holds is marked by the next sweep."""
-    unlocked = select(Generation.id).where(Generation.id.in_(ids)).order_by(Generation.id)
+    unlocked = select(Generation.id).where(Generation.id.in_(ids), *which).order_by(Generation.id)
     free = unlocked.with_for_update(skip_locked=True, key_share=True)
     async with generations.sessions.begin() as session:
-        await session.execute(update(Generation).where(Generation.id.in_(free)).values(deleted_at=func.now()))
+        await session.execute(update(Generation).where(Generation.id.in_(free)).values(mark))

@@ -82,7 +82,9 @@ class Generation(Base):
     status: Mapped[GenerationStatus] = mapped_column(Text)
     generation_class: Mapped[GenerationClass] = mapped_column("class", Text, server_default="now")
     lease: Mapped[UUID | None]
-    """Made anew for each attempt. A worker settles only with the lease that it was given."""
+    """Made anew for each attempt. A worker settles only with the lease that it was given. Null for an asynchronous
+    generation that no worker has had, or that was not delivered and of which the sweeper has deleted what they kept.
+    """
     lease_until: Mapped[datetime | None] = mapped_column(TIME)
     """When a queued generation expires, or a processing one is given up; null for all others."""
     attempts: Mapped[int] = mapped_column(server_default=text("0"))

@@ -62,13 +62,14 @@ class JobDrawing:
         waiting_until = self._loop.time() + _SLOT_SECONDS
         try:
             async with asyncio.timeout_at(self.deadline):
+                await settle.delete_earlier(self._generations, self.job.record)
                 plan, request = await plan_job(self._generations, self.job, self.deadline)
             while not await self._was_drawn(plan, request):
                 if self._loop.time() > waiting_until:
                     await self._give_back()
                     return
                 await asyncio.sleep(_PAUSE_SECONDS * random.SystemRandom().uniform(0.75, 1.25))
-        except Unavailable:  # the images that go in cannot be read now
+        except Unavailable:  # the store, or the images that go in, cannot be read now
             await asyncio.sleep(_PROBE_SECONDS)  # else it would be taken again at once
             await self._give_back()
         except ApiError as error:

@@ -14,7 +14,7 @@ with keys as materialized (
   order by g.id for no key update
 ), given_back as (
   update generations g set status = case when k.stopped is null then 'queued' else 'cancelled' end, error = k.stopped,
-    attempts = g.attempts - 1, lease = null, lease_until = case when k.stopped is null then g.expires_at end
+    attempts = g.attempts - 1, lease_until = case when k.stopped is null then g.expires_at end
   from unnest(:id::text[], :lease::uuid[]) as i(id, lease) join free on free.id = i.id cross join keys k
   where g.id = i.id and k.id = g.key_id and g.status = 'processing' and g.lease = i.lease and g.sent_at is null
   returning g.id, g.account_id, g.key_id, g.class, k.stopped is null as waits

@@ -30,7 +30,7 @@ with request as materialized (
     and ((select count(*) from claimed) > 0 or not exists (select from request where has_claim))
   order by g.id for no key update
 ), queued as (
-  update generations g set status = 'queued', attempts = (g.attempts + 2) / 3 * 3, lease = null, sent_at = null, error = null,
+  update generations g set status = 'queued', attempts = (g.attempts + 2) / 3 * 3, sent_at = null, error = null,
     expires_at = now() + make_interval(secs => :expires_seconds),
     lease_until = now() + make_interval(secs => :expires_seconds)
   from held h where g.id = h.id and g.status in ('failed', 'lost', 'cancelled') and g.attempts < 97

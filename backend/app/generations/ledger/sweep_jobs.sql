@@ -30,7 +30,7 @@ with cutoff as materialized (
     and (select count(*) from lane) > 0
   order by g.id for no key update of g
 ), ended as (
-  update generations g set status = d.becomes, lease = case when d.becomes <> 'queued' then g.lease end,
+  update generations g set status = d.becomes,
     lease_until = case when d.becomes = 'queued' then g.expires_at end,
     sent_at = case when d.becomes <> 'queued' then g.sent_at end,
     error = case d.becomes when 'cancelled' then coalesce(d.stopped, 'expired') when 'failed' then 'attempts_exhausted'

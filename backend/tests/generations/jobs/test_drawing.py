@@ -10,10 +10,12 @@ from app.core.settings import Settings
 from app.generations import serve, settle, verify
 from app.generations.errors import OutcomeUnknown
 from app.generations.jobs import drawing as jobs_drawing
+from app.generations.jobs.drawing import JobDrawing
 from app.generations.jobs.worker import Worker
 from app.generations.ledger.queue import PendingRecord, PendingSettlement
 from app.generations.records import delete_image
 from app.generations.spec import Caller
+from app.generations.sweep import Sweeper
 from app.storage.configured import opened_store
 from app.storage.health import MonitoredStore
 from tests.generations.jobs.drawn_jobs import Drawn, drawn_by_hand
@@ -81,6 +83,49 @@ async def test_what_a_killed_worker_has_stored_is_deleted_by_the_next_or_with_th
     caller = Caller(there.key.id, f"acc_{there.key.id[4:]}", "live", 0)
     await delete_image(there.generations, caller=caller, generation_id=record.id)
     assert there.files(record) == set()
+
+
+async def test_what_workers_have_stored_of_a_job_that_was_not_delivered_is_deleted_at_once_and_its_prompt_is_kept(
+    there: Drawn,
+) -> None:
+    services, record = there.services, await there.record()
+    sweeper = Sweeper(there.generations, services.engine, None, services.metrics)
+    job = (await there.take()).job
+    await there.generations.ledger.mark_sent(job.ids, job.lease.token)
+    await there.generations.store.put(f"{record.id}.png", b"of a killed worker")
+    await there.lapse()
+    await sweeper.sweep()
+    row = await there.row(record)
+    assert (row["status"], row["prompt"], row["deleted_at"]) == ("lost", record.prompt, None)
+    assert there.files(record) == set()
+    await there.generations.ledger.query("requeue_job", request_id=record.id, expires_seconds=60)
+    await (await there.take()).draw()
+    await sweeper.sweep()
+    assert (await there.row(record))["status"] == "delivered"
+    assert there.files(record) == {".4.png"}
+
+
+async def test_a_job_that_was_requeued_while_its_images_are_deleted_keeps_its_lease(
+    there: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, record = there.services, await there.record()
+    sweeper = Sweeper(there.generations, services.engine, None, services.metrics)
+    job = (await there.take()).job
+    await there.generations.ledger.mark_sent(job.ids, job.lease.token)
+    await there.lapse()
+    taken: list[JobDrawing] = []
+
+    async def delete(_store: MonitoredStore, _name: str) -> None:
+        if not taken:
+            await there.generations.ledger.query("requeue_job", request_id=record.id, expires_seconds=60)
+            taken.append(await there.take())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MonitoredStore, "delete", delete)
+        await sweeper.sweep()
+    await taken[0].draw()
+    assert (await there.row(record))["status"] == "delivered"
+    assert there.files(record) == {".4.png"}
 
 
 async def content_of(there: Drawn, record: PendingRecord) -> bytes:
