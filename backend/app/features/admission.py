@@ -40,7 +40,7 @@ from app.generations.errors import (
     OutcomeUnknown,
 )
 from app.generations.jobs.accept import accept_job
-from app.generations.jobs.job import JobTerms
+from app.generations.jobs.job import Accepted, JobTerms
 from app.generations.service import Watch
 from app.generations.spec import Caller, Delivered, GenerationSpec, SentImage
 from app.providers import PROVIDER_PROBLEMS
@@ -231,9 +231,9 @@ class Admission:
             return delivered
         raise Unavailable
 
-    async def accept(self, spec: GenerationSpec, *, route: str, terms: JobTerms) -> str:
-        """The id of the request, which is on disk, to be drawn later; the response says whether it was before. Raises
-        what `accept_job` raises, and Unavailable as `generate`.
+    async def accept(self, spec: GenerationSpec, *, route: str, terms: JobTerms) -> Accepted:
+        """The request, which is on disk, to be drawn later; the response says whether it was before. Raises what
+        `accept_job` raises, and Unavailable as `generate`.
         """
         generations, key = generations_with_urls_of(self._request), self._idempotency_key
         request_state(self._request.scope)["goes_on"] = True
@@ -252,7 +252,7 @@ class Admission:
                 raise
             if accepted.is_replay:
                 add_response_headers(self._request, {b"idempotent-replayed": b"true"})
-            return accepted.id
+            return accepted
         raise Unavailable
 
     @contextmanager

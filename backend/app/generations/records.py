@@ -47,7 +47,6 @@ class GenerationRecord:
     currency: str | None
     environment: KeyEnvironment
     key_id: str
-    key_name: str
     created_at: datetime
     inputs: Sequence[str | None]
     """As in Delivered."""
@@ -65,6 +64,13 @@ class GenerationRecord:
         return self.url if self.status == "delivered" else None
 
 
+@dataclass(frozen=True)
+class ListedGeneration(GenerationRecord):
+    """The same, with the name of its key as it is now."""
+
+    key_name: str
+
+
 async def find_all(
     generations: Generations,
     session: AsyncSession,
@@ -74,7 +80,7 @@ async def find_all(
     before_id: str | None,
     limit: int,
     statuses: Collection[GenerationStatus] = DELIVERED,
-) -> Sequence[GenerationRecord]:
+) -> Sequence[ListedGeneration]:
     """What the account generated in these environments, newest first: at most `limit`, older than `before_id`.
 
     Each environment gives its newest rows from the index, so the work grows with neither the ledger nor the keys.
@@ -95,12 +101,12 @@ async def find_all(
         .order_by(newest_of_each.id.desc())
         .limit(limit)
     )
-    return [record_of(generations, *row) for row in await session.execute(statement)]
+    return [_listed(generations, *row) for row in await session.execute(statement)]
 
 
 async def find_one(
     generations: Generations, session: AsyncSession, *, caller: Caller, generation_id: str
-) -> GenerationRecord:
+) -> ListedGeneration:
     """One of them. Raises GenerationNotFound for what is another account's, of the other environment, or never was."""
     if not is_id("gen", generation_id):
         raise GenerationNotFound
@@ -109,19 +115,19 @@ async def find_one(
     found = (await session.execute(statement.where(Generation.id == generation_id, *SHOWN))).one_or_none()
     if found is None:
         raise GenerationNotFound
-    return record_of(generations, *found)
+    return _listed(generations, *found)
 
 
 async def find_some(
     generations: Generations, session: AsyncSession, *, account_id: str, ids: Collection[str]
-) -> Mapping[str, GenerationRecord]:
+) -> Mapping[str, ListedGeneration]:
     """Those of the account with these ids, by id. What is deleted, or no id of a generation, is left out."""
     wanted = [each for each in ids if is_id("gen", each)]
     if not wanted:
         return {}
     own = Generation.account_id == account_id, Generation.id.in_(wanted)
     statement = select(Generation, ApiKey).join(ApiKey, ApiKey.id == Generation.key_id).where(*own, *SHOWN)
-    return {row.id: record_of(generations, row, key) for row, key in await session.execute(statement)}
+    return {row.id: _listed(generations, row, key) for row, key in await session.execute(statement)}
 
 
 async def delete_image(generations: Generations, *, caller: Caller, generation_id: str) -> None:
@@ -141,7 +147,7 @@ async def delete_image(generations: Generations, *, caller: Caller, generation_i
             raise GenerationNotFound
 
 
-def record_of(generations: Generations, generation: Generation, key: ApiKey) -> GenerationRecord:
+def record_of(generations: Generations, generation: Generation) -> GenerationRecord:
     """The row, as its account sees it."""
     return GenerationRecord(
         id=generation.id,
@@ -154,8 +160,7 @@ def record_of(generations: Generations, generation: Generation, key: ApiKey) -> 
         price=format_amount(generation.list_price),
         currency=generations.catalogue.catalogue.currency,
         environment=generation.environment,
-        key_id=key.id,
-        key_name=key.name,
+        key_id=generation.key_id,
         created_at=generation.created_at,
         inputs=input_ids(generation.inputs),
         status=generation.status,
@@ -164,3 +169,7 @@ def record_of(generations: Generations, generation: Generation, key: ApiKey) -> 
         delivered_at=generation.delivered_at,
         expires_at=generation.expires_at,
     )
+
+
+def _listed(generations: Generations, generation: Generation, key: ApiKey) -> ListedGeneration:
+    return ListedGeneration(**vars(record_of(generations, generation)), key_name=key.name)

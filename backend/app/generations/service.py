@@ -73,7 +73,7 @@ async def generate(
         )
     if made.recorded.is_replay:
         return await replay.delivered(generations, spec, made.recorded)
-    return _delivered(generations, spec, plan, made, inputs)
+    return delivered_now(generations, spec, plan, made, inputs)
 
 
 async def plan_with_images(
@@ -109,7 +109,10 @@ def draw_request(spec: GenerationSpec, plan: Plan, watch: Watch | None, inputs: 
     )
 
 
-def _delivered(generations: Generations, spec: GenerationSpec, plan: Plan, made: run.Made, inputs: Inputs) -> Delivered:
+def delivered_now(
+    generations: Generations, spec: GenerationSpec, plan: Plan, made: run.Made, inputs: Inputs
+) -> Delivered:
+    """What the caller of a request is given that is no replay."""
     recorded, contents, errors = made
     urls = [generations.url(each, spec.format) for each in recorded.ids]
     return Delivered(

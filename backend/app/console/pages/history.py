@@ -16,7 +16,7 @@ from app.core.schemas import QueryInt
 from app.core.security import is_id
 from app.features.dependencies import CurrentGenerations, Session
 from app.generations import records
-from app.generations.records import GenerationRecord
+from app.generations.records import ListedGeneration
 from app.web.pagination import PAGE_SIZE_MAX, PageQuery, split_page
 from app.web.query import query_of
 
@@ -30,11 +30,11 @@ _GENERATIONS = 24  # fills the last row of the grid, whether it has two, three o
 class Sources:
     """What a generation was made from: the images that can be looked at, and in words all others."""
 
-    images: Sequence[GenerationRecord]
+    images: Sequence[ListedGeneration]
     others: Sequence[str]
 
     @classmethod
-    def of(cls, made: GenerationRecord, shown: Mapping[str, GenerationRecord]) -> Self:
+    def of(cls, made: ListedGeneration, shown: Mapping[str, ListedGeneration]) -> Self:
         """The sources of one that was made, of which those in `shown` can be looked at."""
         images = [shown[each] for each in made.inputs if each is not None and each in shown]
         others = Counter(_kind_of(each) for each in made.inputs if each not in shown)
@@ -61,7 +61,7 @@ async def show_history(
     """Show the generations of all the account's keys, newest first; on the first page those too that have not ended."""
     account_id = session.user.account_id
     find_all = partial(records.find_all, generations, database, account_id=account_id, environments=["live", "test"])
-    unfinished: Sequence[GenerationRecord] = []
+    unfinished: Sequence[ListedGeneration] = []
     if query.after is None:  # before what is delivered: what ends between the two is shown twice, and not left out
         unfinished = await find_all(before_id=None, limit=_UNFINISHED + 1, statuses=records.UNFINISHED)
     found = await find_all(before_id=query.after.id if query.after else None, limit=query.limit + 1)

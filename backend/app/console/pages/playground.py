@@ -223,8 +223,8 @@ async def generate(sent: SentForm, session: LoggedInSession, admission: FormAdmi
 @page.router.post(f"{page.path}/jobs")
 async def start(sent: SentForm, admission: JobAdmission) -> Response:
     """Accept the generation for a worker, and go on to the page that shows how far it is."""
-    accepted_id = await admission.accept(sent.spec, route=page.path, terms=JobTerms())
-    return redirect(f"{page.path}?generation={accepted_id}")
+    accepted = await admission.accept(sent.spec, route=page.path, terms=JobTerms())
+    return redirect(f"{page.path}?generation={accepted.id}")
 
 
 @page.router.post(f"{page.path}/first-key")

@@ -15,6 +15,7 @@ from app.features.terms import Terms
 from app.generations import replay
 from app.generations.collaborators import Generations
 from app.generations.jobs import state
+from app.generations.jobs.job import Accepted
 from app.generations.jobs.state import GenerationState
 from app.generations.jobs.waiting import WaitingCaller
 from app.generations.ledger.queue import Recorded
@@ -38,21 +39,27 @@ async def generate_asynchronously(
     error of one that ends in time without an image.
     """
     admission.leave_slots()
-    accepted_id = await admission.accept(spec, route=route, terms=terms.job)
+    accepted = await admission.accept(spec, route=route, terms=terms.job)
     with admission.looked_up():
+        found = await _state_of(request, admission.caller, accepted)
         if terms.wait_seconds is None:
-            return await accepted_response(request, admission.caller, accepted_id)
-        found = await find(request, admission.caller, accepted_id)
+            return _accepted(request, found)
         found = await _until_ended(request, admission.caller, found, seconds=terms.wait_seconds)
     if not found.has_ended:
         return _accepted(request, found)
     add_response_headers(request, {b"preference-applied": f"wait={terms.wait_seconds}".encode()})
-    return await _delivered(generations_with_urls_of(request), spec, found)
+    return accepted.delivered or await _delivered(generations_with_urls_of(request), spec, found)
 
 
 async def accepted_response(request: Request, caller: Caller, generation_id: str) -> Response:
     """The 202 of a request that is on disk."""
     return _accepted(request, await find(request, caller, generation_id))
+
+
+async def _state_of(request: Request, caller: Caller, accepted: Accepted) -> GenerationState:
+    if accepted.delivered is not None:
+        return state.of_delivered(generations_with_urls_of(request), caller, accepted.delivered)
+    return await find(request, caller, accepted.id)
 
 
 async def find(request: Request, caller: Caller, generation_id: str) -> GenerationState:

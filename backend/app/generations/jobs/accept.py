@@ -10,8 +10,8 @@ from app.generations.errors import OutcomeUnknown
 from app.generations.inputs import NO_INPUTS, Inputs
 from app.generations.jobs.job import Accepted, JobTerms, options_of
 from app.generations.ledger.queue import PendingRecord, Queueing, Recorded
-from app.generations.service import plan_with_images
-from app.generations.spec import Caller, GenerationSpec
+from app.generations.service import delivered_now, plan_with_images
+from app.generations.spec import Caller, Delivered, GenerationSpec
 from app.providers.stub.rehearsal import is_rehearsal
 
 
@@ -50,7 +50,8 @@ async def accept_job(
     if plan.is_free:
         record = accept.new_record(caller, spec, plan, claim=claim, now=now, inputs=sources.recorded)
         made = await run.draw_and_record(generations, plan, record, replace(spec, as_bytes=False), as_bytes=False)
-        return _accepted(made.recorded)
+        made_now = None if made.recorded.is_replay else delivered_now(generations, spec, plan, made, sources)
+        return _accepted(made.recorded, made_now)
     sources = await inputs.keep_until(generations, caller, sources, seconds=terms.expires_seconds)
     options = options_of(spec, may_pay_twice=plan.model.may_pay_twice, claim=claim)
     record = accept.new_record(caller, spec, plan, claim=claim, now=now, inputs=sources.recorded, options=options)
@@ -74,5 +75,5 @@ async def _record(generations: Generations, record: PendingRecord, sources: Inpu
     return recorded
 
 
-def _accepted(recorded: Recorded) -> Accepted:
-    return Accepted(recorded.ids[0], recorded.is_replay)
+def _accepted(recorded: Recorded, delivered: Delivered | None = None) -> Accepted:
+    return Accepted(recorded.ids[0], recorded.is_replay, delivered)

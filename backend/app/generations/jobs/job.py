@@ -10,7 +10,7 @@ from uuid import UUID
 from app.core.images import ImageFormat
 from app.core.security import KeyEnvironment
 from app.generations.ledger.queue import IdempotencyClaim, Lease, PendingRecord, Queueing, Recorded
-from app.generations.spec import GenerationSpec
+from app.generations.spec import Delivered, GenerationSpec
 
 EXPIRES_SECONDS_MAX = 20 * 60 * 60
 """How long a job may wait at most: less than the day for which its Idempotency-Key and its images are kept."""
@@ -26,10 +26,12 @@ class JobTerms:
 
 
 class Accepted(NamedTuple):
-    """A request that is on disk, and whose images are delivered later. `id` is that of its first image."""
+    """A request that is on disk. `id` is that of its first image."""
 
     id: str
     is_replay: bool = False
+    delivered: Delivered | None = None
+    """Its images, where the stub draws them: they are delivered as soon as it is on disk."""
 
 
 def options_of(spec: GenerationSpec, *, may_pay_twice: bool, claim: IdempotencyClaim | None) -> Mapping[str, Any]:

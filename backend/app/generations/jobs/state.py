@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from sqlalchemy import or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.catalogue.prices import format_amount
 from app.core.errors import ApiError
 from app.core.security import KeyEnvironment, is_id, without_random
 from app.generations.collaborators import Generations
 from app.generations.errors import GenerationNotFound
 from app.generations.records import UNFINISHED, GenerationRecord, record_of
-from app.models import ApiKey, Generation, GenerationStatus
+from app.generations.spec import Caller, Delivered
+from app.models import Generation, GenerationStatus
 
 _POSITION = text("""
 with own as (
@@ -82,8 +84,7 @@ async def find(
     # The ids of a request begin with the same time: this reads one millisecond of the primary key.
     moment = without_random(generation_id)
     statement = (
-        select(Generation, ApiKey)
-        .join(ApiKey, ApiKey.id == Generation.key_id)
+        select(Generation)
         .where(Generation.id >= moment, Generation.id < f"{moment}~", Generation.account_id == account_id)
         .where(or_(Generation.id == generation_id, Generation.request_id == generation_id))
         .order_by(Generation.id)
@@ -91,14 +92,41 @@ async def find(
     if environment is not None:
         statement = statement.where(Generation.environment == environment)
     async with generations.sessions.begin() as session:
-        rows = {row.id: (row, key) for row, key in await session.execute(statement)}
+        rows = {row.id: row for row in await session.scalars(statement)}
         if generation_id not in rows:
             raise GenerationNotFound
-        row, _ = rows[generation_id]
+        row = rows[generation_id]
         if row.status == "delivered" and row.deleted_at is not None:
             raise GenerationNotFound
         position = await _position(session, row) if row.status == "queued" else None
     return _state(generations, list(rows.values()), row.request_id, position)
+
+
+def of_delivered(generations: Generations, caller: Caller, made: Delivered) -> GenerationState:
+    """The request that was just recorded as delivered, as `find` shows it: without reading it back."""
+    return GenerationState(
+        id=made.id,
+        url=made.url,
+        prompt=made.prompt,
+        model=made.model,
+        size=made.size,
+        quality=made.quality,
+        format=made.format,
+        price=format_amount(made.list_price),
+        currency=generations.catalogue.catalogue.currency,
+        environment=caller.environment,
+        key_id=caller.key_id,
+        created_at=made.created_at,
+        inputs=made.inputs,
+        status="delivered",
+        error=None,
+        started_at=None,
+        delivered_at=made.created_at,
+        expires_at=None,
+        request_id=made.id,
+        position=None,
+        outputs=[ImageState(each, url, "delivered", None) for each, url in zip(made.ids, made.urls, strict=True)],
+    )
 
 
 async def _position(session: AsyncSession, row: Generation) -> int:
@@ -108,10 +136,10 @@ async def _position(session: AsyncSession, row: Generation) -> int:
 
 
 def _state(
-    generations: Generations, rows: Sequence[tuple[Generation, ApiKey]], request_id: str, position: int | None
+    generations: Generations, rows: Sequence[Generation], request_id: str, position: int | None
 ) -> GenerationState:
-    images = [record_of(generations, *each) for each in rows]
-    urls = [None if row.deleted_at else image.shown_url for (row, _), image in zip(rows, images, strict=True)]
+    images = [record_of(generations, each) for each in rows]
+    urls = [None if row.deleted_at else image.shown_url for row, image in zip(rows, images, strict=True)]
     outputs = [ImageState(each.id, url, each.status, each.error) for each, url in zip(images, urls, strict=True)]
     shown = next((image for image, url in zip(images, urls, strict=True) if url is not None), images[0])
     return GenerationState(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -42,11 +43,30 @@ async def test_a_request_is_accepted_at_once_and_delivered_later(jobs: Jobs, rou
     assert (await jobs.client.get(httpx2.URL(shown["url"]).path)).content == IMAGE
 
 
-async def test_what_costs_nothing_is_delivered_with_its_acceptance(jobs: Jobs) -> None:
+FREE: Mapping[str, tuple[str, JSON]] = {
+    "one image": (NATIVE, {"size": "1536x1024"}),
+    "three images": (OPENAI, {"n": 3}),
+}
+
+
+@pytest.mark.parametrize("name", FREE)
+async def test_what_costs_nothing_is_delivered_with_its_acceptance(jobs: Jobs, name: str) -> None:
+    route, asked = FREE[name]
     test_key = await jobs.account.create_key(environment="test")
-    accepted = await jobs.client.post(NATIVE, json={**BODY, "async": True}, headers=test_key.headers)
-    assert (accepted.status_code, accepted.json()["status"]) == (202, "delivered")
+    accepted = await jobs.client.post(route, json={**BODY, **asked, "async": True}, headers=test_key.headers)
+    assert (accepted.status_code, accepted.json()["status"]) == (202, "delivered"), accepted.text
+    assert len(accepted.json()["outputs"]) == asked.get("n", 1)
     assert accepted.json() == (await jobs.show(accepted.headers["location"], key=test_key)).json()
+
+
+@pytest.mark.parametrize("route", [NATIVE, OPENAI])
+async def test_who_waits_for_what_costs_nothing_gets_what_a_synchronous_call_gets(jobs: Jobs, route: str) -> None:
+    test_key = await jobs.account.create_key(environment="test")
+    synchronous = await jobs.client.post(route, json=BODY, headers=test_key.headers)
+    waited = await jobs.client.post(route, json=BODY, headers={**test_key.headers, "Prefer": "wait=5"})
+    assert (waited.status_code, waited.headers["preference-applied"]) == (200, "wait=5")
+    assert set(waited.json()) == set(synchronous.json())
+    assert "idempotent-replayed" not in waited.headers
 
 
 @pytest.mark.parametrize("route", [NATIVE, OPENAI])
