@@ -85,8 +85,6 @@ FAULTS: Mapping[Fault, int] = {
 """How often each happens."""
 
 
-# One fault is left: where the store fails, an image of a job that has ended can stay in it (`images verify` finds it).
-@pytest.mark.skipif(not IS_LONG, reason="150 faults take minutes, with CHAOS=long")
 async def test_whatever_fails_each_job_is_delivered_once_or_ended_once_and_nothing_is_bought_twice(
     yard: Yard, employ: Employ, account: Account, schedule: Schedule
 ) -> None:

@@ -21,7 +21,8 @@ create function note_step() returns trigger language plpgsql as $$ begin
   if tg_op = 'INSERT' then
     insert into trail (id, request_id, key_id, prompt, became, is_sent)
       values (new.id, new.request_id, new.key_id, new.prompt, new.status, false);
-  elsif (old.status, old.sent_at, old.lease) is distinct from (new.status, new.sent_at, new.lease) then
+  elsif (old.status, old.sent_at) is distinct from (new.status, new.sent_at)
+      or new.status = 'processing' and old.lease is distinct from new.lease then
     insert into trail (id, request_id, key_id, was, became, error, was_until, was_sent, is_sent, may_pay_twice) values (
       new.id, new.request_id, new.key_id, old.status, new.status, new.error, old.lease_until, old.sent_at is not null,
       new.sent_at is not null, coalesce((new.options -> 'may_pay_twice')::bool, false));
