@@ -1,8 +1,11 @@
 """What can go wrong in the life of a generation, besides what providers and stores raise."""
 
 from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal
 
 from app.core.errors import ApiError, Conflict, Invalid, NotFound, RateLimited, Unauthorized, Unavailable
+from app.core.schemas import format_time
 
 
 class InvalidApiKey(Unauthorized):
@@ -42,6 +45,29 @@ class QueueFull(RateLimited):
 
     def __init__(self) -> None:
         super().__init__(retry_after_seconds=10)
+
+
+class InsufficientCredit(ApiError):
+    status, title, code = 402, "Payment Required", "insufficient_credit"
+    detail = "The account has too little credit for this; nothing was drawn"
+
+
+class BudgetExceeded(ApiError):
+    """A cap, which the account has set for itself or for a key, leaves too little for the request."""
+
+    status, title, code = 429, "Too Many Requests", "budget_exceeded"
+    detail = "A cap leaves too little for this; nothing was drawn"
+
+    def __init__(self, *, cap: Literal["account", "key"], ends_at: datetime | None) -> None:
+        """`ends_at` is when the cap's period ends; None for a cap of a key's whole life."""
+        until = f"until {format_time(ends_at)}" if ends_at else "for the key's whole life"
+        super().__init__(f"The cap of the {cap} leaves too little for this {until}; nothing was drawn")
+        self.cap = cap
+        self.ends_at = ends_at
+
+    @property
+    def members(self) -> Mapping[str, Any]:
+        return {"cap": self.cap, "ends_at": self.ends_at and format_time(self.ends_at)}
 
 
 class NotCancellable(Conflict):

@@ -2,12 +2,23 @@
 
 A transaction that locks rows of several tables locks them in this order, and never waits in a circle with another:
 invitations, users, accounts, keys by id, balances by id, lanes by account and class, claims by scope, generations by
-id, uploads by id, usage, erasures.
+id, uploads by id, usage, charges, credit entries, subscriptions, erasures.
 `compatibility` holds what only the version before needs.
 """
 
-from app.models.accounts import TURNS, Account, Balance, BrowserSession, Erasure, Lane, LaneKey, User
+from app.models.accounts import TURNS, Account, BrowserSession, Erasure, Lane, LaneKey, User
 from app.models.base import Base
+from app.models.billing import (
+    Balance,
+    CapPeriod,
+    Charge,
+    CreditEntry,
+    EntryKind,
+    StripeCustomer,
+    StripeEvent,
+    Subscription,
+    SubscriptionStatus,
+)
 from app.models.deployment import Deployment
 from app.models.generations import (
     Claim,
@@ -28,8 +39,12 @@ __all__ = [
     "Balance",
     "Base",
     "BrowserSession",
+    "CapPeriod",
+    "Charge",
     "Claim",
+    "CreditEntry",
     "Deployment",
+    "EntryKind",
     "Erasure",
     "Generation",
     "GenerationClass",
@@ -38,6 +53,10 @@ __all__ = [
     "Invitation",
     "Lane",
     "LaneKey",
+    "StripeCustomer",
+    "StripeEvent",
+    "Subscription",
+    "SubscriptionStatus",
     "Upload",
     "Usage",
     "User",

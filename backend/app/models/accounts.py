@@ -1,9 +1,10 @@
 """People who log in, and accounts that own keys, limits, usage and money."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     ForeignKey,
@@ -88,6 +89,8 @@ class Account(Base):
     """The limit of each key that has none of its own; null for the settings' limit."""
     generate_concurrency_per_key: Mapped[int | None]
     """How many generations each key may run at a time, unless it has a number of its own; null for the settings'."""
+    models: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    """The names of the models that it may ask for; null for all."""
 
 
 class Erasure(Base):
@@ -98,42 +101,6 @@ class Erasure(Base):
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     lease_until: Mapped[datetime] = mapped_column(TIME)
     """Until when a process is at it; no other takes it up before."""
-
-
-class Balance(Base):
-    """The money of an account, in millionths of the deployment's currency.
-
-    Available is `credit - charged - held + greatest(allowance - spent, 0)` for an account that pays in advance.
-    """
-
-    __tablename__ = "balances"
-    __table_args__ = (
-        CheckConstraint("charged >= 0", name="charged"),
-        CheckConstraint("held >= 0", name="held"),
-        CheckConstraint("allowance >= 0", name="allowance"),
-        CheckConstraint("cap >= 0", name="cap"),
-        CheckConstraint("spent >= 0", name="spent"),
-    )
-
-    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
-    is_postpaid: Mapped[bool] = mapped_column(server_default=false())
-    """True for an account that is billed after the fact: its credit is not asked, only its cap."""
-    credit: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    """The sum of the account's credit entries."""
-    charged: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    """What deliveries took from the credit."""
-    held: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    """The sum of the prices of generations that are queued or processing."""
-    allowance: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    """How much of each period's spending is free; it is used before the credit."""
-    cap: Mapped[int | None] = mapped_column(BigInteger)
-    """The most that may be spent in a period; null for no cap."""
-    anchor: Mapped[timedelta] = mapped_column(server_default=text("'0'"))
-    """How long after the month's begin, in UTC, a period begins."""
-    period: Mapped[datetime] = mapped_column(TIME, server_default=text("'-infinity'"))
-    """When the period began that `spent` belongs to."""
-    spent: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    """The prices of what was delivered since then."""
 
 
 class Lane(Base):

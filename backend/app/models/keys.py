@@ -19,6 +19,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.core.limit_format import CONCURRENCY_MAX
 from app.core.security import KeyEnvironment
 from app.models.base import ID, TIME, Base, after_create, is_limit
+from app.models.billing import CapPeriod
 
 
 class ApiKey(Base):
@@ -30,6 +31,9 @@ class ApiKey(Base):
         CheckConstraint("environment in ('live', 'test')", name="environment"),
         CheckConstraint("octet_length(key_hash) = 32", name="key_hash"),
         CheckConstraint(is_limit("generate_limit"), name="generate_limit"),
+        CheckConstraint("cap >= 0", name="cap"),
+        CheckConstraint("cap_period in ('day', 'month')", name="cap_period"),
+        CheckConstraint("held >= 0", name="held"),
         CheckConstraint(f"generate_concurrency between 1 and {CONCURRENCY_MAX}", name="generate_concurrency"),
         Index("api_keys_of_account_idx", "account_id", "created_at", "id"),
     )
@@ -57,6 +61,17 @@ class ApiKey(Base):
     earlier revision is admitted anew."""
     expires_at: Mapped[datetime | None] = mapped_column(TIME)
     """From when on the key is refused; null for never."""
+    cap: Mapped[int | None] = mapped_column(BigInteger)
+    """The most that may be spent with it in a period, in millionths of the currency; null for no cap. The next four
+    columns say something only while there is one."""
+    cap_period: Mapped[CapPeriod | None] = mapped_column(Text)
+    """A calendar day or month in UTC; null for the key's whole life."""
+    period: Mapped[datetime] = mapped_column(TIME, server_default=text("'-infinity'"))
+    """When the period began that `spent` belongs to."""
+    spent: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """The prices of what was delivered since then."""
+    held: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """The sum of the prices of its generations that are queued or processing."""
 
 
 _RAISE_REVISION = """

@@ -54,16 +54,26 @@ class Queueing(NamedTuple):
     attempt: int = 1
 
 
+class Left(NamedTuple):
+    """What an account and its key may still spend once a request's price is held, in millionths of the currency: of its
+    credit and allowance, None where it pays afterwards; and of the caps, None where there are none.
+    """
+
+    credit: int | None
+    cap: int | None
+
+
 class Recorded(NamedTuple):
     """A request that is on disk: the ids of its images, and when it was recorded. `is_replay` says that an earlier
     request with the same Idempotency-Key was recorded, and not this one; `is_unfinished`, that its images are not
-    delivered yet.
+    delivered yet. `left` is None for what has no price.
     """
 
     ids: Sequence[str]
     created_at: datetime
     is_replay: bool = False
     is_unfinished: bool = False
+    left: Left | None = None
 
 
 class IdempotencyClaim(NamedTuple):
@@ -166,9 +176,9 @@ class PendingRecord(Pending[Recorded]):
     waiting for a worker.
 
     `ids` are those of its images; the first names the request. `revision` is the one of its key that admission saw.
-    `list_price` is for one image, in millionths of the currency. `edit` is what its rows have besides, as JSON:
-    `inputs` and `art` of an image that is made from others, and `options` of one that waits. `claim` is None without an
-    Idempotency-Key.
+    `list_price` and `price`, which is charged, are for one image, in millionths of the currency. `edit` is what its
+    rows have besides, as JSON: `inputs` and `art` of an image that is made from others, and `options` of one that
+    waits. `claim` is None without an Idempotency-Key.
     """
 
     ids: Sequence[str]
@@ -185,6 +195,7 @@ class PendingRecord(Pending[Recorded]):
     lease: Lease | None = None
     claim: IdempotencyClaim | None = None
     queueing: Queueing | None = None
+    price: int = 0
 
     @property
     def id(self) -> str:
