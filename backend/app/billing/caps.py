@@ -3,11 +3,12 @@
 A cap may be smaller than what is spent or held already: then nothing more is admitted until the period ends.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import select, text, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.periods import period_of_cap
@@ -40,6 +41,13 @@ def cap_of(key: ApiKey, *, now: datetime) -> KeyCap | None:
     period = period_of_cap(now, period=key.cap_period)
     spent = period.spent(key.spent, since=key.period)
     return KeyCap(key.cap, key.cap_period, spent=spent, held=key.held, ends_at=period.end)
+
+
+async def find_key_caps(session: AsyncSession, *, account_id: str) -> Mapping[str, KeyCap]:
+    """The caps of the account's unrevoked keys that have one, by the keys' ids."""
+    capped = ApiKey.account_id == account_id, ApiKey.cap.is_not(None), ApiKey.revoked_at.is_(None)
+    found = await session.execute(select(ApiKey, func.clock_timestamp()).where(*capped).order_by(ApiKey.id))
+    return {key.id: cap for key, now in found if (cap := cap_of(key, now=now))}
 
 
 async def set_account_cap(session: AsyncSession, *, account_id: str, amount: int | None) -> None:
