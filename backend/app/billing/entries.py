@@ -95,7 +95,7 @@ def with_entry(
     """The statement that makes an entry of a locked balance, if the conditions hold and nothing has its reference: the
     id of the entry and the credit after it, or no row.
     """
-    values = {
+    columns = {
         CreditEntry.id: literal(new_timed_id("ent", now=time.time()), Text),
         CreditEntry.account_id: balance.c.account_id,
         CreditEntry.kind: literal(kind, Text),
@@ -105,11 +105,12 @@ def with_entry(
         CreditEntry.charged_before: balance.c.charged,
         CreditEntry.created_at: func.clock_timestamp(),
     }
-    made = insert_or_skip(CreditEntry).from_select(list(values), select(*values.values()).where(*conditions))
+    made = insert_or_skip(CreditEntry).from_select(list(columns), select(*columns.values()).where(*conditions))
     unless_there = made.on_conflict_do_nothing(index_elements=[CreditEntry.reference])
     entry = unless_there.returning(CreditEntry.id, CreditEntry.account_id, CreditEntry.amount).cte("entry")
     changed = update(Balance).where(Balance.account_id == entry.c.account_id)
-    return changed.values(credit=Balance.credit + entry.c.amount).returning(entry.c.id, Balance.credit)
+    added = changed.values(credit=Balance.credit + entry.c.amount)
+    return added.returning(entry.c.id, Balance.credit).execution_options(synchronize_session=False)
 
 
 async def _find_first(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, exists, func, literal, select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, SQLColumnExpression, exists, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -35,7 +35,7 @@ class GrantExpiry:
         """One turn. The first goes through all grants that have expired, later ones through those of the last days."""
         async with self.sessions.begin() as session:
             now = (await session.execute(select(func.now()))).scalar_one()
-        after: tuple[datetime, str] | None = self._swept_until and (self._swept_until - _LOOKS_BACK, "")
+        after = None if self._swept_until is None else (self._swept_until - _LOOKS_BACK, "")
         while True:
             async with self.sessions.begin() as session:
                 found = await _find_expired(session, until=now, after=after)
@@ -83,7 +83,9 @@ async def _find_expired(session: AsyncSession, *, until: datetime, after: tuple[
     return (await session.execute(found)).all()
 
 
-def _left_of(grant: type[CreditEntry], *, charged: ColumnElement[int], free: ColumnElement[int]) -> ColumnElement[int]:
+def _left_of(
+    grant: type[CreditEntry], *, charged: SQLColumnExpression[int], free: ColumnElement[int]
+) -> ColumnElement[int]:
     return func.least(grant.amount - (charged - grant.charged_before), free, type_=BigInteger)
 
 

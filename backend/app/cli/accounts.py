@@ -42,10 +42,9 @@ def create(email: str, *, generate: bool, operator: bool) -> None:
         canonical = administration.read_email(email)
         password = new_password(is_made=generate)
         trial = read_amount(load_settings().trial_credit)
-        given = {"password_hash": password.hash, "is_operator": operator, "trial_credit": trial}
-        new = partial(create_user, email=canonical, **given)
+        new = partial(create_user, email=canonical, password_hash=password.hash, is_operator=operator)
         try:
-            user = run_on_database(new)
+            user = run_on_database(partial(new, trial_credit=trial))
         except EmailAlreadyRegistered:
             raise ConfigurationError("There is an account with that email already.") from None
         click.echo(f"Made the account {user.account_id} of {user.email}.")

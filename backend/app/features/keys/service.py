@@ -128,10 +128,11 @@ async def set_cap(
     """Sets the most that may be spent with the account's own unrevoked key in each period, None for no cap; the key as
     it is then. Raises KeyNotFound for any other id.
     """
-    own = {"account_id": account_id, "key_id": key_id}
-    if not is_id("key", key_id) or not await set_key_cap(session, **own, amount=amount, period=period):
+    if not is_id("key", key_id) or not await set_key_cap(
+        session, account_id=account_id, key_id=key_id, amount=amount, period=period
+    ):
         raise KeyNotFound
-    return await _find_own(session, **own)
+    return await _find_own(session, account_id=account_id, key_id=key_id)
 
 
 async def revoke_for_owner(generations: Generations, *, account_id: str, key_id: str) -> None:
