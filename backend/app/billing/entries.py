@@ -56,8 +56,9 @@ async def post(
     once this transaction commits; the others return it. What the payment provider has done (`stripe:...`) is entered as
     it is, and may leave the account below zero.
 
-    Raises EntryMismatch where the first has another account or amount, logged and counted, and TooLittleCredit for any
-    other negative amount that is more than what is neither charged nor held.
+    Raises EntryMismatch where the first has another account or amount, counted and logged where `metrics` are given, as
+    outside of commands; and TooLittleCredit for any other negative amount that is more than what is neither charged nor
+    held.
     """
     balance = locked_balance(account_id)
     is_bounded = amount < 0 and not reference.startswith(PROVIDERS)
@@ -124,8 +125,8 @@ async def _find_first(
         balance = locked_balance(account_id)
         raise TooLittleCredit((await session.execute(select(balance.c.free))).scalar_one())
     if (first.account_id, first.amount) != (account_id, amount):
-        logger.error("entry_mismatch", reference=reference, entry=first.id, account=account_id)
         if metrics is not None:
             metrics.entry_mismatches.add()
+            logger.error("entry_mismatch", reference=reference, entry=first.id, account=account_id)
         raise EntryMismatch(f"There is another entry with the reference {reference}")
     return Posted(first.id, first.credit, is_new=False)
