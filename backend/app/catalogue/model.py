@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import SecretStr
 
+from app.catalogue.offers import PlanOffer, TopUps
 from app.catalogue.prices import FREE, QUALITIES, Prices
 from app.core.errors import NotFound
 from app.providers import Size
@@ -151,6 +152,10 @@ class Catalogue:
     default: str
     currency: str | None = None
     has_built_in_aliases: bool = True
+    plans: Mapping[str, PlanOffer] = field(default_factory=dict)
+    """Those that accounts can have, by name, in the order of the file."""
+    top_ups: TopUps | None = None
+    """None where no credit can be bought."""
 
     def find(self, name: str | None) -> Model:
         """The model of this name or alias, or without a name the default one. Names of OpenAI's and Google's image

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from app.core.currencies import MILLION
 from app.providers import Size
 
 SizeClass = Literal["1K", "2K", "4K"]
@@ -13,7 +14,6 @@ SIZE_CLASSES: Sequence[SizeClass] = ("1K", "2K", "4K")
 QUALITIES = ("low", "medium", "high", "xhigh", "max")
 """From the cheapest to the dearest. `auto` is none of them: it asks for no quality."""
 
-MILLION = 1_000_000
 _AMOUNT = re.compile(r"(\d{1,9})(?:\.(\d{1,6}))?", re.ASCII)
 _PIXELS_1K, _PIXELS_2K = 1_600_000, 5_000_000
 _ANY = ""
