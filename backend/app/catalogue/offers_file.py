@@ -35,7 +35,7 @@ def plans_of(file: FileTable) -> Mapping[str, PlanOffer]:
 def top_ups_of(file: FileTable) -> TopUps | None:
     """What it says about top-ups; None for nothing."""
     table = file.top_ups
-    return table and TopUps(amounts=table.amounts, least=table.least, most=table.most)
+    return None if table is None else TopUps(amounts=table.amounts, least=table.least, most=table.most)
 
 
 def _mistakes_of_top_ups(top_ups: TopUpsTable, currency: str) -> Mistakes:

@@ -106,7 +106,7 @@ def test_each_mistake_is_one_sentence_with_its_line_and_field(offers: str, sente
     with pytest.raises(FileMistakes) as raised:
         read(offers)
     [found] = raised.value.sentences
-    line = next(number for number, text in enumerate(MODELS.splitlines() + offers.splitlines(), 2) if text in offers)
+    line = MODELS.count("\n") + 2
     assert sentence in found
     assert int(found.removeprefix("line ").partition(":")[0]) in range(line, line + offers.count("\n") + 1)
 
