@@ -10,7 +10,7 @@ from app.generations.errors import OutcomeUnknown
 from app.generations.inputs import NO_INPUTS, Inputs
 from app.generations.jobs.job import Accepted, JobTerms, options_of
 from app.generations.ledger.queue import PendingRecord, Queueing, Recorded
-from app.generations.service import delivered_now, plan_with_images
+from app.generations.service import delivered_now, find_plan, plan_with_images
 from app.generations.spec import Caller, Delivered, GenerationSpec
 from app.providers.stub.rehearsal import is_rehearsal
 
@@ -43,7 +43,7 @@ async def accept_job(
         plan, sources = await plan_with_images(generations, caller, spec, deadline)
         spec = replace(spec, size=str(plan.size))
     else:
-        plan = generations.catalogue.plan(spec.model, spec.size, spec.quality, spec.background, caller.environment)
+        plan = find_plan(generations, caller, spec)
     if caller.environment == "test" and is_rehearsal(spec.prompt):
         plan = generations.catalogue.rehearsed(plan)
     now = generations.clock()
