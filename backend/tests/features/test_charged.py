@@ -18,7 +18,8 @@ from tests.features.scraped import METRICS_TOKEN
 from tests.features.usage.recorded import assert_nothing_recorded, usage
 from tests.harness import JSON, Account, Key, generate, running, sign_up
 from tests.problems import check_problem
-from tests.standins.openai import MODEL, OpenAIStandIn, failed
+from tests.standins.gemini import image_bytes
+from tests.standins.openai import MODEL, OpenAIStandIn, completed, failed, sketch, streamed
 from tests.standins.wire import serving
 
 PRICE = 50_000
@@ -152,6 +153,20 @@ async def test_an_account_gets_exactly_the_images_that_its_credit_pays_for(
     await usage(database, buyer.key)  # which must equal the rows
     [day] = (await shop.client.get("/v1/usage", headers=buyer.account.headers)).json() or [{"amount": "0"}]
     assert day["amount"] == ("0" if dialect.is_asynchronous else "0.1")
+
+
+async def test_a_stream_says_what_is_left_before_its_image_is_drawn(shop: Shop, database: asyncpg.Connection) -> None:
+    buyer, gate = await shop.buyer(database, credit=PRICE), asyncio.Event()
+    image = image_bytes(1024, 1024)
+    shop.provider.faults.append(streamed(sketch(0, image_bytes(64, 64)), later=(gate, completed(image))))
+    body = {"prompt": "A cute banana", "stream": True, "partial_images": 1}
+    asked = shop.client.stream("POST", "/v1/images/generations", json=body, headers=buyer.key.headers)
+    async with asked as answer:
+        assert answer.headers[CREDIT] == "0"
+        assert await buyer.money() == (0, PRICE, 0)
+        gate.set()
+        assert b"image_generation.completed" in await answer.aread()
+    assert await buyer.money() == (0, 0, PRICE)
 
 
 async def test_of_several_images_those_that_are_delivered_are_charged(shop: Shop, database: asyncpg.Connection) -> None:
