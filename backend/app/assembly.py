@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.pool import QueuePool
 
+from app.billing.expiry import GrantExpiry
 from app.catalogue.configured import catalogue_of
 from app.catalogue.model import REFERENCES_MAX, Catalogue
 from app.catalogue.opened import open_catalogue
@@ -249,7 +250,9 @@ async def _generations(
             charges=settings.charges,
         )
         ledger.when_swept(partial(note_swept, generations))
-        works = [bell.run(), Sweeper(generations, engine, settings.image_retention_days, metrics).run()]
+        expiry = GrantExpiry(generations.sessions)
+        sweeper = Sweeper(generations, engine, settings.image_retention_days, metrics, beside=[expiry.sweep])
+        works = [bell.run(), sweeper.run()]
         if settings.ledger_retention_days is not None:
             works.append(Pruner(generations, writing_url(settings), settings.ledger_retention_days, metrics).run())
         async with _in_background(*works):

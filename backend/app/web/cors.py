@@ -14,7 +14,7 @@ from app.web.state import request_state
 _PATHS = re.compile(r"/+v1(?:beta)?(?!/+auth(?:/|$))(?:/.*)?", re.DOTALL)
 """Without the routes that take passwords: pages could have their visitors' browsers guess, from many addresses."""
 
-_METHODS = b"GET, HEAD, POST, DELETE"
+_METHODS = b"GET, HEAD, POST, PUT, DELETE"
 _REQUEST_HEADER = re.compile(
     r"authorization|api-key|content-type|idempotency-key|last-event-id|prefer|user-agent|x-goog-api-(?:key|client)|http-referer|x-title"
     r"|openai-[a-z0-9-]+|x-stainless-[a-z0-9-]+"

@@ -110,7 +110,7 @@ async def test_a_preflight_is_answered_on_every_path_and_allows_what_clients_sen
         assert answer.headers["x-request-id"]
         assert cors_of(answer) == {
             "allow-origin": APP,
-            "allow-methods": "GET, HEAD, POST, DELETE",
+            "allow-methods": "GET, HEAD, POST, PUT, DELETE",
             "allow-headers": f"{wanted.lower()},{of_sdks}".replace(",", ", "),
             "max-age": "7200",
             "expose-headers": READABLE,

@@ -1,28 +1,15 @@
 """The wire types of usage."""
 
-import re
 from datetime import date
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from app.catalogue.prices import format_amount
-from app.core.schemas import Answer, QueryInt
+from app.core.schemas import Answer, Day, QueryInt
 from app.core.security import KeyEnvironment
 from app.features.usage.service import GroupBy, UsageRow
 from app.web.pagination import PAGE_SIZE_MAX, PageQuery
-
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
-
-
-def _iso_day(value: object) -> object:
-    # Pydantic reads a number as seconds since 1970.
-    if isinstance(value, str) and not _DAY.fullmatch(value):
-        raise ValueError("must be a day such as 2026-11-23")
-    return value
-
-
-Day = Annotated[date, BeforeValidator(_iso_day)]
 
 
 class UsageQuery(PageQuery):
