@@ -93,6 +93,7 @@ async def open_services(
     Raises ConfigurationError without `database_url` or a secret.
     """
     metrics, catalogue = metrics or Metrics(), externals.catalogue or catalogue_of(settings)
+    metrics.process.billing_on.set(settings.charges)
     clock = DatabaseClock(externals.clock)
     connect = externals.connect or partial(connect_for_writing, writing_url(settings))
     async with AsyncExitStack() as stack:
@@ -246,6 +247,7 @@ async def _generations(
             blobs=blobs,
             upload_bounds=UploadBounds.of(settings),
             bell=bell,
+            charges=settings.charges,
         )
         ledger.when_swept(partial(note_swept, generations))
         expiry = GrantExpiry(generations.sessions)
