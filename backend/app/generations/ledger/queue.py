@@ -1,7 +1,7 @@
 """What is handed to the ledger and waits there for its outcome."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -61,6 +61,10 @@ class Left(NamedTuple):
 
     credit: int | None
     cap: int | None
+
+
+OnHeld = Callable[[Left], None]
+"""Called once the price of a request is held."""
 
 
 class Recorded(NamedTuple):
