@@ -107,6 +107,7 @@ def _sentence(found: Difference) -> str:
     pairs = {
         "images": (found.counted, found.recorded),
         "list amount": (found.counted_list_amount, found.recorded_list_amount),
+        "amount": (found.counted_amount, found.recorded_amount),
         "cost": (found.counted_cost, found.recorded_cost),
     }
     return "; ".join(
