@@ -6,10 +6,9 @@ from datetime import timedelta
 from sqlalchemy import text
 
 from app.billing.hours import OVER
-from app.catalogue.prices import MILLION
 from app.core.db import SessionMaker
 from app.core.logs import logger
-from app.core.metrics.billing import WAYS_TO_PAY, BillingMetrics
+from app.core.metrics.billing import BillingMetrics
 
 _LATE = tuple(each.total_seconds() for each in (timedelta(hours=1), timedelta(hours=20), timedelta(days=30)))
 """Ages of the oldest unreported hour from which on the log says so. Stripe refuses events that are older than 35 days,
@@ -40,8 +39,7 @@ class Figures:
         """What accounts have been charged today."""
         async with self.sessions.begin() as session:
             amounts = (await session.execute(text(_CHARGED_TODAY))).one()
-        for way, amount in zip(WAYS_TO_PAY, amounts, strict=True):
-            self.metrics.charged_today.set(amount / MILLION, way)
+        self.metrics.show_charged_today(*amounts)
 
     async def show_unreported(self) -> None:
         """Which hours Stripe has not confirmed; the log says so when the oldest becomes late."""

@@ -23,6 +23,7 @@ from app.payments import NotSynced, StripeRefused, StripeUnavailable
 Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
 _ADVISORY_LOCK = 4_120_938_557_201_346_911  # any number that nothing else locks
+_LET_GO_OF_THE_DEAD = "set idle_session_timeout = '5min'"  # longer than a call takes: of a machine that is gone, too
 _AT_A_TIME = 8
 """Events that are under way at once."""
 _BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC), ""
@@ -83,11 +84,12 @@ class Reporter:
         """
         connection = await self.connect()
         try:
+            await connection.execute(_LET_GO_OF_THE_DEAD)
             if await connection.fetchval("select pg_try_advisory_lock($1)", _ADVISORY_LOCK):
                 await close_hours(connection)
                 await _Turn(connection, self.meter, self.metrics, self._named).report_all()
         finally:
-            connection.terminate()
+            await connection.close()
 
 
 @dataclass

@@ -42,7 +42,7 @@ order by key_id, model
 @dataclass(frozen=True)
 class Difference:
     """A key, a model and a UTC day whose counters differ from the delivered generations in the ledger: their number,
-    and the sums of their list prices, prices and costs in millionths.
+    and the sums of their list prices, of what was charged and of costs, in millionths.
     """
 
     date: date

@@ -4,15 +4,18 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, date, datetime
 
+import click
 import pytest
 from app.billing.reconcile import BilledHour, compare_balances, compare_day, compare_hour, find_accounts, find_days
+from app.cli.billing_reports import reconcile, revenue
 from app.core.db import create_engine
 from app.core.security import time_prefix
 from app.generations.reconcile import find_differences
+from click.testing import CliRunner, Result
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from tests.billing.spent import ACCOUNT, KEY, fill
-from tests.harness import fresh_database
+from tests.harness import fresh_database, on_server
 from tests.version_before.history import connected
 
 FIRST, SECOND = f"2026-10-14 {ACCOUNT}:", f"2026-10-15 {ACCOUNT}:"
@@ -166,3 +169,62 @@ def test_what_stripe_has_counted_of_an_hour_is_what_is_billed(
     hour = BilledHour(ACCOUNT, datetime(2026, 10, 14, 12, tzinfo=UTC), 5_000, is_settled, "cus_1")
     found = compare_hour(hour, counted)
     assert (found and str(found)) == difference
+
+
+def _run(command: click.Command, url: str, *arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments, env={"DATABASE_URL": url})
+
+
+def test_the_command_prints_each_day_and_each_difference_and_ends_with_1_where_there_is_one(spent_url: str) -> None:
+    days = [
+        ["2026-10-14", "0.15", "0.1", "0.05", "0", "0"],
+        ["2026-10-15", "0.1", "0", "0.1", "0", "0"],
+    ]
+    for arguments, shown in (
+        ((), days),
+        (("--account", ACCOUNT), days),
+        (("--from", "2026-10-15", "--to", "2026-10-20"), days[1:]),
+    ):
+        done = _run(reconcile, spent_url, *arguments)
+        lines = done.output.splitlines()
+        assert (done.exit_code, [line.split() for line in lines[1:-1]]) == (0, shown), done.output
+        assert lines[-1] == f"{len(shown)} days compared, 0 differences."
+    on_server(spent_url, "update usage set amount = amount + 1 where day = '2026-10-14'")
+    try:
+        done = _run(reconcile, spent_url)
+    finally:
+        on_server(spent_url, "update usage set amount = amount - 1 where day = '2026-10-14'")
+    assert done.exit_code == 1
+    assert [line for line in done.output.splitlines() if ACCOUNT in line] == [
+        f"{FIRST} charges 0.15, usage 0.150001, generations 0.15",
+        f"{OF_KEY} spent 0.25, usage of the period 0.250001",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("by", "rows"),
+    [
+        (
+            "day",
+            [
+                "day,charged,from_allowance,from_credit,billed,cost,margin,currency",
+                "2026-10-14,0.15,0.1,0.05,0,0.09,0.06,",
+                "2026-10-15,0.1,0,0.1,0,0.08,0.02,",
+            ],
+        ),
+        ("model", ["model,charged,cost,margin,currency", "nano-banana,0.25,0.17,0.08,"]),
+        (
+            "account",
+            [
+                "account,charged,from_allowance,from_credit,billed,cost,margin,currency",
+                f"{ACCOUNT},0.25,0.1,0.15,0,0.17,0.08,",
+            ],
+        ),
+        ("key", ["key,charged,cost,margin,currency", f"{KEY},0.25,0.17,0.08,"]),
+    ],
+)
+def test_revenue_and_margin_are_those_of_the_days_with_the_cost_of_failed_images(
+    spent_url: str, by: str, rows: Sequence[str]
+) -> None:
+    done = _run(revenue, spent_url, "--by", by, "--from", "2026-10-13", "--to", "2026-10-16", "--csv")
+    assert (done.exit_code, done.output.splitlines()) == (0, rows), done.output

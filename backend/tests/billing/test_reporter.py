@@ -18,9 +18,15 @@ from app.core.metrics import Metrics
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from tests.billing.meter import DAY, FakeMeter, Fault
 from tests.billing.postpaid import Postpaid
-from tests.harness import fresh_database, until_waited_for
+from tests.harness import fresh_database, looks, until_waited_for
 from tests.version_before.history import connected
 
+IS_LOCKED = """
+select exists (
+  select from pg_locks where locktype = 'advisory'
+    and database = (select oid from pg_database where datname = current_database())
+)
+"""
 A_DAY_PASSES = "update charges set tried_at = tried_at - interval '24 hours'"
 IS_REPORTED = "select reported_at is not null from charges where account_id = $1"
 
@@ -37,6 +43,13 @@ class Billing:
     def reporter(self, **others: Any) -> Reporter:
         connect = partial(connect_for_writing, self.url)
         return Reporter(**{"connect": connect, "meter": self.meter, "metrics": self.metrics.billing, **others})
+
+    async def report(self) -> None:
+        """A turn, once PostgreSQL has seen that the connection of the one before is gone."""
+        for _ in looks():
+            if not await self.database.fetchval(IS_LOCKED):
+                break
+        await self.reporter().report()
 
     async def a_day_passes(self) -> None:
         self.meter.clock.now += DAY
@@ -94,7 +107,7 @@ class MortalConnection:
     def __init__(self, connection: asyncpg.Connection, mortal: Mortal) -> None:
         for name in ("fetch", "fetchval", "execute"):
             setattr(self, name, mortal.wrap(getattr(connection, name)))
-        self.terminate = connection.terminate
+        self.close = connection.close
 
 
 class MortalMeter:
@@ -122,13 +135,13 @@ async def never_tried(_: Billing, __: Postpaid) -> None:
 async def lost_a_day_ago(billing: Billing, _: Postpaid) -> None:
     """The event was counted, and its answer and its identifier are forgotten."""
     billing.meter.faults = ["answer lost"]
-    await billing.reporter().report()
+    await billing.report()
     await billing.a_day_passes()
 
 
 async def not_reached_a_day_ago(billing: Billing, _: Postpaid) -> None:
     billing.meter.faults = ["not reached"]
-    await billing.reporter().report()
+    await billing.report()
     await billing.a_day_passes()
 
 
@@ -147,7 +160,7 @@ async def test_a_reporter_that_is_killed_between_any_two_steps_leaves_an_hour_th
         was_killed = await report_until_killed(billing, steps=steps)
         for _ in range(days_after):
             await billing.a_day_passes()
-        await billing.reporter().report()
+        await billing.report()
         assert await billing.is_reported(account), steps
         assert billing.meter.totals[account.customer_id, hour] == 1_250_000, steps
         steps += 1
@@ -160,7 +173,7 @@ async def test_an_hour_whose_report_failed_is_reported_by_the_next_turn(billing:
     hour = await account.charge(billing.database, 7)
     billing.meter.faults = [fault, fault]
     for reported in (False, False, True, True):
-        await billing.reporter().report()
+        await billing.report()
         assert await billing.is_reported(account) is reported
     assert billing.meter.calls == [f"{account.id}:{hour:%Y-%m-%dT%H}"] * 3
     assert billing.meter.totals[account.customer_id, hour] == 7
@@ -174,9 +187,9 @@ async def test_all_of_an_account_waits_where_one_is_refused_and_that_of_others_d
         await refused.charge(billing.database, 5, hours_ago=hours_ago)
     await other.charge(billing.database, 3)
     billing.meter.faults = ["refused"] * 8  # as many as are under way at once
-    await billing.reporter().report()
+    await billing.report()
     assert (await billing.is_reported(other), sum(billing.meter.totals.values())) == (True, 3)
-    await billing.reporter().report()
+    await billing.report()
     assert sum(billing.meter.totals.values()) == 20 * 5 + 3
 
 
@@ -187,7 +200,7 @@ async def test_an_hour_of_which_stripe_has_counted_another_amount_is_left_to_the
     hour = await account.charge(billing.database, 100)
     await not_reached_a_day_ago(billing, account)
     billing.meter.totals[account.customer_id, hour] = 40
-    await billing.reporter().report()
+    await billing.report()
     assert (await billing.is_reported(account), billing.meter.totals[account.customer_id, hour]) == (False, 40)
     assert billing.value("meter_failures_total", reason="contradiction") == 1
     assert "meter_contradicts" in log.getvalue()
@@ -198,7 +211,7 @@ async def test_whether_an_event_may_be_sent_again_is_judged_when_it_is_sent(bill
     late = await Postpaid.open(billing.database)
     hour = await late.charge(billing.database, 5)
     billing.meter.faults = ["answer lost"]
-    await billing.reporter().report()
+    await billing.report()
     for hours_ago in range(10, 20):  # older ones, of another account, that are sent before it
         await (await Postpaid.open(billing.database)).charge(billing.database, 3, hours_ago=hours_ago)
 
@@ -234,8 +247,8 @@ async def test_one_reporter_works_at_a_time_and_another_goes_on_when_it_has_died
     first.cancel()
     with suppress(asyncio.CancelledError):
         await first
-    while not await billing.is_reported(account):  # once PostgreSQL has seen that the connection is gone
-        await billing.reporter().report()
+    await billing.report()
+    assert await billing.is_reported(account)
     assert len(billing.meter.calls) == 1
 
 

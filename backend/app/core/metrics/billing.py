@@ -2,6 +2,7 @@
 
 from app.core.metrics.families import Families
 
+_MILLION = 1_000_000
 WAYS_TO_PAY = ("allowance", "credit", "bill")
 REFUSALS = ("insufficient_credit", "budget_exceeded")
 METER_FAILURES = ("unavailable", "refused", "contradiction")
@@ -49,16 +50,25 @@ class BillingMetrics:
         )
         for code in REFUSALS:
             self.refusals.begin(code)
-        self.charged_today = families.gauge(
+        self._charged_today = families.gauge(
             "billing_charged_today",
             "What accounts were charged on this UTC day, by what has paid for it: `allowance`, `credit` or `bill`. It "
             "falls to 0 at midnight, as a counter does that begins anew.",
             "paid_by",
             mode="livemax",
         )
-        for way in WAYS_TO_PAY:
-            self.charged_today.set(0, way)
+        self.show_charged_today(0, 0, 0)
         self.charged = families.counter("billing_charged", "What was charged for delivered images.", "model")
         self.cost = families.counter(
             "billing_cost", "What the calls for images may have cost at providers, also of those that failed.", "model"
         )
+
+    def count_image(self, model: str, *, charged: int, cost: int) -> None:
+        """Counts an image that has ended, with amounts in millionths."""
+        self.charged.add(model, number=charged / _MILLION)
+        self.cost.add(model, number=cost / _MILLION)
+
+    def show_charged_today(self, *amounts: int) -> None:
+        """Shows what was charged today, in millionths and in the order of WAYS_TO_PAY."""
+        for way, amount in zip(WAYS_TO_PAY, amounts, strict=True):
+            self._charged_today.set(amount / _MILLION, way)
