@@ -33,7 +33,10 @@ cross join lateral (values
     (select coalesce(sum(price), 0)::bigint from generations g
       where g.account_id = b.account_id and g.lease_until is not null)),
   ('spent', b.spent, 'charges of the period', in_period.amount),
-  ('used of the allowance', in_period.from_allowance, 'allowance', least(in_period.from_allowance, b.allowance))
+  ('used of the allowance', in_period.from_allowance, 'allowance', case
+    when exists (select from subscriptions s where s.account_id = b.account_id
+      and (s.status not in ('active', 'past_due') or s.started_at > b.period)) then in_period.from_allowance
+    else least(in_period.from_allowance, b.allowance) end)
 ) as v(name, amount, other_name, other_amount)
 where b.account_id = any(:accounts) and v.amount <> v.other_amount
 union all
@@ -142,7 +145,9 @@ async def find_accounts(session: AsyncSession, *, after: str, limit: int) -> Seq
 
 
 async def compare_balances(session: AsyncSession, *, accounts: Sequence[str]) -> Sequence[Difference]:
-    """Where the balances of these accounts, and the counters of their keys with a cap, are not what they sum up."""
+    """Where the balances of these accounts, and the counters of their keys with a cap, are not what they sum up. The
+    allowance is compared with what was used of it unless the account's plan has changed within the period.
+    """
     rows = await session.execute(text(_BALANCES), {"accounts": accounts})
     return [
         Difference(account_id, {name: amount, other_name: other_amount}, key_id=key_id)
