@@ -260,6 +260,7 @@ EXAMPLES = {
     "s3_endpoint": "https://s3.example.com",
     "second_image_store": "s3",
     "work": "off",
+    "trial_credit": "0.50",
     **{name: "7/day" for name in LimitSettings.model_fields if "_limit_" in name and name != "generate_limit_mode"},
 }
 
