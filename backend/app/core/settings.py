@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core import files, locations
 from app.core.account_settings import AccountSettings
+from app.core.billing_settings import BillingSettings
 from app.core.cors_settings import CorsSettings
 from app.core.database_url import checked_database_url
 from app.core.env_file import UnreadableEnvFileError, check_env_file
@@ -47,7 +48,15 @@ def _default_data_dir() -> Path:
 
 
 class Settings(
-    ServerSettings, AccountSettings, ImageSettings, InputSettings, JobSettings, LimitSettings, CorsSettings, LogSettings
+    ServerSettings,
+    AccountSettings,
+    ImageSettings,
+    InputSettings,
+    JobSettings,
+    LimitSettings,
+    BillingSettings,
+    CorsSettings,
+    LogSettings,
 ):
     """The settings of one run of the program. Frozen, and passed as an argument, never a global."""
 
