@@ -210,7 +210,7 @@ class StripeEvent:
     created: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class PlanPrice:
     """A plan to be sold, for `sync`."""
 

@@ -24,7 +24,7 @@ class Transport(HTTPClient):
         self._seconds = seconds
         self._client = httpx2.AsyncClient(
             verify=egress.ssl_context(),
-            proxy=egress.proxy and egress.proxy.get_secret_value(),
+            proxy=egress.proxy.get_secret_value() if egress.proxy else None,
             trust_env=False,
             timeout=seconds,
         )

@@ -205,7 +205,8 @@ class Stripe:
     async def send_meter_event(self, *, customer_id: str, identifier: str, value: int, at: datetime) -> None:
         """Reports so many millionths to be billed. Returns where they are, or were before, with this identifier.
 
-        Stripe forgets an identifier after a day: from then on the same event would be billed twice.
+        Stripe forgets an identifier after a day: from then on the same event would be billed twice. An hour is best
+        reported at its last second: at its first it may lie before a subscription that began within it.
         """
         payload = {"stripe_customer_id": customer_id, "value": str(value)}
         try:
@@ -229,7 +230,7 @@ class Stripe:
         is counted some time after it was taken.
         """
         begin = int(hour.timestamp())
-        window = {"customer": customer_id, "start_time": begin, "end_time": begin + 3600, "limit": _PAGE}
+        window: Any = {"customer": customer_id, "start_time": begin, "end_time": begin + 3600, "limit": _PAGE}
         summaries = self._api.billing.meters.event_summaries
         listed = await self._sdk.ask(summaries.list_async(await self._meter(), window))
         totals = [each.aggregated_value for each in await self._sdk.all_of(listed)]
@@ -283,5 +284,5 @@ class Stripe:
         """The one that `sync` has made; None for Stripe's own."""
         if self._portal_id is None:
             found = await find_portal(self._sdk)
-            self._portal_id = found and found.id
+            self._portal_id = found.id if found else None
         return self._portal_id

@@ -117,7 +117,7 @@ class Sync:
                 "currency": currency.lower(),
                 "lookup_key": key,
                 "transfer_lookup_key": True,
-                "metadata": _MARK | metadata,
+                "metadata": {**_MARK, **metadata},
                 **price,
             }
             # The key names the price that is replaced: back at an earlier amount within a day, it is a new one all the
