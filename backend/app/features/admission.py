@@ -156,11 +156,7 @@ class Admission:
         time when it could.
         """
         try:
-            return self._services.generations.catalogue.plan(
-                *(spec.model, spec.size, spec.quality, spec.background, self._caller.environment),
-                references=len(spec.images),
-                has_mask=spec.mask is not None,
-            )
+            return service.find_plan(self._services.generations, self._caller, spec)
         except REFUSALS:
             return None
 

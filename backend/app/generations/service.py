@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 from app.catalogue.opened import REFUSALS
@@ -13,7 +12,7 @@ from app.generations.inputs import NO_INPUTS, Inputs, resolve
 from app.generations.ledger.queue import OnHeld
 from app.generations.rehearsal import rehearsed
 from app.generations.spec import Caller, Delivered, GenerationSpec
-from app.providers import DrawRequest, OnPartial
+from app.providers import DrawRequest, OnPartial, Size
 
 
 class Watch(NamedTuple):
@@ -58,7 +57,7 @@ async def generate(
         spec = replace(spec, size=str(plan.size))
     else:
         try:
-            plan = generations.catalogue.plan(spec.model, spec.size, spec.quality, spec.background, caller.environment)
+            plan = find_plan(generations, caller, spec)
         except REFUSALS:
             if claim is None or (recorded := await replay.find(generations, claim, caller)) is None:
                 raise
@@ -86,15 +85,22 @@ async def plan_with_images(
     """What a request with images comes to, and its images. What no route can draw is refused before an image is read;
     then the first image may decide about the size.
     """
-    find_plan = partial(
-        generations.catalogue.plan,
+    find_plan(generations, caller, spec)
+    inputs = await resolve(generations, caller=caller, spec=spec, deadline=deadline)
+    return find_plan(generations, caller, spec, shape=inputs.images[0].size), inputs
+
+
+def find_plan(generations: Generations, caller: Caller, spec: GenerationSpec, *, shape: Size | None = None) -> Plan:
+    """What the request comes to for this caller, where the first image that goes in has this shape. Raises what
+    `OpenCatalogue.plan` raises.
+    """
+    return generations.catalogue.plan(
         *(spec.model, spec.size, spec.quality, spec.background, caller.environment),
+        among=caller.models,
         references=len(spec.images),
         has_mask=spec.mask is not None,
+        shape=shape,
     )
-    find_plan()
-    inputs = await resolve(generations, caller=caller, spec=spec, deadline=deadline)
-    return find_plan(shape=inputs.images[0].size), inputs
 
 
 def draw_request(spec: GenerationSpec, plan: Plan, watch: Watch | None, inputs: Inputs) -> DrawRequest:

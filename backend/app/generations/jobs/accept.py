@@ -12,7 +12,7 @@ from app.generations.inputs import NO_INPUTS, Inputs
 from app.generations.jobs.job import Accepted, JobTerms, options_of
 from app.generations.ledger.queue import OnHeld, PendingRecord, Queueing, Recorded
 from app.generations.rehearsal import rehearsed
-from app.generations.service import delivered_now, plan_with_images
+from app.generations.service import delivered_now, find_plan, plan_with_images
 from app.generations.spec import Caller, Delivered, GenerationSpec
 
 
@@ -46,7 +46,7 @@ async def accept_job(
         plan, sources = await plan_with_images(generations, caller, spec, deadline)
         spec = replace(spec, size=str(plan.size))
     else:
-        plan = generations.catalogue.plan(spec.model, spec.size, spec.quality, spec.background, caller.environment)
+        plan = find_plan(generations, caller, spec)
     if caller.environment == "test":
         plan = rehearsed(generations, plan, spec.prompt)
     now, price = generations.clock(), generations.price_of(plan)
