@@ -178,6 +178,19 @@ async def test_of_several_images_those_that_are_delivered_are_charged(shop: Shop
     assert (await generate(shop.client, buyer.key)).headers[CREDIT] == "0"
 
 
+async def test_what_is_cancelled_or_refused_before_it_waits_costs_nothing_and_keeps_nothing(
+    shop: Shop, database: asyncpg.Connection
+) -> None:
+    buyer, dialect = await shop.buyer(database, credit=PRICE), DIALECTS["native edit asynchronous"]
+    accepted = await dialect.ask(shop.client, buyer.key)
+    assert (accepted.status_code, await buyer.money()) == (202, ("0", "0.05", "0"))
+    check_refusal(await dialect.ask(shop.client, buyer.key), 402, "insufficient_credit")
+    [_] = (await shop.client.get("/v1/uploads", headers=buyer.key.headers)).json()  # the image of the first
+    path = f"{accepted.headers['location']}/cancel"
+    cancelled = await shop.client.post(path, headers=buyer.key.headers)
+    assert (cancelled.json()["status"], await buyer.money()) == ("cancelled", ("0.05", "0", "0"))
+
+
 async def test_an_image_that_cannot_be_drawn_costs_nothing(
     shop: Shop, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
