@@ -115,6 +115,12 @@ def check_refusal(answer: httpx2.Response, status: int, code: str) -> None:
     assert error.get("type", "insufficient_quota") == "insufficient_quota", "OpenAI's clients know that"
 
 
+async def test_each_route_that_makes_images_is_in_the_table(client: httpx2.AsyncClient) -> None:
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    refusing = {path for path, methods in paths.items() for each in methods.values() if "402" in each["responses"]}
+    assert refusing == {each.path.partition("?")[0] for each in DIALECTS.values()}
+
+
 @pytest.mark.parametrize("prompt", REFUSALS)
 @pytest.mark.parametrize("name", DIALECTS)
 async def test_a_test_key_rehearses_each_refusal_in_each_dialect(
