@@ -43,6 +43,7 @@ from app.generations.ledger.writer import Writer
 from app.generations.lifetime import lifetime_of
 from app.generations.prune import Pruner
 from app.generations.sweep import Sweeper
+from app.payments.opened import open_stripe
 from app.ratelimit import Limiter
 from app.ratelimit.fallback import FallbackLimiter
 from app.ratelimit.memory import MemoryLimiter
@@ -93,6 +94,7 @@ async def open_services(
     Raises ConfigurationError without `database_url` or a secret.
     """
     metrics, catalogue = metrics or Metrics(), externals.catalogue or catalogue_of(settings)
+    metrics.process.billing_on.set(settings.charges)
     clock = DatabaseClock(externals.clock)
     connect = externals.connect or partial(connect_for_writing, writing_url(settings))
     async with AsyncExitStack() as stack:
@@ -110,6 +112,7 @@ async def open_services(
         await enter(_shown(metrics, engine, threads, generations.store))
         waiting_callers = WaitingCallers(generations, most=settings.waiting_callers_max)
         await enter(_in_background(waiting_callers.run()))
+        stripe = await enter(open_stripe(settings))
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
         worker = None
@@ -133,6 +136,7 @@ async def open_services(
             generations=generations,
             worker=worker,
             waiting_callers=waiting_callers,
+            stripe=stripe,
             detached=detached,
             paid_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
             free_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
@@ -246,6 +250,7 @@ async def _generations(
             blobs=blobs,
             upload_bounds=UploadBounds.of(settings),
             bell=bell,
+            charges=settings.charges,
         )
         ledger.when_swept(partial(note_swept, generations))
         expiry = GrantExpiry(generations.sessions)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from app.core.currencies import MILLION
 from app.providers import Size
 
 SizeClass = Literal["1K", "2K", "4K"]
@@ -15,7 +16,6 @@ SIZE_CLASSES: Sequence[SizeClass] = ("1K", "2K", "4K")
 QUALITIES = ("low", "medium", "high", "xhigh", "max")
 """From the cheapest to the dearest. `auto` is none of them: it asks for no quality."""
 
-MILLION = 1_000_000
 _AMOUNT = re.compile(r"^([0-9]{1,9})(?:\.([0-9]{1,6}))?$")
 _PIXELS_1K, _PIXELS_2K = 1_600_000, 5_000_000
 _ANY = ""

@@ -25,6 +25,7 @@ from app.core.log_settings import LogSettings, LogStyle
 from app.core.secret_files import SecretFileError, read_secret_files
 from app.core.secret_strength import weakness_of
 from app.core.server_settings import ServerSettings
+from app.core.stripe_settings import StripeSettings
 from app.core.url_format import split_url
 
 _ADVICE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
@@ -55,6 +56,7 @@ class Settings(
     InputSettings,
     JobSettings,
     LimitSettings,
+    StripeSettings,
     CorsSettings,
     LogSettings,
 ):

@@ -23,7 +23,7 @@ _PREFLIGHT_SECONDS = b"7200"  # browsers keep it no longer
 _EXPOSED = (
     b"x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
     b"x-ratelimit-reset-requests, ratelimit, ratelimit-policy, idempotent-replayed, link, etag, content-range, x-model"
-    b", location, preference-applied"
+    b", location, preference-applied, x-credit-remaining, x-budget-remaining"
 )
 
 

@@ -31,6 +31,7 @@ _CALLER = select(
     func.coalesce(ApiKey.generate_limit, Account.generate_limit_per_key),
     Account.generate_limit,
     func.coalesce(ApiKey.generate_concurrency, Account.generate_concurrency_per_key),
+    Account.models,
 ).join(Account, Account.id == ApiKey.account_id)
 
 _UNUSED_KEPT = timedelta(hours=1)
@@ -181,9 +182,9 @@ async def _find_caller(session: AsyncSession, *conditions: ColumnElement[bool]) 
     found = (await session.execute(_CALLER.where(*conditions, *ACTIVE))).one_or_none()
     if found is None:
         return None
-    key_id, account_id, environment, revision, limit, account_limit, concurrency = found
+    key_id, account_id, environment, revision, limit, account_limit, concurrency, models = found
     limits = _parse_limit(limit), _parse_limit(account_limit), concurrency
-    return Caller(key_id, account_id, environment, revision, *limits)
+    return Caller(key_id, account_id, environment, revision, *limits, None if models is None else frozenset(models))
 
 
 def _parse_limit(text: str | None) -> Limit | None:

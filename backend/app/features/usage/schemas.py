@@ -33,7 +33,8 @@ class UsagePublic(Answer):
     model: str | None = Field(examples=["nano-banana"])
     images: int
     list_amount: str = Field(description="The sum of the pictures' prices by the models' list.", examples=["1.25"])
-    currency: str | None = Field(description="Of the sum; null where no model has a price.", examples=["USD"])
+    amount: str = Field(description="What was charged for them.", examples=["1.25"])
+    currency: str | None = Field(description="Of the sums; null where no model has a price.", examples=["USD"])
 
     @classmethod
     def of(cls, row: UsageRow, *, currency: str | None) -> Self:
@@ -45,5 +46,6 @@ class UsagePublic(Answer):
             model=row.model,
             images=row.images,
             list_amount=format_amount(row.list_amount),
+            amount=format_amount(row.amount),
             currency=currency,
         )
