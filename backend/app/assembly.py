@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.pool import QueuePool
 
+from app.billing.expiry import GrantExpiry
 from app.catalogue.configured import catalogue_of
 from app.catalogue.model import REFERENCES_MAX, Catalogue
 from app.catalogue.opened import open_catalogue
@@ -42,6 +43,7 @@ from app.generations.ledger.writer import Writer
 from app.generations.lifetime import lifetime_of
 from app.generations.prune import Pruner
 from app.generations.sweep import Sweeper
+from app.payments.opened import open_stripe
 from app.ratelimit import Limiter
 from app.ratelimit.fallback import FallbackLimiter
 from app.ratelimit.memory import MemoryLimiter
@@ -92,6 +94,7 @@ async def open_services(
     Raises ConfigurationError without `database_url` or a secret.
     """
     metrics, catalogue = metrics or Metrics(), externals.catalogue or catalogue_of(settings)
+    metrics.process.billing_on.set(settings.charges)
     clock = DatabaseClock(externals.clock)
     connect = externals.connect or partial(connect_for_writing, writing_url(settings))
     async with AsyncExitStack() as stack:
@@ -109,6 +112,7 @@ async def open_services(
         await enter(_shown(metrics, engine, threads, generations.store))
         waiting_callers = WaitingCallers(generations, most=settings.waiting_callers_max)
         await enter(_in_background(waiting_callers.run()))
+        stripe = await enter(open_stripe(settings))
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
         worker = None
@@ -132,6 +136,7 @@ async def open_services(
             generations=generations,
             worker=worker,
             waiting_callers=waiting_callers,
+            stripe=stripe,
             detached=detached,
             paid_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
             free_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
@@ -245,9 +250,12 @@ async def _generations(
             blobs=blobs,
             upload_bounds=UploadBounds.of(settings),
             bell=bell,
+            charges=settings.charges,
         )
         ledger.when_swept(partial(note_swept, generations))
-        works = [bell.run(), Sweeper(generations, engine, settings.image_retention_days, metrics).run()]
+        expiry = GrantExpiry(generations.sessions)
+        sweeper = Sweeper(generations, engine, settings.image_retention_days, metrics, beside=[expiry.sweep])
+        works = [bell.run(), sweeper.run()]
         if settings.ledger_retention_days is not None:
             works.append(Pruner(generations, writing_url(settings), settings.ledger_retention_days, metrics).run())
         async with _in_background(*works):

@@ -14,6 +14,7 @@ from app.core.egress import Egress
 from app.core.fair_queue import FairPool
 from app.core.metrics import Metrics
 from app.core.settings import ConfigurationError, Settings
+from app.payments.opened import open_stripe
 from app.providers import DrawRequest, Provider, ProviderFailed, ProviderUnavailable, Size
 from app.storage import StoreUnavailable
 from app.storage.configured import opened_store
@@ -22,6 +23,7 @@ from tests.standins.authority import Authority
 from tests.standins.gemini import GeminiStandIn
 from tests.standins.openai import OpenAIStandIn, at
 from tests.standins.s3 import s3_server
+from tests.standins.stripe import StripeStandIn
 from tests.standins.tunnel import Tunnel, tunnel, with_tls
 from tests.standins.wire import serving
 
@@ -200,3 +202,18 @@ def test_a_file_of_certificates_that_cannot_be_used_is_refused_with_the_reason(
         path.write_text(content)
     with pytest.raises(ConfigurationError, match=f"EGRESS_CA_FILE cannot be used: {reason}"):
         Egress.of(Settings(egress_ca_file=path))
+
+
+async def test_stripe_is_reached_through_the_proxy_and_by_the_certificates_of_the_operator(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")  # of the environment, which is not read
+    stand_in = StripeStandIn()
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        proxy = await enter(tunnel(await enter(serving(stand_in.answer, tls=authority.server(HOST)))))
+        named = {"stripe_secret_key": stand_in.key, "stripe_api_url": f"https://{HOST}:4433"}
+        stripe = await enter(open_stripe(Settings(**named, egress_proxy=proxy.url, egress_ca_file=authority.ca_file)))
+        assert stripe is not None
+        assert await stripe.find_or_create_customer("acc_1", "a@example.com")
+        assert proxy.connected == [f"{HOST}:4433"]

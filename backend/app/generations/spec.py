@@ -81,8 +81,8 @@ class Delivered(NamedTuple):
     model: str
     size: str
     quality: str
-    list_price: int
-    """Of one image, in millionths of the deployment's currency."""
+    price: int
+    """Of one image, in millionths of the deployment's currency, as `Generations.shown_price` has it."""
     created_at: datetime
     is_replay: bool
     contents: Sequence[bytes]

@@ -21,12 +21,13 @@ from tests.test_cli import nanobanana_in_here
 
 TRACE_ID, PARENT_ID = secrets.token_hex(16), secrets.token_hex(8)
 TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
-TRACES = (
+OPTIONAL = (
     "opentelemetry.sdk.trace",
     "opentelemetry.exporter",
     "app.core.otel",
+    "stripe",
 )  # redis imports the SDK's metrics itself
-IMPORTED = f"import sys, app.cli, app.server; print([each for each in sys.modules if each.startswith({TRACES!r})])"
+IMPORTED = f"import sys, app.cli, app.server; print([each for each in sys.modules if each.startswith({OPTIONAL!r})])"
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +114,7 @@ def test_without_the_extra_serve_ends_with_a_sentence(tmp_path: Path, monkeypatc
     )
 
 
-def test_without_a_collector_nothing_of_traces_is_imported() -> None:
+def test_without_settings_for_them_no_sdk_of_traces_or_of_stripe_is_imported() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -13,7 +13,7 @@ ALLOWED = {
     # Names that packages without an SPDX expression give theirs.
     *("MIT License", "BSD License", "Apache Software License", "The Unlicense (Unlicense)"),
 }
-ODD = {"pyvips-binary": "LGPL-3.0-or-later", "pi-heif": "BSD-3-Clause"}
+ODD = {"pyvips-binary": "LGPL-3.0-or-later", "pi-heif": "BSD-3-Clause", "certifi": "MPL-2.0"}
 """Licences of single packages, or of what is in their wheels, with the reason in docs/licences.md."""
 PAGE = (ROOT / "docs" / "licences.md").read_text()
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, delete, exists, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.billing.caps import KeyCapPeriod, set_key_cap
 from app.core.cursor import Cursor
 from app.core.errors import Conflict, NotFound
 from app.core.security import KEY_PREFIX_LENGTH, KeyEnvironment, hash_api_key, is_id, new_api_key, new_id
@@ -59,6 +60,7 @@ class CreatedKey:
     last_used_at: datetime | None
     revoked_at: datetime | None
     key: str
+    cap: None = None
 
 
 async def create(
@@ -118,6 +120,19 @@ async def find_all(
 
 async def find_one(session: AsyncSession, *, account_id: str, key_id: str) -> ApiKey:
     """The account's own unrevoked key with this id. Raises KeyNotFound for any other id."""
+    return await _find_own(session, account_id=account_id, key_id=key_id)
+
+
+async def set_cap(
+    session: AsyncSession, *, account_id: str, key_id: str, amount: int | None, period: KeyCapPeriod
+) -> ApiKey:
+    """Sets the most that may be spent with the account's own unrevoked key in each period, None for no cap; the key as
+    it is then. Raises KeyNotFound for any other id.
+    """
+    if not is_id("key", key_id) or not await set_key_cap(
+        session, account_id=account_id, key_id=key_id, amount=amount, period=period
+    ):
+        raise KeyNotFound
     return await _find_own(session, account_id=account_id, key_id=key_id)
 
 
