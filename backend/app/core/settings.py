@@ -13,7 +13,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core import files, locations
 from app.core.account_settings import AccountSettings
-from app.core.billing_settings import BillingSettings
 from app.core.cors_settings import CorsSettings
 from app.core.database_url import checked_database_url
 from app.core.env_file import UnreadableEnvFileError, check_env_file
@@ -25,6 +24,7 @@ from app.core.log_settings import LogSettings, LogStyle
 from app.core.secret_files import SecretFileError, read_secret_files
 from app.core.secret_strength import weakness_of
 from app.core.server_settings import ServerSettings
+from app.core.stripe_settings import StripeSettings
 from app.core.url_format import split_url
 
 _ADVICE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
@@ -54,7 +54,7 @@ class Settings(
     InputSettings,
     JobSettings,
     LimitSettings,
-    BillingSettings,
+    StripeSettings,
     CorsSettings,
     LogSettings,
 ):

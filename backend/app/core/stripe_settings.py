@@ -1,4 +1,4 @@
-"""The settings of money."""
+"""The settings of Stripe."""
 
 import re
 
@@ -12,8 +12,8 @@ _SECRETS_MAX = 2
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
-class BillingSettings(BaseModel):
-    """Money: what accounts pay, and how."""
+class StripeSettings(BaseModel):
+    """Stripe, by which accounts pay. Without a key, credit comes from the operator alone."""
 
     stripe_secret_key: SecretStr | None = Field(
         default=None,
