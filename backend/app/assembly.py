@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.pool import QueuePool
 
+from app.billing.expiry import GrantExpiry
 from app.catalogue.configured import catalogue_of
 from app.catalogue.model import REFERENCES_MAX, Catalogue
 from app.catalogue.opened import open_catalogue
@@ -93,6 +94,7 @@ async def open_services(
     Raises ConfigurationError without `database_url` or a secret.
     """
     metrics, catalogue = metrics or Metrics(), externals.catalogue or catalogue_of(settings)
+    metrics.process.billing_on.set(settings.charges)
     clock = DatabaseClock(externals.clock)
     connect = externals.connect or partial(connect_for_writing, writing_url(settings))
     async with AsyncExitStack() as stack:
@@ -248,9 +250,12 @@ async def _generations(
             blobs=blobs,
             upload_bounds=UploadBounds.of(settings),
             bell=bell,
+            charges=settings.charges,
         )
         ledger.when_swept(partial(note_swept, generations))
-        works = [bell.run(), Sweeper(generations, engine, settings.image_retention_days, metrics).run()]
+        expiry = GrantExpiry(generations.sessions)
+        sweeper = Sweeper(generations, engine, settings.image_retention_days, metrics, beside=[expiry.sweep])
+        works = [bell.run(), sweeper.run()]
         if settings.ledger_retention_days is not None:
             works.append(Pruner(generations, writing_url(settings), settings.ledger_retention_days, metrics).run())
         async with _in_background(*works):

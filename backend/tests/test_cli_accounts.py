@@ -150,7 +150,7 @@ USED = """
     select 'key_' || lpad($1, 20, '0'), user_id, account_id, $2, $3, '', sha256($1::bytea) from api_keys limit 1
     returning id
 """
-COUNTED = "insert into usage values ($1, $2::text::date, $3, $4, $5, 0, $6)"
+COUNTED = "insert into usage values ($1, $2::text::date, $3, $4, $5, $5::bigint / 2, $6)"
 
 
 async def test_a_report_adds_up_over_all_pages_and_its_cells_are_no_formulas(
@@ -174,18 +174,20 @@ async def test_a_report_adds_up_over_all_pages_and_its_cells_are_no_formulas(
     async def report(by: str) -> list[list[str]]:
         lines = await printed(new_database_url, "usage", "report", "--by", by, "--month", "2026-10", "--csv")
         first, *rows = csv.reader(StringIO(lines))
-        assert first[-5:] == ["images", "test_images", "list_amount", "cost", "currency"]
+        assert first[-6:] == ["images", "test_images", "list_amount", "amount", "cost", "currency"]
         return rows
 
-    assert [row[1:] for row in await report("account")] == [["grace@example.com", "16", "7", "0.45", "1.351567", "USD"]]
-    assert [(row[1], *row[-5:-1]) for row in await report("key")] == [
-        ("'=1+1", "6", "0", "0.3", "1.234567"),
-        ("for tests", "7", "7", "0", "0"),
-        ("website", "3", "0", "0.15", "0.117"),
+    assert [row[1:] for row in await report("account")] == [
+        ["grace@example.com", "16", "7", "0.45", "0.15", "1.351567", "USD"]
+    ]
+    assert [(row[1], *row[-6:-1]) for row in await report("key")] == [
+        ("'=1+1", "6", "0", "0.3", "0.15", "1.234567"),
+        ("for tests", "7", "7", "0", "0", "0"),
+        ("website", "3", "0", "0.15", "0", "0.117"),
     ]
     assert [row[:-1] for row in await report("model")] == [
-        ["nano-banana", "11", "7", "0.2", "0.117"],
-        ["poster", "5", "0", "0.25", "1.234567"],
+        ["nano-banana", "11", "7", "0.2", "0.025", "0.117"],
+        ["poster", "5", "0", "0.25", "0.125", "1.234567"],
     ]
     assert [(row[0], row[1]) for row in await report("day")] == [
         ("2026-10-01", "5"),
@@ -199,3 +201,8 @@ async def test_a_report_adds_up_over_all_pages_and_its_cells_are_no_formulas(
 def test_the_start_prints_no_sign_up_that_would_be_refused(settings: Settings, registration: str) -> None:
     said = start_message(settings.model_copy(update={"registration": registration}))
     assert ("/v1/auth/register" in said, "nanobanana accounts create" in said) == (False, True)
+
+
+def test_the_start_says_whether_billing_is_on(settings: Settings) -> None:
+    for billing in ("off", "on"):
+        assert f"Billing is {billing}" in start_message(settings.model_copy(update={"billing": billing}))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypeVar, cast
 
 from dotenv import dotenv_values
@@ -30,14 +31,19 @@ Parsed = TypeVar("Parsed")
 
 
 def catalogue_of(settings: Settings) -> Catalogue:
-    """Raises ConfigurationError for a file that cannot be read, with a line for each mistake in it, and for settings of
-    a provider that are missing or cannot be read.
+    """Raises ConfigurationError for a file that cannot be read, with a line for each mistake in it, for settings of a
+    provider that are missing or cannot be read, and for BILLING=on without a price.
     """
-    if settings.models_file is None:
-        return _of_one_model(settings)
+    catalogue = _of_one_model(settings) if settings.models_file is None else _of_file(settings, settings.models_file)
+    if settings.charges and catalogue.currency is None:
+        raise ConfigurationError("BILLING is on, but no model has a price: write prices and a currency to MODELS_FILE.")
+    return catalogue
+
+
+def _of_file(settings: Settings, path: Path) -> Catalogue:
     secrets = _NamedSecrets(settings)
     try:
-        text = files.read(settings.models_file).decode()
+        text = files.read(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationError(f"MODELS_FILE cannot be read: {reason}.") from None

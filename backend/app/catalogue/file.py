@@ -1,7 +1,7 @@
 """The file of models: what is wrong with it, line by line, and the catalogue that it describes."""
 
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -10,6 +10,7 @@ from pydantic import SecretStr, ValidationError
 
 from app.catalogue.grammar import FileTable, ModelTable, RouteTable
 from app.catalogue.model import STUB_CAPABILITIES, Catalogue, Model, Route
+from app.catalogue.offers_file import Mistakes, mistakes_of_offers, plans_of, top_ups_of
 from app.catalogue.places import Path, line_of
 from app.catalogue.prices import Prices, read_amount, size_class
 from app.core.image_settings import DEFAULT_BASE_URLS
@@ -26,6 +27,7 @@ _TYPE_IN_WORDS = {
     "missing": "is missing",
     "extra_forbidden": "is not a known field",
     "model_type": "must be a table",
+    "too_short": "must not be empty",
 }
 
 FindSecret = Callable[[str], SecretStr]
@@ -59,9 +61,6 @@ def read_catalogue(text: str, *, find_secret: FindSecret, calls_max: int) -> Cat
     return catalogue.made()
 
 
-Mistakes = Iterator[tuple[Path, str]]
-
-
 @dataclass
 class _Reading:
     """A file whose fields are well formed: what is wrong among them, and the catalogue."""
@@ -75,6 +74,7 @@ class _Reading:
         for name, model in self.file.models.items():
             found = list(self._mistakes_of_routes(name, model))
             yield from found or self._mistakes_of_prices(name, model)
+        yield from mistakes_of_offers(self.file)
 
     def made(self) -> Catalogue:
         models = {name: self._model(name, model) for name, model in self.file.models.items()}
@@ -84,6 +84,8 @@ class _Reading:
             default=default,
             currency=self.file.currency,
             has_built_in_aliases=not self.file.strict_names,
+            plans=plans_of(self.file),
+            top_ups=top_ups_of(self.file),
         )
 
     def _mistakes_of_names(self) -> Mistakes:

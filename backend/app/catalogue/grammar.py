@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from app.catalogue.model import CAPABILITIES, REFERENCES_MAX, AnswerKind, ProviderName, is_capability
-from app.catalogue.prices import FREE, Prices, read_prices
+from app.catalogue.prices import FREE, Prices, read_amount, read_prices
 from app.core.image_settings import checked_base_url
+from app.core.limit_format import CONCURRENCY_MAX
+from app.core.limit_settings import LimitText
 from app.providers import Size
 from app.providers.gemini import GEMINI_SIZES, Frame, parse_frames
 from app.providers.openai import OPENAI_SIZES, parse_sizes
@@ -16,6 +18,8 @@ from app.providers.openai import OPENAI_SIZES, parse_sizes
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}", re.ASCII)
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,99}", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
+_STRIPE_PRICE = re.compile(r"price_[A-Za-z0-9]{1,100}", re.ASCII)
+_NO_PLAN = "none"
 
 
 def _checked(pattern: re.Pattern[str], reason: str) -> AfterValidator:
@@ -34,9 +38,31 @@ def _prices(value: Any) -> Prices:
     return read_prices(value)
 
 
+def _amount(value: Any) -> int:
+    if isinstance(value, str):
+        return read_amount(value)
+    raise ValueError('must be a decimal in quotes, such as "5"')
+
+
+def _amount_above_zero(value: Any) -> int:
+    amount = _amount(value)
+    if amount == 0:
+        raise ValueError("must be more than 0")
+    return amount
+
+
+def _plan_name(name: str) -> str:
+    if name == _NO_PLAN:
+        raise ValueError("must have another name: none means no plan")
+    return name
+
+
 _Name = Annotated[str, _checked(_NAME, "must be 1 to 100 letters, digits and . _ : / -, a letter or digit first")]
+_PlanName = Annotated[_Name, AfterValidator(_plan_name)]
 _Variable = Annotated[str, _checked(_VARIABLE, "must be the name of a variable, such as GEMINI_API_KEY")]
 _Prices = Annotated[Any, AfterValidator(_prices)]
+_Amount = Annotated[Any, AfterValidator(_amount)]
+_AmountAboveZero = Annotated[Any, AfterValidator(_amount_above_zero)]
 
 
 class _Table(BaseModel):
@@ -122,6 +148,38 @@ class ModelTable(_Table):
     routes: Annotated[list[RouteTable], Field(min_length=1, max_length=20)]
 
 
+class PlanTable(_Table):
+    """`[plans.NAME]`."""
+
+    title: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    price: _Amount = 0
+    allowance: _Amount = 0
+    pays: Literal["in_advance", "afterwards"] = "in_advance"
+    cap: _Amount | None = None
+    limit: LimitText | None = None
+    limit_per_key: LimitText | None = None
+    concurrency_per_key: Annotated[int, Field(ge=1, le=CONCURRENCY_MAX)] | None = None
+    models: Annotated[list[str], Field(min_length=1)] | None = None
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+    stripe_price: Annotated[str, _checked(_STRIPE_PRICE, "must be the id of a price, such as price_1Abc")] | None = None
+
+
+class TopUpsTable(_Table):
+    """`[top_ups]`."""
+
+    amounts: Annotated[list[_AmountAboveZero], Field(max_length=20)] = Field(default_factory=list)
+    least: _AmountAboveZero | None = None
+    most: _AmountAboveZero | None = None
+
+    @model_validator(mode="after")
+    def _says_what_can_be_bought(self) -> "TopUpsTable":
+        if (self.least is None) != (self.most is None):
+            raise ValueError("needs both least and most, or neither")
+        if not self.amounts and self.least is None:
+            raise ValueError("needs amounts, or least and most")
+        return self
+
+
 class FileTable(_Table):
     """The whole file."""
 
@@ -129,3 +187,5 @@ class FileTable(_Table):
     currency: Annotated[str, _checked(_CURRENCY, "must be three capital letters, such as USD")] | None = None
     strict_names: bool = False
     models: Annotated[dict[_Name, ModelTable], Field(min_length=1, max_length=1000)]
+    plans: Annotated[dict[_PlanName, PlanTable], Field(max_length=100)] = Field(default_factory=dict)
+    top_ups: TopUpsTable | None = None

@@ -1,13 +1,14 @@
 """The types of the catalogue: models, their names, and the routes that draw them."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
 from pydantic import SecretStr
 
+from app.catalogue.offers import PlanOffer, TopUps
 from app.catalogue.prices import FREE, QUALITIES, Prices
 from app.core.errors import NotFound
 from app.providers import Size
@@ -44,8 +45,13 @@ class ModelNotFound(NotFound):
 
     code, parameter = "model_not_found", "model"
 
-    def __init__(self, models: Sequence[str]) -> None:
-        super().__init__(f"There is no such model here; use {_in_words(models)}, or leave model out")
+    def __init__(self, models: Sequence[str], *, is_of_plan: bool = False, has_default: bool = True) -> None:
+        """The models are those of the account's plan, or else all. `has_default` says whether the one that is meant
+        without a name is among them.
+        """
+        where = "in the account's plan" if is_of_plan else "here"
+        use = f"use {_in_words(models)}{', or leave model out' if has_default else ''}"
+        super().__init__(f"There is no such model {where}; {use if models else 'it has none that is still offered'}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,19 +157,28 @@ class Catalogue:
     default: str
     currency: str | None = None
     has_built_in_aliases: bool = True
+    plans: Mapping[str, PlanOffer] = field(default_factory=dict)
+    """Those that accounts can have, by name, in the order of the file."""
+    top_ups: TopUps | None = None
+    """None where no credit can be bought."""
 
-    def find(self, name: str | None) -> Model:
+    def find(self, name: str | None, *, among: Collection[str] | None = None) -> Model:
         """The model of this name or alias, or without a name the default one. Names of OpenAI's and Google's image
-        models that are nobody's mean the default one too, unless the catalogue is strict. Raises ModelNotFound.
+        models that are nobody's mean the default one too, unless the catalogue is strict. Raises ModelNotFound, also
+        for a model that is not `among` the names of those that the account's plan has.
         """
-        if name is None:
-            return self.models[self.default]
-        found = self._by_name.get(name)
-        if found is None and self.has_built_in_aliases and _BUILT_IN_ALIASES.fullmatch(name):
+        found = self.models[self.default] if name is None else self._by_name.get(name)
+        if found is None and name is not None and self.has_built_in_aliases and _BUILT_IN_ALIASES.fullmatch(name):
             found = self.models[self.default]
-        if found is None:
-            raise ModelNotFound(list(self.models))
+        if found is None or (among is not None and found.name not in among):
+            names = [each.name for each in self.models_for(among)]
+            raise ModelNotFound(names, is_of_plan=among is not None, has_default=self.default in names)
         return found
+
+    def models_for(self, among: Collection[str] | None) -> Sequence[Model]:
+        """All models, or those of a plan, the default one first."""
+        offered = [each for each in self if among is None or each.name in among]
+        return sorted(offered, key=lambda each: each.name != self.default)
 
     def get(self, name: str | None) -> Model | None:
         """The same, or None where there is none: such a request is refused once its Idempotency-Key was looked up, as

@@ -1,6 +1,6 @@
 """The catalogue with its routes open: what a request comes to, and by whom it is drawn."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import get_args
@@ -57,6 +57,7 @@ class OpenCatalogue:
         background: Background,
         environment: KeyEnvironment,
         *,
+        among: Collection[str] | None = None,
         references: int = 0,
         has_mask: bool = False,
         shape: Size | None = None,
@@ -64,9 +65,11 @@ class OpenCatalogue:
         """What a request comes to that asks for this, as it was sent, with a key of this environment, with so many
         images that go in. With them the size may be `auto`, which comes to the one that is most like `shape`.
 
-        Raises ModelNotFound, Invalid for what no route can draw, with a list of what there is, and UnsupportedParameter
-        for a background.
+        Raises ModelNotFound, also for a model that is not `among` those of the account's plan, Invalid for what no
+        route can draw, with a list of what there is, and UnsupportedParameter for a background.
         """
+        if among is not None:
+            self.catalogue.find(model, among=among)
         asked: tuple[object, ...] = model, size, quality, background, environment
         if references:
             asked = *asked, references, has_mask, shape

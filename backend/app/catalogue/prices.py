@@ -4,8 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from app.core.currencies import MILLION
 from app.providers import Size
 
 SizeClass = Literal["1K", "2K", "4K"]
@@ -13,10 +16,12 @@ SIZE_CLASSES: Sequence[SizeClass] = ("1K", "2K", "4K")
 QUALITIES = ("low", "medium", "high", "xhigh", "max")
 """From the cheapest to the dearest. `auto` is none of them: it asks for no quality."""
 
-MILLION = 1_000_000
-_AMOUNT = re.compile(r"(\d{1,9})(?:\.(\d{1,6}))?", re.ASCII)
+_AMOUNT = re.compile(r"^([0-9]{1,9})(?:\.([0-9]{1,6}))?$")
 _PIXELS_1K, _PIXELS_2K = 1_600_000, 5_000_000
 _ANY = ""
+
+AmountText = Annotated[str, Field(pattern=_AMOUNT.pattern, examples=["12.5"])]
+"""In a body: what `read_amount` reads."""
 
 Amounts = str | Mapping[str, str]
 """As it is written: one amount, or amounts by `1K`, by `low`, or by both as `1K/low`."""

@@ -14,7 +14,18 @@ COMMANDS: Mapping[str, str] = {
     "migrate": "database",
     **{
         name: name
-        for name in ("accounts", "keys", "invitations", "limits", "models", "usage", "images", "jobs", "ledger")
+        for name in (
+            "accounts",
+            "keys",
+            "invitations",
+            "limits",
+            "models",
+            "usage",
+            "billing",
+            "images",
+            "jobs",
+            "ledger",
+        )
     },
     **dict.fromkeys(("backup", "restore"), "backup"),
 }

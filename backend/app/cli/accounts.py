@@ -8,12 +8,13 @@ from functools import partial
 import click
 
 from app.assembly import open_services
+from app.catalogue.prices import read_amount
 from app.cli.database import pages_on_database, run_on_database, settings_of_command
 from app.cli.errors import errors_as_sentences
 from app.cli.output import Form, as_json, print_facts, print_rows
 from app.cli.passwords import new_password
 from app.core.errors import ApiError
-from app.core.settings import ConfigurationError, Settings
+from app.core.settings import ConfigurationError, Settings, load_settings
 from app.features.auth import administration
 from app.features.auth.administration import AccountSummary
 from app.features.auth.deletion import delete_account
@@ -40,9 +41,10 @@ def create(email: str, *, generate: bool, operator: bool) -> None:
     with errors_as_sentences():
         canonical = administration.read_email(email)
         password = new_password(is_made=generate)
+        trial = read_amount(load_settings().trial_credit)
         new = partial(create_user, email=canonical, password_hash=password.hash, is_operator=operator)
         try:
-            user = run_on_database(new)
+            user = run_on_database(partial(new, trial_credit=trial))
         except EmailAlreadyRegistered:
             raise ConfigurationError("There is an account with that email already.") from None
         click.echo(f"Made the account {user.account_id} of {user.email}.")

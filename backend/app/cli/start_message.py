@@ -9,11 +9,14 @@ def start_message(settings: Settings) -> str:
     return f"""
   NanoBanana is at {url}   open it in a browser: your first picture is a minute away
   (API reference: {url}/docs, stop: Ctrl-C)
+  {_CHARGED if settings.charges else _NOT_CHARGED}
 
   {_first_steps(url) if settings.registration == "open" else _NO_SIGN_UP}
 """
 
 
+_CHARGED = "Billing is on: images of live keys are charged."
+_NOT_CHARGED = "Billing is off: nothing is charged."
 _NO_SIGN_UP = "Sign-up is not open: nanobanana accounts create you@example.com makes an account."
 
 

@@ -19,7 +19,7 @@ from app.generations.reconcile import Difference, find_days, find_differences, f
 
 _DAY, _MONTH = click.DateTime(["%Y-%m-%d"]), click.DateTime(["%Y-%m"])
 _WIDTHS = {"account_id": 24, "email": 30, "key_id": 24, "name": 20, "environment": 11, "model": 20, "day": 10}
-_AMOUNT_WIDTHS = {"images": 9, "test_images": 11, "list_amount": 12, "cost": 12, "currency": 8}
+_AMOUNT_WIDTHS = {"images": 9, "test_images": 11, "list_amount": 12, "amount": 12, "cost": 12, "currency": 8}
 
 
 @click.group()
@@ -37,7 +37,7 @@ def usage() -> None:
 @click.option("--csv", "form", flag_value="csv", default="table", help="Comma-separated, with a line of names.")
 @as_json
 def report(by: ReportBy, first: datetime | None, last: datetime | None, month: datetime | None, form: Form) -> None:
-    """Print what was delivered, with list prices and costs: by account, key, model or day.
+    """Print what was delivered, with list prices, charges (amount) and costs: by account, key, model or day.
 
     Costs are what the calls for delivered images may have cost at the providers.
     """
@@ -99,7 +99,7 @@ def _merged(by: ReportBy, days: tuple[date, date]) -> Sequence[tuple[Group, Tota
 
 
 def _row(group: Row, totals: Totals, currency: str | None) -> Row:
-    amounts = {name: format_amount(getattr(totals, name)) for name in ("list_amount", "cost")}
+    amounts = {name: format_amount(getattr(totals, name)) for name in ("list_amount", "amount", "cost")}
     return {**group, "images": totals.images, "test_images": totals.test_images, **amounts, "currency": currency}
 
 
@@ -107,6 +107,7 @@ def _sentence(found: Difference) -> str:
     pairs = {
         "images": (found.counted, found.recorded),
         "list amount": (found.counted_list_amount, found.recorded_list_amount),
+        "amount": (found.counted_amount, found.recorded_amount),
         "cost": (found.counted_cost, found.recorded_cost),
     }
     return "; ".join(

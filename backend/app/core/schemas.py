@@ -1,6 +1,7 @@
 """The base classes of all wire schemas, and the field types that several schemas share."""
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Annotated
 
@@ -20,6 +21,7 @@ class Answer(BaseModel):
 
 
 _QUERY_DIGITS_MAX = 9
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 
 
 def storable(text: str) -> str:
@@ -50,6 +52,13 @@ def _boolean(value: object) -> object:
     return value
 
 
+def _iso_day(value: object) -> object:
+    # Pydantic reads a number as seconds since 1970.
+    if isinstance(value, str) and not _DAY.fullmatch(value):
+        raise ValueError("must be a day such as 2026-11-23")
+    return value
+
+
 Storable = AfterValidator(storable)
 """The check that makes a string a Text. A bound on the length stands before it: behind a check of ours, pydantic would
 test the length in Python, and its sentence would call characters items.
@@ -60,6 +69,7 @@ Text = Annotated[str, Storable]
 
 QueryInt = Annotated[int, BeforeValidator(_whole_number)]
 QueryBool = Annotated[bool, BeforeValidator(_boolean)]
+Day = Annotated[date, BeforeValidator(_iso_day)]
 
 
 @lru_cache(maxsize=128)  # all generations of one commit have the same time

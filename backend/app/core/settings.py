@@ -50,6 +50,7 @@ def _default_data_dir() -> Path:
 class Settings(
     ServerSettings,
     AccountSettings,
+    BillingSettings,
     ImageSettings,
     InputSettings,
     JobSettings,

@@ -13,7 +13,7 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 class StripeSettings(BaseModel):
-    """Stripe, by which accounts pay. Without a key, credit comes from the operator alone."""
+    """Payments by Stripe. Without a key, credit comes from the operator alone."""
 
     stripe_secret_key: SecretStr | None = Field(
         default=None,

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
 from fastapi import Depends, Request
 
@@ -22,37 +22,42 @@ from app.core.errors import (
     Unavailable,
     as_api_error,
 )
+from app.features.charged import left_headers
 from app.features.dependencies import generations_of, generations_with_urls_of, services_of
 from app.features.idempotency import read_idempotency_key
 from app.features.input_images import NamedInput, read_input
 from app.features.keys.dependencies import cached_caller, fetch_caller, name_caller
 from app.features.preferences import read_preference
-from app.features.rate_limits import raise_if_refused, set_rate_limit_headers, slot_of, takes_of
+from app.features.rate_limits import answer_taken, slot_of, takes_of
 from app.features.terms import Preference
 from app.generations import service
 from app.generations.collaborators import Generations
 from app.generations.errors import (
+    BudgetExceeded,
     CallerChangedError,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
     ImageDeleted,
+    InsufficientCredit,
     InvalidApiKey,
     OutcomeUnknown,
 )
 from app.generations.jobs.accept import accept_job
 from app.generations.jobs.job import Accepted, JobTerms
+from app.generations.ledger.queue import Left
 from app.generations.service import Watch
 from app.generations.spec import Caller, Delivered, GenerationSpec, SentImage
 from app.providers import PROVIDER_PROBLEMS
-from app.ratelimit import TakeResult
 from app.web.headers import add_response_headers
 from app.web.openapi import BODY_PROBLEMS
 from app.web.state import request_state
 
 GENERATION_PROBLEMS = (
     InvalidApiKey,
+    InsufficientCredit,
     RateLimited,
     ConcurrencyLimited,
+    BudgetExceeded,
     IdempotencyKeyReused,
     IdempotencyKeyInUse,
     ImageDeleted,
@@ -64,6 +69,8 @@ GENERATION_PROBLEMS = (
 """The errors of every route that makes images of a request's body."""
 
 _TRIES = 3
+
+Made = TypeVar("Made", Delivered, Accepted)
 
 FindCaller = Callable[[], Awaitable[Caller]]
 """Finds the caller anew, as the database has it now."""
@@ -97,6 +104,7 @@ class Admission:
         self._takes_slots = preference is None
         self._slots = [slot_of(self._services, caller)] if self._takes_slots else []
         self._is_kept = False
+        self._left: Left | None = None
         self._slots_held = 0
         name_caller(request, caller)
 
@@ -108,7 +116,7 @@ class Admission:
             if taken.allowed and slot is not None:
                 self._slots_held += 1
                 services.metrics.limits.slots_used += 1
-            self._answer_with(taken)
+            answer_taken(self._request, taken, mode=services.policies.generate_mode)
         except BaseException:
             self.release()
             raise
@@ -148,11 +156,7 @@ class Admission:
         time when it could.
         """
         try:
-            return self._services.generations.catalogue.plan(
-                *(spec.model, spec.size, spec.quality, spec.background, self._caller.environment),
-                references=len(spec.images),
-                has_mask=spec.mask is not None,
-            )
+            return service.find_plan(self._services.generations, self._caller, spec)
         except REFUSALS:
             return None
 
@@ -189,7 +193,7 @@ class Admission:
             services.metrics.limits.slots_used += images
         if not taken.allowed and is_enforced:
             await services.limiter.give_back(takes_of(services, caller), group=caller.account_id)
-        self._answer_with(taken)
+        answer_taken(self._request, taken, mode=services.policies.generate_mode)
 
     async def give_back(self) -> None:
         """Gives back what entering has taken, for a request that makes no image."""
@@ -200,23 +204,35 @@ class Admission:
         self.release()
 
     async def generate(self, spec: GenerationSpec, *, route: str, watch: Watch | None = None) -> Delivered:
-        """The delivered images; the response says whether they were delivered to an earlier call. Raises what
-        `generations.service.generate` raises.
-
-        Where what the key may do has changed since it was looked up, the caller is looked up again: what holds is what
-        the database says when the generation is recorded. Raises Unavailable where it changes again and again.
+        """The delivered images; the response says whether they were delivered to an earlier call, and what is left of
+        the account's money. Raises what `generations.service.generate` raises, and Unavailable as `_recorded`.
         """
         # Only where the response is to hold bytes is anything drawn that a client who leaves need not wait for. One who
         # watches has another listener for its leaving.
         waits_for_bytes = spec.as_bytes and watch is None
         generations = (generations_of if waits_for_bytes else generations_with_urls_of)(self._request)
+        delivered = await self._recorded(partial(service.generate, generations, spec=spec, route=route, watch=watch))
+        request_state(self._request.scope)["model"] = delivered.model
+        return delivered
+
+    async def accept(self, spec: GenerationSpec, *, route: str, terms: JobTerms) -> Accepted:
+        """The request, which is on disk, to be drawn later; the response says whether it was before, and what is left
+        of the account's money. Raises what `accept_job` raises, and Unavailable as `_recorded`.
+        """
+        generations = generations_with_urls_of(self._request)
+        return await self._recorded(partial(accept_job, generations, spec=spec, route=route, terms=terms))
+
+    async def _recorded(self, make: Callable[..., Awaitable[Made]]) -> Made:
+        """What `make` returns for the caller. Where what the key may do has changed since it was looked up, the caller
+        is looked up again: what holds is what the database says when the generation is recorded.
+
+        Raises what `make` raises, and Unavailable where the caller changes again and again.
+        """
         key = self._idempotency_key
         request_state(self._request.scope)["goes_on"] = True  # once it is recorded it counts, and may be paid for
         for _ in range(_TRIES):
             try:
-                delivered = await service.generate(
-                    generations, caller=self._caller, spec=spec, route=route, idempotency_key=key, watch=watch
-                )
+                made = await make(caller=self._caller, idempotency_key=key, on_held=self._note_left)
             except CallerChangedError:
                 self._caller = await self._find_again()
                 continue
@@ -225,35 +241,19 @@ class Admission:
             except OutcomeUnknown as error:
                 error.is_worth_repeating = key is not None  # without a key, a repeat could be a second generation
                 raise
-            request_state(self._request.scope)["model"] = delivered.model
-            if delivered.is_replay:
+            if made.is_replay:
                 add_response_headers(self._request, {b"idempotent-replayed": b"true"})
-            return delivered
+            self.show_left()
+            return made
         raise Unavailable
 
-    async def accept(self, spec: GenerationSpec, *, route: str, terms: JobTerms) -> Accepted:
-        """The request, which is on disk, to be drawn later; the response says whether it was before. Raises what
-        `accept_job` raises, and Unavailable as `generate`.
-        """
-        generations, key = generations_with_urls_of(self._request), self._idempotency_key
-        request_state(self._request.scope)["goes_on"] = True
-        for _ in range(_TRIES):
-            try:
-                accepted = await accept_job(
-                    generations, caller=self._caller, spec=spec, route=route, terms=terms, idempotency_key=key
-                )
-            except CallerChangedError:
-                self._caller = await self._find_again()
-                continue
-            except Invalid as error:
-                raise error.moved(self.pointers) from None
-            except OutcomeUnknown as error:
-                error.is_worth_repeating = key is not None
-                raise
-            if accepted.is_replay:
-                add_response_headers(self._request, {b"idempotent-replayed": b"true"})
-            return accepted
-        raise Unavailable
+    def _note_left(self, left: Left) -> None:
+        self._left = left
+
+    def show_left(self) -> None:
+        """Has the response say what is left of the account's money, if a price is held by now."""
+        if self._left is not None:
+            add_response_headers(self._request, left_headers(self._left))
 
     @contextmanager
     def looked_up(self) -> Iterator[None]:
@@ -266,17 +266,6 @@ class Admission:
             error = OutcomeUnknown()
             error.is_worth_repeating = self._idempotency_key is not None
             raise error from raised
-
-    def _answer_with(self, taken: TakeResult) -> None:
-        """Sets the key's limit in the response's headers, and the account's where that leaves less; raises what refuses
-        the request.
-        """
-        of_key, of_account, *of_test_keys = taken.decisions
-        for other in of_test_keys:
-            of_account = other if other.remaining < of_account.remaining else of_account
-        tightest = [of_key, of_account] if of_account.remaining < of_key.remaining else [of_key]
-        set_rate_limit_headers(self._request, tightest)
-        raise_if_refused(self._request, taken, mode=self._services.policies.generate_mode)
 
 
 async def admit(request: Request, *, preference: Preference | None = None) -> Admission:

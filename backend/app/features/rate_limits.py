@@ -41,6 +41,17 @@ def raise_if_refused(request: Request, result: TakeResult, *, mode: LimitMode = 
     raise RateLimited(retry_after_seconds=retry_after_seconds(refused))
 
 
+def answer_taken(request: Request, taken: TakeResult, *, mode: LimitMode) -> None:
+    """Sets what `takes_of` found of the key's limit in the response's headers, and of the account's where that leaves
+    less. Raises what `raise_if_refused` raises.
+    """
+    of_key, of_account, *of_test_keys = taken.decisions
+    for other in of_test_keys:
+        of_account = other if other.remaining < of_account.remaining else of_account
+    set_rate_limit_headers(request, [of_key, of_account] if of_account.remaining < of_key.remaining else [of_key])
+    raise_if_refused(request, taken, mode=mode)
+
+
 def takes_of(services: Services, caller: Caller, *, units: int = 1) -> Sequence[Take]:
     """What images of this caller take: so many units of its key's limit and of its account's."""
     policies = services.policies

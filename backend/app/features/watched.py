@@ -121,6 +121,7 @@ async def watched_response(
     Raises what `Watched.start` raises; a later error is for `events` to write.
     """
     watched = await Watched.start(request, admission, spec, partials=partials, route=route)
+    admission.show_left()  # the response may begin while the generation goes on
     plan = None if watched.model else admission.plan(spec)
     add_response_headers(request, {MODEL_HEADER: (watched.model or (plan.model.name if plan else "")).encode()})
     return StreamingResponse(events(watched), media_type=media_type, headers=STREAM_HEADERS)

@@ -20,12 +20,13 @@ def new_record(
     *,
     claim: IdempotencyClaim | None,
     now: float,
+    price: int,
     inputs: Sequence[Mapping[str, str]] = (),
     options: Mapping[str, Any] | None = None,
 ) -> PendingRecord:
     """A request that is to be recorded as delivered, with an id for each image that begins with the time `now`. The ids
     are in order, so that the rows say which image of the request each is. `inputs` is `Inputs.recorded`; `options` is
-    what a worker needs besides.
+    what a worker needs besides; `price` is `Generations.price_of`.
     """
     beside: dict[str, Any] = {"inputs": inputs, "art": plan.art or 1} if inputs else {}
     if options:
@@ -43,6 +44,7 @@ def new_record(
         plan.list_price,
         json.dumps(beside) if beside else None,
         claim=claim,
+        price=price,
     )
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from functools import partial
 
 from app.catalogue.opened import OpenCatalogue
+from app.catalogue.routing import Plan
 from app.core.bell import Bell
 from app.core.blobs import BlobSpace
 from app.core.clock import DatabaseClock
@@ -20,6 +21,7 @@ from app.core.shared_calls import SharedCalls
 from app.generations.drawn import DrawnImages
 from app.generations.ledger import Ledger
 from app.generations.lifetime import Lifetime
+from app.models import Generation
 from app.providers import Image
 from app.providers.decode import convert
 from app.storage.health import MonitoredStore
@@ -72,11 +74,23 @@ class Generations:
     clock: DatabaseClock
     bell: Bell
     """Rings for jobs that wait, and for generations that have changed."""
+    charges: bool = False
+    """Whether images are charged, at their list price: with a test key that is 0."""
     cancelled_on_disconnect: CancelScope = nullcontext
 
     def url(self, generation_id: str, image_format: str) -> str:
         """Where anybody who knows the id sees the image."""
         return f"{self.public_url}/v1/images/{generation_id}.{image_format}"
+
+    def price_of(self, plan: Plan) -> int:
+        """What is charged for an image of this plan once it is delivered, in millionths of the currency."""
+        return plan.list_price if self.charges else 0
+
+    def shown_price(self, recorded: Generation) -> int:
+        """What its account sees as the price of a recorded image: what it is charged, or while nothing is charged what
+        the list said.
+        """
+        return recorded.price if self.charges else recorded.list_price
 
     async def convert(
         self,

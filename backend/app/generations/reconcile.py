@@ -21,17 +21,19 @@ requeue it until a day after that.
 
 _DIFFERENCES = """
 with recorded as (
-  select key_id, model, count(*) as pictures, sum(list_price) as list_amount, coalesce(sum(cost), 0) as cost
+  select key_id, model, count(*) as pictures, sum(list_price) as list_amount, sum(price) as amount,
+    coalesce(sum(cost), 0) as cost
   from generations
   where id >= :low and id < :high and status = 'delivered' and (delivered_at at time zone 'UTC')::date = :day
   group by key_id, model
 ), counted as (
-  select key_id, model, pictures, list_amount, cost from usage where day = :day
+  select key_id, model, pictures, list_amount, amount, cost from usage where day = :day
 )
 select key_id, model, coalesce(c.pictures, 0), coalesce(r.pictures, 0), coalesce(c.list_amount, 0),
-  coalesce(r.list_amount, 0)::bigint, coalesce(c.cost, 0), coalesce(r.cost, 0)::bigint
+  coalesce(r.list_amount, 0)::bigint, coalesce(c.amount, 0), coalesce(r.amount, 0)::bigint, coalesce(c.cost, 0),
+  coalesce(r.cost, 0)::bigint
 from counted c full join recorded r using (key_id, model)
-where (c.pictures, c.list_amount, c.cost) is distinct from (r.pictures, r.list_amount, r.cost)
+where (c.pictures, c.list_amount, c.amount, c.cost) is distinct from (r.pictures, r.list_amount, r.amount, r.cost)
   and :day >= coalesce((select generations_kept_from from deployment), '-infinity')
 order by key_id, model
 """
@@ -40,7 +42,7 @@ order by key_id, model
 @dataclass(frozen=True)
 class Difference:
     """A key, a model and a UTC day whose counters differ from the delivered generations in the ledger: their number,
-    and the sums of their list prices and costs in millionths.
+    and the sums of their list prices, of what was charged and of costs, in millionths.
     """
 
     date: date
@@ -50,6 +52,8 @@ class Difference:
     recorded: int
     counted_list_amount: int
     recorded_list_amount: int
+    counted_amount: int
+    recorded_amount: int
     counted_cost: int
     recorded_cost: int
 

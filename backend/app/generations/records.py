@@ -157,7 +157,7 @@ def record_of(generations: Generations, generation: Generation) -> GenerationRec
         size=generation.size,
         quality=generation.quality,
         format=generation.format,
-        price=format_amount(generation.list_price),
+        price=format_amount(generations.shown_price(generation)),
         currency=generations.catalogue.catalogue.currency,
         environment=generation.environment,
         key_id=generation.key_id,

@@ -83,7 +83,7 @@ async def delivered(generations: Generations, spec: GenerationSpec, recorded: Re
         row.model,
         row.size,
         row.quality,
-        row.list_price,
+        generations.shown_price(row),
         recorded.created_at,
         is_replay=True,
         contents=(),

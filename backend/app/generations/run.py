@@ -13,7 +13,7 @@ from app.core.images import ImageFormat
 from app.core.logs import logger, logging_with
 from app.generations import settle
 from app.generations.collaborators import Generations
-from app.generations.ledger.queue import ImageEnd, Lease, PendingRecord, Recorded
+from app.generations.ledger.queue import ImageEnd, Lease, OnHeld, PendingRecord, Recorded
 from app.generations.spec import GenerationSpec, ImageError, image_name
 from app.providers import DrawRequest, Image, ProviderFailed, ProviderTimeout
 from app.providers.decode import InvalidImage
@@ -45,8 +45,7 @@ async def draw_and_record(
     if as_bytes:
         deadline = asyncio.get_running_loop().time() + generations.lifetime.drawing_seconds
         request = DrawRequest(spec.prompt, plan.size, model=plan.model.name)
-        async with generations.cancelled_on_disconnect():
-            contents = [await draw_by_stub(generations, request, record.format, deadline=deadline)] * spec.count
+        contents = await _contents_by_stub(generations, request, record, deadline=deadline)
     recorded = await generations.ledger.record(record)
     if not recorded.is_replay:
         generations.metrics.images.ended.add(record.model, "", "delivered", number=spec.count)
@@ -62,6 +61,7 @@ async def record_and_draw(
     *,
     account_id: str,
     deadline: float | None = None,
+    on_held: OnHeld | None = None,
 ) -> Made:
     """The request, delivered: its key was active when it was recorded, its images are kept, and they count. Where only
     some of its images could be drawn and kept in time, these are delivered, and the others have failed.
@@ -78,6 +78,8 @@ async def record_and_draw(
     recorded = await generations.ledger.record(record)
     if recorded.is_replay:
         return Made(recorded, ())
+    if on_held is not None and recorded.left is not None:
+        on_held(recorded.left)
     routed = RoutedRequest(plan, request, account_id, deadline)
     return await draw_recorded(generations, routed, record, recorded, as_bytes=spec.as_bytes)
 
@@ -96,9 +98,8 @@ async def draw_recorded(
     clock), by default once.
     """
     plan, account_id = routed.plan, routed.account_id
-    if plan.is_free:  # a job whose model leads to the stub by now, which draws from the row for each client that looks
-        await settle.deliver(generations, record, dict.fromkeys(record.ids, ImageEnd(provider=plan.provider)))
-        return Made(recorded, ())
+    if plan.is_free:
+        return await _settle_free(generations, routed, record, recorded, as_bytes=as_bytes, until=settling_until)
     await _refuse_if_store_fails(generations, record)
     drawing = _Drawing(generations, routed, record, {each: ImageTries() for each in record.ids})
     with logging_with(model=plan.model.name, account=account_id), _marking_what_may_be_paid(routed):
@@ -112,6 +113,38 @@ async def draw_recorded(
         contents,
         [ImageError(index, error.code) for index, error in errors if error is not None],
     )
+
+
+async def _settle_free(
+    generations: Generations,
+    routed: RoutedRequest,
+    record: PendingRecord,
+    recorded: Recorded,
+    *,
+    as_bytes: bool,
+    until: float | None,
+) -> Made:
+    """A request whose images the stub draws from the row for each client that looks: it has a price, or is a job. Where
+    the bytes are wanted, or it is watched, they are drawn first. If that fails, or the client has left, it has failed.
+    """
+    contents: Contents = ()
+    if as_bytes or routed.request.on_partial is not None:
+        try:
+            contents = await _contents_by_stub(generations, routed.request, record, deadline=routed.deadline)
+        except BaseException as error:
+            code = error.code if isinstance(error, ApiError) else Unavailable.code
+            await asyncio.shield(settle.fail(generations, record, dict.fromkeys(record.ids, ImageEnd(code))))
+            raise
+    ends = dict.fromkeys(record.ids, ImageEnd(provider=routed.plan.provider))
+    await settle.deliver(generations, record, ends, until=until)
+    return Made(recorded, contents)
+
+
+async def _contents_by_stub(
+    generations: Generations, request: DrawRequest, record: PendingRecord, *, deadline: float
+) -> Contents:
+    async with generations.cancelled_on_disconnect():
+        return [await draw_by_stub(generations, request, record.format, deadline=deadline)] * len(record.ids)
 
 
 async def _refuse_if_store_fails(generations: Generations, record: PendingRecord) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 from app.catalogue.opened import REFUSALS
@@ -10,9 +9,10 @@ from app.catalogue.routing import Plan
 from app.generations import accept, replay, run
 from app.generations.collaborators import Generations
 from app.generations.inputs import NO_INPUTS, Inputs, resolve
+from app.generations.ledger.queue import OnHeld
+from app.generations.rehearsal import rehearsed
 from app.generations.spec import Caller, Delivered, GenerationSpec
-from app.providers import DrawRequest, OnPartial
-from app.providers.stub.rehearsal import is_rehearsal
+from app.providers import DrawRequest, OnPartial, Size
 
 
 class Watch(NamedTuple):
@@ -30,13 +30,15 @@ async def generate(
     route: str,
     idempotency_key: str | None = None,
     watch: Watch | None = None,
+    on_held: OnHeld | None = None,
 ) -> Delivered:
     """Delivered images, recorded and counted, both on disk before this returns. Where some of several images fail, the
     others are delivered, and `errors` has the codes; where all fail, the first error is raised.
 
     What the stub draws is a function of what is recorded, and is drawn for each client that looks at it. Any other
     provider draws now: the key is checked in the database before, the images are kept before they are delivered, and no
-    connection is held meanwhile.
+    connection is held meanwhile. What has a price is held before anything is drawn, which calls `on_held`, and charged
+    for the images that are delivered.
 
     With an idempotency key that the account used within a day for the same request on the same `route` in the same
     environment: the images that were delivered then, the errors of the others, and nothing is counted; also where the
@@ -55,21 +57,22 @@ async def generate(
         spec = replace(spec, size=str(plan.size))
     else:
         try:
-            plan = generations.catalogue.plan(spec.model, spec.size, spec.quality, spec.background, caller.environment)
+            plan = find_plan(generations, caller, spec)
         except REFUSALS:
             if claim is None or (recorded := await replay.find(generations, claim, caller)) is None:
                 raise
             return await replay.delivered(generations, spec, recorded)
-    if caller.environment == "test" and is_rehearsal(spec.prompt):
-        plan = generations.catalogue.rehearsed(plan)
-    record = accept.new_record(caller, spec, plan, claim=claim, now=generations.clock(), inputs=inputs.recorded)
-    if plan.is_free:
+    if caller.environment == "test":
+        plan = rehearsed(generations, plan, spec.prompt)
+    now, price = generations.clock(), generations.price_of(plan)
+    record = accept.new_record(caller, spec, plan, claim=claim, now=now, price=price, inputs=inputs.recorded)
+    if plan.is_free and price == 0:
         made = await run.draw_and_record(generations, plan, record, spec, as_bytes=spec.as_bytes or watch is not None)
     else:
         plan = plan.in_turn(record.id if claim is None else claim.scope.hex())
         request = draw_request(spec, plan, watch, inputs)
         made = await run.record_and_draw(
-            generations, plan, record, spec, request, account_id=caller.account_id, deadline=deadline
+            generations, plan, record, spec, request, account_id=caller.account_id, deadline=deadline, on_held=on_held
         )
     if made.recorded.is_replay:
         return await replay.delivered(generations, spec, made.recorded)
@@ -82,15 +85,22 @@ async def plan_with_images(
     """What a request with images comes to, and its images. What no route can draw is refused before an image is read;
     then the first image may decide about the size.
     """
-    find_plan = partial(
-        generations.catalogue.plan,
+    find_plan(generations, caller, spec)
+    inputs = await resolve(generations, caller=caller, spec=spec, deadline=deadline)
+    return find_plan(generations, caller, spec, shape=inputs.images[0].size), inputs
+
+
+def find_plan(generations: Generations, caller: Caller, spec: GenerationSpec, *, shape: Size | None = None) -> Plan:
+    """What the request comes to for this caller, where the first image that goes in has this shape. Raises what
+    `OpenCatalogue.plan` raises.
+    """
+    return generations.catalogue.plan(
         *(spec.model, spec.size, spec.quality, spec.background, caller.environment),
+        among=caller.models,
         references=len(spec.images),
         has_mask=spec.mask is not None,
+        shape=shape,
     )
-    find_plan()
-    inputs = await resolve(generations, caller=caller, spec=spec, deadline=deadline)
-    return find_plan(shape=inputs.images[0].size), inputs
 
 
 def draw_request(spec: GenerationSpec, plan: Plan, watch: Watch | None, inputs: Inputs) -> DrawRequest:

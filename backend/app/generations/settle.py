@@ -61,6 +61,8 @@ async def _settle(
         await asyncio.sleep(_PAUSE_SECONDS)
     for end in ends.values():
         generations.metrics.images.ended.add(record.model, end.route or "", end.error or "delivered")
+        charged = 0 if end.error else record.price
+        generations.metrics.billing.count_image(record.model, charged=charged, cost=end.cost or 0)
 
 
 async def forget_images(generations: Generations, record: PendingRecord) -> None:

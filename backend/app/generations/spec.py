@@ -25,6 +25,8 @@ class Caller:
     """Images of this key, and below of all the account's keys and at a time; None for what the settings say."""
     account_limit: Limit | None = None
     concurrency: int | None = None
+    models: frozenset[str] | None = None
+    """The names of the models that the account's plan has; None for all."""
 
 
 SentImage = Blob | str
@@ -79,8 +81,8 @@ class Delivered(NamedTuple):
     model: str
     size: str
     quality: str
-    list_price: int
-    """Of one image, in millionths of the deployment's currency."""
+    price: int
+    """Of one image, in millionths of the deployment's currency, as `Generations.shown_price` has it."""
     created_at: datetime
     is_replay: bool
     contents: Sequence[bytes]

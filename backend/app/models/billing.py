@@ -76,6 +76,7 @@ class Charge(Base):
     __tablename__ = "charges"
     __table_args__ = (
         CheckConstraint("amount = from_allowance + from_credit + billed", name="amount"),
+        Index("charges_of_hour_idx", "hour"),
         Index("charges_unreported_idx", "hour", postgresql_where=text("billed > 0 and reported_at is null")),
     )
 

@@ -14,7 +14,7 @@ from app.web.state import request_state
 _PATHS = re.compile(r"/+v1(?:beta)?(?!/+auth(?:/|$))(?:/.*)?", re.DOTALL)
 """Without the routes that take passwords: pages could have their visitors' browsers guess, from many addresses."""
 
-_METHODS = b"GET, HEAD, POST, DELETE"
+_METHODS = b"GET, HEAD, POST, PUT, DELETE"
 _REQUEST_HEADER = re.compile(
     r"authorization|api-key|content-type|idempotency-key|last-event-id|prefer|user-agent|x-goog-api-(?:key|client)|http-referer|x-title"
     r"|openai-[a-z0-9-]+|x-stainless-[a-z0-9-]+"
@@ -23,7 +23,7 @@ _PREFLIGHT_SECONDS = b"7200"  # browsers keep it no longer
 _EXPOSED = (
     b"x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
     b"x-ratelimit-reset-requests, ratelimit, ratelimit-policy, idempotent-replayed, link, etag, content-range, x-model"
-    b", location, preference-applied"
+    b", location, preference-applied, x-credit-remaining, x-budget-remaining"
 )
 
 

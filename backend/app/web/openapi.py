@@ -56,6 +56,12 @@ _PROBLEM = {
             **_OPENAI_ERROR,
             "description": "The same as OpenAI writes it, for clients that read nothing else (below /v1 only).",
         },
+        "cap": {"type": "string", "enum": ["account", "key"], "description": "Whose cap it is (`budget_exceeded`)."},
+        "ends_at": {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": "When the cap's period ends; null for a key's whole life (`budget_exceeded`).",
+        },
         "errors": {
             "type": "array",
             "maxItems": 20,

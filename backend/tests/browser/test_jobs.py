@@ -109,6 +109,6 @@ async def test_a_generation_outlives_a_reload_and_its_tab_and_one_that_waits_is_
     assert len(there.provider.seen) == 1
     await draw(page, "Refused by the provider")
     await expect(page.locator("#result .error")).to_have_text("The provider refuses to draw this prompt.")
-    await expect(page.locator("#status")).to_have_text("The provider refuses to draw this prompt.")
+    await expect(page.locator("#status")).to_have_text("The provider refuses to draw this prompt")
     assert errors.take() == []
     await context.close()

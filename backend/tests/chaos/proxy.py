@@ -10,9 +10,9 @@ from typing import Literal
 Point = Literal["request", "answer"]
 
 _READY = b"Z\0\0\0\5I"  # ReadyForQuery, idle: the end of an answer, and what it answers has been committed
-# A sweep, which comes by itself and would spring an ambush that waits for a call, sets `lost`.
+# Those that record and settle. Sweeps and workers ask by themselves, and would spring an ambush that waits for a call.
 _PREPARES_LEDGER = re.compile(
-    rb"P....([^\0]*)\0[^\0]*(?:insert into generations|update generations(?! g set status = 'lost'))", re.DOTALL
+    rb"P....([^\0]*)\0[^\0]*(?:insert into generations|update generations g set status = case when i\.error)", re.DOTALL
 )
 _BINDS = re.compile(rb"B....[^\0]*\0([^\0]*)\0", re.DOTALL)
 _CHUNK = 65_536
@@ -49,7 +49,7 @@ class _Connection:
     ambush: Ambush | None = None
 
     def runs_ledger_statement(self, request: bytes) -> bool:
-        """Whether this request executes a statement that writes generations. To be asked about every request.
+        """Whether this request executes a statement that records or settles. To be asked about every request.
 
         The driver sends nothing ahead: what is read after an answer begins with a message.
         """

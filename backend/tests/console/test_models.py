@@ -42,10 +42,17 @@ provider = "stub"
 
 
 @pytest.fixture
-async def shopper(start: Start, tmp_path: Path) -> Browser:
+def billing() -> str:
+    """Whether the deployment charges."""
+    return "off"
+
+
+@pytest.fixture
+async def shopper(start: Start, tmp_path: Path, billing: str) -> Browser:
     """A browser of a new account, at a deployment of three models."""
     (tmp_path / "models.toml").write_text(MODELS)
-    browser = Browser(await start(public_url="http://console.test", models_file=tmp_path / "models.toml"))
+    settings = {"public_url": "http://console.test", "models_file": tmp_path / "models.toml", "billing": billing}
+    browser = Browser(await start(**settings))
     await browser.sign_up()
     return browser
 
@@ -138,6 +145,25 @@ async def test_history_and_usage_show_the_model_and_the_list_prices_of_live_imag
     after = usage.elements[usage.elements.index(table) :]
     texts = [each.text for each in after if each.tag in {"th", "td"}]
     assert texts[:9] == ["Model", "Pictures", "List price (USD)", "banana", "1", "0", "sketch/fast", "1", "0.01"]
+
+
+@pytest.mark.parametrize("billing", ["on"])
+async def test_usage_shows_what_was_charged_and_the_playground_refuses_what_there_is_no_money_for(
+    shopper: Browser, database: asyncpg.Connection
+) -> None:
+    live, _ = await shopper.create_key()
+    test, _ = await shopper.create_key(environment="test")
+    for prompt, key_id, model, status in (("A banana", live, "sketch/fast", 402), ("test:credit", test, "banana", 402)):
+        values = {"prompt": prompt, "key_id": key_id, "model": model, "size": "512x512"}
+        page = await shopper.submit(await shopper.open("/playground"), "/playground", **values)
+        assert (page.status, page.form("/playground").values["prompt"]) == (status, prompt)
+        assert "The account has too little credit for this; nothing was drawn." in page.response.text
+    await database.execute("insert into usage values ($1, current_date, 3, 'sketch/fast', 30000, 20000)", live)
+    usage = await shopper.open("/usage")
+    [table] = [each for each in usage.all("table") if "Pictures by model" in each.text]
+    after = usage.elements[usage.elements.index(table) :]
+    texts = [each.text for each in after if each.tag in {"th", "td"}]
+    assert texts[2:8] == ["List price (USD)", "Charged (USD)", "sketch/fast", "3", "0.03", "0.02"]
 
 
 async def test_a_deployment_of_one_model_asks_for_no_choice_and_shows_no_money(ada: Browser) -> None:

@@ -260,6 +260,7 @@ EXAMPLES = {
     "s3_endpoint": "https://s3.example.com",
     "second_image_store": "s3",
     "work": "off",
+    "trial_credit": "0.50",
     "stripe_secret_key": "sk_test_a",
     "stripe_webhook_secret": "whsec_a",
     "stripe_api_url": "https://stripe.example.com",

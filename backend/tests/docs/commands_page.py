@@ -61,7 +61,7 @@ _ROWS = (
 )
 _EXAMPLE = re.compile(r"^\$ (?P<command>.*)\n(?P<output>(?:(?!\$ ).*\n)*)", re.MULTILINE)
 _DIFFER = {
-    r"\b(acc|usr|key|inv)_(?:[0-9a-z]{10})?[0-9a-z]{20}\b": r"\1",
+    r"\b(acc|usr|key|inv|ent|op)_(?:[0-9a-z]{10})?[0-9a-z]{20}\b": r"\1",
     r"\d{4}-\d\d-\d\dT[\d:.]+Z": "TIME",
     r"(?<=password is )[\w-]{24}": "PASSWORD",
     r"(?<=invitation=)[\w-]{43}": "TOKEN",

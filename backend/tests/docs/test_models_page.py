@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from app.catalogue.file import read_catalogue
+from app.generations.rehearsal import REFUSALS
 from app.providers.stub.rehearsal import PROMPTS
 from pydantic import SecretStr
 from tests.harness import Account
@@ -25,7 +26,7 @@ async def test_each_prompt_of_the_page_fails_a_test_key_as_it_says(
 ) -> None:
     test, live = [await account.create_key(environment=each) for each in ("test", "live")]
     rows = re.findall(r"\| `(test:[a-z]+)` \| (\d{3}) `([a-z_]+)`", PAGE)
-    assert [prompt for prompt, _, _ in rows] == list(PROMPTS)
+    assert [prompt for prompt, _, _ in rows] == [*PROMPTS, *REFUSALS]
     for prompt, status, code in rows:
         answer = await client.post("/v1/generate", json={"prompt": prompt}, headers=test.headers)
         assert (answer.status_code, answer.json()["code"]) == (int(status), code)

@@ -18,7 +18,6 @@ OLD = {
     *("tell", "told", "tells", "guess", "learn", "persist", "develop"),
     *("elsewhere", "away"),
     *("picture", "pictures"),
-    *("charge", "charges"),
 }
 """Words of the old names, wherever they stand in an identifier."""
 OLD_NAMES = {

@@ -14,6 +14,7 @@ PRIVATE = [
     ("delete", "/v1/generations/{generation_id}"),
     ("delete", "/v1/keys/{key_id}"),
     ("delete", "/v1/uploads/{upload_id}"),
+    ("put", "/v1/keys/{key_id}/cap"),
     ("get", "/v1/generations/{generation_id}"),
     ("get", "/v1/generations/{generation_id}/events"),
     ("post", "/v1/generations/{generation_id}/cancel"),
@@ -50,7 +51,8 @@ async def _call(account: Account, method: str, path: str, ids: dict[str, str]) -
     """As the account, with its login token or with a key of its own, whichever the operation takes."""
     target = re.sub(r"\{(\w+)_id\}", lambda match: ids[match[1]], path)
     headers = (await account.create_key()).headers if path in WITH_A_KEY else account.headers
-    return await account.client.request(method, target, headers=headers)
+    body = {"amount": "5"} if method == "put" else None
+    return await account.client.request(method, target, headers=headers, json=body)
 
 
 async def test_every_operation_with_an_id_is_tried_here(client: httpx2.AsyncClient) -> None:

@@ -122,7 +122,9 @@ async def test_the_price_of_an_image_is_the_same_in_its_answer_its_row_and_the_u
             assert answer.status_code == 200, answer.text
             expected = price if is_charged else "0"
             assert (answer.json()["price"], answer.json()["currency"]) == (expected, "USD")
-            row = "select list_price::numeric / 1000000 = $2::text::numeric from generations where id = $1"
+            row = (
+                "select list_price::numeric / 1000000 = $2::text::numeric and price = 0 from generations where id = $1"
+            )
             assert await database.fetchval(row, answer.json()["id"], expected)
             one = await shop.client.get(f"/v1/generations/{answer.json()['id']}", headers=key.headers)
             assert one.json()["price"] == expected

@@ -171,4 +171,8 @@ class PatroniCluster:
 
     def deadlocks(self) -> int:
         """How many deadlocks all hosts have written to their logs so far."""
-        return sum(host.log.read_text(errors="replace").count(" 40P01 ") for host in self.hosts.values())
+        return self.logged("40P01")
+
+    def logged(self, sqlstate: str) -> int:
+        """How many errors of this kind all hosts have written to their logs so far."""
+        return sum(host.log.read_text(errors="replace").count(f" {sqlstate} ") for host in self.hosts.values())

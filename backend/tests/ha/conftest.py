@@ -17,7 +17,7 @@ from tests.redis_server import redis_server
 
 WORKERS = 2
 
-collect_ignore = [] if programs.are_installed() else ["test_failover.py"]  # `make ha` installs them
+collect_ignore = [] if programs.are_installed() else ["test_failover.py", "test_jobs.py"]  # `make ha` installs them
 
 
 @pytest.fixture(scope="session", autouse=True)

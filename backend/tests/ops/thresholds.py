@@ -50,6 +50,7 @@ def _jobs(*, waiting: int, running: int) -> Sequence[Series]:
 
 
 _LAG, _COMMIT = "nanobanana_event_loop_lag_seconds", "nanobanana_ledger_commit_seconds"
+_UNREPORTED = "nanobanana_billing_oldest_unreported_seconds"
 _TRIES = 'nanobanana_provider_tries_total{route="a",result="unusable"}'
 
 SERIES: dict[str, tuple[Sequence[Series], Sequence[Series]]] = {
@@ -81,6 +82,12 @@ SERIES: dict[str, tuple[Sequence[Series], Sequence[Series]]] = {
     "NanobananaStoreNearlyFull": _shown('nanobanana_store_free_bytes{store="disk"}', 4e9, 6e9),
     "NanobananaSweepStopped": _counted("nanobanana_sweeps_stopped_total"),
     "NanobananaPruneStopped": _counted("nanobanana_prunes_stopped_total"),
+    "NanobananaHoursUnreported": _shown(_UNREPORTED, 3700, 3500),
+    "NanobananaHoursUnreportedLong": _shown(_UNREPORTED, 72_100, 3500),
+    "NanobananaHoursTooOld": _shown(_UNREPORTED, 2_600_000, 3500),
+    "NanobananaCustomerMissing": _shown("nanobanana_billing_accounts_without_customer", 1, 0),
+    "NanobananaMeterContradicts": _counted('nanobanana_billing_meter_failures_total{reason="contradiction"}'),
+    "NanobananaEntriesContradict": _counted("nanobanana_entry_mismatches_total"),
     "NanobananaLimitsNotShared": _shown("nanobanana_limits_not_shared", 1, 0),
 }
 """For each alert, series with which it fires, and series with which none does."""

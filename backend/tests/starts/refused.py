@@ -308,6 +308,16 @@ REFUSED = (
         {"DATABASE_URL": "in euros"},
     ),
     Refused(
+        "`BILLING` is on without prices",
+        "BILLING is on, but no model has a price: write prices and a currency to MODELS_FILE.",
+        settings={"BILLING": "on"},
+    ),
+    Refused(
+        "`TRIAL_CREDIT` is no amount",
+        "TRIAL_CREDIT must be a decimal such as 5 or 0.50, with at most 6 digits after the point",
+        settings={"TRIAL_CREDIT": "1e3"},
+    ),
+    Refused(
         "`migrate` without a `DATABASE_URL`",
         "DATABASE_URL is not set. `nanobanana serve` migrates its own PostgreSQL by itself.",
         command="migrate",

@@ -13,7 +13,7 @@ BANANA = b'{"prompt": "A cute banana", "size": "64x64"}'
 READABLE = (
     "x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
     "x-ratelimit-reset-requests, ratelimit, ratelimit-policy, idempotent-replayed, link, etag, content-range, x-model"
-    ", location, preference-applied"
+    ", location, preference-applied, x-credit-remaining, x-budget-remaining"
 )
 STATUSES = [200, 200, 200, 200, 206, 304, 401, 429, 404, 405, 413, 415, 422, 431]
 
@@ -110,7 +110,7 @@ async def test_a_preflight_is_answered_on_every_path_and_allows_what_clients_sen
         assert answer.headers["x-request-id"]
         assert cors_of(answer) == {
             "allow-origin": APP,
-            "allow-methods": "GET, HEAD, POST, DELETE",
+            "allow-methods": "GET, HEAD, POST, PUT, DELETE",
             "allow-headers": f"{wanted.lower()},{of_sdks}".replace(",", ", "),
             "max-age": "7200",
             "expose-headers": READABLE,

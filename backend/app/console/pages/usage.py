@@ -65,6 +65,7 @@ async def show_usage(
         chart=draw_chart(shares, first=first, last=last),
         models=sorted(models, key=lambda row: (-row.images, row.model or "")),
         currency=services.generations.catalogue.catalogue.currency,
+        charges=services.settings.charges,
         periods=PERIODS,
         days=int(period.days),
     )

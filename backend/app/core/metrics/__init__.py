@@ -9,6 +9,7 @@ import asyncio
 
 from prometheus_client import generate_latest
 
+from app.core.metrics.billing import BillingMetrics
 from app.core.metrics.families import Families
 from app.core.metrics.requests import ProcessMetrics, RequestMetrics
 from app.core.metrics.shared import are_shared, registry_of_all_workers
@@ -31,6 +32,7 @@ class Metrics:
         self.limits = LimitMetrics(self.families)
         self.pools = PoolMetrics(self.families)
         self.worker = WorkerMetrics(self.families)
+        self.billing = BillingMetrics(self.families)
 
     async def keep_fresh(self) -> None:
         """Hands what was counted to prometheus_client once a second, and sees how late the event loop is for it."""

@@ -82,6 +82,9 @@ class ProcessMetrics:
         families.gauge("build_info", "1, with the version of the program.", "version", mode="livemax").set(
             1, __version__
         )
+        self.billing_on = families.gauge(
+            "billing_on", "1 where the images of live keys are charged (`BILLING=on`).", mode="livemax"
+        )
         self.loop_lag = families.histogram(
             "event_loop_lag_seconds",
             "How late the event loop of each worker runs what is due, looked at once a second.",

@@ -39,7 +39,7 @@ def _accounts(request: Request) -> Accounts:
 
 
 CurrentAccounts = Annotated[Accounts, Depends(_accounts)]
-_SentToken = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+SentToken = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,8 @@ GuardedCredentials = Annotated[Credentials, Depends(_guarded_credentials, scope=
 """Credentials to be checked. A wrong password counts against the account, from this address and from anywhere."""
 
 
-async def _current_user(request: Request, session: Session, accounts: CurrentAccounts, sent: _SentToken) -> User:
+async def current_user(request: Request, session: Session, accounts: CurrentAccounts, sent: SentToken) -> User:
+    """The active account of a login token. Raises InvalidToken."""
     if sent is None:
         raise InvalidToken(credential_sent=False)
     user = await authenticate(session, accounts, token=sent.credentials)
@@ -173,14 +174,14 @@ async def _current_user(request: Request, session: Session, accounts: CurrentAcc
     return user
 
 
-CurrentUser = Annotated[User, Depends(_current_user)]
+CurrentUser = Annotated[User, Depends(current_user)]
 """The active account of the request's login token."""
 
 
-async def _guarded_user(attempt: CurrentAttempt, accounts: CurrentAccounts, sent: _SentToken) -> AsyncIterator[User]:
+async def _guarded_user(attempt: CurrentAttempt, accounts: CurrentAccounts, sent: SentToken) -> AsyncIterator[User]:
     # The connection goes back to the pool before the route begins: hashing the password takes long.
     async with accounts.sessions.begin() as session:
-        user = await _current_user(attempt.request, session, accounts, sent)
+        user = await current_user(attempt.request, session, accounts, sent)
     async with limited_login(attempt, email=user.email):
         yield user
 

@@ -9,6 +9,8 @@ from sqlalchemy import ColumnElement, SQLColumnExpression, delete, func, literal
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.billing.entries import post
+from app.catalogue.prices import read_amount
 from app.core.account_settings import Registration
 from app.core.db import SessionMaker
 from app.core.errors import Conflict, Invalid, Unauthorized
@@ -74,6 +76,7 @@ class Accounts:
     clock: Callable[[], float]
     registration: Registration
     cancelled_on_disconnect: CancelScope = nullcontext
+    trial_credit: int = 0
 
     @classmethod
     def of(cls, services: Services, *, cancelled_on_disconnect: CancelScope) -> "Accounts":
@@ -88,6 +91,7 @@ class Accounts:
             services.clock,
             settings.registration,
             cancelled_on_disconnect,
+            read_amount(settings.trial_credit),
         )
 
     async def hash(self, function: Callable[[], Result]) -> Result:
@@ -126,17 +130,22 @@ async def register(accounts: Accounts, *, email: str, password: str, invitation:
     async with accounts.sessions.begin() as session:
         if is_by_invitation:
             await invitations.use(session, token=invitation, email=email)
-        return await create_user(session, email=email, password_hash=password_hash)
+        return await create_user(session, email=email, password_hash=password_hash, trial_credit=accounts.trial_credit)
 
 
-async def create_user(session: AsyncSession, *, email: str, password_hash: str, is_operator: bool = False) -> User:
-    """A new user with a personal account. Raises EmailAlreadyRegistered."""
+async def create_user(
+    session: AsyncSession, *, email: str, password_hash: str, trial_credit: int, is_operator: bool = False
+) -> User:
+    """A new user with a personal account, whose credit is `trial_credit` millionths. Raises EmailAlreadyRegistered."""
     values = {"id": new_id("usr"), "email": email, "password_hash": password_hash, "is_operator": is_operator}
     statement = insert(User).values(values).on_conflict_do_nothing(index_elements=[User.email]).returning(User)
     user = await session.scalar(statement)
     if user is None:
         raise EmailAlreadyRegistered
     await session.execute(insert(Account).values(id=user.account_id).on_conflict_do_nothing())
+    if trial_credit:
+        reference = f"trial:{user.account_id}"
+        await post(session, account_id=user.account_id, kind="grant", amount=trial_credit, reference=reference)
     return user
 
 

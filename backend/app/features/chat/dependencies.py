@@ -40,7 +40,7 @@ async def _admitted(
     catalogue, is_stream = generations.catalogue.catalogue, sent.stream or False
     model = catalogue.get(sent.model)
     if not service.asks_for_image(sent, model):
-        named = catalogue.find(sent.model)
+        named = catalogue.find(sent.model, among=admission.caller.models)
         await admission.give_back()
         yield AdmittedChat(None, is_stream, named.name)
         return

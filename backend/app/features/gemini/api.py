@@ -122,12 +122,12 @@ async def predict(request: Request, admission: CurrentAdmission, admitted: Predi
 
 
 @_route("GET", "/models", responses=google_problems(*_OF_READING))
-async def list_google_models(_caller: Caller, generations: CurrentGenerations) -> GoogleModelList:
+async def list_google_models(caller: Caller, generations: CurrentGenerations) -> GoogleModelList:
     """List the models as Google does, each also by its other names. Below /v1, for requests with `x-goog-api-key`."""
-    return GoogleModelList(models=service.list_models(generations.catalogue.catalogue))
+    return GoogleModelList(models=service.list_models(generations.catalogue.catalogue, caller.models))
 
 
 @_route("GET", "/models/{model:google_model}", responses=google_problems(*_OF_READING, ModelNotFound))
-async def get_google_model(_caller: Caller, model: ModelName, generations: CurrentGenerations) -> GoogleModel:
+async def get_google_model(caller: Caller, model: ModelName, generations: CurrentGenerations) -> GoogleModel:
     """Show one model as Google does."""
-    return service.find_model(generations.catalogue.catalogue, model)
+    return service.find_model(generations.catalogue.catalogue, model, caller.models)

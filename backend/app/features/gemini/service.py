@@ -1,6 +1,6 @@
 """What Google's interface adds to the service that it shares: its requests as specs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import cast
 
 from app.catalogue.model import Catalogue, Model
@@ -87,20 +87,20 @@ def names_failed(sent: Predict) -> bool:
     return bool(sent.parameters and sent.parameters.include_rai_reason)
 
 
-def list_models(catalogue: Catalogue) -> Sequence[GoogleModel]:
-    """Each model by its name and by its other names, the default one first. Where names of Google's that are nobody's
-    mean the default model, one of them is among its names: some clients offer nothing else.
+def list_models(catalogue: Catalogue, among: Collection[str] | None) -> Sequence[GoogleModel]:
+    """Each model, or each of a plan's, by its name and by its other names, the default one first. Where names of
+    Google's that are nobody's mean the default model, one of them is among its names: some clients offer nothing else.
     """
-    models = sorted(catalogue, key=lambda each: each.name != catalogue.default)
+    models = catalogue.models_for(among)
     names = {name: model for model in models for name in (model.name, *model.aliases)}
-    if catalogue.has_built_in_aliases:
+    if catalogue.has_built_in_aliases and catalogue.default in names:
         names.setdefault(KNOWN_NAME, catalogue.find(KNOWN_NAME))
     return [_listed(name, model) for name, model in names.items()]
 
 
-def find_model(catalogue: Catalogue, name: str) -> GoogleModel:
+def find_model(catalogue: Catalogue, name: str, among: Collection[str] | None) -> GoogleModel:
     """The model of this name or other name. Raises ModelNotFound."""
-    model = catalogue.find(name)
+    model = catalogue.find(name, among=among)
     return _listed(model.name, model)
 
 

@@ -71,7 +71,13 @@ class GenerationCreate(Body):
         return GenerationSpec(self.prompt, self.size, model=self.model, quality=self.quality)
 
 
-Price = Annotated[str, Field(description="What the model's list says for this image.", examples=["0.05"])]
+Price = Annotated[
+    str,
+    Field(
+        description="What this image costs once it is delivered; while nothing is charged, what the model's list says.",
+        examples=["0.05"],
+    ),
+]
 Currency = Annotated[str | None, Field(description="Of the price; null where no model has one.", examples=["USD"])]
 
 
@@ -168,7 +174,7 @@ class Written(Protocol):
     def format(self) -> ImageFormat: ...
 
     @property
-    def list_price(self) -> int: ...
+    def price(self) -> int: ...
 
     @property
     def created_at(self) -> datetime: ...
@@ -189,7 +195,7 @@ class GenerationPublic(Answer):
         """The JSON that this schema would write, without pydantic: the one answer that is given all the time."""
         prompt, created_at = encode_basestring(made.prompt), format_time(made.created_at)
         quoted_currency = f'"{currency}"' if currency else "null"
-        money = f'"price":"{format_amount(made.list_price)}","currency":{quoted_currency}'
+        money = f'"price":"{format_amount(made.price)}","currency":{quoted_currency}'
         text = (
             f'{{"id":"{made.id}","url":"{made.url}","prompt":{prompt},"model":"{made.model}","size":"{made.size}",'
             f'"quality":"{made.quality}","format":"{made.format}",{money},"created_at":"{created_at}",'

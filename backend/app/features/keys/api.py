@@ -1,22 +1,32 @@
 """API keys over HTTP."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 
+from app.catalogue.prices import read_amount
 from app.core.errors import Invalid, RateLimited
 from app.features.auth.dependencies import CurrentUser
 from app.features.auth.service import InvalidToken
-from app.features.dependencies import CurrentGenerations, Session
+from app.features.dependencies import CurrentGenerations, CurrentServices, Session
 from app.features.keys import service
 from app.features.keys.dependencies import KeyCreator, KeysMax
-from app.features.keys.schemas import KeyCreate, KeyCreated, KeyListQuery, KeyPublic
+from app.features.keys.schemas import KeyCapChange, KeyCreate, KeyCreated, KeyListQuery, KeyPublic
 from app.web.body import json_body
 from app.web.openapi import BODY_PROBLEMS, problems
 from app.web.pagination import one_page
 from app.web.query import query_of
 
 router = APIRouter(prefix="/v1/keys", tags=["Keys"])
+
+
+def _now(services: CurrentServices) -> datetime:
+    return datetime.fromtimestamp(services.generations.clock(), UTC)
+
+
+Now = Annotated[datetime, Depends(_now)]
+"""The time of the database, as far as this process knows it."""
 
 
 @router.post(
@@ -36,7 +46,11 @@ async def create_key(
 
 @router.get("", responses=problems(InvalidToken, Invalid))
 async def list_keys(
-    request: Request, user: CurrentUser, query: Annotated[KeyListQuery, query_of(KeyListQuery)], session: Session
+    request: Request,
+    user: CurrentUser,
+    query: Annotated[KeyListQuery, query_of(KeyListQuery)],
+    session: Session,
+    now: Now,
 ) -> list[KeyPublic]:
     """List the account's own keys, newest first. The `Link` header leads to the next page."""
     keys = await service.find_all(
@@ -46,7 +60,21 @@ async def list_keys(
         after=query.after,
         limit=query.limit + 1,
     )
-    return [KeyPublic.model_validate(key) for key in one_page(request, keys, query=query)]
+    return [KeyPublic.of(key, now=now) for key in one_page(request, keys, query=query)]
+
+
+@router.put("/{key_id}/cap", responses=problems(InvalidToken, service.KeyNotFound, *BODY_PROBLEMS))
+async def set_key_cap(
+    user: CurrentUser, key_id: str, change: Annotated[KeyCapChange, json_body(KeyCapChange)], session: Session, now: Now
+) -> KeyPublic:
+    """Set the most that may be spent with a key in each day, month or its whole life, or remove that cap.
+
+    What was spent with it in this period, and what is held for it, counts. The cap may be less than that: then nothing
+    more is drawn until the period ends.
+    """
+    amount = None if change.amount is None else read_amount(change.amount)
+    key = await service.set_cap(session, account_id=user.account_id, key_id=key_id, amount=amount, period=change.period)
+    return KeyPublic.of(key, now=now)
 
 
 @router.delete("/{key_id}", status_code=204, responses=problems(InvalidToken, service.KeyNotFound))

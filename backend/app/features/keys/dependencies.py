@@ -7,7 +7,7 @@ from fastapi.security import HTTPBearer
 
 from app.core.errors import InvalidRequest
 from app.core.security import hash_api_key
-from app.features.auth.dependencies import CurrentUser
+from app.features.auth.dependencies import CurrentAccounts, CurrentUser, SentToken, current_user
 from app.features.dependencies import CurrentServices, Session, services_of
 from app.features.keys import service
 from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
@@ -78,6 +78,27 @@ Caller = Annotated[spec.Caller, Depends(_caller)]
 """The caller of an API key that is active in the database now."""
 WaitingCaller = Annotated[spec.Caller, Depends(_waiting_caller)]
 """The same for a route that may wait: it holds no connection of the database."""
+
+
+async def _account_id(
+    request: Request,
+    session: Session,
+    accounts: CurrentAccounts,
+    token: SentToken,
+    documented: Annotated[object, Depends(bearer)],
+) -> str:
+    if _is_key_sent(request, token):
+        return (await _caller(request, session, documented)).account_id
+    return (await current_user(request, session, accounts, token)).account_id
+
+
+def _is_key_sent(request: Request, token: SentToken) -> bool:
+    names = {name for name, _ in request.scope["headers"]} & CREDENTIAL_HEADERS.keys()
+    return bool(names - {b"authorization"}) or (token is not None and token.credentials.startswith("nb_"))
+
+
+AccountId = Annotated[str, Depends(_account_id)]
+"""The account of a login token, or of an API key that is active in the database now."""
 
 
 async def _sent_key_hash(request: Request) -> bytes:

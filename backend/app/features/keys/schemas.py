@@ -1,12 +1,16 @@
 """The wire types of API keys."""
 
 import unicodedata
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field
 
+from app.billing.caps import KeyCap, KeyCapPeriod, cap_of
+from app.catalogue.prices import AmountText, format_amount
 from app.core.schemas import Answer, Body, QueryBool, Storable, Time
 from app.core.security import KeyEnvironment
+from app.models import ApiKey
 from app.web.pagination import PageQuery
 
 _LINE_BREAKING = {"Cc", "Zl", "Zp"}  # Unicode's control characters, line and paragraph separators
@@ -34,6 +38,36 @@ class KeyCreate(Body):
     )
 
 
+class KeyCapChange(Body):
+    """The new cap of a key."""
+
+    amount: AmountText | None = Field(
+        description="The most that may be spent with it in a period, in the deployment's currency; null for no cap."
+    )
+    period: KeyCapPeriod = Field(default="month", description="A day or month in UTC, or the key's whole life.")
+
+
+class KeyCapPublic(Answer):
+    """The cap of a key, and what counts against it, in the deployment's currency."""
+
+    amount: str = Field(examples=["12.5"])
+    period: KeyCapPeriod
+    spent: str = Field(description="The prices of what was delivered in this period.", examples=["7.45"])
+    held: str = Field(description="The prices of generations that are queued or processing.", examples=["0.05"])
+    ends_at: Time | None = Field(description="When the period ends; null for the key's whole life.")
+
+    @classmethod
+    def of(cls, cap: KeyCap) -> Self:
+        """The cap as the key's owner sees it."""
+        return cls(
+            amount=format_amount(cap.amount),
+            period=cap.period,
+            spent=format_amount(cap.spent),
+            held=format_amount(cap.held),
+            ends_at=cap.ends_at,
+        )
+
+
 class KeyPublic(Answer):
     """A key as its owner sees it from then on: the first 16 characters, never the whole."""
 
@@ -44,6 +78,14 @@ class KeyPublic(Answer):
     created_at: Time
     last_used_at: Time | None
     revoked_at: Time | None
+    cap: KeyCapPublic | None = Field(description="The most that may be spent with it; null for no cap.")
+
+    @classmethod
+    def of(cls, key: ApiKey, *, now: datetime) -> Self:
+        """The key as its owner sees it, with what was spent in the period that `now` belongs to."""
+        cap = cap_of(key, now=now)
+        shown = {name: getattr(key, name) for name in cls.model_fields if name != "cap"}
+        return cls(**shown, cap=None if cap is None else KeyCapPublic.of(cap))
 
 
 class KeyCreated(KeyPublic):

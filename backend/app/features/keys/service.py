@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, delete, exists, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.billing.caps import KeyCapPeriod, set_key_cap
 from app.core.cursor import Cursor
 from app.core.errors import Conflict, NotFound
 from app.core.security import KEY_PREFIX_LENGTH, KeyEnvironment, hash_api_key, is_id, new_api_key, new_id
@@ -30,6 +31,7 @@ _CALLER = select(
     func.coalesce(ApiKey.generate_limit, Account.generate_limit_per_key),
     Account.generate_limit,
     func.coalesce(ApiKey.generate_concurrency, Account.generate_concurrency_per_key),
+    Account.models,
 ).join(Account, Account.id == ApiKey.account_id)
 
 _UNUSED_KEPT = timedelta(hours=1)
@@ -58,6 +60,7 @@ class CreatedKey:
     last_used_at: datetime | None
     revoked_at: datetime | None
     key: str
+    cap: None = None
 
 
 async def create(
@@ -120,6 +123,19 @@ async def find_one(session: AsyncSession, *, account_id: str, key_id: str) -> Ap
     return await _find_own(session, account_id=account_id, key_id=key_id)
 
 
+async def set_cap(
+    session: AsyncSession, *, account_id: str, key_id: str, amount: int | None, period: KeyCapPeriod
+) -> ApiKey:
+    """Sets the most that may be spent with the account's own unrevoked key in each period, None for no cap; the key as
+    it is then. Raises KeyNotFound for any other id.
+    """
+    if not is_id("key", key_id) or not await set_key_cap(
+        session, account_id=account_id, key_id=key_id, amount=amount, period=period
+    ):
+        raise KeyNotFound
+    return await _find_own(session, account_id=account_id, key_id=key_id)
+
+
 async def revoke_for_owner(generations: Generations, *, account_id: str, key_id: str) -> None:
     """`revoke` in a transaction of its own. Once this returns, callers who wait for what it cancelled are woken."""
     async with generations.sessions.begin() as session:
@@ -166,9 +182,9 @@ async def _find_caller(session: AsyncSession, *conditions: ColumnElement[bool]) 
     found = (await session.execute(_CALLER.where(*conditions, *ACTIVE))).one_or_none()
     if found is None:
         return None
-    key_id, account_id, environment, revision, limit, account_limit, concurrency = found
+    key_id, account_id, environment, revision, limit, account_limit, concurrency, models = found
     limits = _parse_limit(limit), _parse_limit(account_limit), concurrency
-    return Caller(key_id, account_id, environment, revision, *limits)
+    return Caller(key_id, account_id, environment, revision, *limits, None if models is None else frozenset(models))
 
 
 def _parse_limit(text: str | None) -> Limit | None:

@@ -16,18 +16,17 @@ router = APIRouter(prefix="/v1", tags=["Models"])
 
 
 @router.get("/models", responses=openai_problems(InvalidApiKey, RateLimited))
-async def list_models(_caller: Caller, generations: CurrentGenerations) -> ModelList:
-    """List the models, with their sizes, qualities and prices. Test keys see the same."""
+async def list_models(caller: Caller, generations: CurrentGenerations) -> ModelList:
+    """List the models that the account's plan has, with their sizes, qualities and prices. Test keys see the same."""
     catalogue = generations.catalogue.catalogue
-    models = sorted(catalogue, key=lambda each: each.name != catalogue.default)
-    return ModelList(data=[_public(catalogue, each) for each in models])
+    return ModelList(data=[_public(catalogue, each) for each in catalogue.models_for(caller.models)])
 
 
 @router.get("/models/{model_id:path}", responses=openai_problems(InvalidApiKey, RateLimited, ModelNotFound))
-async def get_model(_caller: Caller, model_id: str, generations: CurrentGenerations) -> ModelPublic:
+async def get_model(caller: Caller, model_id: str, generations: CurrentGenerations) -> ModelPublic:
     """Show one model, by its name or an alias."""
     catalogue = generations.catalogue.catalogue
-    return _public(catalogue, catalogue.find(model_id))
+    return _public(catalogue, catalogue.find(model_id, among=caller.models))
 
 
 def _public(catalogue: Catalogue, model: Model) -> ModelPublic:

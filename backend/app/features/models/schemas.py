@@ -58,7 +58,7 @@ class ModelPublic(Answer):
 
 
 class ModelList(Answer):
-    """All models, the default one first."""
+    """All models, or those of the account's plan, the default one first."""
 
     object: Literal["list"] = "list"
     data: Sequence[ModelPublic]

@@ -7,6 +7,7 @@ from app.catalogue.model import Catalogue, answer_kind
 from app.catalogue.ratios import size_of
 from app.core.errors import ApiError, UnsupportedParameter
 from app.features.openai.schemas import ImagesCreate
+from app.generations.errors import BudgetExceeded, InsufficientCredit
 from app.generations.spec import GenerationSpec, ImageError
 
 
@@ -38,7 +39,7 @@ def error_body(error: ApiError) -> dict[str, Any]:
     return {
         "error": {
             "message": _message(error),
-            "type": _TYPES.get(error.status, "server_error" if error.status >= _SERVER else "invalid_request_error"),
+            "type": _type(error),
             "param": _parameter(error),
             "code": error.code,
         }
@@ -53,6 +54,14 @@ def failed_image_body(failed: ImageError) -> dict[str, Any]:
 
 _SERVER = 500
 _TYPES = {401: "authentication_error", 404: "invalid_request_error", 429: "rate_limit_error"}
+_OF_MONEY = "insufficient_quota"
+"""By which OpenAI's clients know a refusal that ends with a payment, and not with time."""
+
+
+def _type(error: ApiError) -> str:
+    if isinstance(error, InsufficientCredit | BudgetExceeded):
+        return _OF_MONEY
+    return _TYPES.get(error.status, "server_error" if error.status >= _SERVER else "invalid_request_error")
 
 
 def _message(error: ApiError) -> str:

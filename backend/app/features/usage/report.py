@@ -1,4 +1,4 @@
-"""What was delivered in a time, by account, key, model or day, for an operator: with list prices and costs."""
+"""What was delivered in a time, by account, key, model or day, for an operator: with list prices, charges and costs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -18,13 +18,14 @@ _ACCOUNTS_AT_A_TIME, _KEYS_AT_A_TIME = 100, 500
 
 @dataclass(frozen=True)
 class Totals:
-    """Delivered images, those of test keys among them, and the sums of their list prices and of what the calls for them
-    may have cost, in millionths.
+    """Delivered images, those of test keys among them, and the sums of their list prices, of what was charged for them
+    and of what the calls for them may have cost, in millionths.
     """
 
     images: int = 0
     test_images: int = 0
     list_amount: int = 0
+    amount: int = 0
     cost: int = 0
 
     def __add__(self, other: "Totals") -> "Totals":
@@ -92,7 +93,8 @@ def _totals(by: ReportBy) -> Select[Any]:
         "day": (Usage.day,),
     }
     of_test_keys = func.coalesce(func.sum(Usage.pictures).filter(ApiKey.environment == "test"), 0)
-    sums = func.sum(Usage.pictures), of_test_keys, func.sum(Usage.list_amount), func.sum(Usage.cost)
+    amounts = (func.sum(each) for each in (Usage.list_amount, Usage.amount, Usage.cost))
+    sums = func.sum(Usage.pictures), of_test_keys, *amounts
     return (
         select(*groups[by], *(cast(each, BigInteger) for each in sums))
         .select_from(Usage)

@@ -1,28 +1,15 @@
 """The wire types of usage."""
 
-import re
 from datetime import date
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from app.catalogue.prices import format_amount
-from app.core.schemas import Answer, QueryInt
+from app.core.schemas import Answer, Day, QueryInt
 from app.core.security import KeyEnvironment
 from app.features.usage.service import GroupBy, UsageRow
 from app.web.pagination import PAGE_SIZE_MAX, PageQuery
-
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
-
-
-def _iso_day(value: object) -> object:
-    # Pydantic reads a number as seconds since 1970.
-    if isinstance(value, str) and not _DAY.fullmatch(value):
-        raise ValueError("must be a day such as 2026-11-23")
-    return value
-
-
-Day = Annotated[date, BeforeValidator(_iso_day)]
 
 
 class UsageQuery(PageQuery):
@@ -46,7 +33,8 @@ class UsagePublic(Answer):
     model: str | None = Field(examples=["nano-banana"])
     images: int
     list_amount: str = Field(description="The sum of the pictures' prices by the models' list.", examples=["1.25"])
-    currency: str | None = Field(description="Of the sum; null where no model has a price.", examples=["USD"])
+    amount: str = Field(description="What was charged for them.", examples=["1.25"])
+    currency: str | None = Field(description="Of the sums; null where no model has a price.", examples=["USD"])
 
     @classmethod
     def of(cls, row: UsageRow, *, currency: str | None) -> Self:
@@ -58,5 +46,6 @@ class UsagePublic(Answer):
             model=row.model,
             images=row.images,
             list_amount=format_amount(row.list_amount),
+            amount=format_amount(row.amount),
             currency=currency,
         )

@@ -25,8 +25,8 @@ _FIRST_DAY = date(1970, 1, 1)
 
 @dataclass(frozen=True)
 class UsageRow:
-    """How many images were delivered, and the sum of their list prices in millionths: on one UTC day, with one key or
-    with one model, where these are not None.
+    """How many images were delivered, and the sums of their list prices and of what was charged for them, in
+    millionths: on one UTC day, with one key or with one model, where these are not None.
     """
 
     date: date | None
@@ -36,6 +36,7 @@ class UsageRow:
     model: str | None
     images: int
     list_amount: int
+    amount: int
 
     @property
     def id(self) -> str:
@@ -85,7 +86,7 @@ async def find_usage(
         Usage.model if by_model else null(),
     )
     statement = (
-        select(*columns, _total(Usage.pictures), _total(Usage.list_amount))
+        select(*columns, _total(Usage.pictures), _total(Usage.list_amount), _total(Usage.amount))
         .join(ApiKey, ApiKey.id == Usage.key_id)
         .where(ApiKey.account_id == account_id, Usage.day.between(first, last))
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 from app.core.bell import JOBS
 from app.generations import accept, inputs, replay, run
@@ -9,10 +10,10 @@ from app.generations.collaborators import Generations
 from app.generations.errors import OutcomeUnknown
 from app.generations.inputs import NO_INPUTS, Inputs
 from app.generations.jobs.job import Accepted, JobTerms, options_of
-from app.generations.ledger.queue import PendingRecord, Queueing, Recorded
-from app.generations.service import delivered_now, plan_with_images
+from app.generations.ledger.queue import OnHeld, PendingRecord, Queueing, Recorded
+from app.generations.rehearsal import rehearsed
+from app.generations.service import delivered_now, find_plan, plan_with_images
 from app.generations.spec import Caller, Delivered, GenerationSpec
-from app.providers.stub.rehearsal import is_rehearsal
 
 
 async def accept_job(
@@ -23,8 +24,10 @@ async def accept_job(
     route: str,
     terms: JobTerms,
     idempotency_key: str | None = None,
+    on_held: OnHeld | None = None,
 ) -> Accepted:
-    """The request, on disk, to be drawn by a worker. What the stub draws is delivered with that.
+    """The request, on disk, to be drawn by a worker. What the stub draws for nothing is delivered with that. Any other
+    holds its price, which calls `on_held`, until it has ended.
 
     The images that go in are kept until it has ended, unless their account deletes them. With an idempotency key that
     was used for the same request before: that one, finished or not, whichever way it was asked for.
@@ -43,20 +46,23 @@ async def accept_job(
         plan, sources = await plan_with_images(generations, caller, spec, deadline)
         spec = replace(spec, size=str(plan.size))
     else:
-        plan = generations.catalogue.plan(spec.model, spec.size, spec.quality, spec.background, caller.environment)
-    if caller.environment == "test" and is_rehearsal(spec.prompt):
-        plan = generations.catalogue.rehearsed(plan)
-    now = generations.clock()
-    if plan.is_free:
-        record = accept.new_record(caller, spec, plan, claim=claim, now=now, inputs=sources.recorded)
+        plan = find_plan(generations, caller, spec)
+    if caller.environment == "test":
+        plan = rehearsed(generations, plan, spec.prompt)
+    now, price = generations.clock(), generations.price_of(plan)
+    new_record = partial(accept.new_record, caller, spec, plan, claim=claim, now=now, price=price)
+    if plan.is_free and price == 0:
+        record = new_record(inputs=sources.recorded)
         made = await run.draw_and_record(generations, plan, record, replace(spec, as_bytes=False), as_bytes=False)
         made_now = None if made.recorded.is_replay else delivered_now(generations, spec, plan, made, sources)
         return _accepted(made.recorded, made_now)
     sources = await inputs.keep_until(generations, caller, sources, seconds=terms.expires_seconds)
     options = options_of(spec, may_pay_twice=plan.model.may_pay_twice, claim=claim)
-    record = accept.new_record(caller, spec, plan, claim=claim, now=now, inputs=sources.recorded, options=options)
+    record = new_record(inputs=sources.recorded, options=options)
     record.queueing = Queueing(terms.job_class, terms.expires_seconds)
     recorded = await _record(generations, record, sources)
+    if recorded.left is not None and on_held is not None:
+        on_held(recorded.left)
     generations.bell.ring(JOBS)
     return _accepted(recorded)
 

@@ -14,6 +14,11 @@ from app.generations.ledger.in_session import execute
 from app.generations.ledger.statements import QUERIES
 from app.models import ApiKey, Lane, LaneKey
 
+_UNAFFORDABLE = {
+    "insufficient_credit": "its account has too little credit for it",
+    "account_cap": "the cap of its account leaves too little for it",
+    "key_cap": "the cap of its key leaves too little for it",
+}
 _UNFINISHED = frozenset({"queued", "processing"})
 
 
@@ -68,8 +73,12 @@ async def requeue(session: AsyncSession, *, job_id: str, expires_seconds: float,
         return Change(len(images), refusal, warning)
     statement, request_id = QUERIES["requeue_job"], images[0].request_id
     queued = await execute(session, statement, request_id=request_id, expires_seconds=expires_seconds)
-    taken = "its Idempotency-Key was used for another request since, or it has changed meanwhile"
-    return Change(len(queued), None if queued else taken, warning)
+    if not queued:
+        taken = "its Idempotency-Key was used for another request since, or it has changed meanwhile"
+        return Change(0, taken, warning)
+    if queued[0].refusal is not None:
+        return Change(0, _UNAFFORDABLE[queued[0].refusal], warning)
+    return Change(len(queued), None, warning)
 
 
 async def _refusal_to_requeue(session: AsyncSession, images: Sequence[JobImage]) -> str | None:

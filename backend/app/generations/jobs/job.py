@@ -62,6 +62,7 @@ class Job:
     provider: str
     quality: str
     list_price: int
+    price: int
     inputs: Sequence[Mapping[str, str]]
     options: Mapping[str, Any]
     job_class: Literal["now", "batch"]
@@ -110,6 +111,7 @@ class Job:
             lease=self.lease,
             claim=None if scope is None else IdempotencyClaim(bytes.fromhex(scope), ()),
             queueing=Queueing(self.job_class, 0, self.attempts),
+            price=self.price,
         )
 
     @property
@@ -139,6 +141,6 @@ def _job(images: Sequence[Any], job_class: Literal["now", "batch"], seconds: flo
 
 
 _COLUMNS = (
-    *("account_id", "environment", "key_id", "prompt", "size", "format", "model", "provider", "quality", "list_price"),
-    *("attempts", "created_at", "expires_at"),
+    *("account_id", "environment", "key_id", "prompt", "size", "format", "model", "provider", "quality"),
+    *("list_price", "price", "attempts", "created_at", "expires_at"),
 )

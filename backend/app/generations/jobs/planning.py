@@ -8,10 +8,10 @@ from app.generations.collaborators import Generations
 from app.generations.errors import InputGone, ModelChanged
 from app.generations.inputs import NO_INPUTS, Inputs, resolve
 from app.generations.jobs.job import Job
+from app.generations.rehearsal import rehearsed
 from app.generations.service import draw_request
 from app.generations.spec import Caller
 from app.providers import DrawRequest
-from app.providers.stub.rehearsal import is_rehearsal
 
 
 async def plan_job(generations: Generations, job: Job, deadline: float) -> tuple[Plan, DrawRequest]:
@@ -38,8 +38,8 @@ def _plan(generations: Generations, job: Job) -> Plan:
     if job.model not in {plan.model.name, *plan.model.aliases}:
         # Its name is one that the catalogue takes for the default model's where no model has it.
         raise ModelNotFound(list(generations.catalogue.catalogue.models))
-    if job.environment == "test" and is_rehearsal(spec.prompt):
-        plan = generations.catalogue.rehearsed(plan)
+    if job.environment == "test":
+        plan = rehearsed(generations, plan, spec.prompt)
     return plan.in_turn(job.options.get("scope", job.id))
 
 

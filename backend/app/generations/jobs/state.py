@@ -112,7 +112,7 @@ def of_delivered(generations: Generations, caller: Caller, made: Delivered) -> G
         size=made.size,
         quality=made.quality,
         format=made.format,
-        price=format_amount(made.list_price),
+        price=format_amount(made.price),
         currency=generations.catalogue.catalogue.currency,
         environment=caller.environment,
         key_id=caller.key_id,

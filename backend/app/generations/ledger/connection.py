@@ -1,6 +1,7 @@
 """The ledger's connection: a connection of its own with one statement in flight, and what its errors say."""
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from app.core.database_connection import SettingsNotKeptError
 from app.core.db import SCHEMA_GONE
 from app.core.logs import logger
 from app.core.metrics import Metrics
-from app.generations.ledger.statements import Statement
+from app.generations.ledger.statements import FENCE, Statement
 from app.generations.ledger.verdicts import DATA_CLASS
 
 _ANSWER_SECONDS = 3.5  # the server's own statement_timeout is shorter: a server that is silent for longer is gone
@@ -54,6 +55,7 @@ class LedgerConnection:
         self._connect = connect
         self._clock = clock
         self._connection: asyncpg.Connection | None = None
+        self._name = secrets.token_hex(16)
         self._failed_connects = 0
         self.needs_session = False
         """Whether the last connection did not keep the settings of its session, as behind a pooler."""
@@ -100,7 +102,7 @@ class LedgerConnection:
     async def _connected(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
             try:
-                self._connection = await self._connect()
+                self._connection = await self._fenced(await self._connect())
             except (Exception, asyncio.CancelledError) as error:  # of many kinds, and for a request each means the same
                 _raise_if_cancelled()
                 self.needs_session = isinstance(error, SettingsNotKeptError)
@@ -112,6 +114,16 @@ class LedgerConnection:
                 raise NotConnectedError from None
             self._failed_connects, self.needs_session = 0, False
         return self._connection
+
+    async def _fenced(self, connection: asyncpg.Connection) -> asyncpg.Connection:
+        """The connection, once nothing goes on of what was sent on the one before it. Waits as long as for a lock."""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await connection.execute(FENCE.text, *FENCE.arguments({"writer": self._name}))
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     def _set_writable(self, *, is_writable: bool, sqlstate: str | None = None) -> None:
         if self._is_writable is not False and not is_writable:

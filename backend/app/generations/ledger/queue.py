@@ -1,7 +1,7 @@
 """What is handed to the ledger and waits there for its outcome."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -63,10 +63,14 @@ class Left(NamedTuple):
     cap: int | None
 
 
+OnHeld = Callable[[Left], None]
+"""Called once the price of a request is held."""
+
+
 class Recorded(NamedTuple):
     """A request that is on disk: the ids of its images, and when it was recorded. `is_replay` says that an earlier
     request with the same Idempotency-Key was recorded, and not this one; `is_unfinished`, that its images are not
-    delivered yet. `left` is None for what has no price.
+    delivered yet. `left` is None for what has no price, or was recorded before.
     """
 
     ids: Sequence[str]
@@ -204,6 +208,13 @@ class PendingRecord(Pending[Recorded]):
     @property
     def scope(self) -> bytes | None:
         return self.claim and self.claim.scope
+
+    @property
+    def held_price(self) -> int:
+        """What each image holds until it has ended."""
+        if self.lease is None and self.queueing is None:
+            raise ValueError("a request with a price is charged when it is settled, so it needs a lease")
+        return self.price
 
     @property
     def attempt(self) -> int:

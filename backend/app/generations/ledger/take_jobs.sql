@@ -54,7 +54,7 @@ with lane as materialized (
   -- The empty text hides the status from the planner: without statistics it would read the index of all that waits.
   where g.id = any(array(select unnest(ids) from chosen)) and g.id = i.id and g.status || '' = 'queued'
   returning g.id, g.request_id, g.account_id, g.environment, g.key_id, g.prompt, g.size, g.format, g.model, g.provider,
-    g.quality, g.list_price, g.inputs, g.options, g.attempts, g.lease, g.created_at, g.expires_at
+    g.quality, g.list_price, g.price, g.inputs, g.options, g.attempts, g.lease, g.created_at, g.expires_at
 ), of_key as materialized (
   select account_id, key_id, count(*)::int as images from taken group by 1, 2
 ), turned as (

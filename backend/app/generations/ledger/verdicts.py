@@ -2,18 +2,20 @@
 
 import asyncpg
 
-from app.core.errors import Invalid, Unavailable
+from app.core.errors import ApiError, Invalid, Unavailable
 from app.generations.errors import (
+    BudgetExceeded,
     CallerChangedError,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
+    InsufficientCredit,
     InvalidApiKey,
     QueueFull,
 )
-from app.generations.ledger.queue import PendingRecord, Recorded
+from app.generations.ledger.queue import Left, PendingRecord, Recorded
 
-__all__ = ["DATA_CLASS", "QueueFull", "answer_from", "not_admitted", "refuse"]
-
+AGAIN = "again"
+"""The verdict on a request that did not fit beside others, of which it is not known whether they take the room."""
 DATA_CLASS = "22"
 """What the sqlstates of values begin with that PostgreSQL cannot store."""
 
@@ -40,6 +42,25 @@ def not_admitted(verdict: asyncpg.Record) -> Exception:
     if verdict["active"] is None:
         return Unavailable()
     return CallerChangedError() if verdict["active"] else InvalidApiKey()
+
+
+def refusal_of(verdict: asyncpg.Record) -> ApiError | None:
+    """Why the request was not written, unless it was before; None where nothing refuses it."""
+    if verdict.get("fits") is False:
+        return QueueFull()
+    match verdict.get("refusal"):
+        case "insufficient_credit":
+            return InsufficientCredit()
+        case "account_cap":
+            return BudgetExceeded(cap="account", ends_at=verdict["account_ends_at"])
+        case "key_cap":
+            return BudgetExceeded(cap="key", ends_at=verdict["key_ends_at"])
+    return None
+
+
+def left_of(record: PendingRecord, verdict: asyncpg.Record) -> Left | None:
+    """What is left once the request's price is held."""
+    return Left(verdict["left_credit"], verdict["left_cap"]) if record.price else None
 
 
 def refuse(record: PendingRecord, sqlstate: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -12,7 +12,13 @@ from app.core.db import SCHEMA_GONE
 from app.core.errors import Unavailable
 from app.core.logs import logger
 from app.generations.errors import LeaseLostError, OutcomeUnknown
-from app.generations.ledger.columns import columns
+from app.generations.ledger.batches import (
+    SKIPPING_LOCKED,
+    recorded_values,
+    records_of,
+    settled_values,
+    settlements_of,
+)
 from app.generations.ledger.connection import (
     LOCK_NOT_AVAILABLE,
     NO_RESOURCES_CLASS,
@@ -24,18 +30,7 @@ from app.generations.ledger.connection import (
     StatementLostError,
     StatementRefusedError,
 )
-from app.generations.ledger.queue import (
-    RECORD_WORDS,
-    PendingQuery,
-    PendingRecord,
-    PendingSend,
-    PendingSettlement,
-    QueuedRow,
-    Recorded,
-    RecordRow,
-    SettleRow,
-    Work,
-)
+from app.generations.ledger.queue import PendingQuery, PendingRecord, PendingSend, PendingSettlement, Recorded, Work
 from app.generations.ledger.statements import (
     DISCARD_PLANS,
     EXPIRE_CLAIMS,
@@ -44,22 +39,15 @@ from app.generations.ledger.statements import (
     MAKE_LANES,
     MARK_SENT,
     QUERIES,
-    RECORD,
-    RECORD_QUEUED,
-    RECORD_QUEUED_SKIP_LOCKED,
-    RECORD_SKIP_LOCKED,
-    SETTLE,
-    SETTLE_JOBS,
     SWEEP_CLAIMS,
     SWEEP_JOBS,
     SWEEP_LAPSED,
     TAKE_OVER,
     Statement,
 )
-from app.generations.ledger.verdicts import QueueFull, answer_from, not_admitted, refuse
+from app.generations.ledger.verdicts import AGAIN, answer_from, left_of, not_admitted, refusal_of, refuse
 
 _PAUSE_SECONDS = 0.05
-_SKIPPING = {RECORD.name: RECORD_SKIP_LOCKED, RECORD_QUEUED.name: RECORD_QUEUED_SKIP_LOCKED}
 _TRY_AGAIN_CLASS = "40"  # deadlock, serialisation failure
 ATTEMPTS_MAX = 3
 """How often workers may take an asynchronous request and fall silent with it, before it has failed."""
@@ -76,21 +64,20 @@ class Writer(LedgerConnection):
     async def write(self, work: Sequence[Work]) -> Sequence[Work]:
         """Gives each piece of work its outcome by the server's verdict, and by nothing else; returns what has none yet.
 
-        That is to be handed in again: what was written before is then found, and counts once.
+        That is to be handed in again, before anything else: what was written before is then found, and counts once.
         """
+        self._again: list[PendingRecord] = []
         with suppress(*NO_VERDICT):
-            records = [each for each in work if isinstance(each, PendingRecord)]
-            await self._record([each for each in records if each.queueing is None], RECORD)
-            await self._record([each for each in records if each.queueing is not None], RECORD_QUEUED)
-            settlements = [each for each in work if isinstance(each, PendingSettlement)]
-            await self._settle([each for each in settlements if each.recorded.queueing is None], SETTLE)
-            await self._settle([each for each in settlements if each.recorded.queueing is not None], SETTLE_JOBS)
+            for statement, records in records_of(work):
+                await self._record(records, statement)
+            for statement, settlements in settlements_of(work):
+                await self._settle(settlements, statement)
             await self._mark_sent([each for each in work if isinstance(each, PendingSend)])
         for each in work:
             if isinstance(each, PendingQuery) and not each.is_done:
                 await self._query(each)
         without_outcome = [each for each in work if not each.is_done]
-        if without_outcome:
+        if len(without_outcome) > sum(not each.is_done for each in self._again):
             await asyncio.sleep(_PAUSE_SECONDS)
         return without_outcome
 
@@ -119,7 +106,8 @@ class Writer(LedgerConnection):
         for each in records:
             each.was_sent = True
         try:
-            rows = await self._commit(connection, statement, records)
+            values = recorded_values(statement, records, waiting_max=self.waiting_max)
+            rows = await self._commit(connection, statement, values, size=len(records))
         except StatementRefusedError as refusal:
             _restore(records, sent_before)
             await self._after_refusal(records, statement, refusal.sqlstate)
@@ -127,12 +115,14 @@ class Writer(LedgerConnection):
         judged = zip(records, rows, sent_before, strict=True)
         undecided = [(each, row) for each, row, was_sent in judged if not _decide(each, row, was_sent=was_sent)]
         _restore(records, sent_before)
+        self._again += [each for each, row in undecided if row.get("refusal") == AGAIN]
+        undecided = [(each, row) for each, row in undecided if row.get("refusal") != AGAIN]
         without_lanes = [each for each, row in undecided if row.get("has_lane") is False]
         if in_doubt := [(each, row) for each, row in undecided if row.get("has_lane") is not False]:
             await self._resolve(connection, in_doubt)
         if without_lanes:
             await self._make_lanes(connection, without_lanes)
-            if statement is RECORD_QUEUED:  # where locked lanes are passed over, they may be there and be locked
+            if statement.name in SKIPPING_LOCKED:  # where locked lanes are passed over, they may be there and be locked
                 await self._record(without_lanes, statement)
 
     async def _make_lanes(self, connection: asyncpg.Connection, records: Sequence[PendingRecord]) -> None:
@@ -145,7 +135,7 @@ class Writer(LedgerConnection):
         logger.warning("ledger_refused", sqlstate=sqlstate, entries=len(records))
         if sqlstate.startswith(_TRY_AGAIN_CLASS) or sqlstate == READ_ONLY:
             return  # nothing was done; all of them are written again
-        if sqlstate == LOCK_NOT_AVAILABLE and (skipping := _SKIPPING.get(statement.name)):
+        if sqlstate == LOCK_NOT_AVAILABLE and (skipping := SKIPPING_LOCKED.get(statement.name)):
             await self._record(records, skipping)
         elif len(records) > 1 and not sqlstate.startswith(NO_RESOURCES_CLASS) and sqlstate not in SCHEMA_GONE:
             middle = len(records) // 2
@@ -173,8 +163,8 @@ class Writer(LedgerConnection):
                 continue  # an earlier send may be the very one that holds the key
             elif not (verdict["active"] and verdict["current"]):
                 each.fail(not_admitted(verdict))
-            elif there["id"] is None and verdict.get("fits") is False:
-                each.fail(QueueFull())
+            elif there["id"] is None and (refusal := refusal_of(verdict)) is not None:
+                each.fail(refusal)
             elif there["expired"]:
                 expired.append(each.scope)
             elif there["id"] is not None and not answer_from(each, there):
@@ -193,7 +183,7 @@ class Writer(LedgerConnection):
         for each in pending:
             each.was_sent = True
         try:
-            rows = await self._commit(connection, statement, pending)
+            rows = await self._commit(connection, statement, settled_values(pending), size=len(pending))
         except StatementRefusedError as refusal:
             logger.warning("settlement_refused", sqlstate=refusal.sqlstate, settlements=len(pending))
             middle = 0 if refusal.sqlstate == READ_ONLY else len(pending) // 2
@@ -242,33 +232,26 @@ class Writer(LedgerConnection):
             query.fail(Unavailable())
 
     async def _commit(
-        self,
-        connection: asyncpg.Connection,
-        statement: Statement,
-        work: Sequence[PendingRecord] | Sequence[PendingSettlement],
+        self, connection: asyncpg.Connection, statement: Statement, values: Mapping[str, Any], *, size: int
     ) -> Rows:
-        """The rows of the statement that records or settles this work."""
-        values: dict[str, Any]
-        if statement in (SETTLE, SETTLE_JOBS):
-            values = columns(SettleRow, work)
-        elif statement.name.startswith(RECORD_QUEUED.name):
-            values = {**columns(QueuedRow, work), "waiting_max": self.waiting_max}
-        else:
-            values = columns(RecordRow, work, words=RECORD_WORDS)
+        """The rows of a statement that records or settles so many requests."""
         started = time.monotonic()
         rows = await self._fetch(connection, statement, **values)
-        self._metrics.count_commit(len(work), time.monotonic() - started)
+        self._metrics.count_commit(size, time.monotonic() - started)
         return rows
 
 
 def _decide(record: PendingRecord, row: asyncpg.Record, *, was_sent: bool) -> bool:
     """Gives the request its outcome, if the row alone says it."""
     if row["created_at"] is not None:
-        record.succeed(Recorded(record.ids, row["created_at"], is_unfinished=record.queueing is not None))
-    elif was_sent or (row["active"] and row["current"]):
+        is_unfinished, left = record.queueing is not None, left_of(record, row)
+        record.succeed(Recorded(record.ids, row["created_at"], is_unfinished=is_unfinished, left=left))
+    elif not was_sent and not (row["active"] and row["current"]):
+        record.fail(not_admitted(row))
+    elif was_sent or record.claim is not None or (refusal := refusal_of(row)) is None:
         return False
     else:
-        record.fail(not_admitted(row))
+        record.fail(refusal)
     return True
 
 

@@ -80,6 +80,7 @@ create table if not exists stripe_events (
 }
 
 _INDEXES = {
+    "charges_of_hour_idx": "charges (hour)",
     "charges_unreported_idx": "charges (hour) where billed > 0 and reported_at is null",
     "credit_entries_of_account_idx": "credit_entries (account_id, created_at, id)",
     "credit_entries_expiring_idx": "credit_entries (expires_at) where expires_at is not null",

@@ -37,6 +37,10 @@ create function note_most() returns trigger language plpgsql as $$ begin
 end $$;
 create trigger most after update on lanes for each row when (new.running > {most}) execute function note_most();
 """
+_REMOVED = """
+drop trigger trail on generations; drop trigger most on lanes; drop function note_step, note_most;
+drop table trail, over_most;
+"""
 _STEPS = "select * from trail where key_id = any($1) order by n"
 _LEGAL = {
     (None, "queued"),
@@ -80,6 +84,11 @@ class Image(NamedTuple):
 async def leave_trail(database: asyncpg.Connection, *, most: int) -> None:
     """From now on every step is written down, and every lane that has more than `most` running."""
     await database.execute(_TRAIL.replace("{most}", str(most)))
+
+
+async def remove_trail(database: asyncpg.Connection) -> None:
+    """Nothing is written down any more."""
+    await database.execute(_REMOVED)
 
 
 async def images_of(database: asyncpg.Connection, key_ids: Iterable[str]) -> Mapping[str, Image]:

@@ -24,7 +24,7 @@ class Made:
     size: str = "1536x1024"
     quality: str = "high"
     format: ImageFormat = "png"
-    list_price: int = 50_000
+    price: int = 50_000
     inputs: Sequence[str | None] = ()
 
 

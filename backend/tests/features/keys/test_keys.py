@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from tests.harness import JSON, Account, Key, as_seen, everything_stored, generate, post, until_waited_for
 
-FIELDS = {"id", "name", "environment", "prefix", "created_at", "last_used_at", "revoked_at"}
+FIELDS = {"id", "name", "environment", "prefix", "created_at", "last_used_at", "revoked_at", "cap"}
 UNKNOWN_ID = "key_00000000000000000000"
 
 

@@ -14,17 +14,17 @@ from sqlalchemy.engine import make_url
 from tests.harness import Key, looks
 
 _COUNTED_AND_RECORDED = """
-    select 'counted' as origin, day, model, pictures, list_amount, cost from usage where key_id = $1
+    select 'counted' as origin, day, model, pictures, list_amount, amount, cost from usage where key_id = $1
     union all
-    select 'recorded', (delivered_at at time zone 'UTC')::date, model, count(*), sum(list_price), coalesce(sum(cost), 0)
-    from generations where key_id = $1 and status = 'delivered' group by 2, 3
+    select 'recorded', (delivered_at at time zone 'UTC')::date, model, count(*), sum(list_price), sum(price),
+      coalesce(sum(cost), 0) from generations where key_id = $1 and status = 'delivered' group by 2, 3
 """
 """One statement, and so one moment: other connections write meanwhile."""
 
 
 async def usage(database: asyncpg.Connection, key: Key) -> dict[date, int]:
-    """How many images the key was counted by day. By day and model, count, prices and costs must be those of its
-    delivered generations.
+    """How many images the key was counted by day. By day and model, count, prices, charges and costs must be those of
+    its delivered generations.
     """
     found: dict[str, dict[tuple[date, str], Sequence[int]]] = {"counted": {}, "recorded": {}}
     for origin, day, model, *sums in await database.fetch(_COUNTED_AND_RECORDED, key.id):

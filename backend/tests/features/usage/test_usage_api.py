@@ -69,7 +69,8 @@ async def test_a_usage_row_has_exactly_the_documented_fields_and_names_its_envir
             days.append(answer.json()["created_at"][:10])
     rows = await _usage(account)
     assert all(
-        set(row) == {"date", "key_id", "environment", "model", "images", "list_amount", "currency"} for row in rows
+        set(row) == {"date", "key_id", "environment", "model", "images", "list_amount", "amount", "currency"}
+        for row in rows
     )
     assert {row["date"] for row in rows} == set(days)
     counted = {(row["key_id"], row["environment"]): 0 for row in rows}
@@ -88,7 +89,7 @@ async def test_a_revoked_keys_usage_stays(account: Account, database: asyncpg.Co
     await _count(database, key, _2026_01_01=5)
     await account.revoke_key(key)
     counted = {"date": "2026-01-01", "key_id": key.id, "environment": "live", "images": 5}
-    rows = [{**counted, "model": None, "list_amount": "0", "currency": None}]
+    rows = [{**counted, "model": None, "list_amount": "0", "amount": "0", "currency": None}]
     assert await _usage(account, to="2026-01-01") == await _usage(account, to="2026-01-01", key_id=key.id) == rows
 
 

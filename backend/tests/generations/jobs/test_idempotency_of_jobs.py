@@ -41,7 +41,7 @@ def new_request(scene: Scene, *, is_job: bool) -> PendingRecord:
     plan = scene.generations.catalogue.plan(None, SPEC.size, "auto", "auto", "live")
     options = options_of(SPEC, may_pay_twice=False, claim=claim) if is_job else None
     now = scene.generations.clock()
-    record = accept.new_record(scene.caller, SPEC, plan, claim=claim, now=now, options=options)
+    record = accept.new_record(scene.caller, SPEC, plan, claim=claim, now=now, price=0, options=options)
     if is_job:
         record.queueing = Queueing("now", 60)
     else:

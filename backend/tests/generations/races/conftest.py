@@ -35,7 +35,9 @@ async def key(database: asyncpg.Connection) -> Key:
 
 
 _EMPTY = """
-delete from generations; delete from lanes; delete from lane_keys; delete from claims; delete from usage
+delete from generations; delete from lanes; delete from lane_keys; delete from claims; delete from usage;
+delete from charges; update balances set held = 0, charged = 0, spent = 0 where held + charged + spent > 0;
+update api_keys set held = 0, spent = 0 where held + spent > 0
 """
 
 

@@ -11,6 +11,7 @@ from app.generations.ledger import Ledger
 from app.generations.ledger.queue import Recorded
 from tests.chaos.schedule import Schedule, times
 from tests.generations.jobs.lanes import wrong_lanes
+from tests.generations.money.sums import wrong_sums
 from tests.generations.races import rows
 from tests.harness import Key
 
@@ -29,8 +30,10 @@ async def test_two_record_and_four_take_and_none_is_taken_twice(
     taken: Counter[str] = Counter()
 
     async def record(writer: asyncpg.Connection) -> None:
-        for _ in range(batches):
-            await rows.record_queued(*(rows.new_claimed_job(key, images=2) for key in keys)).run(writer)
+        for place in range(batches):
+            price = place % 2 * rows.PRICE
+            batch = [rows.new_claimed_job(key, images=2, price=price) for key in keys]
+            await rows.record_queued(*batch).run(writer)
 
     async def take(writer: asyncpg.Connection) -> None:
         while not is_over.is_set() or await writer.fetchval("select sum(waiting) from lanes"):
@@ -48,6 +51,7 @@ async def test_two_record_and_four_take_and_none_is_taken_twice(
     assert [tuple(each) for each in ended] == [("delivered", len(taken))]
     assert await database.fetchval("select sum(pictures) from usage") == len(taken)
     assert await wrong_lanes(database) == []
+    assert await wrong_sums(database) == []
     assert await database.fetchval("select sum(waiting + running) from lanes") == 0
 
 
@@ -66,6 +70,7 @@ async def test_nothing_waits_under_a_key_that_is_revoked_while_its_job_is_record
         assert await rows.statuses(database, record.id) == ({"cancelled"} if isinstance(result, Recorded) else set())
     assert await rows.taken(database) == []
     assert await wrong_lanes(database) == []
+    assert await wrong_sums(database) == []
 
 
 async def test_an_idempotency_key_that_is_repeated_while_its_job_is_requeued_has_one_generation_that_waits(
@@ -93,3 +98,4 @@ async def test_an_idempotency_key_that_is_repeated_while_its_job_is_requeued_has
     await asyncio.gather(*(repeat_while_requeued(writer, *two) for writer, two in zip(writers, keys, strict=True)))
     assert await rows.taken(database) == []
     assert await wrong_lanes(database) == []
+    assert await wrong_sums(database) == []

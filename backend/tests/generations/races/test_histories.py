@@ -8,6 +8,7 @@ from app.generations.ledger.writer import ATTEMPTS_MAX
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.generations.jobs.lanes import wrong_lanes
+from tests.generations.money.sums import wrong_sums
 from tests.generations.races import rows
 from tests.harness import Key
 
@@ -99,6 +100,7 @@ async def test_statuses_and_lanes_of_any_history_are_those_of_the_model(database
         found = {each.id: await rows.statuses(database, each.id) for each in records}
         assert found == {each.id: {model.status} for each, model in zip(records, models, strict=True)}, history
         assert await wrong_lanes(database) == []
+        assert await wrong_sums(database) == []
         await rows.revoke(key.id).run(database)  # leaves nothing that waits to the next history
 
     histories: list[Sequence[tuple[str, int]]] = []

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 from uuid import uuid4
@@ -12,8 +13,8 @@ import pytest
 from app.core.security import new_id
 from app.generations.jobs.job import Job
 from app.generations.ledger import statements
-from app.generations.ledger.columns import columns
-from app.generations.ledger.queue import RECORD_WORDS, IdempotencyClaim, Lease, RecordRow
+from app.generations.ledger.batches import recorded_values
+from app.generations.ledger.queue import IdempotencyClaim, Lease
 from app.generations.ledger.statements import Statement
 from tests.features.usage.recorded import new_record
 from tests.generations.races import rows
@@ -22,6 +23,7 @@ from tests.harness import Key, until_waited_for
 
 ORDER = {
     "api_keys": "select id from api_keys where id = any($1) order by id",
+    "balances": "select account_id from balances where account_id = any($1) order by account_id",
     "lanes": "select account_id from lanes where account_id = any($1) order by account_id",
     "claims": "select encode(scope, 'hex') from claims where encode(scope, 'hex') = any($1) order by scope",
     "generations": "select id from generations where id = any($1) order by id",
@@ -64,16 +66,19 @@ class Scene(NamedTuple):
         return found
 
 
-async def new_scene(database: asyncpg.Connection) -> Scene:
+async def new_scene(database: asyncpg.Connection, *, price: int = rows.PRICE) -> Scene:
     key_ids, account_ids = sorted(new_id("key") for _ in range(2)), sorted(new_id("acc") for _ in range(2))
     pairs = zip(key_ids, reversed(account_ids), strict=True)
     keys = [await rows.new_key(database, key_id=key_id, account_id=account_id) for key_id, account_id in pairs]
     scopes = [bytes([255 - place] * 32) for place in range(2)]
-    records = [rows.new_claimed_job(key, images=2, scope=scope) for key, scope in zip(keys, scopes, strict=True)]
+    records = [
+        rows.new_claimed_job(key, images=2, scope=scope, price=price) for key, scope in zip(keys, scopes, strict=True)
+    ]
     await rows.recorded(database, *records)
     jobs = sorted(await rows.taken(database), key=lambda job: job.key_id)
     names = {
         "api_keys": key_ids,
+        "balances": account_ids[::-1],
         "lanes": account_ids[::-1],
         "claims": [scope.hex() for scope in scopes],
         "generations": [image for job in jobs for image in job.ids],
@@ -81,16 +86,18 @@ async def new_scene(database: asyncpg.Connection) -> Scene:
     return Scene(keys, jobs, names)
 
 
-def _record(scene: Scene) -> Call:
+def _record(scene: Scene, price: int = 0) -> Call:
     records = [new_record(key) for key in scene.keys]
     for place, record in enumerate(records):
         record.lease = Lease(uuid4(), 60)
         record.claim = IdempotencyClaim(bytes([9 - place] * 32), [bytes(32)])
-    return Call(statements.RECORD, columns(RecordRow, records, words=RECORD_WORDS))
+        record.price = price
+    statement = statements.RECORD_PRICED if price else statements.RECORD
+    return Call(statement, recorded_values(statement, records, waiting_max=0))
 
 
-def _record_queued(scene: Scene) -> Call:
-    return rows.record_queued(*(rows.new_claimed_job(key, images=2) for key in scene.keys))
+def _record_queued(scene: Scene, price: int = 0) -> Call:
+    return rows.record_queued(*(rows.new_claimed_job(key, images=2, price=price) for key in scene.keys))
 
 
 def _make_lanes(scene: Scene) -> Call:
@@ -116,6 +123,8 @@ class Case(NamedTuple):
     before: str = "select"
     is_of_first: bool = False
     """Whether it is about the first request alone."""
+    price: int = rows.PRICE
+    """Of what there is before."""
 
 
 _IS_QUEUED = """
@@ -131,25 +140,33 @@ _WAS_SYNCHRONOUS = """
 _IS_OLD = "update claims set created_at = now() - interval '25 hours'; update generations set status = 'lost'"
 
 WAITING = {
-    "record": Case(_record, "api_keys"),
-    "record_queued": Case(_record_queued, "api_keys lanes"),
+    "record": Case(_record, "api_keys", price=0),
+    "record_priced": Case(partial(_record, price=rows.PRICE), "api_keys balances"),
+    "record_queued": Case(_record_queued, "api_keys lanes", price=0),
+    "record_queued_priced": Case(partial(_record_queued, price=rows.PRICE), "api_keys balances lanes"),
     "make_lanes": Case(_make_lanes, "api_keys"),
-    "settle": Case(lambda scene: rows.settle_calls(*scene.jobs), "api_keys claims generations"),
-    "settle_jobs": Case(lambda scene: rows.settle(*scene.jobs), "api_keys lanes claims generations"),
-    "give_back_jobs": Case(lambda scene: rows.give_back(*scene.jobs), "api_keys lanes generations"),
-    "sweep_jobs": Case(lambda _: rows.sweep_jobs(), "api_keys lanes generations", _HAS_LAPSED),
-    "sweep_lapsed": Case(lambda _: Call(statements.SWEEP_LAPSED, {}), "api_keys generations", _WAS_SYNCHRONOUS),
+    "settle": Case(lambda scene: rows.settle_calls(*scene.jobs), "api_keys claims generations", price=0),
+    "settle_priced": Case(lambda scene: rows.settle_calls(*scene.jobs), "api_keys balances claims generations"),
+    "settle_jobs": Case(lambda scene: rows.settle(*scene.jobs), "api_keys lanes claims generations", price=0),
+    "settle_jobs_priced": Case(lambda scene: rows.settle(*scene.jobs), "api_keys balances lanes claims generations"),
+    "give_back_jobs": Case(lambda scene: rows.give_back(*scene.jobs), "api_keys balances lanes generations"),
+    "sweep_jobs": Case(lambda _: rows.sweep_jobs(), "api_keys balances lanes generations", _HAS_LAPSED),
+    "sweep_lapsed": Case(
+        lambda _: Call(statements.SWEEP_LAPSED, {}), "api_keys balances generations", _WAS_SYNCHRONOUS
+    ),
     "expire_claims": Case(_expire_claims, "api_keys claims", _IS_OLD),
-    "take_over": Case(_take_over, "api_keys claims generations", _WAS_SYNCHRONOUS, is_of_first=True),
-    "cancel_job": Case(lambda scene: rows.cancel_job(scene.jobs[0].id), "api_keys lanes generations", is_of_first=True),
+    "take_over": Case(_take_over, "api_keys balances claims generations", _WAS_SYNCHRONOUS, is_of_first=True),
+    "cancel_job": Case(
+        lambda scene: rows.cancel_job(scene.jobs[0].id), "api_keys balances lanes generations", is_of_first=True
+    ),
     "cancel_queued": Case(
         lambda scene: rows.cancel_queued(*scene.keys),
-        "api_keys lanes generations",
+        "api_keys balances lanes generations",
         _IS_QUEUED,
     ),
     "requeue_job": Case(
         lambda scene: rows.requeue_job(scene.jobs[0].id),
-        "api_keys lanes claims generations",
+        "api_keys balances lanes claims generations",
         _IS_CANCELLED,
         is_of_first=True,
     ),
@@ -165,7 +182,7 @@ async def violations(
     The first and the last row of each table are held, one after the other, until the statement waits for them; it is
     rolled back each time.
     """
-    scene = await new_scene(database)
+    scene = await new_scene(database, price=case.price)
     await database.execute(case.before)
     call, names = case.call(scene), scene.names
     if text is not None:
@@ -212,6 +229,11 @@ async def test_a_statement_that_waits_holds_nothing_that_comes_later(
         ("settle_jobs", "and (select count(*) from lane) >= 0", ""),
         ("settle_jobs", "and (select count(*) from claimed) >= 0", ""),
         ("sweep_jobs", "order by l.account_id", "order by l.account_id desc"),
+        ("record_priced", "order by b.account_id", "order by b.account_id desc"),
+        ("settle_priced", "order by b.account_id", "order by b.account_id desc"),
+        ("settle_priced", "and (select count(*) from payers) > 0", ""),
+        ("sweep_lapsed", "and (select count(*) from payers) >= 0", ""),
+        ("cancel_job", "and (select count(*) from payers) >= 0", ""),
     ],
 )
 async def test_this_test_finds_a_wrong_order(
@@ -228,7 +250,7 @@ NEVER_WAITING: Mapping[str, Callable[[Scene], Call]] = {
     "renew_leases": lambda scene: rows.renew_leases(*scene.jobs),
     "sweep_claims": lambda _: Call(statements.SWEEP_CLAIMS, {}),
 }
-LOCKING_NOTHING = {"find_recorded", "find_settled", "discard_plans"}
+LOCKING_NO_ROW = {"find_recorded", "find_settled", "discard_plans", "fence"}
 
 
 @pytest.mark.parametrize("name", NEVER_WAITING)
@@ -247,4 +269,4 @@ async def test_a_statement_that_may_begin_anywhere_waits_for_nothing(
 def test_every_statement_is_in_one_of_the_tables() -> None:
     loaded = [each for each in vars(statements).values() if isinstance(each, Statement)]
     names = {each.name for each in loaded if "skip locked" not in each.name} | set(statements.QUERIES)
-    assert names == {*WAITING, *NEVER_WAITING, *LOCKING_NOTHING}
+    assert names == {*WAITING, *NEVER_WAITING, *LOCKING_NO_ROW}

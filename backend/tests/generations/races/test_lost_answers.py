@@ -12,6 +12,7 @@ from app.generations.ledger import Ledger
 from app.generations.ledger.queue import PendingSettlement, Recorded
 from tests.features.usage.recorded import Line, locked, outcomes, total
 from tests.generations.jobs.lanes import leases_of, take, wrong_lanes
+from tests.generations.money.sums import wrong_sums
 from tests.generations.races import rows
 from tests.generations.races.conftest import Unswept
 from tests.harness import Key
@@ -64,6 +65,7 @@ async def test_a_job_waits_once_however_often_it_is_sent(
     assert isinstance(await lost(line, ledger.record(rows.new_claimed_job(key))), InvalidApiKey)
     assert await rows.taken(database) == []
     assert await wrong_lanes(database) == []
+    assert await wrong_sums(database) == []
 
 
 async def test_a_job_is_marked_and_settled_once_however_often_that_is_sent(
@@ -81,6 +83,7 @@ async def test_a_job_is_marked_and_settled_once_however_often_that_is_sent(
     assert await rows.statuses(database, job.id) == {"delivered"}
     assert await total(database, key) == 5
     assert await wrong_lanes(database) == []
+    assert await wrong_sums(database) == []
 
 
 async def test_jobs_whose_take_was_lost_wait_again_when_their_lease_is_over(
@@ -102,6 +105,7 @@ async def test_jobs_whose_take_was_lost_wait_again_when_their_lease_is_over(
     [job] = await take(ledger)
     assert (job.ids, job.attempts) == (record.ids, 2)
     assert await wrong_lanes(database) == []
+    assert await wrong_sums(database) == []
 
 
 async def test_one_row_that_cannot_be_stored_fails_alone(
@@ -116,6 +120,7 @@ async def test_one_row_that_cannot_be_stored_fails_alone(
         assert isinstance(failed, Invalid)
     assert await database.fetchval("select sum(waiting) from lanes") == 4
     assert await wrong_lanes(database) == []
+    assert await wrong_sums(database) == []
 
 
 async def test_a_key_or_a_lane_that_another_transaction_holds_stops_nobody_else(
@@ -139,3 +144,4 @@ async def test_a_key_or_a_lane_that_another_transaction_holds_stops_nobody_else(
     assert isinstance(await recording, Recorded)
     assert await rows.statuses(database, stopped.id) == set()
     assert await wrong_lanes(database) == []
+    assert await wrong_sums(database) == []

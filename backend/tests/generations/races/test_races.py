@@ -1,5 +1,5 @@
 """Two that decide about one job at the same moment: what comes of it is what comes of one after the other, and the
-lanes are exact. 40 times each; with CHAOS=long, 1,000 times.
+lanes and what is held and charged are exact. 40 times each; with CHAOS=long, 1,000 times.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import pytest
 from app.generations.jobs.job import Job
 from tests.chaos.schedule import Schedule, times
 from tests.generations.jobs.lanes import wrong_lanes
+from tests.generations.money.sums import wrong_sums
 from tests.generations.races import rows
 from tests.generations.races.rows import Call
 
@@ -126,3 +127,4 @@ async def test_two_at_once_are_one_after_the_other(
         won = await asyncio.gather(decide(0, job), decide(1, job))
         assert await outcome(database, job, *won) in expected
     assert await wrong_lanes(database) == []
+    assert await wrong_sums(database) == []

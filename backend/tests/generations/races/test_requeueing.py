@@ -5,6 +5,7 @@ import pytest
 from app.generations.ledger import Ledger
 from app.generations.ledger.queue import ImageEnd, PendingRecord, PendingSettlement
 from tests.generations.jobs.lanes import take, wrong_lanes
+from tests.generations.money.sums import wrong_sums
 from tests.generations.races import rows
 from tests.harness import Key
 
@@ -39,6 +40,7 @@ async def test_a_requeued_job_answers_for_its_idempotency_key_again(
     again = await ledger.record(rows.repetition_of(record))
     assert (again.ids, again.is_replay, again.is_unfinished) == (record.ids, True, True)
     assert await wrong_lanes(database) == []
+    assert await wrong_sums(database) == []
 
 
 @pytest.mark.parametrize("how", ["cancelled", "failed", "lost"])
@@ -54,3 +56,4 @@ async def test_a_job_whose_idempotency_key_belongs_to_another_request_now_is_not
     assert await database.fetch("select * from generations where request_id = $1 order by id", record.id) == before
     assert tuple(await database.fetchrow(_CLAIM, record.scope) or ()) == (repetition.id, repetition.ids[1:])
     assert await wrong_lanes(database) == []
+    assert await wrong_sums(database) == []

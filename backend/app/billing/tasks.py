@@ -1,0 +1,64 @@
+"""What is looked after beside the requests where BILLING is on: by each process of `serve` and of `nanobanana work`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from app.billing.figures import Figures
+from app.billing.reporter import Connect, Meter, Reporter
+from app.core.db import SessionMaker
+from app.core.logs import logger
+from app.core.metrics.billing import BillingMetrics
+
+_MINUTE = 60
+_COUNT_SECONDS = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Work that is done so many seconds after it was done. Any number of processes may do it at once."""
+
+    name: str
+    work: Callable[[], Awaitable[None]]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What tasks stand on."""
+
+    sessions: SessionMaker
+    connect: Connect
+    """A connection of its own, to the database without a pooler in transaction mode."""
+    stripe: Meter | None
+    """None where Stripe is not set up."""
+    metrics: BillingMetrics
+
+
+def tasks_of(parts: Parts) -> Sequence[Task]:
+    """All of them."""
+    figures = Figures(parts.sessions, parts.metrics)
+    tasks = [Task(name="show_charged", work=figures.show_charged, seconds=_COUNT_SECONDS)]
+    if parts.stripe is not None:
+        reporter = Reporter(parts.connect, parts.stripe, parts.metrics)
+        tasks += [
+            Task(name="report", work=reporter.report, seconds=_MINUTE),
+            Task(name="show_unreported", work=figures.show_unreported, seconds=_COUNT_SECONDS),
+        ]
+    return tasks
+
+
+async def run(tasks: Sequence[Task]) -> None:
+    """Does all of them until it is cancelled. One that fails is logged, and done again."""
+    async with asyncio.TaskGroup() as group:
+        for each in tasks:
+            group.create_task(_repeat(each))
+
+
+async def _repeat(task: Task) -> None:
+    while True:
+        try:
+            await task.work()
+        except Exception:
+            logger.exception("billing_task_failed", task=task.name)
+        await asyncio.sleep(task.seconds)

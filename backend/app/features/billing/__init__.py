@@ -1,0 +1,1 @@
+"""The account's money: its balance, its entries, its charges and its cap."""

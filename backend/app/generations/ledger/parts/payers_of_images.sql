@@ -1,0 +1,4 @@
+-- The same for those `images` alone that have a price: where nothing has one, no balance is locked.
+select b.* from balances b
+where b.account_id = any(array(select k.account_id from images i join keys k on k.id = i.key_id where i.price > 0))
+order by b.account_id for no key update

@@ -1,0 +1,105 @@
+"""Faults under traffic, and what is broken after them."""
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from tests.chaos.jobs.callers import Asked, JobCallers
+from tests.chaos.jobs.faults import Fault
+from tests.chaos.jobs.hands import Hands
+from tests.chaos.jobs.provider import CountingProvider
+from tests.chaos.jobs.trail import Image, images_of, long_waits, taken_after_revocation, wrong_steps
+
+CALLERS = 8
+NEVER = ("40P01", "55P03")
+"""What PostgreSQL never says: deadlock, and that a lock was waited for too long."""
+READ_MAX = 200
+_UNDISTURBED_SECONDS = 2
+
+
+async def broken_by(
+    faults: Mapping[Fault, int], callers: JobCallers, workers: Hands, *, pause_seconds_max: float = 1
+) -> Sequence[str]:
+    """What is broken after so many faults of each kind, in an order by chance, as sentences."""
+    yard, schedule, started = callers.yard, callers.schedule, time.monotonic()
+    before = {each: yard.cluster.logged(each) for each in NEVER}
+    to_come = [fault for fault, count in faults.items() for _ in range(count)]
+    async with callers.calling(CALLERS):
+        await asyncio.sleep(_UNDISTURBED_SECONDS)
+        while to_come:
+            await asyncio.sleep(schedule.between(0.2, pause_seconds_max))
+            fault = schedule.pick(to_come)
+            to_come.remove(fault)
+            workers.replace_ended()
+            await fault(yard, workers, callers, schedule)
+    workers.replace_ended()
+    await yard.until_all_ended()
+    connection = await yard.own.connect()
+    images = await images_of(connection, [key.id for key in callers.keys])
+    await connection.close()
+    tell(images, callers, time.monotonic() - started)
+    workers.start()  # a worker sweeps when it starts
+    return [
+        *wrong_steps(images),
+        *taken_after_revocation(images),
+        *long_waits(images, yard.outages),
+        *wrongly_ended(images, callers.journal, yard.provider),
+        *await unreadable(images, callers),
+        *await yard.miscounted(callers.account, callers.keys),
+        *await yard.until_swept(callers.account),
+        *(f"{yard.cluster.logged(each)} errors {each}" for each in NEVER if yard.cluster.logged(each) > before[each]),
+    ]
+
+
+async def unreadable(images: Mapping[str, Image], callers: JobCallers) -> Sequence[str]:
+    """The requests of whose end their callers cannot read, as sentences: all that failed, and some that did not."""
+    key = await callers.account.create_key()
+    jobs: dict[str, list[str]] = {}
+    for name, image in images.items():
+        if image.is_job:
+            jobs.setdefault(image.request_id, []).append(name)
+    found = []
+    for request_id in sorted(jobs, key=lambda each: images[each].status == "delivered")[:READ_MAX]:
+        answer = await callers.yard.client.get(f"/v1/generations/{request_id}", headers=key.headers)
+        shown = answer.json()
+        statuses = {each["id"]: each["status"] for each in shown.get("outputs", [])}
+        if statuses != {each: images[each].status for each in jobs[request_id]}:
+            found.append(f"{request_id} is shown as {statuses}")
+        if (shown.get("status") == "delivered") != (shown.get("error") is None):
+            found.append(f"{request_id} is {shown.get('status')} and has {shown.get('error')}")
+    return found
+
+
+def wrongly_ended(images: Mapping[str, Image], journal: Iterable[Asked], provider: CountingProvider) -> Iterable[str]:
+    """What callers were told against what is recorded and was bought, as sentences."""
+    by_prompt: dict[str, dict[str, Image]] = {}
+    for name, image in images.items():
+        by_prompt.setdefault(image.prompt, {})[name] = image
+    for asked in journal:
+        mine = by_prompt.pop(asked.prompt, {})
+        requests = {image.request_id for image in mine.values()}
+        delivered = {image.request_id for image in mine.values() if image.status == "delivered"}
+        if not asked.ids <= set(mine):
+            yield f"{asked.prompt}: what was accepted is not recorded"
+        if len(delivered) > 1:
+            yield f"{asked.prompt}: {len(delivered)} requests are delivered for one"
+        if len(requests) > 1 and not asked.kind.is_repeated:
+            yield f"{asked.prompt}: {len(requests)} requests for one"
+        if asked.is_certain and not asked.ids and (delivered or any(image.is_job for image in mine.values())):
+            yield f"{asked.prompt}: what was refused is recorded ({asked.kind})"
+        sends = sum(image.sends for image in mine.values())
+        drawn = sum(image.status == "delivered" for image in mine.values())
+        if not drawn <= provider.calls[asked.prompt] <= sends:
+            yield f"{asked.prompt}: bought {provider.calls[asked.prompt]} times, sent {sends}, delivered {drawn}"
+    if by_prompt:
+        yield f"nobody asked for {sorted(by_prompt)}"
+
+
+def tell(images: Mapping[str, Image], callers: JobCallers, seconds: float) -> None:
+    ends = Counter(f"{'job' if image.is_job else 'call'} {image.status}" for image in images.values())
+    answers = Counter(call.code or str(call.status) for call in callers.calls)
+    sys.stdout.write(
+        f"{seconds:.0f} s, answers: {dict(sorted(answers.items()))}, images: {dict(sorted(ends.items()))}\n"
+    )
