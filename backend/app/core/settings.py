@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core import files, locations
 from app.core.account_settings import AccountSettings
+from app.core.billing_settings import BillingSettings
 from app.core.cors_settings import CorsSettings
 from app.core.database_url import checked_database_url
 from app.core.env_file import UnreadableEnvFileError, check_env_file
