@@ -11,7 +11,7 @@ from app.payments.http import Transport
 from app.payments.stripe import Stripe
 from stripe import AuthenticationError, IdempotencyError, InvalidRequestError, StripeClient
 from tests.payments.orders import new_customer, subscribe, top_up
-from tests.standins.stripe import StripeStandIn
+from tests.standins.stripe import StripeStandIn, stripe_server
 from tests.standins.stripe_state import DAY
 
 Api = Any
@@ -127,6 +127,14 @@ async def test_customers_pay_decline_and_leave_on_pages(stripe: Stripe, standin:
         await browser.post(portal, data={"does": "cancel"})
     assert (await stripe.subscription(subscription_id)).cancel_at is not None
     assert len(standin.of("payment_intent", customer=customer_id)) == 1
+
+
+def test_it_goes_on_in_a_thread_of_its_own_and_fails_as_a_test_wants() -> None:
+    with stripe_server() as standin:
+        url, headers = f"{standin.url}/v1/prices", {"Authorization": f"Bearer {standin.key}", "Stripe-Version": "1"}
+        assert httpx2.get(url, headers=headers, trust_env=False).json()["data"] == []
+        standin.trouble = lambda seen: "limit" if seen.path == "/v1/prices" else None
+        assert httpx2.get(url, headers=headers, trust_env=False).status_code == 429
 
 
 async def test_events_go_out_in_any_order_and_any_number(stripe: Stripe, standin: StripeStandIn) -> None:
