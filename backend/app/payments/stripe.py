@@ -45,6 +45,10 @@ class Stripe:
         self._meter_id: str | None = None
         self._portal_id: str | None = None
 
+    async def check(self) -> None:
+        """Asks for something that changes nothing."""
+        await self._sdk.ask(self._api.prices.list_async({"limit": 1}))
+
     async def find_or_create_customer(self, account_id: str, email: str) -> str:
         """The id of the account's customer, who then has this email. Calls at the same time find the same one."""
         query = f"metadata['{objects.ACCOUNT}']:'{account_id}'"
