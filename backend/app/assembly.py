@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.pool import QueuePool
 
 from app.billing.expiry import GrantExpiry
+from app.billing.subscriptions import finish_pending
 from app.catalogue.configured import catalogue_of
 from app.catalogue.model import REFERENCES_MAX, Catalogue
 from app.catalogue.opened import open_catalogue
@@ -253,8 +254,8 @@ async def _generations(
             charges=settings.charges,
         )
         ledger.when_swept(partial(note_swept, generations))
-        expiry = GrantExpiry(generations.sessions)
-        sweeper = Sweeper(generations, engine, settings.image_retention_days, metrics, beside=[expiry.sweep])
+        of_money = GrantExpiry(generations.sessions).sweep, partial(finish_pending, generations.sessions)
+        sweeper = Sweeper(generations, engine, settings.image_retention_days, metrics, beside=of_money)
         works = [bell.run(), sweeper.run()]
         if settings.ledger_retention_days is not None:
             works.append(Pruner(generations, writing_url(settings), settings.ledger_retention_days, metrics).run())

@@ -19,6 +19,7 @@ from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.features.auth import api as auth
 from app.features.billing import api as billing
+from app.features.billing import plans
 from app.features.chat import api as chat
 from app.features.gemini import api as gemini
 from app.features.gemini.dependencies import answer_error as google_error
@@ -142,7 +143,7 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
 def _add_routes(app: App) -> None:
     # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
     app.router.routes.extend(generate.fast_router.routes)
-    for each in (auth, keys, generate, gemini, models, openai, chat, uploads, usage, billing, health):
+    for each in (auth, keys, generate, gemini, models, openai, chat, uploads, usage, billing, plans, health):
         app.include_router(each.router)
     for router in ROUTERS:
         app.include_router(router)
