@@ -52,7 +52,7 @@ async def apply(
 ) -> int:
     """Gives the account a plan, whose periods begin on that day of the month, or with another status than those of
     IN_FORCE takes from it what its plan gave. Without a plan: the one that it has, as it was applied, whatever the
-    catalogue says by now. It all holds from the commit on, on every machine.
+    catalogue says by now. It all holds from the commit on, on every machine; limits within ten seconds.
 
     Limits and models that the plan says nothing about stay as they are, and so does the account's cap, unless it is the
     earlier plan's. What was delivered since the period began counts, whatever the plan was then.

@@ -16,7 +16,7 @@ from app.core.db import SessionMaker
 from app.core.security import new_id
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.core.test_database_trouble import blocked
+from tests.harness import until_waited_for
 
 SMALL = PlanOffer(name="small", title="Small", allowance=10, cap=100, limit="5/minute", models=["banana"], weight=2)
 LARGE = PlanOffer(
@@ -214,7 +214,7 @@ async def test_a_plan_that_changes_while_images_are_admitted_leaves_room_for_the
     async with database.transaction():
         await database.execute("update balances set held = held + 10 where account_id = $1", account_id)
         change = asyncio.create_task(apply(None, status="cancelled"))
-        await blocked(database)
+        await until_waited_for(database)
     assert await change == 10
     room = "select credit - charged - held + allowance - spent from balances where account_id = $1"
     assert await database.fetchval(room, account_id) == 0

@@ -33,8 +33,8 @@ price = "20"
 allowance = "25"
 pays = "afterwards"
 cap = "100.5"
-limit = "600/minute"
-limit_per_key = "60/minute"
+limit = "600000/second"
+limit_per_key = "60000/second"
 concurrency_per_key = 5
 models = ["banana"]
 weight = 4
@@ -115,8 +115,8 @@ async def test_what_is_offered_can_be_read_without_a_key(shop: Shop) -> None:
                 "allowance": "25",
                 "pays": "afterwards",
                 "cap": "100.5",
-                "limit": "600/minute",
-                "limit_per_key": "60/minute",
+                "limit": "600000/second",
+                "limit_per_key": "60000/second",
                 "concurrency_per_key": 5,
                 "models": ["banana"],
                 "weight": 4,
@@ -141,7 +141,7 @@ async def test_a_plan_bounds_the_models_of_every_dialect_from_the_next_commit_on
         assert (await shop.ask(key, REQUESTS["ours"], "apple", **{"idempotency-key": "before"})).status_code == 200
     assert "has the plan starter now" in await shop.plan("starter")
     for key in keys:
-        check_problem(await shop.ask(key, REQUESTS["ours"], "apple"), 404, "model_not_found")  # the key is remembered
+        check_problem(await shop.ask(key, REQUESTS["ours"], "apple"), 404, "model_not_found")  # its caller is cached
         replay = await shop.ask(key, REQUESTS["ours"], "apple", **{"idempotency-key": "before"})
         assert (replay.status_code, replay.headers["idempotent-replayed"]) == (200, "true")
         for name, request in REQUESTS.items():
