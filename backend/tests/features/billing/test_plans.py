@@ -8,6 +8,8 @@ from pathlib import Path
 import asyncpg
 import httpx2
 import pytest
+from app.checks import find_gone_plans
+from app.core.settings import Settings
 from tests.conftest import Start
 from tests.features.sent_images import data_url, png
 from tests.harness import JSON, Account, Key, sign_up
@@ -161,7 +163,7 @@ async def test_a_plan_bounds_the_models_of_every_dialect_from_the_next_commit_on
 
 
 async def test_an_operator_sets_a_plan_with_its_day_and_spares_what_is_paid_at_stripe(
-    shop: Shop, database: asyncpg.Connection
+    shop: Shop, database: asyncpg.Connection, settings: Settings
 ) -> None:
     row = "select plan, status, anchor_day, stripe_id from subscriptions where account_id = $1"
 
@@ -178,6 +180,9 @@ async def test_an_operator_sets_a_plan_with_its_day_and_spares_what_is_paid_at_s
         "cap": "100.5",
         "plan": "starter",
     }
+    [gone] = await asyncio.to_thread(find_gone_plans, settings)  # which have no file of models
+    assert "starter" in gone
+    assert gone.endswith("They go on as they were.")
     await shop.plan("free")
     assert await subscription() == ("free", "active", 17, None)
     paid = "update subscriptions set stripe_id = 'sub_' || account_id where account_id = $1"
