@@ -16,6 +16,7 @@ from app.billing.entries import EntryMismatch, Posted, TooLittleCredit, post
 from app.billing.refunds import NothingToRefund, refund
 from app.catalogue.prices import format_amount, read_amount
 from app.cli.accounts import OWNER, find_account
+from app.cli.billing_plans import plan
 from app.cli.billing_reports import reconcile, revenue
 from app.cli.billing_sync import sync
 from app.cli.database import Result, run_on_database
@@ -38,7 +39,7 @@ def billing() -> None:
     """Give and take credit, set caps, and look at an account's money."""
 
 
-for each in (reconcile, revenue, sync):
+for each in (plan, reconcile, revenue, sync):
     billing.add_command(each)
 
 _reference = click.option("--reference", help="What it is for: of several with one reference only the first is made.")
