@@ -130,7 +130,7 @@ async def test_overage_is_billed_to_the_millionth_and_rounded_once_on_the_invoic
     subscription_id = standin.pay((await subscribe(stripe, customer_id, has_overage=True)).id)["subscription"]
     begin = datetime.fromtimestamp(standin.now() // 3600 * 3600, UTC)
     for index, value in enumerate((1_000_001, 2_000_002, 4_999)):
-        at = begin + timedelta(hours=index, seconds=3599)
+        at = begin + timedelta(hours=index)  # the first is before the subscription, which began within that hour
         standin.advance(3600)
         for _ in range(2):  # again: the same identifier counts once, and is no error
             await stripe.send_meter_event(
@@ -190,7 +190,7 @@ async def test_what_does_not_exist_is_refused_as_missing(stripe: Stripe) -> None
 async def test_what_creates_has_a_key_and_every_call_its_version(stripe: Stripe, standin: StripeStandIn) -> None:
     customer_id = await new_customer(stripe)
     standin.pay((await subscribe(stripe, customer_id, has_overage=True)).id)
-    at = datetime.fromtimestamp(standin.now(), UTC)
+    at = datetime.fromtimestamp(standin.now() - 3600, UTC)
     await stripe.send_meter_event(customer_id=customer_id, identifier=f"{customer_id}:x", value=1, at=at)
     keys = [each.headers["idempotency-key"] for each in standin.seen if each.path == "/v1/billing/meter_events"]
     assert keys == [f"meter:{customer_id}:x:1"]
