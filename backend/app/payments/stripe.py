@@ -148,11 +148,7 @@ class Stripe(Reading):
         found = await self._sdk.ask(self._api.subscriptions.retrieve_async(subscription_id))
         wanted = await self._items(plan, price_id, has_overage=has_overage)
         kept = {each.price.id for each in found.items.data} & {each["price"] for each in wanted}
-        leaving = [
-            {"id": each.id, "deleted": True} | ({"clear_usage": False} if objects.is_metered(each) else {})
-            for each in found.items.data
-            if each.price.id not in kept
-        ]
+        leaving = [{"id": each.id, "deleted": True} for each in found.items.data if each.price.id not in kept]
         changes: Any = [*leaving, *(each for each in wanted if each["price"] not in kept)]
         if not changes:
             return objects.subscription(found)

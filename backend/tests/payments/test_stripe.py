@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs
 
 import pytest
+from app.core.settings import Settings
 from app.payments import PlanPrice, StripeRefused
 from app.payments.minor_units import NotPayable
+from app.payments.opened import open_stripe
 from app.payments.stripe import Stripe
 from tests.payments.conftest import STARTER
 from tests.payments.orders import new_account_id, new_customer, subscribe, top_up
@@ -52,6 +54,19 @@ async def test_a_top_up_is_paid_when_its_money_is_there_and_keeps_what_it_buys(
         29_750_000,
         "USD",
     )
+
+
+async def test_taxes_are_left_to_stripe_where_that_is_wanted(stripe: Stripe, standin: StripeStandIn) -> None:
+    customer_id = await new_customer(stripe)
+    settings = Settings.model_validate(
+        {"stripe_secret_key": standin.key, "stripe_api_url": standin.url, "stripe_tax": True}
+    )
+    async with open_stripe(settings) as with_tax:
+        assert with_tax is not None
+        pages = [await top_up(with_tax, customer_id), await subscribe(with_tax, customer_id, has_overage=True)]
+    without = await top_up(stripe, customer_id)
+    taxed = [standin.objects[each.id]["automatic_tax"]["enabled"] for each in (*pages, without)]
+    assert taxed == [True, True, False]
 
 
 async def test_the_same_key_leads_to_the_same_page(stripe: Stripe) -> None:
