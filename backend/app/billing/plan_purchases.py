@@ -72,6 +72,18 @@ async def follow_customer(purchases: Purchases, customer_id: str) -> None:
         await purchases.stripe.cancel(each.id)
 
 
+async def find_facts(session: AsyncSession, *, account_id: str) -> Mapping[str, object]:
+    """What is known of the account at Stripe, for an operator: nothing before it has bought anything."""
+    customer = select(StripeCustomer.customer_id).where(StripeCustomer.account_id == account_id)
+    customer_id = await session.scalar(customer)
+    found = await session.scalar(select(Subscription).where(Subscription.account_id == account_id))
+    of_subscription = ("stripe_id", "status", "anchor_day", "past_due_since", "ends_at")
+    return {
+        **({"stripe_customer": customer_id} if customer_id else {}),
+        **({f"subscription {each}": getattr(found, each) for each in of_subscription} if found else {}),
+    }
+
+
 async def stop_overdue(purchases: Purchases) -> None:
     """Stops the plans for which a payment has been missing for longer than the days of grace, by the database's clock.
     A payment resumes them.
