@@ -187,6 +187,8 @@ async def test_no_connection_of_the_database_is_held_while_stripe_is_asked(shop:
     await buyer.subscribe("starter")
     payment = await buyer.top_up()
     *_, completed = shop.stripe.events
+    shop.stripe.refund(payment)
+    *_, refunded = shop.stripe.events
     calls: list[tuple[str, Coroutine[Any, Any, httpx2.Response]]] = [
         ("/v1/checkout/sessions", buyer.call("POST", "/top-ups", amount="10")),
         ("/v1/subscriptions", buyer.call("POST", "/subscription", plan="pro")),
@@ -194,6 +196,7 @@ async def test_no_connection_of_the_database_is_held_while_stripe_is_asked(shop:
         ("/v1/billing_portal/sessions", buyer.call("POST", "/portal")),
         ("/v1/invoices", buyer.call("GET", "/invoices")),
         (f"/v1/payment_intents/{payment}", shop.send(completed)),
+        ("/v1/refunds", shop.send(refunded)),
     ]
     for path, call in calls:
         async with shop.stripe.holding(path) as asked:
