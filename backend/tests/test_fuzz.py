@@ -41,8 +41,8 @@ def with_credentials(schema: schemathesis.BaseSchema, credential: Callable[[str]
     """Has every operation called with a credential of its scheme, and with a new one after a call that ended it."""
 
     def scheme(case: schemathesis.Case[Any], _: schemathesis.AuthContext) -> str:
-        [scheme] = (name for each in case.operation.definition.raw.get("security", [{"": []}]) for name in each)
-        return str(scheme)
+        schemes = [name for each in case.operation.definition.raw.get("security", [{"": []}]) for name in each]
+        return str(schemes[0])
 
     class Bearer:
         def get(self, case: schemathesis.Case[Any], context: schemathesis.AuthContext) -> str | None:

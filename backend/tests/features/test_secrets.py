@@ -150,6 +150,18 @@ async def _use_generate(caller: Caller) -> str:
     return url
 
 
+async def _use_billing(caller: Caller) -> None:
+    key = await caller.create_key()
+    for path in ("/v1/billing/cap", f"/v1/keys/{key['id']}/cap"):
+        for amount in ("5", None, caller.other):
+            await caller.call("PUT", path, caller.token, json={"amount": amount})
+        await caller.call("PUT", path, key["key"], json={"amount": "5"})
+    for path in ("", "/entries", "/charges"):
+        for credential in (caller.token, key["key"], caller.other, f"{key['key']}0"):
+            await caller.call("GET", f"/v1/billing{path}", credential)
+        await caller.call("GET", f"/v1/billing{path}?cursor={caller.other}&{caller.other}=1", caller.token)
+
+
 async def _look_back(caller: Caller) -> None:
     key, idempotent = caller.keys[-1], {"Idempotency-Key": caller.idempotency_key}
     for order in ({"prompt": caller.prompt}, {"prompt": caller.prompt}, {"prompt": caller.prompt, "size": "64x64"}):
@@ -175,6 +187,7 @@ async def _look_back(caller: Caller) -> None:
     await _use_edits_and_chats(caller, key)
     for generation_id in (made, made, caller.other):
         await caller.call("DELETE", f"/v1/generations/{generation_id}", key)
+    await _use_billing(caller)
     await caller.call("GET", "/v1/usage", caller.token)
     await caller.call("GET", f"/v1/usage?key_id={caller.other}", caller.token)
     await caller.call("GET", f"/v1/usage?from={caller.other}&to={caller.other}&{caller.other}=1", caller.token)
