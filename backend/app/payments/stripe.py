@@ -166,8 +166,12 @@ class Stripe(Reading):
         return objects.subscription(await self._sdk.ask(change))
 
     async def cancel(self, subscription_id: str) -> None:
-        """Ends a subscription now. Nothing is given back for the rest of its month."""
-        await self._sdk.ask(self._api.subscriptions.cancel_async(subscription_id, {"prorate": False}))
+        """Ends a subscription now, if it has not ended. Nothing is given back for the rest of its month."""
+        try:
+            await self._sdk.ask(self._api.subscriptions.cancel_async(subscription_id, {"prorate": False}))
+        except StripeRefused as error:
+            if not error.is_missing:
+                raise
 
     async def portal(self, customer_id: str, return_url: str) -> str:
         """The URL of a page where the customer sees invoices, changes the card and cancels. It is good for minutes."""
