@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.pool import QueuePool
 
 from app.billing import tasks
+from app.billing.healing import sweep_task
+from app.billing.purchases import Purchases, purchases_of
 from app.catalogue.configured import catalogue_of
 from app.catalogue.model import REFERENCES_MAX, Catalogue
 from app.catalogue.opened import open_catalogue
@@ -114,7 +116,8 @@ async def open_services(
         waiting_callers = WaitingCallers(generations, most=settings.waiting_callers_max)
         await enter(_in_background(waiting_callers.run()))
         stripe = await enter(open_stripe(settings))
-        await enter(_in_background(tasks.run(_billing_tasks(settings, engine, stripe, metrics))))
+        purchases = purchases_of(settings, stripe, generations.sessions, catalogue, metrics.billing)
+        await enter(_in_background(tasks.run(_billing_tasks(settings, engine, stripe, purchases, metrics))))
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
         worker = None
@@ -139,6 +142,7 @@ async def open_services(
             worker=worker,
             waiting_callers=waiting_callers,
             stripe=stripe,
+            purchases=purchases,
             detached=detached,
             paid_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
             free_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
@@ -146,10 +150,11 @@ async def open_services(
 
 
 def _billing_tasks(
-    settings: Settings, engine: AsyncEngine, stripe: Stripe | None, metrics: Metrics
+    settings: Settings, engine: AsyncEngine, stripe: Stripe | None, purchases: Purchases | None, metrics: Metrics
 ) -> Sequence[tasks.Task]:
     connect = partial(connect_for_writing, writing_url(settings))
-    return tasks.tasks_of(_session_maker(engine), connect, stripe, metrics.billing)
+    following = [] if purchases is None else [sweep_task(purchases, connect)]
+    return [*tasks.tasks_of(_session_maker(engine), connect, stripe, metrics.billing), *following]
 
 
 def _session_maker(engine: AsyncEngine) -> SessionMaker:
