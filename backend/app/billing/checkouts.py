@@ -175,12 +175,12 @@ async def _change(purchases: Purchases, running: StripeSubscription, plan: PlanO
         raise PaymentMissing
     before = plan_of(purchases, running)
     if before is None or before.name != plan.name:
-        await _exchange(purchases, running, plan, is_dearer=before is None or plan.price > before.price)
+        await _switch(purchases, running, plan, is_dearer=before is None or plan.price > before.price)
     if running.cancel_at is not None:
         await purchases.stripe.cancel_at_period_end(running.id, is_cancelled=False)
 
 
-async def _exchange(purchases: Purchases, running: StripeSubscription, plan: PlanOffer, *, is_dearer: bool) -> None:
+async def _switch(purchases: Purchases, running: StripeSubscription, plan: PlanOffer, *, is_dearer: bool) -> None:
     try:
         await purchases.stripe.change_plan(
             running.id,
