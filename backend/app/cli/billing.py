@@ -9,7 +9,7 @@ from typing import get_args
 import click
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.billing import balance, caps
+from app.billing import balance, caps, plan_purchases
 from app.billing.balance import BalanceState
 from app.billing.caps import KeyCap, KeyCapPeriod
 from app.billing.entries import EntryMismatch, Posted, TooLittleCredit, post
@@ -115,6 +115,7 @@ def show(owner: str) -> None:
         state, of_keys, entries = _run(partial(_find, account_id=found.account_id))
         print_facts({"account_id": found.account_id, "email": found.email, "currency": _run(find_currency)})
         print_facts({name: _shown(name, value) for name, value in asdict(state).items()})
+        print_facts(_run(partial(plan_purchases.find_facts, account_id=found.account_id)))
         for key_id, cap in of_keys.items():
             print_facts({f"cap of {key_id}": _cap_sentence(cap)})
         if entries:
