@@ -37,7 +37,7 @@ Row = TypeVar("Row", Account, Balance, Subscription)
 
 
 def anchor_day_of(at: datetime) -> int:
-    """The day on which the periods of a plan begin that starts at this time: the same in UTC, the 28th at the latest."""
+    """On which day the periods of a plan begin that starts at this time: the same in UTC, the 28th at the latest."""
     return min(at.astimezone(UTC).day, ANCHOR_DAY_MAX)
 
 
