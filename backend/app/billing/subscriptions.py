@@ -37,7 +37,7 @@ Row = TypeVar("Row", Account, Balance, Subscription)
 
 
 def anchor_day_of(at: datetime) -> int:
-    """The day on which the periods of a plan begin that starts at this time, in UTC: the 28th from then on."""
+    """On which day the periods of a plan begin that starts at this time: the same in UTC, the 28th at the latest."""
     return min(at.astimezone(UTC).day, ANCHOR_DAY_MAX)
 
 
@@ -96,17 +96,18 @@ async def find_plans_in_force(session: AsyncSession) -> Sequence[str]:
 
 async def finish_pending(sessions: SessionMaker) -> None:
     """Takes back what was left of earlier allowances and is held no more, each in a transaction of its own."""
-    async with sessions.begin() as session:
-        pending = select(Subscription.account_id).where(Subscription.is_pending).limit(_AT_A_TIME)
-        account_ids = (await session.scalars(pending)).all()
-    for account_id in account_ids:
+    pending = select(Subscription.account_id).where(Subscription.is_pending).order_by(Subscription.account_id)
+    after = ""
+    while True:
         async with sessions.begin() as session:
-            await session.execute(select(Account.id).where(Account.id == account_id).with_for_update(key_share=True))
-            found = await session.scalar(_locked(Subscription, Subscription.account_id == account_id))
-            if found is not None and found.is_pending:
-                gives = _given(found)
-                kept = await _set_money(session, account_id, had=gives, gives=gives, anchor_day=found.anchor_day)
-                found.is_pending, found.started_at = kept > 0, func.now()
+            some = pending.where(Subscription.account_id > after).limit(_AT_A_TIME)
+            account_ids = (await session.scalars(some)).all()
+        for account_id in account_ids:
+            async with sessions.begin() as session:
+                await _finish(session, account_id)
+        if len(account_ids) < _AT_A_TIME:
+            return
+        after = account_ids[-1]
 
 
 def allowance_beside_holds(allowance: int, *, spent: int, left: int, free_credit: int, held: int) -> int:
@@ -116,6 +117,16 @@ def allowance_beside_holds(allowance: int, *, spent: int, left: int, free_credit
     """
     needed = min(left, max(held - free_credit, 0))
     return max(allowance, spent + needed) if needed else allowance
+
+
+async def _finish(session: AsyncSession, account_id: str) -> None:
+    await session.execute(_locked(Account, Account.id == account_id))
+    found = await session.scalar(_locked(Subscription, Subscription.account_id == account_id))
+    if found is None or not found.is_pending:
+        return
+    gives = _given(found)
+    if not await _set_money(session, account_id, had=gives, gives=gives, anchor_day=found.anchor_day):
+        found.is_pending, found.started_at = False, func.now()
 
 
 async def _set_limits(session: AsyncSession, account: Account, *, had: PlanOffer, gives: PlanOffer) -> None:
