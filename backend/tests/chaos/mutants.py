@@ -85,7 +85,7 @@ MUTANTS: Mapping[str, Sequence[tuple[type, str, object]]] = {
         _with("give_back_jobs", {" and g.sent_at is null": ""}),
     ],
     "counts-what-was-admitted": [
-        _with("record_queued", {"from written group by 1, 2, 3\n)": "from admitted group by 1, 2, 3\n)"})
+        _with("record_queued_priced", {"from written group by 1, 2, 3\n)": "from admitted group by 1, 2, 3\n)"})
     ],
     "late-to-send": [(Ledger, "mark_sent", _mark_late)],
 }

@@ -10,11 +10,12 @@ import pytest
 from tests.chaos.cluster import Cluster
 from tests.chaos.jobs.hands import PROGRAM, Hands, hands
 from tests.chaos.jobs.opened import opened_yard
-from tests.chaos.jobs.yard import Yard
+from tests.chaos.jobs.yard import Yard, execute
 from tests.chaos.proxy import Proxy
 from tests.harness import Account, sign_up
 from tests.redis_server import RedisServer
 
+_FUND = "update balances set credit = 1000000000000, allowance = 500000 where account_id = $1"
 Employ = Callable[..., AbstractAsyncContextManager[Hands]]
 
 
@@ -31,10 +32,12 @@ async def yard(
 
 @pytest.fixture
 async def account(yard: Yard) -> Account:
-    """A new one, with everything in order."""
+    """A new one, with everything in order, whose allowance ends soon and whose credit lasts."""
     yard.proxy.open()
     yard.bucket.recover()
-    return await sign_up(yard.client)
+    account = await sign_up(yard.client)
+    await execute(yard.own, _FUND, account.account_id)
+    return account
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from tests.chaos.jobs.provider import CountingProvider
 from tests.chaos.proxy import Proxy
 from tests.features.usage.recorded import total
 from tests.generations.jobs.lanes import wrong_lanes
+from tests.generations.money.sums import wrong_sums
 from tests.harness import Account, Key, looks
 from tests.redis_server import RedisServer
 from tests.standins.s3 import Fault, S3Server
@@ -31,6 +32,7 @@ SETTINGS = {
     "JOB_DEADLINE_SECONDS": str(DRAWING_SECONDS),
     "GENERATION_DEADLINE_SECONDS": str(DRAWING_SECONDS),
     "JOBS_PER_ACCOUNT": str(MOST),
+    "BILLING": "on",
 }
 LOOK_SECONDS = 0.1
 _START_SECONDS = 5
@@ -118,14 +120,15 @@ class Yard:
         return [f"{len(names)} images are {wrong}: {sorted(names)}" for wrong, names in found.items() if names]
 
     async def miscounted(self, account: Account, keys: Iterable[Key]) -> Sequence[str]:
-        """What counters say wrongly, as sentences: usage, lanes, how many the account has running. Nobody works any
-        more.
+        """What counters say wrongly, as sentences: usage, lanes, money, how many the account has running. Nobody works
+        any more.
         """
         connection = await self.own.connect()
         mine = {account.account_id, *(key.id for key in keys)}
         for key in keys:
             await total(connection, key)
         wrong = [f"lanes: {tuple(row)}" for row in await wrong_lanes(connection) if row[0] in mine]
+        wrong += [f"money: {tuple(row)}" for row in await wrong_sums(connection) if row["id"] in mine]
         if over := await connection.fetchval(_OVER_MOST, account.account_id):
             wrong.append(f"too many running, {over} times")
         await connection.close()
