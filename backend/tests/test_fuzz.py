@@ -138,4 +138,7 @@ async def test_nothing_that_can_be_sent_is_a_5xx_or_gets_an_undocumented_answer(
     assert {label for label, _ in findings.answers} == set(operations)
     # What the stub draws has ended when it is accepted: here nothing can be cancelled.
     closed -= {"POST /v1/generations/{generation_id}/cancel"}
+    # Nor is anything sold.
+    closed -= {f"POST /v1/billing/{each}" for each in ("top-ups", "subscription", "portal")}
+    closed -= {"DELETE /v1/billing/subscription", "GET /v1/billing/invoices"}
     assert succeeded & closed == (closed if known else set())
