@@ -80,6 +80,16 @@ async def _make(deployed: Deployment, key: Key) -> str:
 
 
 NUMBERS = "select sum(pictures)::int from usage"
+GRANT = """
+with entry as (
+  insert into credit_entries (id, account_id, kind, amount, reference, charged_before)
+  values ('ent_0', $1, 'grant', 5000000, 'grant:deletion', 0) returning account_id, amount
+)
+update balances b set credit = e.amount from entry e where b.account_id = e.account_id
+"""
+MONEY = (
+    "select e.amount from credit_entries e join balances b using (account_id) where account_id = $1 and credit = amount"
+)
 INVITE = """
     insert into invitations (id, token_hash, email, uses_max, expires_at) values ('inv_0', sha256(''), $1, 1, now())
 """
@@ -101,6 +111,7 @@ async def test_everything_that_names_the_owner_is_erased_and_every_number_stays(
     jobs = await queue(deployed.database, there.key, len(ENDS), prompt=PROMPT)
     await deployed.database.executemany(END, list(zip(jobs, ENDS, strict=True)))
     await deployed.database.execute(INVITE, there.account.email)
+    await deployed.database.execute(GRANT, there.account.account_id)
     unconfirmed = await deployed.command("accounts", "delete", there.account.email)
     assert "--yes" in unconfirmed
     assert (await generate(there.client, there.key)).status_code == 200
@@ -110,6 +121,7 @@ async def test_everything_that_names_the_owner_is_erased_and_every_number_stays(
     shown = [await there.client.get(f"/v1/images/{each}.png") for each in (*ids, kept)]
     assert [each.status_code for each in shown] == [404, 404, 404, 200]
     assert await deployed.database.fetchval(NUMBERS) == 5
+    assert await deployed.database.fetchval(MONEY, there.account.account_id) == 5_000_000
     assert tuple(await deployed.database.fetchrow(ROWS) or ()) == (5 + len(jobs), 5, 4 + len(jobs))
     assert " 0 differences." in await deployed.command("usage", "reconcile")
     assert there.account.account_id in await deployed.command("usage", "report")
