@@ -35,7 +35,7 @@ def tasks_of(sessions: SessionMaker, connect: Connect, stripe: Meter | None, met
     figures = Figures(sessions, metrics)
     tasks = [
         Task(name="expire_grants", work=GrantExpiry(sessions).sweep, seconds=_MINUTE),
-        Task(name="finish_pending", work=partial(finish_pending, sessions), seconds=_MINUTE),
+        Task(name="finish_plans", work=partial(finish_pending, sessions), seconds=_MINUTE),
         Task(name="show_charged", work=figures.show_charged, seconds=_COUNT_SECONDS),
     ]
     if stripe is not None:

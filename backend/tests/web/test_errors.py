@@ -85,6 +85,8 @@ async def test_a_wrong_method_is_a_405_whose_allow_header_names_every_right_one(
     client: httpx2.AsyncClient, routes: dict[str, set[str]], method: str
 ) -> None:
     for path, methods in routes.items():
+        if method in methods:
+            continue
         answer = await send_raw(client, head(method, path))
         check_problem(answer, 405, "method_not_allowed")
         of_a_model = {"GET"} if path.startswith("/v1/models/") and ":" in path else set()  # a name may have a colon
@@ -112,7 +114,9 @@ async def test_every_route_with_credentials_answers_401_and_says_whether_one_was
             answer = await client.request(method, path, headers=headers)
             check_problem(answer, 401, codes[scheme])
             assert answer.headers["www-authenticate"] == REALM
-        for wrong in ("Bearer x", "bearer x", "Bearer \xff", "Bearer a b", swapped[scheme]["Authorization"]):
+        takes_both = len(operations[method, path]["security"]) > 1
+        others = [] if takes_both else [swapped[scheme]["Authorization"]]
+        for wrong in ("Bearer x", "bearer x", "Bearer \xff", "Bearer a b", *others):
             answer = await client.request(method, path, headers=[(b"Authorization", wrong.encode("latin-1"))])
             check_problem(answer, 401, codes[scheme])
             assert answer.headers["www-authenticate"] == f'{REALM}, error="invalid_token"'
