@@ -105,8 +105,9 @@ class Mortal:
 
 class MortalConnection:
     def __init__(self, connection: asyncpg.Connection, mortal: Mortal) -> None:
-        for name in ("fetch", "fetchval", "execute"):
-            setattr(self, name, mortal.wrap(getattr(connection, name)))
+        self.fetch = mortal.wrap(connection.fetch)
+        self.fetchval = mortal.wrap(connection.fetchval)
+        self.execute = mortal.wrap(connection.execute)
         self.close = connection.close
 
 
@@ -208,26 +209,28 @@ async def test_an_hour_of_which_stripe_has_counted_another_amount_is_left_to_the
 
 
 async def test_whether_an_event_may_be_sent_again_is_judged_when_it_is_sent(billing: Billing) -> None:
-    late = await Postpaid.open(billing.database)
-    hour = await late.charge(billing.database, 5)
+    account = await Postpaid.open(billing.database)
+    hour = await account.charge(billing.database, 5)
     billing.meter.faults = ["answer lost"]
     await billing.report()
-    for hours_ago in range(10, 20):  # older ones, of another account, that are sent before it
-        await (await Postpaid.open(billing.database)).charge(billing.database, 3, hours_ago=hours_ago)
 
-    class Slow(FakeMeter):
-        """The day passes while the first event is sent."""
+    async def connect() -> Any:
+        """A day passes after what is due was read."""
+        connection = await connect_for_writing(billing.url)
 
-        async def send_meter_event(self, **event: Any) -> None:
-            if not billing.meter.clock.now:
+        async def fetch(statement: str, *arguments: Any) -> Any:
+            rows = await connection.fetch(statement, *arguments)
+            if rows and not billing.meter.clock.now:
                 await billing.a_day_passes()
-            await billing.meter.send_meter_event(**event)
+            return rows
 
-        meter_total = billing.meter.meter_total
+        slow = MortalConnection(connection, Mortal(1000))
+        slow.fetch = fetch
+        return slow
 
-    await billing.reporter(meter=Slow()).report()
-    assert await billing.is_reported(late)
-    assert billing.meter.totals[late.customer_id, hour] == 5
+    await billing.reporter(connect=connect).report()
+    assert await billing.is_reported(account)
+    assert billing.meter.totals[account.customer_id, hour] == 5
 
 
 async def test_one_reporter_works_at_a_time_and_another_goes_on_when_it_has_died(billing: Billing) -> None:
