@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.cursor import Cursor
 from app.core.errors import Invalid
-from app.models import Charge, CreditEntry
+from app.models import Charge, CreditEntry, Subscription
 
 ChargesBy = Literal["hour", "day"]
 
@@ -75,3 +75,8 @@ async def find_charges(
         statement = statement.where(Charge.hour < after.created_at)
     rows: Sequence[Any] = (await session.execute(statement.group_by(start).order_by(start.desc()).limit(limit))).all()
     return [ChargeRow(*row) for row in rows]
+
+
+async def find_subscription(session: AsyncSession, *, account_id: str) -> Subscription | None:
+    """The plan that the account has, or had last; None where it never had one."""
+    return await session.get(Subscription, account_id)
