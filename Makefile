@@ -13,7 +13,7 @@ FAST := tests/catalogue/test_file.py tests/core/test_logs.py tests/core/test_poo
   tests/generations tests/providers tests/ratelimit/test_limit.py tests/ratelimit/test_memory.py tests/ratelimit/test_slots.py tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-uploads bench-console bench-migration bench-queue bench-async-beside rolling fuzz chaos settings-docs lock clean ha test-ops install uninstall dist
+.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-uploads bench-console bench-migration bench-queue bench-money bench-async-beside rolling fuzz chaos settings-docs lock clean ha test-ops install uninstall dist
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -121,6 +121,9 @@ bench-migration: .venv/dev.installed ## migrate two million generations under tr
 
 bench-queue: .venv/dev.installed ## what taking jobs costs however many wait; 100,000 of them drawn by four workers, fairly
 	cd backend && ../$(BIN)/python -m benchmarks.queue_take && ../$(BIN)/python -m benchmarks.queue_drain
+
+bench-money: .venv/dev.installed ## what a price adds to recording and settling, for one account and for a thousand
+	cd backend && ../$(BIN)/python -m benchmarks.money
 
 bench-async-beside: .venv/dev.installed ## callers who wait, alone and beside 1,000 asynchronous calls a second (needs wrk)
 	cd backend && ../$(BIN)/python -m benchmarks.async_beside

@@ -12,6 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.pool import QueuePool
 
 from app.billing.expiry import GrantExpiry
+from app.billing.healing import sweep_task
+from app.billing.purchases import purchases_of
+from app.billing.tasks import run as run_tasks
 from app.catalogue.configured import catalogue_of
 from app.catalogue.model import REFERENCES_MAX, Catalogue
 from app.catalogue.opened import open_catalogue
@@ -113,6 +116,9 @@ async def open_services(
         waiting_callers = WaitingCallers(generations, most=settings.waiting_callers_max)
         await enter(_in_background(waiting_callers.run()))
         stripe = await enter(open_stripe(settings))
+        purchases = purchases_of(settings, stripe, generations.sessions, catalogue, metrics.billing)
+        if purchases is not None:
+            await enter(_in_background(run_tasks([sweep_task(purchases, connect)])))
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
         worker = None
@@ -137,6 +143,7 @@ async def open_services(
             worker=worker,
             waiting_callers=waiting_callers,
             stripe=stripe,
+            purchases=purchases,
             detached=detached,
             paid_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
             free_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),

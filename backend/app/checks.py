@@ -27,6 +27,8 @@ from app.core.metrics import Metrics
 from app.core.settings import ConfigurationError, Settings
 from app.generations.jobs.overview import find_classes
 from app.models import Deployment
+from app.payments import StripeRefused, StripeUnavailable
+from app.payments.opened import open_stripe
 from app.providers import ProviderUnavailable
 from app.ratelimit.batches import RedisUnavailable
 from app.ratelimit.redis import ping_redis
@@ -142,11 +144,31 @@ def _names_of_settings(settings: Settings) -> Mapping[str, str]:
     return {"key": f"{provider}_API_KEY", "model": f"{provider}_MODEL", "base_url": f"{provider}_BASE_URL"}
 
 
+def check_stripe(settings: Settings) -> str:
+    """Raises ConfigurationError for a key that Stripe refuses, DependencyUnavailable where Stripe cannot be asked."""
+    if settings.stripe_secret_key is None:
+        return "none"
+    try:
+        asyncio.run(_check_stripe(settings))
+    except StripeUnavailable:
+        raise DependencyUnavailable("Stripe cannot be reached.") from None
+    except StripeRefused as error:
+        raise ConfigurationError(f"STRIPE_SECRET_KEY cannot be used. {error}.") from None
+    return "ok (live)" if settings.stripe_is_live else "ok (test key: no money moves)"
+
+
+async def _check_stripe(settings: Settings) -> None:
+    async with open_stripe(settings) as stripe:
+        if stripe is not None:
+            await stripe.check()
+
+
 CHECKS: Mapping[str, Callable[[Settings], str]] = {
     "database": check_database,
     "redis": check_redis,
     "store": check_store,
     "provider": check_provider,
+    "stripe": check_stripe,
 }
 """The checks by the name of their dependency. Each returns its result as text, or raises ConfigurationError."""
 

@@ -19,6 +19,7 @@ from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.features.auth import api as auth
 from app.features.billing import api as billing
+from app.features.billing import checkout, webhooks
 from app.features.chat import api as chat
 from app.features.gemini import api as gemini
 from app.features.gemini.dependencies import answer_error as google_error
@@ -33,6 +34,7 @@ from app.features.openai.dependencies import answer_problem as openai_problem
 from app.features.uploads import api as uploads
 from app.features.usage import api as usage
 from app.generations.lifetime import lifetime_of
+from app.payments import WEBHOOK_PATH
 from app.storage.configured import image_origins
 from app.web.app import App
 from app.web.connections import Connections
@@ -65,6 +67,7 @@ def _body_bounds(bytes_max: int) -> Sequence[tuple[re.Pattern[str], BodyBounds]]
     return (
         (re.compile("/v1/generate"), BodyBounds(BODY_BYTES_MAX, bytes_max)),
         (re.compile(f"{re.escape(openai.ROUTE)}|{model}:predict", re.DOTALL), BodyBounds(text, text)),
+        (re.compile(re.escape(WEBHOOK_PATH)), BodyBounds(text, text)),
         (re.compile("/v1/uploads"), BodyBounds(text, min(IMAGE_BYTES_MAX + BODY_BYTES_MAX, bytes_max))),
         (re.compile(f"/v1/images(?:/edits)?|/v1/chat/completions|{google}|{form}", re.DOTALL), with_images),
     )
@@ -142,7 +145,21 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
 def _add_routes(app: App) -> None:
     # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
     app.router.routes.extend(generate.fast_router.routes)
-    for each in (auth, keys, generate, gemini, models, openai, chat, uploads, usage, billing, health):
+    for each in (
+        auth,
+        keys,
+        generate,
+        gemini,
+        models,
+        openai,
+        chat,
+        uploads,
+        usage,
+        billing,
+        checkout,
+        webhooks,
+        health,
+    ):
         app.include_router(each.router)
     for router in ROUTERS:
         app.include_router(router)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.billing.purchases import Purchases
 from app.core.byte_budget import ByteBudget
 from app.core.db import SessionMaker
 from app.core.detached import DetachedTasks
@@ -54,6 +55,8 @@ class Services:
     """Those who wait for asynchronous generations in this process."""
     stripe: Stripe | None
     """None without STRIPE_SECRET_KEY."""
+    purchases: Purchases | None
+    """What is bought at Stripe; None without it."""
     detached: DetachedTasks
     """Generations whose callers watch them, and may leave."""
     paid_answer_memory: ByteBudget

@@ -14,6 +14,7 @@ from tests.standins import gemini, openai
 from tests.standins.gemini import GeminiStandIn
 from tests.standins.openai import OpenAIStandIn
 from tests.standins.s3 import S3Server, s3_server
+from tests.standins.stripe import StripeStandIn, serving_stripe
 from tests.standins.wire import Reply, serving
 from tests.test_cli import nanobanana, nanobanana_in_here
 from tests.test_cli import serving as serving_nanobanana
@@ -36,10 +37,11 @@ def in_bucket(bucket: S3Server, **changes: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Vendors:
-    """Stand-ins for Gemini and an OpenAI-compatible endpoint, and the settings that name them."""
+    """Stand-ins for Gemini, an OpenAI-compatible endpoint and Stripe, and the settings that name them."""
 
     google: GeminiStandIn
     endpoint: OpenAIStandIn
+    stripe: StripeStandIn
     google_url: str
     endpoint_url: str
 
@@ -51,13 +53,17 @@ class Vendors:
         settings = {"OPENAI_API_KEY": PROVIDER_KEY, "OPENAI_BASE_URL": f"{self.endpoint_url}/v1"}
         return {"IMAGE_PROVIDER": "openai", **settings, **changes}
 
+    def paid(self, **changes: str) -> dict[str, str]:
+        return {"STRIPE_SECRET_KEY": self.stripe.key, "STRIPE_API_URL": self.stripe.url, **changes}
+
 
 @pytest.fixture
 async def vendors() -> AsyncIterator[Vendors]:
     google, endpoint = GeminiStandIn(api_key=PROVIDER_KEY), OpenAIStandIn(api_key=PROVIDER_KEY)
     async with AsyncExitStack() as stack:
         urls = [await stack.enter_async_context(serving(each.answer)) for each in (google, endpoint)]
-        yield Vendors(google, endpoint, *urls)
+        stripe = await stack.enter_async_context(serving_stripe())
+        yield Vendors(google, endpoint, stripe, *urls)
 
 
 async def check(folder: Path, **settings: str) -> tuple[int, dict[str, str]]:
@@ -75,9 +81,11 @@ async def test_every_configured_dependency_is_checked_and_no_image_is_bought(
 ) -> None:
     settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, **in_bucket(bucket)}
     for provider, name in ((vendors.gemini(), "gemini"), (vendors.openai(), "openai")):
-        status, said = await check(tmp_path, **settings, **provider)
-        assert said == {"database": "ok", "redis": "ok", "store": "ok (s3)", "provider": f"ok ({name})"}
+        status, said = await check(tmp_path, **settings, **provider, **vendors.paid())
+        stripe = {"stripe": "ok (test key: no money moves)"}
+        assert said == {"database": "ok", "redis": "ok", "store": "ok (s3)", "provider": f"ok ({name})"} | stripe
         assert status == 0
+    assert {seen.method for seen in vendors.stripe.seen} == {"GET"}
     assert {seen.method for seen in (*vendors.google.seen, *vendors.endpoint.seen)} == {"GET"}
     assert bucket.buckets["pictures"] == {}
 
@@ -86,7 +94,7 @@ async def test_without_settings_every_check_passes_on_the_built_in_parts(tmp_pat
     done = await asyncio.to_thread(nanobanana, tmp_path, "check")
     told = re.sub(r"\d+\.\d GB", "some GB", done.stdout).splitlines()
     store = "store: ok (disk, some GB free)"
-    assert told == ["database: ours, started by serve", "redis: none", store, "provider: ok (stub)"]
+    assert told == ["database: ours, started by serve", "redis: none", store, "provider: ok (stub)", "stripe: none"]
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -105,12 +113,14 @@ async def test_both_stores_are_checked_and_a_disk_that_is_nearly_full_is_said_to
 async def test_every_failed_check_is_reported_in_one_run(tmp_path: Path, bucket: S3Server, vendors: Vendors) -> None:
     wrong = {"DATABASE_URL": UNREACHABLE, "REDIS_URL": "redis://u:hunter2@127.0.0.1:1"}
     store = in_bucket(bucket, S3_SECRET_ACCESS_KEY="hunter2" * 9)
-    status, said = await check(tmp_path, **wrong, **store, **vendors.gemini(GEMINI_MODEL="gemini-0"))
+    paid = vendors.paid(STRIPE_SECRET_KEY="sk_test_hunter2")
+    status, said = await check(tmp_path, **wrong, **store, **vendors.gemini(GEMINI_MODEL="gemini-0"), **paid)
     assert status == 1
     assert said["database"].startswith("The database of DATABASE_URL cannot be reached")
     assert said["redis"] == "The Redis of REDIS_URL cannot be used (ConnectionError)."
     assert said["store"].startswith("S3_SECRET_ACCESS_KEY does not belong to S3_ACCESS_KEY_ID")
     assert said["provider"] == "GEMINI_MODEL names no model that there is at GEMINI_BASE_URL."
+    assert said["stripe"].startswith("STRIPE_SECRET_KEY cannot be used. Stripe refused a call with status 401")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +194,8 @@ def test_wrong_settings_of_a_store_are_refused_before_anything_is_started(
 async def test_a_store_or_a_provider_that_cannot_be_used_now_is_a_warning_and_the_server_starts(
     tmp_path: Path, database_url: str, bucket: S3Server, vendors: Vendors
 ) -> None:
-    settings = {**in_bucket(bucket, S3_ENDPOINT=NOWHERE), **vendors.gemini(GEMINI_API_KEY="another")}
+    wrong = {**in_bucket(bucket, S3_ENDPOINT=NOWHERE), **vendors.gemini(GEMINI_API_KEY="another")}
+    settings = {**wrong, "STRIPE_SECRET_KEY": "sk_test_hunter2"}
     server = serving_nanobanana(tmp_path, DATABASE_URL=database_url, **settings)
     _, said = await asyncio.to_thread(server.__enter__)
     try:
@@ -199,4 +210,9 @@ async def test_a_store_or_a_provider_that_cannot_be_used_now_is_a_warning_and_th
     lines = (tmp_path / "stderr").read_text().splitlines()
     until = "Until that is mended, live keys may get no images."
     told = [line for line in lines if not line.startswith("{")]
-    assert told == [f"S3_ENDPOINT refuses the connection. {until}", f"GEMINI_API_KEY is refused. {until}"]
+    assert told == [
+        f"S3_ENDPOINT refuses the connection. {until}",
+        f"GEMINI_API_KEY is refused. {until}",
+        "STRIPE_SECRET_KEY is a test key: customers pay nothing for their credit and plans.",
+        "STRIPE_WEBHOOK_SECRET is not set: what customers pay is not credited. `nanobanana billing sync` prints one.",
+    ]

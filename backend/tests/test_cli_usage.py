@@ -130,13 +130,19 @@ async def test_missing_counters_are_reported_with_their_keys_and_day(used: Used,
     await used.check_differences(tmp_path, 1, *lines)
 
 
-async def test_a_counter_without_recorded_generations_is_reported(used: Used, tmp_path: Path) -> None:
+async def test_a_counter_without_recorded_generations_is_reported_and_an_amount_that_nothing_was_charged_for(
+    used: Used, tmp_path: Path
+) -> None:
     key_id = used.keys[1].id
-    insert = (
-        "insert into usage (key_id, day, pictures, amount) select $1, max(day) - 2, 7, 5 from usage returning day::text"
-    )
+    insert = "insert into usage select $1, max(day) - 2, 7 from usage returning day::text"
     day = await used.database.fetchval(insert, key_id)
-    await used.check_differences(tmp_path, 3, f"{day} {key_id} {COUNTED} 7, recorded 0; amount counted 5, recorded 0")
+    charged = "update usage set amount = 5 where key_id = $1 returning day::text"
+    charged_on = await used.database.fetchval(charged, used.keys[0].id)
+    lines = [
+        f"{day} {key_id} {COUNTED} 7, recorded 0",
+        f"{charged_on} {used.keys[0].id} nano-banana: amount counted 5, recorded 0",
+    ]
+    await used.check_differences(tmp_path, 3, *lines)
 
 
 async def test_a_generation_that_was_removed_or_moved_to_another_day_is_reported(used: Used, tmp_path: Path) -> None:

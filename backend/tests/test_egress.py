@@ -205,9 +205,8 @@ def test_a_file_of_certificates_that_cannot_be_used_is_refused_with_the_reason(
 
 
 async def test_stripe_is_reached_through_the_proxy_and_by_the_certificates_of_the_operator(
-    authority: Authority, monkeypatch: pytest.MonkeyPatch
+    authority: Authority,
 ) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")  # of the environment, which is not read
     stand_in = StripeStandIn()
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context

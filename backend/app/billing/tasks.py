@@ -19,7 +19,7 @@ class Task:
     """Work that is done so many seconds after it was done. Any number of processes may do it at once."""
 
     name: str
-    work: Callable[[], Awaitable[None]]
+    work: Callable[[], Awaitable[object]]
     seconds: float
 
 

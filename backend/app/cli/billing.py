@@ -16,6 +16,7 @@ from app.billing.entries import EntryMismatch, Posted, TooLittleCredit, post
 from app.billing.refunds import NothingToRefund, refund
 from app.catalogue.prices import format_amount, read_amount
 from app.cli.accounts import OWNER, find_account
+from app.cli.billing_sync import sync
 from app.cli.database import Result, run_on_database
 from app.cli.errors import errors_as_sentences
 from app.cli.output import print_facts, print_rows
@@ -35,6 +36,8 @@ _AMOUNTS = {"credit", "held", "charged", "available", "allowance", "spent", "cap
 def billing() -> None:
     """Give and take credit, set caps, and look at an account's money."""
 
+
+billing.add_command(sync)
 
 _reference = click.option("--reference", help="What it is for: of several with one reference only the first is made.")
 

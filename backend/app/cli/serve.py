@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from app import checks, server
 from app.cli.database import upgrade_schema
 from app.cli.errors import errors_as_sentences, unread_output_dropped
-from app.cli.start_checks import check_images, check_limits
+from app.cli.start_checks import check_images, check_limits, check_payments
 from app.cli.start_message import start_message
 from app.core.embedded import embedded_postgres
 from app.core.settings import ConfigurationError, Settings, load_settings
@@ -30,7 +30,7 @@ def serve() -> None:
         warnings = _check_shared_limits(given)
         import_sdk(given)
         listener = stack.enter_context(server.listening_socket(given))
-        for warning in (*warnings, *check_images(given)):
+        for warning in (*warnings, *check_images(given), *check_payments(given)):
             click.echo(warning, err=True)
         settings = _with_database(given, stack)
         checks.claim_currency(settings)
@@ -51,7 +51,7 @@ def _reread(given: Settings, running: Settings) -> tuple[Settings, Sequence[str]
         changed.append("DATABASE_URL")
     if changed:
         raise ConfigurationError(f"{' and '.join(changed)} cannot be changed by a reload: restart the server.")
-    warnings = [*_check_shared_limits(now), *check_images(now)]
+    warnings = [*_check_shared_limits(now), *check_images(now), *check_payments(now)]
     if now.database_url is None:
         now = now.model_copy(update={"database_url": running.database_url})
     else:

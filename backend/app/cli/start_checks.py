@@ -15,6 +15,21 @@ def check_limits(settings: Settings) -> Sequence[str]:
     return []
 
 
+def check_payments(settings: Settings) -> Sequence[str]:
+    """Sentences of warning where payments of customers are no money, or are not noticed."""
+    if settings.stripe_secret_key is None:
+        return []
+    warnings = []
+    if not settings.stripe_is_live:
+        warnings.append("STRIPE_SECRET_KEY is a test key: customers pay nothing for their credit and plans.")
+    if not settings.stripe_webhook_secrets:
+        warnings.append(
+            "STRIPE_WEBHOOK_SECRET is not set: what customers pay is not credited. "
+            "`nanobanana billing sync` prints one."
+        )
+    return warnings
+
+
 def check_images(settings: Settings) -> Sequence[str]:
     """Raises ConfigurationError for wrong settings of the store or the provider; only returns a sentence of warning
     where one of them cannot be used now, since accounts, test keys and stored images need no provider.

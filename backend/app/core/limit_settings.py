@@ -51,6 +51,10 @@ class LimitSettings(BaseModel):
     create_key_limit_per_account: LimitText = Field(
         default="300/hour", description="Keys that an account may create, however many of them it revokes."
     )
+    checkout_limit_per_account: LimitText = Field(
+        default="120/hour",
+        description="Checkouts, changes of plan and lists of invoices of an account: each is a call to Stripe.",
+    )
     unknown_key_limit_per_ip: LimitText = Field(
         default="60/minute", description="Calls with keys that do not exist, per address (IPv6: per /64)."
     )

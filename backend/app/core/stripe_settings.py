@@ -41,6 +41,13 @@ class StripeSettings(BaseModel):
         ),
     )
 
+    grace_days: int = Field(
+        default=7,
+        ge=0,
+        le=90,
+        description="How many days a plan goes on while a payment for it is missing; a payment resumes it later too.",
+    )
+
     @field_validator("stripe_secret_key")
     @classmethod
     def _is_secret_key(cls, value: SecretStr | None) -> SecretStr | None:

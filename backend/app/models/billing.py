@@ -4,9 +4,10 @@ All amounts are integers, in millionths of the deployment's currency.
 """
 
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, false, func, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.accounts import Account
@@ -128,6 +129,7 @@ class Subscription(Base):
         CheckConstraint("status in ('active', 'past_due', 'stopped', 'cancelled')", name="status"),
         CheckConstraint("anchor_day between 1 and 28", name="anchor_day"),
         UniqueConstraint("stripe_id"),
+        Index("subscriptions_pending_idx", "account_id", postgresql_where=text("is_pending")),
     )
 
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
@@ -143,6 +145,10 @@ class Subscription(Base):
     """When it is cancelled; null while it goes on."""
     stripe_id: Mapped[str | None] = mapped_column(Text)
     """The subscription at Stripe; null for one that an operator has set."""
+    terms: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    """The plan as it was applied: a `PlanOffer`. With it the plan goes on where the catalogue has it no more."""
+    is_pending: Mapped[bool] = mapped_column(server_default=false())
+    """True while generations hold more of an earlier allowance than the plan has: it is taken back once they ended."""
 
 
 class StripeCustomer(Base):

@@ -23,7 +23,7 @@ EVENTS = (
 
 CheckoutMode = Literal["payment", "subscription"]
 
-WEBHOOK_PATH = "/v1/billing/webhooks/stripe"
+WEBHOOK_PATH = "/v1/billing/stripe-events"
 """Where Stripe's events are received."""
 
 

@@ -3,7 +3,16 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from app.payments import CheckoutMode, CheckoutSession, Dispute, Invoice, Payment, Refund, StripeSubscription
+from app.payments import (
+    CheckoutMode,
+    CheckoutSession,
+    Dispute,
+    Invoice,
+    Payment,
+    Refund,
+    StripeEvent,
+    StripeSubscription,
+)
 from app.payments.minor_units import to_millionths
 
 if TYPE_CHECKING:  # the SDK is not imported where there is no key
@@ -102,6 +111,16 @@ def invoice(found: "stripe.Invoice") -> Invoice:
 def is_metered(item: "stripe.SubscriptionItem") -> bool:
     """Whether it bills what meter events report, beside the plan itself."""
     return item.price.recurring is not None and item.price.recurring.usage_type == "metered"
+
+
+def event(found: "stripe.Event") -> StripeEvent:
+    return StripeEvent(
+        id=found.id,
+        type=found.type,
+        object_id=getattr(found.data.object, "id", None) or "",
+        is_live=found.livemode,
+        created=_time(found.created),
+    )
 
 
 def _is_ending(found: "stripe.Subscription") -> bool:

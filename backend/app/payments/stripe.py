@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING, Any
 from app.payments import (
     DUPLICATE_METER_EVENT,
     Checkout,
-    CheckoutSession,
-    Dispute,
-    Invoice,
     NotSynced,
-    Payment,
     PlanPrice,
-    Refund,
     StripeEvent,
     StripeRefused,
     StripeSubscription,
@@ -21,29 +16,32 @@ from app.payments import (
     objects,
 )
 from app.payments.minor_units import to_minor_units
+from app.payments.reading import PAGE, Reading
 from app.payments.sync import OVERAGE, Sync, find_meter, find_portal, lookup_key_of
 
 if TYPE_CHECKING:  # the SDK is not imported where there is no key
     from app.payments.sdk import Sdk
 
-_PAGE = 100
 _EXACT_BELOW = 2**53
 """Stripe's sums come as floating-point numbers, which are exact up to here."""
 
 
-class Stripe:
+class Stripe(Reading):
     """Stripe's API with one key. Amounts are in millionths of `currency`, in upper or lower case.
 
-    Every method that asks Stripe raises StripeUnavailable where it cannot be asked, StripeRefused where it refuses, and
-    NotSynced where `nanobanana billing sync` has to be run before.
+    Every method that asks Stripe, here and in `Reading`, raises StripeUnavailable where it cannot be asked,
+    StripeRefused where it refuses, and NotSynced where `nanobanana billing sync` has to be run before.
     """
 
     def __init__(self, sdk: "Sdk", *, has_tax: bool) -> None:
-        self._sdk = sdk
-        self._api = sdk.client.v1
+        super().__init__(sdk)
         self._has_tax = has_tax
         self._meter_id: str | None = None
         self._portal_id: str | None = None
+
+    async def check(self) -> None:
+        """Asks for something that changes nothing."""
+        await self._sdk.ask(self._api.prices.list_async({"limit": 1}))
 
     async def find_or_create_customer(self, account_id: str, email: str) -> str:
         """The id of the account's customer, who then has this email. Calls at the same time find the same one."""
@@ -139,9 +137,13 @@ class Stripe:
         plan: str,
         price_id: str | None = None,
         has_overage: bool,
+        is_paid_at_once: bool,
         idempotency_key: str,
     ) -> StripeSubscription:
-        """Exchanges the plan of a subscription now; Stripe bills or credits the rest of the month."""
+        """Exchanges the plan of a subscription now, and gives nothing back for the rest of its month. Where it
+        `is_paid_at_once`, a month begins, and StripeRefused with status 402 means that it could not be paid, and that
+        nothing has changed; else the new price is paid from the next month on.
+        """
         found = await self._sdk.ask(self._api.subscriptions.retrieve_async(subscription_id))
         wanted = await self._items(plan, price_id, has_overage=has_overage)
         kept = {each.price.id for each in found.items.data} & {each["price"] for each in wanted}
@@ -153,12 +155,11 @@ class Stripe:
         changes: Any = [*leaving, *(each for each in wanted if each["price"] not in kept)]
         if not changes:
             return objects.subscription(found)
+        change: Any = {"items": changes, "metadata": {objects.PLAN: plan}, "proration_behavior": "none"}
+        if is_paid_at_once:
+            change |= {"billing_cycle_anchor": {"type": "now"}, "payment_behavior": "error_if_incomplete"}
         changed = await self._sdk.ask(
-            self._api.subscriptions.update_async(
-                subscription_id,
-                {"items": changes, "metadata": {objects.PLAN: plan}},
-                {"idempotency_key": idempotency_key},
-            )
+            self._api.subscriptions.update_async(subscription_id, change, {"idempotency_key": idempotency_key})
         )
         return objects.subscription(changed)
 
@@ -167,40 +168,16 @@ class Stripe:
         change = self._api.subscriptions.update_async(subscription_id, {"cancel_at_period_end": is_cancelled})
         return objects.subscription(await self._sdk.ask(change))
 
+    async def cancel(self, subscription_id: str) -> None:
+        """Ends a subscription now. Nothing is given back for the rest of its month."""
+        await self._sdk.ask(self._api.subscriptions.cancel_async(subscription_id, {"prorate": False}))
+
     async def portal(self, customer_id: str, return_url: str) -> str:
         """The URL of a page where the customer sees invoices, changes the card and cancels. It is good for minutes."""
         session: Any = {"customer": customer_id, "return_url": return_url}
         if configuration := await self._portal_configuration():
             session["configuration"] = configuration
         return (await self._sdk.ask(self._api.billing_portal.sessions.create_async(session))).url
-
-    async def session(self, session_id: str) -> CheckoutSession:
-        return objects.checkout_session(await self._sdk.ask(self._api.checkout.sessions.retrieve_async(session_id)))
-
-    async def subscription(self, subscription_id: str) -> StripeSubscription:
-        return objects.subscription(await self._sdk.ask(self._api.subscriptions.retrieve_async(subscription_id)))
-
-    async def payment_intent(self, payment_id: str) -> Payment:
-        return objects.payment(await self._sdk.ask(self._api.payment_intents.retrieve_async(payment_id)))
-
-    async def refund(self, refund_id: str) -> Refund:
-        return objects.refund(await self._sdk.ask(self._api.refunds.retrieve_async(refund_id)))
-
-    async def refunds_of(self, payment_id: str) -> Sequence[Refund]:
-        """All refunds of a payment, the newest first."""
-        listed = await self._sdk.ask(self._api.refunds.list_async({"payment_intent": payment_id, "limit": _PAGE}))
-        return [objects.refund(each) for each in await self._sdk.all_of(listed)]
-
-    async def dispute(self, dispute_id: str) -> Dispute:
-        return objects.dispute(await self._sdk.ask(self._api.disputes.retrieve_async(dispute_id)))
-
-    async def invoice(self, invoice_id: str) -> Invoice:
-        return objects.invoice(await self._sdk.ask(self._api.invoices.retrieve_async(invoice_id)))
-
-    async def invoices(self, customer_id: str, *, most: int = 24) -> Sequence[Invoice]:
-        """The customer's last invoices, the newest first; at most 100."""
-        listed = await self._sdk.ask(self._api.invoices.list_async({"customer": customer_id, "limit": most}))
-        return [objects.invoice(each) for each in listed.data]
 
     async def send_meter_event(self, *, customer_id: str, identifier: str, value: int, at: datetime) -> None:
         """Reports so many millionths to be billed. Returns where they are, or were before, with this identifier.
@@ -230,7 +207,7 @@ class Stripe:
         is counted some time after it was taken.
         """
         begin = int(hour.timestamp())
-        window: Any = {"customer": customer_id, "start_time": begin, "end_time": begin + 3600, "limit": _PAGE}
+        window: Any = {"customer": customer_id, "start_time": begin, "end_time": begin + 3600, "limit": PAGE}
         summaries = self._api.billing.meters.event_summaries
         listed = await self._sdk.ask(summaries.list_async(await self._meter(), window))
         totals = [each.aggregated_value for each in await self._sdk.all_of(listed)]

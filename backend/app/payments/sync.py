@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from app.payments import EVENTS, Change, PlanPrice, StripeRefused, Synced, objects
-from app.payments.minor_units import millionths_of_minor_unit, to_minor_units
+from app.payments.minor_units import to_millionths, to_minor_units
 
 if TYPE_CHECKING:  # the SDK is not imported where there is no key
     import stripe
@@ -84,7 +84,7 @@ class Sync:
             )
             meter_id = created.id
         product_id = await self._product(OVERAGE, "Images beyond the allowance")
-        unit = Decimal(1) / millionths_of_minor_unit(currency)
+        unit = Decimal(1) / to_millionths(1, currency)
         recurring = {"interval": "month", "usage_type": "metered", "meter": meter_id}
         await self._price(OVERAGE, product_id, currency, {"unit_amount_decimal": unit, "recurring": recurring}, {})
 

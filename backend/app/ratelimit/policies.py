@@ -27,6 +27,7 @@ class Policies:
     generate_concurrency_per_key: int
     upload_per_account: Limit
     create_key_per_account: Limit
+    checkout_per_account: Limit
     unknown_key_per_ip: Limit
     register: OriginPolicy
     register_per_account: Limit
@@ -44,6 +45,7 @@ class Policies:
             test_generate_per_account=parse(settings.test_generate_limit_per_account),
             upload_per_account=parse(settings.upload_limit_per_account),
             create_key_per_account=parse(settings.create_key_limit_per_account),
+            checkout_per_account=parse(settings.checkout_limit_per_account),
             generate_concurrency_per_key=settings.generate_concurrency_per_key,
             unknown_key_per_ip=parse(settings.unknown_key_limit_per_ip),
             register=OriginPolicy(

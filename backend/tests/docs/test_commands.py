@@ -15,6 +15,7 @@ RUN_ELSEWHERE = {
     "nanobanana work": "tests/starts/test_work.py",
     "nanobanana reload": "tests/test_cli_reload.py",
     "nanobanana images copy --to s3": "tests/features/generate/test_moving_images.py",
+    "nanobanana billing sync": "tests/payments/test_cli_sync.py",
     "nanobanana backup backup/database.dump": "tests/starts/test_backup.py",
     "nanobanana restore backup/database.dump": "tests/starts/test_backup.py",
 }

@@ -51,6 +51,7 @@ _MODEL = "/v1beta/models/{model}"
 DIALECTS: Mapping[str, Dialect] = {
     "native": Dialect("/v1/generate", _PROMPT),
     "native edit": Dialect("/v1/generate", {**_PROMPT, "images": [_IMAGE]}),
+    "native edit asynchronous": Dialect("/v1/generate", {**_PROMPT, "images": [_IMAGE]}, _ASYNC, is_asynchronous=True),
     "native asynchronous": Dialect("/v1/generate", _PROMPT, _ASYNC, is_asynchronous=True),
     "openai": Dialect("/v1/images/generations", _PROMPT),
     "openai bytes": Dialect("/v1/images/generations", {**_PROMPT, "response_format": "b64_json"}),

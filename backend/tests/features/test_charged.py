@@ -46,9 +46,12 @@ provider = "stub"
 [[models.given.routes]]
 provider = "stub"
 """
-_SET_BALANCE = """
-    update balances set credit = coalesce($2, credit), cap = coalesce($3, cap), is_postpaid = coalesce($4, is_postpaid)
-    where account_id = $1
+_GRANT = """
+    with entry as (
+      insert into credit_entries (id, account_id, kind, amount, reference, charged_before)
+      select 'ent_' || $1, $1, 'grant', $2, 'grant:' || $1, 0 returning account_id, amount
+    )
+    update balances b set credit = b.credit + e.amount from entry e where b.account_id = e.account_id
 """
 REFUSALS = {"test:credit": (402, "insufficient_credit"), "test:budget": (429, "budget_exceeded")}
 CASES = [(name, "bought") for name in DIALECTS] + [
@@ -62,20 +65,15 @@ class Buyer:
 
     account: Account
     key: Key
-    database: asyncpg.Connection
 
-    async def set_balance(
-        self, *, credit: int | None = None, cap: int | None = None, is_postpaid: bool | None = None
-    ) -> None:
-        """Changes these columns of its balance."""
-        await self.database.execute(_SET_BALANCE, self.account.account_id, credit, cap, is_postpaid)
+    async def money(self) -> tuple[str | None, str, str]:
+        """What is available, unless it pays afterwards, what is held, and what was charged."""
+        told = await self.account.client.get("/v1/billing", headers=self.account.headers)
+        return told.json()["available"], told.json()["held"], told.json()["charged"]
 
-    async def money(self) -> tuple[int, int, int]:
-        """What is available, what is held, and what was charged."""
-        query = "select credit - charged - held as available, held, charged from balances where account_id = $1"
-        row = await self.database.fetchrow(query, self.account.account_id)
-        assert row
-        return tuple(row)
+    async def set_cap(self, path: str, **cap: str) -> None:
+        answer = await self.account.client.put(path, json=cap, headers=self.account.headers)
+        assert answer.status_code == 200, answer.text
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,9 @@ class Shop:
 
     async def buyer(self, database: asyncpg.Connection, *, credit: int = 0) -> Buyer:
         account = await sign_up(self.client)
-        buyer = Buyer(account, await account.create_key(), database)
-        await buyer.set_balance(credit=credit)
-        return buyer
+        if credit:
+            await database.execute(_GRANT, account.account_id, credit)
+        return Buyer(account, await account.create_key())
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +115,12 @@ def check_refusal(answer: httpx2.Response, status: int, code: str) -> None:
     assert error.get("type", "insufficient_quota") == "insufficient_quota", "OpenAI's clients know that"
 
 
+async def test_each_route_that_makes_images_is_in_the_table(client: httpx2.AsyncClient) -> None:
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    refusing = {path for path, methods in paths.items() for each in methods.values() if "402" in each["responses"]}
+    assert refusing == {each.path.partition("?")[0] for each in DIALECTS.values()}
+
+
 @pytest.mark.parametrize("prompt", REFUSALS)
 @pytest.mark.parametrize("name", DIALECTS)
 async def test_a_test_key_rehearses_each_refusal_in_each_dialect(
@@ -133,26 +137,25 @@ async def test_an_account_gets_exactly_the_images_that_its_credit_pays_for(
 ) -> None:
     dialect, buyer = DIALECTS[name], await shop.buyer(database, credit=2 * PRICE)
     calls, good = len(shop.provider.seen), 202 if dialect.is_asynchronous else 200
-    onces = [f"{number}" for number in range(4)]
-    answers = await asyncio.gather(*(dialect.ask(shop.client, buyer.key, model=model, once=each) for each in onces))
-    assert Counter(each.status_code for each in answers) == {good: 2, 402: 2}, [each.text for each in answers]
-    assert {each.headers.get(CREDIT) for each in answers if each.status_code == good} == {"0.05", "0"}
-    for answer in answers:
+    first = await dialect.ask(shop.client, buyer.key, model=model, once="first")
+    assert (first.status_code, first.headers[CREDIT]) == (good, "0.05"), first.text
+    others = await asyncio.gather(*(dialect.ask(shop.client, buyer.key, model=model) for _ in range(3)))
+    assert Counter((each.status_code, each.headers.get(CREDIT)) for each in others) == {(good, "0"): 1, (402, None): 2}
+    for answer in others:
         if answer.status_code != good:
             check_refusal(answer, 402, "insufficient_credit")
     is_bought = model == "bought" and not dialect.is_asynchronous
     assert len(shop.provider.seen) - calls == (2 if is_bought else 0)
-    once = next(each for each, answer in zip(onces, answers, strict=True) if answer.status_code == good)
-    again = await dialect.ask(shop.client, buyer.key, model=model, once=once)
+    again = await dialect.ask(shop.client, buyer.key, model=model, once="first")
     assert (again.status_code, again.headers["idempotent-replayed"]) == (good, "true")
     assert CREDIT not in again.headers
-    held = 2 * PRICE if dialect.is_asynchronous else 0
-    assert await buyer.money() == (0, held, 2 * PRICE - held)
+    held, charged = ("0.1", "0") if dialect.is_asynchronous else ("0", "0.1")
+    assert await buyer.money() == ("0", held, charged)
     rows = await database.fetch("select list_price, price from generations where key_id = $1", buyer.key.id)
     assert [tuple(row) for row in rows] == [(PRICE, PRICE)] * 2
     await usage(database, buyer.key)  # which must equal the rows
-    [day] = (await shop.client.get("/v1/usage", headers=buyer.account.headers)).json() or [{"amount": "0"}]
-    assert day["amount"] == ("0" if dialect.is_asynchronous else "0.1")
+    counted = (await shop.client.get("/v1/usage?group_by=key", headers=buyer.account.headers)).json()
+    assert [each["amount"] for each in counted] == ([] if dialect.is_asynchronous else [charged])
 
 
 async def test_a_stream_says_what_is_left_before_its_image_is_drawn(shop: Shop, database: asyncpg.Connection) -> None:
@@ -163,10 +166,10 @@ async def test_a_stream_says_what_is_left_before_its_image_is_drawn(shop: Shop, 
     asked = shop.client.stream("POST", "/v1/images/generations", json=body, headers=buyer.key.headers)
     async with asked as answer:
         assert answer.headers[CREDIT] == "0"
-        assert await buyer.money() == (0, PRICE, 0)
+        assert await buyer.money() == ("0", "0.05", "0")
         gate.set()
         assert b"image_generation.completed" in await answer.aread()
-    assert await buyer.money() == (0, 0, PRICE)
+    assert await buyer.money() == ("0", "0", "0.05")
 
 
 async def test_of_several_images_those_that_are_delivered_are_charged(shop: Shop, database: asyncpg.Connection) -> None:
@@ -175,10 +178,23 @@ async def test_of_several_images_those_that_are_delivered_are_charged(shop: Shop
     body = {"prompt": "A cute banana", "n": 3}
     made = await shop.client.post("/v1/images/generations", json=body, headers=buyer.key.headers)
     assert (made.status_code, len(made.json()["errors"]), made.headers[CREDIT]) == (200, 1, "0"), made.text
-    assert await buyer.money() == (PRICE, 0, 2 * PRICE)
+    assert await buyer.money() == ("0.05", "0", "0.1")
     too_many = await shop.client.post("/v1/images/generations", json=body, headers=buyer.key.headers)
     check_refusal(too_many, 402, "insufficient_credit")
     assert (await generate(shop.client, buyer.key)).headers[CREDIT] == "0"
+
+
+async def test_what_is_cancelled_or_refused_before_it_waits_costs_nothing_and_keeps_nothing(
+    shop: Shop, database: asyncpg.Connection
+) -> None:
+    buyer, dialect = await shop.buyer(database, credit=PRICE), DIALECTS["native edit asynchronous"]
+    accepted = await dialect.ask(shop.client, buyer.key)
+    assert (accepted.status_code, await buyer.money()) == (202, ("0", "0.05", "0"))
+    check_refusal(await dialect.ask(shop.client, buyer.key), 402, "insufficient_credit")
+    [_] = (await shop.client.get("/v1/uploads", headers=buyer.key.headers)).json()  # the image of the first
+    path = f"{accepted.headers['location']}/cancel"
+    cancelled = await shop.client.post(path, headers=buyer.key.headers)
+    assert (cancelled.json()["status"], await buyer.money()) == ("cancelled", ("0.05", "0", "0"))
 
 
 async def test_an_image_that_cannot_be_drawn_costs_nothing(
@@ -192,31 +208,30 @@ async def test_an_image_that_cannot_be_drawn_costs_nothing(
     for name in ("openai bytes", "openai stream", "chat"):
         answer = await DIALECTS[name].ask(shop.client, buyer.key, model="drawn")
         assert answer.status_code == 500
-        assert await buyer.money() == (PRICE, 0, 0)
+        assert await buyer.money() == ("0.05", "0", "0")
 
 
 async def test_a_cap_says_whose_it_is_and_when_it_ends_and_credit_comes_first(
     shop: Shop, database: asyncpg.Connection
 ) -> None:
-    buyer = await shop.buyer(database, credit=9 * PRICE)
-    now = datetime.now(UTC)
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-    month = (midnight.replace(day=1) + timedelta(days=32)).replace(day=1) if midnight.day > 1 else midnight
-    await database.execute("update api_keys set cap = $2, cap_period = 'day' where id = $1", buyer.key.id, PRICE)
+    buyer = await shop.buyer(database, credit=PRICE)
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    month = (midnight - timedelta(days=1)).replace(day=1) + timedelta(days=32)
+    await buyer.set_cap(f"/v1/keys/{buyer.key.id}/cap", amount="0.05", period="day")
     made = await generate(shop.client, buyer.key)
-    assert (made.status_code, made.headers[CREDIT], made.headers[BUDGET]) == (200, "0.4", "0")
+    assert (made.status_code, made.headers[CREDIT], made.headers[BUDGET]) == (200, "0", "0")
+    check_refusal(await generate(shop.client, buyer.key), 402, "insufficient_credit")
+    await database.execute("update balances set is_postpaid = true where account_id = $1", buyer.account.account_id)
     of_key = await generate(shop.client, buyer.key)
     check_refusal(of_key, 429, "budget_exceeded")
     assert (of_key.json()["cap"], of_key.json()["ends_at"]) == ("key", format_time(midnight))
     other = await buyer.account.create_key()
-    await buyer.set_balance(cap=2 * PRICE, is_postpaid=True)
+    await buyer.set_cap("/v1/billing/cap", amount="0.1")
     made = await generate(shop.client, other)
     assert (made.status_code, made.headers.get(CREDIT), made.headers[BUDGET]) == (200, None, "0")
     of_account = await generate(shop.client, other)
     check_refusal(of_account, 429, "budget_exceeded")
-    assert (of_account.json()["cap"], of_account.json()["ends_at"]) == ("account", format_time(month))
-    await buyer.set_balance(is_postpaid=False, credit=PRICE)
-    check_refusal(await generate(shop.client, other), 402, "insufficient_credit")
+    assert (of_account.json()["cap"], of_account.json()["ends_at"]) == ("account", format_time(month.replace(day=1)))
 
 
 async def test_what_has_no_price_needs_no_credit(shop: Shop, database: asyncpg.Connection) -> None:
@@ -226,7 +241,7 @@ async def test_what_has_no_price_needs_no_credit(shop: Shop, database: asyncpg.C
         answer = await generate(shop.client, key, model=model)
         assert (answer.status_code, answer.json()["price"]) == (200, "0")
         assert {CREDIT, BUDGET} & set(answer.headers) == set()
-    assert await buyer.money() == (0, 0, 0)
+    assert await buyer.money() == ("0", "0", "0")
 
 
 async def test_the_price_of_an_image_is_what_was_charged(shop: Shop, database: asyncpg.Connection) -> None:

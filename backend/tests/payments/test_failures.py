@@ -65,6 +65,28 @@ async def test_a_report_whose_answers_are_lost_is_counted_once(stripe: Stripe, s
     assert await stripe.meter_total(customer_id, hour) == 14, "Stripe forgets identifiers: do not send after a day"
 
 
+async def test_an_event_that_stripe_has_already_is_no_error(stripe: Stripe, standin: StripeStandIn) -> None:
+    """The key of the call is another one, as after a day in which Stripe has forgotten that and not the identifier."""
+    hour = datetime.fromtimestamp(standin.now() // 3600 * 3600, UTC)
+    customer_id = await new_customer(stripe)
+    for value in (7, 8):
+        await stripe.send_meter_event(customer_id=customer_id, identifier=f"{customer_id}:1", value=value, at=hour)
+    assert await stripe.meter_total(customer_id, hour) == 7
+    for code, is_there in (("duplicate_meter_event", True), ("timestamp_too_far_in_past", False)):
+        reply = json_reply({"error": {"type": "invalid_request_error", "code": code}}, status=400)
+        async with serving(partial(_always, reply)) as url, opened(url) as other:
+            send = other.send_meter_event(customer_id="cus_1", identifier="1", value=1, at=hour)
+            if is_there:
+                await send
+            else:
+                with pytest.raises(StripeRefused, match=code):
+                    await send
+
+
+def _always(reply: Reply, _seen: Seen) -> Reply:
+    return reply
+
+
 @pytest.mark.parametrize(
     "reply",
     [
@@ -86,16 +108,23 @@ async def test_what_is_no_answer_of_stripes_is_unavailable(monkeypatch: pytest.M
             await stripe.invoice("in_1")
 
 
-@pytest.mark.parametrize("is_begun", [False, True])
-async def test_a_call_ends_in_time_however_slowly_its_answer_comes(*, is_begun: bool) -> None:
-    never = asyncio.Event()
-    reply = Reply(b"{", is_stuck=True) if is_begun else Reply(gate=never)
+@pytest.mark.parametrize(
+    "reply", [Reply(gate=asyncio.Event()), Reply(b"{", is_stuck=True), Reply(b"{" * 9999, is_endless=True)]
+)
+async def test_a_call_ends_in_time_if_its_answer_never_does(reply: Reply) -> None:
     async with serving(lambda _seen: reply) as url:
         transport = Transport(Egress(), seconds=0.05)
         with pytest.raises(APIConnectionError) as failure:
             await transport.request_async("get", f"{url}/v1/invoices/in_1", {})
         assert failure.value.should_retry
         await transport.close_async()
+
+
+async def test_proxies_of_the_environment_are_not_used(standin: StripeStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with opened(standin.url, key=standin.key) as stripe:
+        await stripe.check()
 
 
 async def test_neither_errors_nor_lines_have_a_secret(standin: StripeStandIn, caplog: pytest.LogCaptureFixture) -> None:

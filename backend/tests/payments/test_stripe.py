@@ -156,9 +156,15 @@ async def test_a_plan_is_exchanged_with_its_overage(stripe: Stripe, standin: Str
     subscription_id = standin.pay((await subscribe(stripe, await new_customer(stripe))).id)["subscription"]
     for key in ("first", "again"):
         changed = await stripe.change_plan(
-            subscription_id, plan="team", has_overage=True, idempotency_key=f"{subscription_id}:{key}"
+            subscription_id,
+            plan="team",
+            has_overage=True,
+            is_paid_at_once=True,
+            idempotency_key=f"{subscription_id}:{key}",
         )
         assert changed.plan == "team"
+    customer_id = standin.objects[subscription_id]["customer"]
+    assert [each["amount_paid"] for each in standin.of("invoice", customer=customer_id)] == [5000, 1000]
     rows = standin.objects[subscription_id]["items"]["data"]
     assert sorted(each["price"]["recurring"]["usage_type"] for each in rows) == ["licensed", "metered"]
 

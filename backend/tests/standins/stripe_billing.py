@@ -142,22 +142,43 @@ def _end_period(state: State, subscription: Json) -> None:
 
 
 def _update(state: State, given: Json, subscription_id: str) -> Json:
-    """Exchanged items are credited and billed for the rest of the period, with the next invoice."""
+    """Exchanged items are credited and billed for the rest of the period, with the next invoice, unless that is to be
+    left out; with a new anchor the new items are billed now.
+    """
     found = state.get("subscription", subscription_id)
     if found["status"] not in _GOES_ON:
         raise StripeFault(400, "A canceled subscription can only update its metadata.", param="id")
+    is_anchored = given.pop("billing_cycle_anchor", {}).get("type") == "now"
+    is_declined = is_anchored and found["customer"] in state.declined
+    if given.pop("payment_behavior", "") == "error_if_incomplete" and is_declined:
+        raise StripeFault(402, "Your card was declined.", code="card_declined", kind="card_error")
     rows, period = list(found["items"]["data"]), _period(found)
     lines = [line for change in given.pop("items", []) for line in _change_item(state, found, rows, period, change)]
     if not rows:
         raise StripeFault(400, "A subscription must have at least one item.", param="items")
     found["items"]["data"] = rows
+    if given.pop("proration_behavior", "") == "none":
+        lines = []
     state.pending.setdefault(subscription_id, []).extend(lines)
+    if is_anchored:
+        _begin_period(state, found)
     found["metadata"] |= given.pop("metadata", {})
     if given.get("cancel_at_period_end") is not None:
         found["cancel_at"] = _period(found)[1] if given["cancel_at_period_end"] else None
     found |= given
     state.emit("customer.subscription.updated", found)
     return found
+
+
+def _begin_period(state: State, subscription: Json) -> None:
+    now, rows = state.now(), subscription["items"]["data"]
+    subscription["billing_cycle_anchor"] = now
+    until = a_month_after(now, day=datetime.fromtimestamp(now, UTC).day)
+    for each in rows:
+        each |= {"current_period_start": now, "current_period_end": until}
+    lines = [(each["id"], _rounded(_monthly(each))) for each in rows if not _is_metered(each)]
+    lines += state.pending.pop(subscription["id"], [])
+    bill(state, subscription, lines, reason="subscription_update", period=(now, until))
 
 
 def _change_item(

@@ -10,6 +10,7 @@ import structlog
 from app.console.errors import PATHS
 from app.core.settings import Settings
 from app.main import create_app
+from app.payments import WEBHOOK_PATH
 from fastapi.routing import iter_route_contexts
 from tests.conftest import Start
 from tests.features.scraped import METRICS_TOKEN
@@ -63,7 +64,7 @@ async def test_every_route_is_documented_except_pages_and_their_files(
     routes: dict[str, set[str]], operations: dict[Route, dict[str, Any]]
 ) -> None:
     all_routes = {(method, path) for path, methods in routes.items() for method in methods}
-    undocumented = {path for method, path in all_routes - set(operations) if method != "HEAD"}
+    undocumented = {path for method, path in all_routes - set(operations) if method != "HEAD"} - {WEBHOOK_PATH}
     assert set(operations) <= all_routes
     googles = {path.replace("/v1beta/", "/v1/") for _, path in operations if re.fullmatch(r"/v1beta/.+:.+", path)}
     below_v1 = {path for path in undocumented if path.startswith("/v1/")}

@@ -178,10 +178,17 @@ CurrentUser = Annotated[User, Depends(current_user)]
 """The active account of the request's login token."""
 
 
-async def _guarded_user(attempt: CurrentAttempt, accounts: CurrentAccounts, sent: SentToken) -> AsyncIterator[User]:
-    # The connection goes back to the pool before the route begins: hashing the password takes long.
+async def _waiting_user(request: Request, accounts: CurrentAccounts, sent: SentToken) -> User:
     async with accounts.sessions.begin() as session:
-        user = await current_user(attempt.request, session, accounts, sent)
+        return await current_user(request, session, accounts, sent)
+
+
+WaitingUser = Annotated[User, Depends(_waiting_user)]
+"""CurrentUser, for a route that may wait: it holds no connection of the database."""
+
+
+async def _guarded_user(attempt: CurrentAttempt, user: WaitingUser) -> AsyncIterator[User]:
+    # Without a connection of the pool: hashing the password takes long.
     async with limited_login(attempt, email=user.email):
         yield user
 

@@ -51,6 +51,8 @@ create table if not exists subscriptions (
   past_due_since timestamptz,
   ends_at timestamptz,
   stripe_id text,
+  terms jsonb not null,
+  is_pending boolean not null default false,
   constraint subscriptions_pkey primary key (account_id),
   constraint subscriptions_account_id_fkey foreign key (account_id) references accounts,
   constraint subscriptions_stripe_id_key unique (stripe_id),
@@ -84,6 +86,7 @@ _INDEXES = {
     "charges_unreported_idx": "charges (hour) where billed > 0 and reported_at is null",
     "credit_entries_of_account_idx": "credit_entries (account_id, created_at, id)",
     "credit_entries_expiring_idx": "credit_entries (expires_at) where expires_at is not null",
+    "subscriptions_pending_idx": "subscriptions (account_id) where is_pending",
     "stripe_events_received_at_idx": "stripe_events (received_at)",
 }
 

@@ -52,6 +52,7 @@ async def _charge(database: asyncpg.Connection, account: Account, hours: dict[st
 async def _all_pages(account: Account, target: str) -> list[list[JSON]]:
     pages = list[list[JSON]]()
     while target:
+        assert len(pages) < 10, "it does not end"
         answer = await account.client.get(target, headers=account.headers)
         assert answer.status_code == 200, answer.text
         pages.append(answer.json())

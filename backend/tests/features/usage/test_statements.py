@@ -13,11 +13,16 @@ from app.generations.ledger.statements import (
     MARK_SENT,
     QUERIES,
     RECORD,
+    RECORD_PRICED,
     RECORD_QUEUED,
+    RECORD_QUEUED_PRICED,
     SETTLE,
     SETTLE_JOBS,
+    SETTLE_JOBS_PRICED,
+    SETTLE_PRICED,
     SWEEP_JOBS,
     SWEEP_LAPSED,
+    TAKE_OVER,
     Statement,
 )
 
@@ -47,11 +52,13 @@ _MANY_WAITING = """
 _FIRST_COLUMNS = """
     select i.indexrelid::regclass::text, a.attname from pg_index i
     join pg_attribute a on a.attrelid = i.indexrelid and a.attnum = 1
-    where i.indrelid::regclass::text like 'generations%' and pg_relation_size(i.indrelid) > 0
+    where i.indrelid::regclass::text ~ '^(generations|balances$|api_keys$)' and pg_relation_size(i.indrelid) > 0
 """
 
 
-@pytest.mark.parametrize("statement", [RECORD, SETTLE, SETTLE_JOBS, FIND_SETTLED])
+@pytest.mark.parametrize(
+    "statement", [RECORD, RECORD_PRICED, SETTLE, SETTLE_PRICED, SETTLE_JOBS, SETTLE_JOBS_PRICED, FIND_SETTLED]
+)
 async def test_a_plan_that_was_made_while_the_tables_were_small_uses_the_indexes(
     new_database_url: str, statement: Statement
 ) -> None:
@@ -67,8 +74,8 @@ async def test_no_statement_reads_all_that_waits(new_database_url: str) -> None:
     connection = await connect_for_writing(new_database_url)
     await connection.execute(_MANY_WAITING)
     first_columns = dict(await connection.fetch(_FIRST_COLUMNS))  # by the indexes of the partition that has the rows
-    recording = [RECORD, RECORD_QUEUED, FIND_RECORDED, MARK_SENT, FIND_SETTLED]
-    ending = [SETTLE, SETTLE_JOBS, SWEEP_JOBS, SWEEP_LAPSED]
+    recording = [RECORD, RECORD_PRICED, RECORD_QUEUED, RECORD_QUEUED_PRICED, FIND_RECORDED, MARK_SENT, FIND_SETTLED]
+    ending = [SETTLE, SETTLE_PRICED, SETTLE_JOBS, SETTLE_JOBS_PRICED, TAKE_OVER, SWEEP_JOBS, SWEEP_LAPSED]
     for preparation in ("discard plans", "analyze"):
         await connection.execute(preparation)
         for statement in [*recording, *ending, *QUERIES.values()]:

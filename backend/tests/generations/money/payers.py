@@ -53,10 +53,17 @@ async def new_payer(
     """An account with this balance and so many keys: columns of `balances` and `api_keys`."""
     account_id = new_id("acc")
     payer = Payer(account_id, [await rows.new_key(database, account_id=account_id) for _ in range(keys)])
-    values = {"is_postpaid": False, **balance}, {"cap": None, **(of_keys or {})}
-    for statement, columns in zip((_SET_BALANCE, _SET_KEYS), values, strict=True):
-        await database.execute(statement, account_id, json.dumps(columns, default=str))
+    await set_money(database, payer, {"cap": None, **(of_keys or {})}, **balance)
     return payer
+
+
+async def set_money(
+    database: asyncpg.Connection, payer: Payer, of_keys: Mapping[str, Any], *, is_postpaid: bool = False, **balance: Any
+) -> None:
+    """Sets these columns of the account's balance and of its keys."""
+    balance["is_postpaid"] = is_postpaid
+    for statement, columns in {_SET_BALANCE: balance, _SET_KEYS: of_keys}.items():
+        await database.execute(statement, payer.account_id, json.dumps(columns, default=str))
 
 
 def priced(key: Key, price: int, *, images: int = 1, scope: bytes | None = None, seconds: float = 60) -> PendingRecord:

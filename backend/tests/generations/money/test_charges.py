@@ -21,6 +21,35 @@ OVER, GOING_ON = datetime(2020, 1, 1, tzinfo=UTC), datetime.now(UTC) + timedelta
 PRICE = 10
 
 
+REQUEUED = [
+    ({"credit": 30}, None, None),
+    ({"credit": 29}, None, "insufficient_credit"),
+    ({"is_postpaid": True, "cap": 29}, None, "account_cap"),
+    ({"credit": 30}, 29, "key_cap"),
+    ({"credit": 30}, 30, None),
+]
+
+
+@pytest.mark.parametrize(("balance", "cap", "refusal"), REQUEUED)
+async def test_a_job_that_is_to_wait_again_holds_its_price_again_or_does_not_wait(
+    database: asyncpg.Connection, balance: Mapping[str, Any], cap: int | None, refusal: str | None
+) -> None:
+    payer = await payers.new_payer(database, is_postpaid=True)
+    job = rows.new_claimed_job(payer.key, images=3, price=PRICE)
+    await rows.recorded(database, job)
+    await rows.cancel_job(job.id).run(database)
+    await payers.set_money(database, payer, {"cap": cap}, **balance)
+    requeued = await rows.requeue_job(job.id).run(database)
+    if refusal is None:
+        assert [tuple(each) for each in requeued] == [(each, None) for each in job.ids]
+    else:
+        assert [tuple(each) for each in requeued] == [(None, refusal)]
+    assert await rows.statuses(database, job.id) == {"cancelled" if refusal else "queued"}
+    assert (await payers.balance_of(database, payer))["held"] == (0 if refusal else 30)
+    assert await wrong_sums(database) == []
+    assert await wrong_lanes(database) == []
+
+
 class Paid(NamedTuple):
     """A balance, and what pays for two deliveries of 30 and 20."""
 

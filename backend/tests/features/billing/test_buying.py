@@ -1,0 +1,205 @@
+"""Buying: top-ups, plans and their changes, payments that fail, and the end of a subscription."""
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx2
+import pytest
+from app.features.auth.deletion import delete_account
+from app.payments import WEBHOOK_PATH
+from tests.features.billing.shop import Buyer, Shop
+from tests.harness import JSON, Account, until_none_is_held
+from tests.standins.stripe_billing import bill, end
+
+_STARTER, _PRO, _NONE = ("starter", "15", "active"), ("pro", "100", "active"), (None, "0")
+
+
+@pytest.mark.parametrize(
+    ("amount", "is_offered"),
+    [("10", True), ("20", True), ("499.99", True), ("20.001", False), ("500.01", False), ("11", False)],
+)
+async def test_only_amounts_that_are_offered_can_be_bought(buyer: Buyer, amount: str, is_offered: bool) -> None:
+    answer = await buyer.call("POST", "/top-ups", amount=amount)
+    assert answer.status_code == (201 if is_offered else 422)
+    if is_offered:
+        session = buyer.shop.stripe.objects[answer.json()["url"].rsplit("/", 1)[-1]]
+        assert session["success_url"] == "https://pictures.test/billing?checkout=paid"
+        assert session["cancel_url"] == "https://pictures.test/billing?checkout=left"
+    else:
+        [error] = answer.json()["errors"]
+        assert error["pointer"] == "#/amount"
+        assert error["detail"].endswith("10 USD, any from 20 to 500 USD")
+
+
+async def test_a_plan_holds_once_it_is_paid_and_its_months_begin_with_those_of_stripe(buyer: Buyer) -> None:
+    subscription = await buyer.subscribe("starter")
+    assert await buyer.plan() == _STARTER
+    begins = datetime.fromtimestamp(subscription["billing_cycle_anchor"], UTC)
+    assert (await buyer.billing())["period_end"] == begins.isoformat().replace("+00:00", "Z")
+
+
+def _bill(shop: Shop, subscription: JSON) -> None:
+    """A month has ended."""
+    bill(shop.stripe, subscription, [("a month", 1000)], reason="subscription_cycle", period=(0, 1))
+
+
+async def test_a_missing_payment_is_waited_for_then_the_plan_stops_and_a_payment_resumes_it(
+    shop: Shop, buyer: Buyer
+) -> None:
+    subscription = await buyer.subscribe("starter")
+    shop.stripe.decline_card(subscription["customer"])
+    _bill(shop, subscription)
+    await shop.deliver(times=2)
+    await shop.sweep()
+    assert await buyer.plan() == ("starter", "15", "past_due")
+    changed = await buyer.call("POST", "/subscription", plan="pro")
+    assert (changed.status_code, changed.json()["code"]) == (409, "payment_missing")
+    later = "update subscriptions set past_due_since = past_due_since - interval '7 days' where account_id = $1"
+    await shop.database.execute(later, buyer.account.account_id)
+    await shop.sweep()
+    assert await buyer.plan() == (*_NONE, "stopped")
+    _bill(shop, subscription)
+    await shop.deliver()
+    assert await buyer.plan() == (*_NONE, "stopped"), "a second failure gives no more days"
+    shop.stripe.accept_card(subscription["customer"])
+    await shop.deliver()
+    assert await buyer.plan() == _STARTER
+
+
+async def test_days_of_grace_begin_anew_only_after_a_payment(shop: Shop, buyer: Buyer) -> None:
+    subscription = await buyer.subscribe("starter")
+    since = "select past_due_since from subscriptions where account_id = $1"
+    shop.stripe.decline_card(subscription["customer"])
+    seen = []
+    for is_paid in (False, False, True):
+        if is_paid:
+            shop.stripe.accept_card(subscription["customer"])
+        else:
+            _bill(shop, subscription)
+        await shop.deliver()
+        seen.append(await shop.database.fetchval(since, buyer.account.account_id))
+    assert seen == [seen[0], seen[0], None]
+
+
+async def test_a_dearer_plan_is_paid_in_full_before_it_holds_and_another_one_holds_at_once(
+    shop: Shop, buyer: Buyer
+) -> None:
+    subscription = await buyer.subscribe("starter")
+    shop.stripe.decline_card(subscription["customer"])
+    refused = await buyer.call("POST", "/subscription", plan="pro")
+    assert (refused.status_code, refused.json()["code"]) == (402, "payment_refused")
+    assert await buyer.plan() == _STARTER
+    shop.stripe.accept_card(subscription["customer"])
+    for plan, expected, paid in (("pro", _PRO, 5000), ("starter", _STARTER, None), ("pro", _PRO, 5000)):
+        before = len(shop.stripe.of("invoice", customer=subscription["customer"]))
+        answers = await asyncio.gather(*(buyer.call("POST", "/subscription", plan=plan) for _ in range(2)))
+        assert {each.status_code for each in answers} in ({201}, {201, 409})
+        assert {"plan": plan, "url": None} in [each.json() for each in answers]
+        assert await buyer.plan() == expected
+        invoices = shop.stripe.of("invoice", customer=subscription["customer"])
+        made = invoices[: len(invoices) - before]
+        assert [each["amount_paid"] for each in made] == ([paid] if paid else [])
+    await shop.deliver()
+    assert await buyer.plan() == _PRO
+
+
+async def test_a_cancelled_plan_goes_on_until_its_month_ends_unless_it_is_chosen_again(
+    shop: Shop, buyer: Buyer
+) -> None:
+    assert (await buyer.call("DELETE", "/subscription")).json()["code"] == "no_subscription"
+    subscription = await buyer.subscribe("starter")
+    ends_at = "select ends_at from subscriptions where account_id = $1"
+    for is_ending in (True, False, True):
+        if is_ending:
+            answer = await buyer.call("DELETE", "/subscription")
+            assert (answer.status_code, answer.json()["plan"]) == (200, "starter")
+        else:
+            answer = await buyer.call("POST", "/subscription", plan="starter")
+            assert answer.json() == {"plan": "starter", "url": None}
+        assert (await shop.database.fetchval(ends_at, buyer.account.account_id) is not None) is is_ending
+        assert await buyer.plan() == _STARTER
+    end(shop.stripe, subscription)
+    await shop.deliver()
+    assert await buyer.plan() == (*_NONE, "cancelled")
+
+
+async def test_of_two_subscriptions_the_newer_counts_and_the_older_is_cancelled(shop: Shop, buyer: Buyer) -> None:
+    sessions = [await buyer.checkout("/subscription", plan=plan) for plan in ("pro", "starter")]
+    older, newer = (shop.stripe.pay(each)["subscription"] for each in sessions)
+    events = [*shop.stripe.events]
+    await shop.deliver(*reversed(events))
+    await shop.deliver()
+    assert [shop.stripe.objects[each]["status"] for each in (older, newer)] == ["canceled", "active"]
+    assert await buyer.plan() == _STARTER
+
+
+async def test_a_deleted_account_pays_for_no_subscription(shop: Shop, buyer: Buyer) -> None:
+    subscription = await buyer.subscribe("starter")
+    async with shop.sweeper.purchases.sessions.begin() as session:
+        await delete_account(session, owner=buyer.account.email)
+    await shop.sweep()
+    assert subscription["status"] == "canceled"
+
+
+async def test_an_answer_of_stripes_that_comes_after_a_newer_one_does_not_stay(shop: Shop, buyer: Buyer) -> None:
+    subscription = await buyer.subscribe("starter")
+    shop.stripe.decline_card(subscription["customer"])
+    _bill(shop, subscription)
+    *_, late = shop.stripe.events
+    async with shop.stripe.holding("/v1/subscriptions") as asked:
+        sending = asyncio.create_task(shop.send(late))
+        await asked.wait()
+        shop.stripe.accept_card(subscription["customer"])
+        await shop.deliver(*shop.stripe.events[-2:])
+        assert await buyer.plan() == _STARTER
+    assert (await sending).status_code == 200
+    assert await buyer.plan() == _STARTER
+
+
+async def test_the_portal_and_the_invoices_are_those_of_the_account(shop: Shop, buyer: Buyer) -> None:
+    assert (await buyer.call("GET", "/invoices")).json() == []
+    subscription = await buyer.subscribe("starter")
+    [invoice] = (await buyer.call("GET", "/invoices")).json()
+    stored = shop.stripe.objects[subscription["latest_invoice"]]
+    assert (invoice["status"], invoice["url"]) == ("paid", stored["hosted_invoice_url"])
+    answer = await buyer.call("POST", "/portal")
+    portal = shop.stripe.objects[answer.json()["url"].rsplit("/", 1)[-1]]
+    assert portal["customer"] == subscription["customer"]
+    assert portal["return_url"] == "https://pictures.test/billing"
+    assert (await (await shop.buyer()).call("GET", "/invoices")).json() == []
+
+
+async def test_no_connection_of_the_database_is_held_while_stripe_is_asked(shop: Shop, buyer: Buyer) -> None:
+    await buyer.subscribe("starter")
+    payment = await buyer.top_up()
+    *_, completed = shop.stripe.events
+    calls: list[tuple[str, Coroutine[Any, Any, httpx2.Response]]] = [
+        ("/v1/checkout/sessions", buyer.call("POST", "/top-ups", amount="10")),
+        ("/v1/subscriptions", buyer.call("POST", "/subscription", plan="pro")),
+        ("/v1/subscriptions", buyer.call("DELETE", "/subscription")),
+        ("/v1/billing_portal/sessions", buyer.call("POST", "/portal")),
+        ("/v1/invoices", buyer.call("GET", "/invoices")),
+        (f"/v1/payment_intents/{payment}", shop.send(completed)),
+    ]
+    for path, call in calls:
+        async with shop.stripe.holding(path) as asked:
+            calling = asyncio.create_task(call)
+            await asked.wait()
+            await until_none_is_held(shop.database)
+        assert (await calling).is_success
+
+
+async def test_where_no_payments_are_taken_every_route_says_so(client: httpx2.AsyncClient, account: Account) -> None:
+    for method, path, body in (
+        ("POST", "top-ups", {"amount": "10"}),
+        ("POST", "subscription", {"plan": "pro"}),
+        ("DELETE", "subscription", None),
+        ("POST", "portal", None),
+        ("GET", "invoices", None),
+    ):
+        answer = await client.request(method, f"/v1/billing/{path}", json=body, headers=account.headers)
+        assert (answer.status_code, answer.json()["code"]) == (409, "payments_off")
+    answer = await client.post(WEBHOOK_PATH, content=b"{}")
+    assert (answer.status_code, answer.json()["code"]) == (409, "payments_off")
