@@ -5,6 +5,7 @@ from app.console.pages import (
     account_cap,
     billing,
     billing_month,
+    buying,
     history,
     job,
     key_cap,
@@ -22,7 +23,7 @@ from app.console.rendering import Page
 
 _IN_ORDER = (
     *(landing, sign_up, log_in, log_out, playground, job, keys, key_cap, revoke_key, models, usage, history),
-    *(billing, account_cap, billing_month, account),
+    *(billing, account_cap, buying, billing_month, account),
 )
 
 PAGES: tuple[Page, ...] = tuple(module.page for module in _IN_ORDER)

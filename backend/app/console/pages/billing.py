@@ -1,5 +1,9 @@
 """Billing: what the account may spend, its plan, its caps, and what can be bought."""
 
+import re
+from datetime import UTC, datetime
+
+from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from app.console.dependencies import BillingSession
@@ -12,6 +16,9 @@ from app.features.billing import service
 from app.features.dependencies import services_of
 from app.features.keys.service import find_all
 from app.web.pagination import PAGE_SIZE_MAX
+from app.web.query import query_value
+
+_SECONDS = re.compile(r"\d{1,10}", re.ASCII)
 
 page = Page("/billing", template="billing.html", label="Billing", is_of_billing=True)
 
@@ -26,18 +33,27 @@ async def render_billing(session: ConsoleSession, form_state: FormState) -> HTML
             database, account_id=account_id, include_revoked=False, after=None, limit=PAGE_SIZE_MAX
         )
         subscription = await service.find_subscription(database, account_id=account_id)
+        paid_since = _paid_since(session.request)
+        has_arrived = paid_since and await service.has_arrived(database, account_id=account_id, since=paid_since)
     return session.render(
         page.template,
         form=form_state,
+        has_arrived=has_arrived,
         balance=session.balance,
         notices=await find_notices(session),
         keys=own_keys,
         caps=keys.caps_of(session, own_keys),
         subscription=subscription,
         plans=catalogue.plans,
-        top_ups=catalogue.top_ups if services.stripe else None,
-        sells=services.stripe is not None,
+        top_ups=catalogue.top_ups,
+        takes_payments=services.purchases is not None,
     )
+
+
+def _paid_since(request: Request) -> datetime | None:
+    """When the checkout was opened that Stripe has led back from; None on any other way to the page."""
+    seconds = query_value(request, "paid_since") or ""
+    return datetime.fromtimestamp(int(seconds), UTC) if _SECONDS.fullmatch(seconds) else None
 
 
 @page.router.get(page.path)

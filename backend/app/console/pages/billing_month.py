@@ -1,13 +1,14 @@
 """A month of the account explained: credit, charges by day, model and key, and invoices; and the same as a CSV file."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import Depends, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 
+from app.billing import checkouts
 from app.billing.months import find_report, find_uses
 from app.billing.periods import Period, period_of_account
 from app.catalogue.prices import format_amount
@@ -16,7 +17,10 @@ from app.console.dependencies import BillingSession
 from app.console.pages import billing
 from app.console.rendering import Page
 from app.console.session import ConsoleSession
-from app.core.errors import NotFound
+from app.core.errors import NotFound, RateLimited
+from app.features.billing.dependencies import limit_checkouts
+from app.features.dependencies import services_of
+from app.payments import Invoice, StripeRefused, StripeUnavailable
 
 page = Page(f"{billing.page.path}/{{month}}", template="billing_month.html")
 
@@ -54,16 +58,35 @@ async def show_month(session: BillingSession, period: CurrentPeriod) -> HTMLResp
     """Show what has changed the account's credit in a period, and what it was charged for."""
     async with session.transaction() as database:
         report = await find_report(database, account_id=session.user.account_id, period=period)
-    month = period.start - _anchor(session)
+    month, invoices = period.start - _anchor(session), await _find_invoices(session)
     return session.render(
         page.template,
         report=report,
         last_day=period.end - _DAY,
+        invoices=invoices and [each for each in invoices if _belongs_to(each, period)],
         is_current=period.start == session.balance.period_start,
         earlier=month - _DAY if period.start > session.user.created_at else None,
         month=month,
         later=month + _DAY * 32 if period.end <= session.balance.period_start else None,
     )
+
+
+async def _find_invoices(session: ConsoleSession) -> Sequence[Invoice] | None:
+    """The account's; None where Stripe does not say."""
+    purchases, account_id = services_of(session.request).purchases, session.user.account_id
+    if purchases is None or await checkouts.find_customer(purchases, account_id) is None:
+        return ()
+    try:
+        await limit_checkouts(session.request, account_id=account_id)
+        return await checkouts.find_invoices(purchases, account_id=account_id)
+    except (RateLimited, StripeUnavailable, StripeRefused):
+        return None
+
+
+def _belongs_to(invoice: Invoice, period: Period) -> bool:
+    """Whether an invoice is of this period, or bills what was delivered in it."""
+    is_of = period.start <= invoice.created_at < period.end
+    return is_of or (invoice.period_start < period.end and invoice.period_end > period.start)
 
 
 async def _lines(session: ConsoleSession, period: Period) -> AsyncIterator[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, cast, func, select, tuple_
+from sqlalchemy import BigInteger, cast, exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.cursor import Cursor
@@ -80,3 +80,12 @@ async def find_charges(
 async def find_subscription(session: AsyncSession, *, account_id: str) -> Subscription | None:
     """The plan that the account has, or had last; None where it never had one."""
     return await session.get(Subscription, account_id)
+
+
+async def has_arrived(session: AsyncSession, *, account_id: str, since: datetime) -> bool:
+    """Whether a top-up was entered, or a plan has begun, since then."""
+    top_up = exists().where(
+        CreditEntry.account_id == account_id, CreditEntry.kind == "top_up", CreditEntry.created_at >= since
+    )
+    plan = exists().where(Subscription.account_id == account_id, Subscription.started_at >= since)
+    return bool(await session.scalar(select(top_up | plan)))
