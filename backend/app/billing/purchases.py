@@ -43,7 +43,9 @@ def purchases_of(
     settings: Settings, stripe: Stripe | None, sessions: SessionMaker, catalogue: Catalogue, metrics: BillingMetrics
 ) -> Purchases | None:
     """None without Stripe."""
-    return stripe and Purchases(stripe, sessions, catalogue, timedelta(days=settings.grace_days), metrics)
+    if stripe is None:
+        return None
+    return Purchases(stripe, sessions, catalogue, timedelta(days=settings.grace_days), metrics)
 
 
 class Owed(NamedTuple):

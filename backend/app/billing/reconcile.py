@@ -16,7 +16,7 @@ from app.catalogue.prices import format_amount
 from app.core.security import time_prefix
 from app.models import Balance, Charge, Usage
 
-_DAY = timedelta(days=1)
+_DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
 
 _BALANCES = """
 select b.account_id, null as key_id, v.* from balances b

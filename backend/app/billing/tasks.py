@@ -1,9 +1,12 @@
-"""What is looked after beside the requests where BILLING is on: by each process of `serve` and of `nanobanana work`."""
+"""What is looked after beside the requests, by each process of `serve` and of `nanobanana work`. It is also done where
+BILLING is off now: what was granted and charged before stays.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from app.billing.expiry import GrantExpiry
 from app.billing.figures import Figures
 from app.billing.reporter import Connect, Meter, Reporter
 from app.core.db import SessionMaker
@@ -23,26 +26,18 @@ class Task:
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What tasks stand on."""
-
-    sessions: SessionMaker
-    connect: Connect
-    """A connection of its own, to the database without a pooler in transaction mode."""
-    stripe: Meter | None
-    """None where Stripe is not set up."""
-    metrics: BillingMetrics
-
-
-def tasks_of(parts: Parts) -> Sequence[Task]:
-    """All of them."""
-    figures = Figures(parts.sessions, parts.metrics)
-    tasks = [Task(name="show_charged", work=figures.show_charged, seconds=_COUNT_SECONDS)]
-    if parts.stripe is not None:
-        reporter = Reporter(parts.connect, parts.stripe, parts.metrics)
+def tasks_of(sessions: SessionMaker, connect: Connect, stripe: Meter | None, metrics: BillingMetrics) -> Sequence[Task]:
+    """All of them. `connect` makes a connection to the database without a pooler in transaction mode; without Stripe
+    nothing is reported to it.
+    """
+    figures = Figures(sessions, metrics)
+    tasks = [
+        Task(name="expire_grants", work=GrantExpiry(sessions).sweep, seconds=_MINUTE),
+        Task(name="show_charged", work=figures.show_charged, seconds=_COUNT_SECONDS),
+    ]
+    if stripe is not None:
         tasks += [
-            Task(name="report", work=reporter.report, seconds=_MINUTE),
+            Task(name="report", work=Reporter(connect, stripe, metrics).report, seconds=_MINUTE),
             Task(name="show_unreported", work=figures.show_unreported, seconds=_COUNT_SECONDS),
         ]
     return tasks

@@ -16,6 +16,7 @@ from app.billing.entries import EntryMismatch, Posted, TooLittleCredit, post
 from app.billing.refunds import NothingToRefund, refund
 from app.catalogue.prices import format_amount, read_amount
 from app.cli.accounts import OWNER, find_account
+from app.cli.billing_reports import reconcile, revenue
 from app.cli.billing_sync import sync
 from app.cli.database import Result, run_on_database
 from app.cli.errors import errors_as_sentences
@@ -37,7 +38,8 @@ def billing() -> None:
     """Give and take credit, set caps, and look at an account's money."""
 
 
-billing.add_command(sync)
+for each in (reconcile, revenue, sync):
+    billing.add_command(each)
 
 _reference = click.option("--reference", help="What it is for: of several with one reference only the first is made.")
 

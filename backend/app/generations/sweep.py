@@ -47,15 +47,13 @@ class Sweeper:
     something is wrong: the database's clock, or `retention_days`, or no sweep has run for long. Then none is deleted
     for its age, until an operator has deleted them with `nanobanana images expire`.
 
-    Safe in any number of processes at once; what fails is done by the next sweep. `beside` are sweeps of other things,
-    each every minute too.
+    Safe in any number of processes at once; what fails is done by the next sweep.
     """
 
     generations: Generations
     engine: AsyncEngine
     retention_days: int | None
     metrics: Metrics
-    beside: Sequence[Callable[[], Awaitable[None]]] = ()
     _is_stopped: bool = False
 
     async def run(self) -> None:
@@ -65,7 +63,6 @@ class Sweeper:
                 (self.sweep, _SWEEP_SECONDS),
                 (self.erase, _SWEEP_SECONDS),
                 (self.count, _COUNT_SECONDS),
-                *((work, _SWEEP_SECONDS) for work in self.beside),
             ):
                 group.create_task(_repeat(work, seconds))
 

@@ -75,7 +75,7 @@ async def test_a_reference_of_another_account_or_amount_is_an_error_that_is_logg
     assert await _stored(database, account_id) == (1, 5, 5)
     assert await _stored(database, other_id) == (0, 0, 0)
     assert "entry_mismatch" in log.getvalue()
-    assert b"nanobanana_entry_mismatches_total 2.0" in metrics.text()
+    assert b"nanobanana_billing_entry_mismatches_total 2.0" in metrics.text()
 
 
 async def test_no_entry_of_our_own_takes_what_is_charged_or_held(

@@ -87,7 +87,7 @@ SERIES: dict[str, tuple[Sequence[Series], Sequence[Series]]] = {
     "NanobananaHoursTooOld": _shown(_UNREPORTED, 2_600_000, 3500),
     "NanobananaCustomerMissing": _shown("nanobanana_billing_accounts_without_customer", 1, 0),
     "NanobananaMeterContradicts": _counted('nanobanana_billing_meter_failures_total{reason="contradiction"}'),
-    "NanobananaEntriesContradict": _counted("nanobanana_entry_mismatches_total"),
+    "NanobananaEntriesContradict": _counted("nanobanana_billing_entry_mismatches_total"),
     "NanobananaLimitsNotShared": _shown("nanobanana_limits_not_shared", 1, 0),
 }
 """For each alert, series with which it fires, and series with which none does."""

@@ -15,7 +15,7 @@ class BillingMetrics:
 
     def __init__(self, families: Families) -> None:
         self.entry_mismatches = families.counter(
-            "entry_mismatches",
+            "billing_entry_mismatches",
             "Credit entries that were refused because another account or amount had their reference.",
         )
         self.hours_unreported = families.gauge(

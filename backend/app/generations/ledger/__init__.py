@@ -18,7 +18,7 @@ import asyncpg
 from app.core.errors import Unavailable
 from app.core.logs import logger
 from app.core.metrics import Metrics
-from app.generations.errors import OutcomeUnknown
+from app.generations.errors import BudgetExceeded, InsufficientCredit, OutcomeUnknown
 from app.generations.ledger.queue import (
     PendingQuery,
     PendingRecord,
@@ -41,7 +41,8 @@ class Ledger:
         self, writer: Writer, *, queue_max: int, deadline_seconds: float, metrics: Metrics | None = None
     ) -> None:
         self._writer = writer
-        self._metrics = (metrics or Metrics()).database
+        metrics = metrics or Metrics()
+        self._metrics, self._refusals = metrics.database, metrics.billing.refusals
         self._metrics.queue.watch(lambda: len(self._waiting))
         self._queue_max = queue_max
         self._deadline_seconds = deadline_seconds
@@ -57,14 +58,17 @@ class Ledger:
         its idempotency key was used before, the request that was recorded then.
 
         Raises InvalidApiKey where the key is not active when the commit comes, CallerChangedError where what it may do
-        has changed since admission, IdempotencyKeyReused where the idempotency key came with another request,
-        IdempotencyKeyInUse where the first request with it is still being drawn, Unavailable where it certainly was not
-        recorded, and OutcomeUnknown where that cannot be known before the deadline. A caller who hangs up meanwhile
-        changes nothing.
+        has changed since admission, InsufficientCredit and BudgetExceeded where its price does not fit,
+        IdempotencyKeyReused where the idempotency key came with another request, IdempotencyKeyInUse where the first
+        request with it is still being drawn, Unavailable where it certainly was not recorded, and OutcomeUnknown where
+        that cannot be known before the deadline. A caller who hangs up meanwhile changes nothing.
         """
         try:
             self._hand_over(record, waiting_max=self._queue_max)
             return await record.outcome
+        except (InsufficientCredit, BudgetExceeded) as error:
+            self._refusals.add(error.code)
+            raise
         except Unavailable as error:
             self._metrics.count_failure(is_unknown=isinstance(error, OutcomeUnknown))
             raise
