@@ -83,7 +83,9 @@ async def site_and_stripe(money_settings: Settings) -> AsyncIterator[tuple[str, 
 async def shop(site_and_stripe: tuple[str, StripeStandIn], browser: Browser, has_scripts: bool) -> AsyncIterator[Shop]:
     """A browser that reports no error but that it was led to Stripe."""
     url, stripe = site_and_stripe
-    context = await browser.new_context(base_url=url, java_script_enabled=has_scripts, **APPEARANCES["light"])
+    context = await browser.new_context(
+        base_url=url, java_script_enabled=has_scripts, reduced_motion="reduce", **APPEARANCES["light"]
+    )
     errors = BrowserErrors(origin=url)
     await errors.listen(context)
     yield Shop(url, stripe, await context.new_page())
