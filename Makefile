@@ -10,7 +10,7 @@ LOCKED := --require-hashes --no-deps
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "NanoBanana needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
 
 FAST := tests/catalogue/test_file.py tests/core/test_logs.py tests/core/test_pool.py tests/core/test_security.py tests/core/test_settings.py tests/docs tests/features \
-  tests/generations tests/providers tests/ratelimit/test_limit.py tests/ratelimit/test_memory.py tests/ratelimit/test_slots.py tests/web
+  tests/generations tests/payments tests/providers tests/ratelimit/test_limit.py tests/ratelimit/test_memory.py tests/ratelimit/test_slots.py tests/web
 
 .DEFAULT_GOAL := help
 .PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-uploads bench-console bench-migration bench-queue bench-money bench-async-beside rolling fuzz chaos settings-docs lock clean ha test-ops install uninstall dist

@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app import migrations
+from app.billing.subscriptions import find_plans_in_force
 from app.catalogue.configured import catalogue_of
 from app.catalogue.model import Route
 from app.catalogue.opened import open_catalogue
@@ -254,6 +255,19 @@ def claim_currency(settings: Settings) -> None:
         is_shared = settings.database_direct_url is not None
         claim = partial(_claim_currency, currency)
         asyncio.run(run_in_transaction(settings.database_url.get_secret_value(), claim, is_shared=is_shared))
+
+
+def find_gone_plans(settings: Settings) -> Sequence[str]:
+    """A sentence of warning where accounts have plans that the catalogue does not have any more."""
+    known, is_shared = catalogue_of(settings).plans, settings.database_direct_url is not None
+    if settings.database_url is None:
+        return []
+    url = settings.database_url.get_secret_value()
+    found = asyncio.run(run_in_transaction(url, find_plans_in_force, is_shared=is_shared))
+    gone = [name for name in found if name not in known]
+    return (
+        [f"Accounts have plans that MODELS_FILE has not: {', '.join(gone)}. They go on as they were."] if gone else []
+    )
 
 
 async def _claim_currency(currency: str, session: AsyncSession) -> None:

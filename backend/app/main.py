@@ -19,7 +19,7 @@ from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.features.auth import api as auth
 from app.features.billing import api as billing
-from app.features.billing import checkout, webhooks
+from app.features.billing import checkout, plans, webhooks
 from app.features.chat import api as chat
 from app.features.gemini import api as gemini
 from app.features.gemini.dependencies import answer_error as google_error
@@ -156,6 +156,7 @@ def _add_routes(app: App) -> None:
         uploads,
         usage,
         billing,
+        plans,
         checkout,
         webhooks,
         health,

@@ -169,17 +169,27 @@ async def _subscribe(
 
 
 async def _change(purchases: Purchases, running: StripeSubscription, plan: PlanOffer) -> None:
-    """Raises PaymentMissing, PaymentRefused and PlanChanging."""
+    """Who chooses the plan that the subscription is for goes on paying what it pays, whatever the plan costs by now.
+
+    Raises PaymentMissing, PaymentRefused and PlanChanging.
+    """
     if running.status not in {"active", "trialing"}:
         raise PaymentMissing
     before = plan_of(purchases, running)
+    if before is None or before.name != plan.name:
+        await _exchange(purchases, running, plan, is_dearer=before is None or plan.price > before.price)
+    if running.cancel_at is not None:
+        await purchases.stripe.cancel_at_period_end(running.id, is_cancelled=False)
+
+
+async def _exchange(purchases: Purchases, running: StripeSubscription, plan: PlanOffer, *, is_dearer: bool) -> None:
     try:
         await purchases.stripe.change_plan(
             running.id,
             plan=plan.name,
             price_id=plan.stripe_price,
             has_overage=plan.is_postpaid,
-            is_paid_at_once=before is None or plan.price > before.price,
+            is_paid_at_once=is_dearer,
             idempotency_key=new_id("buy"),
         )
     except StripeRefused as error:
@@ -188,8 +198,6 @@ async def _change(purchases: Purchases, running: StripeSubscription, plan: PlanO
         if error.status == PaymentRefused.status:
             raise PaymentRefused from error
         raise
-    if running.cancel_at is not None:
-        await purchases.stripe.cancel_at_period_end(running.id, is_cancelled=False)
 
 
 def _anchor(now: datetime) -> datetime:

@@ -21,7 +21,7 @@ from app.payments import EVENTS, StripeEvent, StripeRefused
 _SWEEP_SECONDS = 300
 _ADVISORY_LOCK = 2_718_240_915_563_308_147  # any number that nothing else locks
 _LOOKS_BACK = timedelta(days=3)
-"""For as long Stripe repeats an event by itself."""
+"""For as long Stripe repeats an event by itself; it is given up then."""
 _OVERLAP = timedelta(hours=1)
 _KEPT = timedelta(days=60)
 """How long events are remembered: twice as long as Stripe keeps them."""
@@ -60,7 +60,7 @@ class PurchaseSweeper:
 
     async def _handle_missed(self) -> None:
         now = datetime.now(UTC)
-        since = self._handled_until - _OVERLAP if self._handled_until else now - _LOOKS_BACK
+        since = max(now - _LOOKS_BACK, (self._handled_until or now - _LOOKS_BACK) - _OVERLAP)
         events = await self.purchases.stripe.events_since(since, types=EVENTS)
         ids = [each.id for each in events]
         async with self.purchases.sessions.begin() as session:

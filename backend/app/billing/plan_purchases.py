@@ -72,6 +72,16 @@ async def follow_customer(purchases: Purchases, customer_id: str) -> None:
         await purchases.stripe.cancel(each.id)
 
 
+async def find_facts(session: AsyncSession, *, account_id: str) -> Mapping[str, object]:
+    """The account's customer and subscription at Stripe, for an operator: what there is of them."""
+    customer = select(StripeCustomer.customer_id).where(StripeCustomer.account_id == account_id)
+    facts = {"stripe_customer": await session.scalar(customer)}
+    found = await session.scalar(select(Subscription).where(Subscription.account_id == account_id))
+    of_subscription = ("stripe_id", "status", "anchor_day", "past_due_since", "ends_at") if found else ()
+    facts |= {f"subscription {each}": getattr(found, each) for each in of_subscription}
+    return {name: value for name, value in facts.items() if value is not None}
+
+
 async def stop_overdue(purchases: Purchases) -> None:
     """Stops the plans for which a payment has been missing for longer than the days of grace, by the database's clock.
     A payment resumes them.
@@ -99,8 +109,10 @@ def is_deleted(account_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
 
 
 async def _find(purchases: Purchases, customer_id: str) -> Sequence[StripeSubscription]:
+    """The customer's subscriptions for plans, those that were made on Stripe's own pages too."""
     found = await purchases.stripe.subscriptions_of(customer_id)
-    return [each for each in found if each.account_id is not None and each.status in _STATUS]
+    of_plans = (each for each in found if each.account_id or each.plan or plan_of(purchases, each))
+    return [each for each in of_plans if each.status in _STATUS]
 
 
 async def _write_newest(purchases: Purchases, account_id: str, customer_id: str) -> Sequence[StripeSubscription]:

@@ -4,7 +4,7 @@ What holds still need of an earlier allowance stays until they have ended, so th
 overspends the account: `allowance_beside_holds`. It is no more than that, so that nothing further is admitted with it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -52,7 +52,7 @@ async def apply(
 ) -> int:
     """Gives the account a plan, whose periods begin on that day of the month, or with another status than those of
     IN_FORCE takes from it what its plan gave. Without a plan: the one that it has, as it was applied, whatever the
-    catalogue says by now. It all holds from the commit on, on every machine.
+    catalogue says by now. It all holds from the commit on, on every machine; limits within ten seconds.
 
     Limits and models that the plan says nothing about stay as they are, and so does the account's cap, unless it is the
     earlier plan's. What was delivered since the period began counts, whatever the plan was then.
@@ -81,11 +81,17 @@ async def apply(
         "stripe_id": stripe_id,
         "terms": asdict(offer),
         "is_pending": kept > 0,
-        **_times(before, offer, status, stripe_id),
+        **_times(before, offer, anchor_day=anchor_day, status=status, stripe_id=stripe_id),
     }
     written = insert(Subscription).values(account_id=account_id, **values)
     await session.execute(written.on_conflict_do_update(index_elements=[Subscription.account_id], set_=values))
     return kept
+
+
+async def find_plans_in_force(session: AsyncSession) -> Sequence[str]:
+    """The names of the plans that accounts have, in order."""
+    names = select(Subscription.plan).where(Subscription.status.in_(IN_FORCE)).distinct().order_by(Subscription.plan)
+    return (await session.scalars(names)).all()
 
 
 async def finish_pending(sessions: SessionMaker) -> None:
@@ -100,7 +106,7 @@ async def finish_pending(sessions: SessionMaker) -> None:
             if found is not None and found.is_pending:
                 gives = _given(found)
                 kept = await _set_money(session, account_id, had=gives, gives=gives, anchor_day=found.anchor_day)
-                found.is_pending = kept > 0
+                found.is_pending, found.started_at = kept > 0, func.now()
 
 
 def allowance_beside_holds(allowance: int, *, spent: int, left: int, free_credit: int, held: int) -> int:
@@ -165,17 +171,19 @@ async def _set_weight(session: AsyncSession, account_id: str, weight: int) -> No
 
 
 def _times(
-    before: Subscription | None, offer: PlanOffer, status: SubscriptionStatus, stripe_id: str | None
+    before: Subscription | None, offer: PlanOffer, *, anchor_day: int, status: SubscriptionStatus, stripe_id: str | None
 ) -> Mapping[str, Any]:
-    """When the subscription began, when it ends, and since when a payment is missing."""
+    """Since when the account has the plan as it is now, when it ends, and since when a payment is missing."""
     earlier = before if before and before.status != "cancelled" and before.stripe_id == stripe_id else None
     since: Any = earlier and earlier.past_due_since
     if status == "past_due":
         since = since or func.now()
     elif status == "active":
         since = None
-    begins = {} if earlier and earlier.plan == offer.name else {"started_at": func.now(), "ends_at": None}
-    return {"past_due_since": since, **begins}
+    ends_at = earlier and earlier.ends_at
+    if earlier and earlier.anchor_day == anchor_day and _read(earlier.terms) == offer:
+        return {"past_due_since": since, "ends_at": ends_at}
+    return {"past_due_since": since, "ends_at": ends_at, "started_at": func.now()}
 
 
 def _given(subscription: Subscription | None) -> PlanOffer:

@@ -5,10 +5,12 @@ BILLING is off now: what was granted and charged before stays.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from app.billing.expiry import GrantExpiry
 from app.billing.figures import Figures
 from app.billing.reporter import Connect, Meter, Reporter
+from app.billing.subscriptions import finish_pending
 from app.core.db import SessionMaker
 from app.core.logs import logger
 from app.core.metrics.billing import BillingMetrics
@@ -33,6 +35,7 @@ def tasks_of(sessions: SessionMaker, connect: Connect, stripe: Meter | None, met
     figures = Figures(sessions, metrics)
     tasks = [
         Task(name="expire_grants", work=GrantExpiry(sessions).sweep, seconds=_MINUTE),
+        Task(name="finish_plans", work=partial(finish_pending, sessions), seconds=_MINUTE),
         Task(name="show_charged", work=figures.show_charged, seconds=_COUNT_SECONDS),
     ]
     if stripe is not None:

@@ -9,13 +9,14 @@ from typing import get_args
 import click
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.billing import balance, caps
+from app.billing import balance, caps, plan_purchases
 from app.billing.balance import BalanceState
 from app.billing.caps import KeyCap, KeyCapPeriod
 from app.billing.entries import EntryMismatch, Posted, TooLittleCredit, post
 from app.billing.refunds import NothingToRefund, refund
 from app.catalogue.prices import format_amount, read_amount
 from app.cli.accounts import OWNER, find_account
+from app.cli.billing_plans import plan
 from app.cli.billing_reports import reconcile, revenue
 from app.cli.billing_sync import sync
 from app.cli.database import Result, run_on_database
@@ -38,7 +39,7 @@ def billing() -> None:
     """Give and take credit, set caps, and look at an account's money."""
 
 
-for each in (reconcile, revenue, sync):
+for each in (plan, reconcile, revenue, sync):
     billing.add_command(each)
 
 _reference = click.option("--reference", help="What it is for: of several with one reference only the first is made.")
@@ -114,6 +115,7 @@ def show(owner: str) -> None:
         state, of_keys, entries = _run(partial(_find, account_id=found.account_id))
         print_facts({"account_id": found.account_id, "email": found.email, "currency": _run(find_currency)})
         print_facts({name: _shown(name, value) for name, value in asdict(state).items()})
+        print_facts(_run(partial(plan_purchases.find_facts, account_id=found.account_id)))
         for key_id, cap in of_keys.items():
             print_facts({f"cap of {key_id}": _cap_sentence(cap)})
         if entries:

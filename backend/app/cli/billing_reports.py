@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from typing import get_args
 
@@ -137,10 +138,16 @@ def revenue(by: RevenueBy, first: datetime | None, last: datetime | None, form: 
     with errors_as_sentences():
         currency = run_on_database(find_currency)
         rows = (
-            {by: name, **{each: format_amount(getattr(sums, each)) for each in names}, "currency": currency}
+            {by: name, **{each: _cell(getattr(sums, each), form) for each in names}, "currency": currency}
             for name, sums in _revenue(by, *days)
         )
         print_rows(rows, {by: 24, **dict.fromkeys(names, _AMOUNT_WIDTH), "currency": 8}, form=form)
+
+
+def _cell(amount: int, form: Form) -> object:
+    """The decimal: in CSV as a number, since a text that begins with a minus could be a formula."""
+    text = format_amount(amount)
+    return Decimal(text) if form == "csv" else text
 
 
 def _revenue(by: RevenueBy, first: date, last: date) -> Iterator[tuple[str, Revenue]]:

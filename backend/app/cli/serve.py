@@ -34,6 +34,8 @@ def serve() -> None:
             click.echo(warning, err=True)
         settings = _with_database(given, stack)
         checks.claim_currency(settings)
+        for warning in checks.find_gone_plans(settings):
+            click.echo(warning, err=True)
         listener.listen(server.BACKLOG)  # who is told the URL, can connect
         click.echo(start_message(settings), err=settings.log_stream == "stdout")
         server.run(settings, listener, stop, reread=partial(_reread, given, settings))
@@ -57,7 +59,7 @@ def _reread(given: Settings, running: Settings) -> tuple[Settings, Sequence[str]
     else:
         checks.check_database(now)
     checks.claim_currency(now)
-    return now, warnings
+    return now, [*warnings, *checks.find_gone_plans(now)]
 
 
 _FIXED = ("host", "port", "workers", "data_dir", "drain_seconds")

@@ -236,6 +236,10 @@ class Admission:
             except CallerChangedError:
                 self._caller = await self._find_again()
                 continue
+            except ModelNotFound:
+                if not await self._has_other_models():
+                    raise
+                continue
             except Invalid as error:
                 raise error.moved(self.pointers) from None
             except OutcomeUnknown as error:
@@ -246,6 +250,16 @@ class Admission:
             self.show_left()
             return made
         raise Unavailable
+
+    async def _has_other_models(self) -> bool:
+        """Whether the account's plan has other models than when the caller was looked up, which it is once more. What
+        it has no more needs no look: the ledger finds it.
+        """
+        models = self._caller.models
+        if models is None:
+            return False
+        self._caller = await self._find_again()
+        return self._caller.models != models
 
     def _note_left(self, left: Left) -> None:
         self._left = left

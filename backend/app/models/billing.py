@@ -140,6 +140,7 @@ class Subscription(Base):
     anchor_day: Mapped[int]
     """The day of the month on which its periods begin, in UTC."""
     started_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
+    """Since when the account has the plan as it is now: with these terms, and periods from this day on."""
     past_due_since: Mapped[datetime | None] = mapped_column(TIME)
     ends_at: Mapped[datetime | None] = mapped_column(TIME)
     """When it is cancelled; null while it goes on."""

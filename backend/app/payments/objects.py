@@ -73,8 +73,8 @@ def dispute(found: "stripe.Dispute") -> Dispute:
 
 
 def subscription(found: "stripe.Subscription") -> StripeSubscription:
-    """The item of the plan is the one that is no metered one."""
-    item = next(each for each in found.items.data if not is_metered(each))
+    """The item of the plan is the one that is no metered one. A subscription to something else may have none."""
+    item = min(found.items.data, key=is_metered)
     return StripeSubscription(
         id=found.id,
         status=cast("Any", found.status),

@@ -22,6 +22,7 @@ from app.payments.sync import OVERAGE, Sync, find_meter, find_portal, lookup_key
 if TYPE_CHECKING:  # the SDK is not imported where there is no key
     from app.payments.sdk import Sdk
 
+_HOUR = 3600
 _EXACT_BELOW = 2**53
 """Stripe's sums come as floating-point numbers, which are exact up to here."""
 
@@ -147,11 +148,7 @@ class Stripe(Reading):
         found = await self._sdk.ask(self._api.subscriptions.retrieve_async(subscription_id))
         wanted = await self._items(plan, price_id, has_overage=has_overage)
         kept = {each.price.id for each in found.items.data} & {each["price"] for each in wanted}
-        leaving = [
-            {"id": each.id, "deleted": True} | ({"clear_usage": False} if objects.is_metered(each) else {})
-            for each in found.items.data
-            if each.price.id not in kept
-        ]
+        leaving = [{"id": each.id, "deleted": True} for each in found.items.data if each.price.id not in kept]
         changes: Any = [*leaving, *(each for each in wanted if each["price"] not in kept)]
         if not changes:
             return objects.subscription(found)
@@ -169,8 +166,12 @@ class Stripe(Reading):
         return objects.subscription(await self._sdk.ask(change))
 
     async def cancel(self, subscription_id: str) -> None:
-        """Ends a subscription now. Nothing is given back for the rest of its month."""
-        await self._sdk.ask(self._api.subscriptions.cancel_async(subscription_id, {"prorate": False}))
+        """Ends a subscription now, if it has not ended. Nothing is given back for the rest of its month."""
+        try:
+            await self._sdk.ask(self._api.subscriptions.cancel_async(subscription_id, {"prorate": False}))
+        except StripeRefused as error:
+            if not error.is_missing:
+                raise
 
     async def portal(self, customer_id: str, return_url: str) -> str:
         """The URL of a page where the customer sees invoices, changes the card and cancels. It is good for minutes."""
@@ -180,11 +181,12 @@ class Stripe(Reading):
         return (await self._sdk.ask(self._api.billing_portal.sessions.create_async(session))).url
 
     async def send_meter_event(self, *, customer_id: str, identifier: str, value: int, at: datetime) -> None:
-        """Reports so many millionths to be billed. Returns where they are, or were before, with this identifier.
-
-        Stripe forgets an identifier after a day: from then on the same event would be billed twice. An hour is best
-        reported at its last second: at its first it may lie before a subscription that began within it.
+        """Reports so many millionths to be billed for the hour of `at`, which is over. Returns where they are, or were
+        before, with this identifier. Stripe forgets an identifier after a day: from then on the same event would be
+        billed twice.
         """
+        # At the hour's last second, as a subscription may have begun within it: what is before that is not billed.
+        stamp = int(at.timestamp()) // _HOUR * _HOUR + _HOUR - 1
         payload = {"stripe_customer_id": customer_id, "value": str(value)}
         try:
             await self._sdk.ask(
@@ -192,7 +194,7 @@ class Stripe(Reading):
                     {
                         "event_name": OVERAGE,
                         "identifier": identifier,
-                        "timestamp": int(at.timestamp()),
+                        "timestamp": stamp,
                         "payload": payload,
                     },
                     {"idempotency_key": f"meter:{identifier}:{value}"},
@@ -207,7 +209,7 @@ class Stripe(Reading):
         is counted some time after it was taken.
         """
         begin = int(hour.timestamp())
-        window: Any = {"customer": customer_id, "start_time": begin, "end_time": begin + 3600, "limit": PAGE}
+        window: Any = {"customer": customer_id, "start_time": begin, "end_time": begin + _HOUR, "limit": PAGE}
         summaries = self._api.billing.meters.event_summaries
         listed = await self._sdk.ask(summaries.list_async(await self._meter(), window))
         totals = [each.aggregated_value for each in await self._sdk.all_of(listed)]

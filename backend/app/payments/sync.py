@@ -117,6 +117,7 @@ class Sync:
                 "currency": currency.lower(),
                 "lookup_key": key,
                 "transfer_lookup_key": True,
+                "tax_behavior": "exclusive",
                 "metadata": {**_MARK, **metadata},
                 **price,
             }

@@ -2,14 +2,19 @@
 
 import asyncio
 import secrets
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from io import StringIO
+from random import shuffle
 
 import asyncpg
 import pytest
 from app.billing.entries import EntryMismatch, Posted, TooLittleCredit, post
+from app.billing.expiry import expire
 from app.core.db import SessionMaker
 from app.core.metrics import Metrics
-from app.models import EntryKind
+from app.models import Balance, EntryKind
+from sqlalchemy import update
 from tests.billing.conftest import SetBalance, new_account
 from tests.harness import until_waited_for
 
@@ -25,6 +30,7 @@ async def _post(
     *,
     kind: EntryKind = "grant",
     reference: str | None = None,
+    expires: timedelta | None = None,
     metrics: Metrics | None = None,
 ) -> Posted:
     async with sessions.begin() as session:
@@ -34,6 +40,7 @@ async def _post(
             kind=kind,
             amount=amount,
             reference=reference or f"grant:{secrets.token_hex(8)}",
+            expires_at=None if expires is None else datetime.now(UTC) + expires,
             metrics=None if metrics is None else metrics.billing,
         )
 
@@ -97,6 +104,33 @@ async def test_what_the_payment_provider_has_done_is_entered_as_it_is(
     await set_balance(charged=50, held=20)
     taken = await _post(sessions, account_id, -100, kind="adjustment", reference=f"stripe:dp_{secrets.token_hex(8)}")
     assert taken.credit == 0, "of which 50 are charged: nothing more is admitted"
+
+
+async def test_of_all_that_happens_at_once_the_credit_is_the_sum_of_the_entries(
+    sessions: SessionMaker, database: asyncpg.Connection, account_id: str
+) -> None:
+    granted = [await _post(sessions, account_id, amount, expires=timedelta(seconds=-1)) for amount in (30, 20)]
+
+    async def take(amount: int) -> None:
+        with suppress(TooLittleCredit):
+            await _post(sessions, account_id, -amount, kind="adjustment")
+
+    async def deliver(price: int) -> None:
+        async with sessions.begin() as session:
+            free = Balance.credit - Balance.charged - Balance.held >= price
+            of_account = update(Balance).where(Balance.account_id == account_id, free)
+            await session.execute(of_account.values(charged=Balance.charged + price))
+
+    async def take_back(grant: Posted) -> None:
+        async with sessions.begin() as session:
+            await expire(session, grant_id=grant.entry_id, account_id=account_id)
+
+    everything = [*(take(7) for _ in range(4)), *(deliver(5) for _ in range(4)), *map(take_back, granted * 3)]
+    shuffle(everything)
+    await asyncio.gather(*everything)
+    _, amount, credit = await _stored(database, account_id)
+    charged = await database.fetchval("select charged from balances where account_id = $1", account_id)
+    assert amount == credit >= charged
 
 
 async def test_an_entry_counts_what_was_held_while_it_waited(

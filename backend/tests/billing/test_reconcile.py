@@ -98,8 +98,8 @@ RIGHT = [
     "update deployment set generations_kept_from = '2026-10-16'; delete from generations where status = 'delivered'",
     "update api_keys set cap = null, cap_period = null, held = 0, spent = 0",
     """
-    insert into subscriptions (account_id, plan, status, anchor_day, started_at)
-    select account_id, 'starter', 'active', 1, '2026-10-20Z' from balances;
+    insert into subscriptions (account_id, plan, status, anchor_day, started_at, terms)
+    select account_id, 'starter', 'active', 1, '2026-10-20Z', '{}' from balances;
     update balances set allowance = 0
     """,
 ]

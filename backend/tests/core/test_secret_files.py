@@ -21,6 +21,8 @@ SECRETS = {
     "s3_secret_access_key": "a-secret-of-the-bucket",
     "secret_key": "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9fAeYi4tKx1u",
     "secret_key_previous": "Wb7nRt2YcKe9uHs4ZpLq8vXj5mGf1dAo6iTkNy3E",
+    "stripe_secret_key": "sk_test_a0key0of0stripe",
+    "stripe_webhook_secret": "whsec_one,whsec_another",
 }
 
 

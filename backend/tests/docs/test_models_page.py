@@ -15,7 +15,7 @@ PAGE = (Path(__file__).parents[3] / "docs/models.md").read_text()
 FILES = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 
 
-@pytest.mark.parametrize("text", FILES, ids=["gemini", "openai with gemini behind it", "local"])
+@pytest.mark.parametrize("text", FILES, ids=["gemini", "openai with gemini behind it", "local", "plans"])
 def test_each_file_of_the_page_can_be_copied(text: str) -> None:
     catalogue = read_catalogue(text, find_secret=lambda name: SecretStr(f"secret of {name}"), calls_max=1000)
     assert catalogue.find(None).routes

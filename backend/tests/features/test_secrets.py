@@ -14,6 +14,7 @@ import asyncpg
 import httpx2
 import pytest
 from sqlalchemy.engine import make_url
+from tests.features.bought import Sold, buy, selling
 from tests.features.canaries import Caller, canary
 from tests.features.uploads.test_uploads import png
 from tests.harness import JSON, everything_stored, free_port
@@ -30,15 +31,23 @@ class Served:
     metrics_token: str
     log: Path
     stop: Callable[[], None]
+    sold: Sold
 
 
 @pytest.fixture
-def served(database_url: str, backend: Path, tmp_path: Path) -> Iterator[Served]:
+def sold(tmp_path: Path) -> Iterator[Sold]:
+    """What can be bought at the server."""
+    with selling(tmp_path) as sold:
+        yield sold
+
+
+@pytest.fixture
+def served(database_url: str, backend: Path, tmp_path: Path, sold: Sold) -> Iterator[Served]:
     """`nanobanana serve` at LOG_LEVEL=DEBUG, as an operator starts it."""
     port, secret, metrics_token, log = free_port(), secrets.token_urlsafe(48), canary("metrics"), tmp_path / "log"
     settings = {"DATABASE_URL": database_url, "SECRET_KEY": secret, "HOST": "127.0.0.1", "PORT": str(port)}
     more = {"METRICS_TOKEN": metrics_token, "LOG_LEVEL": "DEBUG", "LOG_FORMAT": "json", "DATA_DIR": str(tmp_path)}
-    environment = {**os.environ, **settings, **more}
+    environment = {**os.environ, **settings, **more, **sold.settings}
     command = [sys.executable, "-m", "app.cli", "serve"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=backend, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -48,8 +57,8 @@ def served(database_url: str, backend: Path, tmp_path: Path) -> Iterator[Served]
         process.wait(30)
 
     try:
-        known = {secret, metrics_token, make_url(database_url).password or secret}
-        yield Served(f"http://127.0.0.1:{port}", known, metrics_token, log, stop)
+        known = {secret, metrics_token, make_url(database_url).password or secret, *sold.secrets}
+        yield Served(f"http://127.0.0.1:{port}", known, metrics_token, log, stop, sold)
     finally:
         process.kill()
         process.wait(30)
@@ -141,6 +150,18 @@ async def _use_generate(caller: Caller) -> str:
     return url
 
 
+async def _use_billing(caller: Caller) -> None:
+    key = await caller.create_key()
+    for path in ("/v1/billing/cap", f"/v1/keys/{key['id']}/cap"):
+        for amount in ("5", None, caller.other):
+            await caller.call("PUT", path, caller.token, json={"amount": amount})
+        await caller.call("PUT", path, key["key"], json={"amount": "5"})
+    for path in ("", "/entries", "/charges"):
+        for credential in (caller.token, key["key"], caller.other, f"{key['key']}0"):
+            await caller.call("GET", f"/v1/billing{path}", credential)
+        await caller.call("GET", f"/v1/billing{path}?cursor={caller.other}&{caller.other}=1", caller.token)
+
+
 async def _look_back(caller: Caller) -> None:
     key, idempotent = caller.keys[-1], {"Idempotency-Key": caller.idempotency_key}
     for order in ({"prompt": caller.prompt}, {"prompt": caller.prompt}, {"prompt": caller.prompt, "size": "64x64"}):
@@ -166,6 +187,7 @@ async def _look_back(caller: Caller) -> None:
     await _use_edits_and_chats(caller, key)
     for generation_id in (made, made, caller.other):
         await caller.call("DELETE", f"/v1/generations/{generation_id}", key)
+    await _use_billing(caller)
     await caller.call("GET", "/v1/usage", caller.token)
     await caller.call("GET", f"/v1/usage?key_id={caller.other}", caller.token)
     await caller.call("GET", f"/v1/usage?from={caller.other}&to={caller.other}&{caller.other}=1", caller.token)
@@ -292,6 +314,7 @@ async def test_no_secret_is_found_in_logs_errors_or_the_database(served: Served,
         await _use_keys(caller)
         url = await _use_generate(caller)
         await _look_back(caller)
+        await buy(caller, served.sold)
         await _use_the_rest(caller, served.metrics_token)
         await _cancel(caller, database)
         await _meet_a_fault(caller, database, url)

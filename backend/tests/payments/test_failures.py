@@ -53,7 +53,7 @@ async def test_a_call_that_fails_twice_is_unavailable(
 
 async def test_a_report_whose_answers_are_lost_is_counted_once(stripe: Stripe, standin: StripeStandIn) -> None:
     customer_id = await new_customer(stripe)
-    hour = datetime.fromtimestamp(standin.now() // 3600 * 3600, UTC)
+    hour = datetime.fromtimestamp((standin.now() // 3600 - 1) * 3600, UTC)
     send = partial(stripe.send_meter_event, customer_id=customer_id, identifier=f"{customer_id}:hour", value=7, at=hour)
     standin.troubles.extend([("POST /v1/billing/meter_events", "lose")] * 2)
     with pytest.raises(StripeUnavailable):
@@ -67,7 +67,7 @@ async def test_a_report_whose_answers_are_lost_is_counted_once(stripe: Stripe, s
 
 async def test_an_event_that_stripe_has_already_is_no_error(stripe: Stripe, standin: StripeStandIn) -> None:
     """The key of the call is another one, as after a day in which Stripe has forgotten that and not the identifier."""
-    hour = datetime.fromtimestamp(standin.now() // 3600 * 3600, UTC)
+    hour = datetime.fromtimestamp((standin.now() // 3600 - 1) * 3600, UTC)
     customer_id = await new_customer(stripe)
     for value in (7, 8):
         await stripe.send_meter_event(customer_id=customer_id, identifier=f"{customer_id}:1", value=value, at=hour)

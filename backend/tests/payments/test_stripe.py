@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs
 
 import pytest
+from app.core.settings import Settings
 from app.payments import PlanPrice, StripeRefused
 from app.payments.minor_units import NotPayable
+from app.payments.opened import open_stripe
 from app.payments.stripe import Stripe
 from tests.payments.conftest import STARTER
 from tests.payments.orders import new_account_id, new_customer, subscribe, top_up
@@ -52,6 +54,19 @@ async def test_a_top_up_is_paid_when_its_money_is_there_and_keeps_what_it_buys(
         29_750_000,
         "USD",
     )
+
+
+async def test_taxes_are_left_to_stripe_where_that_is_wanted(stripe: Stripe, standin: StripeStandIn) -> None:
+    customer_id = await new_customer(stripe)
+    settings = Settings.model_validate(
+        {"stripe_secret_key": standin.key, "stripe_api_url": standin.url, "stripe_tax": True}
+    )
+    async with open_stripe(settings) as with_tax:
+        assert with_tax is not None
+        pages = [await top_up(with_tax, customer_id), await subscribe(with_tax, customer_id, has_overage=True)]
+    without = await top_up(stripe, customer_id)
+    taxed = [standin.objects[each.id]["automatic_tax"]["enabled"] for each in (*pages, without)]
+    assert taxed == [True, True, False]
 
 
 async def test_the_same_key_leads_to_the_same_page(stripe: Stripe) -> None:
@@ -130,7 +145,7 @@ async def test_overage_is_billed_to_the_millionth_and_rounded_once_on_the_invoic
     subscription_id = standin.pay((await subscribe(stripe, customer_id, has_overage=True)).id)["subscription"]
     begin = datetime.fromtimestamp(standin.now() // 3600 * 3600, UTC)
     for index, value in enumerate((1_000_001, 2_000_002, 4_999)):
-        at = begin + timedelta(hours=index, seconds=3599)
+        at = begin + timedelta(hours=index)  # the first is before the subscription, which began within that hour
         standin.advance(3600)
         for _ in range(2):  # again: the same identifier counts once, and is no error
             await stripe.send_meter_event(
@@ -190,7 +205,7 @@ async def test_what_does_not_exist_is_refused_as_missing(stripe: Stripe) -> None
 async def test_what_creates_has_a_key_and_every_call_its_version(stripe: Stripe, standin: StripeStandIn) -> None:
     customer_id = await new_customer(stripe)
     standin.pay((await subscribe(stripe, customer_id, has_overage=True)).id)
-    at = datetime.fromtimestamp(standin.now(), UTC)
+    at = datetime.fromtimestamp(standin.now() - 3600, UTC)
     await stripe.send_meter_event(customer_id=customer_id, identifier=f"{customer_id}:x", value=1, at=at)
     keys = [each.headers["idempotency-key"] for each in standin.seen if each.path == "/v1/billing/meter_events"]
     assert keys == [f"meter:{customer_id}:x:1"]

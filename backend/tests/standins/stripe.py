@@ -44,7 +44,16 @@ _ROUTES: tuple[Route, ...] = (
         "GET",
         "/v1/events",
         event_params.EventListParams,
-        lambda state, given: page(state.of("event"), given, "/v1/events"),
+        lambda state, given: page(
+            (
+                each
+                for each in state.of("event")
+                if each["type"] in given.get("types", [each["type"]])
+                and each["created"] >= given.get("created", {}).get("gte", 0)
+            ),
+            given,
+            "/v1/events",
+        ),
     ),
     retrieving("/v1/events", "event", event_params.EventRetrieveParams),
 )

@@ -24,6 +24,11 @@ def _create(state: State, given: Json) -> Json:
     if given.get("tax_id_collection", {}).get("enabled") and given.get("customer_update", {}).get("name") != "auto":
         raise StripeFault(400, "Tax IDs need customer_update[name] to be auto.", param="customer_update[name]")
     prices = [_price(state, each, mode) for each in items]
+    if given.get("automatic_tax", {}).get("enabled"):
+        if given.get("customer_update", {}).get("address") != "auto":
+            raise StripeFault(400, "Automatic tax needs an address.", param="customer_update[address]")
+        if not all(price["tax_behavior"] for price in prices):
+            raise StripeFault(400, "Automatic tax needs prices with a tax_behavior.", param="automatic_tax")
     total = sum(
         int(price["unit_amount"]) * each.get("quantity", 1)
         for price, each in zip(prices, items, strict=True)

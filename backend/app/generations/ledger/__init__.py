@@ -42,7 +42,7 @@ class Ledger:
     ) -> None:
         self._writer = writer
         metrics = metrics or Metrics()
-        self._metrics, self._refusals = metrics.database, metrics.billing.refusals
+        self._metrics, self._refused = metrics.database, metrics.billing.refusals
         self._metrics.queue.watch(lambda: len(self._waiting))
         self._queue_max = queue_max
         self._deadline_seconds = deadline_seconds
@@ -67,7 +67,7 @@ class Ledger:
             self._hand_over(record, waiting_max=self._queue_max)
             return await record.outcome
         except (InsufficientCredit, BudgetExceeded) as error:
-            self._refusals.add(error.code)
+            self._refused.add(error.code)
             raise
         except Unavailable as error:
             self._metrics.count_failure(is_unknown=isinstance(error, OutcomeUnknown))

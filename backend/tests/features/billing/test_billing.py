@@ -1,7 +1,9 @@
 """`/v1/billing` and the caps of keys: what an account reads and sets of its own money, and of nobody else's."""
 
 from datetime import UTC, datetime
+from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -9,8 +11,9 @@ import httpx2
 import pytest
 from tests.conftest import Start
 from tests.console.browser import new_browser
-from tests.harness import JSON, Account, new_email, sign_up
+from tests.harness import JSON, Account, generate, new_email, sign_up
 from tests.problems import check_problem
+from tests.test_cli_billing import printed
 
 NOTHING = {
     "currency": None,
@@ -22,6 +25,16 @@ NOTHING = {
 """The balance of a new account, but for its period."""
 NO_AMOUNTS = ("-1", "1e3", "0.0000001", "1.", ".5", "", " 1", "1000000000", "\u0661", 1, 0.5, True, ["1"])
 PUBLIC_URL = "https://pictures.test"
+
+
+MODELS = """
+default = "drawn"
+currency = "USD"
+[models.drawn]
+price = "0.05"
+[[models.drawn.routes]]
+provider = "stub"
+"""
 
 
 async def _get(account: Account, path: str = "") -> Any:
@@ -201,6 +214,48 @@ async def test_what_is_no_amount_is_refused_and_changes_nothing(account: Account
     period = await _put(account, f"/v1/keys/{key.id}/cap", amount="1", period="year")
     check_problem(period, 422, "validation_error", more={"errors"})
     assert (await _get(account), (await _keys(account))[key.id]["cap"]) == (before, None)
+
+
+async def test_what_is_given_is_spent_up_to_the_caps_and_what_is_given_back_is_spent_again(
+    start: Start, database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "models.toml").write_text(MODELS)
+    client = await start(billing="on", models_file=tmp_path / "models.toml")
+    account = await sign_up(client)
+    key = await account.create_key()
+    cap = f"/v1/keys/{key.id}/cap"
+
+    async def draw(*, status: int = 200) -> JSON:
+        answer = await generate(client, key)
+        assert answer.status_code == status, answer.text
+        drawn: JSON = answer.json()
+        return drawn
+
+    await printed(database_url, "grant", account.email, "0.15")
+    first = await draw()
+    await _put(account, cap, amount="0.09", period="day")
+    assert (await draw(status=429))["code"] == "budget_exceeded"
+    assert (await _put(account, cap, amount="0.1", period="day")).json()["cap"]["spent"] == "0.05"
+    await draw()
+    assert (await _keys(account))[key.id]["cap"]["spent"] == "0.1"
+    await draw(status=429)
+    await _put(account, cap, amount=None)
+    await _put(account, "/v1/billing/cap", amount="0.1")
+    await draw(status=429)
+    await _put(account, "/v1/billing/cap", amount=None)
+    await draw()
+    assert (await draw(status=402))["code"] == "insufficient_credit"
+    await printed(database_url, "refund", first["id"])
+    await draw()
+    found = await _get(account)
+    names = "credit", "charged", "held", "available", "spent", "currency"
+    assert [found[name] for name in names] == ["0.2", "0.2", "0", "0", "0.2", "USD"]
+    charges = await _get(account, "/charges?group_by=day")
+    assert sum(Fraction(each["from_credit"]) for each in charges) == Fraction("0.2")
+    assert [(each["kind"], each["amount"]) for each in await _get(account, "/entries")] == [
+        ("refund", "0.05"),
+        ("grant", "0.15"),
+    ]
 
 
 async def test_a_new_account_begins_with_the_trial_credit(start: Start, database: asyncpg.Connection) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from app.billing.plan_purchases import find_facts
 from app.features.auth.deletion import delete_account
 from app.payments import WEBHOOK_PATH
+from tests.conftest import Start
 from tests.features.billing.shop import Buyer, Shop
-from tests.harness import JSON, Account, until_none_is_held
+from tests.harness import JSON, sign_up, until_none_is_held
 from tests.standins.stripe_billing import bill, end
 
 _STARTER, _PRO, _NONE = ("starter", "15", "active"), ("pro", "100", "active"), (None, "0")
@@ -37,6 +39,14 @@ async def test_a_plan_holds_once_it_is_paid_and_its_months_begin_with_those_of_s
     subscription = await buyer.subscribe("starter")
     assert await buyer.plan() == _STARTER
     begins = datetime.fromtimestamp(subscription["billing_cycle_anchor"], UTC)
+    async with buyer.shop.sweeper.purchases.sessions.begin() as session:
+        facts = await find_facts(session, account_id=buyer.account.account_id)
+    assert facts == {
+        "stripe_customer": subscription["customer"],
+        "subscription stripe_id": subscription["id"],
+        "subscription status": "active",
+        "subscription anchor_day": begins.day,
+    }
     assert (await buyer.billing())["period_end"] == begins.isoformat().replace("+00:00", "Z")
 
 
@@ -128,6 +138,7 @@ async def test_a_cancelled_plan_goes_on_until_its_month_ends_unless_it_is_chosen
 async def test_of_two_subscriptions_the_newer_counts_and_the_older_is_cancelled(shop: Shop, buyer: Buyer) -> None:
     sessions = [await buyer.checkout("/subscription", plan=plan) for plan in ("pro", "starter")]
     older, newer = (shop.stripe.pay(each)["subscription"] for each in sessions)
+    shop.stripe.objects[newer]["metadata"] = {}  # as if it had been made on Stripe's own pages
     events = [*shop.stripe.events]
     await shop.deliver(*reversed(events))
     await shop.deliver()
@@ -175,6 +186,8 @@ async def test_no_connection_of_the_database_is_held_while_stripe_is_asked(shop:
     await buyer.subscribe("starter")
     payment = await buyer.top_up()
     *_, completed = shop.stripe.events
+    shop.stripe.refund(payment)
+    *_, refunded = shop.stripe.events
     calls: list[tuple[str, Coroutine[Any, Any, httpx2.Response]]] = [
         ("/v1/checkout/sessions", buyer.call("POST", "/top-ups", amount="10")),
         ("/v1/subscriptions", buyer.call("POST", "/subscription", plan="pro")),
@@ -182,6 +195,7 @@ async def test_no_connection_of_the_database_is_held_while_stripe_is_asked(shop:
         ("/v1/billing_portal/sessions", buyer.call("POST", "/portal")),
         ("/v1/invoices", buyer.call("GET", "/invoices")),
         (f"/v1/payment_intents/{payment}", shop.send(completed)),
+        ("/v1/refunds", shop.send(refunded)),
     ]
     for path, call in calls:
         async with shop.stripe.holding(path) as asked:
@@ -191,7 +205,9 @@ async def test_no_connection_of_the_database_is_held_while_stripe_is_asked(shop:
         assert (await calling).is_success
 
 
-async def test_where_no_payments_are_taken_every_route_says_so(client: httpx2.AsyncClient, account: Account) -> None:
+async def test_where_no_payments_are_taken_every_route_says_so_within_its_limit(start: Start) -> None:
+    client = await start(checkout_limit_per_account="5/day")
+    account = await sign_up(client)
     for method, path, body in (
         ("POST", "top-ups", {"amount": "10"}),
         ("POST", "subscription", {"plan": "pro"}),
@@ -203,3 +219,5 @@ async def test_where_no_payments_are_taken_every_route_says_so(client: httpx2.As
         assert (answer.status_code, answer.json()["code"]) == (409, "payments_off")
     answer = await client.post(WEBHOOK_PATH, content=b"{}")
     assert (answer.status_code, answer.json()["code"]) == (409, "payments_off")
+    refused = await client.get("/v1/billing/invoices", headers=account.headers)
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limit_exceeded")

@@ -9,6 +9,7 @@ from itertools import cycle
 
 import asyncpg
 import pytest
+import structlog
 from app.core.db import connect_for_writing
 from app.core.errors import Unavailable
 from app.generations.errors import BudgetExceeded, IdempotencyKeyReused, InsufficientCredit
@@ -166,9 +167,11 @@ async def test_a_balance_that_another_transaction_holds_stops_no_other_account(
 
     async with opened(connect) as ledger, database.transaction():
         await database.execute("select from balances where account_id = $1 for update", stopped.account_id)
-        held, recorded = await outcomes(ledger, *(payers.priced(each.key, 10) for each in (stopped, free)))
-    assert isinstance(held, Unavailable)
+        with structlog.testing.capture_logs() as lines:
+            held, recorded = await outcomes(ledger, *(payers.priced(each.key, 10) for each in (stopped, free)))
+    assert type(held) is Unavailable, "it was certainly not recorded"
     assert isinstance(recorded, Recorded)
+    assert [line["event"] for line in lines] == ["ledger_refused"], "it is passed over, and not found by halving"
     assert (await payers.balance_of(database, stopped))["held"] == 0
 
 
