@@ -50,14 +50,16 @@ class ReturnUrls:
     """Where Stripe leads customers back to: a page, and the same after a checkout was paid or left."""
 
     page: str
+    opened_at: int
+    """Seconds since 1970: the page looks for what has arrived since."""
 
     @property
     def paid(self) -> str:
-        return f"{self.page}?checkout=paid"
+        return f"{self.page}?paid_since={self.opened_at}"
 
     @property
     def left(self) -> str:
-        return f"{self.page}?checkout=left"
+        return self.page
 
 
 async def open_top_up(purchases: Purchases, *, user: User, amount: int, urls: ReturnUrls) -> Checkout:

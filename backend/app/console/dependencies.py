@@ -11,6 +11,7 @@ from app.console.forms import CSRF_FIELD, Rerender, SubmittedForm
 from app.console.rendering import Page
 from app.console.session import ConsoleSession
 from app.console.state import console_of, state_of
+from app.core.errors import NotFound
 from app.core.schemas import Body
 from app.features.auth.service import InvalidToken
 from app.features.dependencies import services_of
@@ -28,7 +29,9 @@ async def find_session(request: Request) -> ConsoleSession:
     """The session that the request's cookies name. The database is asked once for each request."""
     state = state_of(request)
     if state.session is None:
-        session = ConsoleSession(request, console_of(request), services_of(request).sessions)
+        services = services_of(request)
+        currency = services.generations.catalogue.catalogue.currency
+        session = ConsoleSession(request, console_of(request), services.sessions, currency=currency)
         await session.load_user()
         state.session = session
     return state.session
@@ -45,6 +48,16 @@ async def _logged_in(session: CurrentSession) -> ConsoleSession:
 
 LoggedInSession = Annotated[ConsoleSession, Depends(_logged_in)]
 """A session with a user. `errors.py` redirects every other browser to the log-in page."""
+
+
+async def _billing_session(session: LoggedInSession) -> ConsoleSession:
+    if not session.has_balance:
+        raise NotFound
+    return session
+
+
+BillingSession = Annotated[ConsoleSession, Depends(_billing_session)]
+"""A session with a user, where accounts are charged. Where they are not, the page does not exist: raises NotFound."""
 
 
 def find_next_page(request: Request) -> Page:

@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 from app.console.session import ConsoleSession
 from app.core.errors import ApiError
 from app.core.schemas import Body
+from app.generations.errors import BudgetExceeded, InsufficientCredit
 
 CSRF_FIELD = "csrf_token"
 """The hidden field that every form has besides those of its schema."""
@@ -49,6 +50,11 @@ class FormState:
             sentences = [f"{sentence.rstrip('.')}." for sentence in others or [self.error.sentence]]
             return " ".join([*sentences, retry]).strip()
         return None
+
+    @property
+    def needs_money(self) -> bool:
+        """Whether credit or a cap has refused the form."""
+        return isinstance(self.error, InsufficientCredit | BudgetExceeded)
 
     @property
     def _errors(self) -> Mapping[str, str]:

@@ -15,9 +15,10 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from app.catalogue.prices import format_amount
+from app.catalogue.prices import Prices, format_amount
 from app.console.snippets import Snippet, SnippetImage, snippets
 from app.core.bounds import BODY_BYTES_MAX, IMAGE_BYTES_MAX, format_bytes
+from app.core.currencies import show_amount
 from app.core.schemas import format_time
 from app.core.settings import Settings
 from app.providers import Size
@@ -38,6 +39,8 @@ class Page:
     template: str
     label: str | None = None
     """The page's entry in the navigation. A log-in can redirect only to a page that has one."""
+    is_of_billing: bool = False
+    """Whether the navigation has it only where BILLING is on."""
     router: APIRouter = field(default_factory=partial(APIRouter, include_in_schema=False))
 
     @property
@@ -67,7 +70,8 @@ class Console:
         self.cookie_prefix = "__Host-" if is_secure else ""
         self.cookie_options: dict[str, Any] = {"path": "/", "secure": is_secure, "httponly": True, "samesite": "lax"}
         self.csrf_keys = [hmac.digest(secret, b"nb-csrf", "sha256") for secret in settings.accepted_secrets]
-        self.navigation = [page for page in pages if page.label]
+        self.charges = settings.charges
+        self.navigation = [page for page in pages if page.label and (self.charges or not page.is_of_billing)]
         self.files = {each.name: each for each in map(_read, sorted((_FOLDER / "static").iterdir()))}
         self._headers = _headers(image_origins)
         self._templates = _templates(settings, self.files)
@@ -143,6 +147,8 @@ def _templates(settings: Settings, files: Mapping[str, StaticFile]) -> Environme
     environment.filters["bytes"] = format_bytes
     environment.filters["number"] = "{:,}".format
     environment.filters["amount"] = format_amount
+    environment.filters["money"] = show_amount
+    environment.filters["price_of_an_image"] = _price_of_an_image
     return environment
 
 
@@ -154,6 +160,15 @@ def _path(url: str) -> str:
 def _thumbnail(url: str, width: int) -> str:
     """The path of a smaller copy of the image with this URL. As WebP, it has a tenth of the bytes of a PNG."""
     return f"{_path(url).rpartition('.')[0]}.webp?width={width}"
+
+
+def _price_of_an_image(prices: Prices, currency: str | None) -> str:
+    """The price, or each one with what it is for: `An image costs 0.05 USD (1K) or 0.08 USD (2K).`"""
+    if prices.is_free:
+        return "Images of this model are free."
+    priced = {f"{'/'.join(part for part in key if part)}": amount for key, amount in prices.amounts.items()}
+    shown = [f"{show_amount(amount, currency)}{f' ({name})' if name else ''}" for name, amount in priced.items()]
+    return f"An image costs {' or '.join([', '.join(shown[:-1]), shown[-1]] if shown[1:] else shown)}."
 
 
 def _time(at: datetime) -> Markup:

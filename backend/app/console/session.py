@@ -11,9 +11,12 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.billing.balance import BalanceState
+from app.billing.balance import find as find_balance
 from app.console.csrf import InvalidCsrfToken
 from app.console.rendering import Console
 from app.core.db import SessionMaker
+from app.core.errors import NotFound
 from app.features.auth import sessions
 from app.features.auth.service import InvalidToken
 from app.models import User
@@ -27,23 +30,34 @@ _NONCE_BYTES = 16
 class ConsoleSession:
     """The session that one request belongs to, by its cookies. Nobody is logged in before `load_user`."""
 
-    def __init__(self, request: Request, console: Console, session_maker: SessionMaker) -> None:
+    def __init__(
+        self, request: Request, console: Console, session_maker: SessionMaker, *, currency: str | None
+    ) -> None:
         self.request = request
+        self.currency = currency
+        """Of all amounts; None where no model has a price."""
         self._console = console
         self._session_maker = session_maker
         self._user: User | None = None
+        self._balance: BalanceState | None = None
         self._token = self._cookie(_SESSION_COOKIE)
         sent_nonce = self._cookie(_NONCE_COOKIE)
         self._csrf_nonce = sent_nonce if _NONCE.fullmatch(sent_nonce) else secrets.token_urlsafe(_NONCE_BYTES)
         self._must_set_nonce = False
 
     async def load_user(self) -> None:
-        """Reads from the database which user is logged in with the session's cookie, if any."""
+        """Reads from the database which user is logged in with the session's cookie, if any, and the balance."""
         if self._token:
             async with self.transaction() as database:
                 self._user = await sessions.find_session_user(database, token=self._token)
+                await self.load_balance(database)
         if self._user is not None:
             request_state(self.request.scope)["account"] = self._user.account_id
+
+    async def load_balance(self, database: AsyncSession) -> None:
+        """Reads the balance as it is now, where anything is charged: for pages that show what they have changed."""
+        if self._user is not None and self._console.charges:
+            self._balance = await find_balance(database, account_id=self._user.account_id)
 
     @property
     def is_logged_in(self) -> bool:
@@ -55,6 +69,22 @@ class ConsoleSession:
         if self._user is None:
             raise InvalidToken(credential_sent=False)
         return self._user
+
+    @property
+    def has_balance(self) -> bool:
+        """Whether the user's account is charged for anything."""
+        return self._balance is not None
+
+    @property
+    def balance(self) -> BalanceState:
+        """The money of the user's account. Raises InvalidToken if nobody is logged in, and NotFound where nothing is
+        charged.
+        """
+        if self._user is None:
+            raise InvalidToken(credential_sent=False)
+        if self._balance is None:
+            raise NotFound
+        return self._balance
 
     @property
     def csrf_token(self) -> str:

@@ -2,8 +2,13 @@
 
 from app.console.pages import (
     account,
+    account_cap,
+    billing,
+    billing_month,
+    buying,
     history,
     job,
+    key_cap,
     keys,
     landing,
     log_in,
@@ -16,7 +21,10 @@ from app.console.pages import (
 )
 from app.console.rendering import Page
 
-_IN_ORDER = (landing, sign_up, log_in, log_out, playground, job, keys, revoke_key, models, usage, history, account)
+_IN_ORDER = (
+    *(landing, sign_up, log_in, log_out, playground, job, keys, key_cap, revoke_key, models, usage, history),
+    *(billing, account_cap, buying, billing_month, account),
+)
 
 PAGES: tuple[Page, ...] = tuple(module.page for module in _IN_ORDER)
 """In the order of the navigation. Its first page is the console's home."""

@@ -1,21 +1,24 @@
 """API keys: created and shown once, and listed."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
+from app.billing.caps import KeyCap, cap_of
 from app.console.dependencies import LoggedInSession, form
 from app.console.forms import UNSENT, FormState
 from app.console.rendering import Page
 from app.console.session import ConsoleSession
 from app.core.schemas import QueryInt
-from app.features.dependencies import Session
+from app.features.dependencies import Session, services_of
 from app.features.keys import service
 from app.features.keys.dependencies import KeysMax, limit_created_keys
 from app.features.keys.schemas import KeyCreate, KeyListQuery
+from app.models import ApiKey
 from app.web.pagination import PAGE_SIZE_MAX, split_page
 from app.web.query import query_of
 
@@ -39,7 +42,14 @@ async def _render(session: ConsoleSession, form_state: FormState, query: KeyPage
             limit=query.limit + 1,
         )
     keys, older = split_page(found, query=query)
-    return session.render(page.template, form=form_state, keys=keys, older=older, query=query)
+    caps = caps_of(session, keys)
+    return session.render(page.template, form=form_state, keys=keys, caps=caps, older=older, query=query)
+
+
+def caps_of(session: ConsoleSession, keys: Sequence[ApiKey]) -> Mapping[str, KeyCap | None]:
+    """The caps of these keys, by their ids, with what was spent in the current period."""
+    now = datetime.fromtimestamp(services_of(session.request).generations.clock(), UTC)
+    return {key.id: cap_of(key, now=now) for key in keys}
 
 
 @asynccontextmanager

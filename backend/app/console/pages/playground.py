@@ -14,6 +14,7 @@ from app.catalogue.model import Model
 from app.console.dependencies import LoggedInSession, form
 from app.console.forms import UNSENT, EmptyForm, FormState
 from app.console.image_inputs import IMAGES, read_form_with_images, takes_of
+from app.console.notices import find_notices
 from app.console.pages.keys import limits_of_new_keys
 from app.console.rendering import Page
 from app.console.session import ConsoleSession, redirect
@@ -99,6 +100,7 @@ async def render_playground(
     if shown is not None and not form_state.values:
         form_state = FormState(_values_of(shown), form_state.error)
     async with session.transaction() as database:
+        await session.load_balance(database)
         own_keys = await keys.find_all(
             database, account_id=account_id, include_revoked=False, after=None, limit=PAGE_SIZE_MAX
         )
@@ -110,6 +112,7 @@ async def render_playground(
     return session.render(
         page.template,
         form=form_state,
+        notices=await find_notices(session),
         keys=own_keys,
         # The form keeps its id until its generation is delivered: sent again after an error, it is the same request.
         form_id=(generation_id is None and form_state.values.get("form_id")) or secrets.token_urlsafe(16),
@@ -144,6 +147,7 @@ def _choices(
         model = editors[0]
     drawing = [model] if model else models
     return {
+        "model": model,
         "models": models,
         "editors": editors,
         "paints": takes_of(models).mask,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from app.console.charts import draw_chart
 from app.console.csv_lines import csv_lines
 from app.console.dependencies import LoggedInSession
+from app.console.notices import find_notices
 from app.console.rendering import Page
 from app.console.session import ConsoleSession
 from app.core.cursor import Cursor
@@ -62,6 +63,7 @@ async def show_usage(
     )
     return session.render(
         page.template,
+        notices=await find_notices(session),
         chart=draw_chart(shares, first=first, last=last),
         models=sorted(models, key=lambda row: (-row.images, row.model or "")),
         currency=services.generations.catalogue.catalogue.currency,

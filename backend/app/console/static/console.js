@@ -129,13 +129,13 @@ document.addEventListener("submit", async (event) => {
 });
 
 // The playground's form is sent without leaving the page: these parts are replaced by those of the page that comes back.
-const parts = ["#playground", "#snippets"];
+const parts = ["#playground", "#snippets", "#notices", "#balance"];
 
 const replaceParts = (page) => {
   const size = document.getElementById("size").value;
   const result = document.getElementById("result");
   result.removeAttribute("aria-busy");
-  for (const part of parts) document.querySelector(part).replaceWith(page.querySelector(part));
+  for (const part of parts) document.querySelector(part)?.replaceWith(page.querySelector(part) ?? "");
   chooseSize(size);
   // A refused form has no generation of its own: the one before is shown on.
   if (!document.getElementById("generation")) document.getElementById("result").replaceWith(result);

@@ -27,10 +27,9 @@ from app.features.billing.checkout_schemas import (
     PortalOpened,
     TopUpCreate,
 )
+from app.features.billing.dependencies import limit_checkouts
 from app.features.dependencies import CurrentServices, services_of
-from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
 from app.models import User
-from app.ratelimit import Take
 from app.web.body import json_body
 from app.web.openapi import BODY_PROBLEMS, problems
 from app.web.public_url import public_url_of
@@ -41,11 +40,7 @@ _PROBLEMS = (InvalidToken, RateLimited, PaymentsOff)
 
 
 async def _buyer(request: Request, user: WaitingUser) -> User:
-    services = services_of(request)
-    take = Take("checkout", user.account_id, services.policies.checkout_per_account)
-    taken = await services.limiter.take([take], group=user.account_id)
-    set_rate_limit_headers(request, taken.decisions)
-    raise_if_refused(request, taken)
+    await limit_checkouts(request, account_id=user.account_id)
     return user
 
 
@@ -66,7 +61,8 @@ CurrentPurchases = Annotated[Purchases, Depends(purchases_of)]
 
 def urls_of(request: Request) -> checkouts.ReturnUrls:
     """The console's page about money."""
-    return checkouts.ReturnUrls(f"{public_url_of(request)}/billing")
+    now = int(services_of(request).generations.clock())
+    return checkouts.ReturnUrls(f"{public_url_of(request)}/billing", opened_at=now)
 
 
 ReturnUrls = Annotated[checkouts.ReturnUrls, Depends(urls_of)]

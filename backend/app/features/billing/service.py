@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, cast, func, select, tuple_
+from sqlalchemy import BigInteger, cast, exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.cursor import Cursor
 from app.core.errors import Invalid
-from app.models import Charge, CreditEntry
+from app.models import Charge, CreditEntry, Subscription
 
 ChargesBy = Literal["hour", "day"]
 
@@ -75,3 +75,17 @@ async def find_charges(
         statement = statement.where(Charge.hour < after.created_at)
     rows: Sequence[Any] = (await session.execute(statement.group_by(start).order_by(start.desc()).limit(limit))).all()
     return [ChargeRow(*row) for row in rows]
+
+
+async def find_subscription(session: AsyncSession, *, account_id: str) -> Subscription | None:
+    """The plan that the account has, or had last; None where it never had one."""
+    return await session.get(Subscription, account_id)
+
+
+async def has_arrived(session: AsyncSession, *, account_id: str, since: datetime) -> bool:
+    """Whether a top-up was entered, or a plan has begun, since then."""
+    top_up = exists().where(
+        CreditEntry.account_id == account_id, CreditEntry.kind == "top_up", CreditEntry.created_at >= since
+    )
+    plan = exists().where(Subscription.account_id == account_id, Subscription.started_at >= since)
+    return bool(await session.scalar(select(top_up | plan)))
