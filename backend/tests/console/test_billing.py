@@ -171,7 +171,7 @@ async def test_a_month_adds_up_allowance_credit_and_bills_by_the_accounts_own_pe
         ("adjustment", -4, datetime(2026, 1, 20, tzinfo=UTC)),
     ):
         await database.execute(entry, account, kind, kind, amount, at)
-    page = await payer.open("/billing/2026-01")
+    page = await payer.open("/billing/months/2026-01")
     assert page.text("h1") == "10 January to 9 February 2026"
     expected = ["0.000005", "0.000003", "0.000002", "0.00001"]
     assert [each[1].split()[0] for each in rows(page, "What was charged")] == expected
@@ -187,7 +187,7 @@ async def test_a_month_adds_up_allowance_credit_and_bills_by_the_accounts_own_pe
 
 @pytest.mark.parametrize("month", ["2026-13", "2026-1", "1999-01", "\u0662026-01", "cap.csv", "2026-01.csv.csv"])
 async def test_what_is_no_month_is_no_page(payer: Browser, month: str) -> None:
-    assert (await payer.open(f"/billing/{month}")).status == 404
+    assert (await payer.open(f"/billing/months/{month}")).status == 404
 
 
 @EVERY_CURRENCY
@@ -222,7 +222,7 @@ async def test_nobody_sees_or_changes_the_money_of_another_account(
     await database.execute("insert into charges values ($1, $2, 77000000, 0, 77000000, 0)", account, today)
     used = "insert into usage (key_id, day, pictures, amount) values ($1, $2, 1, 77000000)"
     await database.execute(used, key_id, today.date())
-    month = f"/billing/{today:%Y-%m}"
+    month = f"/billing/months/{today:%Y-%m}"
     async with new_browser(paid_site) as other:
         await other.sign_up()
         own, _ = await other.create_key(name="own")
@@ -238,7 +238,7 @@ async def test_nobody_sees_or_changes_the_money_of_another_account(
     assert await database.fetchval("select cap from api_keys where id = $1", key_id) is None
 
 
-@pytest.mark.parametrize("path", ["/billing", "/billing/cap", "/billing/2026-11", "/billing/2026-11.csv"])
+@pytest.mark.parametrize("path", ["/billing", "/billing/cap", "/billing/months/2026-11", "/billing/months/2026-11.csv"])
 async def test_a_deployment_that_charges_nothing_has_no_page_about_money(ada: Browser, path: str) -> None:
     assert (await ada.open(path)).status == 404
     keys = await ada.open("/keys")

@@ -22,7 +22,7 @@ from app.features.billing.dependencies import limit_checkouts
 from app.features.dependencies import services_of
 from app.payments import Invoice, StripeRefused, StripeUnavailable
 
-page = Page(f"{billing.page.path}/{{month}}", template="billing_month.html")
+page = Page(f"{billing.page.path}/months/{{month}}", template="billing_month.html")
 
 _MONTH = re.compile(r"(20\d\d)-(0[1-9]|1[0-2])", re.ASCII)
 _DAY = timedelta(days=1)
@@ -45,7 +45,7 @@ def _anchor(session: ConsoleSession) -> timedelta:
     return timedelta(days=session.balance.period_start.astimezone(UTC).day - 1)
 
 
-@page.router.get(f"{billing.page.path}/{{month}}.csv")
+@page.router.get(f"{billing.page.path}/months/{{month}}.csv")
 async def download_month(session: BillingSession, period: CurrentPeriod) -> Response:
     """Download what was charged, with a line for each day, key and model."""
     name = f"charges-{period.start:%Y-%m-%d}-{period.end - _DAY:%Y-%m-%d}.csv"
