@@ -81,12 +81,13 @@ async def unreadable(images: Mapping[str, Image], callers: JobCallers) -> Sequen
     return found
 
 
-def wrongly_ended(images: Mapping[str, Image], journal: Iterable[Asked], provider: CountingProvider) -> Iterable[str]:
+def wrongly_ended(images: Mapping[str, Image], journal: Sequence[Asked], provider: CountingProvider) -> Iterable[str]:
     """What callers were told against what is recorded and was bought, as sentences."""
     yield from wrongly_told(images, journal)
-    for prompt, mine in by_prompt(images).items():
-        sends = sum(image.sends for image in mine.values())
-        drawn = sum(image.status == "delivered" for image in mine.values())
+    recorded = by_prompt(images)
+    for prompt in [asked.prompt for asked in journal]:
+        mine = recorded.get(prompt, {}).values()
+        sends, drawn = sum(image.sends for image in mine), sum(image.status == "delivered" for image in mine)
         if not drawn <= provider.calls[prompt] <= sends:
             yield f"{prompt}: bought {provider.calls[prompt]} times, sent {sends}, delivered {drawn}"
 

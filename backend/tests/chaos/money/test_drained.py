@@ -38,10 +38,11 @@ class Pressed:
     def delivered(self) -> int:
         return sum(call.outcome == "ok" for call in self.calls)
 
-    async def press(self, line: Line, key: Key, name: str) -> None:
+    async def press(self, line: Line, key: Key, *, server: int) -> None:
         """Calls until all is delivered, and one call more is refused. Every other one is sent twice."""
+        name = f"{key.id}-{server}"
         for n in count():
-            once = f"{name}-{n}" if n % 2 else None
+            once = f"{name}-{n}" if (n + server) % 2 else None
             is_drained = self.delivered == IMAGES
             call = await line.ask(key, f"{name} {n}", idempotency_key=once)
             self.calls.append(call)
@@ -70,7 +71,7 @@ async def test_callers_who_press_on_accounts_with_credit_for_some_images_get_exa
         assert len(lines) == SERVERS
         await asyncio.gather(
             *(
-                account.press(line, account.keys[server % KEYS], f"{account.account.id}-{server}")
+                account.press(line, account.keys[server // KEYS], server=server)
                 for server, of_server in enumerate(lines)
                 for account, line in zip(pressed, of_server, strict=True)
             )
