@@ -34,7 +34,7 @@ from tests.chaos.money.treasury import (
     top_up,
 )
 from tests.chaos.schedule import Schedule
-from tests.harness import looks, sign_up
+from tests.harness import Key, looks, sign_up
 from tests.test_cli import nanobanana_in_here
 
 CALLERS = 2
@@ -59,6 +59,10 @@ class Payer(JobCallers):
 
     async def _hold_back(self) -> None:
         self._may_ask.set()
+
+    async def _new_key(self) -> Key:
+        """One of those that it has: an account that is disabled gets none."""
+        return self.schedule.pick(self.keys)
 
 
 async def rush(treasury: Treasury, payer: JobCallers) -> None:
@@ -129,6 +133,7 @@ async def broken_by(
     account_ids = [each.account.account_id for each in payers]
     return [
         *wrong,
+        *treasury.wrong,
         *unfinished,
         *wrong_steps(images),
         *wrongly_told(images, [asked for payer in payers for asked in payer.journal]),

@@ -13,8 +13,10 @@ from tests.chaos.proxy import Proxy
 from tests.redis_server import RedisServer
 
 SERVERS = 4
-SETTINGS = {"BILLING": "on", "GENERATION_DEADLINE_SECONDS": "2"}
-"""With a lease that ends soon, so that what a killed process held is soon free."""
+SETTINGS = {"BILLING": "on", "GENERATION_DEADLINE_SECONDS": "2", "DATABASE_POOL_SIZE": "5"}
+"""With a lease that ends soon, so that what a killed process held is soon free, and no more connections than the
+database has.
+"""
 OpenYard = Callable[..., AbstractAsyncContextManager[Yard]]
 
 

@@ -17,6 +17,7 @@ from app.catalogue.prices import format_amount, read_amount
 from app.core.db import DATABASE_ERRORS, SessionMaker
 from app.features.auth.service import set_account_active
 from app.models import EntryKind, SubscriptionStatus
+from sqlalchemy.exc import IntegrityError
 from tests.chaos.jobs.callers import JobCallers
 from tests.chaos.schedule import Schedule
 from tests.harness import Account, looks
@@ -43,6 +44,8 @@ class Treasury:
     schedule: Schedule
     entered: dict[str, int] = field(default_factory=dict)
     """The amounts of the entries, by reference."""
+    wrong: list[str] = field(default_factory=list)
+    """Why a change could not be made: it is the last one then."""
     _is_working: bool = True
 
     @asynccontextmanager
@@ -58,7 +61,11 @@ class Treasury:
     async def _work(self, ways: Sequence[tuple[JobCallers, "Change"]]) -> None:
         while self._is_working:
             payer, change = self.schedule.pick(ways)
-            await change(self, payer)
+            try:
+                await change(self, payer)
+            except NotDoneError as error:
+                self.wrong.append(str(error))
+                return
             await asyncio.sleep(self.schedule.between(0, _PAUSE_SECONDS_MAX))
 
     async def enter(
@@ -85,16 +92,23 @@ class Treasury:
         return ids[0]
 
 
+class NotDoneError(Exception):
+    """A change that the database does not take."""
+
+
 Change = Callable[[Treasury, JobCallers], Awaitable[None]]
 
 
 async def until_done(change: Callable[[], Awaitable[str | int | bool]]) -> str:
-    """Tries until the database says that it is done."""
+    """Tries until the database says that it is done. Raises NotDoneError where it refuses that."""
     for _ in looks():
-        with suppress(*DATABASE_ERRORS, OSError):
+        try:
             return str(await change())
-        await asyncio.sleep(_RETRY_SECONDS)
-    raise AssertionError("the database does not come back")
+        except IntegrityError as error:
+            raise NotDoneError(str(error.orig)) from None
+        except (*DATABASE_ERRORS, OSError):
+            await asyncio.sleep(_RETRY_SECONDS)
+    raise NotDoneError("the database does not come back")
 
 
 async def top_up(treasury: Treasury, payer: JobCallers) -> None:
