@@ -33,20 +33,21 @@ from tests.chaos.money.treasury import (
     set_key_cap,
     top_up,
 )
-from tests.chaos.schedule import Schedule
+from tests.chaos.schedule import Schedule, times
 from tests.harness import Key, looks, sign_up
 from tests.test_cli import nanobanana_in_here
 
 CALLERS = 2
 """Of each account."""
-RUSH = 12
-"""Calls at once, with credit for one."""
+RUSH, RUSHES = 12, times(short=1, long=5)
+"""Calls at once, with credit for one, and how often all accounts have such calls before anything fails."""
 FAILS_EVERY = 7
 """Of so many calls of the provider one fails."""
 _FIXED = "update balances set cap = $2, allowance = $3 where account_id = $1"
 _CALL = Kind([Order(PLAIN)])
 _KINDS = (
     *KINDS,
+    Kind([Order(PLAIN)] * 2, is_repeated=True),
     Kind([Order(PLAIN, images=3)]),
     Kind([Order(LAVISH, images=2)], is_repeated=True),
     Kind([Order(PLAIN, images=2, hangs_up_after=0.1)]),
@@ -122,6 +123,8 @@ async def broken_by(
             await stack.enter_async_context(treasury.working(list(zip(payers, WAYS, strict=True))))
             for payer in payers:
                 await stack.enter_async_context(payer.calling(CALLERS))
+            for _ in range(RUSHES):
+                await asyncio.gather(*(rush(treasury, payer) for payer in payers[2:]))
             await let_fail(faults, payers[0], workers, pause_seconds_max=pause_seconds_max)
     unfinished = await _until_all_ended(yard)
     yard.provider.fails_every = 0
