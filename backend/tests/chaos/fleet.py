@@ -71,10 +71,20 @@ class Fleet(Workers):
 
     def kill(self, worker: int) -> None:
         """SIGKILL, for a worker of this server and nobody else."""
+        self._send(worker, signal.SIGKILL)
+
+    def freeze(self, worker: int) -> None:
+        """It keeps its connections and does nothing, until it is thawed."""
+        self._send(worker, signal.SIGSTOP)
+
+    def thaw(self, worker: int) -> None:
+        self._send(worker, signal.SIGCONT)
+
+    def _send(self, worker: int, number: signal.Signals) -> None:
         descriptor = os.pidfd_open(worker)
         try:
             assert worker in self.workers(), "not ours any more"
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            signal.pidfd_send_signal(descriptor, number)
         finally:
             os.close(descriptor)
 

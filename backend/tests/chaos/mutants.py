@@ -3,9 +3,9 @@ slow and has none.
 """
 
 import asyncio
+import os
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
@@ -13,20 +13,23 @@ from unittest.mock import patch
 from app import cli
 from app.generations.errors import InvalidApiKey
 from app.generations.jobs.drawing import JobDrawing
-from app.generations.ledger import Ledger
+from app.generations.ledger import Ledger, writer
 from app.generations.ledger.connection import LedgerConnection, StatementLostError, StatementRefusedError
 from app.generations.ledger.queue import PendingRecord
 from app.generations.ledger.statements import Statement
+from app.generations.ledger.verdicts import refusal_of
 from app.generations.ledger.writer import Writer
 
 LATE_SECONDS = 2
+_NAME = "MUTANT"  # which no setting has as its name
 _fetch = vars(LedgerConnection)["_fetch"]
+_decide: Callable[..., bool] = vars(writer)["_decide"]
 _mark_sent = Ledger.mark_sent
 
 
-async def _lost_is_refused(writer: Writer, *statement: Any, **values: Any) -> Any:
+async def _lost_is_refused(itself: Writer, *statement: Any, **values: Any) -> Any:
     try:
-        return await _fetch(writer, *statement, **values)
+        return await _fetch(itself, *statement, **values)
     except StatementLostError:
         raise StatementRefusedError("57P01") from None
 
@@ -47,22 +50,41 @@ async def _mark_late(*sent: Any) -> None:
     await _mark_sent(*sent)
 
 
-def _with(name: str, changes: Mapping[str, str]) -> tuple[type, str, Callable[..., Coroutine[Any, Any, Any]]]:
-    """The statement of this name with these parts changed."""
-    original = Statement.load(name)
-    text = original.text
-    for part, changed in changes.items():
-        assert part in text, part
-        text = text.replace(part, changed)
-    mutant = replace(original, text=text)
+Change = tuple[object, str, object]
 
-    async def fetch(writer: Writer, connection: object, statement: Statement, **values: Any) -> Any:
-        return await _fetch(writer, connection, mutant if statement == original else statement, **values)
+
+def _with(name: str, changes: Mapping[str, str]) -> Change:
+    """The statement of this name with these parts changed."""
+    return _with_each([name], changes)
+
+
+def _with_each(names: Sequence[str], changes: Mapping[str, str]) -> Change:
+    """The same of several statements."""
+    mutants = {}
+    for name in names:
+        statement = Statement.load(name)
+        text = statement.text
+        for part, changed in changes.items():
+            assert part in text, part
+            text = text.replace(part, changed)
+        mutants[name] = replace(statement, text=text)
+
+    async def fetch(itself: Writer, connection: object, statement: Statement, **values: Any) -> Any:
+        return await _fetch(itself, connection, mutants.get(statement.name, statement), **values)
 
     return Writer, "_fetch", fetch
 
 
-MUTANTS: Mapping[str, Sequence[tuple[type, str, object]]] = {
+def _refuse_at_once(record: PendingRecord, row: Any, *, was_sent: bool) -> bool:
+    """Without a look at what an earlier send may have recorded."""
+    if row["created_at"] is None and (refusal := refusal_of(row)) is not None:
+        record.fail(refusal)
+        return True
+    return _decide(record, row, was_sent=was_sent)
+
+
+_RECORDING, _SETTLING = ("record_priced", "record_queued_priced"), ("settle_priced", "settle_jobs_priced")
+MUTANTS: Mapping[str, Sequence[Change]] = {
     "lost-is-refused": [(Writer, "_fetch", _lost_is_refused)],
     "missing-is-revoked": [(Writer, "_resolve", _missing_is_revoked)],
     "fallback-counts-twice": [
@@ -87,11 +109,17 @@ MUTANTS: Mapping[str, Sequence[tuple[type, str, object]]] = {
     "counts-what-was-admitted": [
         _with("record_queued_priced", {"from written group by 1, 2, 3\n)": "from admitted group by 1, 2, 3\n)"})
     ],
+    "room-without-lock": [_with_each(_RECORDING, {"order by b.account_id for no key update": "order by b.account_id"})],
+    "refuses-without-look": [(writer, "_decide", _refuse_at_once)],
+    "holds-what-was-admitted": [_with_each(_RECORDING, {"key_id, price from written": "key_id, price from admitted"})],
+    "releases-without-status": [_with_each(_SETTLING, {" and g.status = 'processing'": ""})],
     "late-to-send": [(Ledger, "mark_sent", _mark_late)],
 }
 
-if __name__ == "__main__":
-    with ExitStack() as stack:
-        for change in MUTANTS[sys.argv.pop(1)]:
-            stack.enter_context(patch.object(*change))
+if __name__ in {"__main__", "__mp_main__"}:  # the latter is in the workers that a server with several of them spawns
+    if __name__ == "__main__":
+        os.environ[_NAME] = sys.argv.pop(1)
+    for change in MUTANTS[os.environ[_NAME]]:
+        patch.object(*change).start()
+    if __name__ == "__main__":
         cli.main()

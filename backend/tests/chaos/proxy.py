@@ -33,6 +33,12 @@ class Ambush:
     cut: asyncio.Event = field(default_factory=asyncio.Event)
     client_port: int = 0
 
+    async def spring(self, *, within_seconds: float = 60) -> None:
+        """Waits until a statement is held, and cuts its connection."""
+        async with asyncio.timeout(within_seconds):
+            await self.sprung.wait()
+        self.cut.set()
+
     async def hold(self) -> None:
         self.sprung.set()
         await self.cut.wait()

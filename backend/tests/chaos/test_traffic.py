@@ -16,7 +16,7 @@ from tests.chaos.fleet import Serve, everything_works_again
 from tests.chaos.ground import Ground
 from tests.chaos.load import Call, Line, Order, Traffic
 from tests.chaos.models import CAREFUL, DRAWING_SECONDS, LAVISH, STUB, models_on_standins
-from tests.chaos.proxy import Ambush, Point
+from tests.chaos.proxy import Point
 from tests.chaos.schedule import Schedule, times
 from tests.chaos.verify import all_ended, violations, watching_last_use, wrongly_served
 from tests.harness import sign_up
@@ -51,14 +51,7 @@ async def cut_every_connection(ground: Ground, _schedule: Schedule) -> None:
 
 async def cut_a_statement(ground: Ground, schedule: Schedule) -> None:
     points: list[Point] = ["request", "answer"]
-    await spring(ground.proxy.ambush(schedule.pick(points)))
-
-
-async def spring(ambush: Ambush) -> None:
-    """Waits until a statement is held, and cuts its connection."""
-    async with asyncio.timeout(RECOVERY_SECONDS):
-        await ambush.sprung.wait()
-    ambush.cut.set()
+    await ground.proxy.ambush(schedule.pick(points)).spring(within_seconds=RECOVERY_SECONDS)
 
 
 @dataclass(frozen=True)

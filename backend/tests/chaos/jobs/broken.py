@@ -16,6 +16,8 @@ CALLERS = 8
 NEVER = ("40P01", "55P03")
 """What PostgreSQL never says: deadlock, and that a lock was waited for too long."""
 READ_MAX = 200
+TOO_LITTLE = {"insufficient_credit", "budget_exceeded"}
+"""The codes of refusals of what an account cannot pay."""
 _UNDISTURBED_SECONDS = 2
 
 
@@ -23,18 +25,10 @@ async def broken_by(
     faults: Mapping[Fault, int], callers: JobCallers, workers: Hands, *, pause_seconds_max: float = 1
 ) -> Sequence[str]:
     """What is broken after so many faults of each kind, in an order by chance, as sentences."""
-    yard, schedule, started = callers.yard, callers.schedule, time.monotonic()
+    yard, started = callers.yard, time.monotonic()
     before = {each: yard.cluster.logged(each) for each in NEVER}
-    to_come = [fault for fault, count in faults.items() for _ in range(count)]
     async with callers.calling(CALLERS):
-        await asyncio.sleep(_UNDISTURBED_SECONDS)
-        while to_come:
-            await asyncio.sleep(schedule.between(0.2, pause_seconds_max))
-            fault = schedule.pick(to_come)
-            to_come.remove(fault)
-            workers.replace_ended()
-            await fault(yard, workers, callers, schedule)
-    workers.replace_ended()
+        await let_fail(faults, callers, workers, pause_seconds_max=pause_seconds_max)
     await yard.until_all_ended()
     connection = await yard.own.connect()
     images = await images_of(connection, [key.id for key in callers.keys])
@@ -51,6 +45,21 @@ async def broken_by(
         *await yard.until_swept(callers.account),
         *(f"{yard.cluster.logged(each)} errors {each}" for each in NEVER if yard.cluster.logged(each) > before[each]),
     ]
+
+
+async def let_fail(
+    faults: Mapping[Fault, int], callers: JobCallers, workers: Hands, *, pause_seconds_max: float
+) -> None:
+    """Lets so many faults of each kind happen, in an order by chance."""
+    to_come = [fault for fault, count in faults.items() for _ in range(count)]
+    await asyncio.sleep(_UNDISTURBED_SECONDS)
+    while to_come:
+        await asyncio.sleep(callers.schedule.between(0.2, pause_seconds_max))
+        fault = callers.schedule.pick(to_come)
+        to_come.remove(fault)
+        workers.replace_ended()
+        await fault(callers.yard, workers, callers, callers.schedule)
+    workers.replace_ended()
 
 
 async def unreadable(images: Mapping[str, Image], callers: JobCallers) -> Sequence[str]:
@@ -72,13 +81,30 @@ async def unreadable(images: Mapping[str, Image], callers: JobCallers) -> Sequen
     return found
 
 
-def wrongly_ended(images: Mapping[str, Image], journal: Iterable[Asked], provider: CountingProvider) -> Iterable[str]:
+def wrongly_ended(images: Mapping[str, Image], journal: Sequence[Asked], provider: CountingProvider) -> Iterable[str]:
     """What callers were told against what is recorded and was bought, as sentences."""
-    by_prompt: dict[str, dict[str, Image]] = {}
+    yield from wrongly_told(images, journal)
+    recorded = by_prompt(images)
+    for prompt in [asked.prompt for asked in journal]:
+        mine = recorded.get(prompt, {}).values()
+        sends, drawn = sum(image.sends for image in mine), sum(image.status == "delivered" for image in mine)
+        if not drawn <= provider.calls[prompt] <= sends:
+            yield f"{prompt}: bought {provider.calls[prompt]} times, sent {sends}, delivered {drawn}"
+
+
+def by_prompt(images: Mapping[str, Image]) -> dict[str, dict[str, Image]]:
+    """The images of each prompt, by id."""
+    found: dict[str, dict[str, Image]] = {}
     for name, image in images.items():
-        by_prompt.setdefault(image.prompt, {})[name] = image
+        found.setdefault(image.prompt, {})[name] = image
+    return found
+
+
+def wrongly_told(images: Mapping[str, Image], journal: Iterable[Asked]) -> Iterable[str]:
+    """What callers were told against what is recorded, as sentences."""
+    recorded = by_prompt(images)
     for asked in journal:
-        mine = by_prompt.pop(asked.prompt, {})
+        mine = recorded.pop(asked.prompt, {})
         requests = {image.request_id for image in mine.values()}
         delivered = {image.request_id for image in mine.values() if image.status == "delivered"}
         if not asked.ids <= set(mine):
@@ -89,12 +115,10 @@ def wrongly_ended(images: Mapping[str, Image], journal: Iterable[Asked], provide
             yield f"{asked.prompt}: {len(requests)} requests for one"
         if asked.is_certain and not asked.ids and (delivered or any(image.is_job for image in mine.values())):
             yield f"{asked.prompt}: what was refused is recorded ({asked.kind})"
-        sends = sum(image.sends for image in mine.values())
-        drawn = sum(image.status == "delivered" for image in mine.values())
-        if not drawn <= provider.calls[asked.prompt] <= sends:
-            yield f"{asked.prompt}: bought {provider.calls[asked.prompt]} times, sent {sends}, delivered {drawn}"
-    if by_prompt:
-        yield f"nobody asked for {sorted(by_prompt)}"
+        if mine and asked.is_certain and not asked.ids and asked.codes <= TOO_LITTLE:
+            yield f"{asked.prompt}: what had too little credit or cap is recorded"
+    if recorded:
+        yield f"nobody asked for {sorted(recorded)}"
 
 
 def tell(images: Mapping[str, Image], callers: JobCallers, seconds: float) -> None:

@@ -17,6 +17,8 @@ from tests.harness import Account, Key, looks
 _RETRY_SECONDS = 0.1
 _UNFINISHED_MAX = 40
 _CANCELLED_WITHIN_SECONDS = 1
+_FINAL = {"invalid_api_key", "insufficient_credit", "budget_exceeded"}
+"""Refusals that a retry would only get again for now."""
 
 
 class Kind(NamedTuple):
@@ -49,6 +51,8 @@ class Asked:
     key: Key
     ids: set[str] = field(default_factory=set)
     """Of what was accepted or delivered."""
+    codes: set[str] = field(default_factory=set)
+    """Of the refusals."""
     is_certain: bool = True
     """Whether nothing else of it can have been recorded."""
 
@@ -60,6 +64,8 @@ class JobCallers:
     yard: Yard
     account: Account
     schedule: Schedule
+    kinds: Sequence[Kind] = tuple(KINDS)
+    """What each asks for in turn."""
     journal: list[Asked] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     """Each answer."""
@@ -101,10 +107,10 @@ class JobCallers:
             if key in self.revoked:
                 key = await self._new_key()
             number += 1
-            kind = KINDS[(caller + number) % len(KINDS)]
+            kind = self.kinds[(caller + number) % len(self.kinds)]
             asked = Asked(f"{key.id} {caller} {number}", kind, key)
             self.journal.append(asked)
-            await asyncio.gather(*map(partial(self._ask, asked), lines, kind.orders))
+            await asyncio.gather(*map(partial(self.ask, asked), lines, kind.orders))
             await self._may_ask.wait()
         for line in lines:
             line.close()
@@ -114,16 +120,18 @@ class JobCallers:
         self.keys.append(key)
         return key
 
-    async def _ask(self, asked: Asked, line: Line, order: Order) -> None:
+    async def ask(self, asked: Asked, line: Line, order: Order) -> None:
         """Asks, and where it is repeated goes on until that is answered for good."""
         name = asked.prompt.replace(" ", "-") if asked.kind.is_repeated else None
         for _ in looks():
             call = await line.ask(asked.key, asked.prompt, order=order, idempotency_key=name)
             asked.ids.update(call.ids)
+            asked.codes.update({call.code} - {""})
             asked.is_certain &= call.outcome != "unknown"
-            if name is None or call.ids or call.status == 401:
+            if not call.ids:
+                await asyncio.sleep(_RETRY_SECONDS)
+            if name is None or call.ids or call.code in _FINAL:
                 break
-            await asyncio.sleep(_RETRY_SECONDS)
         if asked.kind.is_cancelled and call.id is not None:
             await asyncio.sleep(self.schedule.between(0, _CANCELLED_WITHIN_SECONDS))
             with suppress(httpx2.TransportError):

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from tests.chaos.jobs.callers import JobCallers
 from tests.chaos.jobs.hands import Hands
 from tests.chaos.jobs.yard import Yard
+from tests.chaos.proxy import Point
 from tests.chaos.schedule import Schedule
 from tests.standins.s3 import Fault as StoreFault
 
@@ -22,6 +23,21 @@ async def kill_a_worker(_yard: Yard, workers: Hands, _callers: JobCallers, sched
 async def kill_a_process_of_the_server(yard: Yard, _workers: Hands, _callers: JobCallers, schedule: Schedule) -> None:
     await yard.fleet.whole()
     yard.fleet.kill(schedule.pick(yard.fleet.workers()))
+
+
+async def freeze_a_process_of_the_server(yard: Yard, _workers: Hands, _callers: JobCallers, schedule: Schedule) -> None:
+    """For longer than the leases of what it draws."""
+    await yard.fleet.whole()
+    frozen = schedule.pick(yard.fleet.workers())
+    yard.fleet.freeze(frozen)
+    await asyncio.sleep(schedule.between(8, 10))
+    yard.fleet.thaw(frozen)
+
+
+async def cut_a_statement(yard: Yard, _workers: Hands, _callers: JobCallers, schedule: Schedule) -> None:
+    """One that records or settles, before it arrives or once it is committed."""
+    points: Sequence[Point] = ["request", "answer"]
+    await yard.proxy.ambush(schedule.pick(points)).spring()
 
 
 async def stop_a_worker(_yard: Yard, workers: Hands, _callers: JobCallers, _schedule: Schedule) -> None:

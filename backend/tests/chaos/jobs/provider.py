@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.features.generate.painted import PROVIDER_KEY
 from tests.harness import looks
 from tests.standins.gemini import image_bytes
-from tests.standins.openai import MODEL, OpenAIStandIn, in_place
+from tests.standins.openai import MODEL, OpenAIStandIn, failed, in_place
 from tests.standins.wire import Reply, Seen, serving
 
 PLAIN, LAVISH = "plain", "lavish"
@@ -38,6 +38,8 @@ class CountingProvider:
         self.calls: Counter[str] = Counter()
         """By prompt."""
         self.gates: dict[str, asyncio.Event] = {}
+        self.fails_every = 0
+        """Of so many calls one fails; with 0, none."""
         self.settings: dict[str, str] = {}
         """Of a server or worker that draws with it."""
         self._stand_in = OpenAIStandIn(api_key=PROVIDER_KEY)
@@ -47,6 +49,8 @@ class CountingProvider:
             return self._stand_in.answer(seen)
         prompt = seen.json()["prompt"]
         self.calls[prompt] += 1
+        if self.fails_every and self.calls.total() % self.fails_every == 0:
+            return failed(500, "server_error")
         fraction = sha256(prompt.encode()).digest()[0] / 255
         gate = self.gates.get(prompt)
         return Reply(
