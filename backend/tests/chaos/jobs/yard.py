@@ -137,6 +137,7 @@ class Yard:
 
 async def execute(database: Cluster, statement: str, *values: object) -> Sequence[asyncpg.Record]:
     connection = await database.connect()
-    rows = await connection.fetch(statement, *values)
-    await connection.close()
-    return list(rows)
+    try:
+        return list(await connection.fetch(statement, *values))
+    finally:
+        await connection.close()
