@@ -44,7 +44,7 @@ dist: .venv/run.installed ## build wheel and source distribution in dist/: of on
 	@cd dist && sha256sum nanobanana-*
 
 test: suite ## run all tests but those of `make check`, on a real PostgreSQL and Redis, with coverage, and in a browser if there is one
-	@cd backend && if ../$(BIN)/python -m tests.browser.chromium; then ../$(BIN)/pytest -q tests/browser; else \
+	@cd backend && if ../$(BIN)/python -m tests.browser.chromium; then ../$(BIN)/pytest -q -n 2 --dist worksteal tests/browser; else \
 	  echo "There is no Chromium or Chrome here: the tests in a browser were left out. make test-browser installs one."; fi
 	@cd backend && if ../$(BIN)/python -m tests.proxies.programs; then ../$(BIN)/pytest -q tests/proxies; else \
 	  echo "There is no nginx, Caddy or HAProxy here: the tests behind proxies were left out. make test-proxies installs them."; fi
@@ -73,7 +73,7 @@ test-ops: .venv/dev.installed ## let a real Prometheus, which is installed where
 	cd backend && ../$(BIN)/python -m tests.ops.prometheus install && ../$(BIN)/pytest -q tests/ops
 
 test-clients: .venv/dev.installed ## let unmodified clients for Python and Node call the server; they are installed into .clients
-	cd backend && ../$(BIN)/python -m tests.clients.environments && ../$(BIN)/pytest -q tests/clients
+	cd backend && ../$(BIN)/python -m tests.clients.environments && ../$(BIN)/pytest -q -n 2 --dist worksteal tests/clients
 
 screenshots: .venv/dev.installed ## take pictures of every page, light, dark and on a phone, into screenshots/
 	@mkdir -p screenshots
