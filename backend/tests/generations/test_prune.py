@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
@@ -124,6 +125,10 @@ async def aged(new_database_url: str, settings: Settings) -> AsyncIterator[Ledge
         yield ledger
 
 
+_is_counted = ContextVar("_is_counted", default=False)
+"""Whether statements are counted: of what is done within the block, and not of what the services do by themselves."""
+
+
 @contextmanager
 def killed_before(number: int) -> Iterator[list[str]]:
     """Ends the connection before the statement of this number, from 0, of all engines together, which is in the list
@@ -132,15 +137,17 @@ def killed_before(number: int) -> Iterator[list[str]]:
     numbers, killed = count(), list[str]()
 
     def look(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
-        if next(numbers) == number:
+        if _is_counted.get() and next(numbers) == number:
             killed.append(statement)
             driver_connection: Any = connection.connection.driver_connection
             driver_connection.terminate()
 
     event.listen(Engine, "before_cursor_execute", look)
+    token = _is_counted.set(True)
     try:
         yield killed
     finally:
+        _is_counted.reset(token)
         event.remove(Engine, "before_cursor_execute", look)
 
 
