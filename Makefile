@@ -123,7 +123,7 @@ bench-queue: .venv/dev.installed ## what taking jobs costs however many wait; 10
 	cd backend && ../$(BIN)/python -m benchmarks.queue_take && ../$(BIN)/python -m benchmarks.queue_drain
 
 bench-money: .venv/dev.installed ## what a price adds to recording and settling, for one account and for a thousand
-	cd backend && ../$(BIN)/python -m benchmarks.money
+	cd backend && ../$(BIN)/python -m benchmarks.money && ../$(BIN)/python -m benchmarks.partitions
 
 bench-async-beside: .venv/dev.installed ## callers who wait, alone and beside 1,000 asynchronous calls a second (needs wrk)
 	cd backend && ../$(BIN)/python -m benchmarks.async_beside

@@ -1,4 +1,4 @@
-"""`make bench-money`: what a price adds to recording and settling, for one account and for a thousand.
+"""`make bench-money`, first part: what a price adds to recording and settling, for one account and for a thousand.
 
 One connection, batches of 24 requests for one image, 100,000 rows there before. Batches with and without a price take
 turns, so that a machine that changes its pace changes both. Less disturbed than the time of a batch is the time that
@@ -39,7 +39,7 @@ _ADD_KEYS = """
 insert into api_keys (id, account_id, name, environment, prefix, key_hash)
 select 'key_' || right(id, 20), id, 'bench', 'live', 'nb_live_00000000', sha256(convert_to(id, 'UTF8')) from accounts
 """
-_ADD_ROWS = """
+ADD_ROWS = """
 insert into generations (id, request_id, account_id, environment, key_id, prompt, size, provider, status, delivered_at)
 select id, id, 'acc_' || number, 'live', 'key_' || number, 'A cute banana', '1024x1024', 'gemini', 'delivered', now()
 from unnest($1::text[]) with ordinality i(id, n), lateral (select lpad((n % $2)::text, 20, '0')) a(number)
@@ -91,15 +91,22 @@ def _work(connection: asyncpg.Connection) -> float:
     return int(schedule.split()[0]) / 1e6
 
 
-async def _measure(url: str) -> Sequence[Case]:
+async def add_accounts(url: str, number: int) -> None:
+    """With a key each, and credit for everything."""
     connection = await connect_for_writing(url)
-    await connection.execute("set statement_timeout = 0")
-    await connection.execute(_ADD_ACCOUNTS, max(ACCOUNTS))
+    await connection.execute(_ADD_ACCOUNTS, number)
     await connection.execute(_ADD_CREDIT)
     await connection.execute(_ADD_KEYS)
+    await connection.close()
+
+
+async def _measure(url: str) -> Sequence[Case]:
+    await add_accounts(url, max(ACCOUNTS))
+    connection = await connect_for_writing(url)
+    await connection.execute("set statement_timeout = 0")
     begin = time.time() - 3600
     ids = [new_timed_id("gen", now=begin + number / 100) for number in range(ROWS_BEFORE)]
-    await connection.execute(_ADD_ROWS, ids, max(ACCOUNTS))
+    await connection.execute(ADD_ROWS, ids, max(ACCOUNTS))
     await connection.execute("vacuum analyze")
     await connection.execute("set statement_timeout = '3s'")
     cases = [Case(accounts, price) for accounts in ACCOUNTS for price in (0, PRICE)]

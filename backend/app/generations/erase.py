@@ -9,6 +9,7 @@ from app.core.security import KeyEnvironment
 from app.generations import uploads
 from app.generations.collaborators import Generations
 from app.generations.kept import OWNED
+from app.generations.partitions import UNPRUNED
 from app.generations.thumbnails import delete_with_thumbnails
 from app.models import Erasure, Generation
 
@@ -80,6 +81,7 @@ async def _erase_rows(generations: Generations, account_id: str, left: set[str],
     free = unlocked.with_for_update(skip_locked=True, key_share=True)
     erased = update(Generation).where(Generation.id.in_(free)).values(prompt="", inputs=None, deleted_at=deleted_at)
     async with generations.sessions.begin() as session:
+        await session.execute(UNPRUNED)
         ids = (await session.scalars(erased.returning(Generation.id))).all() if left else ()
         renewed = update(Erasure).where(Erasure.account_id == account_id)
         await session.execute(renewed.values(lease_until=func.now() + LEASE))

@@ -25,6 +25,11 @@ _QUERY_CANCELED = "57014"  # there are more rows to move than the statement has 
 
 Changed = TypeVar("Changed")
 
+UNPRUNED = text("set local enable_partition_pruning = off")
+"""For a transaction with a statement that locks generations and changes those it has locked: PostgreSQL 18 crashes
+where such a statement looks up partitions (decision 55). The ledger's connections have the same setting.
+"""
+
 
 async def ensure_partitions(connection: AsyncConnection, now: datetime | None = None) -> Sequence[str]:
     """Makes the partitions of this month and of the next two where they are missing, and returns their names.

@@ -19,7 +19,7 @@ from app.generations import erase, uploads
 from app.generations.collaborators import Generations
 from app.generations.jobs.overview import find_classes
 from app.generations.kept import OWNED
-from app.generations.partitions import ensure_partitions
+from app.generations.partitions import UNPRUNED, ensure_partitions
 from app.generations.spec import names_of_attempts
 from app.generations.thumbnails import delete_with_thumbnails
 from app.models import Generation
@@ -174,4 +174,5 @@ async def _mark(
     unlocked = select(Generation.id).where(Generation.id.in_(ids), *which).order_by(Generation.id)
     free = unlocked.with_for_update(skip_locked=True, key_share=True)
     async with generations.sessions.begin() as session:
+        await session.execute(UNPRUNED)
         await session.execute(update(Generation).where(Generation.id.in_(free)).values(mark))
