@@ -105,7 +105,7 @@ async def scene(
     scene = scenes[getattr(request, "param", "disk")]
     await scene.database.execute("insert into accounts (id) values ($1)", ACCOUNT)
     yield scene
-    await scene.database.execute("truncate uploads, erasures; delete from accounts")
+    await scene.database.execute("truncate uploads, erasures, balances; delete from accounts")
     for store in STORES:
         for name in scene.files(store):
             await scene.deployment.stores[store].delete(name)
