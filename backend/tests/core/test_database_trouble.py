@@ -53,12 +53,14 @@ async def locked(database: asyncpg.Connection, statement: str, row_id: str) -> A
         yield
 
 
-async def blocked(database: asyncpg.Connection) -> int:
-    """The pid of the backend that waits for a lock of this connection, once there is one."""
-    waiting = "select pid from pg_locks where not granted and $1 = any(pg_blocking_pids(pid))"
+async def blocked(database: asyncpg.Connection, statement: str = "") -> int:
+    """The pid of the backend whose statement begins so and waits for a lock of this connection, once there is one."""
+    waiting = """
+        select pid from pg_stat_activity where $1 = any(pg_blocking_pids(pid)) and starts_with(query, $2)
+    """
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while (pid := await database.fetchval(waiting, database.get_server_pid())) is None:
-            pass
+        while (pid := await database.fetchval(waiting, database.get_server_pid(), statement)) is None:
+            await database.execute("select pg_stat_clear_snapshot()")  # within a transaction the view stands still
     return int(pid)
 
 
@@ -99,9 +101,9 @@ async def test_a_deadlock_is_a_503_is_counted_and_writes_nothing(
 ) -> None:
     client = await start(metrics_token=METRICS_TOKEN)
     async with database.transaction():
-        await database.execute("lock table api_keys in share mode")  # keys can be counted, and not inserted
+        await database.execute("lock table api_keys in share mode")  # keys can be counted, and not deleted
         asked = asyncio.create_task(create_key(client, account, name="deadlock"))
-        await blocked(database)
+        await blocked(database, "DELETE FROM api_keys")
         await database.execute(LOCK_ACCOUNT, account.id)
         check_problem(await asked, 503, "unavailable")
     assert causes(lines) == {"40P01"}

@@ -52,6 +52,7 @@ def selling(folder: Path) -> Iterator[Sold]:
 
 async def buy(caller: Caller, sold: Sold) -> None:
     """Calls each route as it should be and as it should not, and delivers an event."""
+    await caller.call("GET", "/v1/plans")
     await caller.call("DELETE", "/v1/billing/subscription", caller.token)
     for path, body in (("top-ups", {"amount": "10"}), ("subscription", {"plan": "starter"})):
         for wrong in (dict.fromkeys(body, caller.other), body | {caller.other: caller.other}):
