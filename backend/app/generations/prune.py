@@ -25,7 +25,7 @@ from app.models import Generation
 
 _PRUNE_SECONDS = 3600
 _OVERDUE_MAX = timedelta(days=1)
-_ADVISORY_LOCK = 7_340_215_866_190_447_283  # any number that nothing else locks
+ADVISORY_LOCK = 7_340_215_866_190_447_283  # any number that nothing else locks
 
 
 class MonthKeptError(Exception):
@@ -121,7 +121,7 @@ class Pruner:
     async def _alone(self) -> AsyncIterator[AsyncConnection]:
         """A connection that holds the lock of pruning for as long as it lives."""
         async with self._connected() as connection:
-            if not await connection.scalar(text("select pg_try_advisory_lock(:n)"), {"n": _ADVISORY_LOCK}):
+            if not await connection.scalar(text("select pg_try_advisory_lock(:n)"), {"n": ADVISORY_LOCK}):
                 raise MonthKeptError("Another process prunes the ledger.")
             await connection.commit()
             yield connection

@@ -17,7 +17,7 @@ from app.core.db import create_engine
 from app.core.errors import Unavailable
 from app.core.security import time_prefix
 from app.core.settings import Settings
-from app.generations.prune import Pruned, Pruner
+from app.generations.prune import ADVISORY_LOCK, Pruned, Pruner
 from app.generations.reconcile import find_differences
 from app.services import Services
 from pydantic import SecretStr
@@ -87,11 +87,11 @@ class Ledger:
 
     async def until_nobody_prunes(self) -> None:
         """Returns once the server has noticed that a process is gone."""
-        locks = "select count(*) from pg_locks l join pg_database d on d.oid = l.database where locktype = 'advisory'"
         for _ in looks():
-            if await self.database.fetchval(f"{locks} and datname = current_database()") == 0:
+            if await self.database.fetchval(_IS_LOCKED, ADVISORY_LOCK) is None:
                 return
             await asyncio.sleep(0.01)
+        raise AssertionError("a process prunes")
 
     async def differences(self) -> int:
         """Of all days, as a comparison finds them that began before a month was dropped."""
@@ -125,6 +125,10 @@ async def aged(new_database_url: str, settings: Settings) -> AsyncIterator[Ledge
         yield ledger
 
 
+_IS_LOCKED = """
+select 1 from pg_locks l join pg_database d on d.oid = l.database
+where l.locktype = 'advisory' and d.datname = current_database() and (l.classid::bigint << 32 | l.objid::bigint) = $1
+"""
 _is_counted = ContextVar("_is_counted", default=False)
 """Whether statements are counted: of what is done within the block, and not of what the services do by themselves."""
 
