@@ -64,6 +64,16 @@ def test_the_app_starts_when_the_schema_is_migrated_and_has_the_time_to_end_what
     assert int(app["stop_grace_period"].removesuffix("s")) > grace_seconds(live)
 
 
+def test_prometheus_asks_the_app_and_every_worker() -> None:
+    [file] = [each for each in SERVICES["prometheus"]["command"] if each.startswith("--config.file=/etc/prometheus/")]
+    asked = YAML(typ="safe").load(ROOT / "ops" / "prometheus" / file.rpartition("/")[2])["scrape_configs"][0]
+    app, worker = SERVICES["app"]["environment"], SERVICES["work"]["environment"]
+    assert SERVICES["prometheus"]["network_mode"] == "service:app"
+    assert asked["static_configs"] == [{"targets": [f"{Settings().metrics_host}:{app['METRICS_PORT']}"]}]
+    assert asked["dns_sd_configs"] == [{"names": ["work"], "type": "A", "port": worker["METRICS_PORT"]}]
+    assert (app.get("METRICS_HOST"), worker["METRICS_HOST"]) == (None, "0.0.0.0")
+
+
 def test_every_variable_of_the_program_is_a_setting() -> None:
     known = {*Settings.model_fields, *(f"{name}_file" for name in secret_names(Settings))}
     for name in OURS:

@@ -26,7 +26,8 @@ def _series() -> set[str]:
 
 def test_promtool_finds_no_mistake_in_configuration_and_rules() -> None:
     promtool("check", "rules", RULES)
-    promtool("check", "config", CONFIGURATION)
+    for each in (CONFIGURATION, CONFIGURATION.with_name("compose.yml")):
+        promtool("check", "config", each)
 
 
 def test_every_alert_fires_beyond_its_threshold_and_not_before_it(tmp_path: Path) -> None:
