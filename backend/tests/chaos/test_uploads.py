@@ -32,41 +32,38 @@ async def rows(cluster: Cluster) -> dict[str, bool]:
     return found
 
 
-async def upload_on_and_on(client: httpx2.AsyncClient, key: Key, told: set[str], may_upload: asyncio.Event) -> None:
-    while await may_upload.wait():
+async def upload_on_and_on(client: httpx2.AsyncClient, key: Key, told: set[str]) -> None:
+    while True:
         with suppress(httpx2.TransportError):
             answer = await upload(client, key, png(64))
             if answer.status_code == 201:
                 told.add(answer.json()["id"])
 
 
-async def kill_workers(fleet: Fleet, schedule: Schedule, told: set[str], may_upload: asyncio.Event) -> None:
-    """All at once, soon after another upload is there. Until others have taken their place, no upload begins."""
-    for _ in range(times(short=2, long=60)):
-        await fleet.whole()
+async def upload_until_killed(fleet: Fleet, schedule: Schedule, told: set[str]) -> None:
+    """Kills the worker soon after it has said that an upload is there, while it takes others in."""
+    async with httpx2.AsyncClient(base_url=fleet.url, timeout=30) as client:
+        key = await (await sign_up(client)).create_key()
         before = len(told)
-        may_upload.set()
+        callers = [asyncio.create_task(upload_on_and_on(client, key, told)) for _ in range(CALLERS)]
         for _ in looks():
             if len(told) > before:
                 break
             await asyncio.sleep(LOOK_SECONDS)
         await asyncio.sleep(schedule.between(0, 0.2))
-        may_upload.clear()
-        for worker in fleet.workers():
-            fleet.kill(worker)
+        fleet.kill(fleet.parent)
+        for each in callers:
+            each.cancel()
+        await asyncio.wait(callers)
 
 
 async def test_workers_that_are_killed_leave_no_file_without_a_row_and_lose_no_upload(
     own_cluster: Cluster, serve_alone: Serve, schedule: Schedule, tmp_path: Path
 ) -> None:
-    told, may_upload = set[str](), asyncio.Event()
-    async with serve_alone(workers=2) as fleet, httpx2.AsyncClient(base_url=fleet.url, timeout=30) as client:
-        key = await (await sign_up(client)).create_key()
-        callers = [asyncio.create_task(upload_on_and_on(client, key, told, may_upload)) for _ in range(CALLERS)]
-        await kill_workers(fleet, schedule, told, may_upload)
-        for each in callers:
-            each.cancel()
-        await asyncio.wait(callers)
+    told = set[str]()
+    for _ in range(times(short=2, long=30)):
+        async with serve_alone(workers=1) as fleet:
+            await upload_until_killed(fleet, schedule, told)
     recorded = await rows(own_cluster)
     shown = {upload_id for upload_id, is_stored in recorded.items() if is_stored}
     assert told

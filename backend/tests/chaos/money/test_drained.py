@@ -18,6 +18,8 @@ from tests.chaos.schedule import Schedule, times
 from tests.harness import Account, Key, looks, sign_up
 
 ACCOUNTS, IMAGES_MAX, KEYS = times(short=8, long=200), 5, 2
+LINES = times(short=3, long=1)
+"""Of each account to each worker. They call at once."""
 _PAUSE_SECONDS = 0.05
 _LEFT = """
 select b.account_id, b.credit - b.charged as left, b.held,
@@ -41,16 +43,17 @@ class Pressed:
     def delivered(self) -> int:
         return sum(call.outcome == "ok" for call in self.calls)
 
-    async def press(self, line: Line, key: Key, *, server: int) -> None:
+    async def press(self, line: Line, number: int) -> None:
         """Calls until all is delivered, and one call more is refused. Every other one is sent twice."""
+        key = self.keys[number % KEYS]
         for n in count():
-            name, is_drained = f"{key.id}-{server}-{n}", self.delivered >= self.images
+            name, is_drained = f"{key.id}-{number}-{n}", self.delivered >= self.images
             call = await self._ask(line, key, name, self.calls)
             if call.code == "insufficient_credit":
                 if is_drained:
                     return
                 await asyncio.sleep(_PAUSE_SECONDS)
-            elif (n + server) % 2:
+            elif (n + number) % 2:
                 replay = await self._ask(line, key, name, [])
                 assert (replay.ids, replay.replayed) == (call.ids, True)
 
@@ -83,15 +86,10 @@ async def test_callers_who_press_on_accounts_with_credit_for_some_images_get_exa
         treasury = Treasury(sessions, schedule)
         pressed = [await _new_account(yard, treasury, 1 + n % IMAGES_MAX) for n in range(ACCOUNTS)]
     started, before = time.monotonic(), yard.cluster.lock_errors()
-    async with lines_to_every_worker(yard.fleet, journal, each=ACCOUNTS) as lines:
-        assert len(lines) == SERVERS
-        await asyncio.gather(
-            *(
-                account.press(line, account.keys[server % KEYS], server=server)
-                for server, of_server in enumerate(lines)
-                for account, line in zip(pressed, of_server, strict=True)
-            )
-        )
+    async with lines_to_every_worker(yard.fleet, journal, each=ACCOUNTS * LINES) as of_servers:
+        assert len(of_servers) == SERVERS
+        lines = [each for of_server in zip(*of_servers, strict=True) for each in of_server]
+        await asyncio.gather(*(pressed[n // SERVERS % ACCOUNTS].press(line, n) for n, line in enumerate(lines)))
     told = Counter(call.code or str(call.status) for call in journal)
     sys.stdout.write(f"{ACCOUNTS} accounts in {time.monotonic() - started:.0f} s: {dict(told)}\n")
     ids = [each.account.account_id for each in pressed]

@@ -16,7 +16,7 @@ from tests.chaos.money.treasury import PRICE, Treasury
 from tests.chaos.schedule import Schedule, times
 from tests.harness import Account, Key, generate, looks, sign_up
 
-ROWS, JOBS = times(short=1_000, long=1_000_000), 8
+ROWS, JOBS = times(short=1_000, long=3_000_000), 8
 _DELIVERED_BEFORE = """
 with made as (
   insert into generations (id, request_id, account_id, environment, key_id, prompt, size, format, model, provider,
