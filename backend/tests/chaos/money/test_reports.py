@@ -120,7 +120,8 @@ async def _bill(own: Cluster, standin: StripeStandIn, hours: int) -> Mapping[Hou
     """Charges accounts that pay afterwards in so many hours, each another amount."""
     billed: dict[Hour, int] = {}
     database = await own.connect()
-    async with open_stripe(Settings(stripe_secret_key=standin.key, stripe_api_url=standin.url)) as stripe:
+    settings = Settings(stripe_secret_key=standin.key, stripe_api_url=standin.url)
+    async with open_stripe(settings) as stripe, database.transaction():  # in which no hour ends
         assert stripe is not None
         await stripe.sync([PlanPrice("starter", "Starter", 10_000_000)], "USD", webhook_url=None)
         for _ in range(ACCOUNTS):
