@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from secrets import token_hex
@@ -36,6 +37,9 @@ class Cluster:
         await connection.close()
         await self.stop()
         await self.start()
+        connection = await self.connect()
+        assert await connection.fetchval("show deadlock_timeout") == "100ms", "lock_timeout would hide deadlocks"
+        await connection.close()
 
     async def with_new_database(self) -> "Cluster":
         """The same server with a migrated database of its own, for a test whose rows no other server may sweep. It is
@@ -88,6 +92,10 @@ class Cluster:
     def deadlocks(self) -> int:
         """How many deadlocks it has written to its log so far."""
         return self.logged("40P01")
+
+    def lock_errors(self) -> Counter[str]:
+        """How often it has logged so far that there was a deadlock (40P01), or that a lock was waited for too long."""
+        return Counter({sqlstate: self.logged(sqlstate) for sqlstate in ("40P01", "55P03")})
 
     def logged(self, sqlstate: str) -> int:
         """How many errors of this kind it has written to its log so far."""

@@ -1,5 +1,5 @@
-"""`python -m tests.chaos.mutants NAME serve`: the program with a defect that the fault tests must find. The last one is
-slow and has none.
+"""`python -m tests.chaos.mutants NAME serve`: the program with a defect that the fault tests must find. `late-to-send`
+is slow, `reports-without-pause` is fast, and neither has one.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 from app import cli
+from app.billing import reporter, tasks
 from app.generations.errors import InvalidApiKey
 from app.generations.jobs.drawing import JobDrawing
 from app.generations.ledger import Ledger, writer
@@ -83,6 +84,11 @@ def _refuse_at_once(record: PendingRecord, row: Any, *, was_sent: bool) -> bool:
     return _decide(record, row, was_sent=was_sent)
 
 
+_WITHOUT_PAUSE: Change = (tasks, "_MINUTE", 0.05)
+_REMEMBERED = "tried_at > clock_timestamp() - interval '23 hours'"
+_TRY: str = vars(reporter)["_TRY"]
+assert _REMEMBERED in _TRY
+
 _RECORDING, _SETTLING = ("record_priced", "record_queued_priced"), ("settle_priced", "settle_jobs_priced")
 MUTANTS: Mapping[str, Sequence[Change]] = {
     "lost-is-refused": [(Writer, "_fetch", _lost_is_refused)],
@@ -113,6 +119,8 @@ MUTANTS: Mapping[str, Sequence[Change]] = {
     "refuses-without-look": [(writer, "_decide", _refuse_at_once)],
     "holds-what-was-admitted": [_with_each(_RECORDING, {"key_id, price from written": "key_id, price from admitted"})],
     "releases-without-status": [_with_each(_SETTLING, {" and g.status = 'processing'": ""})],
+    "reports-what-is-forgotten": [_WITHOUT_PAUSE, (reporter, "_TRY", _TRY.replace(_REMEMBERED, "true"))],
+    "reports-without-pause": [_WITHOUT_PAUSE],
     "late-to-send": [(Ledger, "mark_sent", _mark_late)],
 }
 

@@ -11,15 +11,13 @@ from tests.chaos.jobs.faults import Fault
 from tests.chaos.jobs.hands import Hands
 from tests.chaos.jobs.provider import CountingProvider
 from tests.chaos.jobs.trail import Image, images_of, long_waits, taken_after_revocation, wrong_steps
-from tests.chaos.schedule import IS_LONG
+from tests.chaos.schedule import IS_LONG, times
 
 CALLERS = 8
-NEVER = ("40P01", "55P03")
-"""What PostgreSQL never says: deadlock, and that a lock was waited for too long."""
 READ_MAX = 200
 TOO_LITTLE = {"insufficient_credit", "budget_exceeded"}
 """The codes of refusals of what an account cannot pay."""
-_UNDISTURBED_SECONDS = 2
+_UNDISTURBED_SECONDS = times(short=1, long=2)
 
 
 async def broken_by(
@@ -27,7 +25,7 @@ async def broken_by(
 ) -> Sequence[str]:
     """What is broken after so many faults of each kind, in an order by chance, as sentences."""
     yard, started = callers.yard, time.monotonic()
-    before = {each: yard.cluster.logged(each) for each in NEVER}
+    before = yard.cluster.lock_errors()
     async with callers.calling(CALLERS):
         await let_fail(faults, callers, workers, pause_seconds_max=pause_seconds_max)
     await yard.until_all_ended()
@@ -44,7 +42,7 @@ async def broken_by(
         *await unreadable(images, callers),
         *await yard.miscounted(callers.account, callers.keys),
         *await yard.until_swept(callers.account),
-        *(f"{yard.cluster.logged(each)} errors {each}" for each in NEVER if yard.cluster.logged(each) > before[each]),
+        *(f"{count} errors {sqlstate}" for sqlstate, count in (yard.cluster.lock_errors() - before).items()),
     ]
 
 

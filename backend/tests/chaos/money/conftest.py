@@ -10,9 +10,10 @@ from tests.chaos.jobs.opened import opened_yard
 from tests.chaos.jobs.yard import Yard
 from tests.chaos.money.books import keep_books
 from tests.chaos.proxy import Proxy
+from tests.chaos.schedule import times
 from tests.redis_server import RedisServer
 
-SERVERS = 4
+SERVERS = times(short=2, long=4)
 SETTINGS = {"BILLING": "on", "GENERATION_DEADLINE_SECONDS": "2", "DATABASE_POOL_SIZE": "5"}
 """With a lease that ends soon, so that what a killed process held is soon free, and no more connections than the
 database has.

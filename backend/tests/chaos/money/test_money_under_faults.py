@@ -23,16 +23,17 @@ from tests.chaos.money.broken import broken_by
 from tests.chaos.money.conftest import OpenYard
 from tests.chaos.schedule import IS_LONG, Schedule, times
 
-WORKERS = 2
+WORKERS = times(short=1, long=2)
+PAUSE_SECONDS_MAX = 1 if IS_LONG else 0.5
 FAULTS: Mapping[Fault, int] = {
-    cut_a_statement: times(short=3, long=60),
+    cut_a_statement: times(short=2, long=60),
     stop_the_database_at_once: times(short=1, long=15),
     kill_a_process_of_the_server: times(short=1, long=20),
     kill_a_worker: times(short=1, long=20),
     stop_a_worker: times(short=0, long=10),
     freeze_a_worker: times(short=0, long=10),
     freeze_a_process_of_the_server: times(short=0, long=5),
-    lose_redis: times(short=1, long=10),
+    lose_redis: times(short=0, long=10),
     revoke_a_key: times(short=1, long=10),
 }
 """How often each happens."""
@@ -42,7 +43,7 @@ async def test_whatever_fails_no_account_is_overspent_and_every_amount_is_exact(
     yard: Yard, schedule: Schedule, tmp_path: Path
 ) -> None:
     async with hands(yard.environment, tmp_path / "workers", count=WORKERS) as workers:
-        assert await broken_by(FAULTS, yard, schedule, workers) == []
+        assert await broken_by(FAULTS, yard, schedule, workers, pause_seconds_max=PAUSE_SECONDS_MAX) == []
 
 
 class Defect(NamedTuple):
