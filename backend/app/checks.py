@@ -27,7 +27,7 @@ from app.core.image_settings import StoreName
 from app.core.metrics import Metrics
 from app.core.settings import ConfigurationError, Settings
 from app.generations.jobs.overview import find_classes
-from app.models import Deployment
+from app.models import Deployment, StripeMode
 from app.payments import StripeRefused, StripeUnavailable
 from app.payments.opened import open_stripe
 from app.providers import ProviderUnavailable
@@ -246,15 +246,22 @@ async def _with_jobs(session: AsyncSession) -> str:
     return f"ok, but {waiting} asynchronous images wait, and no worker has any: is one running?"
 
 
-def claim_currency(settings: Settings) -> None:
-    """Makes the catalogue's currency the deployment's, where it has none yet. Raises ConfigurationError where it has
-    another: amounts of two currencies cannot be added up.
+def claim_deployment(settings: Settings) -> None:
+    """Makes the catalogue's currency and the mode of Stripe's key the deployment's, where it has none yet. Raises
+    ConfigurationError where it has another: amounts of two currencies cannot be added up, and customers of test mode do
+    not exist in live mode.
     """
-    currency = catalogue_of(settings).currency
-    if settings.database_url is not None and currency is not None:
+    currency, mode = catalogue_of(settings).currency, _stripe_mode(settings)
+    if settings.database_url is not None and (currency or mode):
         is_shared = settings.database_direct_url is not None
-        claim = partial(_claim_currency, currency)
+        claim = partial(_claim, currency, mode)
         asyncio.run(run_in_transaction(settings.database_url.get_secret_value(), claim, is_shared=is_shared))
+
+
+def _stripe_mode(settings: Settings) -> StripeMode | None:
+    if settings.stripe_secret_key is None:
+        return None
+    return "live" if settings.stripe_is_live else "test"
 
 
 def find_gone_plans(settings: Settings) -> Sequence[str]:
@@ -270,14 +277,21 @@ def find_gone_plans(settings: Settings) -> Sequence[str]:
     )
 
 
-async def _claim_currency(currency: str, session: AsyncSession) -> None:
-    unset = update(Deployment).where(Deployment.currency.is_(None))
-    await session.execute(unset.values(currency=currency))
-    stored = await session.scalar(select(Deployment.currency))
-    if stored != currency:
+async def _claim(currency: str | None, mode: StripeMode | None, session: AsyncSession) -> None:
+    for column, value in ((Deployment.currency, currency), (Deployment.stripe_mode, mode)):
+        if value is not None:
+            await session.execute(update(Deployment).where(column.is_(None)).values({column: value}))
+    stored = (await session.execute(select(Deployment.currency, Deployment.stripe_mode))).one()
+    if currency not in {None, stored.currency}:
         raise ConfigurationError(
-            f"MODELS_FILE has prices in {currency}, but what this deployment has recorded is in {stored}. "
+            f"MODELS_FILE has prices in {currency}, but what this deployment has recorded is in {stored.currency}. "
             "Amounts of two currencies cannot be added up: use one database for each."
+        )
+    if mode not in {None, stored.stripe_mode}:
+        raise ConfigurationError(
+            f"STRIPE_SECRET_KEY is a key of Stripe's {mode} mode, but what this deployment has recorded is of "
+            f"{stored.stripe_mode} mode. Set a key of {stored.stripe_mode} mode, "
+            f"or use another database for {mode} mode."
         )
 
 

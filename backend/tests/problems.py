@@ -71,6 +71,7 @@ def _check_googles(answer: httpx2.Response, status: int, code: str) -> None:
     assert error["code"] == answer.status_code
     assert error["message"]
     info, *delays = error["details"]
+    assert ({"cap", "ends_at"} <= info.get("metadata", {}).keys()) == (code == "budget_exceeded")
     assert (info["@type"], info["reason"]) == ("type.googleapis.com/google.rpc.ErrorInfo", code)
     wait = answer.headers.get("retry-after")
     assert [each["retryDelay"] for each in delays] == ([] if wait is None else [f"{wait}s"])

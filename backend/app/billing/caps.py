@@ -12,6 +12,9 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.periods import period_of_cap
+from app.billing.subscriptions import find_locked, given, is_above
+from app.catalogue.prices import format_amount
+from app.core.errors import Invalid
 from app.models import ApiKey, Balance
 
 KeyCapPeriod = Literal["day", "month", "total"]
@@ -51,8 +54,22 @@ async def find_key_caps(session: AsyncSession, *, account_id: str) -> Mapping[st
 
 
 async def set_account_cap(session: AsyncSession, *, account_id: str, amount: int | None) -> None:
-    """Sets the most that the account may spend in each of its periods; None for no cap."""
+    """Sets the most that the account may spend in each of its periods; None for no cap. An operator may: it can be more
+    than the cap of the account's plan.
+    """
     await session.execute(update(Balance).where(Balance.account_id == account_id).values(cap=amount))
+
+
+async def set_own_cap(session: AsyncSession, *, account_id: str, amount: int | None) -> None:
+    """The same by the account itself: at most the cap of its plan, which is what holds without one of its own.
+
+    Raises Invalid for more. The account is locked against a change of the plan at the same time.
+    """
+    most = given(await find_locked(session, account_id=account_id)).cap
+    if amount is not None and is_above(amount, most):
+        detail = f"Must be at most {format_amount(most or 0)}, the cap of the account's plan"
+        raise Invalid([{"pointer": "#/amount", "detail": detail}])
+    await set_account_cap(session, account_id=account_id, amount=most if amount is None else amount)
 
 
 _LOCK_KEY = select(ApiKey.id).with_for_update(key_share=True)

@@ -13,7 +13,7 @@ from app.billing.entries import locked_balance, with_entry
 from app.core.db import SessionMaker
 from app.models import Balance, CreditEntry
 
-_AT_A_TIME = 100
+_AT_A_TIME = 1000
 _LOOKS_BACK = timedelta(days=2)
 """Longer than a generation holds its price: until then a hold that is let go may leave something of a grant."""
 
@@ -40,6 +40,8 @@ class GrantExpiry:
             async with self.sessions.begin() as session:
                 found = await _find_expired(session, until=now, after=after)
             for grant in found:
+                if not grant.is_left:
+                    continue
                 async with self.sessions.begin() as session:
                     await expire(session, grant_id=grant.id, account_id=grant.account_id)
             if len(found) < _AT_A_TIME:
@@ -68,13 +70,16 @@ async def expire(session: AsyncSession, *, grant_id: str, account_id: str) -> bo
 
 
 async def _find_expired(session: AsyncSession, *, until: datetime, after: tuple[datetime, str] | None) -> Sequence[Any]:
-    """Some grants of which something seems to be left, the first that have expired first."""
+    """Some grants, the first that have expired first: `is_left` where something of one seems to be. It reads no more
+    than it returns, however many were used up or taken back.
+    """
     is_done = exists().where(CreditEntry.reference == _reference_of(_Grant))
     free = Balance.credit - Balance.charged - Balance.held
+    is_left = _left_of(_Grant, charged=Balance.charged, free=free) > 0
     found = (
-        select(_Grant.id, _Grant.account_id, _Grant.expires_at)
+        select(_Grant.id, _Grant.account_id, _Grant.expires_at, (is_left & ~is_done).label("is_left"))
         .join(Balance, Balance.account_id == _Grant.account_id)
-        .where(_Grant.expires_at <= until, _left_of(_Grant, charged=Balance.charged, free=free) > 0, ~is_done)
+        .where(_Grant.expires_at <= until)
         .order_by(_Grant.expires_at, _Grant.id)
         .limit(_AT_A_TIME)
     )

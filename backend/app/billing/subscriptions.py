@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.periods import period_of_account
+from app.catalogue.model import Catalogue, Model
 from app.catalogue.offers import PlanOffer
 from app.core.db import SessionMaker
 from app.models import Account, ApiKey, Balance, Charge, Lane, Subscription, SubscriptionStatus
@@ -55,7 +56,8 @@ async def apply(
     catalogue says by now. It all holds from the commit on, on every machine; limits within ten seconds.
 
     Limits and models that the plan says nothing about stay as they are, and so does the account's cap, unless it is the
-    earlier plan's. What was delivered since the period began counts, whatever the plan was then.
+    earlier plan's, or larger than that of a plan with another one. What was delivered since the period began counts,
+    whatever the plan was then.
 
     Returns how much of an earlier allowance is left beside the plan's, in millionths, until generations have ended
     which hold it: then `finish_pending` takes it back. Raises LookupError for an account that has no plan to go on
@@ -68,7 +70,7 @@ async def apply(
         raise LookupError(account_id)
     if offer is None:
         return 0
-    had = _given(before)
+    had = given(before)
     gives = offer if status in IN_FORCE else _NO_PLAN
     await _set_limits(session, account, had=had, gives=gives)
     kept = await _set_money(session, account_id, had=had, gives=gives, anchor_day=anchor_day)
@@ -86,6 +88,24 @@ async def apply(
     written = insert(Subscription).values(account_id=account_id, **values)
     await session.execute(written.on_conflict_do_update(index_elements=[Subscription.account_id], set_=values))
     return kept
+
+
+async def find_locked(session: AsyncSession, *, account_id: str) -> Subscription | None:
+    """The account's subscription, which nobody else changes until the transaction ends."""
+    await session.execute(_locked(Account, Account.id == account_id))
+    return await session.scalar(_locked(Subscription, Subscription.account_id == account_id))
+
+
+def given(subscription: Subscription | None) -> PlanOffer:
+    """What the account has of its plan now."""
+    if subscription is None or subscription.status not in IN_FORCE:
+        return _NO_PLAN
+    return _read(subscription.terms)
+
+
+async def find_models(session: AsyncSession, catalogue: Catalogue, *, account_id: str) -> Sequence[Model]:
+    """The models that the account can ask for: those of its plan, or all, the default one first."""
+    return catalogue.models_for(await session.scalar(select(Account.models).where(Account.id == account_id)))
 
 
 async def find_plans_in_force(session: AsyncSession) -> Sequence[str]:
@@ -119,12 +139,16 @@ def allowance_beside_holds(allowance: int, *, spent: int, left: int, free_credit
     return max(allowance, spent + needed) if needed else allowance
 
 
+def is_above(cap: int | None, most: int | None) -> bool:
+    """Whether a cap allows more than another one. None allows everything."""
+    return most is not None and (cap is None or cap > most)
+
+
 async def _finish(session: AsyncSession, account_id: str) -> None:
-    await session.execute(_locked(Account, Account.id == account_id))
-    found = await session.scalar(_locked(Subscription, Subscription.account_id == account_id))
+    found = await find_locked(session, account_id=account_id)
     if found is None or not found.is_pending:
         return
-    gives = _given(found)
+    gives = given(found)
     if not await _set_money(session, account_id, had=gives, gives=gives, anchor_day=found.anchor_day):
         found.is_pending, found.started_at = False, func.now()
 
@@ -161,7 +185,7 @@ async def _set_money(
         spent = int((await session.execute(delivered.where(Charge.hour >= balance.period))).scalar_one())
         balance.spent = spent
     balance.anchor, balance.is_postpaid = anchor, gives.is_postpaid
-    if balance.cap == had.cap:
+    if had.cap != gives.cap and (balance.cap == had.cap or is_above(balance.cap, gives.cap)):
         balance.cap = gives.cap
     balance.allowance = gives.allowance
     if not gives.is_postpaid:
@@ -195,13 +219,6 @@ def _times(
     if earlier and earlier.anchor_day == anchor_day and _read(earlier.terms) == offer:
         return {"past_due_since": since, "ends_at": ends_at}
     return {"past_due_since": since, "ends_at": ends_at, "started_at": func.now()}
-
-
-def _given(subscription: Subscription | None) -> PlanOffer:
-    """What the account has of its plan now."""
-    if subscription is None or subscription.status not in IN_FORCE:
-        return _NO_PLAN
-    return _read(subscription.terms)
 
 
 def _read(terms: Mapping[str, Any]) -> PlanOffer:

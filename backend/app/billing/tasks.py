@@ -12,6 +12,7 @@ from app.billing.figures import Figures
 from app.billing.reporter import Connect, Meter, Reporter
 from app.billing.subscriptions import finish_pending
 from app.core.db import SessionMaker
+from app.core.errors import Unavailable, as_api_error
 from app.core.logs import logger
 from app.core.metrics.billing import BillingMetrics
 
@@ -47,7 +48,9 @@ def tasks_of(sessions: SessionMaker, connect: Connect, stripe: Meter | None, met
 
 
 async def run(tasks: Sequence[Task]) -> None:
-    """Does all of them until it is cancelled. One that fails is logged, and done again."""
+    """Does all of them until it is cancelled. One that fails is logged, and done again: as an
+    error, unless the database or Stripe could not be asked.
+    """
     async with asyncio.TaskGroup() as group:
         for each in tasks:
             group.create_task(_repeat(each))
@@ -57,6 +60,9 @@ async def _repeat(task: Task) -> None:
     while True:
         try:
             await task.work()
-        except Exception:
-            logger.exception("billing_task_failed", task=task.name)
+        except Exception as error:
+            if isinstance(as_api_error(error), Unavailable):
+                logger.warning("billing_task_delayed", task=task.name, reason=type(error).__name__)
+            else:
+                logger.exception("billing_task_failed", task=task.name)
         await asyncio.sleep(task.seconds)

@@ -33,7 +33,7 @@ def serve() -> None:
         for warning in (*warnings, *check_images(given), *check_payments(given)):
             click.echo(warning, err=True)
         settings = _with_database(given, stack)
-        checks.claim_currency(settings)
+        checks.claim_deployment(settings)
         for warning in checks.find_gone_plans(settings):
             click.echo(warning, err=True)
         listener.listen(server.BACKLOG)  # who is told the URL, can connect
@@ -58,7 +58,7 @@ def _reread(given: Settings, running: Settings) -> tuple[Settings, Sequence[str]
         now = now.model_copy(update={"database_url": running.database_url})
     else:
         checks.check_database(now)
-    checks.claim_currency(now)
+    checks.claim_deployment(now)
     return now, [*warnings, *checks.find_gone_plans(now)]
 
 

@@ -28,5 +28,5 @@ def work() -> None:
         for warning in (*warnings, *check_images(settings)):
             click.echo(warning, err=True)
         checks.check_database(settings)
-        checks.claim_currency(settings)
+        checks.claim_deployment(settings)
         worker.run(settings, stop)

@@ -19,7 +19,7 @@ from app.models.billing import (
     Subscription,
     SubscriptionStatus,
 )
-from app.models.deployment import Deployment
+from app.models.deployment import Deployment, StripeMode
 from app.models.generations import (
     Claim,
     Generation,
@@ -55,6 +55,7 @@ __all__ = [
     "LaneKey",
     "StripeCustomer",
     "StripeEvent",
+    "StripeMode",
     "Subscription",
     "SubscriptionStatus",
     "Upload",

@@ -118,6 +118,20 @@ async def test_a_sweep_takes_up_what_holds_have_let_go_of(
     assert await _taken_back(database, expired) == [30]
 
 
+async def test_a_sweep_goes_on_behind_a_page_of_grants_of_which_nothing_is_left(
+    sessions: SessionMaker,
+    database: asyncpg.Connection,
+    account_id: str,
+    expired: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.billing.expiry._AT_A_TIME", 2)
+    await _expire(sessions, expired)
+    later = [await _grant(sessions, account_id, 7, expires=timedelta(seconds=-0.1)) for _ in range(3)]
+    await GrantExpiry(sessions).sweep()
+    assert [await _taken_back(database, each) for each in (expired, *later)] == [[30], [7], [7], [7]]
+
+
 async def test_a_server_takes_expired_grants_back(
     start: Start, own_database_url: str, database: asyncpg.Connection, expired: str
 ) -> None:

@@ -123,6 +123,36 @@ async def test_what_others_have_set_stays_where_the_plan_does_not_change_it(
     assert await has(database, account_id) == {**NOTHING, "cap": 20, "generate_limit_per_key": "6/day"}
 
 
+@pytest.mark.parametrize(
+    ("cap", "before", "after", "expected"),
+    [
+        (20, SMALL, LARGE, 20),
+        (100, SMALL, LARGE, 900),
+        (800, LARGE, SMALL, 100),
+        (20, LARGE, SMALL, 20),
+        (None, replace(SMALL, cap=None), SMALL, 100),
+        (1000, SMALL, replace(SMALL, allowance=30), 1000),
+        (None, SMALL, replace(SMALL, allowance=30), None),
+        (1000, SMALL, LARGE, 900),
+        (100, SMALL, replace(SMALL, cap=None), None),
+    ],
+)
+async def test_a_cap_is_never_above_that_of_a_new_plan_unless_an_operator_has_set_it_since(
+    *,
+    database: asyncpg.Connection,
+    account_id: str,
+    apply: Apply,
+    cap: int | None,
+    before: PlanOffer,
+    after: PlanOffer,
+    expected: int | None,
+) -> None:
+    await apply(before)
+    await database.execute("update balances set cap = $2 where account_id = $1", account_id, cap)
+    await apply(after)
+    assert (await has(database, account_id))["cap"] == expected
+
+
 async def test_limits_and_models_hold_from_the_next_commit_on(
     database: asyncpg.Connection, account_id: str, apply: Apply
 ) -> None:

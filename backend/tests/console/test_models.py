@@ -93,7 +93,7 @@ async def test_the_playground_offers_the_sizes_and_qualities_of_the_chosen_model
 ) -> None:
     await shopper.create_key(environment="test")
     page = await shopper.open("/playground")
-    assert options(page, "model") == [MARKUP, "Banana", "Sketch"]
+    assert options(page, "model") == ["Banana", MARKUP, "Sketch"]
     assert "<img src=x" not in page.response.text
     assert chosen(page) == {"model": "banana", "size": "1024x1024"}
     assert options(page, "size") == ["1024x1024", "512x512", "as the image"]
@@ -110,6 +110,32 @@ async def test_the_playground_offers_the_sizes_and_qualities_of_the_chosen_model
         if link.startswith("/playground?model="):
             assert (await shopper.open(link)).status == 200
     assert chosen(await shopper.open("/playground?model=sketch/fast"))["model"] == "sketch/fast"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "first"),
+    [
+        (["poster", "sketch/fast"], "poster"),
+        (["sketch/fast"], "sketch/fast"),
+        (["banana"], None),  # the default one needs no name
+        (["gone"], None),
+    ],
+)
+async def test_the_pages_offer_the_models_of_the_plan_and_what_they_offer_can_be_drawn(
+    shopper: Browser, database: asyncpg.Connection, allowed: list[str], first: str | None
+) -> None:
+    await shopper.create_key(environment="test")
+    account = "update accounts set models = $2 where id = (select 'acc_' || substr(id, 5) from users where email = $1)"
+    await database.execute(account, await shopper.email(), allowed)
+    links = [each.attributes["href"] for each in (await shopper.open("/models")).all("a")]
+    offered = [link.partition("=")[2] for link in links if link.startswith("/playground?model=")]
+    assert offered == [each for each in allowed if each != "gone"]
+    page = await shopper.open("/playground")
+    assert chosen(page).get("model") == first
+    if offered:
+        drawn = await shopper.submit(page, "/playground", prompt="A banana")
+        assert (drawn.status, len(drawn.all("img"))) == (200, 1)
+        assert chosen(await shopper.open("/playground?model=banana")).get("model") != "banana"
 
 
 async def test_a_form_sent_again_with_another_model_or_quality_is_another_generation(

@@ -119,6 +119,10 @@ async def test_each_route_that_makes_images_is_in_the_table(client: httpx2.Async
     paths = (await client.get("/openapi.json")).json()["paths"]
     answers = [(path, each["responses"].get("402", {})) for path, methods in paths.items() for each in methods.values()]
     refusing = {path for path, answer in answers if "insufficient_credit" in answer.get("description", "")}
+    for path in refusing:
+        for status, answer in paths[path]["post"]["responses"].items():
+            shown = {name.lower() for name in answer.get("headers", ())}
+            assert shown == ({CREDIT, BUDGET} if status in {"200", "202"} else set()), (path, status)
     assert refusing == {each.path.partition("?")[0] for each in DIALECTS.values()}
 
 

@@ -308,6 +308,19 @@ REFUSED = (
         {"DATABASE_URL": "in euros"},
     ),
     Refused(
+        "the key for Stripe is of the other mode than the database",
+        "STRIPE_SECRET_KEY is a key of Stripe's live mode, but what this deployment has recorded is of test mode. "
+        "Set a key of test mode, or use another database for live mode.",
+        settings={"DATABASE_URL": "in test mode", "STRIPE_SECRET_KEY": "sk_live_a", "STRIPE_WEBHOOK_SECRET": "whsec_a"},
+    ),
+    Refused(
+        "so for `work`",
+        "STRIPE_SECRET_KEY is a key of Stripe's test mode, but what this deployment has recorded is of live mode. "
+        "Set a key of live mode, or use another database for test mode.",
+        settings={"DATABASE_URL": "in live mode", "STRIPE_SECRET_KEY": "rk_test_a"},
+        command="work",
+    ),
+    Refused(
         "`BILLING` is on without prices",
         "BILLING is on, but no model has a price: write prices and a currency to MODELS_FILE.",
         settings={"BILLING": "on"},

@@ -54,11 +54,12 @@ def checkout(copied_checkout: Path) -> Iterator[Path]:
             made.unlink(missing_ok=True)
 
 
-@pytest.fixture
-def database_in_euros(new_database_url: str) -> str:
-    """A database whose amounts are in euros."""
-    on_server(new_database_url, "update deployment set currency = 'EUR'")
-    return new_database_url
+DEPLOYMENTS = {
+    "in euros": "update deployment set currency = 'EUR'",
+    "in test mode": "update deployment set stripe_mode = 'test'",
+    "in live mode": "update deployment set stripe_mode = 'live'",
+}
+"""What is recorded in a database, by how a situation calls it."""
 
 
 def run_in(checkout: Path, *command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -87,8 +88,9 @@ def test_a_start_that_cannot_succeed_ends_with_one_sentence(
     refused.make(checkout, data_dir)
     with taken_port() if refused.settings.get("PORT") == "taken" else nullcontext() as taken:
         env = {**environment(data_dir), **refused.settings, **({"PORT": taken} if taken else {})}
-        if refused.settings.get("DATABASE_URL") == "in euros":
-            env["DATABASE_URL"] = request.getfixturevalue("database_in_euros")
+        if recorded := DEPLOYMENTS.get(refused.settings.get("DATABASE_URL", "")):
+            env["DATABASE_URL"] = request.getfixturevalue("new_database_url")
+            on_server(env["DATABASE_URL"], recorded)
         if refused.prefix:
             done = run_in(checkout, *refused.prefix, sys.executable, "-m", "app.cli", refused.command, env=env)
         else:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from fastapi.responses import HTMLResponse
 
+from app.billing.subscriptions import find_models
 from app.catalogue.model import Model
 from app.console.dependencies import LoggedInSession
 from app.console.image_inputs import takes_of
@@ -23,11 +24,12 @@ _ABILITIES = {
 
 @page.router.get(page.path)
 async def show_models(session: LoggedInSession, generations: CurrentGenerations) -> HTMLResponse:
-    """Show every model, the default one first."""
+    """Show every model that the account's plan has, the default one first."""
     catalogue = generations.catalogue.catalogue
-    models = sorted(catalogue, key=lambda each: each.name != catalogue.default)
+    async with session.transaction() as database:
+        models = await find_models(database, catalogue, account_id=session.user.account_id)
     rows = [(each, _abilities(each)) for each in models]
-    return session.render(page.template, models=rows, currency=catalogue.currency)
+    return session.render(page.template, models=rows, currency=catalogue.currency, default=catalogue.default)
 
 
 def _abilities(model: Model) -> Sequence[str]:

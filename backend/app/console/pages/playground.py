@@ -10,6 +10,7 @@ from fastapi import Depends, Request, Response, params
 from fastapi.responses import HTMLResponse
 from pydantic import AfterValidator, ConfigDict, ValidationInfo
 
+from app.billing.subscriptions import find_models
 from app.catalogue.model import Model
 from app.console.dependencies import LoggedInSession, form
 from app.console.forms import UNSENT, EmptyForm, FormState
@@ -106,6 +107,7 @@ async def render_playground(
         )
         sent: Sequence[SentImage] = form_state.values.get("images") or ([edited] if edited else [])
         ids = [each for each in sent if isinstance(each, str)]
+        models = await find_models(database, generations.catalogue.catalogue, account_id=account_id)
         inputs = await records.find_some(generations, database, account_id=account_id, ids=ids)
     if edited and edited not in inputs:
         raise GenerationNotFound
@@ -122,7 +124,7 @@ async def render_playground(
         inputs=[inputs[each] for each in ids if each in inputs],
         snippet_images=_snippet_images(sent, inputs),
         snippet_mask=SnippetImage("mask.png") if form_state.values.get("mask") else None,
-        **_choices(request, form_state, own_keys, inputs.get(edited) if edited else None),
+        **_choices(request, form_state, own_keys, models, edited=inputs.get(edited) if edited else None),
     )
 
 
@@ -135,20 +137,26 @@ def _values_of(recorded: GenerationState) -> Mapping[str, Any]:
 
 
 def _choices(
-    request: Request, form_state: FormState, own_keys: Sequence[ApiKey], edited: GenerationRecord | None
+    request: Request,
+    form_state: FormState,
+    own_keys: Sequence[ApiKey],
+    models: Sequence[Model],
+    *,
+    edited: GenerationRecord | None,
 ) -> Mapping[str, Any]:
     """What the page's form offers to choose, and what is chosen: at first, what fits the image that is to be edited."""
-    catalogue = services_of(request).generations.catalogue.catalogue
-    models = list(catalogue)
+    default = services_of(request).generations.catalogue.catalogue.default
     editors = [each for each in models if takes_of([each]).images]
     asked = form_state.values.get("model") or query_value(request, "model")
-    model = catalogue.models.get(asked or catalogue.default)
+    model = next((each for each in models if each.name == asked), None) if asked else next(iter(models), None)
     if edited and not asked and model not in editors and editors:
         model = editors[0]
     drawing = [model] if model else models
+    names_model = [each.name for each in models] != [default]
     return {
         "model": model,
         "models": models,
+        "names_model": names_model,
         "editors": editors,
         "paints": takes_of(models).mask,
         "takes": takes_of(drawing),
@@ -156,7 +164,7 @@ def _choices(
         "qualities": list(dict.fromkeys(quality for each in drawing for quality in each.qualities)),
         "selected": {
             "key_id": query_value(request, "key_id") or (_key_for(edited, own_keys) if edited else ""),
-            "model": model.name if model and len(models) > 1 else "",
+            "model": model.name if model and names_model else "",
             "size": "auto" if edited else "",
             **form_state.values,
         },

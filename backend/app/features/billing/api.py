@@ -35,10 +35,11 @@ async def set_account_cap(
 ) -> BillingPublic:
     """Set the most that the account may spend in each of its periods, or remove that cap.
 
-    It may be less than what is spent already: then nothing more is drawn until the period ends.
+    It is at most the cap of the account's plan, which holds again where the account's own is removed. It may be less
+    than what is spent already: then nothing more is drawn until the period ends.
     """
     amount = None if change.amount is None else read_amount(change.amount)
-    await caps.set_account_cap(session, account_id=user.account_id, amount=amount)
+    await caps.set_own_cap(session, account_id=user.account_id, amount=amount)
     return BillingPublic.of(await balance.find(session, account_id=user.account_id), currency=currency)
 
 

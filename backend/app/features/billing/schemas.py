@@ -58,7 +58,9 @@ class BillingPublic(Answer):
 class CapChange(Body):
     """The new cap of the account."""
 
-    amount: AmountText | None = Field(description="The most that may be spent in a period; null for no cap.")
+    amount: AmountText | None = Field(
+        description="The most that may be spent in a period; null for no cap but the plan's."
+    )
 
 
 class EntryPublic(Answer):

@@ -1,6 +1,6 @@
 """What an account's notices about money are decided by."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.balance import BalanceState
 from app.billing.caps import cap_of
-from app.catalogue.model import Catalogue
+from app.billing.subscriptions import find_models
+from app.catalogue.model import Catalogue, Model
 from app.models import ApiKey, Charge, Subscription, SubscriptionStatus
 
 _RECENT = timedelta(days=7)
@@ -36,7 +37,7 @@ class MoneySituation:
     spent_a_day: int
     """What it was charged a day, on the average of the last seven."""
     image: int
-    """The price of the cheapest image that is not free; 0 where all are."""
+    """The price of the cheapest image that is not free, of the models of its plan; 0 where all are."""
     caps: Sequence[CapUse] = ()
     subscription: SubscriptionStatus | None = None
     """None where it never had a plan."""
@@ -54,15 +55,15 @@ async def find_situation(
     return MoneySituation(
         available=balance.available,
         spent_a_day=charged // _RECENT.days,
-        image=cheapest_image(catalogue),
+        image=cheapest_image(await find_models(session, catalogue, account_id=account_id)),
         caps=[*_account_cap(balance), *await _key_caps(session, account_id, now)],
         subscription=await session.scalar(status),
     )
 
 
-def cheapest_image(catalogue: Catalogue) -> int:
-    """The lowest price of the catalogue that is not 0; 0 where there is none."""
-    return min((amount for model in catalogue for amount in model.prices.amounts.values() if amount), default=0)
+def cheapest_image(models: Iterable[Model]) -> int:
+    """The lowest price of the models that is not 0; 0 where there is none."""
+    return min((amount for model in models for amount in model.prices.amounts.values() if amount), default=0)
 
 
 def _account_cap(balance: BalanceState) -> Sequence[CapUse]:

@@ -4,6 +4,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.core.errors import UnsupportedParameter
 from app.features.admission import GENERATION_PROBLEMS, CurrentAdmission
+from app.features.charged import charged
 from app.features.chat.answers import answer_chat
 from app.features.chat.dependencies import Admitted
 from app.features.chat.schemas import ChatCompletion
@@ -21,10 +22,12 @@ router = APIRouter(tags=["Chat"])
     dependencies=[Depends(bearer)],
     response_model=ChatCompletion,
     response_model_exclude_none=True,
-    responses={
-        200: {"content": {"text/event-stream": {}}, "description": "An answer, or with `stream` its chunks."},
-        **openai_problems(UnsupportedParameter, *GENERATION_PROBLEMS),
-    },
+    responses=charged(
+        {
+            200: {"content": {"text/event-stream": {}}, "description": "An answer, or with `stream` its chunks."},
+            **openai_problems(UnsupportedParameter, *GENERATION_PROBLEMS),
+        }
+    ),
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
 async def complete_chat(request: Request, admission: CurrentAdmission, admitted: Admitted) -> ChatCompletion | Response:

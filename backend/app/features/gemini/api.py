@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from app.catalogue.model import ModelNotFound
 from app.core.errors import RateLimited, UnsupportedParameter
 from app.features.admission import GENERATION_PROBLEMS, CurrentAdmission
+from app.features.charged import charged
 from app.features.dependencies import CurrentGenerations, generations_of
 from app.features.gemini import service
 from app.features.gemini.answers import BLOCKED, content_frame, prediction_frame, refused_prediction
@@ -70,7 +71,7 @@ def _drawing(method: str, answer: Any, **more: Any) -> Callable[[Endpoint], Endp
         response_model=answer,
         response_model_exclude_none=True,
         dependencies=[Depends(bearer)],
-        responses={**more.get("responses", {}), **google_problems(*_OF_DRAWING)},
+        responses=charged({**more.get("responses", {}), **google_problems(*_OF_DRAWING)}),
         openapi_extra={"parameters": [IDEMPOTENCY_KEY, *more.get("parameters", ())]},
     )
 

@@ -43,7 +43,8 @@ _SCHEMA = {
                 "status": {"type": "string", "enum": sorted({word for _, word in STATUSES.values()})},
                 "details": {
                     "type": "array",
-                    "description": "`ErrorInfo` with the code as its `reason`; where to retry helps, `RetryInfo`.",
+                    "description": "`ErrorInfo` with the code as its `reason`, and of `budget_exceeded` with `cap` and "
+                    "`ends_at` as its `metadata`; where to retry helps, `RetryInfo`.",
                     "items": {"type": "object", "required": ["@type"]},
                 },
             },
@@ -55,10 +56,14 @@ _TYPES = "type.googleapis.com/google.rpc"
 
 def error_body(error: ApiError) -> dict[str, Any]:
     """An error as Google writes it: `{"error": {"code", "message", "status", "details"}}`. The first of the details has
-    the error's code here; where there is a time to wait, a second one has that.
+    the error's code here, and as its metadata the members that are texts; where there is a time to wait, a second one
+    has that.
     """
     status, word = STATUSES[error.status]
-    details = [{"@type": f"{_TYPES}.ErrorInfo", "reason": error.code, "domain": "nanobanana"}]
+    info: dict[str, Any] = {"@type": f"{_TYPES}.ErrorInfo", "reason": error.code, "domain": "nanobanana"}
+    if metadata := {name: value for name, value in error.members.items() if isinstance(value, str)}:
+        info["metadata"] = metadata
+    details = [info]
     if seconds := headers_of(error).get("Retry-After"):
         details.append({"@type": f"{_TYPES}.RetryInfo", "retryDelay": f"{seconds}s"})
     return {"error": {"code": status, "message": _message(error), "status": word, "details": details}}

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from app.core.errors import Invalid, RateLimited
 from app.core.images import MEDIA_TYPES
 from app.features.admission import GENERATION_PROBLEMS, admit
+from app.features.charged import charged
 from app.features.dependencies import CurrentGenerations, Session, services_of
 from app.features.generate.asynchronous import (
     ACCEPTED,
@@ -61,7 +62,7 @@ fast_router = APIRouter(
     "/generate",
     response_model=GenerationPublic,
     dependencies=[Depends(bearer), json_body(GenerationCreate)],
-    responses={**ACCEPTED, **problems(QueueFull, UploadsFull, *GENERATION_PROBLEMS, *ASYNCHRONOUS_PROBLEMS)},
+    responses=charged({**ACCEPTED, **problems(QueueFull, UploadsFull, *GENERATION_PROBLEMS, *ASYNCHRONOUS_PROBLEMS)}),
     openapi_extra={"parameters": [IDEMPOTENCY_KEY, PREFER]},
 )
 async def generate(request: Request) -> JSONBytes | Response:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.core.errors import UnsupportedParameter
 from app.features.admission import GENERATION_PROBLEMS, PreferredAdmission
+from app.features.charged import charged
 from app.features.generate.asynchronous import ACCEPTED
 from app.features.idempotency import IDEMPOTENCY_KEY
 from app.features.keys.dependencies import bearer
@@ -33,11 +34,15 @@ _makes_images = partial(
     response_model=Images,
     dependencies=[Depends(bearer)],
     response_model_exclude_none=True,
-    responses={
-        200: {"content": {"text/event-stream": {}}, "description": "Images, or with `stream` events."},
-        **ACCEPTED,
-        **openai_problems(UnsupportedParameter, QueueFull, UploadsFull, *GENERATION_PROBLEMS, *ASYNCHRONOUS_PROBLEMS),
-    },
+    responses=charged(
+        {
+            200: {"content": {"text/event-stream": {}}, "description": "Images, or with `stream` events."},
+            **ACCEPTED,
+            **openai_problems(
+                UnsupportedParameter, QueueFull, UploadsFull, *GENERATION_PROBLEMS, *ASYNCHRONOUS_PROBLEMS
+            ),
+        }
+    ),
     openapi_extra={"parameters": [IDEMPOTENCY_KEY, PREFER]},
 )
 

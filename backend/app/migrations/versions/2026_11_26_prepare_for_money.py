@@ -101,6 +101,11 @@ alter table api_keys
 
 _KEY_CHECKS = {"cap": "cap >= 0", "cap_period": "cap_period in ('day', 'month')", "held": "held >= 0"}
 
+_ADD_STRIPE_MODE = """
+alter table deployment add column if not exists stripe_mode text
+  constraint deployment_stripe_mode_check check (stripe_mode in ('test', 'live'))
+"""
+
 _OPEN_BALANCE = """
 create or replace function open_balance() returns trigger language plpgsql as $$
 begin
@@ -119,7 +124,7 @@ order by a.id limit 10000 on conflict do nothing
 
 def upgrade() -> None:
     with online_steps() as steps:
-        for statement in (*_TABLES.values(), _ADD_TO_KEYS):
+        for statement in (*_TABLES.values(), _ADD_TO_KEYS, _ADD_STRIPE_MODE):
             steps.execute(statement)
         for name, rows in _INDEXES.items():
             steps.execute(f"create index if not exists {name} on {rows}")
@@ -143,6 +148,7 @@ def downgrade() -> None:
         steps.execute("drop trigger if exists accounts_open_balance on accounts")
         steps.execute("drop function if exists open_balance()")
         steps.execute("alter table accounts drop column if exists models")
+        steps.execute("alter table deployment drop column if exists stripe_mode")
         for name in _KEY_CHECKS:
             steps.execute(f"alter table api_keys drop constraint if exists api_keys_{name}_check")
         steps.execute(

@@ -190,6 +190,24 @@ async def test_an_account_sets_and_removes_its_cap_and_those_of_its_keys(account
     assert (await _keys(account))[key.id] == removed.json()
 
 
+async def test_a_cap_above_that_of_the_plan_is_refused_and_without_an_own_one_the_plans_holds(
+    account: Account, database: asyncpg.Connection
+) -> None:
+    plan = """insert into subscriptions (account_id, plan, status, anchor_day, terms)
+        values ($1, 'starter', 'active', 1, '{"name": "starter", "title": "", "is_postpaid": true, "cap": 50000000}')"""
+    await database.execute(plan, account.account_id)
+    for amount, expected in (("49.999999", "49.999999"), ("50.000001", None), (None, "50"), ("50", "50")):
+        answer = await _put(account, "/v1/billing/cap", amount=amount)
+        if expected is None:
+            check_problem(answer, 422, "validation_error", more={"errors"})
+            sentence = "Must be at most 50, the cap of the account's plan"
+            assert answer.json()["errors"] == [{"pointer": "#/amount", "detail": sentence}]
+        else:
+            assert (answer.status_code, answer.json()["cap"]) == (200, expected)
+    await database.execute("update subscriptions set status = 'stopped' where account_id = $1", account.account_id)
+    assert (await _put(account, "/v1/billing/cap", amount=None)).json()["cap"] is None
+
+
 async def _keys(account: Account) -> dict[str, JSON]:
     answer = await account.client.get("/v1/keys", headers=account.headers)
     return {each["id"]: each for each in answer.json()}
