@@ -18,6 +18,7 @@ from app.core.metrics import Metrics
 from app.core.settings import Settings
 from pydantic import SecretStr
 from tests.chaos.money.moved_clock import MovedClock
+from tests.console.browser import Browser, new_browser
 from tests.features.billing.shop import Buyer, SlowStripe, open_shop
 from tests.harness import PASSWORD, Key, generate, sign_up
 from tests.standins.openai import MODEL, OpenAIStandIn, failed
@@ -55,6 +56,7 @@ class Customer:
     """Somebody with an account, a live key and a card."""
 
     buyer: Buyer
+    browser: Browser
     key: Key
     clock: MovedClock
     provider: OpenAIStandIn
@@ -193,6 +195,7 @@ async def open_customer(settings: Settings, database_url: str, folder: Path, at:
     changes: dict[str, Any] = {"trial_credit": _TRIAL, "openai_api_key": SecretStr(_PROVIDER_KEY)}
     changes["public_url"] = "http://console.test"  # whose cookies are not Secure
     opened = partial(open_shop, settings, database_url, folder, stripe=stripe, externals=Externals(clock=clock))
+    changes["session_days"] = 90
     # The ledger's sweep reads the database's clock: between the moves of both it would be another than the server's.
     with patch("app.generations.ledger._SWEEP_SECONDS", _NEVER):
         async with serving(provider.answer) as url, opened(models=_MODELS.format(url=url), **changes) as shop:
@@ -204,5 +207,7 @@ async def open_customer(settings: Settings, database_url: str, folder: Path, at:
                 "STRIPE_SECRET_KEY": stripe.key,
                 "STRIPE_API_URL": stripe.url,
             }
-            key = await account.create_key()
-            yield Customer(Buyer(shop, account), key, clock, provider, folder, environment)
+            async with new_browser(shop.client) as browser:
+                await browser.log_in(account.email)
+                key = await account.create_key()
+                yield Customer(Buyer(shop, account), browser, key, clock, provider, folder, environment)

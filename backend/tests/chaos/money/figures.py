@@ -12,7 +12,6 @@ from typing import Final
 from app.billing import reconcile
 from app.billing.revenue import Revenue, RevenueBy, find_revenue
 from tests.chaos.money.customer import Customer
-from tests.console.browser import Browser, new_browser
 from tests.console.test_billing import balance, cells, rows
 from tests.harness import JSON
 
@@ -21,8 +20,6 @@ COST = 2
 _CENT = 10_000
 _SUMMED_BY: Final[tuple[RevenueBy, ...]] = ("account", "model", "key")
 _PAID_BY = ("from_allowance", "from_credit", "billed", "amount")
-_MONTHS = ("2027-02", "2027-03", "2027-04", "2027-05")
-"""In which the account's periods begin, whatever day of the month they begin on."""
 
 
 @dataclass(frozen=True)
@@ -85,30 +82,30 @@ async def read(customer: Customer) -> Figures:
 
 
 async def check_pages(customer: Customer, figures: Figures) -> None:
-    """The console shows them: in the navigation, on the page about money, and on those of all months."""
+    """The console shows them: in the navigation, on the page about money, and on those of all months until now."""
     account: JSON = await customer.buyer.billing()
-    async with new_browser(customer.buyer.shop.client) as browser:
-        page = await browser.log_in(customer.email)
-        is_postpaid = account["mode"] == "postpaid"
-        assert cents(balance(page).rsplit(maxsplit=2)[-2]) == cents(account["spent" if is_postpaid else "available"])
-        shown = {name: cents(amount) for name, amount in cells(await browser.open("/billing"), "Balance").items()}
-        assert shown.get("Credit", 0) == figures.credit - figures.charged
-        assert shown.get("Held for images that are not finished", 0) == -figures.held
-        assert sum(amount for name, amount in shown.items() if name.startswith("Left of")) == figures.left
+    is_postpaid = account["mode"] == "postpaid"
+    page = await customer.browser.open("/billing")
+    assert cents(balance(page).rsplit(maxsplit=2)[-2]) == cents(account["spent" if is_postpaid else "available"])
+    shown = {name: cents(amount) for name, amount in cells(page, "Balance").items()}
+    assert shown.get("Credit", 0) == figures.credit - figures.charged
+    assert shown.get("Held for images that are not finished", 0) == -figures.held
+    assert sum(amount for name, amount in shown.items() if name.startswith("Left of")) == figures.left
+    if is_postpaid:
         owed = cents(account["spent"]) - cents(account["allowance"])
-        assert shown["To be billed after this month" if is_postpaid else "Available"] == (
-            max(owed, 0) if is_postpaid else cents(account["available"])
-        )
-        await _check_months(browser, customer, figures)
+        assert shown["To be billed after this month"] == max(owed, 0)
+    else:
+        assert shown["Available"] == cents(account["available"])
+    await _check_months(customer, figures)
 
 
-async def _check_months(browser: Browser, customer: Customer, figures: Figures) -> None:
+async def _check_months(customer: Customer, figures: Figures) -> None:
     """Each month ends with the credit that the next one begins with, and together they have all that was charged, and
-    all invoices. The file of the present one has its sum.
+    all invoices.
     """
-    pages = [await browser.open(f"/billing/months/{month}") for month in _MONTHS]
     paid, credit, invoices = Counter[str](), 0, set[str]()
-    for page in pages:
+    for month in _months(customer):
+        page = await customer.browser.open(month)
         charged = [cents(row[1]) for row in rows(page, "What was charged")]
         paid.update(dict(zip(_PAID_BY, charged, strict=True)))
         opening, *changes, closing = [cents(row[-1]) for row in rows(page, "Credit")]
@@ -118,12 +115,22 @@ async def _check_months(browser: Browser, customer: Customer, figures: Figures) 
             assert [cents(each) for each in rows(page, "By day")[-1][1:]] == charged
             assert cents(rows(page, "By model and key")[-1][-1]) == charged[-1]
         invoices |= {each.attributes["href"] for each in page.all("a", rel="noreferrer")}
-        if "Now" in page.response.text:
-            text = (await browser.client.get(f"{page.path}.csv")).text
-            assert sum(cents(line["amount"]) for line in csv.DictReader(StringIO(text))) == charged[-1]
     assert credit == figures.credit - figures.charged
     assert paid == _paid(figures)
     assert invoices == {each["url"] for each in (await customer.buyer.call("GET", "/invoices")).json()}
+
+
+async def check_files(customer: Customer, figures: Figures) -> None:
+    """The CSV files of all months have together what was charged, and every image."""
+    files = [(await customer.browser.client.get(f"{month}.csv")).text for month in _months(customer)]
+    lines = [line for file in files for line in csv.DictReader(StringIO(file))]
+    assert sum(cents(line["amount"]) for line in lines) == _paid(figures)["amount"]
+    assert sum(int(line["images"]) for line in lines) == len(customer.drawn)
+
+
+def _months(customer: Customer) -> Sequence[str]:
+    """The paths of the pages of all months until now, on whatever day they begin."""
+    return [f"/billing/months/2027-{month:02}" for month in range(2, customer.clock.now.month + 1)]
 
 
 def _paid(figures: Figures) -> Counter[str]:
