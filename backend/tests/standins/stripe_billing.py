@@ -1,7 +1,7 @@
 """Subscriptions and their invoices, at a stand-in for Stripe."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 
 import stripe
@@ -244,9 +244,10 @@ def _usage(state: State, subscription: Json, item: Json, period: tuple[int, int]
 
 def _share(begin: int, over: int, anchor: int) -> Decimal:
     """The part of the month that ends at the anchor."""
-    day = datetime.fromtimestamp(anchor, UTC).day
-    month = a_month_after(anchor, day=day) - anchor
-    return min(Decimal(1), Decimal(over - begin) / month)
+    end = datetime.fromtimestamp(anchor, UTC)
+    last_of_month = end.replace(day=1) - timedelta(days=1)
+    month = end - last_of_month.replace(day=min(end.day, last_of_month.day))
+    return min(Decimal(1), Decimal(over - begin) / int(month.total_seconds()))
 
 
 def _rounded(amount: Decimal) -> int:

@@ -4,16 +4,29 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx2
+from app.assembly import Externals
 from app.billing.healing import PurchaseSweeper
-from app.payments import WEBHOOK_PATH
-from tests.harness import JSON, Account, looks, sign_up
+from app.billing.purchases import Purchases
+from app.catalogue.configured import catalogue_of
+from app.core.db import connect_for_writing, create_engine
+from app.core.metrics.billing import BillingMetrics
+from app.core.metrics.families import Families
+from app.core.settings import Settings
+from app.payments import WEBHOOK_PATH, PlanPrice
+from app.payments.opened import open_stripe
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from tests.harness import JSON, Account, looks, running, sign_up
 from tests.standins.stripe import StripeStandIn
-from tests.standins.wire import Reply, Seen
+from tests.standins.wire import Reply, Seen, serving
 
 SECRETS = ("whsec_first", "whsec_second")
 MODELS = """
@@ -139,3 +152,42 @@ class Buyer:
         row = "select status from subscriptions where account_id = $1"
         status = await self.shop.database.fetchval(row, self.account.account_id)
         return billing["plan"], billing["allowance"], status
+
+
+@asynccontextmanager
+async def open_shop(
+    settings: Settings,
+    database_url: str,
+    folder: Path,
+    *,
+    models: str = MODELS,
+    stripe: SlowStripe | None = None,
+    externals: Externals | None = None,
+    **more: Any,
+) -> AsyncIterator[Shop]:
+    """One whose plans are at the stand-in, with both secrets of its webhook. Its file of models is in the folder."""
+    (folder / "models.toml").write_text(models)
+    stripe = stripe or SlowStripe()
+    async with serving(stripe.answer) as stripe.url:
+        changes = {
+            "database_url": SecretStr(database_url),
+            "models_file": folder / "models.toml",
+            "billing": "on",
+            "stripe_secret_key": SecretStr(stripe.key),
+            "stripe_webhook_secret": SecretStr(",".join(SECRETS)),
+            "stripe_api_url": stripe.url,
+        }
+        changed = Settings(**{**settings.model_dump(), **changes, **more})
+        engine, catalogue = create_engine(database_url, pool_size=5), catalogue_of(changed)
+        database = await connect_for_writing(database_url)
+        async with open_stripe(changed) as client, running(changed, externals) as http:
+            assert client is not None
+            offers = catalogue.plans.values()
+            plans = [PlanPrice(name=each.name, title=each.title, monthly_price=each.price) for each in offers]
+            await client.sync(plans, "USD", webhook_url=None)
+            sessions = async_sessionmaker(engine, expire_on_commit=False)
+            purchases = Purchases(client, sessions, catalogue, timedelta(days=7), BillingMetrics(Families()))
+            sweeper = PurchaseSweeper(purchases, partial(connect_for_writing, database_url))
+            yield Shop(http, stripe, database, sweeper)
+        await database.close()
+        await engine.dispose()
