@@ -58,7 +58,7 @@ async def accepted_response(request: Request, caller: Caller, generation_id: str
 
 
 async def _state_of(request: Request, caller: Caller, accepted: Accepted, *, waits: bool) -> GenerationState:
-    """For a caller who waits for changes, as it is now: a worker may have taken it since it was recorded."""
+    """The request as it was recorded; for a caller who waits for a change, as it is now: a worker may have taken it."""
     if accepted.delivered is not None:
         return state.of_delivered(services_of(request).generations, caller, accepted.delivered)
     if accepted.queued is not None and not waits:
