@@ -43,6 +43,7 @@ from app.generations.ledger import Ledger
 from app.generations.ledger.connection import Connect
 from app.generations.ledger.writer import Writer
 from app.generations.lifetime import lifetime_of
+from app.generations.places import places_in
 from app.generations.prune import Pruner
 from app.generations.sweep import Sweeper
 from app.payments.opened import open_stripe
@@ -244,8 +245,10 @@ async def _generations(
             catalogue, settings, drawing=threads.drawing, decoding=threads.decoding, metrics=metrics, blobs=blobs
         ) as opened,
     ):
+        sessions = _session_maker(engine)
         generations = Generations(
-            sessions=_session_maker(engine),
+            sessions=sessions,
+            places=places_in(sessions),
             ledger=ledger,
             catalogue=opened if tracing is None else traced_catalogue(opened, tracing),
             drawing=threads.drawing,

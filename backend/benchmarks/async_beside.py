@@ -34,6 +34,10 @@ from benchmarks.machine import (
 
 ROUNDS, SECONDS, WARM_UP_SECONDS = 8, 4, 3
 PER_SECOND, CONNECTIONS = 1000, 50
+ALONE, SYNCHRONOUS, BESIDE = "alone", "beside as many synchronous", "beside"
+"""What the callers who wait are measured beside: nothing, as many calls by the same program that are synchronous, and
+asynchronous calls. The second is what any calls leave of them.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Round:
 def main() -> None:
     tool()
     if sys.argv[1:2] == ["call"]:
-        uvloop.run(call(sys.argv[2], sys.argv[3], float(sys.argv[4])))
+        uvloop.run(call(sys.argv[2], sys.argv[3], float(sys.argv[4]), is_async=sys.argv[5] == BESIDE))
         return
     options = argparse.ArgumentParser(prog="benchmarks.async_beside")
     options.add_argument("--rounds", type=int, default=ROUNDS)
@@ -68,33 +72,33 @@ def main() -> None:
         server = stack.enter_context(serving("app.cli", "serve", port=port, PORT=str(port), **settings))
         live, test = new_keys(server.url, 1, environments=("live", "test"))
         load(server.url, keys=[live.raw], seconds=WARM_UP_SECONDS)
-        rounds: dict[str, list[Round]] = {"alone": [], "beside": []}
-        cpu: dict[str, list[float]] = {"alone": [], "beside": []}
+        rounds: dict[str, list[Round]] = {ALONE: [], SYNCHRONOUS: [], BESIDE: []}
+        cpu: dict[str, list[float]] = {name: [] for name in rounds}
         for number in range(chosen.rounds):
             for name in sorted(rounds, reverse=bool(number % 2)):
                 before = server.cpu_seconds
-                key = test.raw if name == "beside" else None
-                done = _measure(server, live.raw, key, chosen.seconds)
+                done = _measure(server, live.raw, test.raw, chosen.seconds, name)
                 rounds[name].append(done)
                 cpu[name].append(1e6 * (server.cpu_seconds - before) / (done.load.requests + done.beside))
             print(f"round {number + 1} of {chosen.rounds}", file=sys.stderr)
     _report(rounds, cpu)
 
 
-def _measure(server: Server, key: str, async_key: str | None, seconds: int) -> Round:
-    if async_key is None:
+def _measure(server: Server, key: str, other_key: str, seconds: int, name: str) -> Round:
+    if name == ALONE:
         return Round(load(server.url, keys=[key], seconds=seconds), 0)
-    command = [sys.executable, "-m", "benchmarks.async_beside", "call", server.url, async_key, str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.async_beside", "call", server.url, other_key, str(seconds), name]
     with subprocess.Popen(command, cwd=BACKEND, stdout=subprocess.PIPE) as calling:
         done = load(server.url, keys=[key], seconds=seconds)
         told, _ = calling.communicate()
     return Round(done, json.loads(told))
 
 
-async def call(url: str, key: str, seconds: float) -> None:
-    """Calls so often a second, and prints how many were answered 202."""
-    head = f"Authorization: Bearer {key}\r\nContent-Type: application/json\r\nPrefer: respond-async"
-    length = f"Content-Length: {len(GENERATE)}"
+async def call(url: str, key: str, seconds: float, *, is_async: bool) -> None:
+    """Calls so often a second, and prints how many were answered as they should be."""
+    head = f"Authorization: Bearer {key}\r\nContent-Type: application/json"
+    length = f"Content-Length: {len(GENERATE)}" + "\r\nPrefer: respond-async" * is_async
+    expected = b"HTTP/1.1 202" if is_async else b"HTTP/1.1 200"
     request = f"POST /v1/generate HTTP/1.1\r\nHost: pictures.test\r\n{head}\r\n{length}\r\n\r\n{GENERATE}".encode()
     loop, port = asyncio.get_running_loop(), urlsplit(url).port
     begin, interval = loop.time(), CONNECTIONS / PER_SECOND
@@ -107,7 +111,7 @@ async def call(url: str, key: str, seconds: float) -> None:
             writer.write(request)
             answer = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
-            accepted += answer.startswith(b"HTTP/1.1 202")
+            accepted += answer.startswith(expected)
             at += interval
         writer.close()
         return accepted
@@ -116,8 +120,8 @@ async def call(url: str, key: str, seconds: float) -> None:
 
 
 def _report(rounds: dict[str, list[Round]], cpu: dict[str, list[float]]) -> None:
-    print(f"\n{machine()}\n{len(rounds['alone'])} rounds, interleaved, 32 connections that wait, one worker; medians\n")
-    print("| what | waiting requests/s | p50 ms | p99 ms | asynchronous/s | all/s | server's CPU, us a call | errors |")
+    print(f"\n{machine()}\n{len(rounds[ALONE])} rounds, interleaved, 32 connections that wait, one worker; medians\n")
+    print("| what | waiting requests/s | p50 ms | p99 ms | others/s | all/s | server's CPU, us a call | errors |")
     print("|---|---|---|---|---|---|---|---|")
     for name, done in rounds.items():
         loads = [each.load for each in done]
@@ -126,14 +130,15 @@ def _report(rounds: dict[str, list[Round]], cpu: dict[str, list[float]]) -> None
         both, errors = statistics.median(each.all_per_second for each in done), sum(each.errors for each in loads)
         row = f"{told[0]:,.0f} | {told[1]:.1f} | {told[2]:.1f} | {beside:,.0f} | {both:,.0f}"
         print(f"| {name} | {row} | {statistics.median(cpu[name]):.0f} | {errors} |")
-    waiting = median_ratio(
-        [each.load for each in rounds["beside"]], [each.load for each in rounds["alone"]], "per_second"
-    )
-    pairs = list(zip(rounds["beside"], rounds["alone"], strict=True))
-    both = statistics.median(a.all_per_second / b.all_per_second for a, b in pairs)
-    cost = statistics.median(a / b for a, b in zip(cpu["beside"], cpu["alone"], strict=True))
-    print(f"\nbeside : alone, waiting requests a second = {waiting:.3f}; all a second = {both:.3f}")
-    print(f"beside : alone, processor time of the server for a call = {cost:.3f}")
+    for name, first in ((BESIDE, ALONE), (SYNCHRONOUS, ALONE), (BESIDE, SYNCHRONOUS)):
+        pairs = list(zip(rounds[name], rounds[first], strict=True))
+        waiting = median_ratio([a.load for a, _ in pairs], [b.load for _, b in pairs], "per_second")
+        both = statistics.median(a.all_per_second / b.all_per_second for a, b in pairs)
+        cost = statistics.median(a / b for a, b in zip(cpu[name], cpu[first], strict=True))
+        print(f"\n{name} : {first}")
+        print(
+            f"waiting requests a second = {waiting:.3f}; all a second = {both:.3f}; processor time a call = {cost:.3f}"
+        )
 
 
 if __name__ == "__main__":

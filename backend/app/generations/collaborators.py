@@ -20,7 +20,9 @@ from app.core.settings import Settings
 from app.core.shared_calls import SharedCalls
 from app.generations.drawn import DrawnImages
 from app.generations.ledger import Ledger
+from app.generations.ledger.queue import PendingRecord
 from app.generations.lifetime import Lifetime
+from app.generations.places import Places
 from app.models import Generation
 from app.providers import Image
 from app.providers.decode import convert
@@ -50,6 +52,7 @@ class Generations:
     """
 
     sessions: SessionMaker
+    places: Places
     ledger: Ledger
     catalogue: OpenCatalogue
     drawing: FairPool
@@ -86,7 +89,7 @@ class Generations:
         """What is charged for an image of this plan once it is delivered, in millionths of the currency."""
         return plan.list_price if self.charges else 0
 
-    def shown_price(self, recorded: Generation) -> int:
+    def shown_price(self, recorded: Generation | PendingRecord) -> int:
         """What its account sees as the price of a recorded image: what it is charged, or while nothing is charged what
         the list said.
         """

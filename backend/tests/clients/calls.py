@@ -165,6 +165,7 @@ _OPENAI = [
     Call("list of models", {}, Models(), "models"),
     Call("one model", {"model": "nano-banana"}, Models(), "model"),
     Call("Idempotency-Key, sent twice", {**BANANA, "extra_headers": ONCE}, Images(), times=2),
+    Call("asynchronous, n=2", {**BANANA, "n": 2}, Images(2), "later"),
     Call("wrong key", BANANA, WRONG_KEY, has_wrong_key=True),
     Call("unknown model", {**BANANA, "model": UNKNOWN}, UNKNOWN_MODEL),
     Call("one unknown model", {"model": UNKNOWN}, NO_SUCH_MODEL, "model"),

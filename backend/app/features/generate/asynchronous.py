@@ -21,6 +21,7 @@ from app.generations.jobs.waiting import WaitingCaller
 from app.generations.ledger.queue import Recorded
 from app.generations.spec import Caller, Delivered, GenerationSpec
 from app.web.disconnect import cancelled_on_disconnect
+from app.web.fast_route import PreparedJSON
 from app.web.headers import add_response_headers
 from app.web.state import request_state
 
@@ -41,7 +42,7 @@ async def generate_asynchronously(
     admission.leave_slots()
     accepted = await admission.accept(spec, route=route, terms=terms.job)
     with admission.looked_up():
-        found = await _state_of(request, admission.caller, accepted)
+        found = await _state_of(request, admission.caller, accepted, waits=terms.wait_seconds is not None)
         if terms.wait_seconds is None:
             return _accepted(request, found)
         found = await _until_ended(request, admission.caller, found, seconds=terms.wait_seconds)
@@ -56,9 +57,12 @@ async def accepted_response(request: Request, caller: Caller, generation_id: str
     return _accepted(request, await find(request, caller, generation_id))
 
 
-async def _state_of(request: Request, caller: Caller, accepted: Accepted) -> GenerationState:
+async def _state_of(request: Request, caller: Caller, accepted: Accepted, *, waits: bool) -> GenerationState:
+    """The request as it was recorded; for a caller who waits for a change, as it is now: a worker may have taken it."""
     if accepted.delivered is not None:
-        return state.of_delivered(generations_with_urls_of(request), caller, accepted.delivered)
+        return state.of_delivered(services_of(request).generations, caller, accepted.delivered)
+    if accepted.queued is not None and not waits:
+        return await state.of_queued(generations_with_urls_of(request), caller, accepted.queued)
     return await find(request, caller, accepted.id)
 
 
@@ -120,9 +124,9 @@ async def _until_ended(request: Request, caller: Caller, found: GenerationState,
 
 def _accepted(request: Request, found: GenerationState) -> Response:
     request_state(request.scope)["model"] = found.model
-    headers = {"Location": f"/v1/generations/{found.id}", "Preference-Applied": "respond-async"}
-    content = GenerationShown.model_validate(found).model_dump_json()
-    return Response(content, status_code=202, media_type="application/json", headers=headers)
+    location = (b"location", f"/v1/generations/{found.id}".encode())
+    headers = (location, (b"preference-applied", b"respond-async"))
+    return PreparedJSON(GenerationShown.write(found), status=202, headers=headers)
 
 
 async def _delivered(generations: Generations, spec: GenerationSpec, found: GenerationState) -> Delivered:

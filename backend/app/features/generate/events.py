@@ -73,5 +73,5 @@ class _Events(Response):
         """Its id begins with the time, and so grows on whichever process the client is, and ends with the status."""
         now = int(services_of(self._request).generations.clock() * 1000)
         self._milliseconds = max(self._milliseconds + 1, now)
-        data = GenerationShown.model_validate(found).model_dump_json()
+        data = GenerationShown.write(found).decode()
         return f"id: {self._milliseconds}-{found.status}\nevent: status\ndata: {data}\n\n".encode()

@@ -10,11 +10,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from app.catalogue.model import REFERENCES_MAX
 from app.catalogue.prices import format_amount
+from app.core.errors import ApiError
 from app.core.images import ImageFormat
 from app.core.long_text import ImageText, LongText
 from app.core.schemas import Answer, Body, Storable, Text, Time, format_time
 from app.core.security import KeyEnvironment
 from app.features.terms import ExpiresIn, IsAsync, JobClass
+from app.generations.jobs.state import GenerationState
 from app.generations.spec import GenerationSpec
 from app.models import GenerationStatus
 
@@ -142,8 +144,40 @@ class OutputPublic(Answer):
     error: ProblemPublic | None
 
 
+def _quoted(text: str | None) -> str:
+    """Of text in which nothing needs escaping."""
+    return "null" if text is None else f'"{text}"'
+
+
+def _time(at: datetime | None) -> str:
+    return "null" if at is None else f'"{format_time(at)}"'
+
+
+def _problem(error: ApiError | None) -> str:
+    return "null" if error is None else ProblemPublic.model_validate(error).model_dump_json()
+
+
 class GenerationShown(GenerationListed):
     """A generation, with its place in the queue and each of its images."""
+
+    @staticmethod
+    def write(found: GenerationState) -> bytes:
+        """The JSON that this schema would write, without pydantic: the answer of every asynchronous call."""
+        outputs = ",".join(
+            f'{{"id":"{each.id}","url":{_quoted(each.url)},"status":"{each.status}","error":{_problem(each.error)}}}'
+            for each in found.outputs
+        )
+        text = (
+            f'{{"id":"{found.id}","url":{_quoted(found.shown_url)},"prompt":{encode_basestring(found.prompt)},'
+            f'"model":"{found.model}","size":"{found.size}","quality":"{found.quality}","format":"{found.format}",'
+            f'"price":"{found.price}","currency":{_quoted(found.currency)},"environment":"{found.environment}",'
+            f'"key_id":"{found.key_id}","created_at":{_time(found.created_at)},'
+            f'"images":{_written(found.inputs) if found.inputs else "null"},"status":"{found.status}",'
+            f'"started_at":{_time(found.started_at)},"delivered_at":{_time(found.delivered_at)},'
+            f'"expires_at":{_time(found.expires_at)},"error":{_problem(found.error)},'
+            f'"position":{"null" if found.position is None else found.position},"outputs":[{outputs}]}}'
+        )
+        return text.encode()
 
     position: int | None = Field(description="Roughly its place in the queue, 1 for the next; null unless `queued`.")
     outputs: Sequence[OutputPublic] = Field(description="The images of the request, in order.")

@@ -9,11 +9,11 @@ from app.generations import accept, inputs, replay, run
 from app.generations.collaborators import Generations
 from app.generations.errors import OutcomeUnknown
 from app.generations.inputs import NO_INPUTS, Inputs
-from app.generations.jobs.job import Accepted, JobTerms, options_of
+from app.generations.jobs.job import Accepted, JobTerms, Queued, options_of
 from app.generations.ledger.queue import OnHeld, PendingRecord, Queueing, Recorded
 from app.generations.rehearsal import rehearsed
 from app.generations.service import delivered_now, find_plan, plan_with_images
-from app.generations.spec import Caller, Delivered, GenerationSpec
+from app.generations.spec import Caller, GenerationSpec, input_ids
 
 
 async def accept_job(
@@ -39,7 +39,7 @@ async def accept_job(
     if claim is not None:
         recorded = await replay.find(generations, claim, caller, is_asynchronous=True)
         if recorded is not None:
-            return _accepted(recorded)
+            return Accepted(recorded.ids[0], is_replay=True)
     sources = NO_INPUTS
     if spec.images:
         deadline = asyncio.get_running_loop().time() + generations.lifetime.drawing_seconds
@@ -53,9 +53,9 @@ async def accept_job(
     new_record = partial(accept.new_record, caller, spec, plan, claim=claim, now=now, price=price)
     if plan.is_free and price == 0:
         record = new_record(inputs=sources.recorded)
-        made = await run.draw_and_record(generations, plan, record, replace(spec, as_bytes=False), as_bytes=False)
+        made = await run.draw_and_record(generations, plan, record, spec, as_bytes=False)
         made_now = None if made.recorded.is_replay else delivered_now(generations, spec, plan, made, sources)
-        return _accepted(made.recorded, made_now)
+        return Accepted(made.recorded.ids[0], made.recorded.is_replay, made_now)
     sources = await inputs.keep_until(generations, caller, sources, seconds=terms.expires_seconds)
     options = options_of(spec, may_pay_twice=plan.model.may_pay_twice, claim=claim)
     record = new_record(inputs=sources.recorded, options=options)
@@ -64,7 +64,8 @@ async def accept_job(
     if recorded.left is not None and on_held is not None:
         on_held(recorded.left)
     generations.bell.ring(JOBS)
-    return _accepted(recorded)
+    queued = Queued(record, terms, recorded.created_at, input_ids(sources.recorded))
+    return Accepted(recorded.ids[0], recorded.is_replay, queued=None if recorded.is_replay else queued)
 
 
 async def _record(generations: Generations, record: PendingRecord, sources: Inputs) -> Recorded:
@@ -79,7 +80,3 @@ async def _record(generations: Generations, record: PendingRecord, sources: Inpu
     if recorded.is_replay:
         await inputs.delete_kept(generations, sources.recorded)
     return recorded
-
-
-def _accepted(recorded: Recorded, delivered: Delivered | None = None) -> Accepted:
-    return Accepted(recorded.ids[0], recorded.is_replay, delivered)

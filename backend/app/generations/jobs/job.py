@@ -25,6 +25,16 @@ class JobTerms:
     expires_seconds: float = EXPIRES_SECONDS_MAX
 
 
+class Queued(NamedTuple):
+    """A request that has just been recorded, and waits for a worker."""
+
+    record: PendingRecord
+    terms: JobTerms
+    created_at: datetime
+    inputs: Sequence[str | None]
+    """As in Delivered."""
+
+
 class Accepted(NamedTuple):
     """A request that is on disk. `id` is that of its first image."""
 
@@ -32,6 +42,8 @@ class Accepted(NamedTuple):
     is_replay: bool = False
     delivered: Delivered | None = None
     """Its images, where the stub draws them: they are delivered as soon as it is on disk."""
+    queued: Queued | None = None
+    """The request, where it waits for a worker and is no replay."""
 
 
 def options_of(spec: GenerationSpec, *, may_pay_twice: bool, claim: IdempotencyClaim | None) -> Mapping[str, Any]:

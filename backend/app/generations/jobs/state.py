@@ -2,41 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
-from sqlalchemy import or_, select, text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import or_, select
 
 from app.catalogue.prices import format_amount
 from app.core.errors import ApiError
 from app.core.security import KeyEnvironment, is_id, without_random
 from app.generations.collaborators import Generations
 from app.generations.errors import GenerationNotFound
+from app.generations.jobs.job import Queued
+from app.generations.ledger.queue import PendingRecord
+from app.generations.places import Waiting
 from app.generations.records import UNFINISHED, GenerationRecord, record_of
 from app.generations.spec import Caller, Delivered
 from app.models import Generation, GenerationStatus
-
-_POSITION = text("""
-with own as (
-  select l.account_id, l.class, l.weight, (
-    select count(*) from (
-      select from generations g
-      where g.key_id = any(
-          array(select k.key_id from lane_keys k where k.account_id = l.account_id and k.class = l.class)
-        )
-        and g.class = l.class and g.status = 'queued' and g.id <= :id limit 10000
-    ) before
-  ) as place
-  from lanes l where l.account_id = :account_id and l.class = :class
-)
-select coalesce(sum(case
-  when l.class <> own.class then l.waiting
-  when l.account_id = own.account_id then own.place
-  else least(l.waiting, ceil(own.place::float8 / own.weight) * l.weight) end), 1)::bigint
-from own join lanes l on l.waiting > 0 and l.class in (own.class, 'now')
-""")
-"""How many images are drawn before the one `id`, and it: lanes take turns, each gives as many at a time as its weight
-says, and what is not urgent comes last. Rough: lanes change, and what an account may have running is not looked at.
-"""
 
 
 @dataclass(frozen=True)
@@ -98,41 +78,75 @@ async def find(
         row = rows[generation_id]
         if row.status == "delivered" and row.deleted_at is not None:
             raise GenerationNotFound
-        position = await _position(session, row) if row.status == "queued" else None
+    is_queued, waiting = row.status == "queued", Waiting(row.id, account_id, row.generation_class)
+    position = await generations.places.ask(waiting) if is_queued else None
     return _state(generations, list(rows.values()), row.request_id, position)
 
 
 def of_delivered(generations: Generations, caller: Caller, made: Delivered) -> GenerationState:
     """The request that was just recorded as delivered, as `find` shows it: without reading it back."""
-    return GenerationState(
-        id=made.id,
-        url=made.url,
-        prompt=made.prompt,
-        model=made.model,
-        size=made.size,
-        quality=made.quality,
-        format=made.format,
-        price=format_amount(made.price),
-        currency=generations.catalogue.catalogue.currency,
-        environment=caller.environment,
-        key_id=caller.key_id,
-        created_at=made.created_at,
-        inputs=made.inputs,
-        status="delivered",
-        error=None,
-        started_at=None,
-        delivered_at=made.created_at,
-        expires_at=None,
-        request_id=made.id,
-        position=None,
-        outputs=[ImageState(each, url, "delivered", None) for each, url in zip(made.ids, made.urls, strict=True)],
+    outputs = [ImageState(each, url, "delivered", None) for each, url in zip(made.ids, made.urls, strict=True)]
+    price, created_at, inputs = made.price, made.created_at, made.inputs
+    return _of_now(generations, caller, made, outputs, url=made.url, price=price, created_at=created_at, inputs=inputs)
+
+
+async def of_queued(generations: Generations, caller: Caller, queued: Queued) -> GenerationState:
+    """The request that was just recorded as waiting, as `find` shows it: nothing is read but its place."""
+    record, terms, created_at, inputs = queued
+    position = await generations.places.ask(Waiting(record.id, caller.account_id, terms.job_class))
+    outputs = [ImageState(each, None, "queued", None) for each in record.ids]
+    price, expires_at = generations.shown_price(record), created_at + timedelta(seconds=terms.expires_seconds)
+    return _of_now(
+        generations,
+        caller,
+        record,
+        outputs,
+        url=generations.url(record.id, record.format),
+        price=price,
+        created_at=created_at,
+        inputs=inputs,
+        expires_at=expires_at,
+        position=position,
     )
 
 
-async def _position(session: AsyncSession, row: Generation) -> int:
-    values = {"id": row.id, "account_id": row.account_id, "class": row.generation_class}
-    position: int = (await session.execute(_POSITION, values)).scalar_one()
-    return position
+def _of_now(
+    generations: Generations,
+    caller: Caller,
+    request: Delivered | PendingRecord,
+    outputs: Sequence[ImageState],
+    *,
+    url: str,
+    price: int,
+    created_at: datetime,
+    inputs: Sequence[str | None],
+    expires_at: datetime | None = None,
+    position: int | None = None,
+) -> GenerationState:
+    status = outputs[0].status
+    return GenerationState(
+        id=request.id,
+        url=url,
+        prompt=request.prompt,
+        model=request.model,
+        size=request.size,
+        quality=request.quality,
+        format=request.format,
+        price=format_amount(price),
+        currency=generations.catalogue.catalogue.currency,
+        environment=caller.environment,
+        key_id=caller.key_id,
+        created_at=created_at,
+        inputs=inputs,
+        status=status,
+        error=None,
+        started_at=None,
+        delivered_at=created_at if status == "delivered" else None,
+        expires_at=expires_at,
+        request_id=request.id,
+        position=position,
+        outputs=outputs,
+    )
 
 
 def _state(

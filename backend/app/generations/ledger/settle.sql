@@ -19,21 +19,6 @@ with input as materialized (
   from input i
   where g.id = i.id and g.status = 'processing' and g.lease = i.lease and (select count(*) from claimed) >= 0
   returning g.id, g.key_id, g.model, g.list_price, g.cost, g.delivered_at, i.request_id, i.scope, i.n
-), counted as (
-  insert into usage as u (key_id, day, model, pictures, list_amount, cost)
-  select key_id, (delivered_at at time zone 'UTC')::date, model, count(*), sum(list_price), coalesce(sum(cost), 0)
-  from settled where delivered_at is not null group by 1, 2, 3 order by 1, 2, 3
-  on conflict (key_id, day, model) do update set pictures = u.pictures + excluded.pictures,
-    list_amount = u.list_amount + excluded.list_amount, cost = u.cost + excluded.cost
-), ended as materialized (
-  select request_id, scope, array_agg(id order by n) filter (where delivered_at is not null) as delivered_ids
-  from settled where scope is not null group by 1, 2
-), kept as (
-  update claims c set lease_until = null, generation_id = e.delivered_ids[1], other_ids = nullif(e.delivered_ids[2:], '{}')
-  from ended e where c.scope = e.scope and c.generation_id = e.request_id and e.delivered_ids is not null
-), freed as (
-  delete from claims c using ended e
-  where c.scope = e.scope and c.generation_id = e.request_id and e.delivered_ids is null
-)
+), {counted_without_price}, {claims}
 select s.id is not null as settled
 from input i left join settled s on s.id = i.id where i.id = i.request_id order by i.n

@@ -15,6 +15,17 @@ async function generate(call) {
   return { images: (await sdk(call).images.generate(...passed(call.arguments))).data };
 }
 
+// With `Prefer: respond-async`, then `client.get(...)` of the generation until it has ended.
+async function later(call) {
+  const headers = { Prefer: "respond-async" };
+  const accepted = await sdk(call).images.generate(call.arguments, { headers });
+  let shown = { status: "queued" };
+  while (["queued", "processing"].includes(shown.status)) {
+    shown = await sdk(call).get(`/generations/${accepted.id}`, { query: { wait: 30 } });
+  }
+  return { images: shown.outputs.map(({ url }) => ({ url })) };
+}
+
 async function stream(call) {
   const events = [];
   for await (const { type, b64_json } of await sdk(call).images.generate({ stream: true, ...call.arguments })) {
@@ -59,4 +70,4 @@ async function model(call) {
   return { models: [(await sdk(call).models.retrieve(call.arguments.model)).id] };
 }
 
-await run({ generate, stream, edit, edit_stream, models, model });
+await run({ generate, later, stream, edit, edit_stream, models, model });

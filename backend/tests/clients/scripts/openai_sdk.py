@@ -18,6 +18,16 @@ def generate(call: loop.Call) -> loop.Answer:
     return {"images": [each.model_dump(exclude_none=True) for each in answer.data or []]}
 
 
+def later(call: loop.Call) -> loop.Answer:
+    """The same with `Prefer: respond-async`, then `client.get(...)` of the generation until it has ended."""
+    sdk = _sdk(call)
+    accepted: Any = sdk.images.generate(**call["arguments"], extra_headers={"Prefer": "respond-async"})
+    shown: Any = {"status": "queued"}
+    while shown["status"] in {"queued", "processing"}:
+        shown = sdk.get(f"/generations/{accepted.id}", cast_to=object, options={"params": {"wait": 30}})
+    return {"images": [{"url": each["url"]} for each in shown["outputs"]]}
+
+
 def stream(call: loop.Call) -> loop.Answer:
     """`client.images.generate(stream=True, ...)`: its events, in order."""
     events: Any = _sdk(call).images.generate(stream=True, **call["arguments"])
@@ -57,4 +67,4 @@ def model(call: loop.Call) -> loop.Answer:
     return {"models": [_sdk(call).models.retrieve(**call["arguments"]).id]}
 
 
-loop.run(generate, stream, edit, edit_stream, models, model)
+loop.run(generate, later, stream, edit, edit_stream, models, model)

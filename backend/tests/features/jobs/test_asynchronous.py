@@ -227,7 +227,8 @@ async def test_a_request_that_is_on_disk_is_not_said_to_be_refused(
     async def find(*_arguments: object, **_named: object) -> None:
         raise ConnectionResetError
 
-    monkeypatch.setattr("app.features.generate.asynchronous.state.find", find)
+    for name in ("find", "of_queued"):
+        monkeypatch.setattr(f"app.features.generate.asynchronous.state.{name}", find)
     answer = await jobs.ask(headers={"Prefer": prefer})
     check_problem(answer, 503, "outcome_unknown")
     assert answer.headers["x-should-retry"] == "false", "without a key it would be a second generation"
