@@ -13,7 +13,7 @@ FAST := tests/catalogue/test_file.py tests/core/test_logs.py tests/core/test_poo
   tests/generations tests/payments tests/providers tests/ratelimit/test_limit.py tests/ratelimit/test_memory.py tests/ratelimit/test_slots.py tests/web
 
 .DEFAULT_GOAL := help
-.PHONY: help run wheel test test-fast suite test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-uploads bench-console bench-migration bench-queue bench-money bench-async-beside rolling fuzz chaos settings-docs lock clean ha test-ops install uninstall dist
+.PHONY: help run wheel test test-fast suite in-browser behind-proxies in-prometheus types documents test-browser proxies test-proxies test-clients screenshots check bench bench-scale bench-limits bench-overload bench-edge bench-provider bench-live bench-images bench-memory bench-uploads bench-console bench-migration bench-queue bench-money bench-async-beside rolling fuzz chaos settings-docs lock clean ha test-ops install uninstall dist
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,10 +44,17 @@ dist: .venv/run.installed ## build wheel and source distribution in dist/: of on
 	@cd dist && sha256sum nanobanana-*
 
 test: suite ## run all tests but those of `make check`, on a real PostgreSQL and Redis, with coverage, and in a browser if there is one
+	@$(MAKE) --no-print-directory -j 3 in-browser behind-proxies in-prometheus
+
+in-browser: .venv/dev.installed
 	@cd backend && if ../$(BIN)/python -m tests.browser.chromium; then ../$(BIN)/pytest -q -n 2 --dist worksteal tests/browser; else \
 	  echo "There is no Chromium or Chrome here: the tests in a browser were left out. make test-browser installs one."; fi
+
+behind-proxies: .venv/dev.installed
 	@cd backend && if ../$(BIN)/python -m tests.proxies.programs; then ../$(BIN)/pytest -q tests/proxies; else \
 	  echo "There is no nginx, Caddy or HAProxy here: the tests behind proxies were left out. make test-proxies installs them."; fi
+
+in-prometheus: .venv/dev.installed
 	@cd backend && if ../$(BIN)/python -m tests.ops.prometheus; then ../$(BIN)/pytest -q tests/ops; else \
 	  echo "There is no Prometheus here: the tests of the dashboard and the alerts were left out. make test-ops installs it."; fi
 
@@ -81,7 +88,14 @@ screenshots: .venv/dev.installed ## take pictures of every page, light, dark and
 	@ls screenshots
 
 check: .venv/dev.installed ## style, types, import contracts, schema equal to the models, documentation, a wheel that works
-	cd backend && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports && ../$(BIN)/pytest -q tests/test_schema.py tests/docs tests/test_wheel.py
+	cd backend && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory -j 2 types documents
+
+types: .venv/dev.installed
+	cd backend && ../$(BIN)/mypy
+
+documents: .venv/dev.installed
+	cd backend && ../$(BIN)/pytest -q tests/test_schema.py tests/docs tests/test_wheel.py
 
 bench: .venv/dev.installed ## generate against the bare FastAPI route and the tutorial way, or with BASE=<commit> against that, and there with MODELS=<n> models (needs wrk)
 	cd backend && ../$(BIN)/python -m $(if $(BASE),benchmarks.base $(BASE) $(if $(MODELS),--models $(MODELS)),benchmarks.bench)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from app.catalogue.configured import catalogue_of
 from app.catalogue.opened import open_catalogue
-from app.core.egress import Egress
+from app.core.egress import Egress, shared_ssl_context
 from app.core.fair_queue import FairPool
 from app.core.metrics import Metrics
 from app.core.settings import ConfigurationError, Settings
@@ -121,6 +121,7 @@ async def test_the_environments_proxy_and_certificates_are_not_followed(
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(name, world.proxy.url)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+    shared_ssl_context.cache_clear()
     async with opened(world.with_(egress_proxy=None)) as provider:
         with pytest.raises(ProviderUnavailable, match="names a host that has no address"):
             await provider.check()

@@ -17,7 +17,8 @@ from tests.features.scraped import METRICS_TOKEN
 from tests.harness import sign_up
 
 SEED = 20261122
-EXAMPLES = 400 if os.environ.get("FUZZ") == "long" else 5
+IS_LONG = os.environ.get("FUZZ") == "long"
+EXAMPLES = 400 if IS_LONG else 5
 """Requests that are made at random for each operation, besides the ones that its schema suggests."""
 
 
@@ -55,7 +56,10 @@ def with_credentials(schema: schemathesis.BaseSchema, credential: Callable[[str]
     schema.auth(cache_by_key=scheme)(Bearer)
 
 
-def configuration(client: httpx2.AsyncClient) -> schemathesis.Config:
+def configuration(client: httpx2.AsyncClient, *, known: bool) -> schemathesis.Config:
+    """What its schema suggests for an operation is sent by a client with credentials, and with FUZZ=long by any client:
+    others are refused whatever they send.
+    """
     return schemathesis.Config.from_dict(
         {
             "seed": SEED,
@@ -63,7 +67,7 @@ def configuration(client: httpx2.AsyncClient) -> schemathesis.Config:
             "workers": 1,
             "continue-on-failure": True,
             "generation": {"mode": "all", "max-examples": EXAMPLES, "database": "none", "deterministic": True},
-            "phases": {"stateful": {"enabled": False}},
+            "phases": {"stateful": {"enabled": False}, "coverage": {"enabled": known or IS_LONG}},
             # What a schema cannot say is refused too: a blank prompt, a cursor that no Link header gave.
             "checks": {
                 "positive_data_acceptance": {"enabled": False},
@@ -121,7 +125,8 @@ def quick_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_nothing_that_can_be_sent_is_a_5xx_or_gets_an_undocumented_answer(start: Start, *, known: bool) -> None:
     client = await start(metrics_token=METRICS_TOKEN)
     document = (await client.get("/openapi.json")).json()
-    schema, loop = schemathesis.openapi.from_dict(document, config=configuration(client)), asyncio.get_running_loop()
+    schema = schemathesis.openapi.from_dict(document, config=configuration(client, known=known))
+    loop = asyncio.get_running_loop()
     if known:
         with_credentials(
             schema, lambda scheme: asyncio.run_coroutine_threadsafe(credential(client, scheme), loop).result()

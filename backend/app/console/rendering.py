@@ -5,7 +5,7 @@ import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -72,9 +72,10 @@ class Console:
         self.csrf_keys = [hmac.digest(secret, b"nb-csrf", "sha256") for secret in settings.accepted_secrets]
         self.charges = settings.charges
         self.navigation = [page for page in pages if page.label and (self.charges or not page.is_of_billing)]
-        self.files = {each.name: each for each in map(_read, sorted((_FOLDER / "static").iterdir()))}
+        self.files = _static_files()
         self._headers = _headers(image_origins)
-        self._templates = _templates(settings, self.files)
+        images_bytes_max = settings.body_bytes_max_with_images - BODY_BYTES_MAX
+        self._templates = _templates(settings.password_bytes_min, images_bytes_max)
 
     @property
     def home(self) -> Page:
@@ -118,6 +119,12 @@ def _headers(image_origins: Sequence[str]) -> Mapping[str, str]:
     }
 
 
+@cache
+def _static_files() -> Mapping[str, StaticFile]:
+    """All of them, by name."""
+    return {each.name: each for each in map(_read, sorted((_FOLDER / "static").iterdir()))}
+
+
 def _read(path: Path) -> StaticFile:
     content = path.read_bytes()
     digest = sha256(content).hexdigest()[:_HASH_CHARACTERS]
@@ -125,7 +132,9 @@ def _read(path: Path) -> StaticFile:
     return StaticFile(f"{path.stem}.{digest}{path.suffix}", media_type, content)
 
 
-def _templates(settings: Settings, files: Mapping[str, StaticFile]) -> Environment:
+@cache
+def _templates(password_bytes_min: int, images_bytes_max: int) -> Environment:
+    """The environment that these globals are in. It is shared, since it compiles each template once."""
     # StrictUndefined: a template that uses a name it was not given raises an error, instead of leaving a gap.
     environment = Environment(
         loader=FileSystemLoader(_FOLDER / "templates"),
@@ -134,11 +143,12 @@ def _templates(settings: Settings, files: Mapping[str, StaticFile]) -> Environme
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    by_plain_name = {f"{name.partition('.')[0]}.{name.rpartition('.')[2]}": f"/static/{name}" for name in files}
+    names = _static_files()
+    by_plain_name = {f"{name.partition('.')[0]}.{name.rpartition('.')[2]}": f"/static/{name}" for name in names}
     environment.globals["static"] = by_plain_name.__getitem__
-    environment.globals["password_bytes_min"] = settings.password_bytes_min
+    environment.globals["password_bytes_min"] = password_bytes_min
     environment.globals["image_bytes_max"] = IMAGE_BYTES_MAX
-    environment.globals["images_bytes_max"] = settings.body_bytes_max_with_images - BODY_BYTES_MAX
+    environment.globals["images_bytes_max"] = images_bytes_max
     # Pages load images by path, so that they work under whatever host name the browser reached this server by.
     environment.filters["path"] = _path
     environment.filters["thumbnail"] = _thumbnail

@@ -1,6 +1,7 @@
 """How connections leave this machine: through a proxy or not, and which certificates they trust."""
 
 from dataclasses import dataclass
+from functools import cache
 from ssl import PROTOCOL_TLS_CLIENT, SSLContext, SSLError
 from typing import Self
 
@@ -20,11 +21,10 @@ class Egress:
     """Certificates in PEM that are trusted besides those of the system."""
 
     def ssl_context(self) -> SSLContext:
-        """A client's context, which trusts the system's certificates and these."""
-        context = httpx2.create_ssl_context(trust_env=False)
-        if self.certificates is not None:
-            context.load_verify_locations(cadata=self.certificates)
-        return context
+        """A client's context, which trusts the system's certificates and these. All clients of this process share it:
+        reading the system's certificates takes 50 ms.
+        """
+        return shared_ssl_context(self.certificates)
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -43,3 +43,12 @@ class Egress:
         else:
             return cls(settings.egress_proxy, certificates)
         raise ConfigurationError(f"EGRESS_CA_FILE cannot be used: {reason}.")
+
+
+@cache
+def shared_ssl_context(certificates: str | None) -> SSLContext:
+    """The context for these certificates."""
+    context = httpx2.create_ssl_context(trust_env=False)
+    if certificates is not None:
+        context.load_verify_locations(cadata=certificates)
+    return context
