@@ -15,7 +15,7 @@ from app.core.errors import Unavailable
 from app.generations.errors import BudgetExceeded, IdempotencyKeyReused, InsufficientCredit
 from app.generations.ledger import Ledger, connection
 from app.generations.ledger.queue import IdempotencyClaim, Left, PendingSettlement, Recorded
-from app.generations.ledger.statements import Statement
+from app.generations.ledger.statements import FENCE, Statement
 from tests.features.usage.recorded import locked, outcomes
 from tests.generations.jobs.lanes import take
 from tests.generations.money import payers
@@ -253,7 +253,7 @@ async def test_this_test_finds_that_nothing_waits_for_the_first_send(
 async def test_a_connection_that_a_cut_network_left_at_the_server_is_ended_and_no_other_writers(money_url: str) -> None:
     async def fenced(writer: str) -> asyncpg.Connection:
         fenced = await connect_for_writing(money_url)
-        await fenced.execute(connection.FENCE.text, *connection.FENCE.arguments({"writer": writer}))
+        await fenced.execute(FENCE.text, *FENCE.arguments({"writer": writer}))
         return fenced
 
     left, others = await fenced("a writer"), await fenced("another writer")
