@@ -29,8 +29,14 @@ def own_database_url(server_url: str, migrated_url: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def public_url(settings: Settings) -> str:
+    """Where the deployment is, as it says."""
+    return settings.public_url
+
+
+@pytest.fixture(scope="module")
 async def shop(
-    settings: Settings, own_database_url: str, tmp_path_factory: pytest.TempPathFactory
+    settings: Settings, public_url: str, own_database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Shop]:
     """The deployment, with both secrets of its webhook."""
     models = tmp_path_factory.mktemp("shop") / "models.toml"
@@ -39,6 +45,7 @@ async def shop(
     async with serving(stripe.answer) as stripe.url:
         changes = {
             "database_url": SecretStr(own_database_url),
+            "public_url": public_url,
             "models_file": models,
             "billing": "on",
             "stripe_secret_key": SecretStr(stripe.key),
