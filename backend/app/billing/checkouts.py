@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert as insert_or_skip
-
+from app.billing.customers import CustomerGone, find_customer, for_customer, noticed_if_gone
 from app.billing.plan_purchases import find_running, follow_customer, plan_of
 from app.billing.purchases import Purchases
 from app.billing.subscriptions import anchor_day_of
@@ -15,7 +14,7 @@ from app.catalogue.prices import format_amount
 from app.core.errors import ApiError, Conflict, Invalid, NotFound
 from app.core.logs import logger
 from app.core.security import new_id
-from app.models import StripeCustomer, User
+from app.models import User
 from app.payments import Checkout, Invoice, NotSynced, StripeRefused, StripeSubscription
 
 
@@ -70,21 +69,26 @@ async def open_top_up(purchases: Purchases, *, user: User, amount: int, urls: Re
     top_ups, currency = purchases.catalogue.top_ups, purchases.catalogue.currency or ""
     if top_ups is None or not top_ups.takes(amount, currency=currency):
         raise Invalid([{"pointer": "#/amount", "detail": _offered(top_ups, currency)}])
-    return await purchases.stripe.checkout_for_top_up(
-        customer_id=await find_or_create_customer(purchases, user),
-        amount=amount,
-        currency=currency,
-        account_id=user.account_id,
-        success_url=urls.paid,
-        cancel_url=urls.left,
-        idempotency_key=new_id("buy"),
-    )
+
+    async def ask(customer_id: str) -> Checkout:
+        return await purchases.stripe.checkout_for_top_up(
+            customer_id=customer_id,
+            amount=amount,
+            currency=currency,
+            account_id=user.account_id,
+            success_url=urls.paid,
+            cancel_url=urls.left,
+            idempotency_key=new_id("buy"),
+        )
+
+    return await for_customer(purchases, user, ask)
 
 
 async def choose_plan(
     purchases: Purchases, *, user: User, name: str, urls: ReturnUrls, now: datetime
 ) -> Checkout | None:
     """A page on which the account's user subscribes to the plan; None where a subscription runs, whose plan it now is.
+    Where the bank wants the payment for a dearer plan to be confirmed, nothing changes before that is done on a page.
 
     Stripe gives nothing back for what is left of a month, since its allowance may be used up already. A dearer plan is
     therefore paid in full at once, and its first month begins; another one holds at once, and is paid from the next
@@ -95,17 +99,12 @@ async def choose_plan(
     if plan is None:
         known = ", ".join(purchases.catalogue.plans) or "none"
         raise Invalid([{"pointer": "#/plan", "detail": f"There is no such plan; there are: {known}"}])
-    customer_id = await find_or_create_customer(purchases, user)
-    running = await find_running(purchases, customer_id)
+    choose = partial(_choose, purchases, user.account_id, plan=plan, urls=urls, now=now)
     try:
-        if not running:
-            return await _subscribe(purchases, user.account_id, customer_id, plan, urls=urls, now=now)
-        await _change(purchases, running[0], plan)
+        return await for_customer(purchases, user, choose)
     except NotSynced as error:
         logger.error("stripe_not_synced", exc_info=True)
         raise PlanNotSold from error
-    await follow_customer(purchases, customer_id)
-    return None
 
 
 async def end_plan(purchases: Purchases, *, account_id: str) -> StripeSubscription:
@@ -114,8 +113,14 @@ async def end_plan(purchases: Purchases, *, account_id: str) -> StripeSubscripti
     Raises NoSubscription, and what Stripe's port does.
     """
     customer_id = await find_customer(purchases, account_id)
-    running = await find_running(purchases, customer_id) if customer_id else ()
-    if not customer_id or not running:
+    if customer_id is None:
+        raise NoSubscription
+    try:
+        async with noticed_if_gone(purchases, account_id=account_id, customer_id=customer_id):
+            running = await find_running(purchases, customer_id)
+    except CustomerGone as error:
+        raise NoSubscription from error
+    if not running:
         raise NoSubscription
     ending = await purchases.stripe.cancel_at_period_end(running[0].id, is_cancelled=True)
     await follow_customer(purchases, customer_id)
@@ -124,36 +129,46 @@ async def end_plan(purchases: Purchases, *, account_id: str) -> StripeSubscripti
 
 async def open_portal(purchases: Purchases, *, user: User, return_url: str) -> str:
     """The URL of Stripe's page for the account's invoices and payment methods. Raises what Stripe's port does."""
-    return await purchases.stripe.portal(await find_or_create_customer(purchases, user), return_url)
+    return await for_customer(purchases, user, partial(purchases.stripe.portal, return_url=return_url))
 
 
 async def find_invoices(purchases: Purchases, *, account_id: str) -> Sequence[Invoice]:
-    """The account's invoices, the newest first. Raises what Stripe's port does."""
+    """The invoices of the account's customer, the newest first. Raises what Stripe's port does."""
     customer_id = await find_customer(purchases, account_id)
-    return await purchases.stripe.invoices(customer_id) if customer_id else ()
+    if customer_id is None:
+        return ()
+    try:
+        async with noticed_if_gone(purchases, account_id=account_id, customer_id=customer_id):
+            return await purchases.stripe.invoices(customer_id)
+    except CustomerGone:
+        return ()
 
 
-async def find_customer(purchases: Purchases, account_id: str) -> str | None:
-    """The id of the account's customer at Stripe; None before it has bought anything."""
-    of_account = select(StripeCustomer.customer_id).where(StripeCustomer.account_id == account_id)
-    async with purchases.sessions.begin() as session:
-        return await session.scalar(of_account)
-
-
-async def find_or_create_customer(purchases: Purchases, user: User) -> str:
-    """The same, made where there is none. It is stored before anything is bought: events find the account by it."""
-    customer_id = await find_customer(purchases, user.account_id)
-    if customer_id is not None:
-        return customer_id
-    made = await purchases.stripe.find_or_create_customer(user.account_id, user.email)
-    new = insert_or_skip(StripeCustomer).values(account_id=user.account_id, customer_id=made).on_conflict_do_nothing()
-    async with purchases.sessions.begin() as session:
-        await session.execute(new)
-    return await find_customer(purchases, user.account_id) or made
+async def _choose(
+    purchases: Purchases, account_id: str, customer_id: str, *, plan: PlanOffer, urls: ReturnUrls, now: datetime
+) -> Checkout | None:
+    running = await find_running(purchases, customer_id)
+    if not running:
+        return await _subscribe(purchases, account_id, customer_id, plan, urls=urls, anchor=_anchor(now))
+    try:
+        await _change(purchases, running[0], plan)
+    except StripeRefused as error:
+        if not error.needs_confirmation:
+            raise
+        # That of another subscription can be confirmed on its page. Once it is paid, the one that runs is cancelled.
+        return await _subscribe(purchases, account_id, customer_id, plan, urls=urls, anchor=None)
+    await follow_customer(purchases, customer_id)
+    return None
 
 
 async def _subscribe(
-    purchases: Purchases, account_id: str, customer_id: str, plan: PlanOffer, *, urls: ReturnUrls, now: datetime
+    purchases: Purchases,
+    account_id: str,
+    customer_id: str,
+    plan: PlanOffer,
+    *,
+    urls: ReturnUrls,
+    anchor: datetime | None,
 ) -> Checkout:
     return await purchases.stripe.checkout_for_plan(
         customer_id=customer_id,
@@ -161,7 +176,7 @@ async def _subscribe(
         plan=plan.name,
         price_id=plan.stripe_price,
         has_overage=plan.is_postpaid,
-        anchor=_anchor(now),
+        anchor=anchor,
         success_url=urls.paid,
         cancel_url=urls.left,
         idempotency_key=new_id("buy"),
@@ -171,7 +186,7 @@ async def _subscribe(
 async def _change(purchases: Purchases, running: StripeSubscription, plan: PlanOffer) -> None:
     """Who chooses the plan that the subscription is for goes on paying what it pays, whatever the plan costs by now.
 
-    Raises PaymentMissing, PaymentRefused and PlanChanging.
+    Raises PaymentMissing, PaymentRefused and PlanChanging, and StripeRefused where a payment needs to be confirmed.
     """
     if running.status not in {"active", "trialing"}:
         raise PaymentMissing
@@ -195,7 +210,7 @@ async def _switch(purchases: Purchases, running: StripeSubscription, plan: PlanO
     except StripeRefused as error:
         if error.is_missing:  # what the change before has exchanged: of two at once only one is paid
             raise PlanChanging from error
-        if error.status == PaymentRefused.status:
+        if error.status == PaymentRefused.status and not error.needs_confirmation:
             raise PaymentRefused from error
         raise
 

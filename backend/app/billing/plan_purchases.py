@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.billing import subscriptions
+from app.billing.customers import CustomerGone, noticed_if_gone
 from app.billing.purchases import Purchases
 from app.billing.subscriptions import IN_FORCE, anchor_day_of
 from app.catalogue.offers import PlanOffer
@@ -53,7 +54,7 @@ async def follow_subscription(purchases: Purchases, subscription_id: str) -> Non
 async def follow_customer(purchases: Purchases, customer_id: str) -> None:
     """Gives the customer's account the plan that it has at Stripe now, or ends the one that it had there. Of several
     subscriptions that run the newest counts, and the others are cancelled at Stripe; of an account that was deleted all
-    are. A customer of another deployment changes nothing.
+    are, and the plan of a customer that was deleted ends. A customer of another deployment changes nothing.
 
     Raises StripeUnavailable and StripeRefused, and UnknownPlan.
     """
@@ -63,7 +64,11 @@ async def follow_customer(purchases: Purchases, customer_id: str) -> None:
     if account_id is None:
         logger.warning("stripe_account_unknown", account=None, object=customer_id)
         return
-    found = await _write_newest(purchases, account_id, customer_id)
+    try:
+        async with noticed_if_gone(purchases, account_id=account_id, customer_id=customer_id):
+            found = await _write_newest(purchases, account_id, customer_id)
+    except CustomerGone:
+        return
     async with purchases.sessions.begin() as session:
         is_gone = await session.scalar(select(Account.id).where(Account.id == account_id, is_deleted(Account.id)))
     running = [each for each in found if each.status != "canceled"]
@@ -91,7 +96,7 @@ async def stop_overdue(purchases: Purchases) -> None:
         account_ids = (await session.scalars(select(Subscription.account_id).where(*overdue))).all()
     for account_id in account_ids:
         async with purchases.sessions.begin() as session:
-            found = await _find_locked(session, account_id)
+            found = await subscriptions.find_locked(session, account_id=account_id)
             if found is not None and found.status == "past_due":  # else it was paid meanwhile
                 await subscriptions.apply(
                     session,
@@ -134,7 +139,7 @@ async def _write_newest(purchases: Purchases, account_id: str, customer_id: str)
 
 
 async def _write(session: AsyncSession, purchases: Purchases, account_id: str, found: StripeSubscription) -> None:
-    before = await _find_locked(session, account_id)
+    before = await subscriptions.find_locked(session, account_id=account_id)
     earlier = before if before is not None and before.stripe_id == found.id else None
     status = _STATUS[found.status]
     if earlier is None and status not in IN_FORCE:
@@ -156,9 +161,3 @@ async def _write(session: AsyncSession, purchases: Purchases, account_id: str, f
     )
     ending = update(Subscription).where(Subscription.account_id == account_id)
     await session.execute(ending.values(ends_at=found.cancel_at))
-
-
-async def _find_locked(session: AsyncSession, account_id: str) -> Subscription | None:
-    """The account's subscription, which nobody else changes until the transaction ends."""
-    await session.execute(select(Account.id).where(Account.id == account_id).with_for_update(key_share=True))
-    return await session.scalar(select(Subscription).where(Subscription.account_id == account_id))

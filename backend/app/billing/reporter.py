@@ -123,6 +123,8 @@ class _Turn:
             except StripeRefused as error:
                 self._refused.add(due.customer_id)
                 self._count_failure("refused", due, str(error))
+                if error.is_customer_missing:
+                    self._name_account(due.account_id)
             except (StripeUnavailable, NotSynced) as error:
                 self._count_failure("unavailable", due, str(error))
                 return False

@@ -55,6 +55,16 @@ class StripeRefused(Exception):
         """Whether the object that was asked for does not exist."""
         return self.code == "resource_missing"
 
+    @property
+    def is_customer_missing(self) -> bool:
+        """Whether that is the customer that the call was for: one that was deleted at Stripe."""
+        return self.is_missing and "customer" in self.parameter
+
+    @property
+    def needs_confirmation(self) -> bool:
+        """Whether a payment failed because the bank wants its payer to confirm it, as for 3-D Secure."""
+        return self.code.endswith("requires_action") or self.code == "authentication_required"
+
 
 class NotSynced(Exception):
     """Something that `nanobanana billing sync` makes at Stripe is not there."""

@@ -12,6 +12,7 @@ from app.payments import (
     StripeEvent,
     StripeRefused,
     StripeSubscription,
+    StripeUnavailable,
     Synced,
     objects,
 )
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # the SDK is not imported where there is no key
     from app.payments.sdk import Sdk
 
 _HOUR = 3600
+_CUSTOMERS_MAX = 20
+"""Customers of one account that may have been deleted lately."""
 _EXACT_BELOW = 2**53
 """Stripe's sums come as floating-point numbers, which are exact up to here."""
 
@@ -45,22 +48,23 @@ class Stripe(Reading):
         await self._sdk.ask(self._api.prices.list_async({"limit": 1}))
 
     async def find_or_create_customer(self, account_id: str, email: str) -> str:
-        """The id of the account's customer, who then has this email. Calls at the same time find the same one."""
+        """The id of the account's customer, who then has this email. Calls at the same time find the same one, and none
+        that was deleted, although Stripe's search finds it for a while, and its Idempotency-Key for a day.
+        """
         query = f"metadata['{objects.ACCOUNT}']:'{account_id}'"
-        found = await self._sdk.ask(self._api.customers.search_async({"query": query, "limit": 1}))
-        # Of a new customer nothing but the account is sent: the same key with another email would be refused.
-        customer = (
-            found.data[0]
-            if found.data
-            else await self._sdk.ask(
-                self._api.customers.create_async(
-                    {"metadata": {objects.ACCOUNT: account_id}}, {"idempotency_key": f"customer:{account_id}"}
-                )
-            )
-        )
-        if customer.email != email:
-            await self._sdk.ask(self._api.customers.update_async(customer.id, {"email": email}))
-        return customer.id
+        listed = await self._sdk.ask(self._api.customers.search_async({"query": query, "limit": PAGE}))
+        found, deleted = [each.id for each in listed.data], ""
+        for _ in range(_CUSTOMERS_MAX):
+            customer_id = found.pop(0) if found else await self._create_customer(account_id, after=deleted)
+            try:
+                await self._sdk.ask(self._api.customers.update_async(customer_id, {"email": email}))
+            except StripeRefused as error:
+                if not error.is_missing:
+                    raise
+                deleted = customer_id
+            else:
+                return customer_id
+        raise StripeUnavailable
 
     async def checkout_for_top_up(
         self,
@@ -166,9 +170,12 @@ class Stripe(Reading):
         return objects.subscription(await self._sdk.ask(change))
 
     async def cancel(self, subscription_id: str) -> None:
-        """Ends a subscription now, if it has not ended. Nothing is given back for the rest of its month."""
+        """Ends a subscription now, if it has not ended. Nothing is given back for the rest of its month; what its meter
+        has counted is billed.
+        """
+        change: Any = {"prorate": False, "invoice_now": True}
         try:
-            await self._sdk.ask(self._api.subscriptions.cancel_async(subscription_id, {"prorate": False}))
+            await self._sdk.ask(self._api.subscriptions.cancel_async(subscription_id, change))
         except StripeRefused as error:
             if not error.is_missing:
                 raise
@@ -206,12 +213,17 @@ class Stripe(Reading):
 
     async def meter_total(self, customer_id: str, hour: datetime) -> int:
         """What Stripe has counted of the customer's meter events in the hour that begins then, in millionths. An event
-        is counted some time after it was taken.
+        is counted some time after it was taken, and none for a customer that was deleted.
         """
         begin = int(hour.timestamp())
         window: Any = {"customer": customer_id, "start_time": begin, "end_time": begin + _HOUR, "limit": PAGE}
         summaries = self._api.billing.meters.event_summaries
-        listed = await self._sdk.ask(summaries.list_async(await self._meter(), window))
+        try:
+            listed = await self._sdk.ask(summaries.list_async(await self._meter(), window))
+        except StripeRefused as error:
+            if error.is_customer_missing:
+                return 0
+            raise
         totals = [each.aggregated_value for each in await self._sdk.all_of(listed)]
         if not all(total == int(total) and abs(total) < _EXACT_BELOW for total in totals):
             raise ValueError("Stripe has counted what is no whole number of millionths")
@@ -229,6 +241,13 @@ class Stripe(Reading):
     ) -> Synced:
         """Makes at Stripe what the plans need: see `app.payments.sync`. With `is_check` nothing is written."""
         return await Sync(self._sdk, is_check=is_check).run(plans, currency, webhook_url)
+
+    async def _create_customer(self, account_id: str, *, after: str) -> str:
+        """Nothing but the account is sent: the same key with another email would be refused."""
+        new = self._api.customers.create_async(
+            {"metadata": {objects.ACCOUNT: account_id}}, {"idempotency_key": f"customer:{account_id}:{after}"}
+        )
+        return (await self._sdk.ask(new)).id
 
     async def _checkout(
         self, params: dict[str, Any], *, account_id: str, urls: tuple[str, str], idempotency_key: str

@@ -150,6 +150,11 @@ class StripeStandIn(State):
             for invoice in reversed(self.of("invoice", customer=customer_id, status="open")):
                 stripe_billing.attempt(self, invoice)
 
+    def delete_customer(self, customer_id: str) -> None:
+        """An operator deletes the customer on Stripe's own pages."""
+        with self._lock:
+            stripe_catalogue.delete_customer(self, customer_id)
+
     def give_up(self, subscription_id: str) -> None:
         """The last attempt at an open invoice has failed: the subscription ends."""
         with self._lock:

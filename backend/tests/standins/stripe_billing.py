@@ -150,7 +150,11 @@ def _update(state: State, given: Json, subscription_id: str) -> Json:
         raise StripeFault(400, "A canceled subscription can only update its metadata.", param="id")
     is_anchored = given.pop("billing_cycle_anchor", {}).get("type") == "now"
     is_declined = is_anchored and found["customer"] in state.declined
-    if given.pop("payment_behavior", "") == "error_if_incomplete" and is_declined:
+    fails = given.pop("payment_behavior", "") == "error_if_incomplete"
+    if fails and is_anchored and found["customer"] in state.confirming:
+        code = "subscription_payment_intent_requires_action"
+        raise StripeFault(402, "This payment requires additional user action.", code=code, kind="card_error")
+    if fails and is_declined:
         raise StripeFault(402, "Your card was declined.", code="card_declined", kind="card_error")
     rows, period = list(found["items"]["data"]), _period(found)
     lines = [line for change in given.pop("items", []) for line in _change_item(state, found, rows, period, change)]
@@ -254,7 +258,19 @@ def _rounded(amount: Decimal) -> int:
     return int(amount.to_integral_value(ROUND_HALF_UP))
 
 
+def _cancel(state: State, given: Json, subscription_id: str) -> Json:
+    found = state.get("subscription", subscription_id)
+    period, rows = _period(found), found["items"]["data"]
+    lines = [(each["id"], _usage(state, found, each, period)) for each in rows if _is_metered(each)]
+    ended = end(state, found)
+    if given.get("invoice_now") and any(amount for _, amount in lines):
+        bill(state, found, lines, reason="subscription_cycle", period=period)
+    return ended
+
+
 def _list(state: State, given: Json, kind: str, path: str) -> Json:
+    if "customer" in given:
+        state.get("customer", given["customer"], param="customer")
     fields = {name: given[name] for name in ("customer", "status") if given.get(name) not in {None, "all"}}
     return page(state.of(kind, **fields), given, path)
 
@@ -272,7 +288,7 @@ ROUTES = (
         "DELETE",
         "/v1/subscriptions/*",
         params.SubscriptionCancelParams,
-        lambda state, _given, subscription_id: end(state, state.get("subscription", subscription_id)),
+        _cancel,
     ),
     Route(
         "GET",

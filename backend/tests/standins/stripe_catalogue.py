@@ -6,6 +6,7 @@ from decimal import Decimal
 import stripe
 from stripe import billing_portal, params
 from stripe.params import billing_portal as portal_params
+from tests.standins.stripe_billing import end
 from tests.standins.stripe_forms import Json, StripeFault
 from tests.standins.stripe_state import Route, State, page, retrieving
 
@@ -16,6 +17,14 @@ SEARCHED_AFTER_SECONDS = 60
 def _create_customer(state: State, given: Json) -> Json:
     about: Json = {"email": None, "metadata": {}, "balance": 0, "delinquent": False} | given
     return state.add(stripe.Customer, **about)
+
+
+def delete_customer(state: State, customer_id: str) -> None:
+    """What the customer has goes on being found by its id, but the customer, and lists by it, are no more."""
+    for each in state.of("subscription", customer=customer_id):
+        if each["status"] != "canceled":
+            end(state, each)
+    state.emit("customer.deleted", state.objects.pop(customer_id))
 
 
 def _update(state: State, kind: str, object_id: str, given: Json) -> Json:

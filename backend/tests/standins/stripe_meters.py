@@ -53,6 +53,7 @@ def counted_between(state: State, meter: Json, customer_id: str, begin: int, end
 def _list_summaries(state: State, given: Json, meter_id: str) -> Json:
     """One for the whole time, or one for each hour or day in which something was counted."""
     meter, begin, end = state.get("billing.meter", meter_id), given["start_time"], given["end_time"]
+    state.get("customer", given["customer"], param="customer")
     step = {"hour": _HOUR, "day": DAY}.get(given.get("value_grouping_window", ""), end - begin)
     aligned = _MINUTE if step == end - begin else step
     if begin % aligned or end % aligned or begin >= end:

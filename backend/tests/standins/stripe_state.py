@@ -44,6 +44,8 @@ class State:
         """What the checkouts were made with, by their ids."""
         self.declined: set[str] = set()
         """Customers whose cards are declined."""
+        self.confirming: set[str] = set()
+        """Customers whose banks want payments to be confirmed, which they can be on pages alone."""
         self.pending: dict[str, list[tuple[str, int]]] = {}
         """What is billed with the next invoice of a subscription."""
         self.moved_seconds = 0.0

@@ -9,6 +9,7 @@ from fastapi import Depends, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 
 from app.billing import checkouts
+from app.billing.customers import find_customer
 from app.billing.months import find_report, find_uses
 from app.billing.periods import Period, period_of_account
 from app.catalogue.prices import format_amount
@@ -74,7 +75,7 @@ async def show_month(session: BillingSession, period: CurrentPeriod) -> HTMLResp
 async def _find_invoices(session: ConsoleSession) -> Sequence[Invoice] | None:
     """The account's; None where Stripe does not say."""
     purchases, account_id = services_of(session.request).purchases, session.user.account_id
-    if purchases is None or await checkouts.find_customer(purchases, account_id) is None:
+    if purchases is None or await find_customer(purchases, account_id) is None:
         return ()
     try:
         await limit_checkouts(session.request, account_id=account_id)

@@ -97,7 +97,8 @@ async def choose_plan(
 
     Without a subscription, `url` is a page at Stripe that pays for the plan. With one, the plan holds at once: a dearer
     plan is paid in full, and its first month begins now; any other is paid from the next month on. For what is left of
-    a month nothing is given back.
+    a month nothing is given back. Where the bank wants the payment to be confirmed, `url` is a page for that, and the
+    plan holds once it is done.
     """
     now = datetime.fromtimestamp(services.clock(), UTC)
     checkout = await checkouts.choose_plan(purchases, user=user, name=choice.plan, urls=urls, now=now)

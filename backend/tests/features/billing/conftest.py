@@ -16,11 +16,17 @@ def own_database_url(server_url: str, migrated_url: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def public_url(settings: Settings) -> str:
+    """Where the deployment is, as it says."""
+    return settings.public_url
+
+
+@pytest.fixture(scope="module")
 async def shop(
-    settings: Settings, own_database_url: str, tmp_path_factory: pytest.TempPathFactory
+    settings: Settings, public_url: str, own_database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Shop]:
     """The deployment."""
-    async with open_shop(settings, own_database_url, tmp_path_factory.mktemp("shop")) as shop:
+    async with open_shop(settings, own_database_url, tmp_path_factory.mktemp("shop"), public_url=public_url) as shop:
         yield shop
 
 

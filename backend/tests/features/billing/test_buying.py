@@ -115,6 +115,21 @@ async def test_a_dearer_plan_is_paid_in_full_before_it_holds_and_another_one_hol
     assert await buyer.plan() == _PRO
 
 
+async def test_a_dearer_plan_whose_payment_has_to_be_confirmed_holds_once_it_is_on_the_page_that_the_answer_names(
+    shop: Shop, buyer: Buyer
+) -> None:
+    older = await buyer.subscribe("starter")
+    shop.stripe.confirming.add(older["customer"])
+    session = shop.stripe.objects[await buyer.checkout("/subscription", plan="pro")]
+    await shop.deliver()
+    assert (await buyer.plan(), older["status"]) == (_STARTER, "active")
+    newer = shop.stripe.objects[shop.stripe.pay(session["id"])["subscription"]]
+    await shop.deliver(times=2)
+    assert (await buyer.plan(), older["status"], newer["status"]) == (_PRO, "canceled", "active")
+    paid = [each["amount_paid"] for each in shop.stripe.of("invoice", customer=older["customer"])]
+    assert paid[0] == 5000, "a whole month"
+
+
 async def test_a_cancelled_plan_goes_on_until_its_month_ends_unless_it_is_chosen_again(
     shop: Shop, buyer: Buyer
 ) -> None:
@@ -180,6 +195,35 @@ async def test_the_portal_and_the_invoices_are_those_of_the_account(shop: Shop, 
     assert portal["customer"] == subscription["customer"]
     assert portal["return_url"] == "https://pictures.test/billing"
     assert (await (await shop.buyer()).call("GET", "/invoices")).json() == []
+
+
+@pytest.mark.parametrize(
+    ("call", "body", "expected", "has_new"),
+    [
+        ("POST /top-ups", {"amount": "10"}, (201, None), True),
+        ("POST /subscription", {"plan": "pro"}, (201, None), True),
+        ("POST /portal", {}, (201, None), True),
+        ("GET /invoices", {}, (200, None), False),
+        ("DELETE /subscription", {}, (404, "no_subscription"), False),
+        ("", {}, (200, None), False),  # an event
+    ],
+)
+async def test_the_plan_of_a_customer_that_was_deleted_at_stripe_ends_and_what_needs_one_makes_a_new_one(
+    buyer: Buyer, call: str, body: JSON, expected: tuple[int, str | None], *, has_new: bool
+) -> None:
+    shop = buyer.shop
+    gone = (await buyer.subscribe("starter"))["customer"]
+    shop.stripe.delete_customer(gone)
+    answer = await (buyer.call(*call.split(), **body) if call else shop.send(shop.stripe.events[0]))
+    code = answer.json().get("code") if answer.is_error else None
+    assert ((answer.status_code, code), await buyer.plan()) == (expected, (*_NONE, "cancelled"))
+    customers = await shop.database.fetch(
+        "select customer_id from stripe_customers where account_id = $1", buyer.account.account_id
+    )
+    assert [row["customer_id"] != gone for row in customers] == [True] * has_new
+    await shop.deliver()
+    assert (await buyer.subscribe("pro"))["customer"] != gone
+    assert await buyer.plan() == _PRO
 
 
 async def test_no_connection_of_the_database_is_held_while_stripe_is_asked(shop: Shop, buyer: Buyer) -> None:
