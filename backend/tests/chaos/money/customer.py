@@ -90,8 +90,8 @@ class Customer:
         return next((each["id"] for each in self.stripe.of("customer")), None)
 
     async def wait_until(self, at: datetime) -> None:
-        """Time passes. What Stripe has sent meanwhile has arrived, three times; the customer logs in again, as the token
-        has expired.
+        """Time passes. What Stripe has sent meanwhile has arrived, three times. The login token has expired, so the
+        customer logs in again.
         """
         await self.clock.move_to(self.buyer.shop.database, at)
         await self.buyer.shop.deliver(times=3)
