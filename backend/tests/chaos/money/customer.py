@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import AsyncMock, patch
 
 from app.assembly import Externals
 from app.billing.expiry import GrantExpiry
@@ -16,6 +16,7 @@ from app.billing.reporter import Reporter
 from app.core.db import connect_for_writing
 from app.core.metrics import Metrics
 from app.core.settings import Settings
+from app.payments.http import Transport
 from pydantic import SecretStr
 from tests.chaos.money.moved_clock import MovedClock
 from tests.console.browser import Browser, new_browser
@@ -49,6 +50,7 @@ cost = "0.02"
 """
 _TRIAL = "0.10"
 _NEVER = 1e6
+_METER_EVENTS = "/v1/billing/meter_events"
 
 
 @dataclass
@@ -88,8 +90,8 @@ class Customer:
         return next((each["id"] for each in self.stripe.of("customer")), None)
 
     async def wait_until(self, at: datetime) -> None:
-        """Time passes. What Stripe has sent meanwhile has arrived, some of it more than once; who was logged in is so
-        no more.
+        """Time passes. What Stripe has sent meanwhile has arrived, three times. The login token has expired, so the
+        customer logs in again.
         """
         await self.clock.move_to(self.buyer.shop.database, at)
         await self.buyer.shop.deliver(times=3)
@@ -170,10 +172,13 @@ class Customer:
         return done.stdout
 
     async def sweep_and_lose_an_answer(self) -> None:
-        """Stripe counts an event, and nobody hears so."""
-        self.stripe.troubles.append(("POST /v1/billing/meter_events", "lose"))
-        for _ in range(2):
+        """Stripe counts an event, and every answer to it is lost until the next turn."""
+        with (
+            patch.object(self.stripe, "trouble", lambda seen: "lose" if seen.path == _METER_EVENTS else None),
+            patch.object(Transport, "sleep_async", AsyncMock()),
+        ):
             await self.sweep()
+        await self.sweep()
 
     async def sweep(self) -> None:
         """One turn of each of the server's tasks about money, which it does every minute or five."""
