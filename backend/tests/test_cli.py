@@ -117,7 +117,7 @@ def until_shown(port: str, *texts: str) -> None:
 
 
 def test_help_lists_every_command(tmp_path: Path) -> None:
-    said = nanobanana(tmp_path, "--help").stdout
+    said = nanobanana_in_here(tmp_path, "--help").stdout
     for word in ("serve", "migrate", "settings", "image-generation"):
         assert word in said
 
@@ -137,7 +137,7 @@ def test_a_port_in_use_ends_the_start_before_anything_is_started(tmp_path: Path)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = nanobanana(tmp_path / "data", "serve", PORT=str(port))
+        done = nanobanana_in_here(tmp_path / "data", "serve", PORT=str(port))
     assert done.returncode == 1
     assert done.stderr.startswith(f"nanobanana: Cannot listen on 127.0.0.1:{port}")
     assert not (tmp_path / "data" / "postgres").exists()

@@ -14,7 +14,7 @@ from app.cli import main
 from click.testing import CliRunner
 from tests.features.scraped import METRICS_TOKEN, read
 from tests.harness import Account, Key, looks
-from tests.test_cli import WAIT_SECONDS, environment, nanobanana, serving
+from tests.test_cli import WAIT_SECONDS, environment, nanobanana_in_here, serving
 
 UNREACHABLE = "redis://ada:hunter2@127.0.0.1:1/0?password=hunter3"
 UNKNOWN = "nb_live_" + "0" * 32
@@ -22,7 +22,7 @@ PROMPT = "a prompt that nobody else has"
 
 
 def test_workers_without_a_redis_are_refused_before_anything_is_started(tmp_path: Path) -> None:
-    done = nanobanana(tmp_path / "data", "serve", WORKERS="2", REDIS_URL="")
+    done = nanobanana_in_here(tmp_path / "data", "serve", WORKERS="2", REDIS_URL="")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("nanobanana: WORKERS is 2, but each worker would hold the limits by itself. ")
     assert done.stderr.endswith("Set REDIS_URL to a Redis that they share, or WORKERS=1.\n")
