@@ -58,7 +58,7 @@ DEFECTS = [
     Defect("room-without-lock", ["overspent", "held"], {cut_a_statement: 10}),
     Defect("refuses-without-look", ["what had too little credit or cap is recorded"], {cut_a_statement: 40}),
     Defect("holds-what-was-admitted", ["held"], {cut_a_statement: 5}),
-    Defect("releases-without-status", ["held", "charged"], {cut_a_statement: 30}),
+    Defect("releases-without-status", ["held", "charged"], {cut_a_statement: 30, freeze_a_process_of_the_server: 2}),
 ]
 
 
