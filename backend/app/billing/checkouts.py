@@ -210,7 +210,7 @@ async def _switch(purchases: Purchases, running: StripeSubscription, plan: PlanO
     except StripeRefused as error:
         if error.is_missing:  # what the change before has exchanged: of two at once only one is paid
             raise PlanChanging from error
-        if error.status == PaymentRefused.status and not error.needs_confirmation:
+        if error.stripe_status == PaymentRefused.status and not error.needs_confirmation:
             raise PaymentRefused from error
         raise
 

@@ -41,11 +41,13 @@ async def for_customer(purchases: Purchases, user: User, ask: Callable[[str], Aw
 
 @asynccontextmanager
 async def noticed_if_gone(purchases: Purchases, *, account_id: str, customer_id: str) -> AsyncIterator[None]:
-    """Around calls about a customer. Raises CustomerGone where it was deleted, once that is written."""
+    """Around calls about a customer. Raises CustomerGone where it was deleted, once that is written. With a key of
+    another account of Stripe's no customer is known: that is StripeRefused, and no account loses its plan by it.
+    """
     try:
         yield
     except StripeRefused as error:
-        if not error.is_customer_missing:
+        if not (error.is_customer_missing and await purchases.stripe.is_deleted(customer_id)):
             raise
         await _forget(purchases, account_id, customer_id)
         raise CustomerGone from error

@@ -16,7 +16,7 @@ from app.core.errors import ApiError
 from app.core.logs import logger
 from app.models import StripeCustomer, Subscription
 from app.models import StripeEvent as EventRow
-from app.payments import EVENTS, StripeEvent, StripeRefused
+from app.payments import EVENTS, StripeEvent
 
 _SWEEP_SECONDS = 300
 _ADVISORY_LOCK = 2_718_240_915_563_308_147  # any number that nothing else locks
@@ -26,7 +26,7 @@ _OVERLAP = timedelta(hours=1)
 _KEPT = timedelta(days=60)
 """How long events are remembered: twice as long as Stripe keeps them."""
 _AT_A_TIME = 1000
-_FAILURES = (StripeRefused, ApiError, EntryMismatch, WrongCurrency, UnknownPlan, *DATABASE_ERRORS)
+_FAILURES = (ApiError, EntryMismatch, WrongCurrency, UnknownPlan, *DATABASE_ERRORS)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from app.core.errors import Unavailable
+from app.core.errors import ApiError, Unavailable
 
 DUPLICATE_METER_EVENT = "duplicate_meter_event"
 
@@ -36,34 +36,37 @@ class StripeUnavailable(Unavailable):
     detail = "Stripe cannot be reached now; try again later"
 
 
-class StripeRefused(Exception):
-    """Stripe has refused a call, and had no effect by it. The same call fails again.
+class StripeRefused(ApiError):
+    """Stripe has refused a call, and had no effect by it. The same call fails again, until a person has found out why.
 
-    Its text holds the error's type, code and parameter, and Stripe's id of the request; nothing that was sent.
+    Its text holds the error's type, code and parameter, and Stripe's id of the request; nothing that was sent. It is
+    for the log, and no client is told it.
     """
+
+    status, title, code = 502, "Bad Gateway", "payments_failed"
+    detail = "Stripe has refused what this deployment asked it for; its operator finds the reason in the log"
 
     def __init__(self, status: int, *, kind: str, code: str, parameter: str, request_id: str) -> None:
         named = {"type": kind, "code": code, "parameter": parameter, "request": request_id}
         facts = ", ".join(f"{name} {value}" for name, value in named.items() if value)
         super().__init__(f"Stripe refused a call with status {status}: {facts}")
-        self.status = status
-        self.code = code
-        self.parameter = parameter
+        self.sentence = self.detail
+        self.stripe_status, self.stripe_code, self.parameter = status, code, parameter
 
     @property
     def is_missing(self) -> bool:
         """Whether the object that was asked for does not exist."""
-        return self.code == "resource_missing"
+        return self.stripe_code == "resource_missing"
 
     @property
     def is_customer_missing(self) -> bool:
-        """Whether that is the customer that the call was for: one that was deleted at Stripe."""
+        """Whether that is the customer that the call was for: one that was deleted, or is not of the key's account."""
         return self.is_missing and "customer" in self.parameter
 
     @property
     def needs_confirmation(self) -> bool:
         """Whether a payment failed because the bank wants its payer to confirm it, as for 3-D Secure."""
-        return self.code.endswith("requires_action") or self.code == "authentication_required"
+        return self.stripe_code.endswith("requires_action") or self.stripe_code == "authentication_required"
 
 
 class NotSynced(Exception):

@@ -66,6 +66,13 @@ class Stripe(Reading):
                 return customer_id
         raise StripeUnavailable
 
+    async def is_deleted(self, customer_id: str) -> bool:
+        """Whether the customer was deleted. Raises StripeRefused for one that has never been: it is of another account
+        of Stripe's than the key.
+        """
+        found = await self._sdk.ask(self._api.customers.retrieve_async(customer_id))
+        return bool(getattr(found, "deleted", False))
+
     async def checkout_for_top_up(
         self,
         *,
@@ -208,7 +215,7 @@ class Stripe(Reading):
                 )
             )
         except StripeRefused as error:
-            if error.code != DUPLICATE_METER_EVENT:
+            if error.stripe_code != DUPLICATE_METER_EVENT:
                 raise
 
     async def meter_total(self, customer_id: str, hour: datetime) -> int:

@@ -24,7 +24,14 @@ def delete_customer(state: State, customer_id: str) -> None:
     for each in state.of("subscription", customer=customer_id):
         if each["status"] != "canceled":
             end(state, each)
+    state.deleted_customers.add(customer_id)
     state.emit("customer.deleted", state.objects.pop(customer_id))
+
+
+def _retrieve_customer(state: State, _given: Json, customer_id: str) -> Json:
+    if customer_id in state.deleted_customers:
+        return {"id": customer_id, "object": "customer", "deleted": True}
+    return state.get("customer", customer_id)
 
 
 def _update(state: State, kind: str, object_id: str, given: Json) -> Json:
@@ -156,7 +163,7 @@ def _list_portals(state: State, given: Json) -> Json:
 ROUTES = (
     Route("POST", "/v1/customers", params.CustomerCreateParams, _create_customer),
     Route("GET", "/v1/customers/search", params.CustomerSearchParams, _search_customers),
-    retrieving("/v1/customers", "customer", params.CustomerRetrieveParams),
+    Route("GET", "/v1/customers/*", params.CustomerRetrieveParams, _retrieve_customer),
     Route(
         "POST",
         "/v1/customers/*",

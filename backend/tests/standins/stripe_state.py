@@ -44,6 +44,7 @@ class State:
         """What the checkouts were made with, by their ids."""
         self.declined: set[str] = set()
         """Customers whose cards are declined."""
+        self.deleted_customers: set[str] = set()
         self.confirming: set[str] = set()
         """Customers whose banks want payments to be confirmed, which they can be on pages alone."""
         self.pending: dict[str, list[tuple[str, int]]] = {}

@@ -30,13 +30,14 @@ from app.features.billing.checkout_schemas import (
 from app.features.billing.dependencies import limit_checkouts
 from app.features.dependencies import CurrentServices, services_of
 from app.models import User
+from app.payments import StripeRefused
 from app.web.body import json_body
 from app.web.openapi import BODY_PROBLEMS, problems
 from app.web.public_url import public_url_of
 
 router = APIRouter(prefix="/v1/billing", tags=["Billing"])
 
-_PROBLEMS = (InvalidToken, RateLimited, PaymentsOff)
+_PROBLEMS = (InvalidToken, RateLimited, PaymentsOff, StripeRefused)
 
 
 async def _buyer(request: Request, user: WaitingUser) -> User:

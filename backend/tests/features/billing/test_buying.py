@@ -226,6 +226,19 @@ async def test_the_plan_of_a_customer_that_was_deleted_at_stripe_ends_and_what_n
     assert await buyer.plan() == _PRO
 
 
+async def test_a_key_of_another_account_of_stripes_takes_no_plan_and_no_customer_away(buyer: Buyer) -> None:
+    shop, subscription = buyer.shop, await buyer.subscribe("starter")
+    _bill(shop, subscription)
+    event, customer = shop.stripe.events[-1], shop.stripe.objects.pop(subscription["customer"])
+    for call, body in (("POST /top-ups", {"amount": "10"}), ("GET /invoices", {}), ("POST /portal", {})):
+        answer = await buyer.call(*call.split(), **body)
+        assert (answer.status_code, answer.json()["code"]) == (502, "payments_failed")
+    assert (await shop.send(event)).status_code == 502, "so Stripe sends it again"
+    shop.stripe.objects[customer["id"]] = customer
+    assert (await shop.send(event)).status_code == 200
+    assert await buyer.plan() == _STARTER
+
+
 async def test_no_connection_of_the_database_is_held_while_stripe_is_asked(shop: Shop, buyer: Buyer) -> None:
     await buyer.subscribe("starter")
     payment = await buyer.top_up()

@@ -72,7 +72,7 @@ async def test_what_is_not_recorded_leaves_nothing_kept(scene: Scene, monkeypatc
         with monkeypatch.context() as patch:
             patch.setattr(target, name, instead)
             if error is None:
-                assert await deployment.accept(*images, once="key") == job._replace(is_replay=True)
+                assert await deployment.accept(*images, once="key") == job._replace(is_replay=True, queued=None)
             else:
                 with pytest.raises(error):
                     await deployment.accept(*images)
