@@ -18,7 +18,7 @@ from markupsafe import Markup
 from app.catalogue.prices import Prices, format_amount
 from app.console.snippets import Snippet, SnippetImage, snippets
 from app.core.bounds import BODY_BYTES_MAX, IMAGE_BYTES_MAX, format_bytes
-from app.core.currencies import show_amount
+from app.core.currencies import show_amount, show_number
 from app.core.schemas import format_time
 from app.core.settings import Settings
 from app.providers import Size
@@ -158,6 +158,7 @@ def _templates(password_bytes_min: int, images_bytes_max: int) -> Environment:
     environment.filters["number"] = "{:,}".format
     environment.filters["amount"] = format_amount
     environment.filters["money"] = show_amount
+    environment.filters["money_number"] = show_number
     environment.filters["price_of_an_image"] = _price_of_an_image
     return environment
 

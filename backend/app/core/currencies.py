@@ -43,10 +43,15 @@ def show_amount(amount: int, currency: str | None) -> str:
     """The amount for people, with the digits of its currency and with further ones where it needs them: `5.00 USD`,
     `0.042 USD`, `500 JPY`.
     """
+    number = show_number(amount, currency)
+    return f"{number} {currency}" if currency else number
+
+
+def show_number(amount: int, currency: str | None) -> str:
+    """The same without the currency, as for a column whose head names it."""
     whole, fraction = divmod(abs(amount), MILLION)
     digits = f"{fraction:06d}".rstrip("0").ljust(digits_of(currency or ""), "0")
-    number = f"{'-' if amount < 0 else ''}{whole}{f'.{digits}' if digits else ''}"
-    return f"{number} {currency}" if currency else number
+    return f"{'-' if amount < 0 else ''}{whole}{f'.{digits}' if digits else ''}"
 
 
 def _of_a_minor_unit(currency: str) -> int:
