@@ -91,8 +91,14 @@ class JobCallers:
     async def revoke_a_key(self) -> None:
         """Its caller gets another one."""
         key = self.schedule.pick(sorted(set(self.keys) - set(self.revoked), key=lambda each: each.id))
-        await self.account.revoke_key(key)
-        self.revoked.append(key)
+        for _ in looks():
+            with suppress(httpx2.TransportError):
+                answer = await self.yard.client.delete(f"/v1/keys/{key.id}", headers=self.account.headers)
+                if answer.status_code in {204, 404}:  # the second where the answer to the first was lost
+                    self.revoked.append(key)
+                    return
+            await asyncio.sleep(_RETRY_SECONDS)
+        raise AssertionError("the key is not revoked")
 
     async def _hold_back(self) -> None:
         while self._is_calling:
@@ -116,9 +122,14 @@ class JobCallers:
             line.close()
 
     async def _new_key(self) -> Key:
-        key = await self.account.create_key()
-        self.keys.append(key)
-        return key
+        """Asks for one until the server is there to make it."""
+        for _ in looks():
+            with suppress(httpx2.TransportError, AssertionError):
+                key = await self.account.create_key()
+                self.keys.append(key)
+                return key
+            await asyncio.sleep(_RETRY_SECONDS)
+        raise AssertionError("no key is made")
 
     async def ask(self, asked: Asked, line: Line, order: Order) -> None:
         """Asks, and where it is repeated goes on until that is answered for good."""
