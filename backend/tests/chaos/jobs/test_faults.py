@@ -48,7 +48,8 @@ async def test_whatever_fails_each_job_is_delivered_once_or_ended_once_and_nothi
 ) -> None:
     callers = JobCallers(yard, account, schedule)
     async with employ(count=WORKERS) as workers:
-        assert await broken_by(FAULTS, callers, workers) == []
+        broken = await broken_by(FAULTS, callers, workers)
+    assert broken == [], "\n".join(broken)
 
 
 CAUGHT: Mapping[str, tuple[Fault, str]] = {
