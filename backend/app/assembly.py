@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.pool import QueuePool
 
-from app.billing import tasks
-from app.billing.healing import sweep_task
-from app.billing.purchases import Purchases, purchases_of
+from app.billing.purchases import purchases_of
+from app.billing.tasks import run as run_tasks
+from app.billing.tasks import tasks_of
 from app.catalogue.configured import catalogue_of
 from app.catalogue.model import REFERENCES_MAX, Catalogue
 from app.catalogue.opened import open_catalogue
@@ -47,7 +47,6 @@ from app.generations.places import places_in
 from app.generations.prune import Pruner
 from app.generations.sweep import Sweeper
 from app.payments.opened import open_stripe
-from app.payments.stripe import Stripe
 from app.ratelimit import Limiter
 from app.ratelimit.fallback import FallbackLimiter
 from app.ratelimit.memory import MemoryLimiter
@@ -118,7 +117,9 @@ async def open_services(
         await enter(_in_background(waiting_callers.run()))
         stripe = await enter(open_stripe(settings))
         purchases = purchases_of(settings, stripe, generations.sessions, catalogue, metrics.billing)
-        await enter(_in_background(tasks.run(_billing_tasks(settings, engine, stripe, purchases, metrics))))
+        connect_to_bill = partial(connect_for_writing, writing_url(settings))
+        billing_tasks = tasks_of(generations.sessions, connect_to_bill, purchases, metrics.billing)
+        await enter(_in_background(run_tasks(billing_tasks)))
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
         worker = None
@@ -142,20 +143,11 @@ async def open_services(
             generations=generations,
             worker=worker,
             waiting_callers=waiting_callers,
-            stripe=stripe,
             purchases=purchases,
             detached=detached,
             paid_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
             free_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
         )
-
-
-def _billing_tasks(
-    settings: Settings, engine: AsyncEngine, stripe: Stripe | None, purchases: Purchases | None, metrics: Metrics
-) -> Sequence[tasks.Task]:
-    connect = partial(connect_for_writing, writing_url(settings))
-    following = [] if purchases is None else [sweep_task(purchases, connect)]
-    return [*tasks.tasks_of(_session_maker(engine), connect, stripe, metrics.billing), *following]
 
 
 def _session_maker(engine: AsyncEngine) -> SessionMaker:

@@ -90,6 +90,18 @@ async def apply(
     return kept
 
 
+async def change_status(session: AsyncSession, subscription: Subscription, status: SubscriptionStatus) -> None:
+    """What `apply` does for the plan that the account has, with another status. `subscription` is locked."""
+    await apply(
+        session,
+        account_id=subscription.account_id,
+        plan=None,
+        anchor_day=subscription.anchor_day,
+        status=status,
+        stripe_id=subscription.stripe_id,
+    )
+
+
 async def find_locked(session: AsyncSession, *, account_id: str) -> Subscription | None:
     """The account's subscription, which nobody else changes until the transaction ends."""
     await session.execute(_locked(Account, Account.id == account_id))

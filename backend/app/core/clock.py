@@ -1,7 +1,7 @@
-"""The time by which stored things are dated: the database's."""
+"""The time by which stored things are dated: the database's, in days of UTC."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, date, datetime
 
 
 class DatabaseClock:
@@ -21,3 +21,8 @@ class DatabaseClock:
     def set(self, now: datetime) -> None:
         """`now` is what the database says at this moment."""
         self._difference = now.timestamp() - self._clock()
+
+
+def midnight(day: date) -> datetime:
+    """When the UTC day begins."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -192,6 +192,10 @@ class StripeSubscription:
     """When it is going to end; None while it goes on."""
     ended_at: datetime | None
 
+    @property
+    def has_ended(self) -> bool:
+        return self.status == "canceled"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invoice:

@@ -14,10 +14,7 @@ from app.core.security import hash_password
 from app.core.settings import ConfigurationError
 from app.features.auth.schemas import Email, Password
 from app.features.auth.service import OWN_ACCOUNT, account_id_of, user_named
-from app.models import Account, ApiKey, BrowserSession, User
-
-_OWNER = User.id == func.concat("usr_", func.substr(Account.id, 5))
-"""OWN_ACCOUNT, for a search that begins with the account."""
+from app.models import Account, ApiKey, BrowserSession, User, is_owner_of
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ async def find_page(session: AsyncSession, *, part: str, after: str, limit: int)
 
 async def find_one(session: AsyncSession, *, owner: str) -> AccountSummary | None:
     """The account with this email, with this id or with that of its user; a deleted one has only the latter two."""
-    accounts = Account.__table__.outerjoin(User.__table__, _OWNER)
+    accounts = Account.__table__.outerjoin(User.__table__, is_owner_of(Account.id))
     chosen = _summaries(accounts).where(Account.id == account_id_of(owner))
     row: Any = (await session.execute(chosen)).one_or_none()
     return None if row is None else AccountSummary(*row)

@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, ColumnElement, Null, case, cast, func, null, select, tuple_
+from sqlalchemy import Null, case, func, null, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
 
+from app.core.clock import midnight
 from app.core.cursor import Cursor
 from app.core.errors import Invalid
 from app.core.security import KeyEnvironment, is_id
 from app.features.keys.service import KeyNotFound
 from app.models import ApiKey, Usage
+from app.models.base import total
 
 DAYS_DEFAULT = 30
 _DAY = timedelta(days=1)
@@ -44,8 +45,7 @@ class UsageRow:
 
     @property
     def created_at(self) -> datetime:
-        day = self.date or _FIRST_DAY
-        return datetime(day.year, day.month, day.day, tzinfo=UTC)
+        return midnight(self.date or _FIRST_DAY)
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,10 @@ async def find_usage(
     Raises Invalid for days in the wrong order, and KeyNotFound for a key of another account.
     """
     first, last = _period(first, last, today=today)
+    meant = [ApiKey.account_id == account_id, Usage.day.between(first, last)]
     if key_id is not None:
         await _check_owner(session, account_id=account_id, key_id=key_id)
+        meant.append(Usage.key_id == key_id)
     by_day, by_key, by_model = group_by in {None, "day"}, group_by in {None, "key"}, group_by == "model"
     columns = (
         Usage.day if by_day else null(),
@@ -86,12 +88,10 @@ async def find_usage(
         Usage.model if by_model else null(),
     )
     statement = (
-        select(*columns, _total(Usage.pictures), _total(Usage.list_amount), _total(Usage.amount))
+        select(*columns, total(Usage.pictures), total(Usage.list_amount), total(Usage.amount))
         .join(ApiKey, ApiKey.id == Usage.key_id)
-        .where(ApiKey.account_id == account_id, Usage.day.between(first, last))
+        .where(*meant)
     )
-    if key_id is not None:
-        statement = statement.where(Usage.key_id == key_id)
     order = {Usage.day: by_day, Usage.key_id: by_key, Usage.model: by_model}
     ordered_by = [column for column, is_grouped in order.items() if is_grouped]
     if after is not None:
@@ -112,10 +112,6 @@ def _period(first: date | None, last: date | None, *, today: date) -> tuple[date
     return first, last
 
 
-def _total(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
-    return cast(func.sum(column), BigInteger)
-
-
 async def find_shares(
     session: AsyncSession, *, account_id: str, first: date, last: date, keys_max: int
 ) -> Sequence[Share]:
@@ -129,7 +125,7 @@ async def find_shares(
     is_named = busiest.c.rank <= keys_max
     key = case((is_named, Usage.key_id)), case((is_named, ApiKey.name)), case((is_named, ApiKey.environment))
     statement = (
-        select(Usage.day, cast(func.sum(Usage.pictures), BigInteger), *key)
+        select(Usage.day, total(Usage.pictures), *key)
         .join(ApiKey, ApiKey.id == Usage.key_id)
         .join(busiest, busiest.c.key_id == Usage.key_id)
         .where(*own)
