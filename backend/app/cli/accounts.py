@@ -14,7 +14,8 @@ from app.cli.errors import errors_as_sentences
 from app.cli.output import Form, as_json, print_facts, print_rows
 from app.cli.passwords import new_password
 from app.core.errors import ApiError
-from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.settings import ConfigurationError, Settings
+from app.core.settings_loading import load_settings
 from app.features.auth import administration
 from app.features.auth.administration import AccountSummary
 from app.features.auth.deletion import delete_account

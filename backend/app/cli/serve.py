@@ -13,7 +13,8 @@ from app.cli.errors import errors_as_sentences, unread_output_dropped
 from app.cli.start_checks import check_images, check_limits, check_payments
 from app.cli.start_message import start_message
 from app.core.embedded import embedded_postgres
-from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.settings import ConfigurationError, Settings
+from app.core.settings_loading import load_settings
 from app.core.stopping import signals_as_exits, stop_this_process
 from app.core.tracing import import_sdk
 

@@ -5,7 +5,8 @@ import click
 from app import checks, worker
 from app.cli.errors import errors_as_sentences, unread_output_dropped
 from app.cli.start_checks import check_images, check_limits
-from app.core.settings import ConfigurationError, load_settings
+from app.core.settings import ConfigurationError
+from app.core.settings_loading import load_settings
 from app.core.stopping import signals_as_exits
 from app.core.tracing import import_sdk
 
