@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -60,3 +61,8 @@ class Services:
     """What answers with images in base64 may hold together while they are sent."""
     free_answer_memory: ByteBudget
     """The same for images of the stub, apart, so that they keep nobody from what was paid."""
+
+    @property
+    def now(self) -> datetime:
+        """What `clock` says, in UTC."""
+        return datetime.fromtimestamp(self.clock(), UTC)

@@ -8,9 +8,8 @@ from sqlalchemy import delete, exists, func, select
 from app.billing.entries import EntryMismatch
 from app.billing.plan_purchases import UnknownPlan, follow_customer, is_deleted, stop_overdue
 from app.billing.purchases import Purchases, WrongCurrency
-from app.billing.reporter import Connect
 from app.billing.stripe_events import handle
-from app.core.db import DATABASE_ERRORS
+from app.core.db import DATABASE_ERRORS, Connect
 from app.core.errors import ApiError
 from app.core.logs import logger
 from app.models import StripeCustomer, Subscription

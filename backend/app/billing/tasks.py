@@ -11,9 +11,9 @@ from app.billing.expiry import GrantExpiry
 from app.billing.figures import Figures
 from app.billing.healing import PurchaseSweeper
 from app.billing.purchases import Purchases
-from app.billing.reporter import Connect, Reporter
+from app.billing.reporter import Reporter
 from app.billing.subscriptions import finish_pending
-from app.core.db import SessionMaker
+from app.core.db import Connect, SessionMaker
 from app.core.errors import Unavailable, as_api_error
 from app.core.logs import logger
 from app.core.metrics.billing import BillingMetrics

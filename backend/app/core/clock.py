@@ -18,6 +18,10 @@ class DatabaseClock:
     def __call__(self) -> float:
         return self._clock() + self._difference
 
+    def now(self) -> datetime:
+        """The same in UTC."""
+        return datetime.fromtimestamp(self(), UTC)
+
     def set(self, now: datetime) -> None:
         """`now` is what the database says at this moment."""
         self._difference = now.timestamp() - self._clock()

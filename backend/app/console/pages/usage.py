@@ -1,7 +1,7 @@
 """Usage: delivered images by day and key, as a chart, as a table and as a CSV file."""
 
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import Response
@@ -84,7 +84,7 @@ async def download_usage(
 
 
 def _today(services: CurrentServices) -> date:
-    return datetime.fromtimestamp(services.clock(), UTC).date()
+    return services.now.date()
 
 
 async def _lines(session: ConsoleSession, first: date, last: date) -> AsyncIterator[str]:

@@ -1,6 +1,5 @@
 """Usage over HTTP."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Request
@@ -40,7 +39,7 @@ async def list_usage(
         key_id=query.key_id,
         after=query.after,
         limit=query.limit + 1,
-        today=datetime.fromtimestamp(services.clock(), UTC).date(),
+        today=services.now.date(),
         group_by=query.group_by,
     )
     currency = services.generations.catalogue.catalogue.currency
