@@ -2,7 +2,7 @@
 
 import click
 
-from app import checks, worker
+from app import checks, deployment, worker
 from app.cli.errors import errors_as_sentences, unread_output_dropped
 from app.cli.start_checks import check_images, check_limits
 from app.core.settings import ConfigurationError
@@ -29,5 +29,5 @@ def work() -> None:
         for warning in (*warnings, *check_images(settings)):
             click.echo(warning, err=True)
         checks.check_database(settings)
-        checks.claim_deployment(settings)
+        deployment.claim(settings)
         worker.run(settings, stop)
