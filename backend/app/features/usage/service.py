@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import compress
 from typing import Any, Literal
 
 from sqlalchemy import Null, case, func, null, select, tuple_
@@ -92,8 +93,7 @@ async def find_usage(
         .join(ApiKey, ApiKey.id == Usage.key_id)
         .where(*meant)
     )
-    order = {Usage.day: by_day, Usage.key_id: by_key, Usage.model: by_model}
-    ordered_by = [column for column, is_grouped in order.items() if is_grouped]
+    ordered_by = list(compress((Usage.day, Usage.key_id, Usage.model), (by_day, by_key, by_model)))
     if after is not None:
         position = [after.created_at.date() if column is Usage.day else after.id for column in ordered_by]
         statement = statement.where(tuple_(*ordered_by) < tuple_(*position))
