@@ -65,19 +65,18 @@ async def find_usage(
     *,
     account_id: str,
     first: date | None,
-    last: date | None,
-    key_id: str | None,
-    after: Cursor | None,
+    last: date,
     limit: int,
-    today: date,
+    key_id: str | None = None,
+    after: Cursor | None = None,
     group_by: GroupBy | None = None,
 ) -> Sequence[UsageRow]:
-    """The account's usage from `first` to `last`, both included, newest first: a row for each day and key, or for each
-    day, key or model alone; at most `limit` rows, of those that follow `after`.
+    """The account's usage from `first`, by default 30 days, to `last`, both included, newest first: a row for each day
+    and key, or for each day, key or model alone; at most `limit` rows, of those that follow `after`.
 
     Raises Invalid for days in the wrong order, and KeyNotFound for a key of another account.
     """
-    first, last = _period(first, last, today=today)
+    first = _first_day(first, last)
     meant = [ApiKey.account_id == account_id, Usage.day.between(first, last)]
     if key_id is not None:
         await _check_owner(session, account_id=account_id, key_id=key_id)
@@ -103,13 +102,12 @@ async def find_usage(
     return [UsageRow(*row) for row in rows]
 
 
-def _period(first: date | None, last: date | None, *, today: date) -> tuple[date, date]:
-    last = last or today
+def _first_day(first: date | None, last: date) -> date:
     others = _DAY * (DAYS_DEFAULT - 1)
     first = first or max(date.min + others, last) - others
     if first > last:
         raise Invalid([{"parameter": "from", "detail": "Must not be after `to`"}])
-    return first, last
+    return first
 
 
 async def find_shares(
