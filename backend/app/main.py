@@ -146,22 +146,8 @@ async def _lifespan(
 def _add_routes(app: App) -> None:
     # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
     app.router.routes.extend(generate.fast_router.routes)
-    for each in (
-        auth,
-        keys,
-        generate,
-        gemini,
-        models,
-        openai,
-        chat,
-        uploads,
-        usage,
-        billing,
-        plans,
-        checkout,
-        webhooks,
-        health,
-    ):
+    dialects, money = (generate, gemini, models, openai, chat), (billing, plans, checkout, webhooks)
+    for each in (auth, keys, *dialects, uploads, usage, *money, health):
         app.include_router(each.router)
     for router in ROUTERS:
         app.include_router(router)

@@ -84,7 +84,7 @@ async def apply(
 
 
 async def change_status(session: AsyncSession, subscription: Subscription, status: SubscriptionStatus) -> None:
-    """What `apply` does for the plan that the account has, with another status. `subscription` is locked."""
+    """Gives the account's plan another status, as `apply` does. `subscription` is one that `find_locked` has found."""
     await apply(
         session,
         account_id=subscription.account_id,

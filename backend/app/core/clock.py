@@ -1,4 +1,4 @@
-"""The time by which stored things are dated: the database's, in days of UTC."""
+"""The database's time, by which stored things are dated, and the days of UTC."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime

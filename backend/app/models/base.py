@@ -9,7 +9,6 @@ from sqlalchemy import (
     FromClause,
     MetaData,
     Text,
-    cast,
     event,
     func,
 )
@@ -36,7 +35,7 @@ class Base(DeclarativeBase):
 
 def total(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
     """The sum of the column as an integer: PostgreSQL's own sum of one is `numeric`. Null where there are no rows."""
-    return cast(func.sum(column), BigInteger)
+    return func.sum(column).cast(BigInteger)
 
 
 def is_limit(column: str) -> str:

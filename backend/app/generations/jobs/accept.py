@@ -59,7 +59,7 @@ async def accept_job(
 async def _queue(
     generations: Generations, record: PendingRecord, sources: Inputs, terms: JobTerms, on_held: OnHeld | None
 ) -> Accepted:
-    """Has the request wait for a worker."""
+    """Records the request as one that waits for a worker, and wakes the workers."""
     record.queueing = Queueing(terms.job_class, terms.expires_seconds)
     recorded = await _record(generations, record, sources)
     if recorded.left is not None and on_held is not None:
