@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.pool import QueuePool
 
-from app.billing import tasks
-from app.billing.healing import sweep_task
 from app.billing.purchases import Purchases, purchases_of
+from app.billing.tasks import run as run_tasks
+from app.billing.tasks import tasks_of
 from app.catalogue.configured import catalogue_of
 from app.catalogue.model import REFERENCES_MAX, Catalogue
 from app.catalogue.opened import open_catalogue
@@ -22,37 +22,31 @@ from app.core.blobs import BlobSpace
 from app.core.bounds import EdgeBounds
 from app.core.byte_budget import ByteBudget
 from app.core.clock import DatabaseClock
-from app.core.db import SessionMaker, connect_for_writing, create_engine
+from app.core.db import Connect, SessionMaker, connect_for_writing, create_engine
 from app.core.detached import DetachedTasks
 from app.core.draining import Draining
 from app.core.fair_queue import FairQueue
 from app.core.fetching import open_fetcher
 from app.core.log_stream import dropped_lines_counted
 from app.core.metrics import Metrics
+from app.core.metrics.billing import BillingMetrics
 from app.core.security import TokenKey
 from app.core.settings import ConfigurationError, Settings
-from app.core.shared_calls import SharedCalls
 from app.core.tracing import Tracing, open_tracing
 from app.generations.callers import CallerCache
 from app.generations.collaborators import Generations, UploadBounds
-from app.generations.drawn import DrawnImages
 from app.generations.jobs.waiting import WaitingCallers
 from app.generations.jobs.work import note_swept
 from app.generations.jobs.worker import working
 from app.generations.ledger import Ledger
-from app.generations.ledger.connection import Connect
 from app.generations.ledger.writer import Writer
 from app.generations.lifetime import lifetime_of
 from app.generations.places import places_in
 from app.generations.prune import Pruner
 from app.generations.sweep import Sweeper
 from app.payments.opened import open_stripe
-from app.payments.stripe import Stripe
-from app.ratelimit import Limiter
-from app.ratelimit.fallback import FallbackLimiter
-from app.ratelimit.memory import MemoryLimiter
+from app.ratelimit.opened import open_limiter
 from app.ratelimit.policies import Policies
-from app.ratelimit.redis import RedisLimiter, open_redis
 from app.ratelimit.reservations import Reservations
 from app.services import Services
 from app.storage.configured import monitored_store
@@ -106,8 +100,8 @@ async def open_services(
         stack.enter_context(dropped_lines_counted(metrics.process.dropped_log_lines.add_from_any_thread))
         engine = await enter(_engine(settings, metrics))
         threads = stack.enter_context(open_threads(settings))
-        tracing = await enter(_tracing(settings))
-        limiter = await enter(_limiter(settings, externals.limit_clock, metrics))
+        tracing = await enter(open_tracing(settings))
+        limiter = await enter(open_limiter(settings, externals.limit_clock, metrics))
         if tracing is not None:
             limiter = TracedLimiter(limiter, tracing)
         ledger = await enter(_ledger(settings, Writer(connect, clock, metrics), metrics, tracing))
@@ -116,15 +110,11 @@ async def open_services(
         await enter(_shown(metrics, engine, threads, generations.store))
         waiting_callers = WaitingCallers(generations, most=settings.waiting_callers_max)
         await enter(_in_background(waiting_callers.run()))
-        stripe = await enter(open_stripe(settings))
-        purchases = purchases_of(settings, stripe, generations.sessions, catalogue, metrics.billing)
-        await enter(_in_background(tasks.run(_billing_tasks(settings, engine, stripe, purchases, metrics))))
+        purchases = await enter(_purchases(settings, generations.sessions, catalogue, metrics.billing))
         detached = DetachedTasks()
         stack.push_async_callback(detached.drain)
-        worker = None
-        if settings.work:
-            named = settings, externals.draining
-            worker = await enter(working(generations, limiter, *named, drain_seconds=externals.job_drain_seconds))
+        new_worker = partial(working, generations, limiter, settings, externals.draining)
+        worker = await enter(new_worker(drain_seconds=externals.job_drain_seconds))
         yield Services(
             settings=settings,
             clock=externals.clock,
@@ -142,20 +132,11 @@ async def open_services(
             generations=generations,
             worker=worker,
             waiting_callers=waiting_callers,
-            stripe=stripe,
             purchases=purchases,
             detached=detached,
             paid_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
             free_answer_memory=ByteBudget(settings.answer_memory_mib * 1024 * 1024 // 2),
         )
-
-
-def _billing_tasks(
-    settings: Settings, engine: AsyncEngine, stripe: Stripe | None, purchases: Purchases | None, metrics: Metrics
-) -> Sequence[tasks.Task]:
-    connect = partial(connect_for_writing, writing_url(settings))
-    following = [] if purchases is None else [sweep_task(purchases, connect)]
-    return [*tasks.tasks_of(_session_maker(engine), connect, stripe, metrics.billing), *following]
 
 
 def _session_maker(engine: AsyncEngine) -> SessionMaker:
@@ -192,16 +173,6 @@ async def _engine(settings: Settings, metrics: Metrics) -> AsyncIterator[AsyncEn
 
 
 @asynccontextmanager
-async def _tracing(settings: Settings) -> AsyncIterator[Tracing | None]:
-    tracing = open_tracing(settings)
-    try:
-        yield tracing
-    finally:
-        if tracing is not None:
-            await tracing.close()
-
-
-@asynccontextmanager
 async def _ledger(
     settings: Settings, writer: Writer, metrics: Metrics, tracing: Tracing | None
 ) -> AsyncIterator[Ledger]:
@@ -232,9 +203,7 @@ async def _generations(
     metrics: Metrics,
     tracing: Tracing | None,
 ) -> AsyncIterator[Generations]:
-    """Catalogue and store of the settings, while a sweeper deletes images that no client can ask for any more, and
-    where LEDGER_RETENTION_DAYS is set a pruner drops old months.
-    """
+    """Catalogue and store of the settings, and what goes on beside the requests."""
     monitor = MonitoredStore if tracing is None else partial(TracedStore, tracing=tracing)
     blobs = _blob_space(settings, threads)
     bell = Bell(partial(connect_for_writing, writing_url(settings)))
@@ -257,8 +226,6 @@ async def _generations(
             store=store,
             fetcher=fetcher,
             metrics=metrics,
-            drawn=DrawnImages(),
-            thumbnail_calls=SharedCalls(),
             thumbnail_turns=FairQueue(slots=_SCALED_AT_A_TIME, waiting_max=settings.drawing_queue_max),
             input_turns=FairQueue(slots=TAKEN_IN_AT_A_TIME, waiting_max=REFERENCES_MAX * settings.provider_calls_max),
             public_url=settings.public_url,
@@ -270,11 +237,28 @@ async def _generations(
             charges=settings.charges,
         )
         ledger.when_swept(partial(note_swept, generations))
-        works = [bell.run(), Sweeper(generations, engine, settings.image_retention_days, metrics).run()]
-        if settings.ledger_retention_days is not None:
-            works.append(Pruner(generations, writing_url(settings), settings.ledger_retention_days, metrics).run())
-        async with _in_background(*works):
+        async with _in_background(bell.run(), *_sweeping(settings, generations, engine)):
             yield generations
+
+
+def _sweeping(settings: Settings, generations: Generations, engine: AsyncEngine) -> Iterator[Coroutine[Any, Any, None]]:
+    """The work that deletes images for which no client can ask any more, and old months where that is set."""
+    yield Sweeper(generations, engine, settings.image_retention_days, generations.metrics).run()
+    if settings.ledger_retention_days is not None:
+        days = settings.ledger_retention_days
+        yield Pruner(generations, writing_url(settings), days, generations.metrics).run()
+
+
+@asynccontextmanager
+async def _purchases(
+    settings: Settings, sessions: SessionMaker, catalogue: Catalogue, metrics: BillingMetrics
+) -> AsyncIterator[Purchases | None]:
+    """What is bought at Stripe, while the tasks of billing run."""
+    async with open_stripe(settings) as stripe:
+        purchases = purchases_of(settings, stripe, sessions, catalogue, metrics)
+        connect = partial(connect_for_writing, writing_url(settings))
+        async with _in_background(run_tasks(tasks_of(sessions, connect, purchases, metrics))):
+            yield purchases
 
 
 def _blob_space(settings: Settings, threads: Threads) -> BlobSpace:
@@ -310,20 +294,3 @@ async def _shown(metrics: Metrics, engine: AsyncEngine, threads: Threads, store:
     watching = store.watch_free_bytes(lambda free: metrics.pools.store_free_bytes.set(free, "disk"))
     async with _in_background(metrics.keep_fresh(), watching):
         yield
-
-
-@asynccontextmanager
-async def _limiter(settings: Settings, clock: Callable[[], float], metrics: Metrics) -> AsyncIterator[Limiter]:
-    """Limits in Redis where there is one, and in this process where there is none or while it cannot be reached."""
-    own = MemoryLimiter(clock=clock, processes=settings.processes)
-    if settings.redis_url is None:
-        yield own
-        return
-    client, timeout_seconds = open_redis(settings.redis_url.get_secret_value()), settings.redis_timeout_ms / 1000
-    shared = RedisLimiter(client, secret=settings.signing_secret, timeout_seconds=timeout_seconds)
-    limiter = FallbackLimiter(shared, own, metrics)
-    await limiter.open()
-    try:
-        yield limiter
-    finally:
-        await limiter.close()

@@ -99,32 +99,6 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
     externals, metrics = externals or Externals(), metrics or Metrics()
     guard = OverloadGuard(settings.requests_max, metrics, proxies=settings.trusted_proxies)
     web = _web_settings(settings, externals)
-    connections = Connections(
-        web.bounds, metrics, per_address_max=settings.connections_per_address_max, draining=externals.draining
-    )
-    console = Console(settings, PAGES, image_origins=image_origins(settings))
-
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[LifespanState]:
-        async with open_services(settings, externals, metrics=metrics) as services:
-            logger.info("worker_started", pid=os.getpid())
-            yield {
-                "overload_guard": guard,
-                "connections": connections,
-                "prepared_refusals": await PreparedRefusals.prepare(
-                    {"web": web, "console": console}, ending=openai_problem
-                ),
-                "web": web,
-                "services": services,
-                "console": console,
-                "blobs": services.generations.blobs,
-                "tracing": services.tracing,
-            }
-        guard.close()
-        connections.close()
-        logger.info("worker_stopped", pid=os.getpid())
-        write_pending_lines()  # uvicorn ends a worker by the signal that it got, past everything that runs at an exit
-
     app = App(
         title="NanoBanana",
         version=__version__,
@@ -133,7 +107,7 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
-        lifespan=lifespan,
+        lifespan=lambda _app: _lifespan(settings, externals, metrics, guard, web),
         overload_guard=guard,
         cors=web.cors,
         is_traced=bool(settings.otel_exporter_otlp_endpoint),
@@ -142,25 +116,38 @@ def create_app(settings: Settings, externals: Externals | None = None, *, metric
     return app
 
 
+@asynccontextmanager
+async def _lifespan(
+    settings: Settings, externals: Externals, metrics: Metrics, guard: OverloadGuard, web: WebSettings
+) -> AsyncIterator[LifespanState]:
+    most = settings.connections_per_address_max
+    connections = Connections(web.bounds, metrics, per_address_max=most, draining=externals.draining)
+    console = Console(settings, PAGES, image_origins=image_origins(settings))
+    async with open_services(settings, externals, metrics=metrics) as services:
+        logger.info("worker_started", pid=os.getpid())
+        yield {
+            "overload_guard": guard,
+            "connections": connections,
+            "prepared_refusals": await PreparedRefusals.prepare(
+                {"web": web, "console": console}, ending=openai_problem
+            ),
+            "web": web,
+            "services": services,
+            "console": console,
+            "blobs": services.generations.blobs,
+            "tracing": services.tracing,
+        }
+    guard.close()
+    connections.close()
+    logger.info("worker_stopped", pid=os.getpid())
+    write_pending_lines()  # uvicorn ends a worker by the signal that it got, past everything that runs at an exit
+
+
 def _add_routes(app: App) -> None:
     # Among the app's own routes and not included: the dispatcher of fast routes looks only there.
     app.router.routes.extend(generate.fast_router.routes)
-    for each in (
-        auth,
-        keys,
-        generate,
-        gemini,
-        models,
-        openai,
-        chat,
-        uploads,
-        usage,
-        billing,
-        plans,
-        checkout,
-        webhooks,
-        health,
-    ):
+    dialects, money = (generate, gemini, models, openai, chat), (billing, plans, checkout, webhooks)
+    for each in (auth, keys, *dialects, uploads, usage, *money, health):
         app.include_router(each.router)
     for router in ROUTERS:
         app.include_router(router)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -19,7 +20,6 @@ from app.core.tracing import Tracing
 from app.generations.callers import CallerCache
 from app.generations.collaborators import Generations
 from app.generations.jobs.waiting import WaitingCallers
-from app.payments.stripe import Stripe
 from app.ratelimit import Limiter
 from app.ratelimit.policies import Policies
 from app.ratelimit.reservations import Reservations
@@ -53,13 +53,16 @@ class Services:
     """The work on asynchronous generations in this process; None where WORK is off."""
     waiting_callers: WaitingCallers
     """Those who wait for asynchronous generations in this process."""
-    stripe: Stripe | None
-    """None without STRIPE_SECRET_KEY."""
     purchases: Purchases | None
-    """What is bought at Stripe; None without it."""
+    """What is bought at Stripe; None without STRIPE_SECRET_KEY."""
     detached: DetachedTasks
     """Generations whose callers watch them, and may leave."""
     paid_answer_memory: ByteBudget
     """What answers with images in base64 may hold together while they are sent."""
     free_answer_memory: ByteBudget
     """The same for images of the stub, apart, so that they keep nobody from what was paid."""
+
+    @property
+    def now(self) -> datetime:
+        """What `clock` says, in UTC."""
+        return datetime.fromtimestamp(self.clock(), UTC)

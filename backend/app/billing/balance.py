@@ -8,11 +8,10 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.periods import period_of_account
+from app.billing.subscriptions import IN_FORCE
 from app.models import Balance, Subscription
 
 Mode = Literal["prepaid", "postpaid"]
-
-_RUNNING = Subscription.status.in_(("active", "past_due"))
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ async def find(session: AsyncSession, *, account_id: str) -> BalanceState:
     """The account's balance, and its period by the database's clock."""
     statement = (
         select(Balance, func.clock_timestamp(), Subscription.plan)
-        .outerjoin(Subscription, (Subscription.account_id == Balance.account_id) & _RUNNING)
+        .outerjoin(Subscription, (Subscription.account_id == Balance.account_id) & Subscription.status.in_(IN_FORCE))
         .where(Balance.account_id == account_id)
         .execution_options(populate_existing=True)
     )

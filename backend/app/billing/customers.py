@@ -73,12 +73,5 @@ async def _forget(purchases: Purchases, account_id: str, customer_id: str) -> No
         if await session.scalar(this.returning(StripeCustomer.account_id)) is None:
             return
         if found is not None and found.stripe_id is not None:
-            await subscriptions.apply(
-                session,
-                account_id=account_id,
-                plan=None,
-                anchor_day=found.anchor_day,
-                status="cancelled",
-                stripe_id=found.stripe_id,
-            )
+            await subscriptions.change_status(session, found, "cancelled")
     logger.warning("stripe_customer_gone", account=account_id, object=customer_id)

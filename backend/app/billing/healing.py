@@ -8,17 +8,14 @@ from sqlalchemy import delete, exists, func, select
 from app.billing.entries import EntryMismatch
 from app.billing.plan_purchases import UnknownPlan, follow_customer, is_deleted, stop_overdue
 from app.billing.purchases import Purchases, WrongCurrency
-from app.billing.reporter import Connect
 from app.billing.stripe_events import handle
-from app.billing.tasks import Task
-from app.core.db import DATABASE_ERRORS
+from app.core.db import DATABASE_ERRORS, Connect
 from app.core.errors import ApiError
 from app.core.logs import logger
 from app.models import StripeCustomer, Subscription
 from app.models import StripeEvent as EventRow
 from app.payments import EVENTS, StripeEvent
 
-_SWEEP_SECONDS = 300
 _ADVISORY_LOCK = 2_718_240_915_563_308_147  # any number that nothing else locks
 _LOOKS_BACK = timedelta(days=3)
 """For as long Stripe repeats an event by itself; it is given up then."""
@@ -94,8 +91,3 @@ class PurchaseSweeper:
         old = select(EventRow.id).where(EventRow.received_at < func.now() - _KEPT).limit(_AT_A_TIME)
         async with self.purchases.sessions.begin() as session:
             await session.execute(delete(EventRow).where(EventRow.id.in_(old)))
-
-
-def sweep_task(purchases: Purchases, connect: Connect) -> Task:
-    """The sweep, every five minutes."""
-    return Task(name="follow_stripe", work=PurchaseSweeper(purchases, connect).sweep, seconds=_SWEEP_SECONDS)

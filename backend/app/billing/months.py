@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, cast, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.billing.periods import Period
 from app.models import ApiKey, Charge, CreditEntry, Usage
+from app.models.base import total
 
 SHOWN_MAX = 100
 """Rows of entries, and of uses, that a report has. All others are one sum."""
@@ -105,7 +106,7 @@ async def find_uses(
     session: AsyncSession, *, account_id: str, first: datetime, end: datetime, limit: int | None = None
 ) -> Sequence[Use]:
     """What was charged by key and model on the UTC days from `first` to before `end`: the most first."""
-    amount, images = _total(Usage.amount), _total(Usage.pictures)
+    amount, images = total(Usage.amount), total(Usage.pictures)
     statement = (
         select(Usage.key_id, ApiKey.name, Usage.model, images, amount)
         .join(ApiKey, ApiKey.id == Usage.key_id)
@@ -122,7 +123,7 @@ async def _find_days(session: AsyncSession, account_id: str, period: Period) -> 
     day = func.date_trunc("day", Charge.hour, "UTC")
     amounts = (Charge.amount, Charge.from_allowance, Charge.from_credit, Charge.billed)
     statement = (
-        select(day, *map(_total, amounts))
+        select(day, *map(total, amounts))
         .where(Charge.account_id == account_id, Charge.hour >= period.start, Charge.hour < period.end)
         .group_by(day)
         .order_by(day)
@@ -132,8 +133,4 @@ async def _find_days(session: AsyncSession, account_id: str, period: Period) -> 
 
 
 def _sum(column: InstrumentedAttribute[int]) -> Any:
-    return select(func.coalesce(_total(column), 0))
-
-
-def _total(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
-    return cast(func.sum(column), BigInteger)
+    return select(func.coalesce(total(column), 0))

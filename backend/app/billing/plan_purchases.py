@@ -12,7 +12,7 @@ from app.billing.purchases import Purchases
 from app.billing.subscriptions import IN_FORCE, anchor_day_of
 from app.catalogue.offers import PlanOffer
 from app.core.logs import logger
-from app.models import Account, StripeCustomer, Subscription, SubscriptionStatus, User
+from app.models import Account, StripeCustomer, Subscription, SubscriptionStatus, is_owner_of
 from app.payments import StripeSubscription, StripeUnavailable
 
 _STATUS: Mapping[str, SubscriptionStatus] = {
@@ -36,7 +36,7 @@ async def find_running(purchases: Purchases, customer_id: str) -> Sequence[Strip
 
     Raises StripeUnavailable and StripeRefused.
     """
-    return [each for each in await _find(purchases, customer_id) if each.status != "canceled"]
+    return [each for each in await _find(purchases, customer_id) if not each.has_ended]
 
 
 def plan_of(purchases: Purchases, found: StripeSubscription) -> PlanOffer | None:
@@ -71,7 +71,7 @@ async def follow_customer(purchases: Purchases, customer_id: str) -> None:
         return
     async with purchases.sessions.begin() as session:
         is_gone = await session.scalar(select(Account.id).where(Account.id == account_id, is_deleted(Account.id)))
-    running = [each for each in found if each.status != "canceled"]
+    running = [each for each in found if not each.has_ended]
     for each in running if is_gone else running[1:]:
         logger.warning("stripe_subscription_cancelled", account=account_id, object=each.id)
         await purchases.stripe.cancel(each.id)
@@ -98,19 +98,12 @@ async def stop_overdue(purchases: Purchases) -> None:
         async with purchases.sessions.begin() as session:
             found = await subscriptions.find_locked(session, account_id=account_id)
             if found is not None and found.status == "past_due":  # else it was paid meanwhile
-                await subscriptions.apply(
-                    session,
-                    account_id=account_id,
-                    plan=None,
-                    anchor_day=found.anchor_day,
-                    status="stopped",
-                    stripe_id=found.stripe_id,
-                )
+                await subscriptions.change_status(session, found, "stopped")
 
 
 def is_deleted(account_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
     """Whether the account has no user any more."""
-    return ~exists().where(User.id == func.concat("usr_", func.substr(account_id, 5)))
+    return ~exists().where(is_owner_of(account_id))
 
 
 async def _find(purchases: Purchases, customer_id: str) -> Sequence[StripeSubscription]:
@@ -129,7 +122,7 @@ async def _write_newest(purchases: Purchases, account_id: str, customer_id: str)
     written: StripeSubscription | None = None
     for _ in range(_ASKS_MAX):
         found = await _find(purchases, customer_id)
-        newest = next((each for each in found if each.status != "canceled"), next(iter(found), None))
+        newest = next((each for each in found if not each.has_ended), next(iter(found), None))
         if newest is None or newest == written:
             return found
         async with purchases.sessions.begin() as session:

@@ -13,6 +13,7 @@ from sqlalchemy import TextClause, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.catalogue.prices import format_amount
+from app.core.clock import midnight
 from app.core.security import time_prefix
 from app.models import Balance, Charge, Usage
 
@@ -188,9 +189,7 @@ async def find_billed(
     session: AsyncSession, *, day: date, accounts: Sequence[str] | None, after: BilledHour | None
 ) -> Sequence[BilledHour]:
     """The next hours of a UTC day to be billed to customers of Stripe's, in order; none at the end."""
-    start = (
-        {"hour": after.hour, "account_id": after.account_id} if after else {"hour": _midnight(day), "account_id": ""}
-    )
+    start = {"hour": after.hour, "account_id": after.account_id} if after else {"hour": midnight(day), "account_id": ""}
     return [BilledHour(*row) for row in await session.execute(_sql(_BILLED), _parameters(day, accounts) | start)]
 
 
@@ -209,8 +208,4 @@ def _sql(statement: str) -> TextClause:
 
 
 def _parameters(day: date, accounts: Sequence[str] | None) -> dict[str, Any]:
-    return {"midnight": _midnight(day), "accounts": accounts}
-
-
-def _midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return {"midnight": midnight(day), "accounts": accounts}

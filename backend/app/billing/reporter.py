@@ -7,7 +7,6 @@ point leaves a row from which the next turn goes on.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
@@ -15,12 +14,11 @@ from typing import NamedTuple, Protocol
 import asyncpg
 
 from app.billing.hours import close_hours
+from app.core.db import Connect
 from app.core.logs import logger
 from app.core.metrics.billing import BillingMetrics
 from app.core.schemas import format_time
 from app.payments import NotSynced, StripeRefused, StripeUnavailable
-
-Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
 _ADVISORY_LOCK = 4_120_938_557_201_346_911  # any number that nothing else locks
 _LET_GO_OF_THE_DEAD = "set idle_session_timeout = '5min'"  # longer than a call takes: of a machine that is gone, too

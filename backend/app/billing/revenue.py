@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Literal
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.clock import midnight
 from app.core.security import time_prefix
 
 RevenueBy = Literal["day", "model", "account", "key"]
@@ -76,14 +77,10 @@ async def find_revenue(
     """The sums of the UTC days from `first` to `last`, of these accounts or of all, by name. `by` day, they must be one
     day. The day of an image that failed is that on which it was asked for.
     """
-    midnight, end = _midnight(first), _midnight(last + _DAY)
+    start, end = midnight(first), midnight(last + _DAY)
     of_usage, of_generations, of_charges = _GROUPS[by]
     statement = _REVENUE.format(of_usage=of_usage, of_generations=of_generations, of_charges=of_charges)
-    days = {"first": first, "last": last, "midnight": midnight, "end": end}
-    ids = {"low": time_prefix("gen", midnight), "high": time_prefix("gen", end)}
+    days = {"first": first, "last": last, "midnight": start, "end": end}
+    ids = {"low": time_prefix("gen", start), "high": time_prefix("gen", end)}
     rows = await session.execute(text(statement), {**days, **ids, "accounts": accounts})
     return [(name, Revenue(*amounts)) for name, *amounts in rows]
-
-
-def _midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -76,18 +76,23 @@ async def apply(
     kept = await _set_money(session, account_id, had=had, gives=gives, anchor_day=anchor_day)
     if gives.weight != had.weight:
         await _set_weight(session, account_id, gives.weight)
-    values = {
-        "plan": offer.name,
-        "status": status,
-        "anchor_day": anchor_day,
-        "stripe_id": stripe_id,
-        "terms": asdict(offer),
-        "is_pending": kept > 0,
-        **_times(before, offer, anchor_day=anchor_day, status=status, stripe_id=stripe_id),
-    }
+    row = _row(before, offer, anchor_day=anchor_day, status=status, stripe_id=stripe_id)
+    values = {**row, "is_pending": kept > 0}
     written = insert(Subscription).values(account_id=account_id, **values)
     await session.execute(written.on_conflict_do_update(index_elements=[Subscription.account_id], set_=values))
     return kept
+
+
+async def change_status(session: AsyncSession, subscription: Subscription, status: SubscriptionStatus) -> None:
+    """Gives the account's plan another status, as `apply` does. `subscription` is one that `find_locked` has found."""
+    await apply(
+        session,
+        account_id=subscription.account_id,
+        plan=None,
+        anchor_day=subscription.anchor_day,
+        status=status,
+        stripe_id=subscription.stripe_id,
+    )
 
 
 async def find_locked(session: AsyncSession, *, account_id: str) -> Subscription | None:
@@ -205,20 +210,29 @@ async def _set_weight(session: AsyncSession, account_id: str, weight: int) -> No
     await session.execute(made.on_conflict_do_update(index_elements=key, set_={"weight": weight}))
 
 
-def _times(
+def _row(
     before: Subscription | None, offer: PlanOffer, *, anchor_day: int, status: SubscriptionStatus, stripe_id: str | None
 ) -> Mapping[str, Any]:
-    """Since when the account has the plan as it is now, when it ends, and since when a payment is missing."""
+    """What is written of the plan, with since when the account has it as it is now, when it ends, and since when a
+    payment is missing.
+    """
     earlier = before if before and before.status != "cancelled" and before.stripe_id == stripe_id else None
     since: Any = earlier and earlier.past_due_since
     if status == "past_due":
         since = since or func.now()
     elif status == "active":
         since = None
-    ends_at = earlier and earlier.ends_at
-    if earlier and earlier.anchor_day == anchor_day and _read(earlier.terms) == offer:
-        return {"past_due_since": since, "ends_at": ends_at}
-    return {"past_due_since": since, "ends_at": ends_at, "started_at": func.now()}
+    row = {
+        "plan": offer.name,
+        "status": status,
+        "anchor_day": anchor_day,
+        "stripe_id": stripe_id,
+        "terms": asdict(offer),
+        "past_due_since": since,
+        "ends_at": earlier and earlier.ends_at,
+    }
+    is_unchanged = earlier and earlier.anchor_day == anchor_day and _read(earlier.terms) == offer
+    return row if is_unchanged else {**row, "started_at": func.now()}
 
 
 def _read(terms: Mapping[str, Any]) -> PlanOffer:

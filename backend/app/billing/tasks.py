@@ -9,9 +9,11 @@ from functools import partial
 
 from app.billing.expiry import GrantExpiry
 from app.billing.figures import Figures
-from app.billing.reporter import Connect, Meter, Reporter
+from app.billing.healing import PurchaseSweeper
+from app.billing.purchases import Purchases
+from app.billing.reporter import Reporter
 from app.billing.subscriptions import finish_pending
-from app.core.db import SessionMaker
+from app.core.db import Connect, SessionMaker
 from app.core.errors import Unavailable, as_api_error
 from app.core.logs import logger
 from app.core.metrics.billing import BillingMetrics
@@ -29,9 +31,11 @@ class Task:
     seconds: float
 
 
-def tasks_of(sessions: SessionMaker, connect: Connect, stripe: Meter | None, metrics: BillingMetrics) -> Sequence[Task]:
-    """All of them. `connect` makes a connection to the database without a pooler in transaction mode; without Stripe
-    nothing is reported to it.
+def tasks_of(
+    sessions: SessionMaker, connect: Connect, purchases: Purchases | None, metrics: BillingMetrics
+) -> Sequence[Task]:
+    """All of them. `connect` makes a connection to the database without a pooler in transaction mode; without
+    `purchases` Stripe is not asked for anything.
     """
     figures = Figures(sessions, metrics)
     tasks = [
@@ -39,17 +43,18 @@ def tasks_of(sessions: SessionMaker, connect: Connect, stripe: Meter | None, met
         Task(name="finish_plans", work=partial(finish_pending, sessions), seconds=_MINUTE),
         Task(name="show_charged", work=figures.show_charged, seconds=_COUNT_SECONDS),
     ]
-    if stripe is not None:
+    if purchases is not None:
         tasks += [
-            Task(name="report", work=Reporter(connect, stripe, metrics).report, seconds=_MINUTE),
+            Task(name="report", work=Reporter(connect, purchases.stripe, metrics).report, seconds=_MINUTE),
+            Task(name="follow_stripe", work=PurchaseSweeper(purchases, connect).sweep, seconds=5 * _MINUTE),
             Task(name="show_unreported", work=figures.show_unreported, seconds=_COUNT_SECONDS),
         ]
     return tasks
 
 
 async def run(tasks: Sequence[Task]) -> None:
-    """Does all of them until it is cancelled. One that fails is logged, and done again: as an
-    error, unless the database or Stripe could not be asked.
+    """Does all of them until it is cancelled. One that fails is logged, as an error unless the database or Stripe could
+    not be asked, and done again.
     """
     async with asyncio.TaskGroup() as group:
         for each in tasks:

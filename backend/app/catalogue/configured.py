@@ -21,7 +21,8 @@ from app.catalogue.model import (
 from app.core import files, locations
 from app.core.image_settings import DEFAULT_BASE_URLS
 from app.core.secret_files import SecretFileError, read_secret, secret_names
-from app.core.settings import ConfigurationError, Settings, unknown_setting
+from app.core.settings import ConfigurationError, Settings
+from app.core.settings_loading import unknown_setting
 from app.providers.gemini import GEMINI_SIZES, parse_frames
 from app.providers.openai import OPENAI_SIZES, parse_sizes
 

@@ -106,9 +106,8 @@ async def open_catalogue(
     metrics: Metrics,
     blobs: BlobSpace | None = None,
 ) -> AsyncIterator[OpenCatalogue]:
-    """The catalogue, whose connections are closed at the end. The stub draws in the threads of `drawing`; what any
-    other provider sends is decoded in those of `decoding`, and images that it would not take are made smaller there,
-    and kept in `blobs`.
+    """The catalogue, whose connections are closed at the end. The stub draws in the threads of `drawing`. In those of
+    `decoding` what other providers send is decoded, and images that they would not take are made smaller, for `blobs`.
 
     Raises ConfigurationError for a key that cannot be sent.
     """
@@ -120,15 +119,13 @@ async def open_catalogue(
         async def opened(model: Model, route: Route) -> OpenRoute:
             if route.is_free:
                 return _open_route(route, stub, metrics)
-            upstream = Upstream(_bounds_of(route, settings), shared)
+            upstream = _open_upstream(route, settings, shared, metrics)
             stack.push_async_callback(upstream.close)
             try:
                 provider = _provider_of(route, upstream, decoding)
             except ValueError as error:
                 named = "IMAGE_PROVIDER" if settings.models_file is None else f"route {route.name} of {model.name}"
                 raise ConfigurationError(f"The key or a header of {named} cannot be used: {error}.") from None
-            metrics.images.calls.watch(lambda: upstream.calls, route.name)
-            metrics.images.calls_waiting.watch(lambda: upstream.calls_waiting, route.name)
             return _open_route(route, provider, metrics)
 
         routes = {
@@ -148,13 +145,17 @@ def _open_route(route: Route, provider: Provider, metrics: Metrics) -> OpenRoute
     return OpenRoute(route, provider, Breaker(route.name, on_change=metrics.images.set_route_state), metrics)
 
 
-def _bounds_of(route: Route, settings: Settings) -> Bounds:
+def _open_upstream(route: Route, settings: Settings, shared: SharedUpstream, metrics: Metrics) -> Upstream:
     seconds = settings.generation_deadline_seconds
-    return Bounds(
+    bounds = Bounds(
         calls_max=route.calls_max,
         account_calls_max=settings.share_of_account(route.calls_max),
         first_byte_seconds=min(seconds, route.timeout_seconds or seconds),
     )
+    upstream = Upstream(bounds, shared)
+    metrics.images.calls.watch(lambda: upstream.calls, route.name)
+    metrics.images.calls_waiting.watch(lambda: upstream.calls_waiting, route.name)
+    return upstream
 
 
 def _provider_of(route: Route, upstream: Upstream, pool: BoundedPool) -> Provider:

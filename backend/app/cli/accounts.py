@@ -14,11 +14,12 @@ from app.cli.errors import errors_as_sentences
 from app.cli.output import Form, as_json, print_facts, print_rows
 from app.cli.passwords import new_password
 from app.core.errors import ApiError
-from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.settings import ConfigurationError, Settings
+from app.core.settings_loading import load_settings
 from app.features.auth import administration
 from app.features.auth.administration import AccountSummary
 from app.features.auth.deletion import delete_account
-from app.features.auth.service import EmailAlreadyRegistered, create_user, set_account_active, set_password
+from app.features.auth.service import EmailAlreadyRegistered, create_user
 from app.features.keys.limits import find_limits
 from app.features.usage.report import find_use
 from app.generations.erase import erase
@@ -77,14 +78,14 @@ def show(owner: str) -> None:
 @click.argument("owner", metavar=OWNER)
 def disable(owner: str) -> None:
     """Stop the account: its login tokens, its sessions and all its keys are refused at once, and its jobs cancelled."""
-    _change(owner, partial(set_account_active, active=False), "The account is disabled.")
+    _change(owner, partial(administration.set_account_active, active=False), "The account is disabled.")
 
 
 @accounts.command()
 @click.argument("owner", metavar=OWNER)
 def enable(owner: str) -> None:
     """Let the account work again, with the keys that it had."""
-    _change(owner, partial(set_account_active, active=True), "The account is enabled.")
+    _change(owner, partial(administration.set_account_active, active=True), "The account is enabled.")
 
 
 @accounts.command("set-password")
@@ -94,7 +95,7 @@ def set_new_password(owner: str, *, generate: bool) -> None:
     """Replace the password by the first line of standard input, and end every login; API keys go on working."""
     with errors_as_sentences():
         password = new_password(is_made=generate)
-    _change(owner, partial(set_password, password_hash=password.hash), "The password is changed.")
+    _change(owner, partial(administration.set_password, password_hash=password.hash), "The password is changed.")
     password.print_made()
 
 

@@ -14,7 +14,8 @@ from app.cli.database import upgrade_schema
 from app.cli.errors import errors_as_sentences
 from app.core import postgres_backup
 from app.core.embedded import EmbeddedPostgresError, embedded_postgres, running_url
-from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.settings import ConfigurationError, Settings
+from app.core.settings_loading import load_settings
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, resolve_path=True))
 _TABLES = "select count(*) from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')"

@@ -23,7 +23,8 @@ from app.cli.database import Result, run_on_database
 from app.cli.errors import errors_as_sentences
 from app.cli.output import print_facts, print_rows
 from app.core.security import is_id, new_id
-from app.core.settings import ConfigurationError, load_settings
+from app.core.settings import ConfigurationError
+from app.core.settings_loading import load_settings
 from app.features.billing.service import find_entries
 from app.features.keys.administration import find_page, key_named
 from app.features.usage.report import find_currency

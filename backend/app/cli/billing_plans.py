@@ -14,7 +14,8 @@ from app.cli.accounts import OWNER, find_account
 from app.cli.database import run_on_database
 from app.cli.errors import errors_as_sentences
 from app.core.currencies import show_amount
-from app.core.settings import ConfigurationError, load_settings
+from app.core.settings import ConfigurationError
+from app.core.settings_loading import load_settings
 from app.models import Subscription
 
 _NONE = "none"

@@ -18,7 +18,8 @@ from app.cli.accounts import OWNER, find_account
 from app.cli.database import run_on_database
 from app.cli.errors import errors_as_sentences
 from app.cli.output import Form, Row, as_json, print_rows
-from app.core.settings import ConfigurationError, load_settings
+from app.core.settings import ConfigurationError
+from app.core.settings_loading import load_settings
 from app.features.usage.report import find_currency
 from app.generations import reconcile as of_usage
 from app.payments import NotSynced, StripeRefused, StripeUnavailable

@@ -7,7 +7,8 @@ import click
 
 from app.catalogue.configured import catalogue_of
 from app.cli.errors import errors_as_sentences
-from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.settings import ConfigurationError, Settings
+from app.core.settings_loading import load_settings
 from app.payments import WEBHOOK_PATH, PlanPrice, StripeRefused, StripeUnavailable, Synced
 from app.payments.opened import open_stripe
 

@@ -6,7 +6,8 @@ import click
 
 from app.checks import CHECKS
 from app.cli.errors import errors_as_sentences
-from app.core.settings import ConfigurationError, load_settings
+from app.core.settings import ConfigurationError
+from app.core.settings_loading import load_settings
 
 
 @click.command()

@@ -11,7 +11,8 @@ from app.cli.errors import errors_as_sentences
 from app.core.database_connection import Connection, Session, connect
 from app.core.database_url import DatabaseParameters, parse_database_url
 from app.core.db import DATABASE_ERRORS
-from app.core.settings import ConfigurationError, load_settings
+from app.core.settings import ConfigurationError
+from app.core.settings_loading import load_settings
 
 _MAINTENANCE = "postgres"  # a database that every server has
 _SESSION = Session(settings={"timezone": "UTC"}, answer_seconds=None)

@@ -16,7 +16,8 @@ from app.checks import check_fitness, run_in_transaction, unreachable_sentence
 from app.cli.errors import errors_as_sentences
 from app.core.db import DATABASE_ERRORS
 from app.core.embedded import running_url
-from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.settings import ConfigurationError, Settings
+from app.core.settings_loading import load_settings
 from app.migrations import SchemaState
 
 Result = TypeVar("Result")

@@ -16,7 +16,8 @@ from app.cli.errors import errors_as_sentences
 from app.core.db import DATABASE_ERRORS, SessionMaker, create_engine
 from app.core.image_settings import StoreName
 from app.core.security import time_prefix
-from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.settings import ConfigurationError, Settings
+from app.core.settings_loading import load_settings
 from app.generations.move import Move
 from app.generations.sweep import Sweeper
 from app.generations.verify import Verification

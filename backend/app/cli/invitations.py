@@ -9,7 +9,8 @@ import click
 from app.cli.database import pages_on_database, run_on_database
 from app.cli.errors import errors_as_sentences
 from app.cli.output import Form, as_json, print_rows
-from app.core.settings import ConfigurationError, load_settings
+from app.core.settings import ConfigurationError
+from app.core.settings_loading import load_settings
 from app.features.auth import invitations as service
 from app.features.auth.administration import read_email
 

@@ -10,7 +10,7 @@ from app.catalogue.model import Model
 from app.catalogue.prices import format_amount
 from app.checks import RouteCheck, check_routes
 from app.cli.errors import errors_as_sentences
-from app.core.settings import load_settings
+from app.core.settings_loading import load_settings
 
 
 @click.group()

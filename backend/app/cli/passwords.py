@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import click
 
-from app.core.settings import load_settings
+from app.core.settings_loading import load_settings
 from app.features.auth.administration import hash_new_password
 
 _MADE_BYTES = 18

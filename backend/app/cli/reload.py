@@ -8,7 +8,8 @@ import click
 
 from app.cli.errors import errors_as_sentences
 from app.core.running_servers import RunningServer, read_again, running_servers
-from app.core.settings import ConfigurationError, load_settings
+from app.core.settings import ConfigurationError
+from app.core.settings_loading import load_settings
 from app.rolling import RELOAD
 
 _LOOK_SECONDS = 0.1

@@ -7,13 +7,14 @@ from functools import partial
 import click
 from pydantic import SecretStr
 
-from app import checks, server
+from app import checks, deployment, server
 from app.cli.database import upgrade_schema
 from app.cli.errors import errors_as_sentences, unread_output_dropped
 from app.cli.start_checks import check_images, check_limits, check_payments
 from app.cli.start_message import start_message
 from app.core.embedded import embedded_postgres
-from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.settings import ConfigurationError, Settings
+from app.core.settings_loading import load_settings
 from app.core.stopping import signals_as_exits, stop_this_process
 from app.core.tracing import import_sdk
 
@@ -33,8 +34,8 @@ def serve() -> None:
         for warning in (*warnings, *check_images(given), *check_payments(given)):
             click.echo(warning, err=True)
         settings = _with_database(given, stack)
-        checks.claim_deployment(settings)
-        for warning in checks.find_gone_plans(settings):
+        deployment.claim(settings)
+        for warning in deployment.find_gone_plans(settings):
             click.echo(warning, err=True)
         listener.listen(server.BACKLOG)  # who is told the URL, can connect
         click.echo(start_message(settings), err=settings.log_stream == "stdout")
@@ -58,8 +59,8 @@ def _reread(given: Settings, running: Settings) -> tuple[Settings, Sequence[str]
         now = now.model_copy(update={"database_url": running.database_url})
     else:
         checks.check_database(now)
-    checks.claim_deployment(now)
-    return now, [*warnings, *checks.find_gone_plans(now)]
+    deployment.claim(now)
+    return now, [*warnings, *deployment.find_gone_plans(now)]
 
 
 _FIXED = ("host", "port", "workers", "data_dir", "drain_seconds")

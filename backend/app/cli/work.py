@@ -2,10 +2,11 @@
 
 import click
 
-from app import checks, worker
+from app import checks, deployment, worker
 from app.cli.errors import errors_as_sentences, unread_output_dropped
 from app.cli.start_checks import check_images, check_limits
-from app.core.settings import ConfigurationError, load_settings
+from app.core.settings import ConfigurationError
+from app.core.settings_loading import load_settings
 from app.core.stopping import signals_as_exits
 from app.core.tracing import import_sdk
 
@@ -28,5 +29,5 @@ def work() -> None:
         for warning in (*warnings, *check_images(settings)):
             click.echo(warning, err=True)
         checks.check_database(settings)
-        checks.claim_deployment(settings)
+        deployment.claim(settings)
         worker.run(settings, stop)

@@ -6,13 +6,13 @@ that 395 instead of 11,401 a second would be recorded.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import asyncpg
 
-from app.core.db import DATABASE_ERRORS
+from app.core.db import DATABASE_ERRORS, Connect
 from app.core.logs import logger
 
 _RING_SECONDS = 0.05
@@ -31,7 +31,7 @@ JOBS = "jobs"
 class Bell:
     """Rings for names, at most every 50 ms, and calls those who listen, in every process of the deployment."""
 
-    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+    def __init__(self, connect: Connect) -> None:
         self._connect = connect
         self._names: dict[str, None] = {}  # in order
         self._rung = asyncio.Event()

@@ -1,7 +1,7 @@
-"""The time by which stored things are dated: the database's."""
+"""The database's time, by which stored things are dated, and the days of UTC."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, date, datetime
 
 
 class DatabaseClock:
@@ -18,6 +18,15 @@ class DatabaseClock:
     def __call__(self) -> float:
         return self._clock() + self._difference
 
+    def now(self) -> datetime:
+        """The same in UTC."""
+        return datetime.fromtimestamp(self(), UTC)
+
     def set(self, now: datetime) -> None:
         """`now` is what the database says at this moment."""
         self._difference = now.timestamp() - self._clock()
+
+
+def midnight(day: date) -> datetime:
+    """When the UTC day begins."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -1,7 +1,7 @@
 """The connections to PostgreSQL: the pool, the ledger's own, and what a database error means to a caller."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -123,6 +123,9 @@ def _set_for_transaction(connection: SyncConnection) -> None:
 
 DATABASE_ERRORS = SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, InternalClientError, OSError
 """What is raised by SQLAlchemy, by the driver, and by a network that fails. (A timeout is an OSError.)"""
+
+Connect = Callable[[], Awaitable[asyncpg.Connection]]
+"""Makes a connection outside the pool, as `connect_for_writing` does."""
 
 SessionMaker = async_sessionmaker[AsyncSession]
 """Opens short transactions, for work that does something slow between them."""

@@ -1,28 +1,24 @@
 """Every setting of the program, described in its field and validated before anything starts."""
 
-import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self, get_args, get_origin
 
-from pydantic import ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core import files, locations
 from app.core.account_settings import AccountSettings
 from app.core.billing_settings import BillingSettings
 from app.core.cors_settings import CorsSettings
 from app.core.database_url import checked_database_url
-from app.core.env_file import UnreadableEnvFileError, check_env_file
 from app.core.image_settings import ImageSettings
 from app.core.input_settings import InputSettings
 from app.core.job_settings import JobSettings
 from app.core.limit_settings import LimitSettings
 from app.core.log_settings import LogSettings, LogStyle
-from app.core.secret_files import SecretFileError, read_secret_files
 from app.core.secret_strength import weakness_of
 from app.core.server_settings import ServerSettings
 from app.core.stripe_settings import StripeSettings
@@ -30,7 +26,6 @@ from app.core.url_format import split_url
 
 _ADVICE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 
-_PYDANTIC_SUBJECT = re.compile(r"^(Value error, |Input |String )")  # the sentence has the setting's name instead
 _NO_TEXT = re.compile("[\ud800-\udfff]")  # bytes of a variable that are no UTF-8, as Python reads them
 _REDIS_SCHEMES = {"redis", "rediss", "redis+cluster", "rediss+cluster", "unix"}
 
@@ -244,60 +239,11 @@ class Settings(
         return self
 
 
-def load_settings() -> Settings:
-    """The settings of the process environment and of `.env`; the environment wins, with an empty value too.
-
-    What .env has of OTEL_* is put into the process environment, where OpenTelemetry's SDK reads it. Raises
-    ConfigurationError with one line per setting that cannot be used.
-    """
-    try:
-        env_file = locations.base_folder() / ".env"
-        check_env_file(env_file)
-        given = _Given(_env_file=env_file)
-        more = given.model_extra or {}
-        settings = Settings(**{name: getattr(given, name) for name in given.model_fields_set - more.keys()})
-    except ValidationError as error:
-        raise ConfigurationError("\n".join(_sentences(error))) from None
-    except SecretFileError as error:
-        raise ConfigurationError(f"{error}.") from None
-    except (UnreadableEnvFileError, FileNotFoundError) as error:  # or there is no working folder to look for it in
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigurationError(f"The settings in .env cannot be read: {reason}.") from None
-    for_traces = {name for name in more if name.startswith("otel_")}
-    os.environ.update({name.upper(): more[name] for name in for_traces if name.upper() not in os.environ})
-    unknown = more.keys() - for_traces
-    if unknown and settings.models_file is None:  # else they may be keys that the file of models names
-        raise ConfigurationError("\n".join(map(unknown_setting, sorted(unknown))))
-    return settings
-
-
 def _spelled(value: object, field: FieldInfo | None) -> object:
     """The choice that the value is, whatever its case; the value where it is none."""
     kinds = (field.annotation, *get_args(field.annotation)) if field else ()  # one of them where it may be None too
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     return next((choice for choice in choices if isinstance(value, str) and choice.lower() == value.lower()), value)
-
-
-def unknown_setting(name: str) -> str:
-    """The sentence about a name in .env that is no setting."""
-    return f"{name.upper()} is set in .env, but is no setting; `nanobanana settings` lists them all."
-
-
-class _Given(Settings, BaseSettings):
-    model_config = SettingsConfigDict(env_file_encoding="utf-8", extra="allow")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_secrets_of_files(cls, values: dict[str, object]) -> dict[str, object]:
-        return read_secret_files(cls, values)
-
-
-def _sentences(error: ValidationError) -> Mapping[str, None]:
-    sentences: dict[str, None] = {}
-    for problem in error.errors(include_input=False, include_url=False, include_context=False):
-        name = str(problem["loc"][0]).upper() if problem["loc"] else "SETTINGS"
-        sentences[f"{name} {_PYDANTIC_SUBJECT.sub('', problem['msg'])}"] = None
-    return sentences
 
 
 def _stored_secret(path: Path) -> str:

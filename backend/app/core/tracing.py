@@ -1,7 +1,7 @@
 """Traces, as the rest of the program knows them. OpenTelemetry's SDK is imported only where they are asked for."""
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Protocol, cast
@@ -39,12 +39,20 @@ class Tracing(Protocol):
         ...
 
 
-def open_tracing(settings: Settings) -> Tracing | None:
-    """Traces for the collector of OTEL_EXPORTER_OTLP_ENDPOINT; None without one. Raises ConfigurationError where the
-    extra is not installed.
+@asynccontextmanager
+async def open_tracing(settings: Settings) -> AsyncIterator[Tracing | None]:
+    """Traces for the collector of OTEL_EXPORTER_OTLP_ENDPOINT, closed at the end; None without one. Raises
+    ConfigurationError where the extra is not installed.
     """
     module = import_sdk(settings)
-    return module and cast("Tracing", module.OpenTelemetry(settings.otel_exporter_otlp_endpoint))
+    if module is None:
+        yield None
+        return
+    tracing = cast("Tracing", module.OpenTelemetry(settings.otel_exporter_otlp_endpoint))
+    try:
+        yield tracing
+    finally:
+        await tracing.close()
 
 
 def import_sdk(settings: Settings) -> ModuleType | None:

@@ -15,13 +15,7 @@ from fastapi import Depends, Request
 from app.catalogue.model import ModelNotFound
 from app.catalogue.opened import REFUSALS
 from app.catalogue.routing import Plan
-from app.core.errors import (
-    ConcurrencyLimited,
-    Invalid,
-    RateLimited,
-    Unavailable,
-    as_api_error,
-)
+from app.core.errors import Invalid, Unavailable, as_api_error
 from app.features.charged import left_headers
 from app.features.dependencies import generations_of, generations_with_urls_of, services_of
 from app.features.idempotency import read_idempotency_key
@@ -32,41 +26,14 @@ from app.features.rate_limits import answer_taken, slot_of, takes_of
 from app.features.terms import Preference
 from app.generations import service
 from app.generations.collaborators import Generations
-from app.generations.errors import (
-    BudgetExceeded,
-    CallerChangedError,
-    IdempotencyKeyInUse,
-    IdempotencyKeyReused,
-    ImageDeleted,
-    InsufficientCredit,
-    InvalidApiKey,
-    OutcomeUnknown,
-)
+from app.generations.errors import CallerChangedError, OutcomeUnknown
 from app.generations.jobs.accept import accept_job
 from app.generations.jobs.job import Accepted, JobTerms
 from app.generations.ledger.queue import Left
 from app.generations.service import Watch
 from app.generations.spec import Caller, Delivered, GenerationSpec, SentImage
-from app.providers import PROVIDER_PROBLEMS
 from app.web.headers import add_response_headers
-from app.web.openapi import BODY_PROBLEMS
 from app.web.state import request_state
-
-GENERATION_PROBLEMS = (
-    InvalidApiKey,
-    InsufficientCredit,
-    RateLimited,
-    ConcurrencyLimited,
-    BudgetExceeded,
-    IdempotencyKeyReused,
-    IdempotencyKeyInUse,
-    ImageDeleted,
-    OutcomeUnknown,
-    ModelNotFound,
-    *PROVIDER_PROBLEMS,
-    *BODY_PROBLEMS,
-)
-"""The errors of every route that makes images of a request's body."""
 
 _TRIES = 3
 

@@ -1,7 +1,7 @@
 """What every generation is made with."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
@@ -65,9 +65,6 @@ class Generations:
     """Where images that go in are kept."""
     upload_bounds: UploadBounds
     metrics: Metrics
-    drawn: DrawnImages
-    thumbnail_calls: SharedCalls[bytes]
-    """The thumbnails of stored images that are being made, by name."""
     thumbnail_turns: FairQueue
     """Bounds how many stored images are in memory as a whole to be scaled."""
     input_turns: FairQueue
@@ -80,6 +77,9 @@ class Generations:
     charges: bool = False
     """Whether images are charged, at their list price: with a test key that is 0."""
     cancelled_on_disconnect: CancelScope = nullcontext
+    drawn: DrawnImages = field(default_factory=DrawnImages)
+    thumbnail_calls: SharedCalls[bytes] = field(default_factory=SharedCalls)
+    """The thumbnails of stored images that are being made, by name."""
 
     def url(self, generation_id: str, image_format: str) -> str:
         """Where anybody who knows the id sees the image."""

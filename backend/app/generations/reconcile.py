@@ -5,11 +5,12 @@ Days before `deployment.generations_kept_from` are not compared: their generatio
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, timedelta
 
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from app.core.clock import midnight
 from app.core.security import time_prefix
 from app.models import Deployment, Generation, Usage
 
@@ -95,8 +96,8 @@ async def find_differences(session: AsyncSession | AsyncConnection, *, day: date
     """The keys whose counter differs from the ledger on this day. One statement reads both in one snapshot, so that
     generations that are recorded meanwhile make no difference.
     """
-    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    near = {"low": time_prefix("gen", midnight - _DAY), "high": time_prefix("gen", midnight + 2 * _DAY)}
+    start = midnight(day)
+    near = {"low": time_prefix("gen", start - _DAY), "high": time_prefix("gen", start + 2 * _DAY)}
     rows = (await session.execute(text(_DIFFERENCES), {"day": day, **near})).all()
     if rows:
         # An id may begin with the time of a machine whose clock was wrong: only what all of the ledger says is true.

@@ -1,7 +1,7 @@
 """What test keys rehearse: requests that fail as their prompts say, before or while they are drawn."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from app.catalogue.routing import Plan
 from app.core.errors import ApiError
@@ -27,5 +27,5 @@ def rehearsed(generations: Generations, plan: Plan, prompt: str) -> Plan:
     InsufficientCredit and BudgetExceeded for a prompt that rehearses them.
     """
     if prompt in REFUSALS:
-        raise REFUSALS[prompt](datetime.fromtimestamp(generations.clock(), UTC))
+        raise REFUSALS[prompt](generations.clock.now())
     return generations.catalogue.rehearsed(plan) if is_rehearsal(prompt) else plan

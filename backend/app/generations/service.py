@@ -9,7 +9,7 @@ from app.catalogue.routing import Plan
 from app.generations import accept, replay, run
 from app.generations.collaborators import Generations
 from app.generations.inputs import NO_INPUTS, Inputs, resolve
-from app.generations.ledger.queue import OnHeld
+from app.generations.ledger.queue import IdempotencyClaim, OnHeld
 from app.generations.rehearsal import rehearsed
 from app.generations.spec import Caller, Delivered, GenerationSpec
 from app.providers import DrawRequest, OnPartial, Size
@@ -50,18 +50,16 @@ async def generate(
     inputs, deadline = NO_INPUTS, None
     if spec.images:
         # Looked up first: what goes in may be gone when the request is repeated.
-        if claim is not None and (recorded := await replay.find(generations, claim, caller)) is not None:
-            return await replay.delivered(generations, spec, recorded)
-        deadline = asyncio.get_running_loop().time() + generations.lifetime.drawing_seconds
-        plan, inputs = await plan_with_images(generations, caller, spec, deadline)
-        spec = replace(spec, size=str(plan.size))
+        if (replayed := await _find_replay(generations, claim, caller, spec)) is not None:
+            return replayed
+        spec, plan, inputs, deadline = await plan_with_images(generations, caller, spec)
     else:
         try:
             plan = find_plan(generations, caller, spec)
         except REFUSALS:
-            if claim is None or (recorded := await replay.find(generations, claim, caller)) is None:
+            if (replayed := await _find_replay(generations, claim, caller, spec)) is None:
                 raise
-            return await replay.delivered(generations, spec, recorded)
+            return replayed
     if caller.environment == "test":
         plan = rehearsed(generations, plan, spec.prompt)
     now, price = generations.clock(), generations.price_of(plan)
@@ -79,15 +77,34 @@ async def generate(
     return delivered_now(generations, spec, plan, made, inputs)
 
 
-async def plan_with_images(
-    generations: Generations, caller: Caller, spec: GenerationSpec, deadline: float
-) -> tuple[Plan, Inputs]:
-    """What a request with images comes to, and its images. What no route can draw is refused before an image is read;
-    then the first image may decide about the size.
+async def _find_replay(
+    generations: Generations, claim: IdempotencyClaim | None, caller: Caller, spec: GenerationSpec
+) -> Delivered | None:
+    """What the same request delivered before; None without a claim, or where nothing has it."""
+    recorded = claim and await replay.find(generations, claim, caller)
+    return recorded and await replay.delivered(generations, spec, recorded)
+
+
+class PlanWithImages(NamedTuple):
+    """What a request with images comes to."""
+
+    spec: GenerationSpec
+    """The request, with the plan's size."""
+    plan: Plan
+    inputs: Inputs
+    deadline: float
+    """When it must be drawn, by the event loop's clock: reading its images takes a part of the time."""
+
+
+async def plan_with_images(generations: Generations, caller: Caller, spec: GenerationSpec) -> PlanWithImages:
+    """What the request comes to, and its images. What no route can draw is refused before an image is read; then the
+    first image may decide about the size.
     """
+    deadline = asyncio.get_running_loop().time() + generations.lifetime.drawing_seconds
     find_plan(generations, caller, spec)
     inputs = await resolve(generations, caller=caller, spec=spec, deadline=deadline)
-    return find_plan(generations, caller, spec, shape=inputs.images[0].size), inputs
+    plan = find_plan(generations, caller, spec, shape=inputs.images[0].size)
+    return PlanWithImages(replace(spec, size=str(plan.size)), plan, inputs, deadline)
 
 
 def find_plan(generations: Generations, caller: Caller, spec: GenerationSpec, *, shape: Size | None = None) -> Plan:

@@ -7,7 +7,7 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 from app.core.db import create_engine_for_migrations
-from app.core.settings import load_settings
+from app.core.settings_loading import load_settings
 from app.models import Base
 
 _ADVISORY_LOCK = 6_077_313_990_148_352_612  # any number that nobody else locks

@@ -6,7 +6,7 @@ id, uploads by id, usage, charges, credit entries, subscriptions, erasures.
 `compatibility` holds what only the version before needs.
 """
 
-from app.models.accounts import TURNS, Account, BrowserSession, Erasure, Lane, LaneKey, User
+from app.models.accounts import TURNS, Account, BrowserSession, Erasure, Lane, LaneKey, User, is_owner_of
 from app.models.base import Base
 from app.models.billing import (
     Balance,
@@ -61,4 +61,5 @@ __all__ = [
     "Upload",
     "Usage",
     "User",
+    "is_owner_of",
 ]

@@ -7,6 +7,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     ForeignKey,
     Index,
     LargeBinary,
@@ -18,7 +19,7 @@ from sqlalchemy import (
     text,
     true,
 )
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
 from app.models.base import ID, TIME, Base, limit_checks
 from app.models.compatibility import LegacyUserColumns
@@ -54,6 +55,11 @@ class User(LegacyUserColumns, Base):
     def account_id(self) -> str:
         """The id of the user's personal account."""
         return f"acc_{self.id.removeprefix('usr_')}"
+
+
+def is_owner_of(account_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """The condition of the user whose personal account has this id, for a search that begins with the account."""
+    return User.id == func.concat("usr_", func.substr(account_id, 5))
 
 
 class BrowserSession(Base):

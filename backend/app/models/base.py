@@ -1,7 +1,18 @@
 """What every table is made of: the base class, the names of constraints, and the column types that tables share."""
 
-from sqlalchemy import CheckConstraint, Connection, DateTime, FromClause, MetaData, Text, event
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ColumnElement,
+    Connection,
+    DateTime,
+    FromClause,
+    MetaData,
+    Text,
+    event,
+    func,
+)
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
 
 from app.core.limit_format import CONCURRENCY_MAX, LIMIT_PATTERN
 
@@ -20,6 +31,11 @@ class Base(DeclarativeBase):
             "ck": "%(table_name)s_%(constraint_name)s_check",
         }
     )
+
+
+def total(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
+    """The sum of the column as an integer: PostgreSQL's own sum of one is `numeric`. Null where there are no rows."""
+    return func.sum(column).cast(BigInteger)
 
 
 def is_limit(column: str) -> str:

@@ -21,8 +21,6 @@ EVENTS = (
 )
 """The types of events that Stripe is asked to send."""
 
-CheckoutMode = Literal["payment", "subscription"]
-
 WEBHOOK_PATH = "/v1/billing/stripe-events"
 """Where Stripe's events are received."""
 
@@ -106,19 +104,8 @@ class Checkout:
 class CheckoutSession:
     """What has become of a checkout."""
 
-    id: str
-    mode: CheckoutMode
-    is_paid: bool
-    """True once the money is there: for some payment methods that is days after the customer has left the page."""
-    account_id: str | None
-    customer_id: str | None
-    amount: int
-    """What was bought, without taxes."""
-    total: int
-    """What was paid for it, with them."""
-    currency: str
     payment_id: str | None
-    """The payment of a top-up; None before it, and in mode `subscription`."""
+    """The payment of a top-up; None before it, and where a plan is bought."""
     subscription_id: str | None
 
 
@@ -131,7 +118,6 @@ class Payment:
     account_id: str | None
     top_up: int | None
     """What was bought by it, without taxes."""
-    customer_id: str | None
     total: int
     """What was paid, with taxes."""
     currency: str
@@ -190,7 +176,10 @@ class StripeSubscription:
     period_end: datetime
     cancel_at: datetime | None
     """When it is going to end; None while it goes on."""
-    ended_at: datetime | None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status == "canceled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,8 +208,6 @@ class StripeEvent:
     type: str
     object_id: str
     """The id of the object that it is about; empty where that has none."""
-    is_live: bool
-    created: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,7 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from app.payments import (
-    CheckoutMode,
-    CheckoutSession,
-    Dispute,
-    Invoice,
-    Payment,
-    Refund,
-    StripeEvent,
-    StripeSubscription,
-)
+from app.payments import CheckoutSession, Dispute, Invoice, Payment, Refund, StripeEvent, StripeSubscription
 from app.payments.minor_units import to_millionths
 
 if TYPE_CHECKING:  # the SDK is not imported where there is no key
@@ -24,19 +15,7 @@ ACCOUNT, PLAN, TOP_UP = "account_id", "plan", "top_up"
 
 
 def checkout_session(found: "checkout.Session") -> CheckoutSession:
-    currency = found.currency or ""
-    return CheckoutSession(
-        id=found.id,
-        mode=cast("CheckoutMode", found.mode),
-        is_paid=found.status == "complete" and found.payment_status != "unpaid",
-        account_id=found.client_reference_id,
-        customer_id=_id(found.customer),
-        amount=to_millionths(found.amount_subtotal or 0, currency),
-        total=to_millionths(found.amount_total or 0, currency),
-        currency=currency.upper(),
-        payment_id=_id(found.payment_intent),
-        subscription_id=_id(found.subscription),
-    )
+    return CheckoutSession(payment_id=_id(found.payment_intent), subscription_id=_id(found.subscription))
 
 
 def payment(found: "stripe.PaymentIntent") -> Payment:
@@ -46,7 +25,6 @@ def payment(found: "stripe.PaymentIntent") -> Payment:
         is_paid=found.status == "succeeded",
         account_id=_metadata(found, ACCOUNT),
         top_up=int(top_up) if top_up else None,
-        customer_id=_id(found.customer),
         total=to_millionths(found.amount_received, found.currency),
         currency=found.currency.upper(),
     )
@@ -86,7 +64,6 @@ def subscription(found: "stripe.Subscription") -> StripeSubscription:
         period_start=_time(item.current_period_start),
         period_end=_time(item.current_period_end),
         cancel_at=_time(found.cancel_at or item.current_period_end) if _is_ending(found) else None,
-        ended_at=_time(found.ended_at) if found.ended_at else None,
     )
 
 
@@ -114,13 +91,7 @@ def is_metered(item: "stripe.SubscriptionItem") -> bool:
 
 
 def event(found: "stripe.Event") -> StripeEvent:
-    return StripeEvent(
-        id=found.id,
-        type=found.type,
-        object_id=getattr(found.data.object, "id", None) or "",
-        is_live=found.livemode,
-        created=_time(found.created),
-    )
+    return StripeEvent(found.id, found.type, object_id=getattr(found.data.object, "id", None) or "")
 
 
 def _is_ending(found: "stripe.Subscription") -> bool:

@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import TypeVar
 
 import stripe
@@ -65,13 +64,7 @@ class Sdk:
         event = json.loads(payload)
         if event["livemode"] is not self._is_live:
             raise WrongMode
-        return StripeEvent(
-            id=event["id"],
-            type=event["type"],
-            object_id=event["data"]["object"].get("id") or "",
-            is_live=self._is_live,
-            created=datetime.fromtimestamp(event["created"], UTC),
-        )
+        return StripeEvent(event["id"], event["type"], object_id=event["data"]["object"].get("id") or "")
 
 
 @asynccontextmanager

@@ -14,9 +14,7 @@ DISPUTES = (
     ("needs_response", "under_review", "lost"),
     ("warning_under_review", "warning_closed"),
 )
-PAYMENT = Payment(
-    id="pi_1", is_paid=True, account_id="acc_1", top_up=10_000_000, customer_id=None, total=12_100_000, currency="USD"
-)
+PAYMENT = Payment(id="pi_1", is_paid=True, account_id="acc_1", top_up=10_000_000, total=12_100_000, currency="USD")
 
 
 def refund(status: Any, amount: int = 4_030_000, *, currency: str = "USD") -> Refund:

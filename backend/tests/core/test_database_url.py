@@ -8,7 +8,8 @@ import pytest
 from app.core.database_tls import DatabaseUrlError
 from app.core.database_url import Host, parse_database_url
 from app.core.libpq_parameters import LIBPQ_PARAMETERS
-from app.core.settings import ConfigurationError, load_settings
+from app.core.settings import ConfigurationError
+from app.core.settings_loading import load_settings
 from asyncpg.protocol.protocol import SCRAMAuthentication
 from tests.core import libpq
 

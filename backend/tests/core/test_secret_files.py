@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from app.core import locations
 from app.core.secret_files import secret_names
-from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.settings import ConfigurationError, Settings
+from app.core.settings_loading import load_settings
 from pydantic import SecretStr
 
 SECRETS = {

@@ -8,7 +8,8 @@ import pytest
 from annotated_types import Ge
 from app.core import locations
 from app.core.limit_settings import LimitSettings
-from app.core.settings import ConfigurationError, Settings, load_settings
+from app.core.settings import ConfigurationError, Settings
+from app.core.settings_loading import load_settings
 from pydantic.fields import FieldInfo
 
 GOOD_SECRET = "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9fAeYi4tKx1u"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from app.core import locations
-from app.core.settings import load_settings
+from app.core.settings_loading import load_settings
 from tests.conftest import Start
 from tests.core.test_logs import lines_of
 from tests.features.generate.painted import PROVIDER_KEY, painted

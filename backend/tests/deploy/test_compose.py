@@ -13,7 +13,8 @@ import jsonschema_rs
 import pytest
 from app.core import locations
 from app.core.secret_files import secret_names
-from app.core.settings import Settings, load_settings
+from app.core.settings import Settings
+from app.core.settings_loading import load_settings
 from app.server import grace_seconds
 from ruamel.yaml import YAML
 

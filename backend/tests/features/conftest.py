@@ -6,8 +6,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from app.core.db import connect_for_writing
-from app.generations.ledger.connection import Connect
+from app.core.db import Connect, connect_for_writing
 from tests.harness import Clock
 from tests.pool_calls import Held, Hold, PoolCalls, watch_pools
 

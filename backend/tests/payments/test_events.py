@@ -29,9 +29,8 @@ def test_a_signed_event_names_its_object_with_either_secret(
     for secret in (FIRST, SECOND):
         body, headers = standin.signed(event, secret)
         taken = stripe.event(body, headers["Stripe-Signature"])
-        assert (taken.id, taken.type, taken.is_live) == (event["id"], "checkout.session.completed", False)
+        assert (taken.id, taken.type) == (event["id"], "checkout.session.completed")
         assert taken.object_id == event["data"]["object"]["id"]
-        assert taken.created.timestamp() == event["created"]
 
 
 def test_one_of_two_signatures_suffices(stripe: Stripe, standin: StripeStandIn, event: dict[str, Any]) -> None:
@@ -96,7 +95,7 @@ async def test_events_of_the_other_mode_are_refused(standin: StripeStandIn, even
         for livemode in (True, False):
             body, headers = standin.signed(json.loads(json.dumps(event)) | {"livemode": livemode}, FIRST)
             if livemode is is_live:
-                assert stripe.event(body, headers["Stripe-Signature"]).is_live is is_live
+                assert stripe.event(body, headers["Stripe-Signature"]).id == event["id"]
             else:
                 with pytest.raises(WrongMode):
                     stripe.event(body, headers["Stripe-Signature"])

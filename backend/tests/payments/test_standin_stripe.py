@@ -119,7 +119,7 @@ async def test_customers_pay_decline_and_leave_on_pages(stripe: Stripe, standin:
         assert "declined" in declined.text
         paid = await browser.post(checkout.url, data={"does": "pay"})
         assert paid.headers["location"] == f"https://here.example/?done={checkout.id}"
-        assert (await stripe.session(checkout.id)).is_paid
+        assert (await stripe.session(checkout.id)).payment_id
         assert "expired" in (await browser.post(checkout.url, data={"does": "pay"})).text
 
         subscription_id = standin.pay((await subscribe(stripe, customer_id)).id)["subscription"]

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
 
@@ -66,8 +65,7 @@ async def choose_plan(
     services: CurrentServices,
 ) -> Response:
     """Open a page at Stripe that pays for a plan, or change the plan that is paid for already."""
-    now = datetime.fromtimestamp(services.clock(), UTC)
-    checkout = await checkouts.choose_plan(purchases, user=session.user, name=choice.plan, urls=urls, now=now)
+    checkout = await checkouts.choose_plan(purchases, user=session.user, name=choice.plan, urls=urls, now=services.now)
     return _to_stripe(session, checkout.url) if checkout else redirect(billing.path)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi.responses import HTMLResponse
@@ -48,7 +47,7 @@ async def _render(session: ConsoleSession, form_state: FormState, query: KeyPage
 
 def caps_of(session: ConsoleSession, keys: Sequence[ApiKey]) -> Mapping[str, KeyCap | None]:
     """The caps of these keys, by their ids, with what was spent in the current period."""
-    now = datetime.fromtimestamp(services_of(session.request).generations.clock(), UTC)
+    now = services_of(session.request).generations.clock.now()
     return {key.id: cap_of(key, now=now) for key in keys}
 
 

@@ -102,9 +102,7 @@ async def render_playground(
         form_state = FormState(_values_of(shown), form_state.error)
     async with session.transaction() as database:
         await session.load_balance(database)
-        own_keys = await keys.find_all(
-            database, account_id=account_id, include_revoked=False, after=None, limit=PAGE_SIZE_MAX
-        )
+        own_keys = await keys.find_all(database, account_id=account_id, limit=PAGE_SIZE_MAX)
         sent: Sequence[SentImage] = form_state.values.get("images") or ([edited] if edited else [])
         ids = [each for each in sent if isinstance(each, str)]
         models = await find_models(database, generations.catalogue.catalogue, account_id=account_id)

@@ -1,8 +1,8 @@
 """Usage: delivered images by day and key, as a chart, as a table and as a CSV file."""
 
-from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator
+from datetime import date, timedelta
+from typing import Annotated, Literal
 
 from fastapi import Response
 from fastapi.responses import HTMLResponse, StreamingResponse
@@ -46,20 +46,11 @@ async def show_usage(
     database: Session,
 ) -> HTMLResponse:
     """Show how many images each of the account's keys delivered on each day."""
-    first, last = period.ending(_today(services))
-    shares = await service.find_shares(
-        database, account_id=session.user.account_id, first=first, last=last, keys_max=KEYS_SHOWN
-    )
+    account_id = session.user.account_id
+    first, last = period.ending(services.now.date())
+    shares = await service.find_shares(database, account_id=account_id, first=first, last=last, keys_max=KEYS_SHOWN)
     models = await service.find_usage(
-        database,
-        account_id=session.user.account_id,
-        first=first,
-        last=last,
-        key_id=None,
-        after=None,
-        limit=_ROWS_AT_A_TIME,
-        today=last,
-        group_by="model",
+        database, account_id=account_id, first=first, last=last, limit=_ROWS_AT_A_TIME, group_by="model"
     )
     return session.render(
         page.template,
@@ -78,23 +69,19 @@ async def download_usage(
     session: LoggedInSession, period: Annotated[UsagePeriod, query_of(UsagePeriod)], services: CurrentServices
 ) -> Response:
     """Download the same numbers, with a line for each key and day."""
-    first, last = period.ending(_today(services))
+    first, last = period.ending(services.now.date())
     headers = {"Content-Disposition": f'attachment; filename="usage-{first}-{last}.csv"'}
     return StreamingResponse(_lines(session, first, last), media_type="text/csv; charset=utf-8", headers=headers)
 
 
-def _today(services: CurrentServices) -> date:
-    return datetime.fromtimestamp(services.clock(), UTC).date()
-
-
 async def _lines(session: ConsoleSession, first: date, last: date) -> AsyncIterator[str]:
     yield csv_lines([("date", "key_id", "key_name", "environment", "images")])
+    account_id = session.user.account_id
     after: Cursor | None = None
-    days: Mapping[str, Any] = {"first": first, "last": last, "today": last, "key_id": None}
     while True:
         async with session.transaction() as database:
             rows = await service.find_usage(
-                database, account_id=session.user.account_id, after=after, limit=_ROWS_AT_A_TIME, **days
+                database, account_id=account_id, first=first, last=last, after=after, limit=_ROWS_AT_A_TIME
             )
         yield csv_lines((row.date, row.key_id, row.key_name, row.environment, row.images) for row in rows)
         if len(rows) < _ROWS_AT_A_TIME:

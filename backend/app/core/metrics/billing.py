@@ -39,17 +39,15 @@ class BillingMetrics:
             "Hours that could not be reported yet: Stripe was `unavailable`, has `refused` the event, or has counted "
             "another amount (`contradiction`).",
             "reason",
+            values=METER_FAILURES,
         )
-        for reason in METER_FAILURES:
-            self.meter_failures.begin(reason)
         self.refusals = families.counter(
             "billing_refusals",
             "Requests that were refused because of too little credit (`insufficient_credit`) or of a cap "
             "(`budget_exceeded`).",
             "code",
+            values=REFUSALS,
         )
-        for code in REFUSALS:
-            self.refusals.begin(code)
         self._charged_today = families.gauge(
             "billing_charged_today",
             "What accounts were charged on this UTC day, by what has paid for it: `allowance`, `credit` or `bill`. It "

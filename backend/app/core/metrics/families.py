@@ -3,7 +3,7 @@ library takes several microseconds to find a metric by its labels and to add to 
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
@@ -141,11 +141,14 @@ class Families:
         self.declared: list[Declared] = []
         self._refreshed: list[Refreshed] = []
 
-    def counter(self, name: str, meaning: str, *labels: str) -> Tally:
-        """A metric whose name has `_total` behind it."""
+    def counter(self, name: str, meaning: str, *labels: str, values: Iterable[str] = ()) -> Tally:
+        """A metric whose name has `_total` behind it. It shows zero at once for these values of its only label."""
         self._declare(f"{name}_total", "counter", meaning, labels)
         counter = Counter(name, meaning, labels, namespace=NAMESPACE, registry=self.registry)
-        return self.refreshing(Tally(counter))
+        tally = Tally(counter)
+        for each in values:
+            tally.begin(each)
+        return self.refreshing(tally)
 
     def histogram(self, name: str, meaning: str, *labels: str, bounds: Sequence[float]) -> Distribution:
         """A metric whose buckets end at these values, and above the last."""

@@ -54,9 +54,8 @@ class RequestMetrics:
             "Connections that the server ended because of their clients: `head` and `body` (too slow), `reader` (does "
             "not read), `idle` (too many), `address` (too many of one); and `response` (the server was too slow).",
             "bound",
+            values=("head", "body", "reader", "idle", "address", "response"),
         )
-        for bound in ("head", "body", "reader", "idle", "address", "response"):
-            self.connections_ended.begin(bound)
 
     def count_refused(self, status: int, method: str = OTHER_METHOD) -> None:
         """Counts one request that was answered before its route was looked for: how long it took says nothing."""

@@ -78,9 +78,8 @@ class JobMetrics:
             "Asynchronous images that ended otherwise than by being drawn, by their code. What commands cancel is not "
             "counted.",
             "outcome",
+            values=JOB_OUTCOMES,
         )
-        for outcome in JOB_OUTCOMES:
-            self.ended.begin(outcome)
 
 
 class DatabaseMetrics:
@@ -99,9 +98,8 @@ class DatabaseMetrics:
             "Requests without a verdict of the ledger: `unavailable` was certainly not recorded, of `unknown` that "
             "cannot be known.",
             "outcome",
+            values=("unavailable", "unknown"),
         )
-        for outcome in ("unavailable", "unknown"):
-            self.failures.begin(outcome)
         self.writable = families.gauge(
             "database_writable",
             "1 while the ledger can write, at least every ten seconds; 0 where the database is away, full or read-only "
@@ -113,9 +111,8 @@ class DatabaseMetrics:
             f"Errors of PostgreSQL, by sqlstate; `{OTHER_SQLSTATE}` for those that are not in the list, and "
             f"`{NO_SQLSTATE}` where it was not reached.",
             "sqlstate",
+            values=(*SQLSTATES, OTHER_SQLSTATE, NO_SQLSTATE),
         )
-        for sqlstate in (*SQLSTATES, OTHER_SQLSTATE, NO_SQLSTATE):
-            self._errors.begin(sqlstate)
         self.connections = families.gauge("database_connections", "Database connections in use, the ledger's left out.")
         self.connections_max = families.gauge(
             "database_connections_max", "`DATABASE_POOL_SIZE`, of all workers together."

@@ -14,9 +14,8 @@ class WorkerMetrics:
             "How workers were done with them: `delivered`, or the code of an error; `given_back`, to wait again; "
             "`left` to others or to the sweep.",
             "outcome",
+            values=("delivered", "given_back", "left"),
         )
-        for outcome in ("delivered", "given_back", "left"):
-            self.ended.begin(outcome)
         self.leases_renewed = families.counter("worker_leases_renewed", "Leases of asynchronous generations renewed.")
         self.leases_lost = families.counter(
             "worker_leases_lost", "Leases of asynchronous generations that were over while a worker drew them."

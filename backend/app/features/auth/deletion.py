@@ -3,10 +3,10 @@
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.features.auth.service import user_named
+from app.features.auth.administration import mark_active, user_named
 from app.generations.erase import LEASE
 from app.generations.jobs.cancel import cancel_queued
-from app.models import Account, ApiKey, BrowserSession, Erasure, Invitation, User
+from app.models import ApiKey, BrowserSession, Erasure, Invitation, User
 
 
 async def delete_account(session: AsyncSession, *, owner: str) -> str | None:
@@ -20,13 +20,10 @@ async def delete_account(session: AsyncSession, *, owner: str) -> str | None:
     """
     email = select(User.email).where(user_named(owner)).scalar_subquery()
     await session.execute(delete(Invitation).where(Invitation.email == email))
-    user = await session.scalar(select(User).where(user_named(owner)).with_for_update(key_share=True))
+    user = await mark_active(session, owner=owner, active=False)
     if user is None:
         return None
     account_id = user.account_id
-    account = select(Account).where(Account.id == account_id).with_for_update(key_share=True)
-    (await session.execute(account)).scalar_one().is_active = False
-    await session.flush()
     of_account = ApiKey.account_id == account_id
     keys = await session.scalars(select(ApiKey.id).where(of_account).order_by(ApiKey.id).with_for_update())
     await cancel_queued(session, key_ids=keys.all(), error="account_disabled")

@@ -1,11 +1,11 @@
-"""Registers accounts, checks their passwords and login tokens, ends logins, and disables accounts."""
+"""Registers accounts, checks their passwords and login tokens, and ends logins."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, delete, func, literal, select, update
+from sqlalchemy import SQLColumnExpression, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -25,8 +25,7 @@ from app.core.security import (
     verify_password,
 )
 from app.features.auth import invitations
-from app.generations.jobs.cancel import cancel_queued
-from app.models import Account, ApiKey, BrowserSession, User
+from app.models import Account, BrowserSession, User
 from app.services import Services
 
 OWN_ACCOUNT = Account.id == func.concat("acc_", func.substr(User.id, 5))
@@ -190,7 +189,7 @@ async def end_all_sessions(session: AsyncSession, *, user_id: str) -> None:
     """Ends every login of the account: its login tokens and browser sessions are refused once this has committed. Its
     API keys stay valid.
     """
-    await _end_logins(session, User.id == user_id)
+    await end_logins(session, User.id == user_id)
 
 
 async def change_password(accounts: Accounts, *, user: User, current_password: str, new_password: str) -> Login:
@@ -224,7 +223,7 @@ async def replace_password(session: AsyncSession, *, user: User, password_hash: 
     `end_all_sessions` or because the account was disabled: of two parallel changes one succeeds.
     """
     unchanged = User.id == user.id, User.token_generation == user.token_generation
-    changed = await _end_logins(session, *unchanged, password_hash=password_hash)
+    changed = await end_logins(session, *unchanged, password_hash=password_hash)
     if changed is None or not await is_account_active(session, user=user):
         raise InvalidToken
     return changed
@@ -238,50 +237,19 @@ async def is_account_active(session: AsyncSession, *, user: User) -> bool:
     return await session.scalar(active) is not None
 
 
-def account_id_of(owner: str) -> ColumnElement[str]:
-    """The id of the account of the user with this email, in any case; or this id, or that of this user's account."""
-    if is_id("acc", owner) or is_id("usr", owner):
-        return literal(f"acc_{owner[4:]}")
-    return select(func.concat("acc_", func.substr(User.id, 5))).where(User.email == owner.lower()).scalar_subquery()
+async def end_logins(session: AsyncSession, *conditions: SQLColumnExpression[bool], **change: str) -> User | None:
+    """Ends every login of the user of whom the conditions hold, and changes these columns; None where there is none.
 
-
-def user_named(owner: str) -> ColumnElement[bool]:
-    """The condition of the user with this email, in any case, or with this id, or of this account."""
-    if is_id("acc", owner) or is_id("usr", owner):
-        return User.id == f"usr_{owner[4:]}"
-    return User.email == owner.lower()
-
-
-async def set_password(session: AsyncSession, *, owner: str, password_hash: str) -> bool:
-    """Replaces the password of the user that `user_named` finds, whatever it was, and ends every login; False if there
-    is no such user.
+    The user's row is locked first, as by a login that opens a session. Such a login has either committed, and its
+    session is deleted here, or it waits for this transaction and then finds a newer token generation, and fails.
     """
-    return await _end_logins(session, user_named(owner), password_hash=password_hash) is not None
-
-
-async def set_account_active(session: AsyncSession, *, owner: str, active: bool) -> bool:
-    """Disables the account of the user that `user_named` finds, with all its logins and keys, or enables them again;
-    False if there is no such user. What waits under its keys is cancelled with that, and stays so.
-
-    The user's row is locked first, so that no login begins meanwhile, then the account's, so that no key is created,
-    then its keys by id: every transaction that locks several of these rows takes them in that order, so that no two
-    wait for each other.
-    """
-    user = await session.scalar(select(User).where(user_named(owner)).with_for_update(key_share=True))
-    if user is None:
-        return False
-    account = select(Account).where(Account.id == user.account_id).with_for_update(key_share=True)
-    (await session.execute(account)).scalar_one().is_active = active
-    await session.flush()
-    keys = (
-        select(ApiKey).where(ApiKey.account_id == user.account_id).order_by(ApiKey.id).with_for_update(key_share=True)
+    statement = (
+        update(User).where(*conditions).values(token_generation=User.token_generation + 1, **change).returning(User)
     )
-    of_account = (await session.scalars(keys)).all()
-    for key in of_account:
-        key.is_suspended = not active
-    if not active:
-        await cancel_queued(session, key_ids=[key.id for key in of_account], error="account_disabled")
-    return True
+    user = await session.scalar(statement)
+    if user is not None:
+        await session.execute(delete(BrowserSession).where(BrowserSession.user_id == user.id))
+    return user
 
 
 def _require_length(accounts: Accounts, password: str, *, pointer: str) -> None:
@@ -295,18 +263,6 @@ def _login(accounts: Accounts, user: User) -> Login:
     subject = TokenSubject(user.id, user.token_generation)
     token = accounts.token_key.issue(subject, now=accounts.clock(), lifetime_seconds=accounts.token_seconds)
     return Login(access_token=token, expires_in=accounts.token_seconds)
-
-
-async def _end_logins(session: AsyncSession, *conditions: SQLColumnExpression[bool], **change: str) -> User | None:
-    # The account's row is locked first, as by a login that opens a session. Such a login has either committed, and its
-    # session is deleted here, or it waits for this transaction and then finds a newer token generation, and fails.
-    statement = (
-        update(User).where(*conditions).values(token_generation=User.token_generation + 1, **change).returning(User)
-    )
-    user = await session.scalar(statement)
-    if user is not None:
-        await session.execute(delete(BrowserSession).where(BrowserSession.user_id == user.id))
-    return user
 
 
 async def _upgrade_hash(sessions: SessionMaker, *, user_id: str, old: str, new: str) -> None:

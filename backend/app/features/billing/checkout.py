@@ -1,6 +1,5 @@
 """Buying over HTTP: pages at Stripe that pay for credit and plans, and what has been paid there."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -101,8 +100,7 @@ async def choose_plan(
     a month nothing is given back. Where the bank wants the payment to be confirmed, `url` is a page for that, and the
     plan holds once it is done.
     """
-    now = datetime.fromtimestamp(services.clock(), UTC)
-    checkout = await checkouts.choose_plan(purchases, user=user, name=choice.plan, urls=urls, now=now)
+    checkout = await checkouts.choose_plan(purchases, user=user, name=choice.plan, urls=urls, now=services.now)
     return PlanChosen(plan=choice.plan, url=checkout and checkout.url)
 
 

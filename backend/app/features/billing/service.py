@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, cast, exists, func, select, tuple_
+from sqlalchemy import exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.cursor import Cursor
 from app.core.errors import Invalid
 from app.models import Charge, CreditEntry, Subscription
+from app.models.base import total
 
 ChargesBy = Literal["hour", "day"]
 
@@ -64,9 +65,8 @@ async def find_charges(
     if first and last and first > last:
         raise Invalid([{"parameter": "from", "detail": "Must not be after `to`"}])
     start = Charge.hour if group_by == "hour" else func.date_trunc("day", Charge.hour, "UTC")
-    sums = (cast(func.sum(each), BigInteger) for each in (Charge.amount, Charge.from_allowance, Charge.from_credit))
-    billed = cast(func.sum(Charge.billed), BigInteger)
-    statement = select(start, *sums, billed).where(Charge.account_id == account_id)
+    sums = map(total, (Charge.amount, Charge.from_allowance, Charge.from_credit, Charge.billed))
+    statement = select(start, *sums).where(Charge.account_id == account_id)
     if first is not None:
         statement = statement.where(Charge.hour >= datetime.combine(first, time.min, UTC))
     if last is not None:

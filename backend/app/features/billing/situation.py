@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, cast, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.balance import BalanceState
@@ -12,6 +12,7 @@ from app.billing.caps import cap_of
 from app.billing.subscriptions import find_models
 from app.catalogue.model import Catalogue, Model
 from app.models import ApiKey, Charge, Subscription, SubscriptionStatus
+from app.models.base import total
 
 _RECENT = timedelta(days=7)
 _KEYS_MAX = 100
@@ -47,7 +48,7 @@ async def find_situation(
     session: AsyncSession, *, account_id: str, balance: BalanceState, catalogue: Catalogue
 ) -> MoneySituation:
     """How the account with this balance stands."""
-    recent = select(func.coalesce(cast(func.sum(Charge.amount), BigInteger), 0), func.clock_timestamp()).where(
+    recent = select(func.coalesce(total(Charge.amount), 0), func.clock_timestamp()).where(
         Charge.account_id == account_id, Charge.hour > func.clock_timestamp() - _RECENT
     )
     charged, now = (await session.execute(recent)).one()

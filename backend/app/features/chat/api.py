@@ -3,11 +3,12 @@
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.core.errors import UnsupportedParameter
-from app.features.admission import GENERATION_PROBLEMS, CurrentAdmission
+from app.features.admission import CurrentAdmission
 from app.features.charged import charged
 from app.features.chat.answers import answer_chat
 from app.features.chat.dependencies import Admitted
 from app.features.chat.schemas import ChatCompletion
+from app.features.generation_problems import GENERATION_PROBLEMS
 from app.features.idempotency import IDEMPOTENCY_KEY
 from app.features.keys.dependencies import bearer
 from app.web.openapi import openai_problems

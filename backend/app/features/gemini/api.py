@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.catalogue.model import ModelNotFound
 from app.core.errors import RateLimited, UnsupportedParameter
-from app.features.admission import GENERATION_PROBLEMS, CurrentAdmission
+from app.features.admission import CurrentAdmission
 from app.features.charged import charged
 from app.features.dependencies import CurrentGenerations, generations_of
 from app.features.gemini import service
@@ -22,6 +22,7 @@ from app.features.gemini.dependencies import (
 from app.features.gemini.errors import google_problems
 from app.features.gemini.schemas import ContentGenerated, GoogleModel, GoogleModelList, Predicted
 from app.features.gemini.streaming import stream_answer
+from app.features.generation_problems import GENERATION_PROBLEMS
 from app.features.idempotency import IDEMPOTENCY_KEY
 from app.features.image_answers import MODEL_HEADER, answer_in_base64
 from app.features.keys.dependencies import Caller, bearer

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.core.errors import Invalid, RateLimited
 from app.core.images import MEDIA_TYPES
-from app.features.admission import GENERATION_PROBLEMS, admit
+from app.features.admission import admit
 from app.features.charged import charged
 from app.features.dependencies import CurrentGenerations, Session, services_of
 from app.features.generate.asynchronous import (
@@ -22,6 +22,7 @@ from app.features.generate.asynchronous import (
 from app.features.generate.dependencies import WIDTH, GenerationsQuery, RequestedImage, WaitQuery, spec_with_images
 from app.features.generate.events import LAST_EVENT_ID, events_response
 from app.features.generate.schemas import GenerationCreate, GenerationListed, GenerationPublic, GenerationShown
+from app.features.generation_problems import GENERATION_PROBLEMS
 from app.features.idempotency import IDEMPOTENCY_KEY
 from app.features.keys.dependencies import Caller, WaitingCaller, bearer
 from app.features.preferences import PREFER, read_preference

@@ -1,7 +1,5 @@
 """Health over HTTP, and what else the process says of itself."""
 
-from datetime import UTC, datetime
-
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import PlainTextResponse
 
@@ -52,5 +50,4 @@ async def get_metrics(services: CurrentServices) -> Response:
 @router.get("/.well-known/security.txt", include_in_schema=False)
 async def get_security_txt(services: CurrentServices) -> PlainTextResponse:
     """Name where vulnerabilities are reported (RFC 9116)."""
-    now = datetime.fromtimestamp(services.clock(), UTC)
-    return PlainTextResponse(service.security_txt(services.settings, now=now))
+    return PlainTextResponse(service.security_txt(services.settings, now=services.now))

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.security import KEY_PREFIX_LENGTH, KeyEnvironment, hash_api_key, is_id
 from app.core.settings import ConfigurationError
-from app.features.auth.service import account_id_of
+from app.features.auth.administration import account_id_of
 from app.features.keys import service
 from app.models import ApiKey, User
 

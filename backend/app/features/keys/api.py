@@ -1,6 +1,6 @@
 """API keys over HTTP."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1/keys", tags=["Keys"])
 
 
 def _now(services: CurrentServices) -> datetime:
-    return datetime.fromtimestamp(services.generations.clock(), UTC)
+    return services.generations.clock.now()
 
 
 Now = Annotated[datetime, Depends(_now)]

@@ -106,7 +106,7 @@ async def _forget_unused(session: AsyncSession, *, account_id: str, kept_max: in
 
 
 async def find_all(
-    session: AsyncSession, *, account_id: str, include_revoked: bool, after: Cursor | None, limit: int
+    session: AsyncSession, *, account_id: str, include_revoked: bool = False, after: Cursor | None = None, limit: int
 ) -> Sequence[ApiKey]:
     """The account's own keys, newest first: at most `limit`, of those that follow `after`."""
     statement = select(ApiKey).where(ApiKey.account_id == account_id)

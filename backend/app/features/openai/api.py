@@ -5,9 +5,10 @@ from functools import partial
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.core.errors import UnsupportedParameter
-from app.features.admission import GENERATION_PROBLEMS, PreferredAdmission
+from app.features.admission import PreferredAdmission
 from app.features.charged import charged
 from app.features.generate.asynchronous import ACCEPTED
+from app.features.generation_problems import GENERATION_PROBLEMS
 from app.features.idempotency import IDEMPOTENCY_KEY
 from app.features.keys.dependencies import bearer
 from app.features.openai.answers import images_answer

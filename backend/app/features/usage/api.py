@@ -1,6 +1,5 @@
 """Usage over HTTP."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Request
@@ -36,11 +35,10 @@ async def list_usage(
         session,
         account_id=user.account_id,
         first=query.first,
-        last=query.last,
+        last=query.last or services.now.date(),
         key_id=query.key_id,
         after=query.after,
         limit=query.limit + 1,
-        today=datetime.fromtimestamp(services.clock(), UTC).date(),
         group_by=query.group_by,
     )
     currency = services.generations.catalogue.catalogue.currency

@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
+from itertools import compress
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, ColumnElement, Null, case, cast, func, null, select, tuple_
+from sqlalchemy import Null, case, func, null, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
 
+from app.core.clock import midnight
 from app.core.cursor import Cursor
 from app.core.errors import Invalid
 from app.core.security import KeyEnvironment, is_id
 from app.features.keys.service import KeyNotFound
 from app.models import ApiKey, Usage
+from app.models.base import total
 
 DAYS_DEFAULT = 30
 _DAY = timedelta(days=1)
@@ -44,8 +46,7 @@ class UsageRow:
 
     @property
     def created_at(self) -> datetime:
-        day = self.date or _FIRST_DAY
-        return datetime(day.year, day.month, day.day, tzinfo=UTC)
+        return midnight(self.date or _FIRST_DAY)
 
 
 @dataclass(frozen=True)
@@ -64,21 +65,22 @@ async def find_usage(
     *,
     account_id: str,
     first: date | None,
-    last: date | None,
-    key_id: str | None,
-    after: Cursor | None,
+    last: date,
     limit: int,
-    today: date,
+    key_id: str | None = None,
+    after: Cursor | None = None,
     group_by: GroupBy | None = None,
 ) -> Sequence[UsageRow]:
-    """The account's usage from `first` to `last`, both included, newest first: a row for each day and key, or for each
-    day, key or model alone; at most `limit` rows, of those that follow `after`.
+    """The account's usage from `first`, by default 30 days, to `last`, both included, newest first: a row for each day
+    and key, or for each day, key or model alone; at most `limit` rows, of those that follow `after`.
 
     Raises Invalid for days in the wrong order, and KeyNotFound for a key of another account.
     """
-    first, last = _period(first, last, today=today)
+    first = _first_day(first, last)
+    meant = [ApiKey.account_id == account_id, Usage.day.between(first, last)]
     if key_id is not None:
         await _check_owner(session, account_id=account_id, key_id=key_id)
+        meant.append(Usage.key_id == key_id)
     by_day, by_key, by_model = group_by in {None, "day"}, group_by in {None, "key"}, group_by == "model"
     columns = (
         Usage.day if by_day else null(),
@@ -86,14 +88,11 @@ async def find_usage(
         Usage.model if by_model else null(),
     )
     statement = (
-        select(*columns, _total(Usage.pictures), _total(Usage.list_amount), _total(Usage.amount))
+        select(*columns, total(Usage.pictures), total(Usage.list_amount), total(Usage.amount))
         .join(ApiKey, ApiKey.id == Usage.key_id)
-        .where(ApiKey.account_id == account_id, Usage.day.between(first, last))
+        .where(*meant)
     )
-    if key_id is not None:
-        statement = statement.where(Usage.key_id == key_id)
-    order = {Usage.day: by_day, Usage.key_id: by_key, Usage.model: by_model}
-    ordered_by = [column for column, is_grouped in order.items() if is_grouped]
+    ordered_by = list(compress((Usage.day, Usage.key_id, Usage.model), (by_day, by_key, by_model)))
     if after is not None:
         position = [after.created_at.date() if column is Usage.day else after.id for column in ordered_by]
         statement = statement.where(tuple_(*ordered_by) < tuple_(*position))
@@ -103,17 +102,12 @@ async def find_usage(
     return [UsageRow(*row) for row in rows]
 
 
-def _period(first: date | None, last: date | None, *, today: date) -> tuple[date, date]:
-    last = last or today
+def _first_day(first: date | None, last: date) -> date:
     others = _DAY * (DAYS_DEFAULT - 1)
     first = first or max(date.min + others, last) - others
     if first > last:
         raise Invalid([{"parameter": "from", "detail": "Must not be after `to`"}])
-    return first, last
-
-
-def _total(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
-    return cast(func.sum(column), BigInteger)
+    return first
 
 
 async def find_shares(
@@ -129,7 +123,7 @@ async def find_shares(
     is_named = busiest.c.rank <= keys_max
     key = case((is_named, Usage.key_id)), case((is_named, ApiKey.name)), case((is_named, ApiKey.environment))
     statement = (
-        select(Usage.day, cast(func.sum(Usage.pictures), BigInteger), *key)
+        select(Usage.day, total(Usage.pictures), *key)
         .join(ApiKey, ApiKey.id == Usage.key_id)
         .join(busiest, busiest.c.key_id == Usage.key_id)
         .where(*own)

@@ -1,7 +1,5 @@
 """Accepting a job: once it is on disk it is delivered, or its caller is told why not."""
 
-import asyncio
-from dataclasses import replace
 from functools import partial
 
 from app.core.bell import JOBS
@@ -36,15 +34,11 @@ async def accept_job(
     `generations.service.generate` raises until a provider is asked.
     """
     claim = accept.claim_of(caller, spec, route=route, idempotency_key=idempotency_key)
-    if claim is not None:
-        recorded = await replay.find(generations, claim, caller, is_asynchronous=True)
-        if recorded is not None:
-            return Accepted(recorded.ids[0], is_replay=True)
+    if claim is not None and (earlier := await replay.find(generations, claim, caller, is_asynchronous=True)):
+        return Accepted(earlier.ids[0], is_replay=True)
     sources = NO_INPUTS
     if spec.images:
-        deadline = asyncio.get_running_loop().time() + generations.lifetime.drawing_seconds
-        plan, sources = await plan_with_images(generations, caller, spec, deadline)
-        spec = replace(spec, size=str(plan.size))
+        spec, plan, sources, _ = await plan_with_images(generations, caller, spec)
     else:
         plan = find_plan(generations, caller, spec)
     if caller.environment == "test":
@@ -59,6 +53,13 @@ async def accept_job(
     sources = await inputs.keep_until(generations, caller, sources, seconds=terms.expires_seconds)
     options = options_of(spec, may_pay_twice=plan.model.may_pay_twice, claim=claim)
     record = new_record(inputs=sources.recorded, options=options)
+    return await _queue(generations, record, sources, terms, on_held)
+
+
+async def _queue(
+    generations: Generations, record: PendingRecord, sources: Inputs, terms: JobTerms, on_held: OnHeld | None
+) -> Accepted:
+    """Records the request as one that waits for a worker, and wakes the workers."""
     record.queueing = Queueing(terms.job_class, terms.expires_seconds)
     recorded = await _record(generations, record, sources)
     if recorded.left is not None and on_held is not None:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, text
+from sqlalchemy import ColumnElement, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.security import is_id, time_prefix, without_random
-from app.models import Generation, Lane, User
+from app.models import Generation, Lane, User, is_owner_of
 
 _OLDEST = timedelta(days=5)
 """How long after it was accepted a job may wait: less than a day, and again where an operator requeued it."""
@@ -124,8 +124,7 @@ async def find_classes(session: AsyncSession) -> Sequence[ClassSummary]:
 async def find_lanes(session: AsyncSession, *, which: ColumnElement[bool], limit: int) -> Sequence[LaneSummary]:
     """Those lanes that are meant, the ones with most waiting first."""
     columns = User.email, Lane.account_id, Lane.lane_class, Lane.waiting, Lane.running, Lane.most, Lane.weight
-    owner = User.id == func.concat("usr_", func.substr(Lane.account_id, 5))
-    found = select(*columns).select_from(Lane).outerjoin(User, owner).where(which)
+    found = select(*columns).select_from(Lane).outerjoin(User, is_owner_of(Lane.account_id)).where(which)
     most_waiting = found.order_by(Lane.waiting.desc(), Lane.running.desc(), Lane.account_id, Lane.lane_class.desc())
     rows: Sequence[Any] = (await session.execute(most_waiting.limit(limit))).all()
     return [LaneSummary(*row) for row in rows]

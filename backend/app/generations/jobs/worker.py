@@ -30,11 +30,14 @@ async def working(
     draining: Draining,
     *,
     drain_seconds: float | None,
-) -> AsyncIterator[asyncio.Task[None]]:
+) -> AsyncIterator[asyncio.Task[None] | None]:
     """Inside the `with` a worker works in this process, as the task that this returns, until `draining` says that jobs
-    end. What was sent to a provider by then has `drain_seconds` to end, by default JOB_DEADLINE_SECONDS; leaving the
-    `with` waits for it.
+    end; None where WORK is off. What was sent to a provider by then has `drain_seconds` to end, by default
+    JOB_DEADLINE_SECONDS; leaving the `with` waits for it.
     """
+    if not settings.work:
+        yield None
+        return
     worker = Worker(generations, limiter, settings)
     task = asyncio.create_task(worker.run(drain_seconds or settings.job_deadline_seconds))
     draining.when_jobs_end(worker.stop)

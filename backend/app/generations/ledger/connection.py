@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
@@ -10,7 +10,7 @@ from asyncpg.exceptions import DataError
 
 from app.core.clock import DatabaseClock
 from app.core.database_connection import SettingsNotKeptError
-from app.core.db import SCHEMA_GONE
+from app.core.db import SCHEMA_GONE, Connect
 from app.core.logs import logger
 from app.core.metrics import Metrics
 from app.generations.ledger.statements import FENCE, Statement
@@ -25,7 +25,6 @@ NO_RESOURCES_CLASS = "53"  # disk full, out of memory, too many connections
 _UNWRITABLE = SCHEMA_GONE
 _UNWRITABLE_CLASSES = {"25", NO_RESOURCES_CLASS}  # the first is that of a read-only database
 
-Connect = Callable[[], Awaitable[asyncpg.Connection]]
 Rows = Sequence[asyncpg.Record]
 
 

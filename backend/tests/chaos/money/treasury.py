@@ -15,7 +15,7 @@ from app.billing.expiry import expire
 from app.catalogue.offers import PlanOffer
 from app.catalogue.prices import format_amount, read_amount
 from app.core.db import DATABASE_ERRORS, SessionMaker
-from app.features.auth.service import set_account_active
+from app.features.auth.administration import set_account_active
 from app.models import EntryKind, SubscriptionStatus
 from sqlalchemy.exc import IntegrityError
 from tests.chaos.jobs.callers import JobCallers

@@ -8,8 +8,8 @@ from pathlib import Path
 import asyncpg
 import httpx2
 import pytest
-from app.checks import find_gone_plans
 from app.core.settings import Settings
+from app.deployment import find_gone_plans
 from tests.conftest import Start
 from tests.features.sent_images import data_url, png
 from tests.harness import JSON, Account, Key, sign_up

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
+from app.core.db import Connect
 from app.generations.ledger import Ledger
-from app.generations.ledger.connection import Connect
 from app.generations.ledger.writer import Writer
 from tests.conftest import Start
 from tests.harness import Account, Key

@@ -10,7 +10,7 @@ import asyncpg
 import httpx2
 import pytest
 from app.core.db import connect_for_writing, create_engine
-from app.features.auth.service import set_account_active
+from app.features.auth.administration import set_account_active
 from app.features.keys.service import revoke
 from app.generations.ledger import Ledger
 from app.generations.ledger.queue import Recorded

@@ -10,11 +10,11 @@ from typing import Any
 import asyncpg
 import httpx2
 import pytest
-from app.core.db import connect_for_writing
+from app.core.db import Connect, connect_for_writing
 from app.core.errors import Invalid, Unavailable
 from app.generations.errors import OutcomeUnknown
 from app.generations.ledger import Ledger
-from app.generations.ledger.connection import Connect, Rows, StatementRefusedError
+from app.generations.ledger.connection import Rows, StatementRefusedError
 from app.generations.ledger.queue import IdempotencyClaim, PendingRecord, Recorded
 from app.generations.ledger.statements import FIND_RECORDED, RECORD, Statement
 from app.generations.ledger.writer import Writer

@@ -1,7 +1,7 @@
 """What the ledger says about requests with a price, also when it has lost its connection."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -10,7 +10,7 @@ from itertools import cycle
 import asyncpg
 import pytest
 import structlog
-from app.core.db import connect_for_writing
+from app.core.db import Connect, connect_for_writing
 from app.core.errors import Unavailable
 from app.generations.errors import BudgetExceeded, IdempotencyKeyReused, InsufficientCredit
 from app.generations.ledger import Ledger, connection
@@ -23,8 +23,6 @@ from tests.generations.money.sums import wrong_sums
 from tests.generations.races import rows
 from tests.generations.races.conftest import Unswept
 from tests.harness import looks, until_waited_for
-
-Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
 
 @asynccontextmanager
