@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Text, column, func, or_, select, true, update, values
+from sqlalchemy import ColumnExpressionArgument, Text, column, func, select, true, union_all, update, values
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -17,17 +17,25 @@ from app.generations.errors import GenerationNotFound
 from app.generations.failures import failure_of
 from app.generations.spec import Caller, input_ids
 from app.generations.thumbnails import delete_with_thumbnails
-from app.models import ApiKey, Generation, GenerationStatus
+from app.models import ENDED_UNDELIVERED, ApiKey, Generation, GenerationStatus
 
 SHOWN = Generation.status == "delivered", Generation.deleted_at.is_(None)
 """What a generation must be for anybody to see its image."""
 
-VISIBLE = or_(Generation.status != "delivered", Generation.deleted_at.is_(None))
-"""What a generation must be for its account to see it: what was never delivered stays, without its prompt."""
-
 DELIVERED: tuple[GenerationStatus, ...] = ("delivered",)
-UNFINISHED: Collection[GenerationStatus] = ("queued", "processing")
+UNFINISHED: tuple[GenerationStatus, ...] = ("queued", "processing")
 """The statuses of what has not ended."""
+UNDELIVERED: tuple[GenerationStatus, ...] = ("failed", "lost", "cancelled")
+"""The statuses of what has ended without an image."""
+
+_OF_INDEXES: Mapping[tuple[GenerationStatus, ...], ColumnExpressionArgument[bool]] = {
+    DELIVERED: Generation.deleted_at.is_(None),
+    UNFINISHED: Generation.lease_until.is_not(None),
+    UNDELIVERED: ENDED_UNDELIVERED,
+}
+"""Statuses that share an index of an account's generations, and a condition on these: the first hides deleted images,
+by the others PostgreSQL knows that the index has them all. What was never delivered stays listed, without its prompt.
+"""
 
 
 @dataclass(frozen=True)
@@ -83,16 +91,20 @@ async def find_all(
 ) -> Sequence[ListedGeneration]:
     """What the account generated in these environments, newest first: at most `limit`, older than `before_id`.
 
-    Each environment gives its newest rows from the index, so the work grows with neither the ledger nor the keys.
+    Each environment gives its newest rows from the indexes of these statuses, so the work grows with neither the ledger
+    nor the keys.
     """
-    newest = select(Generation).where(Generation.account_id == account_id, Generation.status.in_(statuses), VISIBLE)
-    if set(statuses) <= set(UNFINISHED):
-        newest = newest.where(Generation.lease_until.is_not(None))  # which has an index of its own
+    asked = values(column("environment", Text), name="asked").data([(each,) for each in environments])
+    own = Generation.account_id == account_id, Generation.environment == asked.c.environment
+    newest = select(Generation).where(*own).order_by(Generation.id.desc()).limit(limit)
     if before_id is not None:
         newest = newest.where(Generation.id < before_id)
-    asked = values(column("environment", Text), name="asked").data([(each,) for each in environments])
-    of_environment = newest.where(Generation.environment == asked.c.environment)
-    newest_of_each = aliased(Generation, of_environment.order_by(Generation.id.desc()).limit(limit).lateral())
+    of_indexes = [
+        newest.where(Generation.status.in_(wanted), condition)
+        for of_index, condition in _OF_INDEXES.items()
+        if (wanted := set(statuses).intersection(of_index))
+    ]
+    newest_of_each = aliased(Generation, union_all(*of_indexes).lateral())
     statement = (
         select(newest_of_each, ApiKey)
         .select_from(asked)

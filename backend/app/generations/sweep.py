@@ -20,6 +20,7 @@ from app.generations.collaborators import Generations
 from app.generations.jobs.overview import find_classes
 from app.generations.kept import OWNED
 from app.generations.partitions import UNPRUNED, ensure_partitions
+from app.generations.records import UNDELIVERED
 from app.generations.spec import names_of_attempts
 from app.generations.thumbnails import delete_with_thumbnails
 from app.models import Generation
@@ -29,7 +30,7 @@ _COUNT_SECONDS = 15
 _AT_A_TIME = 100
 _OVERDUE_MAX = 100
 _DAY = timedelta(days=1)
-_UNDELIVERED = Generation.status.in_(("lost", "failed", "cancelled"))
+_UNDELIVERED = Generation.status.in_(UNDELIVERED)
 _NOT_KEPT = or_(Generation.expires_at.is_(None), Generation.expires_at < func.now() - _DAY)
 """An asynchronous generation that was not delivered can be had again by an operator, until a day after it expired."""
 _LEFT_BY_WORKERS = _UNDELIVERED, Generation.expires_at.is_not(None), Generation.lease.is_not(None)

@@ -33,6 +33,10 @@ select exists (
 """
 _LOCK_NOT_AVAILABLE, _DEADLOCK_DETECTED = "55P03", "40P01"
 _LOG_SECONDS = 10
+_PARTITIONS = """
+select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+where i.inhparent = 'generations'::regclass order by c.relname
+"""
 
 Result = TypeVar("Result")
 
@@ -106,6 +110,14 @@ class OnlineSteps:
         if not is_valid:
             kind = "unique index" if unique else "index"
             self.execute_patiently(f"create {kind} concurrently {name} on {on}")
+
+    def create_index_of_generations(self, name: str, on: str, *, suffix: str) -> None:
+        """Creates an index of each partition while rows are written, named after the partition with the suffix; then of
+        the whole table, which has nothing left to read.
+        """
+        for partition in self.execute(_PARTITIONS).scalars().all():
+            self.create_index(f"{partition}_{suffix}", f"{partition} {on}")
+        self.execute(f"create index if not exists {name} on generations {on}")
 
     def has_constraint(self, table: str, name: str) -> bool:
         """Whether the table has a constraint of this name."""

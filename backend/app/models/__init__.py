@@ -21,6 +21,7 @@ from app.models.billing import (
 )
 from app.models.deployment import Deployment, StripeMode
 from app.models.generations import (
+    ENDED_UNDELIVERED,
     Claim,
     Generation,
     GenerationClass,
@@ -33,6 +34,7 @@ from app.models.uploads import Upload
 from app.models.usage import Usage
 
 __all__ = [
+    "ENDED_UNDELIVERED",
     "TURNS",
     "Account",
     "ApiKey",

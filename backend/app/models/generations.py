@@ -25,6 +25,11 @@ GenerationKind = Literal["generate", "edit"]
 GenerationClass = Literal["now", "batch"]
 GenerationStatus = Literal["queued", "processing", "delivered", "failed", "lost", "cancelled"]
 
+ENDED_UNDELIVERED = text("status <> 'delivered' and lease_until is null")
+"""What has ended without an image. A statement uses the index of these rows only where this stands in it, without
+parameters. What is delivered is never in the index: while it is under way it has a `lease_until`.
+"""
+
 
 class Generation(Base):
     """One image that was asked for, and what became of it. A request for several images has a row for each.
@@ -47,6 +52,11 @@ class Generation(Base):
         CheckConstraint("list_price >= 0", name="list_price"),
         CheckConstraint("price >= 0", name="price"),
         Index("generations_of_account_idx", "account_id", "environment", "id"),
+        Index(
+            "generations_undelivered_of_account_idx",
+            *("account_id", "environment", "id"),
+            postgresql_where=ENDED_UNDELIVERED,
+        ),
         Index(
             "generations_undelivered_idx", "id", postgresql_where=text("status <> 'delivered' and deleted_at is null")
         ),

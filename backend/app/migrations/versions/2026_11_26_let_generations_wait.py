@@ -1,6 +1,6 @@
 """Let generations wait: when they expire, what else was asked for, and lanes with weights and keys"""
 
-from app.migrations.online import OnlineSteps, online_steps
+from app.migrations.online import online_steps
 
 revision = "d61f0b9c28e7"
 down_revision = "c58a2e7f4d16"
@@ -33,17 +33,13 @@ _INDEXES = {
     "unfinished": ("account_id, id", "lease_until is not null"),
 }
 
-_PARTITIONS = """
-select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
-where i.inhparent = 'generations'::regclass order by c.relname
-"""
-
 
 def upgrade() -> None:
     with online_steps() as steps:
         steps.execute(_ADD_TO_GENERATIONS)
         for name, (columns, condition) in _INDEXES.items():
-            _create_partitioned_index(steps, name, columns, condition)
+            on, suffix = f"({columns}) where {condition}", f"{columns.replace(', ', '_')}_idx"
+            steps.create_index_of_generations(f"generations_{name}_idx", on, suffix=suffix)
         steps.execute("alter table lanes add column if not exists weight integer not null default 1")
         if not steps.has_constraint("lanes", "lanes_weight_check"):
             steps.execute("alter table lanes add constraint lanes_weight_check check (weight between 1 and 1000)")
@@ -51,14 +47,6 @@ def upgrade() -> None:
         steps.execute("create index lanes_waiting_idx on lanes (class, turn) where waiting > 0")
         steps.execute(_LANE_KEYS)
         steps.execute("create index if not exists lane_keys_waiting_idx on lane_keys (account_id, class)")
-
-
-def _create_partitioned_index(steps: OnlineSteps, name: str, columns: str, condition: str) -> None:
-    """Of each partition while rows are written; then of the whole table, which has nothing left to read."""
-    suffix = columns.replace(", ", "_")
-    for partition in steps.execute(_PARTITIONS).scalars().all():
-        steps.create_index(f"{partition}_{suffix}_idx", f"{partition} ({columns}) where {condition}")
-    steps.execute(f"create index if not exists generations_{name}_idx on generations ({columns}) where {condition}")
 
 
 def downgrade() -> None:

@@ -90,6 +90,11 @@ _INDEXES = {
     "stripe_events_received_at_idx": "stripe_events (received_at)",
 }
 
+_UNDELIVERED = "generations_undelivered_of_account_idx"
+_UNDELIVERED_ROWS = "(account_id, environment, id) where status <> 'delivered' and lease_until is null"
+# As PostgreSQL names it in the months that are made later: there is another index of these columns.
+_UNDELIVERED_SUFFIX = "account_id_environment_id_idx1"
+
 _ADD_TO_KEYS = """
 alter table api_keys
   add column if not exists cap bigint,
@@ -128,6 +133,7 @@ def upgrade() -> None:
             steps.execute(statement)
         for name, rows in _INDEXES.items():
             steps.execute(f"create index if not exists {name} on {rows}")
+        steps.create_index_of_generations(_UNDELIVERED, _UNDELIVERED_ROWS, suffix=_UNDELIVERED_SUFFIX)
         for name, condition in _KEY_CHECKS.items():
             constraint = f"api_keys_{name}_check"
             if not steps.has_constraint("api_keys", constraint):
@@ -145,6 +151,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     with online_steps() as steps:
+        steps.execute(f"drop index if exists {_UNDELIVERED}")
         steps.execute("drop trigger if exists accounts_open_balance on accounts")
         steps.execute("drop function if exists open_balance()")
         steps.execute("alter table accounts drop column if exists models")

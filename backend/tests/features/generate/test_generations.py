@@ -18,7 +18,7 @@ FIELDS = {
 UNKNOWN_ID = f"gen_{'0' * 30}"
 UNDELIVERED = """
     update generations set status = $2, error = $3, delivered_at = null,
-    lease_until = case when $2 = 'processing' then now() + interval '1 day' end where id = $1
+    lease_until = case when $2 in ('queued', 'processing') then now() + interval '1 day' end where id = $1
 """
 
 
@@ -181,6 +181,25 @@ async def test_what_was_not_delivered_is_shown_as_what_it_is_and_listed_by_its_s
     shown = (await _one(client, key, other)).json()
     assert (shown["status"], shown["url"], (shown["error"] or {}).get("code")) == (status, None, told)
     assert (await client.get(f"/v1/images/{other}.png")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "wanted", ["failed,queued", "delivered,lost", "processing,cancelled,failed", "queued,processing,delivered,lost"]
+)
+async def test_generations_of_several_statuses_are_one_list_in_pages(
+    client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection, wanted: str
+) -> None:
+    statuses = "queued", "processing", "failed", "lost", "cancelled", "failed", "queued", "delivered"
+    made = {await _make(client, key): status for status in statuses}
+    for each, status in made.items():
+        if status != "delivered":
+            await database.execute(UNDELIVERED, each, status, None)
+    url, listed = f"/v1/generations?status={wanted}&limit=2", list[tuple[str, str]]()
+    while url:
+        answer = await client.get(url, headers=key.headers)
+        listed += [(row["id"], row["status"]) for row in answer.json()]
+        url = _next(answer) or ""
+    assert listed == sorted(((each, of_it) for each, of_it in made.items() if of_it in wanted.split(",")), reverse=True)
 
 
 async def test_a_key_that_is_stopped_is_refused_at_once(
