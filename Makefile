@@ -136,8 +136,8 @@ bench-migration: .venv/dev.installed ## migrate two million generations under tr
 bench-queue: .venv/dev.installed ## what taking jobs costs however many wait; 100,000 of them drawn by four workers, fairly
 	cd backend && ../$(BIN)/python -m benchmarks.queue_take && ../$(BIN)/python -m benchmarks.queue_drain
 
-bench-money: .venv/dev.installed ## what a price adds to recording and settling, for one account and for a thousand
-	cd backend && ../$(BIN)/python -m benchmarks.money && ../$(BIN)/python -m benchmarks.partitions
+bench-money: .venv/dev.installed ## what a price adds to recording and settling, and to a call over HTTP, for one account and for a thousand (needs wrk)
+	cd backend && ../$(BIN)/python -m benchmarks.money && ../$(BIN)/python -m benchmarks.partitions && ../$(BIN)/python -m benchmarks.priced_calls
 
 bench-async-beside: .venv/dev.installed ## callers who wait, alone and beside 1,000 asynchronous calls a second (needs wrk)
 	cd backend && ../$(BIN)/python -m benchmarks.async_beside

@@ -34,10 +34,19 @@ ROWS_BEFORE = 100_000
 PRICE = 40_000
 
 _ADD_ACCOUNTS = "insert into accounts (id) select 'acc_' || lpad(n::text, 20, '0') from generate_series(0, $1 - 1) n"
-_ADD_CREDIT = "update balances set credit = 1000000000000000, cap = 1000000000000000"
+_ADD_CREDIT = """
+with granted as (
+  insert into credit_entries (id, account_id, kind, amount, reference, charged_before)
+  select 'ent_' || right(id, 20), id, 'grant', 1000000000000000, 'grant:' || id, 0 from accounts
+  returning account_id, amount
+)
+update balances b set credit = g.amount, cap = g.amount from granted g where b.account_id = g.account_id
+"""
 _ADD_KEYS = """
 insert into api_keys (id, account_id, name, environment, prefix, key_hash)
-select 'key_' || right(id, 20), id, 'bench', 'live', 'nb_live_00000000', sha256(convert_to(id, 'UTF8')) from accounts
+select 'key_' || right(id, 20), id, 'bench', 'live', 'nb_live_00000000',
+  sha256(convert_to('nb_live_' || lpad(right(id, 20), 32, '0'), 'UTF8'))
+from accounts
 """
 ADD_ROWS = """
 insert into generations (id, request_id, account_id, environment, key_id, prompt, size, provider, status, delivered_at)
@@ -91,8 +100,13 @@ def _work(connection: asyncpg.Connection) -> float:
     return int(schedule.split()[0]) / 1e6
 
 
+def raw_key(account: int) -> str:
+    """The key of the account with this number, from 0 on."""
+    return f"nb_live_{account:032}"
+
+
 async def add_accounts(url: str, number: int) -> None:
-    """With a key each, and credit for everything."""
+    """With a key each, a cap, and credit for everything."""
     connection = await connect_for_writing(url)
     await connection.execute(_ADD_ACCOUNTS, number)
     await connection.execute(_ADD_CREDIT)
@@ -100,7 +114,8 @@ async def add_accounts(url: str, number: int) -> None:
     await connection.close()
 
 
-async def _measure(url: str) -> Sequence[Case]:
+async def fill(url: str) -> None:
+    """Adds accounts, and rows of theirs without a price from the last hour."""
     await add_accounts(url, max(ACCOUNTS))
     connection = await connect_for_writing(url)
     await connection.execute("set statement_timeout = 0")
@@ -108,7 +123,12 @@ async def _measure(url: str) -> Sequence[Case]:
     ids = [new_timed_id("gen", now=begin + number / 100) for number in range(ROWS_BEFORE)]
     await connection.execute(ADD_ROWS, ids, max(ACCOUNTS))
     await connection.execute("vacuum analyze")
-    await connection.execute("set statement_timeout = '3s'")
+    await connection.close()
+
+
+async def _measure(url: str) -> Sequence[Case]:
+    await fill(url)
+    connection = await connect_for_writing(url)
     cases = [Case(accounts, price) for accounts in ACCOUNTS for price in (0, PRICE)]
     for round_ in range(WARM_UP_ROUNDS + ROUNDS):
         if round_ == WARM_UP_ROUNDS:
