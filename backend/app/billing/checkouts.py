@@ -97,8 +97,9 @@ async def choose_plan(
     """
     plan = purchases.catalogue.plans.get(name)
     if plan is None:
-        known = ", ".join(purchases.catalogue.plans) or "none"
-        raise Invalid([{"pointer": "#/plan", "detail": f"There is no such plan; there are: {known}"}])
+        known = ", ".join(purchases.catalogue.plans)
+        detail = f"Must be one of the plans that are offered: {known}" if known else "No plans are offered"
+        raise Invalid([{"pointer": "#/plan", "detail": detail}])
     choose = partial(_choose, purchases, user.account_id, plan=plan, urls=urls, now=now)
     try:
         return await for_customer(purchases, user, choose)
