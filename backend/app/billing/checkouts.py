@@ -23,7 +23,7 @@ class PaymentsOff(Conflict):
 
 
 class PlanNotSold(Conflict):
-    code, detail = "plan_not_sold", "This plan cannot be bought yet: the operator has not set it up"
+    code, detail = "plan_not_sold", "This plan cannot be bought: ask the operator for it"
 
 
 class NoSubscription(NotFound):
@@ -100,6 +100,8 @@ async def choose_plan(
         known = ", ".join(purchases.catalogue.plans)
         detail = f"Must be one of the plans that are offered: {known}" if known else "No plans are offered"
         raise Invalid([{"pointer": "#/plan", "detail": detail}])
+    if not plan.is_sold:
+        raise PlanNotSold
     choose = partial(_choose, purchases, user.account_id, plan=plan, urls=urls, now=now)
     try:
         return await for_customer(purchases, user, choose)
