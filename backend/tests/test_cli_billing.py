@@ -17,6 +17,7 @@ REFUSED = [
         for owner in (NOBODY, f"acc_{'0' * 20}", "'; drop table users --")
     ),
     ("There is no such key, or it is revoked", ("cap", f"key_{'0' * 20}", "5")),
+    ("Name the key by its id", ("cap", "key_1", "5")),
     ("Nothing was charged for that generation", ("refund", "gen_%")),
 ]
 MISUSED = [
@@ -79,7 +80,7 @@ async def test_a_grant_is_made_once_for_each_reference_and_shown_to_its_account(
         done = await run(database_url, "billing", "grant", owner, amount, "--reference", reference)
         assert (done.returncode, done.stderr) == (
             1,
-            f"nanobanana: There is another entry with the reference grant:{reference}.\n",
+            f"nanobanana: The reference grant:{reference} belongs to an entry of another account or amount.\n",
         )
     [entry] = await _entries(account)
     assert (entry["amount"], entry["kind"], entry["expires_at"]) == ("5", "grant", "2999-12-31T00:00:00Z")
@@ -120,7 +121,7 @@ async def test_the_price_of_a_delivered_image_is_given_back_once(
             status,
         )
     too_much = await run(database_url, "billing", "refund", delivered, "--amount", "0.050001")
-    assert (too_much.returncode, too_much.stderr) == (1, "nanobanana: Its price was lower than that.\n")
+    assert (too_much.returncode, too_much.stderr) == (1, "nanobanana: At most its price, 0.05, can be given back.\n")
     nothing = await run(database_url, "billing", "refund", failed)
     assert (nothing.returncode, nothing.stdout) == (1, "")
     assert "is changed by 0.05: it is 0.05." in await printed(database_url, "refund", delivered)

@@ -214,5 +214,5 @@ async def test_a_store_or_a_provider_that_cannot_be_used_now_is_a_warning_and_th
         f"S3_ENDPOINT refuses the connection. {until}",
         f"GEMINI_API_KEY is refused. {until}",
         "STRIPE_SECRET_KEY is a test key: customers pay nothing for their credit and plans.",
-        "STRIPE_WEBHOOK_SECRET is not set: what customers pay is not credited. `nanobanana billing sync` prints one.",
+        "STRIPE_WEBHOOK_SECRET is not set: payments are noticed minutes late. `nanobanana billing sync` prints one.",
     ]

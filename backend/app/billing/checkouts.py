@@ -23,7 +23,7 @@ class PaymentsOff(Conflict):
 
 
 class PlanNotSold(Conflict):
-    code, detail = "plan_not_sold", "This plan cannot be bought yet: the operator has not set it up"
+    code, detail = "plan_not_sold", "This plan cannot be bought: ask the operator for it"
 
 
 class NoSubscription(NotFound):
@@ -97,8 +97,11 @@ async def choose_plan(
     """
     plan = purchases.catalogue.plans.get(name)
     if plan is None:
-        known = ", ".join(purchases.catalogue.plans) or "none"
-        raise Invalid([{"pointer": "#/plan", "detail": f"There is no such plan; there are: {known}"}])
+        known = ", ".join(purchases.catalogue.plans)
+        detail = f"Must be one of the plans that are offered: {known}" if known else "No plans are offered"
+        raise Invalid([{"pointer": "#/plan", "detail": detail}])
+    if not plan.is_sold:
+        raise PlanNotSold
     choose = partial(_choose, purchases, user.account_id, plan=plan, urls=urls, now=now)
     try:
         return await for_customer(purchases, user, choose)

@@ -128,5 +128,5 @@ async def _find_first(
         if metrics is not None:
             metrics.entry_mismatches.add()
             logger.error("entry_mismatch", reference=reference, entry=first.id, account=account_id)
-        raise EntryMismatch(f"There is another entry with the reference {reference}")
+        raise EntryMismatch(f"The reference {reference} belongs to an entry of another account or amount")
     return Posted(first.id, first.credit, is_new=False)

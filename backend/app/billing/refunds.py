@@ -4,6 +4,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.entries import Posted, post
+from app.catalogue.prices import format_amount
 from app.models import Generation
 
 
@@ -23,7 +24,7 @@ async def refund(session: AsyncSession, *, generation_id: str, amount: int | Non
         raise NothingToRefund("Nothing was charged for that generation, or there is none with that id")
     amount = found.price if amount is None else amount
     if not 0 < amount <= found.price:
-        raise NothingToRefund("Its price was lower than that")
+        raise NothingToRefund(f"At most its price, {format_amount(found.price)}, can be given back")
     reference = f"refund:{generation_id}"
     entry = await post(session, account_id=found.account_id, kind="refund", amount=amount, reference=reference)
     return found.account_id, amount, entry

@@ -31,6 +31,11 @@ class PlanOffer:
     stripe_price: str | None = None
     """The id of its price at Stripe; None where `nanobanana billing sync` makes one."""
 
+    @property
+    def is_sold(self) -> bool:
+        """Whether accounts can subscribe to it. One without a price is given by the operator alone."""
+        return self.price > 0 or self.stripe_price is not None
+
 
 @dataclass(frozen=True, kw_only=True)
 class TopUps:

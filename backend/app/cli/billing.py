@@ -22,7 +22,7 @@ from app.cli.billing_sync import sync
 from app.cli.database import Result, run_on_database
 from app.cli.errors import errors_as_sentences
 from app.cli.output import print_facts, print_rows
-from app.core.security import is_id, new_id
+from app.core.security import new_id
 from app.core.settings import ConfigurationError
 from app.core.settings_loading import load_settings
 from app.features.billing.service import find_entries
@@ -97,7 +97,7 @@ def set_cap(owner: str, amount: str, period: KeyCapPeriod) -> None:
     """Set the most that an account, or one key, may spend in a period; none removes the cap."""
     most = None if amount == "none" else _amount(amount, least=0)
     with errors_as_sentences():
-        if is_id("key", owner):
+        if owner.startswith(("key_", "nb_")):
             _set_key_cap(owner, most, period)
         elif period == "month":
             _run(partial(caps.set_account_cap, account_id=find_account(owner).account_id, amount=most))

@@ -36,8 +36,8 @@ def plan(owner: str, name: str, *, day: int | None, force: bool) -> None:
         catalogue = catalogue_of(load_settings())
         offer = catalogue.plans.get(name)
         if offer is None and name != _NONE:
-            known = ", ".join([*catalogue.plans, _NONE])
-            raise ConfigurationError(f"MODELS_FILE has no such plan; there are {known}.")
+            known = f"name one of {', '.join(catalogue.plans)}" if catalogue.plans else "it has no plans"
+            raise ConfigurationError(f"MODELS_FILE has no plan {name}: {known}.")
         account_id = find_account(owner).account_id
         kept = run_on_database(partial(_set_plan, account_id=account_id, plan=offer, day=day, is_forced=force))
         click.echo(f"{account_id} has {f'the plan {name}' if offer else 'no plan'} now.")

@@ -43,7 +43,7 @@ async def _sync(settings: Settings, *, is_check: bool) -> Synced:
     """Raises ConfigurationError, with a sentence, for whatever keeps it from being done."""
     catalogue = catalogue_of(settings)
     if catalogue.currency is None:
-        raise ConfigurationError("MODELS_FILE names no currency.")
+        raise ConfigurationError("MODELS_FILE names no currency: write one to it.")
     sold = [each for each in catalogue.plans.values() if each.price and each.stripe_price is None]
     plans = [PlanPrice(each.name, each.title, each.price) for each in sold]
     async with open_stripe(settings) as stripe:
@@ -53,7 +53,7 @@ async def _sync(settings: Settings, *, is_check: bool) -> Synced:
             url = _webhook_url(settings)
             return await stripe.sync(plans, catalogue.currency, webhook_url=url, is_check=is_check)
         except StripeUnavailable:
-            raise ConfigurationError("Stripe cannot be reached: run it again, it goes on.") from None
+            raise ConfigurationError("Stripe cannot be reached: run the command again, and it goes on.") from None
         except StripeRefused as error:
             raise ConfigurationError(f"{error}.") from None
 

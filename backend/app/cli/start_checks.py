@@ -16,7 +16,7 @@ def check_limits(settings: Settings) -> Sequence[str]:
 
 
 def check_payments(settings: Settings) -> Sequence[str]:
-    """Sentences of warning where payments of customers are no money, or are not noticed."""
+    """Sentences of warning where payments of customers are no money, or are noticed late."""
     if settings.stripe_secret_key is None:
         return []
     warnings = []
@@ -24,8 +24,7 @@ def check_payments(settings: Settings) -> Sequence[str]:
         warnings.append("STRIPE_SECRET_KEY is a test key: customers pay nothing for their credit and plans.")
     if not settings.stripe_webhook_secrets:
         warnings.append(
-            "STRIPE_WEBHOOK_SECRET is not set: what customers pay is not credited. "
-            "`nanobanana billing sync` prints one."
+            "STRIPE_WEBHOOK_SECRET is not set: payments are noticed minutes late. `nanobanana billing sync` prints one."
         )
     return warnings
 

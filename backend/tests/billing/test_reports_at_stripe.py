@@ -57,3 +57,9 @@ async def test_what_stripe_has_counted_is_compared_hour_by_hour(new_database_url
     assert difference not in before
     assert f"{difference} 1.5" in done.output.splitlines()
     assert done.exit_code == 1
+
+
+def test_hours_are_not_called_equal_without_a_key() -> None:
+    done = CliRunner().invoke(reconcile, ["--stripe"], env={"STRIPE_SECRET_KEY": ""})
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "STRIPE_SECRET_KEY is not set." in done.stderr

@@ -213,6 +213,11 @@ async def test_caps_are_set_changed_and_removed_in_exact_amounts(
     )
 
 
+async def test_a_key_that_costs_nothing_stands_in_no_table_of_caps(payer: Browser) -> None:
+    await payer.create_key(environment="test")
+    assert (await payer.open("/billing")).text("p", class_="empty").startswith("No live keys yet.")
+
+
 async def test_nobody_sees_or_changes_the_money_of_another_account(
     payer: Browser, paid_site: httpx2.AsyncClient, database: asyncpg.Connection
 ) -> None:

@@ -54,7 +54,7 @@ async def test_it_makes_what_is_sold_once_and_prints_a_secret_once(tmp_path: Pat
             ["Nothing differs.", "PUBLIC_URL is no https URL: Stripe cannot send events to it."],
         )
         standin.troubles.extend([("GET", "refuse")] * 2)
-        assert await run() == (1, ["nanobanana: Stripe cannot be reached: run it again, it goes on."])
+        assert await run() == (1, ["nanobanana: Stripe cannot be reached: run the command again, and it goes on."])
         status, [refused] = await run(STRIPE_SECRET_KEY="sk_test_other")
         assert (status, refused[:48]) == (1, "nanobanana: Stripe refused a call with status 40")
 
@@ -62,7 +62,7 @@ async def test_it_makes_what_is_sold_once_and_prints_a_secret_once(tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"MODELS_FILE": ""}, "MODELS_FILE names no currency."),
+        ({"MODELS_FILE": ""}, "MODELS_FILE names no currency: write one to it."),
         ({"STRIPE_SECRET_KEY": ""}, "STRIPE_SECRET_KEY is not set."),
     ],
 )

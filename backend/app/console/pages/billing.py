@@ -32,6 +32,7 @@ async def render_billing(session: ConsoleSession, form_state: FormState) -> HTML
         own_keys = await find_all(
             database, account_id=account_id, include_revoked=False, after=None, limit=PAGE_SIZE_MAX
         )
+        live_keys = [each for each in own_keys if each.environment == "live"]
         subscription = await service.find_subscription(database, account_id=account_id)
         paid_since = _paid_since(session.request)
         has_arrived = paid_since and await service.has_arrived(database, account_id=account_id, since=paid_since)
@@ -41,8 +42,8 @@ async def render_billing(session: ConsoleSession, form_state: FormState) -> HTML
         has_arrived=has_arrived,
         balance=session.balance,
         notices=await find_notices(session),
-        keys=own_keys,
-        caps=keys.caps_of(session, own_keys),
+        keys=live_keys,
+        caps=keys.caps_of(session, live_keys),
         subscription=subscription,
         plans=catalogue.plans,
         top_ups=catalogue.top_ups,

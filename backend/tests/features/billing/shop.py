@@ -41,6 +41,8 @@ allowance = "15"
 [plans.pro]
 price = "50"
 allowance = "100"
+[plans.given]
+allowance = "1"
 [models.banana]
 price = "0.05"
 routes = [{ provider = "stub" }]
@@ -183,7 +185,9 @@ async def open_shop(
         async with open_stripe(changed) as client, running(changed, externals) as http:
             assert client is not None
             offers = catalogue.plans.values()
-            plans = [PlanPrice(name=each.name, title=each.title, monthly_price=each.price) for each in offers]
+            plans = [
+                PlanPrice(name=each.name, title=each.title, monthly_price=each.price) for each in offers if each.is_sold
+            ]
             await client.sync(plans, "USD", webhook_url=None)
             sessions = async_sessionmaker(engine, expire_on_commit=False)
             purchases = Purchases(client, sessions, catalogue, timedelta(days=7), BillingMetrics(Families()))

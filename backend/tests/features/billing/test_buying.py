@@ -35,6 +35,13 @@ async def test_only_amounts_that_are_offered_can_be_bought(buyer: Buyer, amount:
         assert error["detail"].endswith("10 USD, any from 20 to 500 USD")
 
 
+async def test_a_plan_without_a_price_is_not_sold_and_makes_no_customer(buyer: Buyer) -> None:
+    answer = await buyer.call("POST", "/subscription", plan="given")
+    assert (answer.status_code, answer.json()["code"]) == (409, "plan_not_sold")
+    async with buyer.shop.sweeper.purchases.sessions.begin() as session:
+        assert await find_facts(session, account_id=buyer.account.account_id) == {}
+
+
 async def test_a_plan_holds_once_it_is_paid_and_its_months_begin_with_those_of_stripe(buyer: Buyer) -> None:
     subscription = await buyer.subscribe("starter")
     assert await buyer.plan() == _STARTER

@@ -59,7 +59,9 @@ async def press(browser: Browser, path: str, **values: str) -> Page:
 async def test_a_plan_is_chosen_changed_cancelled_and_kept_by_the_buttons_of_the_page(
     shop: Shop, browser: Browser
 ) -> None:
-    assert plan_of(await browser.open("/billing")).startswith("You have no plan")
+    page = await browser.open("/billing")
+    assert plan_of(page).startswith("You have no plan")
+    assert [each.attributes["value"] for each in page.all("button", name="plan")] == ["starter", "pro"]
     opened = at_stripe(shop, await press(browser, "/billing/plan", plan="starter"))
     subscription = shop.stripe.objects[shop.stripe.pay(opened["id"])["subscription"]]
     await shop.deliver()

@@ -170,7 +170,7 @@ async def test_an_operator_sets_a_plan_with_its_day_and_spares_what_is_paid_at_s
     async def subscription() -> tuple[object, ...]:
         return tuple(await database.fetchrow(row, shop.account.account_id) or ())
 
-    assert "MODELS_FILE has no such plan; there are starter, free, none" in await shop.plan("other")
+    assert "MODELS_FILE has no plan other: name one of starter, free." in await shop.plan("other")
     await shop.plan("starter", "--day", "17")
     assert await subscription() == ("starter", "active", 17, None)
     balance = (await shop.client.get("/v1/billing", headers=shop.account.headers)).json()
