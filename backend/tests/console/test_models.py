@@ -170,7 +170,7 @@ async def test_history_and_usage_show_the_model_and_the_list_prices_of_live_imag
     [table] = [each for each in usage.all("table") if "Pictures by model" in each.text]
     after = usage.elements[usage.elements.index(table) :]
     texts = [each.text for each in after if each.tag in {"th", "td"}]
-    assert texts[:9] == ["Model", "Pictures", "List price (USD)", "banana", "1", "0", "sketch/fast", "1", "0.01"]
+    assert texts[:9] == ["Model", "Pictures", "List price (USD)", "banana", "1", "0.00", "sketch/fast", "1", "0.01"]
 
 
 @pytest.mark.parametrize("billing", ["on"])
