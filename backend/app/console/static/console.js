@@ -141,9 +141,10 @@ const replaceParts = (page) => {
   if (!document.getElementById("generation")) document.getElementById("result").replaceWith(result);
   const main = document.querySelector("main");
   enhance(main);
-  const refused = main.querySelector("[aria-invalid], .message.error");
+  // A generation that has failed meanwhile says so itself, in the same words as one that is watched.
+  const refused = main.querySelector("[aria-invalid], .message.error:not(#generation *)");
   const sentence = refused
-    ? main.querySelector(".error:not(.field .error), .field .error")?.textContent
+    ? main.querySelector(".error:not(.field .error, #generation *), .field .error")?.textContent
     : document.getElementById("generation").dataset.announcement;
   announce(sentence ?? "");
   (main.querySelector("[aria-invalid]") ?? main.querySelector("#result")).focus();
