@@ -44,7 +44,8 @@ dist: .venv/run.installed ## build wheel and source distribution in dist/: of on
 	@cd dist && sha256sum nanobanana-*
 
 test: suite ## run all tests but those of `make check`, on a real PostgreSQL and Redis, with coverage, and in a browser if there is one
-	@$(MAKE) --no-print-directory -j 3 in-browser behind-proxies in-prometheus
+	@$(MAKE) --no-print-directory in-browser
+	@$(MAKE) --no-print-directory -j 2 behind-proxies in-prometheus
 
 in-browser: .venv/dev.installed
 	@cd backend && if ../$(BIN)/python -m tests.browser.chromium; then ../$(BIN)/pytest -q -n 2 --dist worksteal tests/browser; else \
