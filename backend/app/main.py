@@ -46,7 +46,7 @@ from app.web.reference import add_reference
 from app.web.state import BodyBounds, LifespanState, WebSettings
 
 _DESCRIPTION = """An image-generation API platform that anyone can run: sign up, create an API key, send a prompt, get a
-picture. Errors are `application/problem+json`, with a stable `code`."""
+image. Errors are `application/problem+json`, with a stable `code`."""
 
 _ERROR_FORMATS = (
     (re.compile(gemini.PATHS, re.DOTALL), google_error),

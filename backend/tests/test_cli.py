@@ -86,7 +86,7 @@ def serving(
     said = ""
     for line in process.stdout:
         said += line
-        if "is the picture" in line:
+        if "is the image" in line:
             break
     try:
         yield process, said

@@ -7,7 +7,7 @@ def start_message(settings: Settings) -> str:
     """The text that `serve` prints: the URL, and commands that lead a newcomer to a first image."""
     url = settings.public_url
     return f"""
-  NanoBanana is at {url}   open it in a browser: your first picture is a minute away
+  NanoBanana is at {url}   open it in a browser: your first image is a minute away
   (API reference: {url}/docs, stop: Ctrl-C)
   {_CHARGED if settings.charges else _NOT_CHARGED}
 
@@ -31,7 +31,7 @@ curl -s {url}/v1/auth/register {as_json} {account}
 KEY=$({create_key} {_cut_field("key")})
 curl -s {url}/v1/generate -H "Authorization: Bearer $KEY" {as_json} -d '{{"prompt":"A cute banana"}}'
 
-  The "url" of the last answer is the picture."""
+  The "url" of the last answer is the image."""
 
 
 def _cut_field(field: str) -> str:

@@ -142,5 +142,5 @@ _OPENAI = """import os
 {imports}from openai import OpenAI
 
 client = OpenAI(base_url={url}, api_key=os.environ["KEY"])
-picture = client.images.{method}({arguments})
-print(picture.data[0].url)"""
+image = client.images.{method}({arguments})
+print(image.data[0].url)"""

@@ -22,7 +22,7 @@ class ImageNotFound(NotFound):
 
 class ImageDeleted(ApiError):
     status, title, code = 410, "Gone", "image_deleted"
-    detail = "The picture of this Idempotency-Key was deleted"
+    detail = "The image of this Idempotency-Key was deleted"
 
 
 class IdempotencyKeyReused(ApiError):

@@ -136,7 +136,7 @@ class DrawRequest:
     budget: CallBudget = field(default_factory=CallBudget, compare=False, repr=False)
     """Shared by the images of one client request; by default an image has its own."""
     model: str = field(default="", compare=False, repr=False)
-    """The name by which callers know the model, for a picture that shows it."""
+    """The name by which callers know the model, for an image that shows it."""
     images: Sequence[InputImage] = ()
     """Those that it is made from, in order."""
     mask: InputImage | None = None

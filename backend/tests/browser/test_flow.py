@@ -137,7 +137,7 @@ async def test_a_second_image_replaces_the_first_without_leaving_the_page(page: 
     await generate(page, "The first")
     await generate(page, "The second")
     assert await page.locator("#raw-key").inner_text() == raw, "the new key stays on the page until the user leaves it"
-    assert await page.locator("#status").inner_text() == "Your picture is ready"
+    assert await page.locator("#status").inner_text() == "Your image is ready"
     assert '"prompt": "The second"' in await page.locator("#call-curl-code").inner_text()
 
 

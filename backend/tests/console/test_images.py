@@ -55,7 +55,7 @@ async def test_files_and_images_of_the_account_go_in_in_order_with_a_mask_and_th
     assert [each.attributes["alt"] for each in history.all("img") if each.attributes["alt"]] == ["A harbour"]
     await database.execute("update generations set deleted_at = now() where id = $1", source)
     [sources] = (await ada.open("/history")).all("span", class_="sources")
-    assert " ".join(sources.text.split()) == "Made from a deleted picture, an upload (2)"
+    assert " ".join(sources.text.split()) == "Made from a deleted image, an upload (2)"
 
 
 async def test_the_same_files_sent_twice_are_one_generation_and_other_files_another(ada: Browser) -> None:

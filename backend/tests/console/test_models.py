@@ -167,10 +167,10 @@ async def test_history_and_usage_show_the_model_and_the_list_prices_of_live_imag
     captions = cells(await shopper.open("/history"), "figcaption")
     assert [each.partition(" · ")[0] for each in captions] == ["banana", "sketch/fast"]
     usage = await shopper.open("/usage")
-    [table] = [each for each in usage.all("table") if "Pictures by model" in each.text]
+    [table] = [each for each in usage.all("table") if "Images by model" in each.text]
     after = usage.elements[usage.elements.index(table) :]
     texts = [each.text for each in after if each.tag in {"th", "td"}]
-    assert texts[:9] == ["Model", "Pictures", "List price (USD)", "banana", "1", "0.00", "sketch/fast", "1", "0.01"]
+    assert texts[:9] == ["Model", "Images", "List price (USD)", "banana", "1", "0.00", "sketch/fast", "1", "0.01"]
 
 
 @pytest.mark.parametrize("billing", ["on"])
@@ -186,7 +186,7 @@ async def test_usage_shows_what_was_charged_and_the_playground_refuses_what_ther
         assert "The account has too little credit for this; nothing was drawn." in page.response.text
     await database.execute("insert into usage values ($1, current_date, 3, 'sketch/fast', 30000, 20000)", live)
     usage = await shopper.open("/usage")
-    [table] = [each for each in usage.all("table") if "Pictures by model" in each.text]
+    [table] = [each for each in usage.all("table") if "Images by model" in each.text]
     after = usage.elements[usage.elements.index(table) :]
     texts = [each.text for each in after if each.tag in {"th", "td"}]
     assert texts[2:8] == ["List price (USD)", "Charged (USD)", "sketch/fast", "3", "0.03", "0.02"]
@@ -197,6 +197,6 @@ async def test_a_deployment_of_one_model_asks_for_no_choice_and_shows_no_money(a
     assert (await ada.generate()).status == 200
     page = await ada.open("/playground")
     assert {"model", "quality"} & page.form("/playground").values.keys() == set()
-    assert "Pictures by model" not in (await ada.open("/usage")).response.text
+    assert "Images by model" not in (await ada.open("/usage")).response.text
     models = await ada.open("/models")
     assert (len(models.all("tr")), "USD" in models.response.text) == (2, False)

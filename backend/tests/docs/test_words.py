@@ -66,3 +66,11 @@ def test_old_names_are_found(tmp_path: Path) -> None:
         module.write_text(line)
         names = set(_identifiers(ast.parse(module.read_text())))
         assert any({word.lower() for word in WORDS.findall(name)} & OLD for name in names), line
+
+
+def test_pages_and_the_reference_call_an_image_an_image() -> None:
+    templates = sorted((APP / "console" / "templates").glob("*.html"))
+    assert templates
+    for path in [*templates, ROOT / "docs" / "api.md"]:
+        text = path.read_text().replace('class="picture"', "")  # the element in which an image is shown
+        assert re.findall(r"\bpictures?\b", text, re.IGNORECASE) == [], path.name

@@ -76,7 +76,7 @@ def test_standard_output_holds_lines_alone_from_the_start_to_the_stop(tmp_path: 
             if "worker_started" in line:
                 process.terminate()
         assert process.wait(PATIENCE_SECONDS) == 128 + signal.SIGTERM
-    assert "is the picture" in (tmp_path / "stderr").read_text()
+    assert "is the image" in (tmp_path / "stderr").read_text()
     assert all(line.startswith("{") for line in lines)
     assert lines_of("".join(lines)) == [
         {

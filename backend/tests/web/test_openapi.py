@@ -182,3 +182,7 @@ async def test_the_files_of_the_reference_page_may_be_cached_and_are_not_sent_tw
         assert (again.status_code, again.content) == (304, b"")
         assert again.headers["cache-control"] == "public, max-age=3600"
     assert (await client.get("/docs")).headers["cache-control"] == "no-store"
+
+
+async def test_the_document_calls_an_image_an_image(client: httpx2.AsyncClient) -> None:
+    assert "picture" not in (await client.get("/openapi.json")).text.lower()

@@ -42,7 +42,7 @@ class Sources:
 
 
 def _kind_of(source: str | None) -> str:
-    return "a deleted picture" if source is not None and is_id("gen", source) else "an upload"
+    return "a deleted image" if source is not None and is_id("gen", source) else "an upload"
 
 
 class HistoryQuery(PageQuery):

@@ -239,7 +239,7 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   const { edit, width, height, name } = link.dataset;
   shown().change([{ id: edit, width: Number(width), height: Number(height), name }]);
-  announce("The picture goes in. Say what is to change");
+  announce("The image goes in. Say what is to change");
   const prompt = document.getElementById("prompt");
   prompt.focus();
   prompt.select();

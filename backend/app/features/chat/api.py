@@ -32,7 +32,7 @@ router = APIRouter(tags=["Chat"])
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
 async def complete_chat(request: Request, admission: CurrentAdmission, admitted: Admitted) -> ChatCompletion | Response:
-    """Make a picture from the last message of a conversation, as OpenRouter's clients ask for it.
+    """Make an image from the last message of a conversation, as OpenRouter's clients ask for it.
 
     It is made from the images of that message and the last image before it, and counts one. A request whose
     `modalities` have no `image` draws nothing and counts nothing: it is answered with a sentence.

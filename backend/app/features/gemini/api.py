@@ -81,7 +81,7 @@ def _drawing(method: str, answer: Any, **more: Any) -> Callable[[Endpoint], Endp
 async def generate_content(
     request: Request, admission: CurrentAdmission, admitted: Content
 ) -> ContentGenerated | Response:
-    """Make a picture from a conversation, as Google's clients ask for it: the same service, ledger and limits as
+    """Make an image from a conversation, as Google's clients ask for it: the same service, ledger and limits as
     `/v1/generate`.
 
     The prompt is the text of the user's last turn. What the provider refuses to draw is a 200 with `promptFeedback`.
@@ -102,7 +102,7 @@ async def generate_content(
     parameters=[_ALT],
 )
 async def stream_generate_content(request: Request, admission: CurrentAdmission, admitted: Content) -> Response:
-    """Make the same picture, in a stream of one chunk."""
+    """Make the same image, in a stream of one chunk."""
     as_events = query_value(request, "alt") == "sse"
     spec, memory = admitted
     return await stream_answer(request, admission, spec, memory, as_events=as_events, route=_CONTENT)
@@ -110,7 +110,7 @@ async def stream_generate_content(request: Request, admission: CurrentAdmission,
 
 @_drawing("predict", Predicted)
 async def predict(request: Request, admission: CurrentAdmission, admitted: Prediction) -> Predicted | Response:
-    """Make pictures as clients of Imagen ask for them.
+    """Make images as clients of Imagen ask for them.
 
     Where only some of `sampleCount` can be made, these are delivered.
     """

@@ -1,1 +1,1 @@
-"""From a prompt to a picture: the call that the platform exists for, and the address that shows its result."""
+"""From a prompt to an image: the call that the platform exists for, and the address that shows its result."""

@@ -67,12 +67,12 @@ fast_router = APIRouter(
     openapi_extra={"parameters": [IDEMPOTENCY_KEY, PREFER]},
 )
 async def generate(request: Request) -> JSONBytes | Response:
-    """Make a picture from a prompt.
+    """Make an image from a prompt.
 
     `model` is one that `GET /v1/models` lists. With `images` it is made from them: changed, or drawn after them.
 
     `size` is honoured exactly or refused. A 200 is recorded and counted before it is sent. With an `Idempotency-Key` a
-    retry within a day gets the same picture again, which is not counted twice. With `Prefer: respond-async`, or with
+    retry within a day gets the same image again, which is not counted twice. With `Prefer: respond-async`, or with
     `async`, the answer is a 202 with the generation as `GET /v1/generations/{generation_id}` shows it.
     """
     async with await admit(request, preference=read_preference(request)) as admission:
@@ -168,7 +168,7 @@ async def cancel_generation(request: Request, caller: WaitingCaller, generation_
     responses=problems(InvalidApiKey, RateLimited, GenerationNotFound),
 )
 async def delete_generation(caller: Caller, generation_id: str, generations: CurrentGenerations) -> None:
-    """Delete a picture for good. That it was delivered stays counted."""
+    """Delete an image for good. That it was delivered stays counted."""
     await records.delete_image(generations, caller=caller, generation_id=generation_id)
 
 
@@ -177,7 +177,7 @@ async def delete_generation(caller: Caller, generation_id: str, generations: Cur
     "/images/{generation_id}.{extension}",
     response_class=Response,
     responses={
-        200: {"content": _IMAGES, "description": "The picture, the same bytes every time."},
+        200: {"content": _IMAGES, "description": "The image, the same bytes every time."},
         206: {"content": _IMAGES, "description": "The part of it that `Range` asks for."},
         304: {"description": "The caller has it already."},
         307: {"description": "It is to be had from the store itself, for a while."},
@@ -186,7 +186,7 @@ async def delete_generation(caller: Caller, generation_id: str, generations: Cur
     openapi_extra={"parameters": [WIDTH]},
 )
 async def show_image(request: Request, image: RequestedImage, generations: CurrentGenerations) -> Response:
-    """Show a picture, or a smaller copy of it. It needs no key: whoever has the URL may look."""
+    """Show an image, or a smaller copy of it. It needs no key: whoever has the URL may look."""
     group = origin_of(request).host  # an address that asks for many images at once waits behind its own
     return await immutable_response(
         request,

@@ -43,7 +43,7 @@ def _beside_images(mask: str | LongText, info: ValidationInfo) -> str | LongText
 
 
 class GenerationCreate(Body):
-    """A picture to be made."""
+    """An image to be made."""
 
     prompt: Prompt
     size: SizeText = "1024x1024"
@@ -222,7 +222,7 @@ def _written(ids: Sequence[str | None]) -> str:
 
 
 class GenerationPublic(Answer):
-    """A picture that was made. Whoever has the URL can see it."""
+    """An image that was made. Whoever has the URL can see it."""
 
     @staticmethod
     def write(made: Written, *, currency: str | None) -> bytes:

@@ -52,9 +52,9 @@ _makes_images = partial(
 async def create_images(
     request: Request, admission: PreferredAdmission, admitted: AdmittedGeneration
 ) -> Images | Response:
-    """Make pictures as OpenAI's SDK asks for them: the same service, ledger and limits as `/v1/generate`.
+    """Make images as OpenAI's SDK asks for them: the same service, ledger and limits as `/v1/generate`.
 
-    Each picture counts one, in the rate limit when it is asked for, and in usage when it is delivered. Where only some
+    Each image counts one, in the rate limit when it is asked for, and in usage when it is delivered. Where only some
     of `n` can be made, these are delivered, and `errors` has a code for each of the others.
     """
     return await images_answer(request, admission, admitted, route=ROUTE)
@@ -62,9 +62,9 @@ async def create_images(
 
 @_makes_images(EDITS)
 async def edit_images(request: Request, admission: PreferredAdmission, admitted: AdmittedEdit) -> Images | Response:
-    """Make pictures from others, as OpenAI's SDK asks for it: from files in a form, or from what JSON names.
+    """Make images from others, as OpenAI's SDK asks for it: from files in a form, or from what JSON names.
 
-    Up to 16 images go in; a mask says where the first may change. Everything else is as for pictures from a prompt,
+    Up to 16 images go in; a mask says where the first may change. Everything else is as for images from a prompt,
     but that `size` is by default the shape of the first image, and the answer holds bytes unless it is to be `url`.
     """
     return await images_answer(request, admission, admitted, route=EDITS)
@@ -74,5 +74,5 @@ async def edit_images(request: Request, admission: PreferredAdmission, admitted:
 async def create_images_by_ratio(
     request: Request, admission: PreferredAdmission, admitted: AdmittedByRatio
 ) -> Images | Response:
-    """Make pictures as OpenRouter's SDK asks for them: from a prompt and images, in the shape of a ratio, as bytes."""
+    """Make images as OpenRouter's SDK asks for them: from a prompt and images, in the shape of a ratio, as bytes."""
     return await images_answer(request, admission, admitted, route=IMAGES)

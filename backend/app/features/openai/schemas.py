@@ -113,7 +113,7 @@ class ImageOptions(Body):
 
 
 class ImageGenerate(ImageOptions):
-    """Pictures to be made, as OpenAI's SDK asks for them."""
+    """Images to be made, as OpenAI's SDK asks for them."""
 
 
 class ImageUrl(Body):
@@ -121,14 +121,14 @@ class ImageUrl(Body):
 
     model_config = ConfigDict(extra="ignore")
 
-    url: ImageText = Field(description="A `data:` or `https` URL, or that of a picture of ours.", examples=[_SQUARE])
+    url: ImageText = Field(description="A `data:` or `https` URL, or that of an image of ours.", examples=[_SQUARE])
 
 
 class ImageReference(Body):
     """An image that goes in, by one of the two members."""
 
     image_url: ImageText | None = Field(default=None, description="As `url` elsewhere.", examples=[_SQUARE])
-    file_id: Text | None = Field(default=None, description="The id of an upload or of a picture of ours.")
+    file_id: Text | None = Field(default=None, description="The id of an upload or of an image of ours.")
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -138,7 +138,7 @@ class ImageReference(Body):
 
 
 class ImageEdit(ImageOptions):
-    """Pictures to be made from others, as JSON."""
+    """Images to be made from others, as JSON."""
 
     images: Annotated[list[ImageReference], Field(min_length=1, max_length=INPUTS_MAX)]
     mask: ImageReference | None = Field(
@@ -150,7 +150,7 @@ _File = Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
 
 
 class ImageEditForm(ImageOptions):
-    """Pictures to be made from others, as a form: each field is a text, such as `2` or `true`."""
+    """Images to be made from others, as a form: each field is a text, such as `2` or `true`."""
 
     image: Annotated[list[_File], Field(min_length=1, max_length=INPUTS_MAX)] = Field(
         description="Image files, under the name `image` or `image[]`, in order."
@@ -166,7 +166,7 @@ class InputReference(Body):
 
 
 class ImagesCreate(ImageOptions):
-    """Pictures to be made, as OpenRouter's SDK asks for them."""
+    """Images to be made, as OpenRouter's SDK asks for them."""
 
     aspect_ratio: AspectRatio | None = None
     resolution: ImageSize | None = None
@@ -174,21 +174,21 @@ class ImagesCreate(ImageOptions):
 
 
 class Image(Answer):
-    """One picture: where it is, or its bytes in base64."""
+    """One image: where it is, or its bytes in base64."""
 
     url: str | None = None
     b64_json: str | None = None
 
 
 class ImageFailed(Answer):
-    """A picture that could not be made. It does not count."""
+    """An image that could not be made. It does not count."""
 
-    index: int = Field(description="Which of the `n` pictures it is, from 0.", examples=[3])
+    index: int = Field(description="Which of the `n` images it is, from 0.", examples=[3])
     code: str = Field(description="The code of its error.", examples=["provider_failed"])
 
 
 class Images(Answer):
-    """Pictures that were made."""
+    """Images that were made."""
 
     created: int = Field(description="Seconds since 1970.", examples=[1_795_000_000])
     data: Sequence[Image]
@@ -196,5 +196,5 @@ class Images(Answer):
     output_format: ImageFormat
     quality: str | None = Field(default=None, description="Left out where it is `auto`.", examples=["high"])
     errors: Sequence[ImageFailed] | None = Field(
-        default=None, description="The pictures that `data` lacks of the `n` that were asked for; left out for none."
+        default=None, description="The images that `data` lacks of the `n` that were asked for; left out for none."
     )

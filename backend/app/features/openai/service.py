@@ -48,7 +48,7 @@ def error_body(error: ApiError) -> dict[str, Any]:
 
 def failed_image_body(failed: ImageError) -> dict[str, Any]:
     """The error of one image of several, of which others were delivered, in the same format."""
-    message = f"The picture with the index {failed.index} could not be made"
+    message = f"The image with the index {failed.index} could not be made"
     return {"error": {"message": message, "type": "server_error", "param": None, "code": failed.code}}
 
 

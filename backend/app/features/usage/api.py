@@ -26,7 +26,7 @@ async def list_usage(
     query: Annotated[UsageQuery, query_of(UsageQuery)],
     session: Session,
 ) -> list[UsagePublic]:
-    """List how many pictures each key delivered on each UTC day, newest first; `from` and `to` are both included.
+    """List how many images each key delivered on each UTC day, newest first; `from` and `to` are both included.
     With `group_by`, one row for each day, key or model instead.
 
     Test keys count too, marked by their environment, and never cost.

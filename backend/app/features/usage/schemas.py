@@ -25,14 +25,14 @@ class UsageQuery(PageQuery):
 
 
 class UsagePublic(Answer):
-    """How many pictures were delivered; what the rows are not divided by is null."""
+    """How many images were delivered; what the rows are not divided by is null."""
 
     date: date | None
     key_id: str | None = Field(examples=["key_28fm63cjp43w44255s68"])
     environment: KeyEnvironment | None
     model: str | None = Field(examples=["nano-banana"])
     images: int
-    list_amount: str = Field(description="The sum of the pictures' prices by the models' list.", examples=["1.25"])
+    list_amount: str = Field(description="The sum of the images' prices by the models' list.", examples=["1.25"])
     amount: str = Field(description="What was charged for them.", examples=["1.25"])
     currency: str | None = Field(description="Of the sums; null where no model has a price.", examples=["USD"])
 

@@ -149,7 +149,7 @@ async def test_of_several_images_those_that_failed_are_errors_at_the_end(
     *images, first, second = events_in(await ask(client, key, prompt="test:fail:2", n=4))
     assert sorted(each.image for each in images) == sorted(await listed(client, key))
     for index, event in enumerate((first, second)):
-        assert event.data["error"]["message"] == f"The picture with the index {index} could not be made"
+        assert event.data["error"]["message"] == f"The image with the index {index} could not be made"
         assert (event.kind, event.data["error"]["code"]) == ("error", "provider_failed")
     async with sdk_of(client, key) as sdk:
         stream = await sdk.images.generate(prompt="test:fail:2", n=4, size="512x512", stream=True)
