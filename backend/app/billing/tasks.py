@@ -14,9 +14,8 @@ from app.billing.purchases import Purchases
 from app.billing.reporter import Reporter
 from app.billing.subscriptions import finish_pending
 from app.core.db import Connect, SessionMaker
-from app.core.errors import Unavailable, as_api_error
-from app.core.logs import logger
 from app.core.metrics.billing import BillingMetrics
+from app.core.repeating import repeat
 
 _MINUTE = 60
 _COUNT_SECONDS = 15
@@ -53,21 +52,7 @@ def tasks_of(
 
 
 async def run(tasks: Sequence[Task]) -> None:
-    """Does all of them until it is cancelled. One that fails is logged, as an error unless the database or Stripe could
-    not be asked, and done again.
-    """
+    """Does all of them, as `repeat` does, until it is cancelled."""
     async with asyncio.TaskGroup() as group:
         for each in tasks:
-            group.create_task(_repeat(each))
-
-
-async def _repeat(task: Task) -> None:
-    while True:
-        try:
-            await task.work()
-        except Exception as error:
-            if isinstance(as_api_error(error), Unavailable):
-                logger.warning("billing_task_delayed", task=task.name, reason=type(error).__name__)
-            else:
-                logger.exception("billing_task_failed", task=task.name)
-        await asyncio.sleep(task.seconds)
+            group.create_task(repeat(each.work, seconds=each.seconds, task=each.name))

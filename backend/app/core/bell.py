@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 
+from app.core.cancellation import raise_if_cancelled
 from app.core.db import DATABASE_ERRORS, Connect
 from app.core.logs import logger
 
@@ -66,6 +67,7 @@ class Bell:
                 if connection is not None:
                     with suppress(Exception):
                         connection.terminate()
+            raise_if_cancelled()
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _ring_all(self, connection: asyncpg.Connection) -> None:

@@ -1,6 +1,5 @@
 """Months of the ledger that are older than the operator keeps them: dropped whole, once `usage` holds their sums."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,10 +10,10 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.core.db import classify_database_error, create_engine_for_migrations
-from app.core.errors import ApiError
+from app.core.db import create_engine_for_migrations
 from app.core.logs import logger
 from app.core.metrics import Metrics
+from app.core.repeating import repeat
 from app.core.security import time_prefix
 from app.generations.collaborators import Generations
 from app.generations.kept import OWNED
@@ -79,14 +78,7 @@ class Pruner:
 
     async def run(self) -> None:
         """Prunes every hour until it is cancelled."""
-        while True:
-            try:
-                await self.prune()
-            except Exception as error:
-                if classify_database_error(error) is None and not isinstance(error, ApiError):
-                    raise
-                logger.warning("prune_failed", exc_info=True)
-            await asyncio.sleep(_PRUNE_SECONDS)
+        await repeat(self.prune, seconds=_PRUNE_SECONDS, task="prune")
 
     async def prune(self, *, is_confirmed: bool = False) -> Pruned:
         """Drops all months that are due; where it `is_confirmed`, also those that have been for more than a day."""

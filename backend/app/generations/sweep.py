@@ -10,10 +10,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.db import classify_database_error
-from app.core.errors import ApiError
 from app.core.logs import logger
 from app.core.metrics import Metrics
+from app.core.repeating import repeat
 from app.core.security import time_prefix
 from app.generations import erase, uploads
 from app.generations.collaborators import Generations
@@ -60,12 +59,9 @@ class Sweeper:
     async def run(self) -> None:
         """Sweeps every minute until it is cancelled; beside that it erases, which may take long, and counts jobs."""
         async with asyncio.TaskGroup() as group:
-            for work, seconds in (
-                (self.sweep, _SWEEP_SECONDS),
-                (self.erase, _SWEEP_SECONDS),
-                (self.count, _COUNT_SECONDS),
-            ):
-                group.create_task(_repeat(work, seconds))
+            group.create_task(repeat(self.sweep, seconds=_SWEEP_SECONDS, task="sweep"))
+            group.create_task(repeat(self.erase, seconds=_SWEEP_SECONDS, task="erase"))
+            group.create_task(repeat(self.count, seconds=_COUNT_SECONDS, task="count_jobs"))
 
     async def erase(self) -> None:
         """Erases what deleted accounts have left and no other process is erasing."""
@@ -120,17 +116,6 @@ class Sweeper:
         # The ids are what is indexed. They may begin with a wrong time, if a process did not know the database's.
         is_old = Generation.id < time_prefix("gen", oldest_kept), Generation.created_at < oldest_kept
         return Generation.status == "delivered", *is_old
-
-
-async def _repeat(work: Callable[[], Awaitable[None]], seconds: float) -> None:
-    while True:
-        try:
-            await work()
-        except Exception as error:
-            if classify_database_error(error) is None and not isinstance(error, ApiError):
-                raise
-            logger.warning("sweep_failed", exc_info=True)
-        await asyncio.sleep(seconds)
 
 
 async def delete_images(generations: Generations, *which: ColumnElement[bool]) -> None:

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 
+from app.core.cancellation import raise_if_cancelled
 from app.core.logs import logger
 from app.core.metrics import Metrics
 from app.ratelimit import Limit, Slot, Take, TakeResult
@@ -89,6 +90,7 @@ class FallbackLimiter:
         while not decides:
             await asyncio.sleep(PROBE_SECONDS)
             decides = await self._redis_decides(take)
+            raise_if_cancelled()
         self._outage = None
         logger.info("limits_shared_again")
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from app.core.cancellation import raise_if_cancelled
 from app.core.logs import logger
 from app.core.settings import ConfigurationError
 from app.storage import PresignedUrl, Store, StoreBusy, Stored, StoreUnavailable
@@ -85,6 +86,7 @@ class MonitoredStore:
             try:
                 await self._store.check(size=size)
             except (ConfigurationError, StoreUnavailable):
+                raise_if_cancelled()
                 await asyncio.sleep(PROBE_SECONDS)
             else:
                 logger.info("store_recovered")

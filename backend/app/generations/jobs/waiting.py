@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import ARRAY, Text, any_, literal, select
 
+from app.core.cancellation import raise_if_cancelled
 from app.core.db import classify_database_error
 from app.core.errors import Overloaded
 from app.core.logs import logger
@@ -88,6 +89,7 @@ class WaitingCallers:
                 await asyncio.sleep(_POLL_SECONDS)
                 if self._of_id:
                     await self._look()
+                raise_if_cancelled()
 
     def _hear(self, names: Collection[str]) -> None:
         for each in names:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 
 from app.core.bell import JOBS
+from app.core.cancellation import raise_if_cancelled
 from app.core.draining import Draining
 from app.core.errors import Unavailable
 from app.core.logs import logger
@@ -159,6 +160,7 @@ async def _repeat(what: Callable[[], Awaitable[object]], seconds: float) -> None
     while True:
         await asyncio.sleep(seconds * _jitter.uniform(0.75, 1.25))
         await _succeeds(what)
+        raise_if_cancelled()
 
 
 async def _succeeds(what: Callable[..., Awaitable[object]], *values: object) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 from asyncpg.exceptions import DataError
 
+from app.core.cancellation import raise_if_cancelled
 from app.core.clock import DatabaseClock
 from app.core.database_connection import SettingsNotKeptError
 from app.core.db import SCHEMA_GONE, Connect
@@ -89,7 +90,7 @@ class LedgerConnection:
                     self.close()
                 raise StatementRefusedError(sqlstate) from None
         except (Exception, asyncio.CancelledError):
-            _raise_if_cancelled()
+            raise_if_cancelled()
             # Any other error of a driver whose connection broke says nothing about the commit.
             logger.warning("ledger_connection_lost", exc_info=True)
         else:
@@ -103,7 +104,7 @@ class LedgerConnection:
             try:
                 self._connection = await self._fenced(await self._connect())
             except (Exception, asyncio.CancelledError) as error:  # of many kinds, and for a request each means the same
-                _raise_if_cancelled()
+                raise_if_cancelled()
                 self.needs_session = isinstance(error, SettingsNotKeptError)
                 self._metrics.count_error(error)
                 self._set_writable(is_writable=False, sqlstate=getattr(error, "sqlstate", None))
@@ -130,11 +131,3 @@ class LedgerConnection:
         elif self._is_writable is False and is_writable:
             logger.info("database_writable_again")
         self._is_writable = is_writable
-
-
-def _raise_if_cancelled() -> None:
-    """Raises the caught CancelledError again if this task is cancelled. A driver may also cancel a future of its own,
-    and with it whatever waits for that; such an error must not end the task.
-    """
-    if (task := asyncio.current_task()) and task.cancelling():
-        raise asyncio.CancelledError
