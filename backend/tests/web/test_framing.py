@@ -14,6 +14,7 @@ from contextlib import suppress
 import httpx2
 import pytest
 from app.server import http_config
+from app.web.protocol import HttpProtocol
 from starlette.types import Receive, Scope, Send
 from tests.harness import PATIENCE_SECONDS, serving
 from tests.problems import check_problem
@@ -314,7 +315,8 @@ async def answers(port: int, pieces: Sequence[bytes]) -> str:
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
-                await asyncio.sleep(0.002)  # otherwise the system would send several pieces as one
+                for _ in range(3):  # turns of the event loop, in which the server reads the piece before the next one
+                    await asyncio.sleep(0)
             while data := await reader.read(65536):
                 received += data
     writer.close()
@@ -328,6 +330,18 @@ def read_answers(received: bytes) -> Iterator[str]:
         status, body = head.split(b" ")[1], received[: int(length)]
         received = received[int(length) :]
         yield (body if status == b"200" else status).decode()
+
+
+async def test_the_server_reads_what_is_sent_apart_apart(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, data_received = [], HttpProtocol.data_received
+
+    def keep(protocol: HttpProtocol, data: bytes) -> None:
+        read.append(data)
+        data_received(protocol, data)
+
+    monkeypatch.setattr(HttpProtocol, "data_received", keep)
+    await answers(port, byte_by_byte(NEXT))
+    assert read == byte_by_byte(NEXT)
 
 
 @pytest.mark.parametrize("delivered", [in_one_piece, heads_apart, byte_by_byte])
