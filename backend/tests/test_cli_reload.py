@@ -49,7 +49,7 @@ class Provider:
     def answer(self, seen: Seen) -> Reply:
         key = seen.headers.get("x-goog-api-key", "")
         stand_in = GeminiStandIn(api_key=key if key in self.accepted else self.accepted[0])
-        return replace(stand_in.answer(seen), delay_seconds=0.05)
+        return replace(stand_in.answer(seen), delay_seconds=0.25)
 
 
 @dataclass
