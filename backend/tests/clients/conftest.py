@@ -119,9 +119,10 @@ async def _start(client: Client, home: Path) -> Process:
         node = environments.node()
         if node is None:
             pytest.skip("there is no Node here")
-        for script in _SCRIPTS.glob("*.mjs"):  # Node looks for packages beside the script
-            shutil.copy(script, environments.folder(client.environment))
-        command = [node, environments.folder(client.environment) / client.script]
+        folder = environments.folder_for_scripts(client.environment)
+        for script in _SCRIPTS.glob("*.mjs"):
+            shutil.copy(script, folder)
+        command = [node, folder / client.script]
     assert command[0].exists(), "make test-clients installs the clients"
     environment = {**_ENVIRONMENT, "HOME": str(home)}
     return await asyncio.create_subprocess_exec(*command, env=environment, stdin=PIPE, stdout=PIPE, limit=_LINE_BYTES)

@@ -14,7 +14,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 LOCKED = Path(__file__).parent / "locked"
 
@@ -55,6 +57,18 @@ def install() -> None:
             each.result()
         except InstallationError as error:
             raise SystemExit(f"The clients could not be installed.\n{error}") from error
+
+
+@cache
+def _own_folder(name: str) -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="scripts-", dir=folder(name))
+
+
+def folder_for_scripts(name: str) -> Path:
+    """A folder from whose scripts Node finds the packages of the environment: it looks in the folders above. It is of
+    this process alone, since others write their scripts at the same time, and is gone at its end.
+    """
+    return Path(_own_folder(name).name)
 
 
 def _install_for_node() -> None:

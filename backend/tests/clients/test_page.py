@@ -28,7 +28,7 @@ async def test_the_code_of_the_page_makes_an_image(
         node = environments.node()
         if node is None:
             pytest.skip("there is no Node here")
-        program, folder = node, environments.folder("node")  # Node looks for packages beside the script
+        program, folder = node, environments.folder_for_scripts("node")
     script = folder / f"page.{'mjs' if language == 'js' else 'py'}"
     script.write_text(filled)
     process = await asyncio.create_subprocess_exec(
