@@ -33,7 +33,7 @@ from app.core.metrics.billing import BillingMetrics
 from app.core.security import TokenKey
 from app.core.settings import ConfigurationError, Settings
 from app.core.tracing import Tracing, open_tracing
-from app.generations.callers import CallerCache
+from app.generations.callers import CallerCache, find_callers
 from app.generations.collaborators import Generations, UploadBounds
 from app.generations.jobs.waiting import WaitingCallers
 from app.generations.jobs.work import note_swept
@@ -128,7 +128,7 @@ async def open_services(
             limiter=limiter,
             logins=Reservations(limiter, waiting_max=settings.hash_queue_max),
             policies=Policies.of(settings),
-            callers=CallerCache(clock=externals.cache_clock),
+            callers=CallerCache(partial(find_callers, generations.sessions), clock=externals.cache_clock),
             generations=generations,
             worker=worker,
             waiting_callers=waiting_callers,

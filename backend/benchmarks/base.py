@@ -1,13 +1,15 @@
 """`make bench BASE=5df0720`: the present program against an earlier commit of it, in one run, each on its own database.
 
 With MODELS=50 the present one has a file of 50 priced models of the stub, and the callers ask for each in turn; the
-earlier one is asked for none.
+earlier one is asked for none. `python -m benchmarks.base 5df0720 --keys 5000`, from `backend`, has the callers of both
+come with so many keys in turn: more than a process is asked with in the ten seconds for which it remembers a caller.
 
 Wall-clock figures drift on a shared machine; the processor time that a server takes for a call drifts less, and the
 ratio within a round least.
 """
 
 import argparse
+import asyncio
 import json
 import secrets
 import statistics
@@ -17,9 +19,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
+from app.core.db import connect_for_writing
 from app.core.embedded import embedded_postgres
+from app.core.security import new_api_key, new_id
 from benchmarks.machine import (
     BACKEND,
     GENERATE,
@@ -41,17 +46,23 @@ WARM_UP_SECONDS = 3
 RATIO_MAX = 1.05
 """What all that has come since may cost together, in processor time for a call."""
 
+_ADD_KEYS = """
+insert into api_keys select (jsonb_populate_record(k, jsonb_build_object('id', a.id, 'key_hash', a.key_hash))).*
+from api_keys k cross join unnest($1::text[], $2::text[]) a(id, key_hash)
+"""
+"""Copies of the only key, whichever columns that version has."""
+
 
 @dataclass(frozen=True)
 class Program:
     """One of the two, while it serves."""
 
     server: Server
-    key: str
+    keys: Sequence[str]
     bodies: Sequence[str]
 
     def load(self, seconds: int) -> Load:
-        return load(self.server.url, keys=[self.key], seconds=seconds, bodies=self.bodies)
+        return load(self.server.url, keys=self.keys, seconds=seconds, bodies=self.bodies)
 
 
 @dataclass(frozen=True)
@@ -68,13 +79,14 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="benchmarks.base")
     options.add_argument("revision")
     options.add_argument("--models", type=int, default=0, help="so many in a MODELS_FILE; without it there is none")
+    options.add_argument("--keys", type=int, default=1, help="so many that callers have, in turn")
     options.add_argument("--rounds", type=int, default=ROUNDS)
     chosen = options.parse_args()
     with ExitStack() as stack:
         earlier = stack.enter_context(checked_out(chosen.revision))
         programs = {
-            "before": _start(stack, earlier, models=0),
-            "now": _start(stack, BACKEND, models=chosen.models),
+            "before": _start(stack, earlier, models=0, keys=chosen.keys),
+            "now": _start(stack, BACKEND, models=chosen.models, keys=chosen.keys),
         }
         for program in programs.values():
             program.load(WARM_UP_SECONDS)
@@ -84,7 +96,7 @@ def main() -> None:
             for name in names:
                 rounds[name].append(_measure(programs[name]))
             print(f"round {number + 1} of {chosen.rounds}", file=sys.stderr)
-    _report(chosen.revision, rounds, models=chosen.models)
+    _report(chosen.revision, rounds, chosen)
 
 
 @contextmanager
@@ -99,7 +111,7 @@ def checked_out(revision: str) -> Iterator[Path]:
             subprocess.run([*git, "worktree", "remove", "--force", f"{folder}/base"], check=True)
 
 
-def _start(stack: ExitStack, backend: Path, *, models: int) -> Program:
+def _start(stack: ExitStack, backend: Path, *, models: int, keys: int) -> Program:
     data, port = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")), free_port()
     url = stack.enter_context(embedded_postgres(Path(data)))
     settings = {"DATABASE_URL": url, "SECRET_KEY": secrets.token_urlsafe(48), "DATA_DIR": data, **WIDE_OPEN}
@@ -109,7 +121,18 @@ def _start(stack: ExitStack, backend: Path, *, models: int) -> Program:
     subprocess.run([sys.executable, "-m", "app.cli", "migrate"], cwd=backend, env=settings, check=True)
     server = stack.enter_context(serving("app.cli", "serve", port=port, backend=backend, PORT=str(port), **settings))
     bodies = [json.dumps({**json.loads(GENERATE), "model": name}) for name in names] or [GENERATE]
-    return Program(server, new_key(server.url), bodies)
+    first = new_key(server.url)
+    return Program(server, [first, *asyncio.run(_add_keys(url, keys - 1))], bodies)
+
+
+async def _add_keys(url: str, number: int) -> Sequence[str]:
+    """So many further keys of the account that has the only one. An account may create fewer by HTTP."""
+    keys = [new_api_key("live") for _ in range(number)]
+    hashes = [f"\\x{sha256(each.encode()).hexdigest()}" for each in keys]
+    connection = await connect_for_writing(url)
+    await connection.execute(_ADD_KEYS, [new_id("key") for _ in keys], hashes)
+    await connection.close()
+    return keys
 
 
 def _models_file(folder: Path, names: Sequence[str]) -> Path:
@@ -129,10 +152,11 @@ def _measure(program: Program) -> Round:
     return Round(done, 1e6 * (program.server.cpu_seconds - before) / done.requests)
 
 
-def _report(revision: str, rounds: dict[str, list[Round]], *, models: int) -> None:
-    has_models = f", {models} models" if models else ""
+def _report(revision: str, rounds: dict[str, list[Round]], chosen: argparse.Namespace) -> None:
+    has_models = f", {chosen.models} models" if chosen.models else ""
+    has_keys = f", {chosen.keys:,} keys" if chosen.keys > 1 else ""
     print(f"\n{machine()}\n{len(rounds['now'])} rounds of {SECONDS} s, interleaved, 32 connections, one worker", end="")
-    print(f"{has_models}; medians\n")
+    print(f"{has_models}{has_keys}; medians\n")
     print("| what | requests/s | p50 ms | p99 ms | server's CPU, us a call | errors |\n|---|---|---|---|---|---|")
     for name, done in rounds.items():
         told = [statistics.median(getattr(each.load, field) for each in done) for field in ("per_second", "p50", "p99")]

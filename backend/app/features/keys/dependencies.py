@@ -42,13 +42,8 @@ async def cached_caller(request: Request) -> spec.Caller:
 
 async def fetch_caller(request: Request, *, key_hash: bytes | None = None) -> spec.Caller:
     """The same caller as the database has it now, for the cache too."""
-    services, key_hash = services_of(request), key_hash or await _sent_key_hash(request)
-
-    async def find(key_hash: bytes) -> spec.Caller | None:
-        async with services.sessions.begin() as session:
-            return await service.find_caller(session, key_hash=key_hash)
-
-    caller = await services.callers.fetch_once(key_hash, find)
+    key_hash = key_hash or await _sent_key_hash(request)
+    caller = await services_of(request).callers.fetch(key_hash)
     if caller is None:
         await _refuse_unknown_key(request)
     return caller

@@ -11,7 +11,7 @@ from app.core.limit_format import CONCURRENCY_MAX, NUMBER_PATTERN
 from app.core.security import is_id
 from app.core.settings import ConfigurationError
 from app.features.auth.administration import account_id_of
-from app.features.keys.service import UNREVOKED
+from app.generations.callers import UNREVOKED
 from app.models import Account, ApiKey
 from app.ratelimit import Limit
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, exists, func, or_, select, tuple_
+from sqlalchemy import delete, exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.billing.caps import KeyCapPeriod, set_key_cap
@@ -12,27 +12,11 @@ from app.core.cursor import Cursor
 from app.core.errors import Conflict, NotFound
 from app.core.security import KEY_PREFIX_LENGTH, KeyEnvironment, hash_api_key, is_id, new_api_key, new_id
 from app.features.auth.service import InvalidToken
+from app.generations.callers import UNREVOKED, find_caller_where
 from app.generations.collaborators import Generations
 from app.generations.jobs.cancel import cancel_queued, note_cancelled
 from app.generations.spec import Caller
 from app.models import Account, ApiKey, Usage, User
-from app.ratelimit import Limit
-
-UNREVOKED = ApiKey.revoked_at.is_(None)
-UNEXPIRED = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
-ACTIVE = UNREVOKED, ApiKey.is_suspended.is_(False), UNEXPIRED
-"""The condition under which a key may call. The ledger's statements check the same when they record."""
-
-_CALLER = select(
-    ApiKey.id,
-    ApiKey.account_id,
-    ApiKey.environment,
-    ApiKey.revision,
-    func.coalesce(ApiKey.generate_limit, Account.generate_limit_per_key),
-    Account.generate_limit,
-    func.coalesce(ApiKey.generate_concurrency, Account.generate_concurrency_per_key),
-    Account.models,
-).join(Account, Account.id == ApiKey.account_id)
 
 _UNUSED_KEPT = timedelta(hours=1)
 _WAS_NOT_USED = ApiKey.last_used_at.is_(None) & ~exists().where(Usage.key_id == ApiKey.id)
@@ -166,26 +150,13 @@ async def _find_own(session: AsyncSession, *, account_id: str, key_id: str, for_
 
 async def find_caller(session: AsyncSession, *, key_hash: bytes) -> Caller | None:
     """The caller with the active key of this hash, and its limits; None where there is no such key."""
-    return await _find_caller(session, ApiKey.key_hash == key_hash)
+    return await find_caller_where(session, ApiKey.key_hash == key_hash)
 
 
 async def find_own_caller(session: AsyncSession, *, account_id: str, key_id: str) -> Caller:
     """The caller that the account's own active key with this id stands for. Raises KeyNotFound for any other id."""
     own = ApiKey.id == key_id, ApiKey.account_id == account_id
-    caller = await _find_caller(session, *own) if is_id("key", key_id) else None
+    caller = await find_caller_where(session, *own) if is_id("key", key_id) else None
     if caller is None:
         raise KeyNotFound
     return caller
-
-
-async def _find_caller(session: AsyncSession, *conditions: ColumnElement[bool]) -> Caller | None:
-    found = (await session.execute(_CALLER.where(*conditions, *ACTIVE))).one_or_none()
-    if found is None:
-        return None
-    key_id, account_id, environment, revision, limit, account_limit, concurrency, models = found
-    limits = _parse_limit(limit), _parse_limit(account_limit), concurrency
-    return Caller(key_id, account_id, environment, revision, *limits, None if models is None else frozenset(models))
-
-
-def _parse_limit(text: str | None) -> Limit | None:
-    return None if text is None else Limit.parse(text)

@@ -1,6 +1,7 @@
 """The cache of callers: it saves queries, and never decides whether a key is active."""
 
 import asyncio
+from collections.abc import Sequence
 
 import asyncpg
 import httpx2
@@ -20,9 +21,13 @@ def clock() -> Clock:
     return Clock(1000)
 
 
+async def _find_nobody(key_hashes: Sequence[bytes]) -> Sequence[Caller | None]:
+    return [None for _ in key_hashes]
+
+
 @pytest.fixture
 def cache(clock: Clock) -> CallerCache:
-    return CallerCache(clock=clock, entries_max=3)
+    return CallerCache(_find_nobody, clock=clock, entries_max=3)
 
 
 def test_an_empty_cache_returns_none(cache: CallerCache) -> None:
@@ -78,38 +83,46 @@ def test_the_cache_is_bounded_and_drops_its_oldest_entry(cache: CallerCache) -> 
     assert [cache.get(each) for each in (b"x", b"y", b"z")] == [None, None, None]
 
 
-@pytest.mark.parametrize("found", [ADA, None])
-async def test_parallel_fetches_of_one_key_share_one_query(cache: CallerCache, found: Caller | None) -> None:
-    asked, told = list[bytes](), asyncio.Event()
+class Database:
+    """Knows callers by the hashes of their keys, and answers while `is_open`."""
 
-    async def find(key_hash: bytes) -> Caller | None:
-        asked.append(key_hash)
-        await told.wait()
-        return found
+    def __init__(self, **callers: Caller) -> None:
+        self.callers = {name.encode(): caller for name, caller in callers.items()}
+        self.queries: list[Sequence[bytes]] = []
+        self.is_open = asyncio.Event()
 
-    calls = [asyncio.ensure_future(cache.fetch_once(b"a", find)) for _ in range(100)]
-    other = asyncio.ensure_future(cache.fetch_once(b"b", find))
-    await asyncio.sleep(0)
-    calls[0].cancel()  # the first call may be cancelled
-    told.set()
-    assert await asyncio.gather(*calls[1:], other) == [found] * 100
-    assert asked == [b"a", b"b"]
-    assert await cache.fetch_once(b"a", find) == found
-    assert asked == [b"a", b"b", b"a"]
+    async def find(self, key_hashes: Sequence[bytes]) -> Sequence[Caller | None]:
+        self.queries.append(key_hashes)
+        await self.is_open.wait()
+        return [self.callers.get(each) for each in key_hashes]
 
 
-async def test_a_fetch_that_fails_fails_for_all_waiting_calls_and_is_not_cached(cache: CallerCache) -> None:
-    async def fail(_key_hash: bytes) -> Caller | None:
-        await asyncio.sleep(0)
-        raise OSError
+async def test_parallel_fetches_of_one_key_are_one_question_and_those_of_many_keys_one_query() -> None:
+    database = Database(a=ADA, b=BEN)
+    cache = CallerCache(database.find)
+    first = [asyncio.ensure_future(cache.fetch(b"a")) for _ in range(100)]
+    await asyncio.sleep(0.01)
+    others = [asyncio.ensure_future(cache.fetch(each)) for each in (b"b", b"c", b"b")]
+    await asyncio.sleep(0.01)
+    first[0].cancel()  # the first call may be cancelled
+    database.is_open.set()
+    assert await asyncio.gather(*first[1:], *others) == [ADA] * 99 + [BEN, None, BEN]
+    assert database.queries == [[b"a"], [b"b", b"c"]]
+    assert await cache.fetch(b"a") == ADA
+    assert database.queries == [[b"a"], [b"b", b"c"], [b"a"]]
 
-    async def find(_key_hash: bytes) -> Caller | None:
-        return ADA
 
-    failed = await asyncio.gather(*(cache.fetch_once(b"a", fail) for _ in range(3)), return_exceptions=True)
+async def test_a_fetch_that_fails_fails_for_all_waiting_calls_and_is_not_cached() -> None:
+    async def find(key_hashes: Sequence[bytes]) -> Sequence[Caller | None]:
+        if failures:
+            raise failures.pop()
+        return [ADA for _ in key_hashes]
+
+    failures, cache = [OSError()], CallerCache(find)
+    failed = await asyncio.gather(*(cache.fetch(b"a") for _ in range(3)), return_exceptions=True)
     assert [type(each) for each in failed] == [OSError] * 3
     assert cache.get(b"a") is None
-    assert await cache.fetch_once(b"a", find) == cache.get(b"a") == ADA
+    assert await cache.fetch(b"a") == cache.get(b"a") == ADA
 
 
 async def _make_known(client: httpx2.AsyncClient, key: Key) -> None:
