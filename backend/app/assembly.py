@@ -43,6 +43,7 @@ from app.generations.ledger.writer import Writer
 from app.generations.lifetime import lifetime_of
 from app.generations.places import places_in
 from app.generations.prune import Pruner
+from app.generations.request_rows import request_rows_in
 from app.generations.sweep import Sweeper
 from app.payments.opened import open_stripe
 from app.ratelimit.opened import open_limiter
@@ -218,6 +219,7 @@ async def _generations(
         generations = Generations(
             sessions=sessions,
             places=places_in(sessions),
+            request_rows=request_rows_in(sessions),
             ledger=ledger,
             catalogue=opened if tracing is None else traced_catalogue(opened, tracing),
             drawing=threads.drawing,

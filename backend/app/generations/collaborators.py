@@ -23,6 +23,7 @@ from app.generations.ledger import Ledger
 from app.generations.ledger.queue import PendingRecord
 from app.generations.lifetime import Lifetime
 from app.generations.places import Places
+from app.generations.request_rows import RequestRows
 from app.models import Generation
 from app.providers import Image
 from app.providers.decode import convert
@@ -53,6 +54,7 @@ class Generations:
 
     sessions: SessionMaker
     places: Places
+    request_rows: RequestRows
     ledger: Ledger
     catalogue: OpenCatalogue
     drawing: FairPool

@@ -1,4 +1,6 @@
-"""What the list of an account's generations reads, in a database where the planner knows these rows alone."""
+"""What the list of an account's generations reads, and the look at one, in a database where the planner knows these
+rows alone.
+"""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -41,6 +43,15 @@ async def database(new_database_url: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
 
 
+_OF_OTHER_TIMES = """
+    insert into generations
+      (id, request_id, account_id, environment, key_id, prompt, size, provider, status, delivered_at)
+    select id_of.new, id_of.new, account_id, environment, key_id, '', size, provider, 'delivered', now()
+    from generations, generate_series(1, $2::int) n,
+      lateral (select left(id, 8) || substr(md5(n || id), 1, 26) as new) id_of where id = $1
+"""
+
+
 def _rows_read(plan: dict[str, Any], table: str) -> int:
     """The rows that the nodes of a plan produced or dropped: all, or those that read tables of names that begin so."""
     rows: float = sum(
@@ -51,18 +62,20 @@ def _rows_read(plan: dict[str, Any], table: str) -> int:
     return int(rows * plan["Actual Loops"]) * is_of_table + of_children
 
 
-async def _sent_list(client: httpx2.AsyncClient, key: Key, query: str = "") -> tuple[str, Sequence[object]]:
-    """The statement that lists an account's generations, and its parameters."""
+async def _sent(
+    client: httpx2.AsyncClient, key: Key, path: str = "", *, word: str = "LATERAL"
+) -> tuple[str, Sequence[object]]:
+    """The statement with this word that lists an account's generations, or looks one up, and its parameters."""
     sent: list[tuple[str, Any]] = []
 
     def keep(*execution: Any) -> None:
         _, _, statement, parameters, *_ = execution
-        if "LATERAL" in statement:
+        if word in statement:
             sent.append((statement, parameters))
 
     event.listen(Engine, "before_cursor_execute", keep)
     try:
-        assert (await client.get(f"/v1/generations{query}", headers=key.headers)).status_code == 200
+        assert (await client.get(f"/v1/generations{path}", headers=key.headers)).status_code == 200
     finally:
         event.remove(Engine, "before_cursor_execute", keep)
     [(statement, parameters)] = sent
@@ -78,7 +91,7 @@ async def _rows_of(
     async with database.transaction():
         await database.execute(f"set local plan_cache_mode = {mode}")
         await database.execute(f"prepare listed as {statement}")
-        values = ", ".join(f"'{each}'" for each in parameters)
+        values = ", ".join(f"'{{{','.join(each)}}}'" if isinstance(each, list) else f"'{each}'" for each in parameters)
         [(plan,)] = await database.fetch(f"explain (analyze, format json) execute listed ({values})")
         await database.execute("deallocate listed")
     return _rows_read(json.loads(plan)[0]["Plan"], table)
@@ -88,7 +101,7 @@ async def test_a_list_of_generations_reads_no_more_rows_with_a_thousand_revoked_
     client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
 ) -> None:
     assert (await generate(client, key)).status_code == 200
-    sent = await _sent_list(client, key)
+    sent = await _sent(client, key)
     few = await _rows_of(database, sent)
     await database.execute(_REVOKED_KEYS, key.id)
     assert await _rows_of(database, sent) <= few
@@ -107,6 +120,16 @@ async def test_a_list_by_status_does_not_read_what_was_delivered(
         "failed,queued",
         "failed,lost,cancelled,processing",
     ):
-        sent = await _sent_list(client, key, f"?status={wanted}")
+        sent = await _sent(client, key, f"?status={wanted}")
         for mode in ("force_custom_plan", "force_generic_plan"):
             assert await _rows_of(database, sent, mode=mode, table="generations") < _MANY / 10, (wanted, mode)
+
+
+async def test_a_look_at_a_generation_reads_no_others_of_its_account(
+    client: httpx2.AsyncClient, key: Key, database: asyncpg.Connection
+) -> None:
+    seen = (await generate(client, key)).json()["id"]
+    await database.execute(_OF_OTHER_TIMES, seen, _MANY)
+    sent = await _sent(client, key, f"/{seen}", word="unnest")
+    for mode in ("force_custom_plan", "force_generic_plan"):
+        assert await _rows_of(database, sent, mode=mode, table="generations") < _MANY / 10, mode

@@ -45,7 +45,7 @@ from app.generations.uploads import UploadsFull
 from app.web.body import JSONBody, json_body
 from app.web.client_address import origin_of
 from app.web.disconnect import cancelled_on_disconnect
-from app.web.fast_route import FastRoute, JSONBytes
+from app.web.fast_route import FastRoute, JSONBytes, PreparedJSON
 from app.web.immutable import RangeNotSatisfiable, RedirectTarget, immutable_response
 from app.web.openapi import operation_id, problems
 from app.web.pagination import one_page
@@ -113,13 +113,17 @@ async def list_generations(
     return [GenerationListed.model_validate(each) for each in one_page(request, found, query=query)]
 
 
-@router.get("/generations/{generation_id}", responses=problems(InvalidApiKey, RateLimited, GenerationNotFound, Invalid))
+@router.get(
+    "/generations/{generation_id}",
+    response_model=GenerationShown,
+    responses=problems(InvalidApiKey, RateLimited, GenerationNotFound, Invalid),
+)
 async def get_generation(
     request: Request,
     caller: WaitingCaller,
     generation_id: str,
     query: Annotated[WaitQuery, query_of(WaitQuery)],
-) -> GenerationShown:
+) -> Response:
     """Show one generation of the key's account and environment, whatever has become of it.
 
     With `wait`, the answer comes when its status changes, or after so many seconds.
@@ -130,7 +134,7 @@ async def get_generation(
         async with cancelled_on_disconnect(request):
             with waiting(request) as waiter:
                 found = await next_state(request, caller, found, waiter, until=until)
-    return GenerationShown.model_validate(found)
+    return PreparedJSON(GenerationShown.write(found), status=200, headers=())
 
 
 @router.get(

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import or_, select
-
 from app.catalogue.prices import format_amount
 from app.core.errors import ApiError
-from app.core.security import KeyEnvironment, is_id, without_random
+from app.core.security import KeyEnvironment, is_id
 from app.generations.collaborators import Generations
 from app.generations.errors import GenerationNotFound
 from app.generations.jobs.job import Queued
@@ -61,23 +59,12 @@ async def find(
     """
     if not is_id("gen", generation_id):
         raise GenerationNotFound
-    # The ids of a request begin with the same time: this reads one millisecond of the primary key.
-    moment = without_random(generation_id)
-    statement = (
-        select(Generation)
-        .where(Generation.id >= moment, Generation.id < f"{moment}~", Generation.account_id == account_id)
-        .where(or_(Generation.id == generation_id, Generation.request_id == generation_id))
-        .order_by(Generation.id)
-    )
-    if environment is not None:
-        statement = statement.where(Generation.environment == environment)
-    async with generations.sessions.begin() as session:
-        rows = {row.id: row for row in await session.scalars(statement)}
-        if generation_id not in rows:
-            raise GenerationNotFound
-        row = rows[generation_id]
-        if row.status == "delivered" and row.deleted_at is not None:
-            raise GenerationNotFound
+    rows = {row.id: row for row in await generations.request_rows.ask(generation_id)}
+    row = rows.get(generation_id)
+    if row is None or row.account_id != account_id or row.environment != (environment or row.environment):
+        raise GenerationNotFound
+    if row.status == "delivered" and row.deleted_at is not None:
+        raise GenerationNotFound
     is_queued, waiting = row.status == "queued", Waiting(row.id, account_id, row.generation_class)
     position = await generations.places.ask(waiting) if is_queued else None
     return _state(generations, list(rows.values()), row.request_id, position)
