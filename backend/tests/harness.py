@@ -29,6 +29,8 @@ BEYOND_PATIENCE_SECONDS = 10 * PATIENCE_SECONDS
 """For what must not be waited for: whoever waits for it nevertheless fails."""
 
 _TICK_SECONDS = 0.1
+_LAST_TURNS = 5
+"""Of the event loop, in which asyncio makes a connection of what it has accepted."""
 _TRUSTS_NOBODY = SSLContext(PROTOCOL_TLS_CLIENT)  # nothing here speaks TLS, and reading all authorities takes a while
 
 JSON = dict[str, Any]
@@ -65,6 +67,15 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield  # signals belong to the test runner
 
+    async def ended(self, serving: "asyncio.Task[None]") -> None:
+        """Ends it. What it accepted in its last turns is dropped, as where a process ends."""
+        self.end()
+        await serving
+        for _ in range(_LAST_TURNS):
+            for late in list(self.server_state.connections):
+                late.transport.abort()
+            await asyncio.sleep(0)
+
 
 @asynccontextmanager
 async def serving(config: uvicorn.Config) -> AsyncIterator[int]:
@@ -77,8 +88,7 @@ async def serving(config: uvicorn.Config) -> AsyncIterator[int]:
         try:
             yield listener.getsockname()[1]
         finally:
-            server.end()
-            await running
+            await server.ended(running)
 
 
 @asynccontextmanager
@@ -102,11 +112,7 @@ async def running(
             async with httpx2.AsyncClient(base_url=url, timeout=30, limits=limits, verify=_TRUSTS_NOBODY) as client:
                 yield client  # its first request waits in the socket's queue until the application has started
         finally:
-            server.end()
-            await serving
-            for late in list(server.server_state.connections):  # accepted in its last turn: a process would end now
-                late.transport.abort()
-            await asyncio.sleep(0)
+            await server.ended(serving)
 
 
 @contextmanager
