@@ -100,7 +100,7 @@ async def draw_recorded(
     plan, account_id = routed.plan, routed.account_id
     if plan.is_free:
         return await _settle_free(generations, routed, record, recorded, as_bytes=as_bytes, until=settling_until)
-    await _refuse_if_store_fails(generations, record)
+    await _refuse_if_not_kept(generations, record)
     drawing = _Drawing(generations, routed, record, {each: ImageTries() for each in record.ids})
     with logging_with(model=plan.model.name, account=account_id), _marking_what_may_be_paid(routed):
         await _draw_or_give_up(drawing, record)
@@ -147,9 +147,9 @@ async def _contents_by_stub(
         return [await draw_by_stub(generations, request, record.format, deadline=deadline)] * len(record.ids)
 
 
-async def _refuse_if_store_fails(generations: Generations, record: PendingRecord) -> None:
+async def _refuse_if_not_kept(generations: Generations, record: PendingRecord) -> None:
     """What cannot be kept is not bought. Raises StoreUnavailable."""
-    if generations.store.is_failing:
+    if not generations.store.takes_more:
         ends = dict.fromkeys(record.ids, ImageEnd(StoreUnavailable.code, tries=0, cost=0))
         await asyncio.shield(settle.fail(generations, record, ends))
         raise StoreUnavailable(retry_after_seconds=_STORE_RETRY_SECONDS)

@@ -4,15 +4,17 @@ import asyncio
 import errno
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from app.core import files
 from app.core.errors import Unavailable
+from app.core.fair_queue import FairPool
 from app.core.logs import logger
-from app.core.pool import BoundedPool, Result
+from app.core.pool import BoundedPool
 from app.core.settings import ConfigurationError
 from app.storage import (
     CHUNK_BYTES,
@@ -37,12 +39,12 @@ class FilesystemStore:
     """A Store between `open` and `close`. Its own threads wait for the disk, never the event loop."""
 
     def __init__(self, folder: Path, *, threads: int = 8, queue_max: int = 1024) -> None:
-        """Reading and writing have so many threads each, and a queue of that length each: however many read, what was
-        paid is written.
+        """Reading and writing have so many threads each: however many read, what was paid is written. At most
+        `queue_max` reads wait, and any number of writes: `MonitoredStore.takes_more` bounds what is bought.
         """
         self._disk = _Disk(folder)
-        open_pool = partial(BoundedPool, threads=threads, queue_max=queue_max, niceness=0)
-        self._reading, self._writing = open_pool(name="read-images"), open_pool(name="write-images")
+        self._reading = BoundedPool(threads=threads, queue_max=queue_max, niceness=0, name="read-images")
+        self._writing = FairPool(threads=threads, queue_max=sys.maxsize, niceness=0, name="write-images")
 
     async def open(self) -> None:
         """Makes the folder unless it exists, and removes the leftovers of puts that crashed.
@@ -76,10 +78,17 @@ class FilesystemStore:
         return await self._reading.go_on(self._disk.free_bytes)
 
     async def put(self, name: str, content: bytes) -> None:
-        await _run(self._writing, "put", partial(self._disk.put, checked(name), content))
+        checked(name)
+        with _as_unavailable("put"):
+            await self._writing.run(partial(self._disk.put, name, content))
 
     async def get(self, name: str, *, start: int = 0, end: int | None = None) -> Stored | None:
-        file = await _run(self._reading, "get", partial(self._disk.file, checked(name)))
+        checked(name)
+        with _as_unavailable("get"):
+            try:
+                file = await self._reading.run(partial(self._disk.file, name))
+            except Unavailable:
+                raise StoreBusy from None
         if file is None:
             return None
         start = min(start, file.size)
@@ -91,7 +100,9 @@ class FilesystemStore:
         checked(name)
 
     async def delete(self, name: str) -> None:
-        await _run(self._writing, "delete", partial(self._disk.delete, checked(name)))
+        checked(name)
+        with _as_unavailable("delete"):
+            await self._writing.run(partial(self._disk.delete, name), group="delete")  # puts wait behind none of them
 
     async def pages(self, *, first: str = "", end: str = "~") -> AsyncIterator[Sequence[StoredFile]]:
         """The files of one of the 1,024 folders after the other: the names of one folder are in memory at a time."""
@@ -228,15 +239,6 @@ class _File:
 
 def _shard(name: str) -> str:
     return name.partition(".")[0][-_SHARD_CHARACTERS:]
-
-
-async def _run(pool: BoundedPool, operation: str, function: Callable[[], Result]) -> Result:
-    """The function's result, from a thread. Raises StoreBusy at once where the pool's queue is full."""
-    with _as_unavailable(operation):
-        try:
-            return await pool.run(function)
-        except Unavailable:
-            raise StoreBusy from None
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Whether images can be stored: after a write that failed no image is bought until one can be stored again."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
@@ -8,10 +9,14 @@ from typing import Protocol
 from app.core.cancellation import raise_if_cancelled
 from app.core.logs import logger
 from app.core.settings import ConfigurationError
-from app.storage import PresignedUrl, Store, StoreBusy, Stored, StoreUnavailable
+from app.storage import PresignedUrl, Store, Stored, StoreUnavailable
 
 PROBE_SECONDS = 3.0
 """The pause between two probes of a store that fails."""
+HANGING_SECONDS = 10.0
+"""A store in which no write has ended for so long, while some were under way, hangs."""
+PUTS_MAX = 1024
+"""Images that are being written or wait for it, from which on no further one should be bought."""
 _FREE_SECONDS = 10
 
 
@@ -33,29 +38,57 @@ class CheckedStore(Store, Protocol):
 class MonitoredStore:
     """A Store that remembers whether it can be written.
 
-    A write that fails makes it fail, for this process. From then on a task writes as many bytes as that write had, at
-    once and then every PROBE_SECONDS, until that succeeds: a disk that is nearly full takes small files only.
+    A write that fails, or is given up while the store hangs, makes it fail, for this process. From then on a task
+    writes as many bytes as that write had, at once and then every PROBE_SECONDS, until that succeeds: a disk that is
+    nearly full takes small files only.
+
+    A put waits for its turn, however many wait before it: its image may have been paid. What is bounded is how many
+    are bought meanwhile, by `takes_more`.
     """
 
     def __init__(self, store: CheckedStore) -> None:
         self._store = store
         self._probing: asyncio.Task[None] | None = None
+        self._puts = 0
+        self._ended_at = 0.0  # the last put; or when the first of those under way began, if that was later
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last write failed, and no probe has succeeded since."""
+        """Whether the last write failed, and no probe has succeeded since; or whether the store hangs."""
+        return self._is_probed or self._hangs
+
+    @property
+    def _is_probed(self) -> bool:
         return self._probing is not None and not self._probing.done()
 
+    @property
+    def _hangs(self) -> bool:
+        return self._puts > 0 and time.monotonic() - self._ended_at > HANGING_SECONDS
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether an image that is bought now can be expected to be kept: the store does not fail, and fewer than
+        PUTS_MAX images are being written or wait for it.
+        """
+        return self._puts < PUTS_MAX and not self.is_failing
+
     async def put(self, name: str, content: bytes) -> None:
+        if not self._puts:
+            self._ended_at = time.monotonic()
+        self._puts += 1
         try:
             await self._store.put(name, content)
-        except StoreBusy:
-            raise
         except StoreUnavailable:
-            if not self.is_failing:
-                logger.error("store_failing", every_time=True)
-                self._probing = asyncio.create_task(self._probe(len(content)))
+            self._begin_to_probe(len(content))
             raise
+        except asyncio.CancelledError:
+            if self._hangs:
+                self._begin_to_probe(len(content))
+            raise
+        else:
+            self._ended_at = time.monotonic()
+        finally:
+            self._puts -= 1
 
     async def get(self, name: str, *, start: int = 0, end: int | None = None) -> Stored | None:
         return await self._store.get(name, start=start, end=end)
@@ -80,6 +113,11 @@ class MonitoredStore:
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.wait({self._probing})
+
+    def _begin_to_probe(self, size: int) -> None:
+        if not self._is_probed:
+            logger.error("store_failing", every_time=True)
+            self._probing = asyncio.create_task(self._probe(size))
 
     async def _probe(self, size: int) -> None:
         while True:

@@ -76,7 +76,8 @@ Result = TypeVar("Result")
 
 
 class S3Store:
-    """A Store. No call and no chunk takes longer than the deadline, retries and the wait for a connection included.
+    """A Store. No call and no chunk takes longer than the deadline, retries and the wait for a connection included;
+    but for puts, which wait longer: what they keep may have been paid.
 
     Raises ConfigurationError, with one sentence, for settings that cannot be used.
     """
@@ -90,7 +91,8 @@ class S3Store:
         connections_max: int = 64,
     ) -> None:
         """With `redirect_seconds` (at most a week) there are presigned URLs, which are valid for so long.
-        Reading and writing have `connections_max` each: however many read, what was paid is written.
+        Reading and writing have `connections_max` each: however many read, what was paid is written. The deadline of a
+        put begins when it has a connection, for which it waits as long as its caller does.
         """
         self._bucket = open_bucket(settings, deadline_seconds=deadline_seconds)
         self._redirect_seconds = redirect_seconds
@@ -119,10 +121,10 @@ class S3Store:
     async def put(self, name: str, content: bytes) -> None:
         attributes = {"Content-Type": MEDIA_TYPES[checked(name).rpartition(".")[2]], "Cache-Control": CACHE_CONTROL}
         try:
-            await self._limited(
-                self._writes,
-                lambda: self._bucket.put_async(name, content, attributes=attributes, use_multipart=False),
-            )
+            async with self._writes:
+                await self._in_time(
+                    lambda: self._bucket.put_async(name, content, attributes=attributes, use_multipart=False)
+                )
         except _Failed as failure:
             raise _unavailable("put", failure) from None
 

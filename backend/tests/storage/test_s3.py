@@ -117,9 +117,19 @@ async def test_calls_wait_for_a_busy_connection_no_longer_than_the_deadline(
 ) -> None:
     store = S3Store(settings, deadline_seconds=0.4, connections_max=1)
     server.fail("hang", times=100)
-    outcomes = await asyncio.gather(*(store.put(NAME, CONTENT) for _ in range(20)), return_exceptions=True)
+    outcomes = await asyncio.gather(*(store.get(NAME) for _ in range(20)), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
     assert len(server.seen) < 10
+
+
+async def test_an_image_waits_for_a_busy_connection_beyond_the_deadline(settings: S3Settings, server: S3Server) -> None:
+    store = S3Store(settings, deadline_seconds=0.4, connections_max=1)
+    server.fail("hang", times=100)
+    first, *_, last = [asyncio.create_task(store.put(NAME, CONTENT)) for _ in range(3)]
+    with pytest.raises(StoreUnavailable):
+        await first
+    server.recover()
+    await last
 
 
 async def test_however_many_readers_wait_for_the_store_an_image_is_written(

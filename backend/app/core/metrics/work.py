@@ -164,7 +164,9 @@ class PoolMetrics:
         )
         self.jobs_waiting = families.gauge("pool_jobs_waiting", "Work that waits for such a thread.", "pool")
         self.store_failing = families.gauge(
-            "store_failing", "1 where a worker could not write an image, until it can again.", mode="livemax"
+            "store_failing",
+            "1 where a worker could not write an image, or none in 10 s, until it can again.",
+            mode="livemax",
         )
         self.store_free_bytes = families.gauge(
             "store_free_bytes", "Bytes that may still be written; of the store `disk`.", "store", mode="livemin"

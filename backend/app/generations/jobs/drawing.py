@@ -83,7 +83,7 @@ class JobDrawing:
     async def _was_drawn(self, plan: Plan, request: DrawRequest) -> bool:
         """Returns once the job has ended, or others decide about it; False where it has to wait."""
         generations, job = self._generations, self.job
-        if generations.store.is_failing:
+        if not generations.store.takes_more:
             return False  # what cannot be kept is not bought
         routed = RoutedRequest(
             *(plan, request, job.account_id, self.deadline),

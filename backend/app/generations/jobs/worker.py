@@ -94,7 +94,7 @@ class Worker:
     async def _take_until_stopped(self) -> None:
         while not self._is_stopping:
             free = self._at_a_time - len(self._running)
-            may_take = free > 0 and not self._generations.store.is_failing
+            may_take = free > 0 and self._generations.store.takes_more
             if not may_take or not await _succeeds(self._take, free):
                 if may_take:
                     await asyncio.sleep(_REST_SECONDS)
