@@ -43,7 +43,7 @@ dist: .venv/run.installed ## build wheel and source distribution in dist/: of on
 	  "from flit_core.buildapi import build_sdist, build_wheel; build_sdist('../dist'); build_wheel('../dist')"
 	@cd dist && sha256sum nanobanana-*
 
-test: suite ## run all tests but those of `make check`, on a real PostgreSQL and Redis, with coverage, and in a browser if there is one
+test: suite ## run all tests but those of `make check`, `make test-clients` and `make ha`, on a real PostgreSQL and Redis, with coverage, and in a browser if there is one
 	@$(MAKE) --no-print-directory in-browser
 	@$(MAKE) --no-print-directory -j 2 behind-proxies in-prometheus
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.pool import QueuePool
 
-from app.billing.purchases import Purchases, purchases_of
+from app.billing.purchases import Purchases, open_purchases
 from app.billing.tasks import run as run_tasks
 from app.billing.tasks import tasks_of
 from app.catalogue.configured import catalogue_of
@@ -88,7 +88,8 @@ _REAL = Externals()
 async def open_services(
     settings: Settings, externals: Externals = _REAL, *, metrics: Metrics | None = None
 ) -> AsyncIterator[Services]:
-    """All services on these settings, closed at the end, the ledger first.
+    """All services on these settings, closed at the end in reverse order: the worker and detached generations before
+    the ledger, the ledger before the database's pool.
 
     Raises ConfigurationError without `database_url` or a secret.
     """
@@ -257,7 +258,7 @@ async def _purchases(
 ) -> AsyncIterator[Purchases | None]:
     """What is bought at Stripe, while the tasks of billing run."""
     async with open_stripe(settings) as stripe:
-        purchases = purchases_of(settings, stripe, sessions, catalogue, metrics)
+        purchases = open_purchases(settings, stripe, sessions, catalogue, metrics)
         connect = partial(connect_for_writing, writing_url(settings))
         async with _in_background(run_tasks(tasks_of(sessions, connect, purchases, metrics))):
             yield purchases

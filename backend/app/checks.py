@@ -1,4 +1,4 @@
-"""Tries the database, Redis, the store and the provider of the settings: for `nanobanana check` and before a start."""
+"""Tries the database, Redis, store, providers and Stripe of the settings: for `nanobanana check` and before a start."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence

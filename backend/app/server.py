@@ -20,7 +20,6 @@ from starlette.types import ASGIApp
 from app import __version__
 from app.assembly import Externals
 from app.catalogue.configured import catalogue_of
-from app.core.bounds import BODY_SECONDS_MAX
 from app.core.draining import Draining
 from app.core.logs import logger, write_pending_lines
 from app.core.memory import return_large_blocks_when_freed
@@ -30,6 +29,7 @@ from app.core.process_setup import allow_descriptors, configure_logging_by
 from app.core.running_servers import ServerRecord
 from app.core.settings import ConfigurationError, Settings
 from app.core.stopping import Stop, stop_this_process, stop_when_terminal_closes
+from app.generations.lifetime import lifetime_of
 from app.main import create_app
 from app.reloads import Reading, Reloads
 from app.rolling import obey_supervisor
@@ -185,10 +185,8 @@ def http_config(app: ASGIApp | Callable[[], FastAPI], **process: Any) -> uvicorn
 
 
 def grace_seconds(settings: Settings) -> int:
-    """How long a stopping server waits for its requests: longer than any takes, the provider's part included."""
-    provider = 0 if settings.uses_stub else settings.generation_deadline_seconds
-    longest = BODY_SECONDS_MAX + provider + 2 * settings.record_deadline_seconds
-    return max(_GRACE_SECONDS_MIN, math.ceil(longest) + _GRACE_MARGIN_SECONDS)
+    """How long a stopping server waits for its requests at most: longer than any takes."""
+    return max(_GRACE_SECONDS_MIN, math.ceil(lifetime_of(settings).longest_seconds) + _GRACE_MARGIN_SECONDS)
 
 
 def _worker_app(settings: Settings, externals: Externals, metrics: Metrics | None) -> FastAPI:

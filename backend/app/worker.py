@@ -25,7 +25,7 @@ from app.core.metrics.shared import Page, shown_on_port
 from app.core.process_setup import allow_descriptors, configure_logging_by
 from app.core.settings import Settings
 from app.core.stopping import Stop
-from app.features.health import service as health
+from app.readiness import check_ready, find_degraded
 from app.services import Services
 
 _READY_SECONDS = 3
@@ -97,8 +97,8 @@ class _Process:
             if self._running is None:
                 raise Unavailable("This worker is starting or has stopped")
             loop, services = self._running
-            asyncio.run_coroutine_threadsafe(health.check_ready(services), loop).result(_READY_SECONDS)
-            return HTTPStatus.OK, {"status": "ready", "degraded": health.find_degraded(services)}
+            asyncio.run_coroutine_threadsafe(check_ready(services), loop).result(_READY_SECONDS)
+            return HTTPStatus.OK, {"status": "ready", "degraded": find_degraded(services)}
         except ApiError as error:
             detail = error.sentence
         except TookTooLong:

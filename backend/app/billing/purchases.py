@@ -39,7 +39,7 @@ class Purchases:
     metrics: BillingMetrics
 
 
-def purchases_of(
+def open_purchases(
     settings: Settings, stripe: Stripe | None, sessions: SessionMaker, catalogue: Catalogue, metrics: BillingMetrics
 ) -> Purchases | None:
     """None without Stripe."""

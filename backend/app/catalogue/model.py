@@ -181,8 +181,8 @@ class Catalogue:
         return sorted(offered, key=lambda each: each.name != self.default)
 
     def get(self, name: str | None) -> Model | None:
-        """The same, or None where there is none: such a request is refused once its Idempotency-Key was looked up, as
-        it may be a repeat from a time when there was one.
+        """The model that `find` gives; None where it raises ModelNotFound. Such a request is refused only once its
+        Idempotency-Key was looked up: it may repeat one from a time when the model was there.
         """
         try:
             return self.find(name)

@@ -12,7 +12,7 @@ from app.core.settings_loading import load_settings
 
 @click.command()
 def check() -> None:
-    """Try everything that the settings name: the database, Redis, the image store, and the provider.
+    """Try everything that the settings name: the database, Redis, the image store, the providers and Stripe.
 
     Prints a line for each. Ends with 1 if any of them cannot be used. Sends nothing that costs money.
     """

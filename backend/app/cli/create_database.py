@@ -8,14 +8,14 @@ import click
 
 from app.checks import unreachable_sentence
 from app.cli.errors import errors_as_sentences
-from app.core.database_connection import Connection, Session, connect
+from app.core.database_connection import Connection, ConnectionOptions, connect
 from app.core.database_url import DatabaseParameters, parse_database_url
 from app.core.db import DATABASE_ERRORS
 from app.core.settings import ConfigurationError
 from app.core.settings_loading import load_settings
 
 _MAINTENANCE = "postgres"  # a database that every server has
-_SESSION = Session(settings={"timezone": "UTC"}, answer_seconds=None)
+_OPTIONS = ConnectionOptions(settings={"timezone": "UTC"}, answer_seconds=None)
 # Without the template's locale, which may not fit the encoding.
 _CREATE = "create database {} encoding 'UTF8' lc_collate 'C' lc_ctype 'C' template template0"
 
@@ -38,9 +38,9 @@ async def create_database(url: str) -> str:
     parameters = parse_database_url(url)
     try:
         try:
-            await (await connect(parameters, _SESSION)).close()
+            await (await connect(parameters, _OPTIONS)).close()
         except asyncpg.InvalidCatalogNameError:
-            maintenance = await connect(replace(parameters, database=_MAINTENANCE), _SESSION)
+            maintenance = await connect(replace(parameters, database=_MAINTENANCE), _OPTIONS)
         else:
             return "The database is there already."
         try:

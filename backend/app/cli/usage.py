@@ -52,7 +52,7 @@ def report(by: ReportBy, first: datetime | None, last: datetime | None, month: d
 
 @usage.command()
 def reconcile() -> None:
-    """Prove that usage equals the ledger: for every key and UTC day, the counter and the delivered generations.
+    """Prove that usage equals the ledger: for every key, model and UTC day, the counter and the delivered generations.
 
     It reads day by day and holds nothing up. Ends with 1, and says where, if there is a difference.
     """

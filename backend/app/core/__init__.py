@@ -1,1 +1,3 @@
-"""What every part stands on: settings, the database, errors, secrets, logs. It knows nothing of the product."""
+"""What every part stands on: settings, the database, errors, secrets, logs, metrics. It imports no other part of the
+program, and no web framework.
+"""

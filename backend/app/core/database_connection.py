@@ -34,7 +34,7 @@ class SettingsNotKeptError(ConnectionError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Session:
+class ConnectionOptions:
     """What a connection is for. `settings` are set after connecting, since a pooler refuses them in the start; where
     they are verified, they are then read back. `answer_seconds` is None for statements that may take long.
 
@@ -119,13 +119,13 @@ class SharedConnection(Connection):
             await super().set_type_codec(*arguments, **options)
 
 
-async def connect(parameters: DatabaseParameters, session: Session) -> Connection:
+async def connect(parameters: DatabaseParameters, options: ConnectionOptions) -> Connection:
     """A connection to the first of the hosts that answers, and can be written to where that was asked for.
 
     All hosts are tried at the same time, each for `connect_seconds`, so that a silent one holds none up. Raises the
     error of a host where none can be used: of one that answered, rather than of one that did not.
     """
-    tries = [asyncio.create_task(_connect_to(host, parameters, session)) for host in parameters.hosts]
+    tries = [asyncio.create_task(_connect_to(host, parameters, options)) for host in parameters.hosts]
     chosen = None
     try:
         await _first_success(tries)
@@ -163,22 +163,22 @@ def _drop_unless(chosen: Connection | None, task: asyncio.Task[Connection]) -> N
         task.result().terminate()
 
 
-async def _connect_to(host: Host, parameters: DatabaseParameters, session: Session) -> Connection:
+async def _connect_to(host: Host, parameters: DatabaseParameters, options: ConnectionOptions) -> Connection:
     async with asyncio.timeout(parameters.connect_seconds):
-        connection = await _opened(host, parameters, session)
+        connection = await _opened(host, parameters, options)
         try:
             connection.keep_alive(parameters.keep_alive)
-            if not session.is_shared:
-                await _set(connection, session)
+            if not options.is_shared:
+                await _set(connection, options)
         except BaseException:
             connection.terminate()
             raise
         return connection
 
 
-async def _opened(host: Host, parameters: DatabaseParameters, session: Session) -> Connection:
+async def _opened(host: Host, parameters: DatabaseParameters, options: ConnectionOptions) -> Connection:
     """With or without TLS, as the mode has it: `prefer` and `allow` begin with one, and fall back to the other."""
-    open_with = partial(_open, host, parameters, session)
+    open_with = partial(_open, host, parameters, options)
     encrypted, mode = parameters.tls.context, parameters.tls.mode
     if encrypted is None or (host.name or "").startswith("/"):
         return await open_with(None)
@@ -194,7 +194,9 @@ async def _opened(host: Host, parameters: DatabaseParameters, session: Session) 
     return await open_with(second)
 
 
-async def _open(host: Host, parameters: DatabaseParameters, session: Session, context: SSLContext | None) -> Connection:
+async def _open(
+    host: Host, parameters: DatabaseParameters, options: ConnectionOptions, context: SSLContext | None
+) -> Connection:
     return await asyncpg.connect(
         host=host.name,
         port=host.port,
@@ -207,19 +209,19 @@ async def _open(host: Host, parameters: DatabaseParameters, session: Session, co
         server_settings=dict(parameters.startup),
         target_session_attrs=SessionAttribute.read_write if parameters.must_write else SessionAttribute.any,
         timeout=parameters.connect_seconds,
-        command_timeout=session.answer_seconds,
-        statement_cache_size=0 if session.is_shared else 100,  # with 0, a statement is prepared for each use
-        connection_class=SharedConnection if session.is_shared else Connection,
+        command_timeout=options.answer_seconds,
+        statement_cache_size=0 if options.is_shared else 100,  # with 0, a statement is prepared for each use
+        connection_class=SharedConnection if options.is_shared else Connection,
     )
 
 
-async def _set(connection: Connection, session: Session) -> None:
+async def _set(connection: Connection, options: ConnectionOptions) -> None:
     """Sets the session's settings in one round trip. Raises SettingsNotKeptError where one of them does not hold."""
-    await connection.execute("; ".join(f"set {name} = '{value}'" for name, value in session.settings.items()))
-    if session.is_verified:
-        columns = ", ".join(f"current_setting('{name}')" for name in session.settings)
+    await connection.execute("; ".join(f"set {name} = '{value}'" for name, value in options.settings.items()))
+    if options.is_verified:
+        columns = ", ".join(f"current_setting('{name}')" for name in options.settings)
         row = await connection.fetchrow(f"select {columns}")
-        if row is None or [*row] != [*session.settings.values()]:
+        if row is None or [*row] != [*options.settings.values()]:
             raise SettingsNotKeptError
 
 
@@ -229,15 +231,15 @@ async def is_shared_by_transaction(parameters: DatabaseParameters) -> bool:
 
     A setting of the first session shows it: a transaction of the second one sees it, or the first lacks it afterwards.
     """
-    session = Session(settings={}, is_shared=True)
+    options = ConnectionOptions(settings={}, is_shared=True)
     token, read = secrets.token_hex(8), "select current_setting('nanobanana.token', true)"
-    first = await connect(parameters, session)
+    first = await connect(parameters, options)
     try:
         async with first.transaction():
             if await first.fetchval("select pg_backend_pid()") == first.get_server_pid():
                 return False  # a pooler makes up a process id of its own
         await first.execute(f"set nanobanana.token = '{token}'")
-        second = await connect(parameters, session)
+        second = await connect(parameters, options)
         try:
             async with second.transaction():
                 if await second.fetchval(read) == token:

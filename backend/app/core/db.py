@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.core.database_connection import Connection, Session, connect
+from app.core.database_connection import Connection, ConnectionOptions, connect
 from app.core.database_url import parse_database_url
 
 _SERVER_SETTINGS = {
@@ -46,7 +46,7 @@ def create_engine(
     pooler in transaction mode. `on_error` is called with each error of a statement.
     """
     parameters = parse_database_url(url)
-    session = Session(settings=_SERVER_SETTINGS, is_shared=is_shared)
+    options = ConnectionOptions(settings=_SERVER_SETTINGS, is_shared=is_shared)
     engine = create_async_engine(
         _URL,
         pool_size=pool_size,
@@ -54,7 +54,7 @@ def create_engine(
         pool_timeout=_POOL_WAIT_SECONDS,
         isolation_level="READ COMMITTED" if is_shared else None,
         hide_parameters=True,
-        connect_args={"async_creator_fn": lambda: connect(parameters, session)},
+        connect_args={"async_creator_fn": lambda: connect(parameters, options)},
     )
     event.listen(engine.sync_engine, "connect", _mark_as_new)
     event.listen(engine.sync_engine, "checkout", partial(_begin_use, use_seconds_max))
@@ -67,8 +67,8 @@ def create_engine(
 
 def create_engine_for_migrations(url: str) -> AsyncEngine:
     """An engine without a pool, whose statements may take as long as they need."""
-    parameters, session = parse_database_url(url), Session(settings={"timezone": "UTC"}, answer_seconds=None)
-    arguments = {"async_creator_fn": lambda: connect(parameters, session)}
+    parameters, options = parse_database_url(url), ConnectionOptions(settings={"timezone": "UTC"}, answer_seconds=None)
+    arguments = {"async_creator_fn": lambda: connect(parameters, options)}
     return create_async_engine(_URL, poolclass=NullPool, connect_args=arguments)
 
 
@@ -90,7 +90,7 @@ async def connect_for_writing(url: str) -> Connection:
         # PostgreSQL 18 crashes where a statement has waited for a row and then looks up a partition (decision 55).
         "enable_partition_pruning": "off",
     }
-    return await connect(parse_database_url(url), Session(settings=settings, is_verified=True))
+    return await connect(parse_database_url(url), ConnectionOptions(settings=settings, is_verified=True))
 
 
 def _mark_as_new(_adapted: object, record: Any) -> None:

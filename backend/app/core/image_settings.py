@@ -192,11 +192,6 @@ class ImageSettings(BaseModel):
         split_url(value)
         return value
 
-    @property
-    def uses_stub(self) -> bool:
-        """Whether the stub draws for live keys too, so that no image costs."""
-        return self.image_provider == "stub" and self.models_file is None
-
     def share_of_account(self, calls_max: int) -> int:
         """How many images of one account a provider draws for one process at a time, of `calls_max` in all."""
         return min(self.provider_calls_max_per_account or -(-calls_max // 2), calls_max)

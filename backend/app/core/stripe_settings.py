@@ -4,12 +4,12 @@ import re
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
+from app.core.image_settings import LOCAL_HOSTS
 from app.core.url_format import split_url
 
 _STRIPE_KEY = re.compile(r"[sr]k_(test|live)_[A-Za-z0-9_]+", re.ASCII)
 _WEBHOOK_SECRET = re.compile(r"whsec_[A-Za-z0-9+/=_-]+", re.ASCII)
 _SECRETS_MAX = 2
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 class StripeSettings(BaseModel):
@@ -69,7 +69,7 @@ class StripeSettings(BaseModel):
     @classmethod
     def _is_safe_url(cls, value: str) -> str:
         url = split_url(value)
-        is_safe = url.scheme == "https" or (url.scheme == "http" and url.hostname in _LOOPBACK)
+        is_safe = url.scheme == "https" or (url.scheme == "http" and url.hostname in LOCAL_HOSTS)
         if not is_safe or not url.hostname or value.rstrip("/") != f"{url.scheme}://{url.netloc}" or "@" in url.netloc:
             raise ValueError("must be an https URL without a path, or an http URL of a loopback address")
         return value.rstrip("/")

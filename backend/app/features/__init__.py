@@ -1,1 +1,4 @@
-"""What the platform does, one folder each, always with the same files: api, schemas, service, dependencies."""
+"""What the platform does, a folder for each feature: api (routes), schemas, and where needed service and dependencies.
+
+The modules beside the folders are what routes for images share: admission, idempotency, limits, inputs, answers.
+"""

@@ -50,12 +50,7 @@ async def read_sent_image(generations: Generations, text: ImageText, *, pointer:
     The media type that a `data:` URL claims counts for nothing. Raises Invalid about `pointer` for any other text, and
     what `sent_image_of` raises.
     """
-    head = (
-        text.head(_DATA_URL_HEAD_BYTES)
-        if isinstance(text, LongText)
-        else text[:_DATA_URL_HEAD_BYTES].encode(errors="replace")
-    )
-    if data_url := _DATA_URL.match(head):
+    if data_url := _DATA_URL.match(_head(text)):
         return await _decode(generations, text, start=data_url.end(), pointer=pointer)
     if isinstance(text, str):
         if _OWN_ID.fullmatch(text):

@@ -28,9 +28,9 @@ def new_record(
     are in order, so that the rows say which image of the request each is. `inputs` is `Inputs.recorded`; `options` is
     what a worker needs besides; `price` is `Generations.price_of`.
     """
-    beside: dict[str, Any] = {"inputs": inputs, "art": plan.art or 1} if inputs else {}
+    extra: dict[str, Any] = {"inputs": inputs, "art": plan.art or 1} if inputs else {}
     if options:
-        beside["options"] = options
+        extra["options"] = options
     return PendingRecord(
         sorted([new_timed_id("gen", now=now) for _ in range(spec.count)]),
         caller.key_id,
@@ -42,7 +42,7 @@ def new_record(
         plan.provider,
         plan.quality,
         plan.list_price,
-        json.dumps(beside) if beside else None,
+        json.dumps(extra) if extra else None,
         claim=claim,
         price=price,
     )

@@ -61,11 +61,6 @@ async def with_short_locks(
     return None
 
 
-async def count_default_rows(connection: AsyncConnection) -> int:
-    """How many rows are in the default partition. It is 0 as long as the months are made ahead."""
-    return await connection.scalar(text("select count(*) from generations_default")) or 0
-
-
 async def _make_missing(connection: AsyncConnection, now: datetime | None) -> Sequence[str]:
     database_now: datetime = (await connection.execute(text("select now()"))).scalar_one()
     missing = [begin for begin in _months(now or database_now) if await _is_missing(connection, begin)]

@@ -34,10 +34,10 @@ class Made(NamedTuple):
     """Those of the images that were drawn now and failed."""
 
 
-async def draw_and_record(
+async def record_delivered(
     generations: Generations, plan: Plan, record: PendingRecord, spec: GenerationSpec, *, as_bytes: bool
 ) -> Made:
-    """The request, delivered, by a provider whose images are a function of what is recorded.
+    """Records a request as delivered: its images cost nothing, and are a function of what is recorded.
 
     Where their bytes are wanted they are drawn first: what cannot be drawn, or has lost its client, does not count.
     """

@@ -65,7 +65,7 @@ async def generate(
     now, price = generations.clock(), generations.price_of(plan)
     record = accept.new_record(caller, spec, plan, claim=claim, now=now, price=price, inputs=inputs.recorded)
     if plan.is_free and price == 0:
-        made = await run.draw_and_record(generations, plan, record, spec, as_bytes=spec.as_bytes or watch is not None)
+        made = await run.record_delivered(generations, plan, record, spec, as_bytes=spec.as_bytes or watch is not None)
     else:
         plan = plan.in_turn(record.id if claim is None else claim.scope.hex())
         request = draw_request(spec, plan, watch, inputs)

@@ -100,7 +100,7 @@ class Delivered(NamedTuple):
 
 
 def input_ids(recorded: Sequence[Mapping[str, str]] | None) -> Sequence[str | None]:
-    """The same of the `inputs` of a row: the ids of the images that it was made from, without the mask's."""
+    """The ids of the images that a row's `inputs` name, in order and without the mask; None for one that has no id."""
     return [each.get("id") for each in recorded or () if "role" not in each]
 
 

@@ -1,4 +1,5 @@
-"""The schema, a file for each area. Rows of used keys, usage and generations are never deleted.
+"""The schema, a file for each area. Rows of used keys and of usage are never deleted, generations only by
+whole months (LEDGER_RETENTION_DAYS).
 
 A transaction that locks rows of several tables locks them in this order, and never waits in a circle with another:
 invitations, users, accounts, keys by id, balances by id, lanes by account and class, claims by scope, generations by

@@ -18,7 +18,7 @@ _EVENTS = "text/event-stream"
 _LARGE_EVENTS_MAX = 4  # three sketches and the image
 
 
-class TooLarge(Exception):
+class ResponseTooLarge(Exception):
     """A response exceeds `bytes_max`."""
 
 
@@ -29,8 +29,8 @@ def is_event_stream(headers: httpx2.Headers) -> bool:
 async def read_events(received: httpx2.Response, share: Share, *, bytes_max: int, take: TakeEvent) -> bytes:
     """The first body that `take` returns; what comes after it is not read. `share` grows with the largest event.
 
-    Raises RemoteProtocolError where the stream ends before that, and TooLarge for more than `bytes_max` in one event or
-    four times as much in all.
+    Raises RemoteProtocolError where the stream ends before that, and ResponseTooLarge for more than `bytes_max` in one
+    event or four times as much in all.
     """
     stream = _Measured(received, share, bytes_max * _LARGE_EVENTS_MAX)
     response = httpx2.Response(
@@ -44,9 +44,9 @@ async def read_events(received: httpx2.Response, share: Share, *, bytes_max: int
                 body = await take(event)
                 if body is not None:
                     return body
-    except (httpx2.SSEError, TooLarge):
+    except (httpx2.SSEError, ResponseTooLarge):
         logger.error("provider_answer_too_large", status=received.status_code, media_type=_EVENTS)
-        raise TooLarge from None
+        raise ResponseTooLarge from None
     raise httpx2.RemoteProtocolError("the stream ended before the image")
 
 
@@ -67,6 +67,6 @@ class _Measured(httpx2.AsyncByteStream):
             if self.event_bytes > self._share.bytes:
                 await self._share.grow(BLOCK_BYTES)
             if self._bytes_left < 0:
-                raise TooLarge
+                raise ResponseTooLarge
             yield chunk
         yield b"\n\n"

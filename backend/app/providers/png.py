@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from PIL import Image as Pillow
 from PIL import ImageChops
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from app.providers.structure import PNG_SIGNATURE
+
 _UP = b"\2"
 """The filter by which a row is stored as its difference from the row above."""
 _COLOURS = {"RGB": 2, "RGBA": 6}
@@ -24,7 +25,7 @@ def encode_png(image: Pillow.Image, icc_profile: bytes | None) -> bytes:
     pixels = b"".join([*map(deflate.compress, _filtered_rows(image)), deflate.flush()])
     head = _chunk(b"IHDR", struct.pack(">IIBBBBB", *image.size, 8, _COLOURS[image.mode], 0, 0, 0))
     profile = profile_chunk(icc_profile) if icc_profile else b""
-    return b"".join((_SIGNATURE, head, profile, _chunk(b"IDAT", pixels), _chunk(b"IEND", b"")))
+    return b"".join((PNG_SIGNATURE, head, profile, _chunk(b"IDAT", pixels), _chunk(b"IEND", b"")))
 
 
 def profile_chunk(icc_profile: bytes) -> bytes:

@@ -17,7 +17,7 @@ from app.core.errors import ApiError
 from app.core.image_settings import LOCAL_HOSTS
 from app.core.logs import logger
 from app.providers import Image, ProviderFailed, ProviderTimeout
-from app.providers.event_stream import BLOCK_BYTES, TakeEvent, TooLarge, is_event_stream, read_events
+from app.providers.event_stream import BLOCK_BYTES, ResponseTooLarge, TakeEvent, is_event_stream, read_events
 from app.providers.reachability import Unreachable, reason_of
 from app.providers.response_memory import ResponseMemory
 from app.providers.responses import ERROR_BYTES_MAX, REQUEST_ID_HEADERS, Response
@@ -177,7 +177,7 @@ class Upstream:
                 failure = ProviderTimeout()
             except BudgetClosed as closed:
                 failure = closed.error
-            except TooLarge:
+            except ResponseTooLarge:
                 failure = Retry(ProviderFailed(failure="unreadable"))
             except (httpx2.TransportError, OSError) as error:  # a TLS alert is an OSError of its own
                 reason = reason_of(error, through_proxy=self._connections_for(request) is self._proxied)
@@ -229,7 +229,7 @@ class Upstream:
                     if len(content) > bytes_max:
                         if response.succeeded:
                             logger.error("provider_answer_too_large", **response.description)
-                            raise TooLarge
+                            raise ResponseTooLarge
                         break
             except (httpx2.TransportError, OSError):
                 # A provider that refuses before it has read all images resets the connection, maybe within its answer,

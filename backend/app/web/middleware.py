@@ -28,7 +28,8 @@ _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 class RequestMiddleware:
     """Gives each request an id and each response the common headers, answers exceptions, and writes the access line.
 
-    It is the outermost middleware, so that every exception becomes an error response. The access line names the route
+    Only TracingMiddleware is outside it, so every exception of a route or another middleware becomes an error response.
+    The access line names the route
     and not the path: the path of an image is the secret that gives access to it. A probe that succeeds is logged at
     DEBUG.
 

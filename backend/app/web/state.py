@@ -86,7 +86,7 @@ class RequestState(TypedDict, total=False):
     in between, `OverloadGuard.without_slot` gives it back for as long as the body is awaited.
     """
     whole_body: bytes
-    """The body, if all of it came with the head. FastResponse sets it, so that `read_body` need not wait for it."""
+    """The body, if all of it came with the head. FastResponse sets it, so that `receive_body` need not wait for it."""
     prefer: list[str]
     """The values of `Prefer`, where the request has that header. RequestChecks sets it, which has all names at hand."""
     stop_waiting: Callable[[], None]

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from app.core.database_connection import Session, connect
+from app.core.database_connection import ConnectionOptions, connect
 from app.core.database_tls import DatabaseUrlError
 from app.core.database_url import parse_database_url
 from tests.core.database_ways import Way
@@ -70,7 +70,7 @@ async def test_a_file_of_passwords_is_read_or_refused_in_one_sentence(
     async with standby() as port:
         url = f"postgresql://u@127.0.0.1:{port}/n?sslmode=disable"
         if is_read:
-            connection = await connect(parse_database_url(url), Session(settings={}, is_shared=True))
+            connection = await connect(parse_database_url(url), ConnectionOptions(settings={}, is_shared=True))
             await connection.close()
         else:
             with pytest.raises(DatabaseUrlError, match="has no password, and a line in the passfile is not host:port"):

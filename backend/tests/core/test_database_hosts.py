@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from app.core.database_connection import Session, SettingsNotKeptError, connect
+from app.core.database_connection import ConnectionOptions, SettingsNotKeptError, connect
 from app.core.database_url import parse_database_url
 from app.core.db import connect_for_writing, create_engine
 from app.generations.ledger import Ledger
@@ -91,7 +91,9 @@ async def test_of_two_hosts_that_answer_at_once_one_is_used_and_the_other_connec
     first, second = Way(database_url), Way(database_url)
     async with first.open(), second.open():
         port = make_url(first.url).port or 0
-        used = await connect(parse_database_url(several(second, [port])), Session(settings={}, is_shared=True))
+        used = await connect(
+            parse_database_url(several(second, [port])), ConnectionOptions(settings={}, is_shared=True)
+        )
         await asyncio.sleep(0)  # the other one is dropped by a callback
         assert [each for each in made if not each.is_closed()] == [used]
         used.terminate()

@@ -13,7 +13,7 @@ import asyncpg
 import httpx2
 import pytest
 from app import migrations
-from app.core.database_connection import Session, connect
+from app.core.database_connection import ConnectionOptions, connect
 from app.core.database_url import parse_database_url
 from app.core.db import create_engine
 from app.core.embedded import embedded_postgres
@@ -136,8 +136,8 @@ async def cancel_its_wait(database: asyncpg.Connection) -> int:
 async def test_a_statement_that_is_late_or_cancelled_drops_its_connection(database_url: str) -> None:
     for seconds, cancelled_after, error in ((0.1, None, TimeoutError), (None, 0.1, asyncio.CancelledError)):
         # Without a deadline of ours, the server's own ends the statement, with another error.
-        session = Session(settings={"statement_timeout": "20s"}, answer_seconds=seconds)
-        connection = await connect(parse_database_url(database_url), session)
+        options = ConnectionOptions(settings={"statement_timeout": "20s"}, answer_seconds=seconds)
+        connection = await connect(parse_database_url(database_url), options)
         sleeping = asyncio.create_task(connection.execute("select pg_sleep(600)"))
         if cancelled_after:
             await asyncio.sleep(cancelled_after)
@@ -159,7 +159,7 @@ async def test_a_connection_that_cannot_be_set_up_is_dropped(
 
     monkeypatch.setattr(asyncpg, "connect", connect_noticed)
     with pytest.raises(asyncpg.UndefinedObjectError):
-        await connect(parse_database_url(database_url), Session(settings={"no_such_setting": "1"}))
+        await connect(parse_database_url(database_url), ConnectionOptions(settings={"no_such_setting": "1"}))
     assert [each.is_closed() for each in made] == [True]
 
 

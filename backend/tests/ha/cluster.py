@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 import httpx2
-from app.core.database_connection import Session, connect
+from app.core.database_connection import ConnectionOptions, connect
 from app.core.database_url import parse_database_url
 from app.core.postgres_programs import choose_runner
 from tests.docs.settings_pages import ROOT
@@ -112,7 +112,9 @@ class PatroniCluster:
     async def _make_database(self) -> None:
         hosts = f"{ADDRESSES[await self.leader()]}:{self._port}"
         url = self._url(hosts, "postgres", "postgres")
-        connection = await connect(parse_database_url(url), Session(settings=_UTC, answer_seconds=_COMMAND_SECONDS))
+        connection = await connect(
+            parse_database_url(url), ConnectionOptions(settings=_UTC, answer_seconds=_COMMAND_SECONDS)
+        )
         await connection.execute(f"create role nanobanana login password '{self._password}'")
         await connection.execute(_DATABASE)
         await connection.close()
@@ -167,7 +169,7 @@ class PatroniCluster:
 
     async def connect(self) -> asyncpg.Connection:
         """A connection to the primary, for looking."""
-        return await connect(parse_database_url(self.urls[WAYS[1]]), Session(settings=_UTC))
+        return await connect(parse_database_url(self.urls[WAYS[1]]), ConnectionOptions(settings=_UTC))
 
     def deadlocks(self) -> int:
         """How many deadlocks all hosts have written to their logs so far."""

@@ -11,7 +11,7 @@ from app.console.forms import UNSENT, EmptyForm, FormState
 from app.console.rendering import Page
 from app.console.session import ConsoleSession
 from app.features.auth import service, sessions
-from app.features.auth.dependencies import CurrentAccounts, SignInAttempt, limited_login
+from app.features.auth.dependencies import CurrentAccounts, SignInAttempt, limited_password_check
 from app.features.auth.schemas import PasswordChange
 from app.features.dependencies import Session
 from app.web.query import query_value
@@ -26,7 +26,7 @@ async def _render(session: ConsoleSession, form_state: FormState) -> HTMLRespons
 
 
 def _limits(session: ConsoleSession) -> AbstractAsyncContextManager[None]:
-    return limited_login(SignInAttempt.of(session.request), email=session.user.email)
+    return limited_password_check(SignInAttempt.of(session.request), email=session.user.email)
 
 
 GuardedChange = Annotated[PasswordChange, form(PasswordChange, _render, limits=_limits)]

@@ -17,7 +17,7 @@ from app.features.auth.dependencies import (
     CurrentAttempt,
     SignInAttempt,
     count_failed_login,
-    limited_logins,
+    limited_logins_of_origin,
 )
 from app.features.auth.schemas import Credentials
 
@@ -29,7 +29,7 @@ async def _render(session: ConsoleSession, form_state: FormState) -> HTMLRespons
 
 
 def _limits(session: ConsoleSession) -> AbstractAsyncContextManager[None]:
-    return limited_logins(SignInAttempt.of(session.request))
+    return limited_logins_of_origin(SignInAttempt.of(session.request))
 
 
 async def _guarded_credentials(

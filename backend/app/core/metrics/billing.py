@@ -1,8 +1,8 @@
 """Money: what should never be, and what operators are to look at."""
 
+from app.core.currencies import MILLION
 from app.core.metrics.families import Families
 
-_MILLION = 1_000_000
 WAYS_TO_PAY = ("allowance", "credit", "bill")
 REFUSALS = ("insufficient_credit", "budget_exceeded")
 METER_FAILURES = ("unavailable", "refused", "contradiction")
@@ -63,10 +63,10 @@ class BillingMetrics:
 
     def count_image(self, model: str, *, charged: int, cost: int) -> None:
         """Counts an image that has ended, with amounts in millionths."""
-        self.charged.add(model, number=charged / _MILLION)
-        self.cost.add(model, number=cost / _MILLION)
+        self.charged.add(model, number=charged / MILLION)
+        self.cost.add(model, number=cost / MILLION)
 
     def show_charged_today(self, *amounts: int) -> None:
         """Shows what was charged today, in millionths and in the order of WAYS_TO_PAY."""
         for way, amount in zip(WAYS_TO_PAY, amounts, strict=True):
-            self._charged_today.set(amount / _MILLION, way)
+            self._charged_today.set(amount / MILLION, way)

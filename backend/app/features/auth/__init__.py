@@ -1,1 +1,1 @@
-"""Accounts: registration, logins by token and by browser session, their owner, their end, and disabled accounts."""
+"""Users and their accounts: sign-up, logins by token and by browser session, passwords, deletion, disabled accounts."""

@@ -40,8 +40,8 @@ router = APIRouter(prefix="/v1/auth", tags=["Accounts"])
 async def register(accounts: CurrentAccounts, new: NewCredentials) -> AccountPublic:
     """Create an account.
 
-    The email is compared in lower case; the password is 8 to 1,024 bytes, taken exactly as it is sent. The operator may
-    have closed sign-up, or ask for an invitation.
+    The email is compared in lower case; the password is at least 8 bytes, or as many as the operator asks for, and at
+    most 1,024, taken exactly as it is sent. The operator may have closed sign-up, or ask for an invitation.
     """
     return AccountPublic.model_validate(
         await service.register(accounts, email=new.email, password=new.password, invitation=new.invitation)

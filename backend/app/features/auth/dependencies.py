@@ -134,14 +134,14 @@ async def count_failed_login(attempt: SignInAttempt, *, email: str) -> AsyncIter
             raise
 
 
-limited_logins = asynccontextmanager(limit_logins)
+limited_logins_of_origin = asynccontextmanager(limit_logins)
 """`limit_logins` for an `async with`."""
 
 
 @asynccontextmanager
-async def limited_login(attempt: SignInAttempt, *, email: str) -> AsyncIterator[None]:
+async def limited_password_check(attempt: SignInAttempt, *, email: str) -> AsyncIterator[None]:
     """All limits on the check of a password: those of `limit_logins`, then those of `count_failed_login`."""
-    async with limited_logins(attempt), count_failed_login(attempt, email=email):
+    async with limited_logins_of_origin(attempt), count_failed_login(attempt, email=email):
         yield
 
 
@@ -189,7 +189,7 @@ WaitingUser = Annotated[User, Depends(_waiting_user)]
 
 async def _guarded_user(attempt: CurrentAttempt, user: WaitingUser) -> AsyncIterator[User]:
     # Without a connection of the pool: hashing the password takes long.
-    async with limited_login(attempt, email=user.email):
+    async with limited_password_check(attempt, email=user.email):
         yield user
 
 

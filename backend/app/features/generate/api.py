@@ -1,6 +1,5 @@
 """Generations and their images over HTTP."""
 
-import asyncio
 from functools import partial
 from typing import Annotated
 
@@ -15,9 +14,8 @@ from app.features.generate.asynchronous import (
     ACCEPTED,
     accepted_response,
     find,
+    find_changed,
     generate_asynchronously,
-    next_state,
-    waiting,
 )
 from app.features.generate.dependencies import WIDTH, GenerationsQuery, RequestedImage, WaitQuery, spec_with_images
 from app.features.generate.events import LAST_EVENT_ID, events_response
@@ -39,12 +37,11 @@ from app.generations.errors import (
     QueueFull,
 )
 from app.generations.failures import ASYNCHRONOUS_PROBLEMS
-from app.generations.jobs.cancel import cancel
+from app.generations.jobs.cancel import ensure_cancelled
 from app.generations.spec import Delivered
 from app.generations.uploads import UploadsFull
 from app.web.body import JSONBody, json_body
 from app.web.client_address import origin_of
-from app.web.disconnect import cancelled_on_disconnect
 from app.web.fast_route import FastRoute, JSONBytes, PreparedJSON
 from app.web.immutable import RangeNotSatisfiable, RedirectTarget, immutable_response
 from app.web.openapi import operation_id, problems
@@ -128,12 +125,10 @@ async def get_generation(
 
     With `wait`, the answer comes when its status changes, or after so many seconds.
     """
-    found = await find(request, caller, generation_id)
-    if query.wait is not None and not found.has_ended:
-        until = asyncio.get_running_loop().time() + query.wait
-        async with cancelled_on_disconnect(request):
-            with waiting(request) as waiter:
-                found = await next_state(request, caller, found, waiter, until=until)
+    if query.wait is None:
+        found = await find(request, caller, generation_id)
+    else:
+        found = await find_changed(request, caller, generation_id, wait_seconds=query.wait)
     return PreparedJSON(GenerationShown.write(found), status=200, headers=())
 
 
@@ -158,12 +153,8 @@ async def watch_generation(request: Request, caller: WaitingCaller, generation_i
 )
 async def cancel_generation(request: Request, caller: WaitingCaller, generation_id: str) -> GenerationShown:
     """Cancel an asynchronous request with all its images, as long as no provider was asked for any of them."""
-    found = await find(request, caller, generation_id)
-    if found.status != "cancelled":
-        if not await cancel(services_of(request).generations, request_id=found.request_id):
-            raise NotCancellable
-        found = await find(request, caller, generation_id)
-    return GenerationShown.model_validate(found)
+    await ensure_cancelled(services_of(request).generations, await find(request, caller, generation_id))
+    return GenerationShown.model_validate(await find(request, caller, generation_id))
 
 
 @router.delete(

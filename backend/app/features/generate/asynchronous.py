@@ -76,6 +76,19 @@ async def find(request: Request, caller: Caller, generation_id: str) -> Generati
     )
 
 
+async def find_changed(request: Request, caller: Caller, generation_id: str, *, wait_seconds: int) -> GenerationState:
+    """The same, once its status changes, and after so many seconds at the latest. Raises Overloaded where too many
+    wait, and GenerationNotFound.
+    """
+    found = await find(request, caller, generation_id)
+    if found.has_ended:
+        return found
+    until = asyncio.get_running_loop().time() + wait_seconds
+    async with cancelled_on_disconnect(request):
+        with waiting(request) as waiter:
+            return await next_state(request, caller, found, waiter, until=until)
+
+
 @contextmanager
 def waiting(request: Request) -> Iterator[WaitingCaller]:
     """A caller who may wait within the block. From here on the request holds no slot of the OverloadGuard, and within

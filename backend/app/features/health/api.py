@@ -9,6 +9,7 @@ from app.features.dependencies import CurrentServices
 from app.features.health import service
 from app.features.health.dependencies import check_metrics_token
 from app.features.health.schemas import Health, Readiness
+from app.readiness import check_ready, find_degraded
 from app.web.openapi import problems
 
 router = APIRouter(tags=["Health"])
@@ -28,8 +29,8 @@ async def get_readiness(services: CurrentServices) -> Readiness:
     """Tell whether requests can be served: generations are recorded, the database answers and its schema is not
     behind. `degraded` lists what does not work now without making the process useless.
     """
-    await service.check_ready(services)
-    return Readiness(degraded=service.find_degraded(services))
+    await check_ready(services)
+    return Readiness(degraded=find_degraded(services))
 
 
 @router.get(

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from app.core.schemas import Answer
-from app.features.health.service import Part
+from app.readiness import Part
 
 
 class Health(Answer):

@@ -37,7 +37,8 @@ async def create_key(
 ) -> KeyCreated:
     """Create a key.
 
-    This is the only answer that ever holds the key itself; keep it. An account can have 100 unrevoked keys.
+    This is the only answer that ever holds the key itself; keep it. An account may have as many unrevoked keys as
+    the operator allows: 100 by default.
     """
     return KeyCreated.model_validate(
         await service.create(session, user=user, name=new.name, environment=new.environment, keys_max=keys_max)

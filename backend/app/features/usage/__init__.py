@@ -1,1 +1,1 @@
-"""Usage: one ledger row for each image, and one counter for each key and UTC day."""
+"""Usage: what the counters say, one for each key, model and UTC day, and reports of it."""

@@ -47,7 +47,7 @@ async def accept_job(
     new_record = partial(accept.new_record, caller, spec, plan, claim=claim, now=now, price=price)
     if plan.is_free and price == 0:
         record = new_record(inputs=sources.recorded)
-        made = await run.draw_and_record(generations, plan, record, spec, as_bytes=False)
+        made = await run.record_delivered(generations, plan, record, spec, as_bytes=False)
         made_now = None if made.recorded.is_replay else delivered_now(generations, spec, plan, made, sources)
         return Accepted(made.recorded.ids[0], made.recorded.is_replay, made_now)
     sources = await inputs.keep_until(generations, caller, sources, seconds=terms.expires_seconds)

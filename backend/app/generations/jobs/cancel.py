@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.generations.collaborators import Generations
+from app.generations.errors import NotCancellable
+from app.generations.jobs.state import GenerationState
 from app.generations.ledger.in_session import execute
 from app.generations.ledger.statements import CANCEL_QUEUED
 
@@ -18,6 +20,14 @@ async def cancel(generations: Generations, *, request_id: str, error: str = "can
     ids = [each["id"] for each in rows]
     note_cancelled(generations, ids, error=error)
     return ids
+
+
+async def ensure_cancelled(generations: Generations, found: GenerationState) -> None:
+    """Cancels the request of this generation, unless it is cancelled already. Raises NotCancellable where a provider
+    was asked for it, or it has ended otherwise, and what `cancel` raises.
+    """
+    if found.status != "cancelled" and not await cancel(generations, request_id=found.request_id):
+        raise NotCancellable
 
 
 def note_cancelled(generations: Generations, ids: Collection[str], *, error: str) -> None:

@@ -58,10 +58,11 @@ class Ledger:
         its idempotency key was used before, the request that was recorded then.
 
         Raises InvalidApiKey where the key is not active when the commit comes, CallerChangedError where what it may do
-        has changed since admission, InsufficientCredit and BudgetExceeded where its price does not fit,
-        IdempotencyKeyReused where the idempotency key came with another request, IdempotencyKeyInUse where the first
-        request with it is still being drawn, Unavailable where it certainly was not recorded, and OutcomeUnknown where
-        that cannot be known before the deadline. A caller who hangs up meanwhile changes nothing.
+        has changed since admission, InsufficientCredit and BudgetExceeded where its price does not fit, QueueFull where
+        the account has too many images waiting, Invalid where a value cannot be stored, IdempotencyKeyReused where the
+        idempotency key came with another request, IdempotencyKeyInUse where the first request with it is still being
+        drawn, Unavailable where it certainly was not recorded, and OutcomeUnknown where that cannot be known before the
+        deadline. A caller who hangs up meanwhile changes nothing.
         """
         try:
             self._hand_over(record, waiting_max=self._queue_max)

@@ -105,7 +105,7 @@ class RecordRow(NamedTuple):
     provider: str
     quality: str
     list_price: int
-    edit: str | None
+    extra: str | None
     lease: UUID | None
     lease_seconds: float | None
     scope: bytes | None
@@ -134,7 +134,7 @@ class QueuedRow(NamedTuple):
     provider: str
     quality: str
     list_price: int
-    edit: str | None
+    extra: str | None
     class_: str
     expires_seconds: float
     scope: bytes | None
@@ -180,9 +180,9 @@ class PendingRecord(Pending[Recorded]):
     waiting for a worker.
 
     `ids` are those of its images; the first names the request. `revision` is the one of its key that admission saw.
-    `list_price` and `price`, which is charged, are for one image, in millionths of the currency. `edit` is what its
-    rows have besides, as JSON: `inputs` and `art` of an image that is made from others, and `options` of one that
-    waits. `claim` is None without an Idempotency-Key.
+    `list_price` and `price`, which is charged, are for one image, in millionths of the currency. `extra` is the
+    JSON of columns that few rows have: `inputs` and `art` of an image that is made from others, and `options` of one
+    that waits. `claim` is None without an Idempotency-Key.
     """
 
     ids: Sequence[str]
@@ -195,7 +195,7 @@ class PendingRecord(Pending[Recorded]):
     provider: str
     quality: str = "auto"
     list_price: int = 0
-    edit: str | None = None
+    extra: str | None = None
     lease: Lease | None = None
     claim: IdempotencyClaim | None = None
     queueing: Queueing | None = None
@@ -225,7 +225,7 @@ class PendingRecord(Pending[Recorded]):
     def rows(self) -> Sequence["RecordRow | QueuedRow"]:
         image = (
             *(self.prompt, self.size, self.format, self.model, self.provider, self.quality, self.list_price),
-            self.edit,
+            self.extra,
         )
         claim = (self.claim.scope, self.claim.fingerprints[0]) if self.claim else (None, None)
         if self.queueing is not None:

@@ -5,9 +5,9 @@ with input as materialized (
   select * from unnest(string_to_array(:id, ' '), string_to_array(:request_id, ' '), string_to_array(:key_id, ' '),
     string_to_array(:revision, ' ')::bigint[], :prompt::text[], string_to_array(:size, ' '),
     string_to_array(:format, ' '), string_to_array(:model, ' '), string_to_array(:provider, ' '),
-    string_to_array(:quality, ' '), string_to_array(:list_price, ' ')::bigint[], :edit::jsonb[], :lease::uuid[],
+    string_to_array(:quality, ' '), string_to_array(:list_price, ' ')::bigint[], :extra::jsonb[], :lease::uuid[],
     :lease_seconds::float8[], :scope::bytea[], :fingerprint::bytea[]) with ordinality as r(id, request_id, key_id,
-    revision, prompt, size, format, model, provider, quality, list_price, edit, lease, lease_seconds, scope, fingerprint,
+    revision, prompt, size, format, model, provider, quality, list_price, extra, lease, lease_seconds, scope, fingerprint,
     n)
 ), keys as materialized (
   -- The only lock that is waited for. It returns the row as it is after the wait; a revocation takes the same lock.
@@ -30,9 +30,9 @@ with input as materialized (
 ), written as (
   insert into generations (id, request_id, account_id, environment, key_id, kind, prompt, size, format, model, provider,
     quality, list_price, inputs, art, status, lease, lease_until, delivered_at)
-  select id, request_id, account_id, environment, key_id, case when edit is null then 'generate' else 'edit' end, prompt,
-    size, format, model, provider, coalesce(quality, 'auto'), coalesce(list_price, 0), edit -> 'inputs',
-    coalesce((edit -> 'art')::int, 1), status, lease, now() + make_interval(secs => lease_seconds),
+  select id, request_id, account_id, environment, key_id, case when extra is null then 'generate' else 'edit' end, prompt,
+    size, format, model, provider, coalesce(quality, 'auto'), coalesce(list_price, 0), extra -> 'inputs',
+    coalesce((extra -> 'art')::int, 1), status, lease, now() + make_interval(secs => lease_seconds),
     case when status = 'delivered' then now() end
   from admitted
   where scope is null or request_id in (select generation_id from claimed) order by id

@@ -6,9 +6,9 @@ with input as materialized (
   select * from unnest(string_to_array(:id, ' '), string_to_array(:request_id, ' '), string_to_array(:key_id, ' '),
     string_to_array(:revision, ' ')::bigint[], :prompt::text[], string_to_array(:size, ' '),
     string_to_array(:format, ' '), string_to_array(:model, ' '), string_to_array(:provider, ' '),
-    string_to_array(:quality, ' '), string_to_array(:list_price, ' ')::bigint[], :price::bigint[], :edit::jsonb[],
+    string_to_array(:quality, ' '), string_to_array(:list_price, ' ')::bigint[], :price::bigint[], :extra::jsonb[],
     :lease::uuid[], :lease_seconds::float8[], :scope::bytea[], :fingerprint::bytea[]) with ordinality as r(id,
-    request_id, key_id, revision, prompt, size, format, model, provider, quality, list_price, price, edit, lease,
+    request_id, key_id, revision, prompt, size, format, model, provider, quality, list_price, price, extra, lease,
     lease_seconds, scope, fingerprint, n)
 ), keys as materialized (
   select k.*,
@@ -34,9 +34,9 @@ with input as materialized (
 ), written as (
   insert into generations (id, request_id, account_id, environment, key_id, kind, prompt, size, format, model, provider,
     quality, list_price, price, inputs, art, status, lease, lease_until)
-  select id, request_id, account_id, environment, key_id, case when edit is null then 'generate' else 'edit' end, prompt,
-    size, format, model, provider, coalesce(quality, 'auto'), coalesce(list_price, 0), price, edit -> 'inputs',
-    coalesce((edit -> 'art')::int, 1), 'processing', lease, now() + make_interval(secs => lease_seconds)
+  select id, request_id, account_id, environment, key_id, case when extra is null then 'generate' else 'edit' end, prompt,
+    size, format, model, provider, coalesce(quality, 'auto'), coalesce(list_price, 0), price, extra -> 'inputs',
+    coalesce((extra -> 'art')::int, 1), 'processing', lease, now() + make_interval(secs => lease_seconds)
   from admitted
   where scope is null or request_id in (select generation_id from claimed) order by id
   on conflict do nothing returning id, account_id, key_id, price, created_at

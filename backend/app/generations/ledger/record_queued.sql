@@ -5,9 +5,9 @@
 with input as materialized (
   select * from unnest(:id::text[], :request_id::text[], :key_id::text[], :revision::bigint[], :prompt::text[],
     :size::text[], :format::text[], :model::text[], :provider::text[], :quality::text[], :list_price::bigint[],
-    :edit::jsonb[], :class::text[], :expires_seconds::float8[], :scope::bytea[], :fingerprint::bytea[])
+    :extra::jsonb[], :class::text[], :expires_seconds::float8[], :scope::bytea[], :fingerprint::bytea[])
     with ordinality as r(id, request_id, key_id, revision, prompt, size, format, model, provider, quality, list_price,
-    edit, class, expires_seconds, scope, fingerprint, n)
+    extra, class, expires_seconds, scope, fingerprint, n)
 ), keys as materialized (
   select k.id, k.account_id, k.environment, k.revision,
     k.revoked_at is null and not k.is_suspended and (k.expires_at is null or k.expires_at > clock_timestamp()) as active
@@ -39,8 +39,8 @@ with input as materialized (
   insert into generations (id, request_id, account_id, environment, key_id, kind, prompt, size, format, model, provider,
     quality, list_price, inputs, art, options, class, status, lease_until, expires_at)
   select id, request_id, account_id, environment, key_id,
-    case when edit -> 'inputs' is null then 'generate' else 'edit' end, prompt, size, format, model, provider,
-    coalesce(quality, 'auto'), coalesce(list_price, 0), edit -> 'inputs', coalesce((edit -> 'art')::int, 1), edit -> 'options', class, 'queued',
+    case when extra -> 'inputs' is null then 'generate' else 'edit' end, prompt, size, format, model, provider,
+    coalesce(quality, 'auto'), coalesce(list_price, 0), extra -> 'inputs', coalesce((extra -> 'art')::int, 1), extra -> 'options', class, 'queued',
     now() + make_interval(secs => expires_seconds), now() + make_interval(secs => expires_seconds)
   from admitted
   where scope is null or request_id in (select generation_id from claimed) order by id

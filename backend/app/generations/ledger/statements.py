@@ -111,15 +111,11 @@ SWEEP_JOBS = Statement.load("sweep_jobs")
 CANCEL_QUEUED = Statement.load("cancel_queued")
 DISCARD_PLANS = Statement.load("discard_plans")
 QUERIES = {
-    each: Statement.load(each)
+    each.name: each
     for each in (
-        "take_jobs",
-        "renew_leases",
-        "give_back_jobs",
-        "cancel_job",
-        "requeue_job",
-        "sweep_jobs",
-        "find_settled",
+        SWEEP_JOBS,
+        FIND_SETTLED,
+        *map(Statement.load, ("take_jobs", "renew_leases", "give_back_jobs", "cancel_job", "requeue_job")),
     )
 }
 """Those that `Ledger.query` runs, by name."""

@@ -1,4 +1,5 @@
--- The same for those that no request asks for again, some at a time; what another writer has in hand is left to it.
+-- Deletes idempotency keys that are older than a day and whose generation has ended, some at a time. Rows that another
+-- writer has locked are left to it.
 delete from claims where scope in (
   select scope from claims c where created_at < now() - interval '24 hours' and not exists (
     select from generations g where g.id = c.generation_id and g.status in ('queued', 'processing')

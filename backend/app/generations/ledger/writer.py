@@ -57,7 +57,9 @@ class Writer(LedgerConnection):
     """The connection, by which work gets its outcome. It sets `clock` whenever the database has said its time."""
 
     on_swept: Callable[[Rows], None] | None = None
-    """Called with the ids of the asynchronous images that a sweep has decided about."""
+    """Called with the rows of `sweep_jobs.sql`: each asynchronous image that a sweep has decided about, what it
+    becomes, and its error.
+    """
     waiting_max = 1_000_000
     """Images that may wait in one lane."""
 

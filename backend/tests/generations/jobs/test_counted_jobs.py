@@ -9,10 +9,10 @@ from app.assembly import open_services
 from app.core.db import connect_for_writing
 from app.core.errors import Unavailable
 from app.core.settings import Settings
-from app.features.health.service import check_ready
 from app.generations.jobs import cancel, work
 from app.generations.jobs.worker import Worker
 from app.generations.sweep import Sweeper
+from app.readiness import check_ready
 from tests.docs.commands_page import KEY, fill
 from tests.generations.jobs.queued import queue
 from tests.harness import Key

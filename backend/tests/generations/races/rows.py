@@ -53,7 +53,7 @@ def new_claimed_job(key: Key, *, images: int = 1, scope: bytes | None = None, pr
     record.ids = [f"{first[:-2]}{place:02d}" for place in range(images)]
     scope = scope or sha256(first.encode()).digest()
     record.claim = IdempotencyClaim(scope, [bytes(32)])
-    record.edit = f'{{"options": {{"job": 1, "scope": "{scope.hex()}", "fingerprint": "{bytes(32).hex()}"}}}}'
+    record.extra = f'{{"options": {{"job": 1, "scope": "{scope.hex()}", "fingerprint": "{bytes(32).hex()}"}}}}'
     return record
 
 

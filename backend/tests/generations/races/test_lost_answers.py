@@ -112,9 +112,9 @@ async def test_one_row_that_cannot_be_stored_fails_alone(
     database: asyncpg.Connection, ledger: Ledger, key: Key
 ) -> None:
     good = [rows.new_claimed_job(key, images=2) for _ in range(3)]
-    for place, (prompt, edit) in enumerate((("\0", None), ("A banana", '{"options": {"scope": "\\u0000"}}'))):
+    for place, (prompt, extra) in enumerate((("\0", None), ("A banana", '{"options": {"scope": "\\u0000"}}'))):
         bad = rows.new_claimed_job(key)
-        bad.prompt, bad.edit = prompt, edit
+        bad.prompt, bad.extra = prompt, extra
         first, failed = await outcomes(ledger, good[place], bad)
         assert isinstance(first, Recorded)
         assert isinstance(failed, Invalid)

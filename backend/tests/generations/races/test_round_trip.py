@@ -59,6 +59,6 @@ def record_of(key: Key, spec: GenerationSpec, claim: IdempotencyClaim | None) ->
     if spec.mask is not None:
         inputs.append({"id": str(spec.mask), "sha256": "", "role": "mask"})
     options = {"job": 1, **options_of(spec, may_pay_twice=True, claim=claim)}
-    record.edit = json.dumps({"options": options} | ({"inputs": inputs} if inputs else {}))
+    record.extra = json.dumps({"options": options} | ({"inputs": inputs} if inputs else {}))
     record.prompt, record.format, record.quality, record.claim = spec.prompt, spec.format, spec.quality, claim
     return record
