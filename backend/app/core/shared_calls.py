@@ -29,6 +29,7 @@ class SharedCalls(Generic[Result]):
             except Unavailable:
                 if running.group == group:
                     raise
+                self._forget(name, running)  # its own callback, which does so, may be still to come
             finally:
                 running.waiting -= 1
                 if running.waiting == 0:

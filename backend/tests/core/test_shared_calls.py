@@ -1,6 +1,9 @@
 """Calls that are made once: their results, their errors, and those who leave."""
 
 import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from app.core.errors import Unavailable
@@ -77,3 +80,43 @@ async def test_a_call_that_was_refused_to_another_group_is_made_by_the_own() -> 
         with pytest.raises(Unavailable):
             await each
     assert (refused.begun, work.begun) == (1, 1)
+
+
+class EventLoopStuckError(BaseException):
+    """The event loop has not turned for two seconds."""
+
+
+@contextmanager
+def ending_a_stuck_event_loop() -> Iterator[None]:
+    """Raises EventLoopStuckError wherever the program is by then: a deadline of the event loop would never come."""
+
+    def end(*_: object) -> None:
+        raise EventLoopStuckError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, 2)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+async def test_who_joins_in_the_very_turn_in_which_another_group_is_refused_makes_a_call_of_its_own() -> None:
+    calls = SharedCalls[str]()
+
+    async def refused() -> str:
+        raise Unavailable
+
+    async def drawn() -> str:
+        return "drawn"
+
+    async def join_a_turn_later() -> str:
+        await asyncio.sleep(0)
+        return await calls.join("a", drawn, group="another")
+
+    with ending_a_stuck_event_loop():
+        first, second = await asyncio.gather(
+            calls.join("a", refused, group="one"), join_a_turn_later(), return_exceptions=True
+        )
+    assert (type(first), second) == (Unavailable, "drawn")
