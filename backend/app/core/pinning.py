@@ -1,6 +1,5 @@
 """Requests whose connection goes to an IP address that was checked, and whose certificate is still the name's."""
 
-import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -19,14 +18,8 @@ IMAGE_HEADERS = {
 }
 
 
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """The IP addresses from the system's resolver, in the order in which it would try them."""
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(None, look_up, host, port)
-
-
 def look_up(host: str, port: int) -> Sequence[str]:
-    """The same in this thread."""
+    """The IP addresses from the system's resolver, in the order in which it would try them. For a thread."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):

@@ -12,7 +12,7 @@ import httpx2
 from pydantic import AliasChoices, Field, SecretStr
 
 from app.core.logs import logger
-from app.core.pinning import REDIRECTS_MAX, Resolve, resolve
+from app.core.pinning import REDIRECTS_MAX, Resolve
 from app.core.pool import BoundedPool
 from app.providers import (
     CallBudget,
@@ -121,7 +121,7 @@ class OpenAIProvider(RemoteProvider):
         headers: Mapping[str, SecretStr] | None = None,
         query: Mapping[str, str] | None = None,
         capabilities: frozenset[str] = frozenset(),
-        resolve: Resolve = resolve,
+        resolve: Resolve | None = None,
     ) -> None:
         super().__init__(upstream, pool, sizes=sizes, input_limits=_INPUT_LIMITS)
         self._api_key = api_key and checked_key(api_key)
@@ -130,7 +130,7 @@ class OpenAIProvider(RemoteProvider):
         self._url, self._edits_url = self._joined("/images/generations"), self._joined("/images/edits")
         self._model = model
         self._capabilities = capabilities
-        self._resolve = resolve
+        self._resolve = resolve or upstream.look_up
 
     async def check(self) -> str:
         """Some endpoints have an address for each model, some a list of them, and some neither."""

@@ -12,7 +12,7 @@ from typing import cast
 import httptools
 import httpx2
 
-from app.providers.connect import connected_socket
+from app.providers.connect import Resolver, connected_socket
 
 BUFFER_BYTES = 256 * 1024
 _HEAD_BYTES_MAX, _HEAD_READ_BYTES = 100 * 1024, 16 * 1024
@@ -35,9 +35,10 @@ class DirectTransport(httpx2.AsyncBaseTransport):
     request's body that is no bytes, 512 KiB and a piece may be; a response that comes earlier ends writing it.
     """
 
-    def __init__(self, ssl_context: SSLContext, *, buffer: memoryview, idle_seconds: float) -> None:
+    def __init__(self, ssl_context: SSLContext, resolver: Resolver, *, buffer: memoryview, idle_seconds: float) -> None:
         """All transports of one event loop may share the buffer, of BUFFER_BYTES: nothing stays in it."""
         self._ssl_context = ssl_context
+        self._resolver = resolver
         self._buffer = buffer
         self._idle_seconds = idle_seconds
         self._connection: _Connection | None = None
@@ -84,7 +85,7 @@ class DirectTransport(httpx2.AsyncBaseTransport):
             async with asyncio.timeout(seconds):
                 _, connection = await loop.create_connection(
                     lambda: _Connection(_origin(request), self._buffer),
-                    sock=await connected_socket(host, url.port or (443 if is_tls else 80)),
+                    sock=await connected_socket(host, url.port or (443 if is_tls else 80), self._resolver),
                     ssl=self._ssl_context if is_tls else None,
                     server_hostname=name,
                 )
@@ -103,7 +104,8 @@ class _Connection(asyncio.BufferedProtocol):
         self.status, self.headers = 0, list[tuple[bytes, bytes]]()
         self.has_head, self.is_complete = False, True
         self._buffer = buffer
-        self._chunks, self._bytes_ahead, self._head_bytes = deque[bytes](), 0, 0
+        self._chunks, self._bytes_ahead = deque[bytes](), 0
+        self._framing_bytes = 0  # of the head, or received since the last byte of the body: of chunks, or trailers
         self._is_closed = self._may_be_kept = self._is_paused = False
         self._is_full = self._is_partly_sent = False
         self._failure: httpx2.TransportError | None = None
@@ -114,7 +116,7 @@ class _Connection(asyncio.BufferedProtocol):
     def send(self, message: bytes, *, keep: bool) -> None:
         """Sends a request, or its begin. What arrives from now on is its response."""
         self.status, self.headers, self.has_head, self.is_complete = 0, [], False, False
-        self._head_bytes, self._asks_to_keep, self._may_be_kept, self._is_read = 0, keep, False, False
+        self._framing_bytes, self._asks_to_keep, self._may_be_kept, self._is_read = 0, keep, False, False
         self._parser = httptools.HttpResponseParser(self)
         if self._is_closed:
             self._failure = httpx2.ReadError("the connection ended before the request")
@@ -197,13 +199,13 @@ class _Connection(asyncio.BufferedProtocol):
         if self.is_complete:  # nothing was asked
             self.abort()
             return
-        self._head_bytes += 0 if self.has_head else nbytes
+        self._framing_bytes += nbytes
         try:
             self._parser.feed_data(self._buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(httpx2.RemoteProtocolError("not an HTTP response"))
-        if not self.has_head and self._head_bytes > _HEAD_BYTES_MAX:
-            self._fail(httpx2.RemoteProtocolError("the head is too long"))
+        if not self.is_complete and self._framing_bytes > _HEAD_BYTES_MAX:
+            self._fail(httpx2.RemoteProtocolError("the head or the trailers are too long"))
         if self.has_head and not self.is_complete and (not self._is_read or self._bytes_ahead >= BUFFER_BYTES):
             self._pause()
         self._wake()
@@ -227,7 +229,8 @@ class _Connection(asyncio.BufferedProtocol):
             self._may_be_kept = False  # there is more than the response
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
+        if not self.has_head:  # else it is a trailer
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
@@ -239,6 +242,7 @@ class _Connection(asyncio.BufferedProtocol):
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
         self._bytes_ahead += len(body)
+        self._framing_bytes = 0
 
     def on_message_complete(self) -> None:
         if self.has_head:

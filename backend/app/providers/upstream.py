@@ -4,7 +4,7 @@ import asyncio
 import random
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ssl import SSLContext
@@ -17,6 +17,7 @@ from app.core.errors import ApiError
 from app.core.image_settings import LOCAL_HOSTS
 from app.core.logs import logger
 from app.providers import Image, ProviderFailed, ProviderTimeout
+from app.providers.connect import Resolver
 from app.providers.event_stream import BLOCK_BYTES, ResponseTooLarge, TakeEvent, is_event_stream, read_events
 from app.providers.reachability import Unreachable, reason_of
 from app.providers.response_memory import ResponseMemory
@@ -89,8 +90,11 @@ class Upstream:
         self._memory = shared.memory
         self._blobs = shared.blobs
         proxy = shared.egress.proxy
-        self._connections = _Connections(shared.ssl_context)
-        self._proxied = None if proxy is None else _Connections(shared.ssl_context, proxy.get_secret_value())
+        self._resolver = Resolver()
+        self._connections = _Connections(shared.ssl_context, self._resolver)
+        self._proxied = (
+            None if proxy is None else _Connections(shared.ssl_context, self._resolver, proxy.get_secret_value())
+        )
 
     @property
     def calls(self) -> int:
@@ -106,6 +110,10 @@ class Upstream:
     def bytes_max(self) -> int:
         """The most bytes of one response, compressed or not."""
         return self._bounds.bytes_max
+
+    async def look_up(self, host: str, port: int) -> Sequence[str]:
+        """The IP addresses of a host that the provider has named; none where it has none."""
+        return await self._resolver.look_up(host, port)
 
     async def keep(self, content: bytes) -> Blob:
         """These bytes, for a call."""
@@ -248,6 +256,7 @@ class Upstream:
         await self._connections.close()
         if self._proxied is not None:
             await self._proxied.close()
+        self._resolver.close()
 
 
 def _stated_bytes(response: httpx2.Response) -> int:
@@ -261,8 +270,9 @@ class _Connections:
     a hundred idle ones are kept.
     """
 
-    def __init__(self, ssl_context: SSLContext, proxy_url: str | None = None) -> None:
+    def __init__(self, ssl_context: SSLContext, resolver: Resolver, proxy_url: str | None = None) -> None:
         self._ssl_context = ssl_context
+        self._resolver = resolver
         self._proxy_url = proxy_url
         self._idle: deque[httpx2.AsyncBaseTransport] = deque()
         self._busy: set[httpx2.AsyncBaseTransport] = set()
@@ -287,7 +297,7 @@ class _Connections:
 
     def _new(self) -> httpx2.AsyncBaseTransport:
         if self._proxy_url is None:
-            return DirectTransport(self._ssl_context, buffer=self._buffer, idle_seconds=_IDLE_SECONDS)
+            return DirectTransport(self._ssl_context, self._resolver, buffer=self._buffer, idle_seconds=_IDLE_SECONDS)
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=_IDLE_SECONDS)
         tls = self._ssl_context if self._proxy_url.startswith("https:") else None
         proxy = httpx2.Proxy(self._proxy_url, ssl_context=tls)

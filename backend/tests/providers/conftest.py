@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from app.core.fair_queue import FairPool
-from app.core.pinning import resolve
 from app.providers import Provider
 from app.providers.gemini import GeminiProvider
 from app.providers.openai import OpenAIProvider
@@ -109,7 +108,7 @@ def openai_with(endpoint_url: str, open_upstream: OpenUpstream, pool: FairPool) 
 
 @pytest.fixture
 def openai(openai_resolving: OpenAIResolving) -> OpenAIProvider:
-    return openai_resolving(resolve)
+    return openai_resolving(None)
 
 
 @pytest.fixture(params=["gemini", "openai"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.core.blobs import Blob
 from app.core.images import IMAGE_FORMATS
-from app.core.pinning import Resolve, resolve
+from app.core.pinning import Resolve
 from app.core.pool import BoundedPool
 from app.providers import DrawRequest, InputImage, Provider, Size
 from app.providers.gemini import GEMINI_SIZES, GeminiProvider, parse_frames
@@ -29,7 +29,7 @@ BOUNDS = Bounds(pause_seconds=0.001, connect_seconds=20, first_byte_seconds=20)
 Serve = Callable[[Callable[[Seen], Reply]], Awaitable[str]]
 OpenUpstream = Callable[..., Upstream]
 GeminiWithin = Callable[..., GeminiProvider]
-OpenAIResolving = Callable[[Resolve], OpenAIProvider]
+OpenAIResolving = Callable[[Resolve | None], OpenAIProvider]
 OpenAIWith = Callable[..., OpenAIProvider]
 
 
@@ -106,7 +106,7 @@ def openai_provider(
     key: str | None = KEY,
     path: str = "/v1",
     headers: Mapping[str, str] | None = None,
-    resolve: Resolve = resolve,
+    resolve: Resolve | None = None,
     **options: Any,
 ) -> OpenAIProvider:
     return OpenAIProvider(

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import httpx2
 import pytest
 from app.core.egress import Egress
-from app.providers.connect import connected_socket
+from app.providers.connect import Resolver, connected_socket
 from app.providers.reachability import Unreachable
 from app.providers.upstream import SharedUpstream, Upstream
 from pydantic import SecretStr
@@ -104,33 +105,33 @@ async def test_a_connection_that_proved_one_name_is_not_used_for_another(tmp_pat
         assert len(seen) == 1
 
 
-class Resolver:
-    """Answers the event loop's `getaddrinfo` with addresses of its own."""
+class Names:
+    """Answers the system's `getaddrinfo` with addresses of its own."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.addresses: list[tuple[Any, ...]] = []
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", self._answer)
+        monkeypatch.setattr(socket, "getaddrinfo", self._answer)
 
     def add(self, host: str, port: int) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.addresses.append((family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port)))
 
-    async def _answer(self, *_: object, **__: object) -> list[tuple[Any, ...]]:
+    def _answer(self, *_: object, **__: object) -> list[tuple[Any, ...]]:
         return self.addresses
 
 
 @pytest.fixture
-async def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
-    return Resolver(monkeypatch)
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    return Names(monkeypatch)
 
 
 @asynccontextmanager
-async def listening(resolver: Resolver, *places: str) -> AsyncIterator[None]:
+async def listening(names: Names, *places: str) -> AsyncIterator[None]:
     """Adds addresses, of ports of 127.0.0.1: one that is `live`, `refused`, or `full` and says nothing."""
     async with AsyncExitStack() as stack:
         for place in places:
             opened = serving(lambda _: Reply()) if place == "live" else provider_url(cast("Place", place))
-            resolver.add("127.0.0.1", int(str(await stack.enter_async_context(opened)).rpartition(":")[2]))
+            names.add("127.0.0.1", int(str(await stack.enter_async_context(opened)).rpartition(":")[2]))
         yield
 
 
@@ -139,23 +140,21 @@ async def listening(resolver: Resolver, *places: str) -> AsyncIterator[None]:
     [("live",), ("refused", "live"), ("full", "live"), ("full", "refused", "live"), ("live", "refused")],
     ids=" ".join,
 )
-async def test_the_address_that_answers_is_used_whatever_the_others_do(
-    resolver: Resolver, places: Sequence[str]
-) -> None:
-    async with listening(resolver, *places):
-        with await connected_socket(HOST, 443) as connected:
-            assert connected.getpeername() == resolver.addresses[places.index("live")][-1]
+async def test_the_address_that_answers_is_used_whatever_the_others_do(names: Names, places: Sequence[str]) -> None:
+    async with listening(names, *places):
+        with await connected_socket(HOST, 443, Resolver()) as connected:
+            assert connected.getpeername() == names.addresses[places.index("live")][-1]
 
 
-async def test_where_no_address_answers_the_error_is_that_of_the_first(resolver: Resolver) -> None:
-    async with listening(resolver, "refused", "refused"):
-        first = resolver.addresses[0][-1]
+async def test_where_no_address_answers_the_error_is_that_of_the_first(names: Names) -> None:
+    async with listening(names, "refused", "refused"):
+        first = names.addresses[0][-1]
         with pytest.raises(ConnectionRefusedError, match=str(first[1])):
-            await connected_socket(HOST, 443)
+            await connected_socket(HOST, 443, Resolver())
 
 
 async def test_the_families_of_addresses_take_turns_and_the_resolvers_first_begins(
-    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+    names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = list[str]()
 
@@ -165,14 +164,14 @@ async def test_the_families_of_addresses_take_turns_and_the_resolvers_first_begi
 
     monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", refuse)
     for host in ("::1", "::2", "127.0.0.1", "127.0.0.2"):
-        resolver.add(host, 443)
+        names.add(host, 443)
     with pytest.raises(ConnectionRefusedError):
-        await connected_socket(HOST, 443)
+        await connected_socket(HOST, 443, Resolver())
     assert tried == ["::1", "127.0.0.1", "::2", "127.0.0.2"]
 
 
 async def test_of_two_addresses_that_answer_at_once_one_is_used_and_the_other_is_closed(
-    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+    names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, opened, both = asyncio.get_running_loop(), list[socket.socket](), asyncio.Event()
     connect = loop.sock_connect
@@ -185,7 +184,34 @@ async def test_of_two_addresses_that_answer_at_once_one_is_used_and_the_other_is
         await both.wait()
 
     monkeypatch.setattr(loop, "sock_connect", connect_together)
-    async with listening(resolver, "live", "live"):
-        with await connected_socket(HOST, 443) as used:
+    async with listening(names, "live", "live"):
+        with await connected_socket(HOST, 443, Resolver()) as used:
             await asyncio.sleep(0)  # the other one is closed by a callback
             assert [each for each in opened if each.fileno() != -1] == [used]
+
+
+async def test_a_provider_whose_name_servers_are_silent_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, system = threading.Event(), socket.getaddrinfo
+
+    def look_up(host: str, *arguments: Any, **named: Any) -> list[tuple[Any, ...]]:
+        if host == HOST:
+            answered.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, "no server answers")
+        return system(host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    silent, sound = Upstream(BOUNDS), Upstream(BOUNDS)
+    async with serving(lambda _: Reply(b"{}")) as url:
+        waiting = [asyncio.create_task(silent.probe(httpx2.Request("GET", f"https://{HOST}/"))) for _ in range(40)]
+        try:
+            await asyncio.sleep(0)
+            answer = await sound.probe(httpx2.Request("GET", url.replace("127.0.0.1", LOCAL)))
+            assert answer.status == 200
+            assert not any(each.done() for each in waiting)
+        finally:
+            answered.set()
+    for each in waiting:
+        with pytest.raises(Unreachable):
+            await each
+    await silent.close()
+    await sound.close()

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import httpx2
 import pytest
+from app.providers.connect import Resolver
 from app.providers.transport import BUFFER_BYTES, DirectTransport
 from tests.standins.wire import conversing
 
@@ -37,7 +38,10 @@ async def server(answer: Answer) -> AsyncIterator[tuple[str, list[int]]]:
 
 def transport() -> DirectTransport:
     return DirectTransport(
-        httpx2.create_ssl_context(trust_env=False), buffer=memoryview(bytearray(BUFFER_BYTES)), idle_seconds=4
+        httpx2.create_ssl_context(trust_env=False),
+        Resolver(),
+        buffer=memoryview(bytearray(BUFFER_BYTES)),
+        idle_seconds=4,
     )
 
 
@@ -104,8 +108,19 @@ async def test_anything_but_a_whole_response_is_an_error(name: str) -> None:
         await client.aclose()
 
 
-@pytest.mark.parametrize("sent", [HEAD + b"X: " + b"a" * 2**20, EARLY_HINTS * 10_000], ids=["one head", "many heads"])
-async def test_a_head_without_end_is_an_error_before_it_is_in_memory(sent: bytes) -> None:
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+ENDLESS: Mapping[str, bytes] = {
+    "one head": HEAD + b"X: " + b"a" * 2**20,
+    "many heads": EARLY_HINTS * 10_000,
+    "one trailer": CHUNKED + b"0\r\nX: " + b"a" * 2**20,
+    "many trailers": CHUNKED + b"0\r\n" + b"X: abc\r\n" * 2**18,
+    "a chunk's extension": CHUNKED + b"3;x=" + b"a" * 2**20,
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+async def test_a_head_or_trailers_without_end_are_an_error_before_they_are_in_memory(name: str) -> None:
+    sent = ENDLESS[name]
     async with server(sending(sent)) as (url, _):
         with pytest.raises(httpx2.RemoteProtocolError):
             await call(transport(), url)
