@@ -69,18 +69,19 @@ class Breaker:
             logger.warning("route_closed", every_time=True, route=self._route)
             self._on_change(self._route, "closed")
 
-    def failed(self, *, is_unusable: bool = False) -> None:
+    def failed(self, *, is_unusable: bool = False, is_probe: bool = False) -> None:
         """A request failed for a reason that counts. `is_unusable` says that only the operator can mend it: the breaker
-        opens at once, for UNUSABLE_SECONDS.
+        opens at once, for UNUSABLE_SECONDS. While a request probes, its failure alone (`is_probe`) decides.
         """
         now = self._clock()
-        was_probing, self._is_probing = self._is_probing, False
-        if self._open_until is not None and not was_probing:
+        if is_probe:
+            self._is_probing = False
+        if self._open_until is not None and not is_probe:
             return  # a request from before it opened, or one that was sent here for want of another route
         self._failed_at = [each for each in self._failed_at if now - each < WITHIN_SECONDS] + [now]
         if is_unusable:
             self._open(now + max(UNUSABLE_SECONDS, self._open_seconds))
-        elif was_probing or len(self._failed_at) >= FAILURES_MAX:
+        elif is_probe or len(self._failed_at) >= FAILURES_MAX:
             self._open(now + self._open_seconds)
             self._open_seconds = min(2 * self._open_seconds, OPEN_SECONDS_MAX)
 

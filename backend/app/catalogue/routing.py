@@ -73,7 +73,7 @@ class OpenRoute:
             self.breaker.succeeded()
             self.usability.succeeded(self.name)
         elif failure in _COUNTED:
-            self.breaker.failed(is_unusable=failure == "unusable")
+            self.breaker.failed(is_unusable=failure == "unusable", is_probe=is_probe)
         elif is_probe:
             self.breaker.left_undecided()
 
@@ -222,8 +222,8 @@ class RoutedRequest:
         except BaseException:
             tries.add(route, self.plan, tally, None)
             if asyncio.get_running_loop().time() >= self.deadline:
-                route.count("failed", is_probe=is_probe)  # it was silent to the end
-                _log_failure(ProviderTimeout())
+                route.count(tally.interruption, is_probe=is_probe)
+                _log_failure(ProviderTimeout(failure=tally.interruption))
             elif is_probe:
                 route.breaker.left_undecided()
             raise

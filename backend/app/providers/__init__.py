@@ -105,6 +105,8 @@ class CallTally:
     """Those of which a byte was sent."""
     paid_calls: int = 0
     """Those of them that the provider may charge for."""
+    interruption: RouteFailure = "failed"
+    """What it failed of where something from outside, such as the deadline, has ended it."""
 
 
 @dataclass(frozen=True, slots=True)

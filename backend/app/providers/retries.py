@@ -120,6 +120,7 @@ class ImageCalls:
 
     def end(self) -> None:
         """Adds the calls to the tally, and records on the budget whether one may have been paid."""
+        self._tally.interruption = self.interruption
         self._tally.calls += self.calls
         self._tally.paid_calls += self.paid_calls
         self.budget.may_have_been_paid |= self.may_have_been_paid

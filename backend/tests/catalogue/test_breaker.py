@@ -19,6 +19,9 @@ class Watched:
             self.breaker.failed()
             self.clock.now += every
 
+    def fail_probe(self, *, is_unusable: bool = False) -> None:
+        self.breaker.failed(is_probe=True, is_unusable=is_unusable)
+
     def opens_for(self) -> float:
         """The seconds for which it lets nothing through; then one request probes."""
         seconds = 0.0
@@ -60,14 +63,14 @@ def test_a_success_between_failures_forgets_those_before_it(watched: Watched) ->
 def test_what_only_the_operator_can_mend_opens_it_at_once_for_a_minute(watched: Watched) -> None:
     watched.breaker.failed(is_unusable=True)
     assert watched.opens_for() == 60
-    watched.breaker.failed(is_unusable=True)
+    watched.fail_probe(is_unusable=True)
     assert watched.opens_for() == 60, "also after a probe"
-    watched.fail()
+    watched.fail_probe()
     for seconds in (10, 20, 40, 80):
         assert watched.opens_for() == seconds
-        watched.fail()
+        watched.fail_probe()
     assert watched.opens_for() == 160
-    watched.breaker.failed(is_unusable=True)
+    watched.fail_probe(is_unusable=True)
     assert watched.opens_for() == 300, "it is open for no less time than after another failure"
 
 
@@ -78,7 +81,7 @@ def test_each_failed_probe_opens_it_for_twice_as_long_up_to_five_minutes_and_a_s
     spans = []
     for _ in range(7):
         spans.append(watched.opens_for())
-        watched.fail()
+        watched.fail_probe()
     assert spans == [10, 20, 40, 80, 160, 300, 300]
     assert watched.opens_for() == 300
     watched.breaker.succeeded()
@@ -109,5 +112,17 @@ def test_a_failure_while_it_is_open_changes_nothing(watched: Watched) -> None:
     watched.fail(5)
     watched.breaker.failed(is_unusable=True)
     assert watched.opens_for() == 1
+    watched.fail_probe()
+    assert watched.opens_for() == 20
+
+
+def test_while_one_request_probes_the_failure_of_another_decides_nothing(watched: Watched) -> None:
+    watched.fail(5)
+    watched.opens_for()
     watched.fail()
+    watched.breaker.failed(is_unusable=True)
+    watched.clock.now += 300
+    assert watched.breaker.state == "probing"
+    assert not watched.breaker.lets_through(), "two probe at a time"
+    watched.fail_probe()
     assert watched.opens_for() == 20

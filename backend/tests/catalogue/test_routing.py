@@ -3,12 +3,18 @@
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from app.catalogue.routing import ImageTries
+from app.catalogue.breaker import Breaker
+from app.catalogue.model import Model, Route
+from app.catalogue.routing import ImageTries, OpenRoute, Plan, RoutedRequest
 from app.core.errors import Unavailable
-from app.providers import ProviderFailed
-from tests.catalogue.routed import COSTS, FAILED, GOOD, Ends, Routed
+from app.core.metrics import Metrics
+from app.providers import DrawRequest, Image, ProviderFailed, ProviderTimeout
+from app.providers.retries import ImageCalls
+from app.providers.upstream import Bounds, Upstream
+from tests.catalogue.routed import COSTS, FAILED, GOOD, SIZE, Ends, Routed
 
 UNREACHABLE, BUSY, UNUSABLE = Ends("unreachable", calls=0), Ends("busy"), Ends("unusable")
 NO_SLOT, WRONG = Ends("no_slot", calls=0), Ends("request")
@@ -207,3 +213,40 @@ async def test_routes_of_one_order_come_first_by_weight_and_alike_for_one_text()
     first = Counter(turn[0] for turn in turns)
     assert 700 < first["provider 2"] < 800
     assert turns == [[each.name for each in plan.in_turn(f"text {number}").routes] for number in range(1000)]
+
+
+class Waiting:
+    """A provider with one slot, which somebody else holds: an image waits in line, and no byte is sent for it."""
+
+    name, is_deterministic = "waiting", False
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    async def draw(self, request: DrawRequest, *, deadline: float) -> Image:
+        async def attempt() -> Image:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        return await self._upstream.draw(attempt, ImageCalls(request.budget, deadline, tally=request.tally))
+
+
+async def test_images_that_wait_in_our_own_line_until_their_deadline_say_nothing_about_the_route() -> None:
+    breaker, upstream = Breaker("a route"), Upstream(Bounds(calls_max=1))
+    provider: Any = Waiting(upstream)
+    route = OpenRoute(Route(name="a route", provider="openai"), provider, breaker, Metrics())
+    plan = Plan(Model(name="a model", title="A model", routes=[route.route]), SIZE, "auto", [route], 0)
+    loop = asyncio.get_running_loop()
+
+    async def draw(account: int, seconds: float) -> None:
+        deadline = loop.time() + seconds
+        async with asyncio.timeout_at(deadline):
+            await RoutedRequest(plan, DrawRequest("A cute banana", SIZE), f"acc_{account}", deadline).draw(ImageTries())
+
+    holding = asyncio.create_task(draw(0, 60))
+    await asyncio.sleep(0.01)
+    ends = await asyncio.gather(*(draw(each, 0.1) for each in range(1, 8)), return_exceptions=True)
+    holding.cancel()
+    await upstream.close()
+    assert {type(each) for each in ends} <= {TimeoutError, ProviderTimeout}
+    assert breaker.state == "closed"
