@@ -8,6 +8,7 @@ from sqlalchemy import and_, case, delete, func, or_, select, update
 from app.core.security import KeyEnvironment
 from app.generations import uploads
 from app.generations.collaborators import Generations
+from app.generations.deletion_failures import DeletionFailures
 from app.generations.kept import OWNED
 from app.generations.partitions import UNPRUNED
 from app.generations.thumbnails import delete_with_thumbnails
@@ -33,8 +34,8 @@ async def take_up(generations: Generations) -> str | None:
 
 async def erase(generations: Generations, *, account_id: str) -> int:
     """Erases the prompts and inputs of all generations of the deleted account, the images of those that have ended, and
-    the uploads. Returns how many are left, since they have not ended, are being stored or are held by another
-    transaction: they are to be erased later. Where none is, the erasure is done.
+    the uploads. Returns how many are left, since they have not ended, are being stored, are held by another
+    transaction or could not be deleted now: they are to be erased later. Where none is, the erasure is done.
 
     May be stopped anywhere and called again, by several processes at once. Its statements are short, and wait for no
     lock of the ledger's. Raises StoreUnavailable.
@@ -65,10 +66,19 @@ async def _erase_batch(
     left = [each for each in found if each.is_left]
     ended = [each for each in left if each.status not in {"queued", "processing"}]
     # First the bytes: whatever happens between the two, an image that is said to be deleted is.
+    failures = DeletionFailures()
     for each in ended:
-        if each.has_image:
-            await delete_with_thumbnails(generations, each.id, each.format, each.attempts)
-    erased = await _erase_rows(generations, account_id, {each.id for each in left}, {each.id for each in ended})
+        if each.has_image and not failures.are_many:
+            await failures.deletes(each.id, delete_with_thumbnails(generations, each.id, each.format, each.attempts))
+    if failures.are_many:
+        failures.raise_first()
+    kept = failures.ids
+    erased = await _erase_rows(
+        generations,
+        account_id,
+        {each.id for each in left if each.id not in kept},
+        {each.id for each in ended if each.id not in kept},
+    )
     return found[-1].id, len(left) - erased
 
 

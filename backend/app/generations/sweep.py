@@ -16,6 +16,7 @@ from app.core.repeating import repeat
 from app.core.security import time_prefix
 from app.generations import erase, uploads
 from app.generations.collaborators import Generations
+from app.generations.deletion_failures import DeletionFailures
 from app.generations.jobs.overview import find_classes
 from app.generations.kept import OWNED
 from app.generations.partitions import UNPRUNED, ensure_partitions
@@ -23,6 +24,7 @@ from app.generations.records import UNDELIVERED
 from app.generations.spec import names_of_attempts
 from app.generations.thumbnails import delete_with_thumbnails
 from app.models import Generation
+from app.storage import StoreUnavailable
 
 _SWEEP_SECONDS = 60
 _COUNT_SECONDS = 15
@@ -79,12 +81,26 @@ class Sweeper:
             jobs.oldest_seconds.set(each.oldest_seconds, each.job_class)
 
     async def sweep(self) -> None:
-        """One turn. Ages go by the database's clock."""
+        """One turn. Ages go by the database's clock. Raises StoreUnavailable for what could not be deleted, once all
+        else is done.
+        """
         async with self.engine.connect() as connection:
             await ensure_partitions(connection)
-        await delete_images(self.generations, _UNDELIVERED, _NOT_KEPT)
-        await _delete_left_by_workers(self.generations)
-        await uploads.sweep(self.generations)
+        failure: StoreUnavailable | None = None
+        for delete in (
+            partial(delete_images, self.generations, _UNDELIVERED, _NOT_KEPT),
+            partial(_delete_left_by_workers, self.generations),
+            partial(uploads.sweep, self.generations),
+            self._expire_if_plausible,
+        ):
+            try:
+                await delete()
+            except StoreUnavailable as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    async def _expire_if_plausible(self) -> None:
         if self.retention_days is not None and await self._is_plausible():
             await self.expire()
 
@@ -141,16 +157,20 @@ async def _delete(
     delete: Callable[..., Awaitable[None]],
     mark: Mapping[str, Any],
 ) -> None:
-    """Calls `delete` with each generation's id, format and attempts, before it marks those that are still such."""
+    """Calls `delete` with each generation's id, format and attempts, before it marks those that are still such. Raises
+    StoreUnavailable for those that could not be deleted, once all others are.
+    """
     some = select(Generation.id, Generation.format, Generation.attempts).where(*OWNED, *which).limit(_AT_A_TIME)
-    while True:
+    failures, is_last = DeletionFailures(), False
+    while not (is_last or failures.are_many):
         async with generations.sessions.begin() as session:
-            found = (await session.execute(some)).all()
-        for each in found:
-            await delete(*each)
-        await _mark(generations, [each.id for each in found], which, mark)
-        if len(found) < _AT_A_TIME:
-            return
+            found = (await session.execute(some.where(Generation.id.not_in(failures.ids)))).all()
+        deleted = [
+            each.id for each in found if not failures.are_many and await failures.deletes(each.id, delete(*each))
+        ]
+        await _mark(generations, deleted, which, mark)
+        is_last = len(found) < _AT_A_TIME
+    failures.raise_first()
 
 
 async def _mark(

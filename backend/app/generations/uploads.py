@@ -13,6 +13,7 @@ from app.core.blobs import Blob
 from app.core.errors import Conflict, Invalid, NotFound
 from app.core.security import is_id, new_timed_id
 from app.generations.collaborators import Generations
+from app.generations.deletion_failures import DeletionFailures
 from app.generations.errors import InvalidApiKey
 from app.generations.spec import Caller, image_name
 from app.models import Account, Upload
@@ -205,23 +206,31 @@ async def _show(generations: Generations, upload: Upload, kept_for: timedelta) -
 
 
 async def _delete_all(generations: Generations, *which: ColumnElement[bool]) -> None:
+    """Raises StoreUnavailable for those that could not be deleted, once all others are."""
     some = select(Upload).where(*which).limit(_AT_A_TIME)
-    while True:
+    failures, is_last = DeletionFailures(), False
+    while not (is_last or failures.are_many):
         async with generations.sessions.begin() as session:
-            found = (await session.scalars(some)).all()
-        await _delete(generations, found)
-        if len(found) < _AT_A_TIME:
-            return
+            found = (await session.scalars(some.where(Upload.id.not_in(failures.ids)))).all()
+        await _delete(generations, found, failures)
+        is_last = len(found) < _AT_A_TIME
+    failures.raise_first()
 
 
-async def _delete(generations: Generations, uploads: Sequence[Upload]) -> int:
-    """How many it has deleted. The file before the row: what fails or crashes between the two is deleted again."""
-    await asyncio.gather(*(generations.store.delete(_name_of(each)) for each in uploads))
-    ids = [each.id for each in uploads]
+async def _delete(generations: Generations, uploads: Sequence[Upload], failures: DeletionFailures | None = None) -> int:
+    """How many it has deleted. The file before the row: what fails or crashes between the two is deleted again. What
+    the store does not delete is noted in `failures`; without it, StoreUnavailable is raised for it.
+    """
+    noted = failures or DeletionFailures()
+    deleting = (noted.deletes(each.id, generations.store.delete(_name_of(each))) for each in uploads)
+    ids = [each.id for each, is_deleted in zip(uploads, await asyncio.gather(*deleting), strict=True) if is_deleted]
     # In one order, and without waiting for another process that is deleting the same.
     free = select(Upload.id).where(Upload.id.in_(ids)).order_by(Upload.id).with_for_update(skip_locked=True)
     async with generations.sessions.begin() as session:
-        return len((await session.scalars(delete(Upload).where(Upload.id.in_(free)).returning(Upload.id))).all())
+        deleted = (await session.scalars(delete(Upload).where(Upload.id.in_(free)).returning(Upload.id))).all()
+    if failures is None:
+        noted.raise_first()
+    return len(deleted)
 
 
 def _owned_by(caller: Caller) -> Sequence[ColumnElement[bool]]:

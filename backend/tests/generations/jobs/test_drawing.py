@@ -7,15 +7,17 @@ from unittest.mock import AsyncMock
 import pytest
 from app.core.errors import Unavailable
 from app.core.settings import Settings
-from app.generations import serve, settle, verify
+from app.generations import serve, settle, uploads, verify
 from app.generations.errors import OutcomeUnknown
 from app.generations.jobs import drawing as jobs_drawing
+from app.generations.jobs.cancel import cancel
 from app.generations.jobs.drawing import JobDrawing
 from app.generations.jobs.worker import Worker
 from app.generations.ledger.queue import PendingRecord, PendingSettlement
 from app.generations.records import delete_image
 from app.generations.spec import Caller
 from app.generations.sweep import Sweeper
+from app.storage import StoreUnavailable
 from app.storage.configured import opened_store
 from app.storage.health import MonitoredStore
 from tests.generations.jobs.drawn_jobs import Drawn, drawn_by_hand
@@ -244,3 +246,29 @@ async def test_a_route_draws_so_few_jobs_at_a_time_over_all_processes(
     await asyncio.gather(drawing, waiting)
     assert [(await there.row(each))["status"] for each in (first, second)] == ["delivered", "delivered"]
     assert len(there.provider.seen) == 2
+
+
+async def test_an_image_that_cannot_be_deleted_keeps_no_other_from_being_deleted_nor_anything_else_from_the_sweep(
+    there: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [await there.record() for _ in range(3)]
+    for each in records:
+        await cancel(there.generations, request_id=each.id)
+    await there.database.execute("update generations set expires_at = now() - interval '2 days'")
+    delete, swept = MonitoredStore.delete, AsyncMock()
+    monkeypatch.setattr(uploads, "sweep", swept)
+
+    async def delete_others(store: MonitoredStore, name: str) -> None:
+        if name.startswith(records[1].id):
+            raise StoreUnavailable
+        await delete(store, name)
+
+    sweeper = Sweeper(there.generations, there.services.engine, None, there.services.metrics)
+    with monkeypatch.context() as patch:
+        patch.setattr(MonitoredStore, "delete", delete_others)
+        with pytest.raises(StoreUnavailable):
+            await sweeper.sweep()
+    assert [(await there.row(each))["deleted_at"] is not None for each in records] == [True, False, True]
+    assert swept.await_count == 1
+    await sweeper.sweep()
+    assert (await there.row(records[1]))["deleted_at"] is not None, "it is deleted later"
