@@ -21,6 +21,8 @@ _RECONNECT_SECONDS = 1.0
 _CHANNEL = "nanobanana"
 _NAMES_MAX = 200
 """Of one message, whose text PostgreSQL bounds at 8,000 bytes."""
+_UNRUNG_MAX = 10_000
+"""Names that are kept while the connection is away."""
 
 Heard = Callable[[Collection[str]], None]
 """Takes what was rung for: ids of generations, or JOBS."""
@@ -39,9 +41,17 @@ class Bell:
         self._listeners: list[Heard] = []
 
     def ring(self, *names: str) -> None:
-        """Rings soon; does not wait, and raises nothing."""
-        self._names.update(dict.fromkeys(names))
+        """Rings soon; does not wait, and raises nothing. While very many are still to be rung for, only JOBS is: who
+        waits for another looks by itself.
+        """
+        if len(self._names) < _UNRUNG_MAX or JOBS in names:
+            self._names.update(dict.fromkeys(names))
         self._rung.set()
+
+    @property
+    def unrung(self) -> Collection[str]:
+        """What is still to be rung for."""
+        return self._names.keys()
 
     @contextmanager
     def heard_by(self, listener: Heard) -> Iterator[None]:

@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import ARRAY, Text, any_, literal, select
 
-from app.core.cancellation import raise_if_cancelled
-from app.core.db import classify_database_error
 from app.core.errors import Overloaded
-from app.core.logs import logger
+from app.core.repeating import repeat
 from app.generations.collaborators import Generations
 from app.models import Generation, GenerationStatus
 
@@ -85,11 +83,7 @@ class WaitingCallers:
     async def run(self) -> None:
         """Wakes callers until it is cancelled: when the bell rings for what they wait for, and else within a second."""
         with self._generations.bell.heard_by(self._hear):
-            while True:
-                await asyncio.sleep(_POLL_SECONDS)
-                if self._of_id:
-                    await self._look()
-                raise_if_cancelled()
+            await repeat(self._look, seconds=_POLL_SECONDS, task="wake_waiting_callers")
 
     def _hear(self, names: Collection[str]) -> None:
         for each in names:
@@ -98,16 +92,12 @@ class WaitingCallers:
 
     async def _look(self) -> None:
         ids = list(self._of_id)
-        try:
-            async with self._generations.sessions.begin() as session:
-                is_awaited = Generation.id == any_(literal(ids, ARRAY(Text)))
-                statement = select(Generation.id, Generation.status).where(is_awaited)
-                statuses = {each.id: each.status for each in await session.execute(statement)}
-        except Exception as error:
-            if classify_database_error(error) is None:
-                raise
-            logger.warning("waiting_not_looked_up", exc_info=True)
+        if not ids:
             return
+        async with self._generations.sessions.begin() as session:
+            is_awaited = Generation.id == any_(literal(ids, ARRAY(Text)))
+            statement = select(Generation.id, Generation.status).where(is_awaited)
+            statuses = {each.id: each.status for each in await session.execute(statement)}
         for each in ids:
             for caller in self._of_id.get(each, ()):
                 if statuses.get(each) != caller.seen:
