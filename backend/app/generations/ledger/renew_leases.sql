@@ -1,4 +1,5 @@
--- Gives workers more time for these requests, where they still have them. The ids of the images that they have no more.
+-- Gives workers more time for these requests, where they still have them. The ids of the images that they have no more;
+-- those that they have settled themselves are not among them.
 -- It waits for no lock: a request of which another transaction holds an image is renewed the next time, or it is over.
 -- So all images of a request have the same `lease_until`.
 with free as materialized (
@@ -12,4 +13,5 @@ with free as materialized (
   where g.id = i.id and g.status = 'processing' and g.lease = i.lease returning g.id
 )
 select i.id from unnest(:id::text[], :lease::uuid[]) as i(id, lease) left join generations g on g.id = i.id
-where not coalesce(g.status = 'processing' and g.lease = i.lease, false)
+where not coalesce(g.lease = i.lease and (g.status in ('processing', 'delivered')
+  or g.status = 'failed' and g.error <> 'attempts_exhausted'), false)

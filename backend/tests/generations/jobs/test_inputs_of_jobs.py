@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
+from typing import Any
 
 import pytest
 from app.core.blobs import Blob
@@ -184,3 +185,26 @@ async def test_while_the_store_cannot_be_read_a_job_waits_and_no_attempt_is_coun
         patch.setattr(scene.generations.store, "get", raising(StoreUnavailable()))
         await scene.draw(taken)
     assert await work.take(scene.generations, jobs_max=1, account_most=100, key_most=100) == [], "not for ever"
+
+
+async def test_a_renewal_of_leases_does_not_cut_off_a_job_that_has_just_been_delivered(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While its worker deletes what was kept for it."""
+    await scene.accept(Blob(png()))
+    job = await scene.take()
+    deleting, renewed, delete = asyncio.Event(), asyncio.Event(), uploads.delete_unless_kept_longer
+
+    async def delete_later(*arguments: Any) -> None:
+        deleting.set()
+        await renewed.wait()
+        await delete(*arguments)
+
+    monkeypatch.setattr(uploads, "delete_unless_kept_longer", delete_later)
+    drawing = asyncio.create_task(scene.draw(job))
+    await deleting.wait()
+    assert (await scene.row(job.id))["status"] == "delivered"
+    lost = await work.renew(scene.generations, [job])
+    renewed.set()
+    await drawing
+    assert (list(lost), await scene.kept()) == ([], {})
