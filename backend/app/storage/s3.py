@@ -95,6 +95,7 @@ class S3Store:
         put begins when it has a connection, for which it waits as long as its caller does.
         """
         self._bucket = open_bucket(settings, deadline_seconds=deadline_seconds)
+        self._check_name = f"check_{secrets.token_hex(8)}"  # one: what a check could not delete the next one does
         self._redirect_seconds = redirect_seconds
         self._deadline_seconds = deadline_seconds
         self._reads, self._writes = asyncio.Semaphore(connections_max), asyncio.Semaphore(connections_max)
@@ -112,7 +113,7 @@ class S3Store:
         Raises, with one sentence, ConfigurationError for a wrong setting and StoreUnavailable for a failing store.
         """
         try:
-            await self._limited(self._writes, partial(self._try_out, f"check_{secrets.token_hex(8)}", size))
+            await self._limited(self._writes, partial(self._try_out, self._check_name, size))
         except _Failed as failure:
             sentence = _SENTENCES.get(failure.reason, f"The S3 store fails: {failure.reason}")
             is_setting = failure.reason in _SENTENCES and failure.reason not in {_TIMEOUT, *_NOT_REACHED}
@@ -218,8 +219,8 @@ class S3Store:
 
     async def _try_out(self, name: str, size: int) -> None:
         content = secrets.token_bytes(size)
-        await self._bucket.put_async(name, content, use_multipart=False)
         try:
+            await self._bucket.put_async(name, content, use_multipart=False)
             if bytes(await (await self._bucket.get_async(name)).bytes_async()) != content:
                 raise _Failed("what was written is not what is read")
         finally:

@@ -324,3 +324,20 @@ async def test_plain_http_is_for_this_machine_or_with_allow_http(
     assert presigned is not None
     begin = (endpoint or "https://s3.eu-west-1.amazonaws.com").rstrip("/")
     assert presigned.url.startswith(f"{begin}/pictures/test/live/{NAME}?")
+
+
+async def test_checks_of_a_bucket_that_writes_too_slowly_leave_nothing_once_one_succeeds(
+    settings: S3Settings, server: S3Server
+) -> None:
+    store = S3Store(settings, deadline_seconds=0.1)
+    server.fail("slow", times=100, method="PUT")
+    for _ in range(3):
+        with pytest.raises((ConfigurationError, StoreUnavailable)):
+            await store.check()
+    server.recover()
+    for _ in looks():
+        if len([seen for seen in server.seen if seen.method == "PUT" and seen.status == 200]) >= 3:
+            break
+        await asyncio.sleep(0.01)
+    await S3Store.check(store)
+    assert server.buckets["pictures"] == {}
