@@ -154,12 +154,19 @@ class Stripe(Reading):
     ) -> StripeSubscription:
         """Exchanges the plan of a subscription now, and gives nothing back for the rest of its month. Where it
         `is_paid_at_once`, a month begins, and StripeRefused with status 402 means that it could not be paid, and that
-        nothing has changed; else the new price is paid from the next month on.
+        nothing has changed; else the new price is paid from the next month on. What the meter has counted is billed,
+        also where the new plan has none.
         """
         found = await self._sdk.ask(self._api.subscriptions.retrieve_async(subscription_id))
         wanted = await self._items(plan, price_id, has_overage=has_overage)
         kept = {each.price.id for each in found.items.data} & {each["price"] for each in wanted}
-        leaving = [{"id": each.id, "deleted": True} for each in found.items.data if each.price.id not in kept]
+        # The meter's item stays without overage too: Stripe bills nothing for what an item that is removed without
+        # prorations has counted.
+        leaving = [
+            {"id": each.id, "deleted": True}
+            for each in found.items.data
+            if each.price.id not in kept and (has_overage or not objects.is_metered(each))
+        ]
         changes: Any = [*leaving, *(each for each in wanted if each["price"] not in kept)]
         if not changes:
             return objects.subscription(found)

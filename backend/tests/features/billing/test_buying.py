@@ -137,6 +137,25 @@ async def test_a_dearer_plan_whose_payment_has_to_be_confirmed_holds_once_it_is_
     assert paid[0] == 5000, "a whole month"
 
 
+async def test_what_a_plan_has_left_to_be_billed_is_billed_after_a_change_to_one_that_pays_in_advance(
+    own_shop: Shop,
+) -> None:
+    stripe, buyer = own_shop.stripe, await own_shop.buyer()
+    subscription = await buyer.subscribe("team")
+    stripe.advance(2 * 3600)
+    await own_shop.sweeper.purchases.stripe.send_meter_event(
+        customer_id=subscription["customer"],
+        identifier="hour",
+        value=7_000_000,
+        at=datetime.fromtimestamp(stripe.now() - 3600, UTC),
+    )
+    assert (await buyer.call("POST", "/subscription", plan="starter")).status_code == 201
+    assert ((await buyer.billing())["mode"], await buyer.plan()) == ("prepaid", _STARTER)
+    stripe.advance(subscription["items"]["data"][0]["current_period_end"] - stripe.now())
+    last, *_ = stripe.of("invoice", customer=subscription["customer"])
+    assert last["amount_paid"] == 700 + 1000
+
+
 async def test_a_cancelled_plan_goes_on_until_its_month_ends_unless_it_is_chosen_again(
     shop: Shop, buyer: Buyer
 ) -> None:
