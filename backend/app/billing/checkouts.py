@@ -92,8 +92,10 @@ async def choose_plan(
 
     Stripe gives nothing back for what is left of a month, since its allowance may be used up already. A dearer plan is
     therefore paid in full at once, and its first month begins; another one holds at once, and is paid from the next
-    month on. Raises Invalid for a plan that there is not, PlanNotSold, PlanChanging, PaymentMissing and PaymentRefused,
-    and what Stripe's port does.
+    month on. Dearer is what costs more than the customer pays now, whatever the earlier plan costs by now.
+
+    Raises Invalid for a plan that there is not, PlanNotSold, PlanChanging, PaymentMissing and PaymentRefused, and what
+    Stripe's port does.
     """
     plan = purchases.catalogue.plans.get(name)
     if plan is None:
@@ -195,7 +197,7 @@ async def _change(purchases: Purchases, running: StripeSubscription, plan: PlanO
         raise PaymentMissing
     before = plan_of(purchases, running)
     if before is None or before.name != plan.name:
-        await _switch(purchases, running, plan, is_dearer=before is None or plan.price > before.price)
+        await _switch(purchases, running, plan, is_dearer=plan.price > running.price)
     if running.cancel_at is not None:
         await purchases.stripe.cancel_at_period_end(running.id, is_cancelled=False)
 

@@ -34,7 +34,7 @@ class PlanOffer:
     @property
     def is_sold(self) -> bool:
         """Whether accounts can subscribe to it. One without a price is given by the operator alone."""
-        return self.price > 0 or self.stripe_price is not None
+        return self.price > 0
 
 
 @dataclass(frozen=True, kw_only=True)

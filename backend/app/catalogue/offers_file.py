@@ -21,6 +21,8 @@ def mistakes_of_offers(file: FileTable) -> Mistakes:
         yield from _mistakes_of_charge((*path, "price"), plan.price, currency)
         if unknown := [each for each in plan.models or [] if each not in file.models]:
             yield (*path, "models"), f"names {unknown[0]}, which is no model; there are {', '.join(file.models)}"
+        if plan.stripe_price and not plan.price:
+            yield (*path, "price"), "must be what its stripe_price costs in a month"
         if plan.stripe_price and (owner := owners.setdefault(plan.stripe_price, name)) != name:
             yield (*path, "stripe_price"), f"is the price of {owner} too"
     if file.top_ups:

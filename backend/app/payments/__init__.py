@@ -170,6 +170,8 @@ class StripeSubscription:
     plan: str | None
     """The name of its plan in the catalogue; None for a price that `billing sync` has not made."""
     price_id: str
+    price: int
+    """What it costs in a month, without taxes and without what a meter counts."""
     anchor: datetime
     """The time of the month at which its periods begin."""
     period_start: datetime

@@ -60,6 +60,7 @@ def subscription(found: "stripe.Subscription") -> StripeSubscription:
         customer_id=_id(found.customer) or "",
         plan=_metadata(item.price, PLAN),
         price_id=item.price.id,
+        price=to_millionths((item.price.unit_amount or 0) * (item.quantity or 0), item.price.currency),
         anchor=_time(found.billing_cycle_anchor),
         period_start=_time(item.current_period_start),
         period_end=_time(item.current_period_end),

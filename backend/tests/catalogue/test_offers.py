@@ -87,8 +87,16 @@ MISTAKES = {
     "another way to pay": ('[plans.a]\npays = "later"', "plans.a.pays must be 'in_advance' or 'afterwards'"),
     "the id of a product": ('[plans.a]\nstripe_price = "prod_1"', "plans.a.stripe_price must be the id of a price"),
     "one price for two": (
-        '[plans.a]\nstripe_price = "price_1"\n[plans.b]\nstripe_price = "price_1"',
+        '[plans.a]\nprice = "5"\nstripe_price = "price_1"\n[plans.b]\nprice = "5"\nstripe_price = "price_1"',
         "plans.b.stripe_price is the price of a too",
+    ),
+    "a price at Stripe of which nobody knows what it costs": (
+        '[plans.a]\nstripe_price = "price_1"',
+        "plans.a.price must be what its stripe_price costs in a month",
+    ),
+    "a price at Stripe for nothing": (
+        '[plans.a]\nprice = "0"\nstripe_price = "price_1"',
+        "plans.a.price must be what its stripe_price costs in a month",
     ),
     "top-ups of nothing": ("[top_ups]", "top_ups needs amounts, or least and most"),
     "one bound": ('[top_ups]\nleast = "5"', "top_ups needs both least and most, or neither"),

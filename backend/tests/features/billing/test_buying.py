@@ -122,6 +122,26 @@ async def test_a_dearer_plan_is_paid_in_full_before_it_holds_and_another_one_hol
     assert await buyer.plan() == _PRO
 
 
+@pytest.mark.parametrize(
+    ("plan", "pays_now", "chosen", "is_paid_at_once"), [("pro", 500, "starter", True), ("starter", 6000, "pro", False)]
+)
+async def test_a_plan_is_dearer_where_it_costs_more_than_what_the_customer_pays_now(
+    shop: Shop, buyer: Buyer, plan: str, pays_now: int, chosen: str, *, is_paid_at_once: bool
+) -> None:
+    subscription = await buyer.subscribe(plan)
+    [item] = subscription["items"]["data"]
+    item["price"] = item["price"] | {
+        "id": "price_earlier",
+        "unit_amount": pays_now,
+        "unit_amount_decimal": str(pays_now),
+    }
+    [first] = shop.stripe.of("invoice", customer=subscription["customer"])
+    assert (await buyer.call("POST", "/subscription", plan=chosen)).status_code == 201
+    assert (await buyer.plan())[0] == chosen
+    last, *_ = shop.stripe.of("invoice", customer=subscription["customer"])
+    assert (last is not first) is is_paid_at_once
+
+
 async def test_a_dearer_plan_whose_payment_has_to_be_confirmed_holds_once_it_is_on_the_page_that_the_answer_names(
     shop: Shop, buyer: Buyer
 ) -> None:
