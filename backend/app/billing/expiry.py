@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, ColumnElement, SQLColumnExpression, exists, f
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from app.billing.entries import locked_balance, with_entry
+from app.billing.entries import PROVIDERS, locked_balance, with_entry
 from app.core.db import SessionMaker
 from app.models import Balance, CreditEntry
 
@@ -18,12 +18,14 @@ _LOOKS_BACK = timedelta(days=2)
 """Longer than a generation holds its price: until then a hold that is let go may leave something of a grant."""
 
 _Grant = aliased(CreditEntry)
+_Taken = aliased(CreditEntry)
 
 
 @dataclass
 class GrantExpiry:
     """Takes back what is left of grants that have expired, by the database's clock: what was charged since a grant was
-    made counts as paid from it, and what is held stays. Overlapping grants lose too little so, never too much.
+    made counts as paid from it, what an operator has taken since then as taken from it, and what is held stays.
+    Overlapping grants lose too little so, never too much.
 
     Safe in any number of processes at once. What fails is done by the next sweep.
     """
@@ -91,7 +93,14 @@ async def _find_expired(session: AsyncSession, *, until: datetime, after: tuple[
 def _left_of(
     grant: type[CreditEntry], *, charged: SQLColumnExpression[int], free: ColumnElement[int]
 ) -> ColumnElement[int]:
-    return func.least(grant.amount - (charged - grant.charged_before), free, type_=BigInteger)
+    taken = (
+        select(func.coalesce(func.sum(-_Taken.amount), 0))
+        .where(_Taken.account_id == grant.account_id, _Taken.created_at >= grant.created_at)
+        .where(_Taken.kind == "adjustment", _Taken.amount < 0, ~_Taken.reference.startswith(PROVIDERS))
+        .scalar_subquery()
+    )
+    used = charged - grant.charged_before + taken
+    return func.least(grant.amount - used, free, type_=BigInteger)
 
 
 def _reference_of(grant: type[CreditEntry]) -> ColumnElement[str]:

@@ -82,6 +82,17 @@ async def test_what_is_taken_back_is_free_and_was_not_used(
     assert await database.fetchval(credit, expired) == 130 - taken
 
 
+@pytest.mark.parametrize(("reference", "left"), [("adjust:", 5), ("stripe:du_", 30)])
+async def test_what_an_operator_has_taken_of_a_grant_is_not_taken_again_and_what_a_bank_took_is_not_of_it(
+    sessions: SessionMaker, database: asyncpg.Connection, account_id: str, expired: str, reference: str, *, left: int
+) -> None:
+    async with sessions.begin() as session:
+        reference += secrets.token_hex(8)
+        await post(session, account_id=account_id, kind="adjustment", amount=-25, reference=reference)
+    await GrantExpiry(sessions).sweep()
+    assert await _taken_back(database, expired) == [left]
+
+
 async def test_an_expiry_leaves_what_was_charged_and_held_while_it_waited(
     sessions: SessionMaker, database: asyncpg.Connection, account_id: str, expired: str
 ) -> None:
