@@ -3,14 +3,12 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import ARRAY, Text, any_, delete, exists, func, literal, select
 
-from app.billing.entries import EntryMismatch
-from app.billing.plan_purchases import UnknownPlan, follow_customer, is_deleted, stop_overdue
-from app.billing.purchases import Purchases, WrongCurrency
+from app.billing.plan_purchases import follow_customer, is_deleted, stop_overdue
+from app.billing.purchases import Purchases
 from app.billing.stripe_events import handle
-from app.core.db import DATABASE_ERRORS, Connect
-from app.core.errors import ApiError
+from app.core.db import Connect
 from app.core.logs import logger
 from app.models import StripeCustomer, Subscription
 from app.models import StripeEvent as EventRow
@@ -23,7 +21,6 @@ _OVERLAP = timedelta(hours=1)
 _KEPT = timedelta(days=60)
 """How long events are remembered: twice as long as Stripe keeps them."""
 _AT_A_TIME = 1000
-_FAILURES = (ApiError, EntryMismatch, WrongCurrency, UnknownPlan, *DATABASE_ERRORS)
 
 
 @dataclass
@@ -61,7 +58,8 @@ class PurchaseSweeper:
         events = await self.purchases.stripe.events_since(since, types=EVENTS)
         ids = [each.id for each in events]
         async with self.purchases.sessions.begin() as session:
-            known = select(EventRow.id).where(EventRow.id.in_(ids), EventRow.handled_at.is_not(None))
+            is_listed = EventRow.id == any_(literal(ids, ARRAY(Text)))
+            known = select(EventRow.id).where(is_listed, EventRow.handled_at.is_not(None))
             handled = set(await session.scalars(known))
         outcomes = [await self._handle(event) for event in events if event.id not in handled]
         if all(outcomes):
@@ -70,7 +68,7 @@ class PurchaseSweeper:
     async def _handle(self, event: StripeEvent) -> bool:
         try:
             await handle(self.purchases, event)
-        except _FAILURES:
+        except Exception:
             logger.warning("stripe_event_failed", event_id=event.id, event_type=event.type, exc_info=True)
             return False
         return True
@@ -84,7 +82,7 @@ class PurchaseSweeper:
         for customer_id in customer_ids:
             try:
                 await follow_customer(self.purchases, customer_id)
-            except _FAILURES:
+            except Exception:
                 logger.warning("stripe_customer_failed", object=customer_id, exc_info=True)
 
     async def _forget_old(self) -> None:

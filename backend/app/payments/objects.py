@@ -1,5 +1,6 @@
 """Stripe's objects in this program's types."""
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:  # the SDK is not imported where there is no key
 
 ACCOUNT, PLAN, TOP_UP = "account_id", "plan", "top_up"
 """The keys of metadata: the account's id, a plan's name, and what a top-up buys, in millionths."""
+_AMOUNT = re.compile(r"[1-9][0-9]{0,17}")
+"""What is written for a top-up. Another program with the same account at Stripe may write anything."""
 
 
 def checkout_session(found: "checkout.Session") -> CheckoutSession:
@@ -24,7 +27,7 @@ def payment(found: "stripe.PaymentIntent") -> Payment:
         id=found.id,
         is_paid=found.status == "succeeded",
         account_id=_metadata(found, ACCOUNT),
-        top_up=int(top_up) if top_up else None,
+        top_up=int(top_up) if top_up and _AMOUNT.fullmatch(top_up) else None,
         total=to_millionths(found.amount_received, found.currency),
         currency=found.currency.upper(),
     )

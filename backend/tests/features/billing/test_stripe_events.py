@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import permutations
 
 import pytest
-from app.payments import WEBHOOK_PATH
+from app.payments import WEBHOOK_PATH, StripeEvent
 from tests.features.billing.shop import SECRETS, Buyer, Shop
 from tests.harness import until_waited_for
 
@@ -164,3 +164,39 @@ async def test_what_no_webhook_has_brought_is_found_by_the_sweep_and_tried_again
             shop.stripe.objects[each]["currency"] = currency
         await shop.sweep()
         assert {reference: amount for amount, reference in await buyer.entries()} == entered
+
+
+async def test_what_was_missed_is_found_among_any_number_of_events(
+    shop: Shop, buyer: Buyer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment = await buyer.top_up("10")
+    missed = [StripeEvent(each["id"], each["type"], each["data"]["object"]["id"]) for each in shop.stripe.events]
+    handled = [StripeEvent(f"evt_{number}", "invoice.paid", "in_1") for number in range(40_000)]
+    row = "insert into stripe_events (id, type, handled_at) select unnest($1::text[]), 'invoice.paid', now()"
+    await shop.database.execute(row, [each.id for each in handled])
+
+    async def events_since(*_: object, **__: object) -> Sequence[StripeEvent]:
+        return [*handled, *missed]
+
+    monkeypatch.setattr(shop.sweeper.purchases.stripe, "events_since", events_since)
+    await shop.sweep()
+    assert await buyer.entries() == [("10", payment)]
+
+
+@pytest.mark.parametrize("top_up", ["yes", "1.5", "-5", "0", "5" * 30, "\u0665"])
+async def test_a_payment_whose_metadata_another_program_has_written_is_no_top_up(
+    shop: Shop, buyer: Buyer, top_up: str
+) -> None:
+    payment = await buyer.top_up("10")
+    shop.stripe.objects[payment]["metadata"]["top_up"] = top_up
+    await shop.deliver()
+    assert await buyer.entries() == []
+
+
+async def test_an_event_that_cannot_be_handled_keeps_no_other_from_being(shop: Shop, buyer: Buyer) -> None:
+    session = shop.stripe.pay(await buyer.checkout("/subscription", plan="starter"))
+    shop.stripe.objects[session["subscription"]]["items"]["data"] = []
+    other = await shop.buyer()
+    payment = await other.top_up("10")
+    await shop.sweep()
+    assert await other.entries() == [("10", payment)]
