@@ -1,6 +1,7 @@
 """What follows for an account's plan from its subscriptions at Stripe."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 from sqlalchemy import ColumnElement, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,7 +13,7 @@ from app.billing.purchases import Purchases
 from app.billing.subscriptions import IN_FORCE, anchor_day_of
 from app.catalogue.offers import PlanOffer
 from app.core.logs import logger
-from app.models import Account, StripeCustomer, Subscription, SubscriptionStatus, is_owner_of
+from app.models import Account, Charge, StripeCustomer, Subscription, SubscriptionStatus, is_owner_of
 from app.payments import StripeSubscription, StripeUnavailable
 
 _STATUS: Mapping[str, SubscriptionStatus] = {
@@ -25,6 +26,8 @@ _STATUS: Mapping[str, SubscriptionStatus] = {
 }
 """What a subscription at Stripe is here. One whose first payment is missing (`incomplete`) is none."""
 _ASKS_MAX = 5
+_REPORTED_WITHIN = timedelta(days=2)
+"""After the begin of an hour: a deleted account does not pay for its plan for longer because a report fails."""
 
 
 class UnknownPlan(Exception):
@@ -54,7 +57,8 @@ async def follow_subscription(purchases: Purchases, subscription_id: str) -> Non
 async def follow_customer(purchases: Purchases, customer_id: str) -> None:
     """Gives the customer's account the plan that it has at Stripe now, or ends the one that it had there. Of several
     subscriptions that run the newest counts, and the others are cancelled at Stripe; of an account that was deleted all
-    are, and the plan of a customer that was deleted ends. A customer of another deployment changes nothing.
+    are, once its last hours are reported, and the plan of a customer that was deleted ends. A customer of another
+    deployment changes nothing.
 
     Raises StripeUnavailable and StripeRefused, and UnknownPlan.
     """
@@ -70,9 +74,10 @@ async def follow_customer(purchases: Purchases, customer_id: str) -> None:
     except CustomerGone:
         return
     async with purchases.sessions.begin() as session:
-        is_gone = await session.scalar(select(Account.id).where(Account.id == account_id, is_deleted(Account.id)))
+        done = is_deleted(Account.id), ~_is_to_be_billed(Account.id)
+        is_done = await session.scalar(select(Account.id).where(Account.id == account_id, *done))
     running = [each for each in found if not each.has_ended]
-    for each in running if is_gone else running[1:]:
+    for each in running if is_done else running[1:]:
         logger.warning("stripe_subscription_cancelled", account=account_id, object=each.id)
         await purchases.stripe.cancel(each.id)
 
@@ -104,6 +109,14 @@ async def stop_overdue(purchases: Purchases) -> None:
 def is_deleted(account_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
     """Whether the account has no user any more."""
     return ~exists().where(is_owner_of(account_id))
+
+
+def _is_to_be_billed(account_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """Whether hours of the account wait to be reported to Stripe, which bills nothing more once the subscription has
+    ended. None is waited for longer than _REPORTED_WITHIN.
+    """
+    unreported = Charge.billed > 0, Charge.reported_at.is_(None)
+    return exists().where(Charge.account_id == account_id, *unreported, Charge.hour > func.now() - _REPORTED_WITHIN)
 
 
 async def _find(purchases: Purchases, customer_id: str) -> Sequence[StripeSubscription]:

@@ -215,6 +215,26 @@ async def test_a_deleted_account_pays_for_no_subscription(shop: Shop, buyer: Buy
     assert subscription["status"] == "canceled"
 
 
+async def test_the_subscription_of_a_deleted_account_ends_once_its_last_hours_are_reported_and_waits_for_no_old_ones(
+    shop: Shop, buyer: Buyer
+) -> None:
+    subscription = await buyer.subscribe("starter")
+    charge = """
+        insert into charges (account_id, hour, amount, from_allowance, from_credit, billed)
+        values ($1, date_trunc('hour', now(), 'UTC') - $2 * interval '1 hour', 5, 0, 0, 5)
+    """
+    for hours_ago in (0, 49):
+        await shop.database.execute(charge, buyer.account.account_id, hours_ago)
+    async with shop.sweeper.purchases.sessions.begin() as session:
+        await delete_account(session, owner=buyer.account.email)
+    await shop.sweep()
+    assert subscription["status"] == "active"
+    reported = "update charges set reported_at = now() where account_id = $1 and hour > now() - interval '1 day'"
+    await shop.database.execute(reported, buyer.account.account_id)
+    await shop.sweep()
+    assert subscription["status"] == "canceled"
+
+
 async def test_an_answer_of_stripes_that_comes_after_a_newer_one_does_not_stay(shop: Shop, buyer: Buyer) -> None:
     subscription = await buyer.subscribe("starter")
     shop.stripe.decline_card(subscription["customer"])
