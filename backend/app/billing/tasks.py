@@ -39,7 +39,7 @@ def tasks_of(
     figures = Figures(sessions, metrics)
     tasks = [
         Task(name="expire_grants", work=GrantExpiry(sessions).sweep, seconds=_MINUTE),
-        Task(name="finish_plans", work=partial(finish_pending, sessions), seconds=_MINUTE),
+        Task(name="finish_plans", work=partial(finish_pending, sessions), seconds=1),
         Task(name="show_charged", work=figures.show_charged, seconds=_COUNT_SECONDS),
     ]
     if purchases is not None:

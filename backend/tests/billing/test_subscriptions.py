@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -11,8 +12,11 @@ import pytest
 from app.billing import subscriptions
 from app.billing.periods import period_of_account
 from app.billing.subscriptions import allowance_beside_holds, anchor_day_of
+from app.billing.tasks import tasks_of
 from app.catalogue.offers import PlanOffer
-from app.core.db import SessionMaker
+from app.core.db import SessionMaker, connect_for_writing
+from app.core.metrics.billing import BillingMetrics
+from app.core.metrics.families import Families
 from app.core.security import new_id
 from hypothesis import given
 from hypothesis import strategies as st
@@ -310,3 +314,9 @@ def test_room_for_holds_stays_and_is_room_for_nothing_else(
 def test_a_plan_has_its_first_period_from_the_day_on_which_it_begins_or_the_28th(at: datetime) -> None:
     start = period_of_account(at, anchor=timedelta(days=anchor_day_of(at) - 1)).start
     assert start.date() == (at if at.day <= 28 else at.replace(day=28)).date()
+
+
+def test_what_is_kept_of_an_allowance_is_looked_for_every_second(sessions: SessionMaker) -> None:
+    """What is kept at a period's end could be spent once more until it is taken back."""
+    tasks = tasks_of(sessions, partial(connect_for_writing, "of no use"), None, BillingMetrics(Families()))
+    assert {each.name: each.seconds for each in tasks}["finish_plans"] == 1
