@@ -27,7 +27,8 @@ _AT_A_TIME = 8
 _BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC), ""
 
 _DUE = """
-select c.account_id, c.hour, s.customer_id from charges c left join stripe_customers s using (account_id)
+select c.account_id, c.hour, s.customer_id, p.ends_at from charges c
+left join stripe_customers s using (account_id) left join subscriptions p using (account_id)
 where c.billed > 0 and c.reported_at is null and c.closed_at is not null and (c.hour, c.account_id) > ($1, $2)
 order by c.hour, c.account_id limit $3
 """
@@ -43,7 +44,9 @@ _CONFIRM = _WRITE.format(change="reported_at = clock_timestamp()")
 class Meter(Protocol):
     """What the reporter asks Stripe for. Both raise StripeUnavailable, StripeRefused and NotSynced."""
 
-    async def send_meter_event(self, *, customer_id: str, identifier: str, value: int, at: datetime) -> None:
+    async def send_meter_event(
+        self, *, customer_id: str, identifier: str, value: int, at: datetime, ends_at: datetime | None
+    ) -> None:
         """Returns once the event was taken, by this call or by an earlier one with the same identifier."""
 
     async def meter_total(self, customer_id: str, hour: datetime) -> int:
@@ -56,6 +59,8 @@ class Due(NamedTuple):
     account_id: str
     hour: datetime
     customer_id: str | None
+    ends_at: datetime | None
+    """When the account's subscription ends or has ended; None while it goes on."""
 
     @property
     def identifier(self) -> str:
@@ -143,7 +148,7 @@ class _Turn:
                 await self._write(_TRY_ANEW, due)
         if total == 0:
             await self.meter.send_meter_event(
-                customer_id=customer_id, identifier=due.identifier, value=billed, at=due.hour
+                customer_id=customer_id, identifier=due.identifier, value=billed, at=due.hour, ends_at=due.ends_at
             )
         await self._write(_CONFIRM, due)
         self.metrics.meter_events.add()

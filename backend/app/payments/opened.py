@@ -1,6 +1,7 @@
 """Stripe, opened on the settings."""
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import import_module
 
@@ -10,7 +11,7 @@ from app.payments.stripe import Stripe
 
 
 @asynccontextmanager
-async def open_stripe(settings: Settings) -> AsyncIterator[Stripe | None]:
+async def open_stripe(settings: Settings, *, clock: Callable[[], float] = time.time) -> AsyncIterator[Stripe | None]:
     """Stripe with the key of the settings; None without one, and then its SDK is not imported."""
     if settings.stripe_secret_key is None:
         yield None
@@ -22,5 +23,6 @@ async def open_stripe(settings: Settings) -> AsyncIterator[Stripe | None]:
         Egress.of(settings),
         is_live=settings.stripe_is_live,
         webhook_secrets=settings.stripe_webhook_secrets,
+        clock=clock,
     ) as sdk:
         yield Stripe(sdk, has_tax=settings.stripe_tax)

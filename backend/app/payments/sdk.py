@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ API_VERSION = "2026-10-28.endive"
 
 TOLERANCE_SECONDS = 300
 _RETRIES = 1
+_KEY_SECONDS = 600
 _CONFLICT, _TOO_MANY_REQUESTS = 409, 429
 
 Result = TypeVar("Result")
@@ -37,10 +38,21 @@ logging.getLogger("stripe").setLevel(logging.WARNING)  # below that, bodies are 
 class Sdk:
     """Stripe's client for one key, and what a deployment with that key accepts."""
 
-    def __init__(self, client: StripeClient, *, is_live: bool, webhook_secrets: Sequence[str]) -> None:
+    def __init__(
+        self, client: StripeClient, *, is_live: bool, webhook_secrets: Sequence[str], clock: Callable[[], float]
+    ) -> None:
         self.client = client
         self._is_live = is_live
         self._webhook_secrets = webhook_secrets
+        self._clock = clock
+
+    def key_for(self, *purpose: str) -> stripe.RequestOptions:
+        """The Idempotency-Key of a call for this purpose: the same for all such calls within ten minutes of the clock.
+
+        Stripe answers a key for a day as it did the first time, also where that was a failure of its own. So a call
+        that has failed so can succeed with the next key.
+        """
+        return {"idempotency_key": ":".join((*purpose, str(int(self._clock() // _KEY_SECONDS))))}
 
     async def ask(self, call: Awaitable[Result]) -> Result:
         """The result of a call. Raises StripeUnavailable and StripeRefused, and no error of the SDK."""
@@ -69,7 +81,7 @@ class Sdk:
 
 @asynccontextmanager
 async def open_sdk(
-    key: str, url: str, egress: Egress, *, is_live: bool, webhook_secrets: Sequence[str]
+    key: str, url: str, egress: Egress, *, is_live: bool, webhook_secrets: Sequence[str], clock: Callable[[], float]
 ) -> AsyncIterator[Sdk]:
     transport = Transport(egress)
     client = StripeClient(
@@ -80,7 +92,7 @@ async def open_sdk(
         http_client=transport,
     )
     try:
-        yield Sdk(client, is_live=is_live, webhook_secrets=webhook_secrets)
+        yield Sdk(client, is_live=is_live, webhook_secrets=webhook_secrets, clock=clock)
     finally:
         await transport.close_async()
 

@@ -48,8 +48,9 @@ class Stripe(Reading):
         await self._sdk.ask(self._api.prices.list_async({"limit": 1}))
 
     async def find_or_create_customer(self, account_id: str, email: str) -> str:
-        """The id of the account's customer, who then has this email. Calls at the same time find the same one, and none
-        that was deleted, although Stripe's search finds it for a while, and its Idempotency-Key for a day.
+        """The id of the account's customer, who then has this email, and none that was deleted, although Stripe's
+        search finds it for a while. Calls at the same time find the same one, unless their keys differ (`key_for`):
+        use the one that was stored first.
         """
         query = f"metadata['{objects.ACCOUNT}']:'{account_id}'"
         listed = await self._sdk.ask(self._api.customers.search_async({"query": query, "limit": PAGE}))
@@ -201,13 +202,18 @@ class Stripe(Reading):
             session["configuration"] = configuration
         return (await self._sdk.ask(self._api.billing_portal.sessions.create_async(session))).url
 
-    async def send_meter_event(self, *, customer_id: str, identifier: str, value: int, at: datetime) -> None:
-        """Reports so many millionths to be billed for the hour of `at`, which is over. Returns where they are, or were
-        before, with this identifier. Stripe forgets an identifier after a day: from then on the same event would be
-        billed twice.
+    async def send_meter_event(
+        self, *, customer_id: str, identifier: str, value: int, at: datetime, ends_at: datetime | None = None
+    ) -> None:
+        """Reports so many millionths to be billed for the hour of `at`, which is over; `ends_at` is when the customer's
+        subscription ends. Returns where they are, or were before, with this identifier. Stripe forgets an identifier
+        after a day: from then on the same event would be billed twice.
         """
-        # At the hour's last second, as a subscription may have begun within it: what is before that is not billed.
-        stamp = int(at.timestamp()) // _HOUR * _HOUR + _HOUR - 1
+        # Stripe bills what lies within the subscription. That may have begun within the hour, so the event is dated at
+        # the last second, or at the last before the subscription's end.
+        begin = int(at.timestamp()) // _HOUR * _HOUR
+        end = begin + _HOUR if ends_at is None else min(begin + _HOUR, int(ends_at.timestamp()))
+        stamp = max(begin, end - 1)
         payload = {"stripe_customer_id": customer_id, "value": str(value)}
         try:
             await self._sdk.ask(
@@ -218,7 +224,7 @@ class Stripe(Reading):
                         "timestamp": stamp,
                         "payload": payload,
                     },
-                    {"idempotency_key": f"meter:{identifier}:{value}"},
+                    self._sdk.key_for("meter", identifier, str(value), str(stamp)),
                 )
             )
         except StripeRefused as error:
@@ -259,7 +265,7 @@ class Stripe(Reading):
     async def _create_customer(self, account_id: str, *, after: str) -> str:
         """Nothing but the account is sent: the same key with another email would be refused."""
         new = self._api.customers.create_async(
-            {"metadata": {objects.ACCOUNT: account_id}}, {"idempotency_key": f"customer:{account_id}:{after}"}
+            {"metadata": {objects.ACCOUNT: account_id}}, self._sdk.key_for("customer", account_id, after)
         )
         return (await self._sdk.ask(new)).id
 

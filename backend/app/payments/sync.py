@@ -124,7 +124,7 @@ class Sync:
             # The key names the price that is replaced: back at an earlier amount within a day, it is a new one all the
             # same.
             replaced = found.id if found else "none"
-            options: Any = {"idempotency_key": f"price:{key}:{_amount(price)}:{currency.lower()}:{replaced}"}
+            options = self._sdk.key_for("price", key, _amount(price), currency.lower(), replaced)
             await self._sdk.ask(self._api.prices.create_async(wanted, options))
 
     async def _portal(self) -> None:

@@ -23,7 +23,9 @@ class FakeMeter:
     calls: list[str] = field(default_factory=list)
     _known: dict[str, float] = field(default_factory=dict)
 
-    async def send_meter_event(self, *, customer_id: str, identifier: str, value: int, at: datetime) -> None:
+    async def send_meter_event(
+        self, *, customer_id: str, identifier: str, value: int, at: datetime, **_: object
+    ) -> None:
         self.calls.append(identifier)
         fault = self.faults.pop(0) if self.faults else None
         if fault == "refused":

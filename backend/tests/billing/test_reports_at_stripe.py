@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC
+from datetime import UTC, timedelta
 from functools import partial
 
 import pytest
@@ -57,6 +57,30 @@ async def test_what_stripe_has_counted_is_compared_hour_by_hour(new_database_url
     assert difference not in before
     assert f"{difference} 1.5" in done.output.splitlines()
     assert done.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("ends", "dated"), [(None, 3599), (7200, 3599), (3600, 3599), (1200, 1199), (0, 0), (-86400, 0)]
+)
+async def test_an_hour_is_dated_within_itself_and_before_the_end_of_the_subscription(
+    new_database_url: str, standin: StripeStandIn, ends: int | None, dated: int
+) -> None:
+    settings = Settings(stripe_secret_key=standin.key, stripe_api_url=standin.url)
+    async with open_stripe(settings) as stripe, connected(new_database_url) as database:
+        assert stripe is not None
+        await stripe.sync([], "USD", webhook_url=None)
+        account = await Postpaid.open(database, has_customer=False)
+        customer = await stripe.find_or_create_customer(account.id, "ada@example.com")
+        await database.execute("insert into stripe_customers values ($1, $2)", account.id, customer)
+        hour = await account.charge(database, 7)
+        plan = """
+            insert into subscriptions (account_id, plan, status, anchor_day, terms, ends_at)
+            values ($1, 'starter', 'active', 1, '{}', $2)
+        """
+        await database.execute(plan, account.id, None if ends is None else hour + timedelta(seconds=ends))
+        await Reporter(partial(connect_for_writing, new_database_url), stripe, Metrics().billing).report()
+    [event] = standin.meter_events
+    assert event["timestamp"] - hour.timestamp() == dated
 
 
 def test_hours_are_not_called_equal_without_a_key() -> None:

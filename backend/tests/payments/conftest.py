@@ -10,6 +10,7 @@ from app.payments import PlanPrice
 from app.payments.http import Transport
 from app.payments.opened import open_stripe
 from app.payments.stripe import Stripe
+from tests.harness import Clock
 from tests.standins.stripe import StripeStandIn, serving_stripe
 
 WEBHOOK_SECRETS = "whsec_first", "whsec_second"
@@ -24,11 +25,11 @@ async def standin() -> AsyncIterator[StripeStandIn]:
 
 @pytest.fixture(scope="session")
 async def opened(standin: StripeStandIn) -> AsyncIterator[Stripe]:
-    """The client, after a `billing sync` of a plan."""
+    """The client, after a `billing sync` of a plan. Its Idempotency-Keys are the same however long the tests take."""
     settings = Settings(
         stripe_secret_key=standin.key, stripe_webhook_secret=",".join(WEBHOOK_SECRETS), stripe_api_url=standin.url
     )
-    async with open_stripe(settings) as stripe:
+    async with open_stripe(settings, clock=Clock(0.0)) as stripe:
         assert stripe is not None
         await stripe.sync([STARTER], "USD", webhook_url=None)
         yield stripe

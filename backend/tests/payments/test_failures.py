@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import secrets
+import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -12,11 +13,12 @@ from functools import partial
 import pytest
 from app.core.egress import Egress
 from app.core.settings import Settings
-from app.payments import StripeRefused, StripeUnavailable
+from app.payments import PlanPrice, StripeRefused, StripeUnavailable
 from app.payments.http import Transport
 from app.payments.opened import open_stripe
 from app.payments.stripe import Stripe
 from stripe import APIConnectionError
+from tests.harness import Clock
 from tests.payments.orders import new_account_id, new_customer
 from tests.standins.stripe import StripeStandIn, Trouble
 from tests.standins.stripe_state import DAY
@@ -24,8 +26,8 @@ from tests.standins.wire import Reply, Seen, json_reply, serving
 
 
 @asynccontextmanager
-async def opened(url: str, *, key: str = "sk_test_1") -> AsyncIterator[Stripe]:
-    async with open_stripe(Settings(stripe_secret_key=key, stripe_api_url=url)) as stripe:
+async def opened(url: str, *, key: str = "sk_test_1", clock: Callable[[], float] = time.time) -> AsyncIterator[Stripe]:
+    async with open_stripe(Settings(stripe_secret_key=key, stripe_api_url=url), clock=clock) as stripe:
         assert stripe is not None
         yield stripe
 
@@ -49,6 +51,37 @@ async def test_a_call_that_fails_twice_is_unavailable(
     with pytest.raises(StripeUnavailable):
         await stripe.invoice("in_1")
     assert len(standin.seen) == calls
+
+
+def _make_a_customer(stripe: Stripe, account_id: str, _at: datetime) -> Awaitable[object]:
+    return stripe.find_or_create_customer(account_id, "a@example.com")
+
+
+def _make_a_price(stripe: Stripe, account_id: str, _at: datetime) -> Awaitable[object]:
+    return stripe.sync([PlanPrice(account_id, "Title", 10_000_000)], "USD", webhook_url=None)
+
+
+async def _report_an_hour(stripe: Stripe, account_id: str, at: datetime) -> None:
+    customer_id = await stripe.find_or_create_customer(account_id, "a@example.com")
+    await stripe.send_meter_event(customer_id=customer_id, identifier=account_id, value=7, at=at)
+
+
+@pytest.mark.usefixtures("stripe")
+@pytest.mark.parametrize(
+    ("path", "call"),
+    [("customers", _make_a_customer), ("prices", _make_a_price), ("billing/meter_events", _report_an_hour)],
+)
+async def test_a_failure_that_stripe_keeps_for_a_day_is_tried_anew_with_the_key_of_ten_minutes_later(
+    standin: StripeStandIn, path: str, call: Callable[[Stripe, str, datetime], Awaitable[object]]
+) -> None:
+    account_id, clock, at = new_account_id(), Clock(1_000_000.0), datetime.fromtimestamp(standin.now() - 3600, UTC)
+    standin.troubles.append((f"POST /v1/{path}", "fail"))
+    async with opened(standin.url, key=standin.key, clock=clock) as other:
+        for _ in range(2):
+            with pytest.raises(StripeUnavailable):
+                await call(other, account_id, at)
+        clock.now += 600
+        await call(other, account_id, at)
 
 
 async def test_a_report_whose_answers_are_lost_is_counted_once(stripe: Stripe, standin: StripeStandIn) -> None:

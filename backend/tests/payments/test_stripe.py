@@ -204,7 +204,8 @@ async def test_what_creates_has_a_key_and_every_call_its_version(stripe: Stripe,
     at = datetime.fromtimestamp(standin.now() - 3600, UTC)
     await stripe.send_meter_event(customer_id=customer_id, identifier=f"{customer_id}:x", value=1, at=at)
     keys = [each.headers["idempotency-key"] for each in standin.seen if each.path == "/v1/billing/meter_events"]
-    assert keys == [f"meter:{customer_id}:x:1"]
+    last_second = int(at.timestamp()) // 3600 * 3600 + 3599
+    assert keys == [f"meter:{customer_id}:x:1:{last_second}:0"]
     [created] = [each for each in standin.seen if each.path == "/v1/customers"]
     assert created.headers["idempotency-key"].startswith("customer:acc_")
     assert [*parse_qs(created.body.decode())] == ["metadata[account_id]"]

@@ -29,9 +29,9 @@ from tests.standins.stripe_forms import Json, StripeFault, checked, decoded
 from tests.standins.stripe_state import DAY, Route, State, page, retrieving
 from tests.standins.wire import Reply, Seen, json_reply, serving
 
-Trouble = Literal["refuse", "lose", "close", "limit"]
-"""A call has no effect and fails with 500; has its effect, and no answer comes; has none, and the connection ends; has
-none, and comes too often.
+Trouble = Literal["refuse", "fail", "lose", "close", "limit"]
+"""A call has no effect and fails with 500; was begun, has none and fails with 500, as all with its key then do; has its
+effect, and no answer comes; has none, and the connection ends; has none, and comes too often.
 """
 
 _ROUTES: tuple[Route, ...] = (
@@ -179,7 +179,9 @@ class StripeStandIn(State):
             return _WITHOUT_EFFECT[trouble]
         key = seen.headers.get("idempotency-key") if seen.method == "POST" else None
         kept = self._kept_reply(key, seen) if key else None
-        reply = kept or self._kept_for(key, seen, lambda: json_reply(route.handle(self, given, *ids)))
+        reply = kept or self._kept_for(
+            key, seen, lambda: _FAILED if trouble == "fail" else json_reply(route.handle(self, given, *ids))
+        )
         return Reply(is_closed=True) if trouble == "lose" else reply
 
     def _kept_reply(self, key: str, seen: Seen) -> Reply | None:
@@ -211,8 +213,9 @@ class StripeStandIn(State):
         return self.trouble(seen)
 
 
+_FAILED = json_reply({"error": {"type": "api_error", "message": "An unknown error occurred"}}, status=500)
 _WITHOUT_EFFECT: Mapping[Any, Reply] = {
-    "refuse": json_reply({"error": {"type": "api_error", "message": "An unknown error occurred"}}, status=500),
+    "refuse": _FAILED,
     "close": Reply(is_closed=True),
     "limit": json_reply({"error": {"type": "invalid_request_error", "code": "rate_limit"}}, status=429),
 }

@@ -29,7 +29,7 @@ from tests.standins.wire import Seen
 
 KILLS, ACCOUNTS = times(short=1, long=40), 4
 _CALLS_OF_A_LIFE = [1, 2, 3]
-_TROUBLES: Sequence[Trouble | None] = [None, None, None, "refuse", "lose", "close", "limit"]
+_TROUBLES: Sequence[Trouble | None] = [None, None, None, "refuse", "fail", "lose", "close", "limit"]
 _LOST: Sequence[Trouble] = ["lose", "close"]
 _LOOK_SECONDS = 0.05
 _UNREPORTED = "select from charges where reported_at is null"
