@@ -82,7 +82,7 @@ def _openai_sdk(public_url: str, request: SnippetRequest) -> str:
     if request.mask:
         arguments.append(f"mask={_opened(request.mask)}")
     return _OPENAI.format(
-        imports="import httpx\n" if any(each.id for each in request.images) else "",
+        imports="from urllib.request import urlopen\n" if any(each.id for each in request.images) else "",
         url=_json(f"{public_url}/v1"),
         method="edit" if request.images else "generate",
         arguments=", ".join(arguments),
@@ -113,7 +113,7 @@ def _json_image(image: SnippetImage) -> str:
 
 
 def _opened(image: SnippetImage) -> str:
-    return f'("{image.name}", httpx.get("{image.url}").content)' if image.id else f'open("{image.name}", "rb")'
+    return f'("{image.name}", urlopen("{image.url}").read())' if image.id else f'open("{image.name}", "rb")'
 
 
 _DATA_URL = """
@@ -125,21 +125,21 @@ def data_url(path):
 
 """
 
-_PYTHON = """import os
-
-import httpx
-{function}answer = httpx.post(
+_PYTHON = """import json
+import os
+from urllib.request import Request, urlopen
+{function}request = Request(
     {url},
-    headers={{"Authorization": f"Bearer {{os.environ['KEY']}}"}},
-    json={body},
-    timeout=120,
+    data=json.dumps({body}).encode(),
+    headers={{"Authorization": f"Bearer {{os.environ['KEY']}}", "Content-Type": "application/json"}},
 )
-answer.raise_for_status()
-print(answer.json()["url"])"""
+with urlopen(request, timeout=120) as answer:
+    print(json.load(answer)["url"])"""
 
-_OPENAI = """import os
-
-{imports}from openai import OpenAI
+_OPENAI = """# pip install openai
+import os
+{imports}
+from openai import OpenAI
 
 client = OpenAI(base_url={url}, api_key=os.environ["KEY"])
 image = client.images.{method}({arguments})
