@@ -9,9 +9,9 @@ from tests.harness import PASSWORD, new_email
 XSS = "<img src=x onerror=\"document.title='owned'\">"
 
 
-async def sign_up(page: Page) -> str:
+async def sign_up(page: Page, *, email: str | None = None) -> str:
     """Signs up from the landing page; the email of the new account."""
-    email = new_email()
+    email = email or new_email()
     await page.goto("/")
     await page.locator("main").get_by_role("link", name="Sign up").click()
     await page.get_by_label("Email").fill(email)

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Page
+from playwright.async_api import Locator, Page
 
 _SCREENSHOTS = os.environ.get("SCREENSHOTS")
 
@@ -32,6 +32,17 @@ async def horizontal_overflow(page: Page) -> int:
     """The number of pixels by which the page is wider than its window."""
     wider: int = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     return wider
+
+
+async def lines(text: Locator) -> int:
+    """The number of lines that the longest of these texts takes."""
+    tops = """each => {
+        const range = document.createRange();
+        range.selectNodeContents(each);
+        return new Set([...range.getClientRects()].map(({ top }) => top)).size;
+    }"""
+    counted: list[int] = [await each.evaluate(tops) for each in await text.all()]
+    return max(counted)
 
 
 async def screenshot(page: Page, name: str, *, whole: bool = True) -> None:

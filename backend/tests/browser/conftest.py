@@ -13,7 +13,7 @@ from tests.browser import chromium
 from tests.browser.browser_errors import BrowserErrors
 from tests.harness import fresh_database, running
 
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 375, "height": 812}
 
 APPEARANCES: dict[str, dict[str, Any]] = {
     "light": {"viewport": DESKTOP, "color_scheme": "light"},
@@ -95,7 +95,7 @@ async def dark_page(open_page: OpenPage) -> Page:
 
 @pytest.fixture
 async def phone_page(open_page: OpenPage) -> Page:
-    """A page that is 390 pixels wide, with a touch screen."""
+    """A page that is 375 pixels wide, with a touch screen."""
     return await open_page(APPEARANCES["phone"])
 
 

@@ -2,15 +2,23 @@
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from app.billing.entries import post
+from app.billing.subscriptions import apply
+from app.catalogue.offers import PlanOffer
+from app.core.db import create_engine
 from app.core.settings import Settings
+from app.models import User
 from app.payments import WEBHOOK_PATH
 from playwright.async_api import Browser, Page, expect
 from pydantic import SecretStr
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 from tests.browser.actions import create_first_key, generate, sign_up
 from tests.browser.browser_errors import BrowserErrors
-from tests.browser.checks import accessibility_violations, horizontal_overflow, screenshot
+from tests.browser.checks import accessibility_violations, horizontal_overflow, lines, screenshot
 from tests.browser.conftest import APPEARANCES, DESKTOP, PHONE
 from tests.harness import fresh_database, running
 from tests.standins.stripe import StripeStandIn, serving_stripe
@@ -153,3 +161,35 @@ async def check_money_pages(page: Page) -> None:
     await check_page(page, "billing")
     await page.get_by_role("link", name="This month explained").click()
     await check_page(page, "billing-month")
+
+
+async def give_plan_and_grant(settings: Settings, *, email: str) -> None:
+    """Gives the account a plan, and credit that expires, as an operator does."""
+    engine = create_engine(settings.database_url.get_secret_value(), pool_size=1)
+    async with AsyncSession(engine) as session, session.begin():
+        account_id = (await session.scalars(select(User).where(User.email == email))).one().account_id
+        plan = PlanOffer(name="starter", title="Starter", allowance=25_000_000)
+        await apply(session, account_id=account_id, plan=plan, anchor_day=1, status="active")
+        expires_at = datetime.now(UTC) + timedelta(days=28)
+        grant = {"kind": "grant", "amount": 5_000_000, "reference": f"grant:{account_id}", "expires_at": expires_at}
+        await post(session, account_id=account_id, **grant)
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("has_scripts", [True], indirect=True)
+async def test_a_plan_and_a_grant_fit_a_phone_and_no_amount_is_broken(shop: Shop, money_settings: Settings) -> None:
+    page = shop.page
+    email = await sign_up(page)
+    await create_first_key(page)
+    await generate(page, "One")
+    await give_plan_and_grant(money_settings, email=email)
+    await page.goto("/billing")
+    await expect(page.get_by_role("rowheader", name="that your plan includes")).to_be_visible()
+    await check_page(page, "billing-plan")
+    await page.get_by_role("link", name="This month explained").click()
+    await expect(page.get_by_role("rowheader", name="until")).to_be_visible()
+    await check_page(page, "billing-month-plan")
+    await page.set_viewport_size({"width": PHONE["width"], "height": PHONE["height"]})
+    assert await lines(page.locator(".numeric td:not(:has(.name))")) == 1
+    await page.goto("/usage")
+    assert await lines(page.locator(".numeric th .name").first) == 1, "a name of one word is not broken"

@@ -17,8 +17,8 @@ from tests.browser.actions import (
     png,
     sign_up,
 )
-from tests.browser.checks import accessibility_violations, horizontal_overflow, screenshot
-from tests.browser.conftest import APPEARANCES, OpenPage
+from tests.browser.checks import accessibility_violations, horizontal_overflow, lines, screenshot
+from tests.browser.conftest import APPEARANCES, DESKTOP, OpenPage
 from tests.harness import running
 
 PUBLIC = {"landing": "/", "sign-up": "/sign-up", "log-in": "/log-in", "not-found": "/keys/none"}
@@ -89,6 +89,30 @@ async def test_every_page_is_accessible_and_fits_its_window(open_page: OpenPage,
     await page.get_by_role("table").get_by_role("link", name="Revoke").first.click()
     await page.get_by_role("button", name="Revoke the key").wait_for()
     await check_page(page, f"revoke-{appearance}")
+
+
+NARROWEST = {"width": 320, "height": 640}
+LONG_EMAIL = f"{'a' * 60}@{'b' * 60}.{'c' * 60}.example.com"
+
+
+async def test_long_words_widen_no_page_and_the_current_page_is_seen_in_the_menu(open_page: OpenPage) -> None:
+    page = await open_page(viewport=NARROWEST)
+    for path in ("/", "/sign-up", "/log-in"):
+        await page.goto(path)
+        assert await horizontal_overflow(page) == 0, path
+    await sign_up(page, email=LONG_EMAIL)
+    await create_first_key(page)
+    await generate(page, "W" * 200)
+    await create_key(page, name="W" * 100)
+    for path in ("/", "/playground", *PRIVATE.values()):
+        await page.goto(path)
+        assert await horizontal_overflow(page) == 0, path
+        current = page.locator("nav [aria-current=page]")
+        for link in await current.all():
+            await expect(link).to_be_in_viewport(ratio=1)
+    await page.set_viewport_size({"width": DESKTOP["width"], "height": DESKTOP["height"]})
+    await page.goto("/keys")
+    assert await lines(page.locator("td code")) == 1, "the beginning of a key is not broken"
 
 
 async def test_markup_is_escaped_on_every_page(page: Page) -> None:
