@@ -11,6 +11,7 @@ from app.catalogue.prices import FREE, Prices, read_amount, read_prices
 from app.core.image_settings import checked_base_url
 from app.core.limit_format import CONCURRENCY_MAX
 from app.core.limit_settings import LimitText
+from app.core.schemas import matches
 from app.providers import Size
 from app.providers.gemini import GEMINI_SIZES, Frame, parse_frames
 from app.providers.openai import OPENAI_SIZES, parse_sizes
@@ -20,15 +21,6 @@ _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,99}", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 _STRIPE_PRICE = re.compile(r"price_[A-Za-z0-9]{1,100}", re.ASCII)
 _NO_PLAN = "none"
-
-
-def _checked(pattern: re.Pattern[str], reason: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not pattern.fullmatch(value):
-            raise ValueError(reason)
-        return value
-
-    return AfterValidator(check)
 
 
 def _prices(value: Any) -> Prices:
@@ -57,9 +49,9 @@ def _plan_name(name: str) -> str:
     return name
 
 
-_Name = Annotated[str, _checked(_NAME, "must be 1 to 100 letters, digits and . _ : / -, a letter or digit first")]
+_Name = Annotated[str, matches(_NAME, "must be 1 to 100 letters, digits and . _ : / -, a letter or digit first")]
 _PlanName = Annotated[_Name, AfterValidator(_plan_name)]
-_Variable = Annotated[str, _checked(_VARIABLE, "must be the name of a variable, such as GEMINI_API_KEY")]
+_Variable = Annotated[str, matches(_VARIABLE, "must be the name of a variable, such as GEMINI_API_KEY")]
 _Prices = Annotated[Any, AfterValidator(_prices)]
 _Amount = Annotated[Any, AfterValidator(_amount)]
 _AmountAboveZero = Annotated[Any, AfterValidator(_amount_above_zero)]
@@ -161,7 +153,7 @@ class PlanTable(_Table):
     concurrency_per_key: Annotated[int, Field(ge=1, le=CONCURRENCY_MAX)] | None = None
     models: Annotated[list[str], Field(min_length=1)] | None = None
     weight: Annotated[int, Field(ge=1, le=1000)] = 1
-    stripe_price: Annotated[str, _checked(_STRIPE_PRICE, "must be the id of a price, such as price_1Abc")] | None = None
+    stripe_price: Annotated[str, matches(_STRIPE_PRICE, "must be the id of a price, such as price_1Abc")] | None = None
 
 
 class TopUpsTable(_Table):
@@ -184,7 +176,7 @@ class FileTable(_Table):
     """The whole file."""
 
     default: str | None = None
-    currency: Annotated[str, _checked(_CURRENCY, "must be three capital letters, such as USD")] | None = None
+    currency: Annotated[str, matches(_CURRENCY, "must be three capital letters, such as USD")] | None = None
     strict_names: bool = False
     models: Annotated[dict[_Name, ModelTable], Field(min_length=1, max_length=1000)]
     plans: Annotated[dict[_PlanName, PlanTable], Field(max_length=100)] = Field(default_factory=dict)

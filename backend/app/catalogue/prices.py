@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from app.core.currencies import MILLION
+from app.core.schemas import matches
 from app.providers import Size
 
 SizeClass = Literal["1K", "2K", "4K"]
@@ -20,7 +21,11 @@ _AMOUNT = re.compile(r"^([0-9]{1,9})(?:\.([0-9]{1,6}))?$")
 _PIXELS_1K, _PIXELS_2K = 1_600_000, 5_000_000
 _ANY = ""
 
-AmountText = Annotated[str, Field(pattern=_AMOUNT.pattern, examples=["12.5"])]
+AmountText = Annotated[
+    str,
+    matches(_AMOUNT, "must be an amount such as 12.50, with a point and at most 6 digits after it"),
+    Field(json_schema_extra={"pattern": _AMOUNT.pattern}, examples=["12.5"]),
+]
 """In a body: what `read_amount` reads."""
 
 Amounts = str | Mapping[str, str]

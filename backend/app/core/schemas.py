@@ -35,6 +35,19 @@ def storable(text: str) -> str:
     return text
 
 
+def matches(pattern: re.Pattern[str], sentence: str) -> AfterValidator:
+    """The check of a string: the pattern matches all of it. The error is the sentence: `Field(pattern=...)` would show
+    people the pattern.
+    """
+
+    def check(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError(sentence)
+        return text
+
+    return AfterValidator(check)
+
+
 def _whole_number(value: object) -> object:
     # int() also takes signs, blanks, underscores and digits of other scripts; only ASCII digits are a number here.
     if isinstance(value, str):

@@ -2,7 +2,8 @@
 
 import re
 import secrets
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import httpx2
 import pytest
@@ -86,6 +87,33 @@ def test_a_text_is_counted_in_characters_and_a_list_in_items(value: JSON, senten
     with pytest.raises(Invalid) as raised:
         validated(_Bounded, value)
     assert raised.value.members["errors"] == [{"pointer": f"#/{next(iter(value))}", "detail": sentence}]
+
+
+def _subclasses(schema: type[Body]) -> Iterator[type[Body]]:
+    for each in schema.__subclasses__():
+        yield each
+        yield from _subclasses(each)
+
+
+def _patterns(node: Any) -> Iterator[str]:
+    """The patterns of all strings below a node of a validator: an error of such a string shows its pattern."""
+    if isinstance(node, dict):
+        if node.get("type") == "str" and "pattern" in node:
+            yield node["pattern"]
+        for child in node.values():
+            yield from _patterns(child)
+    elif isinstance(node, list | tuple):
+        for child in node:
+            yield from _patterns(child)
+
+
+class _Patterned(Body):
+    texts: list[Annotated[str, Field(pattern="^a$")] | None]
+
+
+def test_no_error_about_a_field_shows_a_regular_expression() -> None:
+    patterns = {each: list(_patterns(each.__pydantic_core_schema__)) for each in _subclasses(Body)}
+    assert {each.__name__: found for each, found in patterns.items() if found} == {"_Patterned": ["^a$"]}
 
 
 def test_a_validation_error_names_at_most_20_fields() -> None:

@@ -227,7 +227,11 @@ async def test_what_is_no_amount_is_refused_and_changes_nothing(account: Account
     before = await _get(account)
     for path in ("/v1/billing/cap", f"/v1/keys/{key.id}/cap"):
         for amount in NO_AMOUNTS:
-            check_problem(await _put(account, path, amount=amount), 422, "validation_error", more={"errors"})
+            answer = await _put(account, path, amount=amount)
+            check_problem(answer, 422, "validation_error", more={"errors"})
+            if isinstance(amount, str):
+                sentence = "Must be an amount such as 12.50, with a point and at most 6 digits after it"
+                assert answer.json()["errors"] == [{"pointer": "#/amount", "detail": sentence}]
         check_problem(await _put(account, path), 422, "validation_error", more={"errors"})
     period = await _put(account, f"/v1/keys/{key.id}/cap", amount="1", period="year")
     check_problem(period, 422, "validation_error", more={"errors"})
