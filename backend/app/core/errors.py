@@ -85,8 +85,8 @@ class Unauthorized(ApiError):
     status, title, code = 401, "Unauthorized", "unauthorized"
     detail = "Authentication is required"
 
-    def __init__(self, *, credential_sent: bool = True) -> None:
-        super().__init__()
+    def __init__(self, detail: str | None = None, *, credential_sent: bool = True) -> None:
+        super().__init__(detail)
         self._credential_sent = credential_sent
 
     @property

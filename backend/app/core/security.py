@@ -17,6 +17,7 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 KeyEnvironment = Literal["live", "test"]
 
 KEY_PREFIX_LENGTH = 16
+_KEY_BEGIN = "nb_"
 _KEY = re.compile(r"nb_(live|test)_[0-9a-f]{32}", re.ASCII)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base32: text sorts as the numbers do
@@ -30,6 +31,7 @@ _random_ids: list[str] = []  # made a block at a time: one system call for each 
 
 # PyJWT also takes base64 with padding; without it a token has one spelling.
 _TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+_OBJECT_BEGIN = "eyJ"  # `{"` in base64
 _SESSION_TOKEN_BYTES = 32
 _SESSION_TOKEN = re.compile(r"[\w-]{43}", re.ASCII)
 _SESSION_TYPE = "nb-session+jwt"
@@ -141,6 +143,11 @@ def _subject(decoded: dict[str, Any], *, now: float) -> TokenSubject | None:
     return TokenSubject(user_id, generation) if sound else None
 
 
+def looks_like_login_token(text: str) -> bool:
+    """Whether the text has the form of a login token, valid or not."""
+    return text.startswith(_OBJECT_BEGIN) and _TOKEN.fullmatch(text) is not None
+
+
 def new_session_token() -> str:
     """43 characters of base64url: 256 random bits of the system's generator."""
     return secrets.token_urlsafe(_SESSION_TOKEN_BYTES)
@@ -154,6 +161,11 @@ def hash_session_token(token: str) -> bytes | None:
 def new_api_key(environment: KeyEnvironment) -> str:
     """`nb_live_` or `nb_test_` and 32 lower-case hex characters: 128 random bits of the system's generator."""
     return f"nb_{environment}_{secrets.token_hex(16)}"
+
+
+def looks_like_api_key(text: str) -> bool:
+    """Whether the text begins as an API key does, valid or not."""
+    return text.startswith(_KEY_BEGIN)
 
 
 def hash_api_key(key: str) -> bytes | None:

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.core.errors import InternalError, as_api_error
+from app.core.security import looks_like_api_key
 from app.features.auth.schemas import Credentials, SignUp
 from app.features.auth.service import Accounts, InvalidCredentials, InvalidToken, WrongPassword, authenticate
 from app.features.dependencies import Session, services_of
@@ -30,6 +31,9 @@ _bearer = HTTPBearer(
     auto_error=False,
 )
 
+
+_WITHOUT_LOGIN = "No login token: send the access_token of POST /v1/auth/login as Authorization: Bearer eyJ..."
+_WITH_API_KEY = "This is an API key; this call needs the access_token of POST /v1/auth/login"
 
 _GROUP = "sign-in"  # the limiter's group for everything that is decided before the caller is known
 
@@ -168,7 +172,9 @@ GuardedCredentials = Annotated[Credentials, Depends(_guarded_credentials, scope=
 async def current_user(request: Request, session: Session, accounts: CurrentAccounts, sent: SentToken) -> User:
     """The active account of a login token. Raises InvalidToken."""
     if sent is None:
-        raise InvalidToken(credential_sent=False)
+        raise InvalidToken(_WITHOUT_LOGIN, credential_sent=False)
+    if looks_like_api_key(sent.credentials):
+        raise InvalidToken(_WITH_API_KEY)
     user = await authenticate(session, accounts, token=sent.credentials)
     request_state(request.scope)["account"] = user.account_id
     return user

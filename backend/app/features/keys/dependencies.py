@@ -6,7 +6,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from app.core.errors import InvalidRequest
-from app.core.security import hash_api_key
+from app.core.security import hash_api_key, looks_like_api_key, looks_like_login_token
 from app.features.auth.dependencies import CurrentAccounts, CurrentUser, SentToken, current_user
 from app.features.dependencies import CurrentServices, Session, services_of
 from app.features.keys import service
@@ -18,6 +18,9 @@ from app.ratelimit import Take
 from app.web.client_address import origin_of
 from app.web.headers import CREDENTIAL_HEADERS
 from app.web.state import request_state
+
+_WITHOUT_KEY = "No API key: send it as Authorization: Bearer nb_live_..."
+_WITH_LOGIN = "This is a login token; this call needs an API key"
 
 bearer = HTTPBearer(
     scheme_name="API key",
@@ -89,7 +92,7 @@ async def _account_id(
 
 def _is_key_sent(request: Request, token: SentToken) -> bool:
     names = {name for name, _ in request.scope["headers"]} & CREDENTIAL_HEADERS.keys()
-    return bool(names - {b"authorization"}) or (token is not None and token.credentials.startswith("nb_"))
+    return bool(names - {b"authorization"}) or (token is not None and looks_like_api_key(token.credentials))
 
 
 AccountId = Annotated[str, Depends(_account_id)]
@@ -109,19 +112,20 @@ async def _sent_key_hash(request: Request) -> bytes:
         scheme, _, raw = raw.partition(" ")
         raw = raw if scheme.lower() == "bearer" else ""
     if not raw:
-        raise InvalidApiKey(credential_sent=False)
-    key_hash = hash_api_key(raw.strip(" "))
+        raise InvalidApiKey(_WITHOUT_KEY, credential_sent=False)
+    text = raw.strip(" ")
+    key_hash = hash_api_key(text)
     if key_hash is None:
-        await _refuse_unknown_key(request)
+        await _refuse_unknown_key(request, _WITH_LOGIN if looks_like_login_token(text) else None)
     return key_hash
 
 
-async def _refuse_unknown_key(request: Request) -> NoReturn:
+async def _refuse_unknown_key(request: Request, detail: str | None = None) -> NoReturn:
     """Raises InvalidApiKey, which counts against the client's address, or RateLimited where it counted too often."""
     services = services_of(request)
     take = Take("unknown-key-ip", origin_of(request).host, services.policies.unknown_key_per_ip)
     raise_if_refused(request, await services.limiter.take([take], group="sign-in"))
-    raise InvalidApiKey
+    raise InvalidApiKey(detail)
 
 
 def _keys_max(services: CurrentServices) -> int:

@@ -257,7 +257,6 @@ async def test_an_api_key_is_not_a_login_token_and_a_login_token_not_an_api_key(
     await _assert_refused(client, key.raw)
     answer = await client.post("/v1/generate", json={"prompt": "A cute banana"}, headers=account.headers)
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_api_key")
-    assert answer.json()["detail"] == "Invalid API key"
     assert (await generate(client, key)).status_code == 200
 
 

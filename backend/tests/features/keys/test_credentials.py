@@ -5,6 +5,7 @@ import openai
 import pytest
 from openai import AsyncAzureOpenAI
 from tests.conftest import Start
+from tests.features.dialects import DIALECTS, Dialect
 from tests.harness import Account, Key
 from tests.problems import REALM, check_problem
 from tests.raw_http import head, send_raw
@@ -75,6 +76,45 @@ async def test_a_login_token_is_taken_in_authorization_alone(client: httpx2.Asyn
         answer = await client.get(path, headers={"api-key": account.token})
         check_problem(answer, 401, "invalid_token")
         assert answer.headers["www-authenticate"] == REALM
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+async def test_a_call_without_a_key_or_with_a_login_token_is_told_what_to_send_in_every_dialect(
+    client: httpx2.AsyncClient, account: Account, key: Key, dialect: Dialect
+) -> None:
+    none = "No API key: send it as Authorization: Bearer nb_live_..."
+    token = "This is a login token; this call needs an API key"
+    for headers, sentence in (
+        ({}, none),
+        ({"Authorization": key.raw}, none),
+        ({"X-API-Key": key.raw}, none),
+        ({"Authorization": f"Bearer {account.token}"}, token),
+        ({"api-key": account.token}, token),
+        ({"Authorization": f"Bearer {UNKNOWN}"}, "Invalid API key"),
+    ):
+        answer = await client.post(dialect.path.format(model="m"), json=dialect.body, headers=headers)
+        assert answer.status_code == 401
+        answered = answer.json()
+        assert (answered["error"]["message"] if "error" in answered else answered["detail"]) == sentence
+        assert key.raw not in answer.text
+        assert account.token not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/v1/auth/me", "/v1/keys", "/v1/usage"])
+async def test_a_call_without_a_login_token_or_with_an_api_key_is_told_what_to_send(
+    client: httpx2.AsyncClient, account: Account, key: Key, path: str
+) -> None:
+    none = "No login token: send the access_token of POST /v1/auth/login as Authorization: Bearer eyJ..."
+    for headers, sentence in (
+        ({}, none),
+        ({"Authorization": account.token}, none),
+        ({"api-key": key.raw}, none),
+        (key.headers, "This is an API key; this call needs the access_token of POST /v1/auth/login"),
+        ({"Authorization": f"Bearer {account.token}x"}, "Invalid or expired login token"),
+    ):
+        answer = await client.get(path, headers=headers)
+        check_problem(answer, 401, "invalid_token")
+        assert answer.json()["detail"] == sentence
 
 
 async def test_an_unknown_key_takes_from_the_limit_of_its_address_in_every_header(start: Start) -> None:

@@ -261,7 +261,7 @@ async def test_a_call_without_a_key_is_401_and_its_challenge_has_no_error_parame
     client: httpx2.AsyncClient,
 ) -> None:
     answer = await client.post("/v1/generate", json={"prompt": "A cute banana"})
-    assert (answer.status_code, answer.json()["detail"]) == (401, "Invalid API key")
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_api_key")
     assert answer.headers["www-authenticate"] == 'Bearer realm="nanobanana"'
 
 
