@@ -19,6 +19,7 @@ from app.core.database_connection import is_shared_by_transaction
 from app.core.database_fitness import unfit_sentence
 from app.core.database_url import parse_database_url
 from app.core.db import DATABASE_ERRORS, connect_for_writing, create_engine
+from app.core.embedded import EmbeddedPostgresError, NotRunningError, running_url
 from app.core.fair_queue import FairPool
 from app.core.image_settings import StoreName
 from app.core.metrics import Metrics
@@ -46,8 +47,19 @@ class DependencyUnavailable(ConfigurationError):
 def check_database(settings: Settings) -> str:
     """Raises ConfigurationError for a database that cannot be reached or used, or has an older schema."""
     if settings.database_url is None:
-        return "ours, started by serve"
+        return _check_built_in_database(settings)
     return asyncio.run(_check_database(settings.database_url.get_secret_value(), settings.database_direct_url))
+
+
+def _check_built_in_database(settings: Settings) -> str:
+    try:
+        url = running_url(settings.data_dir)
+    except NotRunningError:
+        return "not running: `nanobanana serve` starts it"
+    except EmbeddedPostgresError as error:
+        raise ConfigurationError(str(error)) from None
+    result = asyncio.run(_check_database(url, None, setting="DATA_DIR"))
+    return f"ok, built in{result.removeprefix('ok')}"
 
 
 def check_redis(settings: Settings) -> str:
@@ -212,9 +224,9 @@ _SAID_BY_SQLSTATE = {
 }
 
 
-async def _check_database(database_url: str, direct_url: SecretStr | None) -> str:
+async def _check_database(database_url: str, direct_url: SecretStr | None, *, setting: str = "DATABASE_URL") -> str:
     writing_url = direct_url.get_secret_value() if direct_url else database_url
-    setting = "DATABASE_DIRECT_URL" if direct_url else "DATABASE_URL"
+    setting = "DATABASE_DIRECT_URL" if direct_url else setting
     try:
         is_shared = await is_shared_by_transaction(parse_database_url(writing_url))
         if not is_shared:

@@ -202,6 +202,7 @@ def test_the_printed_commands_make_an_image_and_a_signal_stops_everything(
         url = shell.stdout.rpartition('"url":"')[2].partition('"')[0]
         with Image.open(BytesIO(httpx2.get(url, timeout=WAIT_SECONDS).content)) as picture:
             assert (picture.format, picture.size) == ("PNG", (1024, 1024))
+        assert "database: ok, built in\n" in nanobanana_in_here(tmp_path, "check").stdout
         until_shown(port, f"nanobanana_workers {workers}.0", 'outcome="delivered",route=""} 1.0')
         assert "postgres" in processes_of(tmp_path)
         process.send_signal(number)
@@ -243,4 +244,7 @@ def test_a_disabled_account_is_refused_at_once_and_an_enabled_one_has_its_keys_a
         assert generate() == 200
         stranger = nanobanana_in_here(tmp_path, "accounts", "disable", "stranger@example.com")
         assert (stranger.returncode, stranger.stderr) == (1, "nanobanana: There is no account with that email.\n")
-    assert "no PostgreSQL of ours runs" in nanobanana_in_here(tmp_path, "accounts", "enable", "you@example.com").stderr
+    sentence = f"No database runs for DATA_DIR ({tmp_path}): start `nanobanana serve`, or set DATABASE_URL."
+    for command in (("accounts", "enable", "you@example.com"), ("accounts", "list")):
+        refused = nanobanana_in_here(tmp_path, *command)
+        assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", f"nanobanana: {sentence}\n")

@@ -93,9 +93,14 @@ async def test_every_configured_dependency_is_checked_and_no_image_is_bought(
 async def test_without_settings_every_check_passes_on_the_built_in_parts(tmp_path: Path) -> None:
     done = await asyncio.to_thread(nanobanana, tmp_path, "check")
     told = re.sub(r"\d+\.\d GB", "some GB", done.stdout).splitlines()
-    store = "store: ok (disk, some GB free)"
-    assert told == ["database: ours, started by serve", "redis: none", store, "provider: ok (stub)", "stripe: none"]
+    database, store = "database: not running: `nanobanana serve` starts it", "store: ok (disk, some GB free)"
+    assert told == [database, "redis: none", store, "provider: ok (stub)", "stripe: none"]
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_check_makes_no_secret(tmp_path: Path) -> None:
+    assert nanobanana_in_here(tmp_path, "check").returncode == 0
+    assert not (tmp_path / "secret_key").exists()
 
 
 async def test_both_stores_are_checked_and_a_disk_that_is_nearly_full_is_said_to_be(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from app.core.settings import Settings
 from tests.core.embedded_servers import AS_ORDINARY_USER
 from tests.test_cli import SECRET, WAIT_SECONDS, environment, nanobanana_in_here
 
@@ -67,19 +68,19 @@ def test_an_empty_secret_ends_the_start_and_deleting_it_mends_that(tmp_path: Pat
     assert_refused(refused, tmp_path / "secret_key", "is shorter than 32 bytes: delete the file")
     assert not (tmp_path / "postgres").exists()
     (tmp_path / "secret_key").unlink()
-    assert nanobanana_in_here(tmp_path, "check").returncode == 0
+    Settings(data_dir=tmp_path).with_secret()
     assert len((tmp_path / "secret_key").read_bytes()) == 64
 
 
 def test_a_secret_that_cannot_be_read_or_made_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
     secret = tmp_path / "secret_key"
-    assert as_ordinary_user(tmp_path, "check").returncode == 0
+    secret.write_text(SECRET)
     secret.chmod(0)
     assert_refused(as_ordinary_user(tmp_path, "check"), secret, "cannot be read or made (Permission denied)")
     secret.unlink()
     tmp_path.chmod(0o500)
-    assert_refused(as_ordinary_user(tmp_path, "check"), secret, "cannot be read or made (Permission denied)")
+    assert_refused(as_ordinary_user(tmp_path, "serve"), secret, "cannot be read or made (Permission denied)")
     tmp_path.chmod(0o700)
     (tmp_path / "file").touch()
-    done = as_ordinary_user(tmp_path / "file", "check")
+    done = as_ordinary_user(tmp_path / "file", "serve")
     assert_refused(done, tmp_path / "file" / "secret_key", "cannot be read or made (Not a directory)")

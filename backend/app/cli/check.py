@@ -14,10 +14,13 @@ from app.core.settings_loading import load_settings
 def check() -> None:
     """Try everything that the settings name: the database, Redis, the image store, the providers and Stripe.
 
+    Without DATABASE_URL that is the database of the `nanobanana serve` that is running, if one is.
+
     Prints a line for each. Ends with 1 if any of them cannot be used. Sends nothing that costs money.
     """
     with errors_as_sentences():
-        settings = load_settings().with_secret()
+        settings = load_settings()
+        settings.check_secret()
     all_usable = True
     for name, run_check in CHECKS.items():
         try:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
+from itertools import chain, islice
 from typing import Literal
 
 import click
@@ -21,8 +22,10 @@ def as_json(command: Callable[..., None]) -> Callable[..., None]:
 
 def print_rows(rows: Iterable[Row], widths: Mapping[str, int], *, form: Form) -> None:
     """Prints the columns that `widths` names, each at least so wide in a table, below a line with their names; as JSON
-    all columns, an object a line.
+    all columns, an object a line. Nothing is printed where the first row cannot be read.
     """
+    rows = iter(rows)
+    rows = chain([*islice(rows, 1)], rows)
     if form == "json":
         for row in rows:
             click.echo(json.dumps({name: _plain(value) for name, value in row.items()}, ensure_ascii=False))

@@ -16,10 +16,10 @@ from urllib.parse import quote
 from app.core import files
 from app.core.logs import logger
 from app.core.postgres_cluster import HOME, ensure_cluster, stored_password
-from app.core.postgres_programs import CLUSTER, EmbeddedPostgresError, Runner, choose_runner
+from app.core.postgres_programs import CLUSTER, EmbeddedPostgresError, NotRunningError, Runner, choose_runner
 from app.core.processes import Process, end, started_at
 
-__all__ = ["EmbeddedPostgresError", "embedded_postgres", "running_url"]
+__all__ = ["EmbeddedPostgresError", "NotRunningError", "embedded_postgres", "running_url"]
 
 _SOCKET = ".s.PGSQL.5432"
 _IN_SHORT_FOLDER = (HOME, _SOCKET, f"{_SOCKET}.lock")  # made by this module and by PostgreSQL
@@ -67,7 +67,7 @@ def embedded_postgres(data_dir: Path, *, when_lost: Callable[[], None] | None = 
 def running_url(data_dir: Path) -> str:
     """The URL of the embedded PostgreSQL that another process is running on `data_dir`.
 
-    Raises EmbeddedPostgresError where none is running.
+    Raises NotRunningError where none is running, and EmbeddedPostgresError where its password cannot be read.
     """
     with suppress(OSError, ValueError):
         pid, started, folder = os.fsdecode(files.read(data_dir / "postgres.state")).split("\n")
@@ -75,7 +75,7 @@ def running_url(data_dir: Path) -> str:
             if password := stored_password(file := data_dir / "postgres.password"):
                 return _url(Path(folder), password)
             raise EmbeddedPostgresError(f"{file} is damaged; the next start of the server mends it")
-    raise EmbeddedPostgresError(f"no PostgreSQL of ours runs on {data_dir}; start the server or set DATABASE_URL")
+    raise NotRunningError(f"No database runs for DATA_DIR ({data_dir}): start `nanobanana serve`, or set DATABASE_URL.")
 
 
 def _url(folder: Path, password: str) -> str:

@@ -24,6 +24,10 @@ class EmbeddedPostgresError(Exception):
     """The embedded server cannot be used: one sentence for the operator, without a secret."""
 
 
+class NotRunningError(EmbeddedPostgresError):
+    """No embedded server runs for the DATA_DIR."""
+
+
 class Runner(NamedTuple):
     """How PostgreSQL's programs are run: as this user, in a user namespace (`prefix`), or as `account` (uid, gid)."""
 

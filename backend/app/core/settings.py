@@ -1,5 +1,6 @@
 """Every setting of the program, described in its field and validated before anything starts."""
 
+import os
 import re
 import secrets
 from collections.abc import Sequence
@@ -227,6 +228,15 @@ class Settings(
         previous = self.secret_key_previous
         return [self.signing_secret, *([previous.get_secret_value().encode()] if previous else [])]
 
+    def check_secret(self) -> None:
+        """Raises what `with_secret` raises about the secret that there is, and makes none."""
+        if self.secret_key or self.environment == "production" or os.path.lexists(self._secret_path):
+            self.with_secret()
+
+    @property
+    def _secret_path(self) -> Path:
+        return self.data_dir / "secret_key"
+
     def with_secret(self) -> Self:
         """These settings with a secret: SECRET_KEY, or in development, where it is not set, the one stored in DATA_DIR.
 
@@ -234,7 +244,7 @@ class Settings(
         made, or is too weak for a SECRET_KEY.
         """
         if self.secret_key is None and self.environment == "development":
-            return self.model_copy(update={"secret_key": SecretStr(_stored_secret(self.data_dir / "secret_key"))})
+            return self.model_copy(update={"secret_key": SecretStr(_stored_secret(self._secret_path))})
         _ = self.signing_secret
         return self
 
