@@ -172,6 +172,20 @@ async def test_a_block_of_shell_commands_runs_as_it_stands(block: Block, shop: S
         await shop.run(block, tmp_path)
 
 
+async def test_the_block_that_asks_until_a_generation_has_ended_ends_with_a_word_where_the_key_is_wrong(
+    shop: Shop, tmp_path: Path
+) -> None:
+    [block] = [each for each in blocks() if each.page.name == "clients.md" and "?wait=" in each.script]
+    script = block.script.replace("http://127.0.0.1:8000", str(shop.client.base_url).rstrip("/"))
+    variables = {"PATH": os.environ["PATH"], "KEY": "nb_live_" + "0" * 32}
+    command = ["bash", "-c", script]
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (22, "")
+    assert done.stderr == "curl: (22) The requested URL returned error: 401\n"
+
+
 @pytest.mark.parametrize("block", [each for each in blocks() if each.language == "sql"], ids=str)
 async def test_a_block_of_sql_runs_as_it_stands(block: Block, new_database_url: str) -> None:
     """On a new database; roles, databases and months of the example get names of their own."""
