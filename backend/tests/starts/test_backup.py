@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -39,6 +40,19 @@ def run(block: str, folder: Path, data_dir: Path, **settings: str) -> None:
         ["bash", "-euc", block], cwd=folder, env=settings, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_without_data_dir_the_commands_copy_what_a_checkout_keeps(tmp_path: Path) -> None:
+    programs, checkout = tmp_path / "programs", tmp_path / "checkout"
+    (checkout / ".data" / "pictures").mkdir(parents=True)
+    (checkout / ".data" / "secret_key").write_text(SECRET)
+    programs.mkdir()
+    (programs / "nanobanana").symlink_to(str(shutil.which("true")))
+    path = os.pathsep.join([str(programs), os.environ["PATH"]])
+    for block in (BACK_UP, "rm -r .data", RESTORE):
+        subprocess.run(["bash", "-euc", block], cwd=checkout, env={"PATH": path}, check=True)
+    assert (checkout / ".data" / "secret_key").read_text() == SECRET
+    assert (checkout / ".data" / "pictures").is_dir()
 
 
 @asynccontextmanager
