@@ -23,6 +23,7 @@ from tests.harness import free_port, fresh_database, looks, on_server
 
 SECRET = "kq3TzUyPqoVw8sJc2mXhR7nLb5Gd9fAeYi4tKx1u"
 WAIT_SECONDS = 60
+FORM_OF_URL = "must begin with postgresql://, such as postgresql://user:password@host:5432/nanobanana"
 
 
 def environment(data_dir: Path, **settings: str) -> dict[str, str]:
@@ -148,7 +149,8 @@ def test_a_port_in_use_ends_the_start_before_anything_is_started(tmp_path: Path)
     [
         ("postgresql+asyncpg://u:hunter2@127.0.0.1:1/n", "cannot be reached"),
         ("postgresql+asyncpg://u:hunter2@no-such-host.invalid/n", "cannot be reached"),
-        ("mysql://u:hunter2@127.0.0.1/n", "must begin with postgresql+asyncpg://"),
+        ("mysql://u:hunter2@127.0.0.1/n", f"DATABASE_URL {FORM_OF_URL}"),
+        ("localhost/hunter2", f"DATABASE_URL {FORM_OF_URL}"),
     ],
 )
 @pytest.mark.parametrize("command", ["serve", "migrate"])

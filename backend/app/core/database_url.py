@@ -73,7 +73,7 @@ def parse_database_url(url: str) -> DatabaseParameters:
     """Raises DatabaseUrlError with the end of a sentence, which names a parameter and holds no value of the URL."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in SCHEMES:
-        raise DatabaseUrlError("must begin with postgresql+asyncpg://")
+        raise DatabaseUrlError("must begin with postgresql://, such as postgresql://user:password@host:5432/nanobanana")
     credentials, hosts, database, query = _split(rest)
     user, colon, password = credentials.partition(":")
     authority = {
