@@ -24,6 +24,7 @@ from app.core.fair_queue import FairPool
 from app.core.image_settings import StoreName
 from app.core.metrics import Metrics
 from app.core.settings import ConfigurationError, Settings
+from app.core.unreachable import reason_unreachable
 from app.generations.jobs.overview import find_classes
 from app.payments import StripeRefused, StripeUnavailable
 from app.payments.opened import open_stripe
@@ -213,7 +214,7 @@ def unreachable_sentence(error: Exception, *, setting: str = "DATABASE_URL") -> 
     elif sqlstate.startswith("28"):
         said = "refuses its user or password."
     else:
-        said = _SAID_BY_SQLSTATE.get(sqlstate, f"cannot be reached ({type(cause).__name__}).")
+        said = _SAID_BY_SQLSTATE.get(sqlstate, f"cannot be reached ({reason_unreachable(cause)}).")
     return f"The database of {setting} {said}"
 
 

@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gaierror
 
 import httpx2
 import pytest
+from app.checks import unreachable_sentence
+from app.core.unreachable import reason_unreachable
 from tests.harness import sign_up
 from tests.standins import gemini, openai
 from tests.standins.gemini import GeminiStandIn
@@ -122,10 +125,18 @@ async def test_every_failed_check_is_reported_in_one_run(tmp_path: Path, bucket:
     status, said = await check(tmp_path, **wrong, **store, **vendors.gemini(GEMINI_MODEL="gemini-0"), **paid)
     assert status == 1
     assert said["database"].startswith("The database of DATABASE_URL cannot be reached")
-    assert said["redis"] == "The Redis of REDIS_URL cannot be used (ConnectionError)."
+    assert said["redis"] == "The Redis of REDIS_URL cannot be used (nobody listens on its host and port)."
     assert said["store"].startswith("S3_SECRET_ACCESS_KEY does not belong to S3_ACCESS_KEY_ID")
     assert said["provider"] == "GEMINI_MODEL names no model that there is at GEMINI_BASE_URL."
     assert said["stripe"].startswith("STRIPE_SECRET_KEY cannot be used. Stripe refused a call with status 401")
+
+
+def test_a_host_name_without_an_address_is_said_in_words_and_only_a_rare_error_by_its_name() -> None:
+    for error, reason in ((gaierror(-2, ""), "its host name has no address"), (BlockingIOError(), "BlockingIOError")):
+        assert unreachable_sentence(error) == f"The database of DATABASE_URL cannot be reached ({reason})."
+    of_redis = ConnectionError("Error -2 connecting to nowhere:6379")
+    of_redis.__context__ = gaierror(-2, "")
+    assert reason_unreachable(of_redis) == "its host name has no address"
 
 
 @pytest.mark.parametrize(

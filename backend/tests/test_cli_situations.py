@@ -86,6 +86,7 @@ def databases(server: str, migrated: str) -> Mapping[str, Callable[[], Place]]:
     here = "postgresql://u:hunter2@127.0.0.1:{port}/n?sslmode=disable"
     return {
         "nobody listens": lambda: at(NOWHERE),
+        "a folder without a socket": lambda: at("postgresql://u:hunter2@/n?host=/nowhere"),
         "it takes connections and says nothing": lambda: at_port(silent_host(), f"{here}&connect_timeout=1"),
         "another user or password": lambda: in_background(refusing("28P01")),
         "no such database": lambda: at(absent),

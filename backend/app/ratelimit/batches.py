@@ -18,7 +18,7 @@ Reply = tuple[int, Sequence[int], bool]
 
 
 class RedisUnavailable(Exception):
-    """Redis did not decide: it cannot be reached, is too slow, or refuses to write. `reason` names the error."""
+    """Redis did not decide: it cannot be reached, is too slow, or refuses to write. `reason` says why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

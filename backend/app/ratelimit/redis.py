@@ -14,9 +14,11 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import AuthenticationError, NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.core.logs import logger
+from app.core.unreachable import reason_unreachable
 from app.ratelimit import MICROSECONDS, Slot, Take, TakeResult, decide
 from app.ratelimit.batches import Argument, Batch, Queue, RedisUnavailable
 
@@ -203,6 +205,13 @@ class RedisLimiter:
             return replies
 
 
+_REASONS = (
+    (RedisClusterException, "it is no Redis Cluster"),
+    (AuthenticationError, "it refuses its user or password"),
+    ((TimeoutError, RedisTimeoutError), "it does not answer in time"),
+)
+
+
 @contextmanager
 def _raising_redis_unavailable() -> Iterator[None]:
     try:
@@ -212,9 +221,10 @@ def _raising_redis_unavailable() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """The name of the error; for the client of a cluster, of the one by which it found no node of a cluster."""
+    """Of the error; for the client of a cluster, of the one by which it found no node of a cluster."""
     cause = error.__cause__ if isinstance(error, RedisClusterException) else error
-    return "it is no Redis Cluster" if isinstance(cause, RedisClusterException) else type(cause or error).__name__
+    reasons = (reason for kind, reason in _REASONS if isinstance(cause, kind))
+    return next(reasons, None) or reason_unreachable(cause or error)
 
 
 async def _within(seconds: float, work: Awaitable[Result]) -> Result:
