@@ -44,6 +44,11 @@ def assert_refused(done: "subprocess.CompletedProcess[str]", secret: Path, reaso
     assert done.stdout == ""
 
 
+def assert_unwritable(done: "subprocess.CompletedProcess[str]", data_dir: Path, reason: str) -> None:
+    sentence = f"nanobanana: DATA_DIR ({data_dir}) cannot be written: {reason}.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", sentence)
+
+
 def _identity(path: Path) -> tuple[int, int, int, int]:
     """What is another one once the file, or the link, has been replaced or written. Reading it changes nothing here."""
     found = path.lstat()
@@ -72,15 +77,16 @@ def test_an_empty_secret_ends_the_start_and_deleting_it_mends_that(tmp_path: Pat
     assert len((tmp_path / "secret_key").read_bytes()) == 64
 
 
-def test_a_secret_that_cannot_be_read_or_made_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
+def test_a_secret_that_cannot_be_read_or_made_ends_the_start_with_a_sentence_about_file_or_folder(
+    tmp_path: Path,
+) -> None:
     secret = tmp_path / "secret_key"
     secret.write_text(SECRET)
     secret.chmod(0)
     assert_refused(as_ordinary_user(tmp_path, "check"), secret, "cannot be read or made (Permission denied)")
     secret.unlink()
     tmp_path.chmod(0o500)
-    assert_refused(as_ordinary_user(tmp_path, "serve"), secret, "cannot be read or made (Permission denied)")
+    assert_unwritable(as_ordinary_user(tmp_path, "serve"), tmp_path, "Permission denied")
     tmp_path.chmod(0o700)
     (tmp_path / "file").touch()
-    done = as_ordinary_user(tmp_path / "file", "serve")
-    assert_refused(done, tmp_path / "file" / "secret_key", "cannot be read or made (Not a directory)")
+    assert_unwritable(as_ordinary_user(tmp_path / "file", "serve"), tmp_path / "file", "Not a directory")

@@ -34,7 +34,7 @@ Environment = Literal["development", "production"]
 
 
 class ConfigurationError(Exception):
-    """The settings cannot be used. The text names the setting and the reason, and holds no value."""
+    """The settings cannot be used. The text names the setting and the reason, and holds no value but a path."""
 
 
 def _default_data_dir() -> Path:
@@ -259,13 +259,15 @@ def _spelled(value: object, field: FieldInfo | None) -> object:
 def _stored_secret(path: Path) -> str:
     """The secret in the file, which the first process creates.
 
-    Raises ConfigurationError for a file that cannot be read or made, and for a weak secret, such as an empty one. An
-    existing file is never replaced: the operator may have written it.
+    Raises ConfigurationError for a folder that cannot be made or written, for a file that cannot be read, and for a
+    weak secret, such as an empty one. An existing file is never replaced: the operator may have written it.
     """
     try:
         files.make_folder(path.parent)
         secret = files.create_once(path, secrets.token_hex(32).encode())  # hexadecimal digits contain no known word
     except OSError as error:
+        if not os.path.lexists(path):
+            raise ConfigurationError(f"DATA_DIR ({path.parent}) cannot be written: {error.strerror}.") from None
         reason = f"cannot be read or made ({error.strerror}): mend that"
         raise ConfigurationError(f"The secret in {path} {reason}, or set SECRET_KEY.") from None
     if weakness := weakness_of(secret):

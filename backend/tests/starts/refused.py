@@ -62,8 +62,8 @@ class Refused:
         return f"| {self.situation} | {self.sentence.replace(chr(10), '<br>')} |"
 
 
-def secret_unusable(reason: str) -> str:
-    return f"The secret in DATA_DIR/secret_key cannot be read or made ({reason}): mend that, or set SECRET_KEY."
+def unwritable(reason: str) -> str:
+    return f"DATA_DIR (PATH) cannot be written: {reason}."
 
 
 def embedded_failed(reason: str) -> str:
@@ -113,15 +113,15 @@ def closed_env_file(checkout: Path, _data_dir: Path) -> None:
 
 
 REFUSED = (
-    Refused("`DATA_DIR` is a file", secret_unusable("Not a directory"), lambda _, data: replace(data, Path.touch)),
+    Refused("`DATA_DIR` is a file", unwritable("Not a directory"), lambda _, data: replace(data, Path.touch)),
     Refused(
         "`DATA_DIR` is a link to nothing",
-        secret_unusable("Not a directory"),
+        unwritable("Not a directory"),
         lambda _, data: replace(data, lambda link: link.symlink_to("nothing")),
     ),
     Refused(
         "`DATA_DIR` cannot be written",
-        secret_unusable("Permission denied"),
+        unwritable("Permission denied"),
         lambda _, data: data.chmod(0o500),
         prefix=AS_ORDINARY_USER,
     ),
@@ -134,7 +134,7 @@ REFUSED = (
     ),
     Refused(
         "`DATA_DIR` is on a full disk",
-        secret_unusable("No space left on device"),
+        unwritable("No space left on device"),
         prefix=(*MOUNTED, FULL, "sh"),
     ),
     Refused(

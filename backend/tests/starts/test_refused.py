@@ -97,7 +97,10 @@ def test_a_start_that_cannot_succeed_ends_with_one_sentence(
             monkeypatch.setattr(locations, "CHECKOUT", checkout)
             monkeypatch.setattr(server, "run", lambda *_: None)  # a start that is not refused ends here
             done = nanobanana_in_here(data_dir, refused.command, **env)
-    said = done.stderr.replace(str(data_dir), "DATA_DIR").replace(f":{env['PORT']}:", ":PORT:")
+    said = done.stderr
+    for meant in (data_dir, *(checkout / name for name in ("models.toml", "nothing"))):
+        said = said.replace(f"({meant})", "(PATH)")
+    said = said.replace(str(data_dir), "DATA_DIR").replace(f":{env['PORT']}:", ":PORT:")
     assert (said, done.returncode, done.stdout) == (f"nanobanana: {refused.sentence}\n", 1, "")
 
 
