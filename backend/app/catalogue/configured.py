@@ -47,7 +47,7 @@ def _of_file(settings: Settings, path: Path) -> Catalogue:
         text = files.read(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationError(f"MODELS_FILE cannot be read: {reason}.") from None
+        raise ConfigurationError(f"MODELS_FILE ({path}) cannot be read: {reason}.") from None
     try:
         catalogue = read_catalogue(text, find_secret=secrets.find, calls_max=settings.provider_calls_max)
     except FileMistakes as mistakes:

@@ -46,13 +46,15 @@ def read_secret(path: str) -> str:
     Raises SecretFileError, with the end of a sentence that begins with the name of the variable.
     """
     try:
-        text = files.read(locations.base_folder() / Path(path).expanduser()).decode().strip()
-    except OSError as error:
-        raise SecretFileError(f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SecretFileError("cannot be read: it is not UTF-8") from None
+        file = locations.base_folder() / Path(path).expanduser()
     except RuntimeError:
         raise SecretFileError("cannot be read: its path begins with a home folder that cannot be found") from None
+    try:
+        text = files.read(file).decode().strip()
+    except OSError as error:
+        raise SecretFileError(f"({file}) cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SecretFileError(f"({file}) cannot be read: it is not UTF-8") from None
     if not text:
         raise SecretFileError("names an empty file")
     if not text.isprintable():

@@ -16,7 +16,7 @@ FULL = 'mount -t tmpfs -o size=4k,nr_inodes=1 none "$DATA_DIR" && exec "$@"'
 
 
 MODELS = {"MODELS_FILE": "models.toml"}
-UNREAD = "MODELS_FILE cannot be read"
+UNREAD = "MODELS_FILE (PATH) cannot be read"
 WITH_KEY = """[models.banana]
 
 [[models.banana.routes]]
@@ -202,8 +202,8 @@ REFUSED = (
     ),
     Refused(
         "the file of a secret is missing",
-        "METRICS_TOKEN_FILE cannot be read: No such file or directory.",
-        env_file(b"METRICS_TOKEN_FILE=b\n"),
+        "METRICS_TOKEN_FILE (PATH) cannot be read: No such file or directory.",
+        env_file(b"METRICS_TOKEN_FILE=nothing\n"),
         command="check",
     ),
     Refused(
@@ -291,7 +291,7 @@ REFUSED = (
     ),
     Refused(
         "the file of such a key is missing",
-        f"{KEY_LINE}, but BANANA_KEY_FILE cannot be read: No such file or directory.",
+        f"{KEY_LINE}, but BANANA_KEY_FILE (PATH) cannot be read: No such file or directory.",
         models_file(WITH_KEY, "BANANA_KEY_FILE=nothing\n"),
     ),
     Refused("the file of such a key is empty", f"{KEY_LINE}, but BANANA_KEY_FILE names an empty file.", empty_key_file),
