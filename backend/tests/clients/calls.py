@@ -196,6 +196,12 @@ _LANGCHAIN_JS = [
     Call("n=2", {**OURS, "n": 2}, Images(2)),
     Call("size 1536x1024", {**OURS, **LARGE}, WIDE),
     Call("response_format b64_json", {**BANANA, "dallEResponseFormat": "b64_json"}, BYTES),
+    Call(
+        "chat of two turns, the first with ratio 16:9",
+        {**OURS, "first": {"image_config": {"aspect_ratio": "16:9"}}},
+        Images(2, width=1280, height=720, member="b64_json"),
+        "chat",
+    ),
     Call("wrong key", BANANA, WRONG_KEY, has_wrong_key=True),
     Call("unknown model", {**BANANA, "model": UNKNOWN}, UNKNOWN_MODEL),
     Call("prompt of 36,000 characters", {**OURS, "prompt": LONG}, TOO_LONG),

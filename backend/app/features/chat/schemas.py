@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from app.catalogue.ratios import AspectRatio, ImageSize
 from app.core.images import MEDIA_TYPES
+from app.core.long_text import ImageText
 from app.core.schemas import Answer, Body
 from app.features.generate.schemas import ModelName
 from app.features.openai.schemas import ImageUrl
@@ -25,9 +26,10 @@ class _Sent(Body):
 class ChatPart(_Sent):
     """A part of a message: a text or an image."""
 
-    type: str = Field(description="`text` or `image_url`.", examples=["text"])
+    type: str = Field(description="`text`, `image_url` or `image`.", examples=["text"])
     text: str | None = Field(default=None, examples=["A cute banana"])
     image_url: ImageUrl | None = None
+    url: ImageText | None = Field(default=None, description="Of an `image`, as LangChain sends an answer's image back.")
 
 
 def _as_parts(content: object) -> object:

@@ -13,7 +13,8 @@ from app.features.input_images import NamedInput
 from app.features.openai.schemas import Prompt
 from app.generations.spec import GenerationSpec, SentImage
 
-_PARTS = ("text", "image_url")
+_MEMBERS = {"text": "text", "image_url": "image_url", "image": "url"}
+"""The types of parts, with the member that each must have."""
 _PROMPT: TypeAdapter[str] = TypeAdapter(Prompt)
 
 
@@ -69,15 +70,18 @@ def spec_of(
 def _images_of(message: ChatMessage, place: int) -> Iterator[NamedInput]:
     for member, parts in (("content", message.content), ("images", message.images or ())):
         for index, part in enumerate(parts):
+            pointer = f"#/messages/{place}/{member}/{index}"
             if part.image_url is not None:
-                yield NamedInput(f"#/messages/{place}/{member}/{index}/image_url/url", part.image_url.url)
+                yield NamedInput(f"{pointer}/image_url/url", part.image_url.url)
+            elif part.type == "image" and part.url is not None:
+                yield NamedInput(f"{pointer}/url", part.url)
 
 
 def _prompt_of(message: ChatMessage, *, pointer: str) -> str:
     """The texts of the message, in lines. Raises Invalid where they are no prompt."""
     for index, part in enumerate(message.content):
-        if part.type not in _PARTS or getattr(part, part.type) is None:
-            raise Invalid([{"pointer": f"{pointer}/{index}", "detail": "Must be a text or an image_url"}])
+        if part.type not in _MEMBERS or getattr(part, _MEMBERS[part.type]) is None:
+            raise Invalid([{"pointer": f"{pointer}/{index}", "detail": "Must be a text, an image_url or an image"}])
     try:
         return _PROMPT.validate_python("\n".join(part.text for part in message.content if part.text))
     except ValidationError as error:

@@ -58,6 +58,11 @@ def drawn(*urls: str) -> JSON:
     return {"role": "assistant", "content": "", "images": [{**image(url), "index": 0} for url in urls]}
 
 
+def sent_back(url: str) -> JSON:
+    """An answer as LangChain sends it in the next request."""
+    return {"role": "assistant", "content": [{"type": "image", "url": url}]}
+
+
 BANANA = {"messages": [user("A cute banana")]}
 
 
@@ -192,6 +197,7 @@ async def test_a_model_whose_file_has_chat_draws_unless_only_text_is_asked_for(
         ({"messages": [user(text("a" * 32_001))]}, 422, "validation_error", "messages[0].content"),
         ({"messages": [user("a\0")]}, 422, "validation_error", "messages[0].content"),
         ({"messages": [user(text("a"), {"type": "input_audio"})]}, 422, "validation_error", "messages[0].content[1]"),
+        ({"messages": [user(text("a"), {"type": "image"})]}, 422, "validation_error", "messages[0].content[1]"),
         ({"messages": [user(text("a"), image("file:///etc/passwd"))]}, 422, "validation_error", IMAGE_1),
         ({"image_config": {"aspect_ratio": "1:7"}}, 422, "validation_error", "image_config.aspect_ratio"),
         ({"image_config": {"image_size": "4K"}}, 422, "validation_error", "image_config"),
@@ -224,6 +230,9 @@ CONVERSATIONS: list[tuple[list[JSON], str, list[str]]] = [
     ([user(image(OLD)), drawn(NEW), user("b")], "b", [NEW]),
     ([drawn(OLD), user(image(NEW)), user(text("b"), image(OWN))], "b", [NEW, OWN]),
     ([user(image(OLD)), drawn(OLD, NEW), user(text("b")), drawn(OWN)], "b", [NEW]),
+    ([user(image(OLD)), sent_back(NEW), user("b")], "b", [NEW]),
+    ([drawn(OLD), user({"type": "file", "url": NEW}), user("b")], "b", [OLD]),
+    ([user(text("a"), {"type": "image", "url": OWN})], "a", [OWN]),
 ]
 
 
@@ -248,13 +257,14 @@ async def test_images_of_a_conversation_go_in_and_those_of_others_are_not_there(
     made = first["choices"][0]["message"]
     [listed] = (await client.get("/v1/generations", headers=key.headers)).json()
     for url, source in ((made["images"][0]["image_url"]["url"], None), (listed["url"], first["id"])):
-        messages = [user("A cute banana"), drawn(url), user(text("Beside it"), image(data_url(picture())))]
-        answer = await ask(client, key, {**DRAWN, "messages": messages})
-        assert image_in(answer.json()["choices"][0]["message"]) == ("PNG", (1024, 1024))
-        recorded = json.loads(await database.fetchval(INPUTS, answer.json()["id"]))
-        assert [each.get("id") for each in recorded] == [source, None]
-        assert recorded[1]["sha256"] == sha256(picture()).hexdigest()
-    assert await total(database, key) == 3
+        for answered in (drawn(url), sent_back(url)):
+            messages = [user("A cute banana"), answered, user(text("Beside it"), image(data_url(picture())))]
+            answer = await ask(client, key, {**DRAWN, "messages": messages})
+            assert image_in(answer.json()["choices"][0]["message"]) == ("PNG", (1024, 1024))
+            recorded = json.loads(await database.fetchval(INPUTS, answer.json()["id"]))
+            assert [each.get("id") for each in recorded] == [source, None]
+            assert recorded[1]["sha256"] == sha256(picture()).hexdigest()
+    assert await total(database, key) == 5
     uploaded = await upload(client, key)
     for other in (await other_account.create_key(), await account.create_key(environment="test")):
         for url in (listed["url"], listed["id"], uploaded):
