@@ -31,13 +31,16 @@ class Images:
 
 @dataclass(frozen=True)
 class Refused:
-    """An error that shows the sentence of the server, which counts nothing. `path` and `body` get the same sentence."""
+    """An error that shows the sentence of the server, which counts nothing. `path` and `body` get the same sentence:
+    JSON, or with an `image` a form.
+    """
 
     status: int
     code: str
     body: dict[str, Any] | None = None
     path: str = "images/generations"
     says: str = ""
+    image: bytes | None = None
 
 
 @dataclass(frozen=True)

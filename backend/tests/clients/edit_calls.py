@@ -33,7 +33,8 @@ def _png(colour: str, *, alpha: int | None = None) -> str:
 
 
 YELLOW, BLUE, MASK = _png("yellow"), _png("blue"), _png("black", alpha=0)
-NO_IMAGE = b64encode(b"no image").decode()
+_NO_IMAGE = b"no image"
+NO_IMAGE = b64encode(_NO_IMAGE).decode()
 LIKE_THE_IMAGE = Images(width=1536, member="b64_json")
 SQUARE = {"size": "1024x1024"}
 ONE = {**BANANA, **SQUARE, "images": [YELLOW]}
@@ -42,12 +43,12 @@ MASKED = {**TWO, "mask": MASK, "model": WITH_MASKS}
 
 
 def _refused(status: int, code: str, *, says: str = "", **more: Any) -> Refused:
-    image = {"image_url": f"data:image/png;base64,{more.pop('image', YELLOW)}"}
+    image = {"image_url": f"data:image/png;base64,{YELLOW}"}
     return Refused(status, code, {**BANANA, "images": [image], **more}, "images/edits", says)
 
 
 WRONG_KEY = _refused(401, "invalid_api_key")
-NOT_AN_IMAGE = _refused(422, "validation_error", image=NO_IMAGE)
+NOT_AN_IMAGE = Refused(422, "validation_error", BANANA, "images/edits", image=_NO_IMAGE)
 NO_MASK = _refused(422, "validation_error", mask={"image_url": f"data:image/png;base64,{MASK}"}, says="mask")
 UNKNOWN_MODEL = _refused(404, "model_not_found", model=UNKNOWN, says="nano-banana")
 FAILED = _refused(502, "provider_failed")

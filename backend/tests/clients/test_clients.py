@@ -88,7 +88,10 @@ async def _opened(platform: Platform, image: Mapping[str, str]) -> tuple[str | N
 async def _sentence(platform: Platform, refused: Refused, headers: Mapping[str, str]) -> str:
     """The sentence of the server to the same request, sent by hand."""
     method = "POST" if refused.body else "GET"
-    answer = await platform.client.request(method, f"/v1/{refused.path}", json=refused.body, headers=headers)
+    sent: dict[str, Any] = {"json": refused.body}
+    if refused.image is not None:
+        sent = {"data": refused.body, "files": {"image": refused.image}}
+    answer = await platform.client.request(method, f"/v1/{refused.path}", headers=headers, **sent)
     error = answer.json()["error"]
     code = error["details"][0]["reason"] if "details" in error else error["code"]
     assert (answer.status_code, code) == (refused.status, refused.code)

@@ -5,7 +5,7 @@ from typing import Any
 
 from app.catalogue.model import Catalogue, answer_kind
 from app.catalogue.ratios import size_of
-from app.core.errors import ApiError, UnsupportedParameter
+from app.core.errors import ApiError, FieldError, UnsupportedParameter
 from app.features.openai.schemas import ImagesCreate
 from app.generations.errors import BudgetExceeded, InsufficientCredit
 from app.generations.spec import GenerationSpec, ImageError
@@ -65,8 +65,14 @@ def _type(error: ApiError) -> str:
 
 
 def _message(error: ApiError) -> str:
-    details = [str(each["detail"]) for each in error.members.get("errors", ())]
-    return ". ".join([error.sentence, *details])
+    if isinstance(error, UnsupportedParameter) and error.parameter:
+        return f"{error.parameter}: {error.sentence}"
+    return ". ".join([error.sentence, *map(_place_and_detail, error.members.get("errors", ()))])
+
+
+def _place_and_detail(each: FieldError) -> str:
+    place = _place(each.get("pointer", ""))
+    return f"{place}: {each['detail']}" if place else each["detail"]
 
 
 def _parameter(error: ApiError) -> str | None:

@@ -6,11 +6,12 @@ import httpx2
 import openai
 import pytest
 from tests.features.openai.test_sdk import sdk_of
-from tests.harness import Account, Key
+from tests.harness import JSON, Account, Key
 from tests.problems import check_problem
 from tests.raw_http import head, send_raw
 
-VARIATIONS = "/v1/images/variations"
+IMAGES, CHAT, VARIATIONS = "/v1/images/generations", "/v1/chat/completions", "/v1/images/variations"
+INVALID = "The request is not valid"
 LARGE = [("Content-Length", "1073741824")]
 
 
@@ -52,12 +53,26 @@ async def test_no_other_path_has_it(client: httpx2.AsyncClient, path: str) -> No
     assert "error" not in answer.json()
 
 
-async def test_the_message_names_the_fields_of_a_422(client: httpx2.AsyncClient, key: Key) -> None:
-    told = (await client.post("/v1/generate", json={"prompt": 1}, headers=key.headers)).json()
-    assert (told["error"]["param"], told["error"]["message"]) == (
-        "prompt",
-        f"{told['detail']}. {told['errors'][0]['detail']}",
-    )
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/v1/generate", {"prompt": 1}, f"{INVALID}. prompt: Input should be a valid string"),
+        (IMAGES, {}, f"{INVALID}. prompt: Field required"),
+        (IMAGES, {"prompt": "a", "n": "2", "style": 1}, f"{INVALID}. n: Input should be a valid integer. style: "),
+        (CHAT, {"messages": [{"content": "a"}]}, f"{INVALID}. messages[0].role: Field required"),
+        (IMAGES, {"prompt": "a", "seed": 3}, "seed: This parameter cannot be honoured; leave it out"),
+        (IMAGES, {"prompt": "a", "background": "transparent"}, "background: This model draws no transparent images"),
+        (CHAT, {"messages": [{"role": "user"}], "modalities": ["image"], "n": 2}, "n: One image is made for a request"),
+        (IMAGES, {"prompt": "a", "canary": 3}, "There is a parameter that nobody knows"),
+    ],
+)
+async def test_the_message_names_the_fields_that_are_wrong(
+    client: httpx2.AsyncClient, key: Key, path: str, body: JSON, message: str
+) -> None:
+    told = (await client.post(path, json=body, headers=key.headers)).json()["error"]
+    assert told["message"].startswith(message)
+    if told["param"] is not None:
+        assert f"{told['param']}: " in told["message"]
 
 
 async def test_the_sdk_shows_the_sentence_of_a_path_that_there_is_not(client: httpx2.AsyncClient, key: Key) -> None:
