@@ -100,24 +100,28 @@ AccountId = Annotated[str, Depends(_account_id)]
 
 
 async def _sent_key_hash(request: Request) -> bytes:
-    """The hash of the API key in one of CREDENTIAL_HEADERS. Raises InvalidRequest where two of them came: of two keys,
-    two programs could take different ones.
+    """The hash of the API key in CREDENTIAL_HEADERS. Raises InvalidRequest where two of them differ: of two keys, two
+    programs could take different ones.
     """
-    sent = [header for header in request.scope["headers"] if header[0] in CREDENTIAL_HEADERS]
+    sent = {_key_in(name, value) for name, value in request.scope["headers"] if name in CREDENTIAL_HEADERS}
     if len(sent) > 1:
         raise InvalidRequest(f"Send the API key in one header: {' or '.join(CREDENTIAL_HEADERS.values())}")
-    name, value = sent[0] if sent else (b"", b"")
+    raw = "".join(sent)
+    if not raw:
+        raise InvalidApiKey(_WITHOUT_KEY, credential_sent=False)
+    key_hash = hash_api_key(raw)
+    if key_hash is None:
+        await _refuse_unknown_key(request, _WITH_LOGIN if looks_like_login_token(raw) else None)
+    return key_hash
+
+
+def _key_in(name: bytes, value: bytes) -> str:
+    """The key in one of CREDENTIAL_HEADERS; empty where it holds another credential."""
     raw = value.decode("latin-1")
     if name == b"authorization":
         scheme, _, raw = raw.partition(" ")
         raw = raw if scheme.lower() == "bearer" else ""
-    if not raw:
-        raise InvalidApiKey(_WITHOUT_KEY, credential_sent=False)
-    text = raw.strip(" ")
-    key_hash = hash_api_key(text)
-    if key_hash is None:
-        await _refuse_unknown_key(request, _WITH_LOGIN if looks_like_login_token(text) else None)
-    return key_hash
+    return raw.strip(" ")
 
 
 async def _refuse_unknown_key(request: Request, detail: str | None = None) -> NoReturn:
