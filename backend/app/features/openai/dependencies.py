@@ -56,7 +56,7 @@ async def _generation(
     admission: PreferredAdmission,
     sent: Annotated[ImageGenerate, json_body(ImageGenerate)],
 ) -> AsyncIterator[AdmittedRequest]:
-    service.check_honoured(sent.unsupported)
+    service.check_honoured(sent)
     spec = service.with_answer_kind(sent.spec(), services.generations.catalogue.catalogue, asked=sent.response_format)
     async with _admitted(services, admission, sent, spec) as admitted:
         yield admitted
@@ -82,7 +82,7 @@ async def _by_ratio(
     admission: PreferredAdmission,
     sent: Annotated[ImagesCreate, json_body(ImagesCreate)],
 ) -> AsyncIterator[AdmittedRequest]:
-    service.check_honoured(sent.unsupported)
+    service.check_honoured(sent)
     inputs = [
         NamedInput(f"#/input_references/{index}/image_url/url", each.image_url.url)
         for index, each in enumerate(sent.input_references or ())

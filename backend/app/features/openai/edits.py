@@ -55,7 +55,7 @@ _json_body = JSONBody(ImageEdit)
 
 
 def _of_json(sent: ImageEdit) -> SentEdit:
-    check_honoured(sent.unsupported)
+    check_honoured(sent)
     images = [_named(each, f"#/images/{index}") for index, each in enumerate(sent.images)]
     return SentEdit(sent, images, _named(sent.mask, "#/mask") if sent.mask else None, "#/images")
 
@@ -80,7 +80,7 @@ def _of_form(parts: Sequence[FormPart]) -> SentEdit:
         elif content:  # the SDK for Python writes None as an empty text
             texts[name] = content
     options = validated_texts(ImageOptions, texts)
-    check_honoured(options.unsupported)
+    check_honoured(options)
     if len(masks) > 1:
         raise InvalidRequest("The form has more than one mask")
     if not images:

@@ -6,7 +6,7 @@ from typing import Any
 from app.catalogue.model import Catalogue, answer_kind
 from app.catalogue.ratios import size_of
 from app.core.errors import ApiError, FieldError, UnsupportedParameter
-from app.features.openai.schemas import ImagesCreate
+from app.features.openai.schemas import ImageOptions, ImagesCreate
 from app.generations.errors import BudgetExceeded, InsufficientCredit
 from app.generations.spec import GenerationSpec, ImageError
 
@@ -28,10 +28,13 @@ def with_ratio(sent: ImagesCreate, spec: GenerationSpec, catalogue: Catalogue) -
     return replace(spec, size=size)
 
 
-def check_honoured(parameter: str | None) -> None:
+def check_honoured(sent: ImageOptions) -> None:
     """Raises UnsupportedParameter where there is one that cannot be honoured. It is named if we know the name too."""
+    parameter = sent.unsupported
     if parameter is not None:
         raise UnsupportedParameter(parameter or None, None if parameter else "There is a parameter that nobody knows")
+    if sent.background == "transparent" and sent.output_format == "jpeg":
+        raise UnsupportedParameter("background", "A JPEG cannot be transparent; ask for output_format png or webp")
 
 
 def error_body(error: ApiError) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from app.features.openai.schemas import UNSUPPORTED
 from tests.conftest import Start
 from tests.features.generate.painted import painted_by_openai
 from tests.features.generate.two_routes import ModelOfTwo, two_routes
+from tests.features.openai.forms import EDITS, Part, data_url, file, picture, post_form
 from tests.harness import JSON, Account, Key
 from tests.problems import check_problem
 
@@ -67,6 +68,28 @@ async def test_each_parameter_reaches_a_provider_that_takes_it_and_no_other(star
             else:
                 assert (answer.status_code, "quality" in answer.json()) == (200, False)
                 assert set(unable.provider.seen[-1].json()) == plain
+
+
+async def test_a_transparent_jpeg_is_refused_by_every_route_before_a_provider_is_asked(start: Start) -> None:
+    wanted: JSON = {**PROMPT, "background": "transparent", "output_format": "jpeg"}
+    source = data_url(picture())
+    bodies: dict[str, JSON] = {
+        ROUTE: wanted,
+        "/v1/images": {**wanted, "input_references": [{"type": "image_url", "image_url": {"url": source}}]},
+        EDITS: {**wanted, "images": [{"image_url": source}]},
+    }
+    async with painted_by_openai(start, **ALL) as there:
+        refused = [await there.client.post(path, json=body, headers=there.key.headers) for path, body in bodies.items()]
+        parts = [*(Part(name, text) for name, text in wanted.items()), file("image", picture())]
+        for answer in [*refused, await post_form(there.client, there.key, parts)]:
+            check_problem(answer, 400, "unsupported_parameter")
+            error = answer.json()["error"]
+            sentence = "A JPEG cannot be transparent; ask for output_format png or webp"
+            assert (error["param"], error["message"]) == ("background", f"background: {sentence}")
+        assert there.provider.seen == []
+        for output_format in ("png", "webp", None):
+            answer = await ask(there.client, there.key, {**wanted, "output_format": output_format})
+            assert answer.status_code == 200, answer.text
 
 
 async def test_a_lower_compression_is_a_smaller_file(start: Start) -> None:
