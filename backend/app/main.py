@@ -18,6 +18,7 @@ from app.core.logs import logger, write_pending_lines
 from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.features.auth import api as auth
+from app.features.base_url import base_url_error_or
 from app.features.billing import api as billing
 from app.features.billing import checkout, plans, webhooks
 from app.features.chat import api as chat
@@ -39,6 +40,7 @@ from app.storage.configured import image_origins
 from app.web.app import App
 from app.web.connections import Connections
 from app.web.cors import CorsPolicy
+from app.web.error_responses import problem_response
 from app.web.openapi import operation_id
 from app.web.overload import OverloadGuard
 from app.web.prepared_refusals import PreparedRefusals
@@ -48,11 +50,13 @@ from app.web.state import BodyBounds, LifespanState, WebSettings
 _DESCRIPTION = """An image-generation API platform that anyone can run: sign up, create an API key, send a prompt, get a
 image. Errors are `application/problem+json`, with a stable `code`."""
 
+_api_problem = google_error_or(openai_problem)
 _ERROR_FORMATS = (
     (re.compile(gemini.PATHS, re.DOTALL), google_error),
     (re.compile(f"{openai.PATHS}|{re.escape(chat.ROUTE)}|{models.PATHS}"), google_error_or(openai_error)),
-    (re.compile(r"/v1(?:/.*)?", re.DOTALL), google_error_or(openai_problem)),
-    (console_errors.PATHS, console_errors.answer_error),
+    (re.compile(r"/v1(?:/.*)?", re.DOTALL), _api_problem),
+    (console_errors.PATHS, base_url_error_or(console_errors.answer_error, api_error=_api_problem, are_pages=True)),
+    (re.compile(r".*", re.DOTALL), base_url_error_or(problem_response, api_error=_api_problem, are_pages=False)),
 )
 
 

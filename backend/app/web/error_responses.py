@@ -116,7 +116,8 @@ def _error_of_request(request: Request, exception: Exception) -> ApiError:
 
 def _of_framework(request: Request, exception: HTTPException) -> ApiError:
     if exception.status_code == NotFound.status:
-        return NotFound(request_state(request.scope)["web"].not_offered.get(request.scope["path"]))
+        not_offered = request_state(request.scope)["web"].not_offered
+        return NotFound(next((each for paths, each in not_offered if paths.fullmatch(request.scope["path"])), None))
     if exception.status_code == MethodNotAllowed.status:
         return MethodNotAllowed(", ".join(_allowed_methods(request)))
     return InvalidRequest()

@@ -44,8 +44,10 @@ class WebSettings:
     """Whether `public_url` is the operator's, and not the address that the server listens on."""
     cors: "CorsPolicy | None" = None
     """Which pages of other origins may call the API."""
-    not_offered: Mapping[str, str] = field(default_factory=dict)
-    """The sentences of 404s, by path, that clients of another API ask for and that no route has."""
+    not_offered: Sequence[tuple[re.Pattern[str], str]] = ()
+    """The sentences of 404s for paths that clients of another API ask for and that no route has. A pattern must match
+    the whole path.
+    """
     logs_addresses: bool = True
     """Whether the lines of requests have the client's address."""
     bounds: EdgeBounds = field(default_factory=EdgeBounds)

@@ -1,5 +1,6 @@
 """The twin over HTTP."""
 
+import re
 from functools import partial
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -26,7 +27,14 @@ IMAGES = "/v1/images"
 PATHS = "/v1/images(/generations|/edits)?"
 """The paths of these routes, as a pattern."""
 
-NOT_OFFERED = {"/v1/images/variations": "Variations of an image are not offered here; make one from a prompt"}
+NOT_OFFERED = (
+    (re.compile("/v1/images/variations"), "Variations of an image are not offered here; make one from a prompt"),
+    (
+        re.compile("/v1/responses(?:/.*)?", re.DOTALL),
+        f"Responses are not offered here; ask for images at {ROUTE}, or by chat completions",
+    ),
+    (re.compile("/v1/v1(?:/.*)?", re.DOTALL), "The base URL has /v1 twice"),
+)
 """What OpenAI's clients ask for by these paths, with the sentence of the 404."""
 
 router = APIRouter(tags=["OpenAI"])
