@@ -21,6 +21,7 @@ from app.core.errors import Invalid, RequestTimeout, TooLarge, UnsupportedMedia
 from app.core.long_text import LongText
 from app.core.schemas import Body
 from app.web import strict_json
+from app.web.client_address import origin_of
 from app.web.error_responses import field_errors
 from app.web.headers import header_values
 from app.web.state import BodyBounds, request_state
@@ -179,7 +180,7 @@ async def receive_pieces(request: Request, take: Callable[[bytes], Awaitable[Non
     began, size, waiting = clock(), 0, []
     try:
         async with asyncio.timeout(bounds.body_seconds) as wait:
-            with guard.without_slot(state, wait):
+            with guard.without_slot(state, wait, address=origin_of(request).host):
                 async for piece in _pieces(request):
                     waiting.append(piece)
                     size += len(piece)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -27,14 +28,15 @@ class OverloadGuard:
     """Bounds the requests that this process works on at a time. `free_slots` is how many more may start.
 
     A request holds a slot until its response starts: a client that reads slowly holds none. Nor does one whose body is
-    awaited; as many requests as there are slots may await theirs, and one more ends the longest wait. Refused clients
-    are asked to call again one after another, so that refusing them takes a few per cent of a core however many they
-    are. Once a second, a line in the log says how many were refused.
+    awaited; as many requests as there are slots may await theirs, and one more ends the longest wait of the address
+    that has most waits. Refused clients are asked to call again one after another, so that refusing them takes a few
+    per cent of a core however many they are. Once a second, a line in the log says how many were refused.
     """
 
     def __init__(self, slots: int, metrics: Metrics, *, proxies: Sequence[Network]) -> None:
         self.free_slots = self._slots = slots
-        self._bodies_awaited: dict[asyncio.Timeout, None] = {}
+        self._bodies_awaited: dict[asyncio.Timeout, str] = {}
+        """The waits, the longest first, each with the address of its client."""
         self.metrics = metrics.requests
         self.metrics.in_progress.watch(lambda: self._slots - self.free_slots)
         self.metrics.most.watch(lambda: self._slots)
@@ -60,16 +62,13 @@ class OverloadGuard:
         return host is None or is_in(self._proxies, host)
 
     @contextmanager
-    def without_slot(self, state: RequestState, wait: asyncio.Timeout) -> Iterator[None]:
-        """Around the wait for a body: gives back the slot that the request holds, and takes one again at the end.
-        Raises Overloaded if none is free then.
+    def without_slot(self, state: RequestState, wait: asyncio.Timeout, *, address: str) -> Iterator[None]:
+        """Around the wait for a body from this address: gives back the slot that the request holds, and takes one again
+        at the end. Raises Overloaded if none is free then.
         """
         if len(self._bodies_awaited) >= self._slots:
-            longest = next(iter(self._bodies_awaited))
-            del self._bodies_awaited[longest]
-            if not longest.expired():
-                longest.reschedule(0)  # long ago, by the loop's clock: its block raises TimeoutError now
-        self._bodies_awaited[wait] = None
+            self._end_a_wait()
+        self._bodies_awaited[wait] = address
         holds_slot = state.get("holds_slot", False)
         self.free_slots += holds_slot
         state["holds_slot"] = False
@@ -105,6 +104,14 @@ class OverloadGuard:
         if self._log_timer is not None:
             self._log_timer.cancel()
             self._log_refusals()
+
+    def _end_a_wait(self) -> None:
+        waits = Counter(self._bodies_awaited.values())
+        most = max(waits, key=waits.__getitem__)
+        longest = next(wait for wait, address in self._bodies_awaited.items() if address == most)
+        del self._bodies_awaited[longest]
+        if not longest.expired():
+            longest.reschedule(0)  # long ago, by the loop's clock: its block raises TimeoutError now
 
     def _log_refusals(self) -> None:
         logger.warning("overloaded", every_time=True, refused=self._refused)

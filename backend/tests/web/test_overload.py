@@ -158,6 +158,31 @@ async def test_a_thousand_requests_whose_bodies_do_not_arrive_hold_no_slot_of_ot
     await _assert_free_slots(client, held, 100)
 
 
+async def test_a_body_that_arrives_slowly_is_awaited_however_many_bodies_another_address_does_not_send(
+    small: httpx2.AsyncClient, account: Account, held: HeldLogins
+) -> None:
+    key = await account.create_key()
+    owner, stranger = ("X-Forwarded-For", "198.51.100.9"), ("X-Forwarded-For", "203.0.113.7")
+    upload = [*key.headers.items(), ("Content-Type", "image/png"), ("Content-Length", "2"), EXPECT, owner]
+    silent = [JSON_TYPE, ("Content-Length", "2"), EXPECT, stranger]
+    async with AsyncExitStack() as stack:
+        slow, *strangers = [await stack.enter_async_context(connected(small)) for _ in range(1 + 3 * SLOTS)]
+        slow[1].write(head("POST", "/v1/uploads", upload))
+        assert await slow[0].readexactly(len(CONTINUE)) == CONTINUE
+        for reader, writer in strangers:
+            writer.write(head("POST", "/v1/auth/login", silent))
+            assert await reader.readexactly(len(CONTINUE)) == CONTINUE
+        among_them = SLOTS - 1
+        ended = [(await read_answer(reader)).status_code for reader, _ in strangers[:-among_them]]
+        slow[1].write(b"no")
+        assert (await read_answer(slow[0])).status_code == 422, "it was read, and is no image"
+        for _, writer in strangers[-among_them:]:
+            writer.write(b"{}")
+        last = [(await read_answer(reader)).status_code for reader, _ in strangers[-among_them:]]
+        assert (ended, last) == ([408] * (3 * SLOTS - among_them), [422] * among_them), "those that waited longest end"
+    await _assert_free_slots(small, held)
+
+
 async def test_a_slot_is_taken_again_when_the_body_is_here_and_without_one_the_request_is_refused(
     start: Start, held: HeldLogins
 ) -> None:
