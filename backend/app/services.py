@@ -12,8 +12,8 @@ from app.core.byte_budget import ByteBudget
 from app.core.db import SessionMaker
 from app.core.detached import DetachedTasks
 from app.core.draining import Draining
+from app.core.fair_queue import FairPool
 from app.core.metrics import Metrics
-from app.core.pool import BoundedPool
 from app.core.security import TokenKey
 from app.core.settings import Settings
 from app.core.tracing import Tracing
@@ -39,7 +39,7 @@ class Services:
     """None where nothing is traced: then no part of the services is one of `traced.py`."""
     engine: AsyncEngine
     sessions: SessionMaker
-    hashing: BoundedPool
+    hashing: FairPool
     """Threads that hash passwords."""
     token_key: TokenKey
     limiter: Limiter

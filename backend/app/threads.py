@@ -25,7 +25,7 @@ _READING_THREADS = 4
 class Threads(NamedTuple):
     """Each kind has threads and a queue of its own: none fills another's."""
 
-    hashing: BoundedPool
+    hashing: FairPool
     drawing: FairPool
     decoding: BoundedPool
     taking_in: BoundedPool
@@ -44,7 +44,7 @@ def open_threads(settings: Settings) -> Iterator[Threads]:
     open_pool = partial(BoundedPool.for_cores_left, processes=settings.workers)
     open_fair_pool = partial(FairPool.for_cores_left, processes=settings.workers)
     with (
-        closing(open_pool(queue_max=settings.hash_queue_max, name="hash-passwords")) as hashing,
+        closing(open_fair_pool(queue_max=settings.hash_queue_max, name="hash-passwords")) as hashing,
         closing(open_fair_pool(queue_max=settings.drawing_queue_max, name="draw-images")) as drawing,
         closing(open_pool(queue_max=paid, name="decode-images", niceness=_DECODING_NICENESS)) as decoding,
         closing(

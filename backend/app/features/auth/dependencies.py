@@ -39,7 +39,11 @@ _GROUP = "sign-in"  # the limiter's group for everything that is decided before 
 
 
 def _accounts(request: Request) -> Accounts:
-    return Accounts.of(services_of(request), cancelled_on_disconnect=partial(cancelled_on_disconnect, request))
+    return Accounts.of(
+        services_of(request),
+        cancelled_on_disconnect=partial(cancelled_on_disconnect, request),
+        network=origin_of(request).network,
+    )
 
 
 CurrentAccounts = Annotated[Accounts, Depends(_accounts)]

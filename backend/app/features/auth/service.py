@@ -14,7 +14,8 @@ from app.catalogue.prices import read_amount
 from app.core.account_settings import Registration
 from app.core.db import SessionMaker
 from app.core.errors import Conflict, Invalid, Unauthorized
-from app.core.pool import BoundedPool, CancelScope, Result
+from app.core.fair_queue import FairPool
+from app.core.pool import CancelScope, Result
 from app.core.security import (
     UNKNOWN_ACCOUNT_HASH,
     TokenKey,
@@ -64,10 +65,11 @@ class Accounts:
 
     `cancelled_on_disconnect` cancels work once the client of the request at hand has left. What is written stays
     outside: it is written as a whole or not at all.
+    `network` is that of the client: networks take turns at `hashing`.
     """
 
     sessions: SessionMaker
-    hashing: BoundedPool
+    hashing: FairPool
     token_key: TokenKey
     token_seconds: int
     session_days: int
@@ -76,9 +78,10 @@ class Accounts:
     registration: Registration
     cancelled_on_disconnect: CancelScope = nullcontext
     trial_credit: int = 0
+    network: str = ""
 
     @classmethod
-    def of(cls, services: Services, *, cancelled_on_disconnect: CancelScope) -> "Accounts":
+    def of(cls, services: Services, *, cancelled_on_disconnect: CancelScope, network: str) -> "Accounts":
         settings = services.settings
         return cls(
             services.sessions,
@@ -91,15 +94,17 @@ class Accounts:
             settings.registration,
             cancelled_on_disconnect,
             read_amount(settings.trial_credit),
+            network,
         )
 
     async def hash(self, function: Callable[[], Result]) -> Result:
-        """The result of a function that hashes a password, computed in a thread while the client is there.
+        """The result of a function that hashes a password, computed in a thread in the turn of the client's network and
+        while the client is there.
 
         Raises Unavailable when too many hashes wait.
         """
         async with self.cancelled_on_disconnect():
-            return await self.hashing.run(function)
+            return await self.hashing.run(function, group=self.network)
 
 
 @dataclass(frozen=True)

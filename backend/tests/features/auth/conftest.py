@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import argon2
 import pytest
 from app.core.db import create_engine
-from app.core.pool import BoundedPool
+from app.core.fair_queue import FairPool
 from app.core.security import TokenKey, verify_password
 from app.core.settings import Settings
 from app.features.auth import service
@@ -70,7 +70,7 @@ async def accounts(settings: Settings) -> AsyncIterator[Accounts]:
     """The collaborators of the services, built as the application builds them."""
     assert settings.database_url is not None
     engine = create_engine(settings.database_url.get_secret_value(), pool_size=10)
-    hashing = BoundedPool(threads=1, queue_max=100, name="hash")
+    hashing = FairPool(threads=1, queue_max=100, name="hash")
     sessions, key = async_sessionmaker(engine, expire_on_commit=False), TokenKey.derive(settings.signing_secret)
     yield Accounts(sessions, hashing, key, 3600, settings.session_days, settings.password_bytes_min, time.time, "open")
     hashing.close()

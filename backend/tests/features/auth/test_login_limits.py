@@ -11,7 +11,7 @@ import pytest
 from app.core.security import verify_password
 from tests.conftest import Start
 from tests.harness import PASSWORD, PATIENCE_SECONDS, Account, Clock, as_seen, new_email, sign_up
-from tests.pool_calls import Hold
+from tests.pool_calls import THREADS, Hold, PoolCalls
 from tests.problems import check_problem
 
 STRANGER, OWNER = "203.0.113.7", "198.51.100.9"
@@ -168,6 +168,22 @@ async def test_more_right_logins_than_may_wait_are_a_503_and_never_a_429(
     assert Counter(answer.status_code for answer in await asyncio.gather(*calls)) == {200: at_once, 503: 13}
     failed = [(await _log_in(client, account.email)).status_code for _ in range(4)]
     assert failed == [401, 401, 401, 429], "a 503 does not count"
+
+
+async def test_a_network_that_fills_the_hash_queue_with_right_passwords_makes_room_for_the_login_of_another(
+    start: Start, account: Account, other_account: Account, hold: Hold, pool_calls: PoolCalls
+) -> None:
+    held = hold("app.features.auth.service.verify_password", verify_password)
+    client = await start(trusted_proxies="127.0.0.0/8", hash_queue_max=2)
+    of_network = [f"2001:db8:7:{number}::1" for number in range(THREADS + 2)]
+    calls = [asyncio.ensure_future(_log_in(client, account.email, PASSWORD, address=each)) for each in of_network]
+    await pool_calls.until(handed=len(calls))
+    await held.until_begun(THREADS)
+    login = asyncio.ensure_future(_log_in(client, other_account.email, PASSWORD, address=OWNER))
+    check_problem(await next(asyncio.as_completed([*calls, login])), 503, "unavailable")
+    held.let_go()
+    assert (await login).status_code == 200
+    assert Counter(answer.status_code for answer in await asyncio.gather(*calls)) == {200: THREADS + 1, 503: 1}
 
 
 @pytest.mark.usefixtures("patient_logins")
