@@ -165,14 +165,17 @@ async def check_money_pages(page: Page) -> None:
 
 async def give_plan_and_grant(settings: Settings, *, email: str) -> None:
     """Gives the account a plan, and credit that expires, as an operator does."""
+    assert settings.database_url is not None
     engine = create_engine(settings.database_url.get_secret_value(), pool_size=1)
     async with AsyncSession(engine) as session, session.begin():
         account_id = (await session.scalars(select(User).where(User.email == email))).one().account_id
         plan = PlanOffer(name="starter", title="Starter", allowance=25_000_000)
         await apply(session, account_id=account_id, plan=plan, anchor_day=1, status="active")
         expires_at = datetime.now(UTC) + timedelta(days=28)
-        grant = {"kind": "grant", "amount": 5_000_000, "reference": f"grant:{account_id}", "expires_at": expires_at}
-        await post(session, account_id=account_id, **grant)
+        reference = f"grant:{account_id}"
+        await post(
+            session, account_id=account_id, kind="grant", amount=5_000_000, reference=reference, expires_at=expires_at
+        )
     await engine.dispose()
 
 
