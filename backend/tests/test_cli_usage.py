@@ -1,7 +1,7 @@
 """`nanobanana usage reconcile`: it compares the counters with the ledger, and reports every difference."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -189,3 +189,17 @@ async def test_a_database_that_cannot_be_reached_is_one_sentence(tmp_path: Path)
     done = await asyncio.to_thread(nanobanana_in_here, tmp_path, "usage", "reconcile", DATABASE_URL=url)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("nanobanana: The database of DATABASE_URL cannot be reached")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("usage", "report"), ("billing", "revenue"), ("billing", "reconcile"), ("images", "verify")],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("option", ["--from", "--to"])
+def test_a_day_after_which_none_comes_is_refused_by_every_report(
+    tmp_path: Path, command: Sequence[str], option: str
+) -> None:
+    done = nanobanana_in_here(tmp_path, *command, option, "9999-12-31")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("9999-12-31 is too late: no day comes after it.\n")

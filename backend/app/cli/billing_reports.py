@@ -16,6 +16,7 @@ from app.billing.revenue import Revenue, RevenueBy, find_revenue
 from app.catalogue.prices import format_amount
 from app.cli.accounts import OWNER, find_account
 from app.cli.database import run_on_database
+from app.cli.days import DAY
 from app.cli.errors import errors_as_sentences
 from app.cli.output import Form, Row, as_json, print_rows
 from app.core.settings import ConfigurationError
@@ -25,14 +26,13 @@ from app.generations import reconcile as of_usage
 from app.payments import NotSynced, StripeRefused, StripeUnavailable
 from app.payments.opened import open_stripe
 
-_DATE = click.DateTime(["%Y-%m-%d"])
 _AMOUNT_WIDTH, _ACCOUNTS_AT_A_TIME = 14, 100
 _PAID_BY = ("from_allowance", "from_credit", "billed")
 
 
 @click.command()
-@click.option("--from", "first", type=_DATE, help="The first day, in UTC; by default the first there is.")
-@click.option("--to", "last", type=_DATE, help="The last day, in UTC; by default the last there is.")
+@click.option("--from", "first", type=DAY, help="The first day, in UTC; by default the first there is.")
+@click.option("--to", "last", type=DAY, help="The last day, in UTC; by default the last there is.")
 @click.option("--account", "owner", metavar=OWNER, help="Of this account alone.")
 @click.option("--stripe", "asks_stripe", is_flag=True, help="Ask Stripe what its meter has counted, hour by hour.")
 def reconcile(first: datetime | None, last: datetime | None, owner: str | None, asks_stripe: bool) -> None:
@@ -124,8 +124,8 @@ async def _compare_with_stripe(hours: Sequence[BilledHour]) -> Sequence[Differen
 
 @click.command()
 @click.option("--by", type=click.Choice(get_args(RevenueBy)), default="day", help="A line for each; day by default.")
-@click.option("--from", "first", type=_DATE, help="The first day, in UTC; by default the first of this month.")
-@click.option("--to", "last", type=_DATE, help="The last day, in UTC; by default today.")
+@click.option("--from", "first", type=DAY, help="The first day, in UTC; by default the first of this month.")
+@click.option("--to", "last", type=DAY, help="The last day, in UTC; by default today.")
 @click.option("--csv", "form", flag_value="csv", default="table", help="Comma-separated, with a line of names.")
 @as_json
 def revenue(by: RevenueBy, first: datetime | None, last: datetime | None, form: Form) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from app.assembly import open_services
 from app.checks import unreachable_sentence
 from app.cli.database import database_url_of, settings_of_command
+from app.cli.days import DAY
 from app.cli.errors import errors_as_sentences
 from app.core.db import DATABASE_ERRORS, SessionMaker, create_engine
 from app.core.image_settings import StoreName
@@ -25,8 +26,6 @@ from app.storage import StoreUnavailable
 from app.storage.configured import opened_store
 
 Result = TypeVar("Result")
-
-_DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @click.group()
@@ -62,8 +61,8 @@ async def _expire(settings: Settings, *, is_confirmed: bool) -> int:
 
 
 @images.command()
-@click.option("--from", "first", type=_DAY, help="Compare images made on this UTC day or later.")
-@click.option("--to", "last", type=_DAY, help="Compare images made on this UTC day or earlier.")
+@click.option("--from", "first", type=DAY, help="Compare images made on this UTC day or later.")
+@click.option("--to", "last", type=DAY, help="Compare images made on this UTC day or earlier.")
 @click.option("--whole", is_flag=True, help="Read each image too, and prove that it is whole.")
 @click.option("--delete-orphans", is_flag=True, help="Say what --yes would delete.")
 @click.option("--yes", is_flag=True, help="With --delete-orphans: delete them.")
