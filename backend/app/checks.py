@@ -187,7 +187,7 @@ async def run_in_transaction(
     database_url: str, action: Callable[[AsyncSession], Awaitable[Result]], *, is_shared: bool = False
 ) -> Result:
     """Runs the action in one transaction; rows that it returns can be read afterwards. Raises ConfigurationError where
-    the database cannot be reached.
+    the database cannot be reached, or does not do what the action asks for.
     """
     engine = create_engine(database_url, pool_size=1, is_shared=is_shared, use_seconds_max=_COMMAND_SECONDS_MAX)
     try:
@@ -200,7 +200,9 @@ async def run_in_transaction(
 
 
 def unreachable_sentence(error: Exception, *, setting: str = "DATABASE_URL") -> str:
-    """A sentence for the operator about a failed connection. It holds no part of the URL, which has the password."""
+    """A sentence for the operator about a connection or a statement that failed. It holds no part of the URL, which has
+    the password, and no value.
+    """
     cause = getattr(error, "driver_exception", None) or error
     sqlstate = str(getattr(cause, "sqlstate", None) or "")
     if isinstance(cause, TargetServerAttributeNotMatched):
@@ -211,18 +213,23 @@ def unreachable_sentence(error: Exception, *, setting: str = "DATABASE_URL") -> 
         said = "speaks no TLS, which its sslmode asks for."
     elif isinstance(cause, TimeoutError):
         said = "does not answer."
-    elif sqlstate.startswith("28"):
-        said = "refuses its user or password."
     else:
-        said = _SAID_BY_SQLSTATE.get(sqlstate, f"cannot be reached ({reason_unreachable(cause)}).")
+        unknown = f"cannot be reached ({reason_unreachable(cause)})."
+        said = _SAID_BY_SQLSTATE.get(sqlstate) or _SAID_BY_SQLSTATE.get(sqlstate[:2], unknown)
     return f"The database of {setting} {said}"
 
 
 _SAID_BY_SQLSTATE = {
+    "22": "cannot take a value that it was given: a number is too large, or a text is not of Unicode.",
+    "28": "refuses its user or password.",
     "3D000": "does not exist on its server. Make it with scripts/init-db.sh.",
     "53300": "has no connection left for its user.",
+    "54": "cannot take a value that it was given: it is too long.",
+    "55P03": "keeps what is to be changed locked for somebody else; try again.",
+    "57014": "has cancelled what took too long; try again.",
     "57P03": "is starting or stopping.",
 }
+"""By the whole code of an error, or by the class that it begins with."""
 
 
 async def _check_database(database_url: str, direct_url: SecretStr | None, *, setting: str = "DATABASE_URL") -> str:

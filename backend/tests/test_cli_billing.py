@@ -3,10 +3,12 @@
 import asyncio
 import secrets
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
-from tests.harness import JSON, PASSWORD, Account, new_email
+import pytest
+from tests.harness import JSON, PASSWORD, Account, new_email, until_waited_for
 from tests.test_cli import nanobanana_in_here
 
 NOBODY = "nobody@example.com"
@@ -29,6 +31,7 @@ MISUSED = [
     ("refund", "gen_1", "--amount", "0"),
     ("cap", NOBODY, "some"),
     ("cap", NOBODY, "5", "--period", "year"),
+    *((command, NOBODY, "5", "--reference", blank) for command in ("grant", "adjust") for blank in ("", " ")),
 ]
 
 
@@ -67,6 +70,45 @@ async def test_wrong_input_is_one_sentence(database_url: str) -> None:
     for arguments in MISUSED:
         done = await run(database_url, "billing", *arguments)
         assert done.returncode == 2, arguments
+
+
+@pytest.mark.parametrize("command", [("billing", "grant"), ("billing", "cap"), ("limits", "set")], ids=" ".join)
+@pytest.mark.parametrize("amount", ["-5", "-0.5"])
+async def test_a_negative_number_where_none_may_be_is_called_so(
+    database_url: str, command: Sequence[str], amount: str
+) -> None:
+    done = await run(database_url, *command, NOBODY, amount)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("Error: A number must not be negative here.\n")
+    unknown = await run(database_url, *command, NOBODY, "--five")
+    assert "No such option '--five'" in unknown.stderr
+
+
+async def test_what_the_database_does_not_do_is_said_as_it_is(
+    database_url: str, account: Account, database: asyncpg.Connection
+) -> None:
+    async def said(reference: str) -> str:
+        done = await run(database_url, "billing", "grant", account.email, "999999999", "--reference", reference)
+        assert (done.returncode, done.stdout) == (1, "")
+        return done.stderr.removeprefix("nanobanana: The database of DATABASE_URL ").removesuffix("\n")
+
+    assert await said(secrets.token_hex(9000)) == "cannot take a value that it was given: it is too long."
+    no_value = "cannot take a value that it was given: a number is too large, or a text is not of Unicode."
+    assert await said("\udcff") == no_value
+    row = "update balances set credit = $2 where account_id = $1"
+    await database.execute(row, account.account_id, 2**63 - 1)
+    assert await said("too much") == no_value
+    await database.execute(row, account.account_id, 0)
+    async with database.transaction():
+        await database.execute("select from balances where account_id = $1 for update", account.account_id)
+        assert await said("locked") == "keeps what is to be changed locked for somebody else; try again."
+        cancelling = asyncio.create_task(said("cancelled"))
+        await until_waited_for(database)
+        await database.execute(
+            "select pg_cancel_backend(pid) from pg_stat_activity where pg_backend_pid() = any(pg_blocking_pids(pid))"
+        )
+        assert await cancelling == "has cancelled what took too long; try again."
+    assert await _entries(account) == []
 
 
 async def test_a_grant_is_made_once_for_each_reference_and_shown_to_its_account(

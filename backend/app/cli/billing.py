@@ -177,6 +177,8 @@ def _amount(text: str, *, least: int = 1) -> int:
 
 
 def _reference_of(kind: str, named: str | None) -> str:
+    if named is not None and not named.strip():
+        raise click.BadParameter("must not be empty; without it each call is another", param_hint="--reference")
     return f"{kind}:{named or new_id('op')}"
 
 
