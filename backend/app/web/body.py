@@ -110,7 +110,7 @@ _BOUNDS = BodyBounds(BODY_BYTES_MAX, BODY_BYTES_MAX)
 
 def validated(schema: type[Schema], value: Any, *, text_bytes_max: int = BODY_BYTES_MAX) -> Schema:
     """The value as the schema. Raises Invalid, with the fields that break it, and TooLarge where a LongText stands in a
-    field that takes no image.
+    field for other text.
     """
     try:
         return cast(
@@ -118,7 +118,7 @@ def validated(schema: type[Schema], value: Any, *, text_bytes_max: int = BODY_BY
         )  # `model_validate` costs half as much again
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        if any(isinstance(each["input"], LongText) for each in errors):
+        if any(isinstance(each["input"], LongText) and each["type"] == "string_type" for each in errors):
             raise TooLarge(bytes_max=text_bytes_max) from None
         raise Invalid(field_errors(errors, known=_names(schema))) from None
 

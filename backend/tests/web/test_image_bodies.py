@@ -102,7 +102,11 @@ REFUSED: dict[str, tuple[bytes, int, list[str]]] = {
         ["The body is larger than 64 KiB"],
     ),
     "a prompt like an image": (body_of(prompt="A" * 70_000), 413, ["The body is larger than 64 KiB"]),
-    "an unknown field like an image": (body_of(mask="A" * 70_000), 413, ["The body is larger than 64 KiB"]),
+    "an image as an unknown field": (
+        body_of(mask="A" * 70_000),
+        422,
+        ["The request is not valid", "#: An unknown field; known are: prompt, images, nested"],
+    ),
     "more than a thousand images": (
         body_of(*["data:" + "A" * 1025] * 1100),
         413,

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from app.catalogue.ratios import AspectRatio, ImageSize
 from app.core.images import MEDIA_TYPES
-from app.core.long_text import ImageText
+from app.core.long_text import ImageText, LongText
 from app.core.schemas import Answer, Body
 from app.features.generate.schemas import ModelName
 from app.features.openai.schemas import ImageUrl
@@ -35,7 +35,7 @@ class ChatPart(_Sent):
 def _as_parts(content: object) -> object:
     if content is None:
         return []
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return [{"type": "text", "text": content}] if isinstance(content, str | LongText) else content
 
 
 def _text_or_parts(schema: dict[str, Any]) -> None:

@@ -265,6 +265,41 @@ async def test_images_of_another_account_or_environment_are_not_there(
     assert await total(database, key) == 1 + 4
 
 
+@pytest.mark.parametrize("size", [10, 700_000])
+async def test_an_image_in_the_wrong_place_is_told_what_belongs_there_however_large_it_is(
+    client: httpx2.AsyncClient, key: Key, size: int
+) -> None:
+    source = f"data:image/png;base64,{'A' * size}"
+    for path, wrong, message in (
+        (EDITS, {"images": [source]}, "images[0]: Must be a JSON object"),
+        (EDITS, {"images": source}, "images: Input should be a valid list"),
+        (EDITS, {"images": [{"image_url": {"url": source}}]}, "images[0].image_url: Input should be a valid string"),
+        (EDITS, {"image": source, "images": [{"image_url": source}]}, "image: This parameter cannot be honoured"),
+        ("/v1/images", {"input_references": [source]}, "input_references[0]: Must be a JSON object"),
+        ("/v1/images", {"image": source}, "image: This parameter cannot be honoured"),
+        ("/v1/generate", {"images": source}, "images: Input should be a valid list"),
+        ("/v1/generate", {"image": source}, "An unknown field; known are: prompt"),
+        ("/v1/chat/completions", {"messages": [source]}, "messages[0]: Must be a JSON object"),
+    ):
+        answer = await client.post(path, json={"prompt": "a", **wrong}, headers=key.headers)
+        assert answer.status_code in {400, 422}, answer.text
+        assert answer.json()["error"]["message"].removeprefix("The request is not valid. ").startswith(message)
+
+
+async def test_a_text_that_is_too_large_is_told_the_bound_though_it_looks_like_an_image(
+    client: httpx2.AsyncClient, key: Key
+) -> None:
+    text, image = "A" * 300_000, {"image_url": data_url(picture())}
+    for path, body in (
+        (EDITS, {"prompt": text, "images": [image]}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": text}]}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]}),
+    ):
+        answer = await client.post(path, json=body, headers=key.headers)
+        check_problem(answer, 413, "body_too_large")
+        assert answer.json()["error"]["message"] == "The body is larger than 256 KiB"
+
+
 async def test_a_form_that_is_too_large_is_told_the_bound_before_it_is_read(start: Start) -> None:
     client = await start(body_bytes_max_with_images=1024 * 1024)
     typed = ("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")
