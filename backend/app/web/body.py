@@ -5,6 +5,7 @@ As a dependency, the body is read after authentication and limits: the order tha
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -127,12 +128,28 @@ def _names(schema: type[Body]) -> Sequence[str]:
     return [field.alias or name for name, field in schema.model_fields.items()]
 
 
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,8})", re.ASCII)
+_TRUTHS = {"true": True, "false": False, "True": True, "False": False}
+_READERS: Mapping[str, Callable[[str], object]] = {
+    "int_type": lambda text: int(text) if _NUMBER.fullmatch(text) else text,
+    "bool_type": lambda text: _TRUTHS.get(text, text),
+}
+"""What reads the text of a field, by the validator's error about the text itself."""
+
+
 def validated_texts(schema: type[Schema], texts: Mapping[str, str]) -> Schema:
-    """The texts of a form as the schema: numbers and booleans are written as in JSON. Raises Invalid."""
+    """The texts of a form as the schema: numbers and booleans are written as in JSON, or as Python's `True` and
+    `False`. Raises Invalid.
+    """
+    values: dict[Any, Any] = {**texts}
     try:
-        return schema.model_validate_strings(texts)
+        return schema.model_validate(values)
     except ValidationError as error:
-        raise Invalid(field_errors(error.errors(include_url=False), known=_names(schema))) from None
+        for each in error.errors(include_url=False):
+            if (read := _READERS.get(each["type"])) is not None:
+                name = each["loc"][0]
+                values[name] = read(values[name])
+    return validated(schema, values)
 
 
 def check_media_type(request: Request, *, expected: str) -> None:

@@ -71,9 +71,11 @@ TEXTS = {
     "model": "gpt-image-2",
     "style": "",
 }
+_NUMBERS = Part("n", "1"), Part("partial_images", "0"), Part("output_compression", "100")
 FORMS = {
     "one image": Form([PROMPT, IMAGE, SMALL]),
     "image first": Form([IMAGE, SMALL, PROMPT]),
+    "a number and truths of Python's": Form([PROMPT, IMAGE, SMALL, *_NUMBERS, Part("stream", "False")]),
     "image[] for one": Form([PROMPT, SMALL, file("image[]", picture())]),
     "image[] for three": Form([PROMPT, SMALL, *several(*["image[]"] * 3)], [picture(each) for each in range(3)]),
     "image repeated": Form([PROMPT, SMALL, *several("image", "image")], [picture(0), picture(1)]),
@@ -145,7 +147,15 @@ WRONG: list[tuple[list[Part], int, str, str | None]] = [
     ([IMAGE, PROMPT, MASK, MASK], 400, "invalid_request", None),
     ([IMAGE, PROMPT, Part("n", "two")], 422, "validation_error", "n"),
     ([IMAGE, PROMPT, Part("n", "11")], 422, "validation_error", "n"),
-    ([IMAGE, PROMPT, Part("stream", "maybe")], 422, "validation_error", "stream"),
+    *(
+        ([IMAGE, PROMPT, Part("n", n)], 422, "validation_error", "n")
+        for n in ("1_0", "+1", " 2 ", "01", "1.0", "1e0", "\u0661")
+    ),
+    *(
+        ([IMAGE, PROMPT, Part("stream", truth)], 422, "validation_error", "stream")
+        for truth in ("maybe", "yes", "on", "t", "1", "TRUE", " true")
+    ),
+    ([IMAGE, PROMPT, Part("output_compression", "-1")], 422, "validation_error", "output_compression"),
     ([IMAGE, PROMPT, Part("size", "1x1")], 422, "validation_error", "size"),
     ([IMAGE, PROMPT, Part("seed", "1")], 400, "unsupported_parameter", "seed"),
     ([IMAGE, PROMPT, Part(MADE_UP, "1")], 400, "unsupported_parameter", None),
@@ -218,7 +228,7 @@ async def test_an_edit_is_drawn_by_the_provider_and_streamed_as_events_of_its_ow
         assert (texts["quality"], texts["output_format"], texts["stream"]) == ("high", "webp", "true")
         assert "input_fidelity" not in texts
         assert await total(database, there.key) == 1
-        answer = await post_form(there.client, there.key, [PROMPT, IMAGE, Part("stream", "true"), Part("n", "2")])
+        answer = await post_form(there.client, there.key, [PROMPT, IMAGE, Part("stream", "True"), Part("n", "2")])
         assert [event.data["type"] for event in events_in(answer)] == ["image_edit.completed"] * 2
 
 
