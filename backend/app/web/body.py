@@ -153,15 +153,18 @@ def validated_texts(schema: type[Schema], texts: Mapping[str, str]) -> Schema:
 
 
 def check_media_type(request: Request, *, expected: str) -> None:
-    """Raises UnsupportedMedia unless the body is declared as this type, in UTF-8 where it says so."""
+    """Raises UnsupportedMedia unless the body is declared as this type, in UTF-8 if with a charset."""
     value = "".join(header_values(request, b"content-type"))
     if value == expected:
         return
     media_type, *parameters = (part.strip().lower() for part in value.split(";"))
-    if media_type != expected or any(
-        parameter.replace('"', "") != "charset=utf-8" for parameter in parameters if parameter
-    ):
+    if media_type != expected:
         raise UnsupportedMedia(f"Send the body as Content-Type: {expected}")
+    if any(each.startswith("charset=") and each.replace('"', "") not in _UTF_8 for each in parameters):
+        raise UnsupportedMedia("Send the body in UTF-8")
+
+
+_UTF_8 = {"charset=utf-8", "charset=utf8"}
 
 
 async def _receive(request: Request) -> bytes | Blob:

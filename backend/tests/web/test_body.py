@@ -92,11 +92,10 @@ OTHER_MEDIA_TYPES = [
     "multipart/form-data; boundary=x",
     "application/json-patch+json",
     "application/jsonx",
-    "application/json; charset=utf-16",
-    "application/json; charset=iso-8859-1",
-    "application/json; charset=utf-8; charset=utf-16",
     "text/plain, application/json",
 ]
+
+OTHER_CHARSETS = ["utf-16", "iso-8859-1", '"UTF-16"', "utf-8; charset=utf-16", "utf-8x", ""]
 
 JSON_MEDIA_TYPES = [
     "application/json",
@@ -104,6 +103,10 @@ JSON_MEDIA_TYPES = [
     "application/json;charset=utf-8",
     "application/json ; charset=UTF-8",
     'application/json; charset="utf-8"',
+    "application/json; charset=utf8",
+    "application/json; v=1",
+    "application/json;odata=verbose;charset=utf-8",
+    "application/json;",
 ]
 
 
@@ -196,11 +199,21 @@ async def test_text_that_cannot_be_stored_is_a_422_in_every_field(
 
 
 @pytest.mark.parametrize("media_type", OTHER_MEDIA_TYPES)
-async def test_a_body_that_is_not_declared_as_json_in_utf_8_is_a_415(
+async def test_a_body_that_is_not_declared_as_json_is_a_415_that_says_so(
     client: httpx2.AsyncClient, key: Key, media_type: str | None
 ) -> None:
     answer = await order(client, key, GOOD, media_type=media_type)
     assert outcome(answer) == (415, "unsupported_media_type")
+    assert answer.json()["detail"] == "Send the body as Content-Type: application/json"
+
+
+@pytest.mark.parametrize("charset", OTHER_CHARSETS)
+async def test_a_body_that_is_declared_in_another_charset_is_a_415_that_says_so(
+    client: httpx2.AsyncClient, key: Key, charset: str
+) -> None:
+    answer = await order(client, key, GOOD, media_type=f"application/json; charset={charset}")
+    assert outcome(answer) == (415, "unsupported_media_type")
+    assert answer.json()["detail"] == "Send the body in UTF-8"
 
 
 @pytest.mark.parametrize("media_type", JSON_MEDIA_TYPES)

@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 from fastapi import Request
 
 from app.core.blobs import Blob
-from app.core.errors import Invalid, InvalidRequest, UnsupportedParameter
+from app.core.errors import Invalid, InvalidRequest, UnsupportedMedia, UnsupportedParameter
 from app.core.long_text import ImageText
 from app.core.schemas import Body
 from app.features.input_images import NamedInput
@@ -45,8 +45,10 @@ class EditBody:
     }
 
     async def __call__(self, request: Request) -> SentEdit:
-        media_type = "".join(header_values(request, b"content-type"))
-        if media_type.lower().startswith("application/json"):
+        media_type = "".join(header_values(request, b"content-type")).partition(";")[0].strip().lower()
+        if media_type not in self.bodies:
+            raise UnsupportedMedia(f"Send the body as Content-Type: {' or '.join(self.bodies)}")
+        if media_type == "application/json":
             return _of_json(await _json_body(request))
         return _of_form(await read_multipart(request))
 

@@ -310,6 +310,16 @@ async def test_a_text_that_is_too_large_is_told_the_bound_though_it_looks_like_a
         assert answer.json()["error"]["message"] == "The body is larger than 256 KiB"
 
 
+@pytest.mark.parametrize("media_type", ["text/plain", "application/json-patch+json", ""])
+async def test_a_body_of_another_type_is_told_both_that_are_taken(
+    client: httpx2.AsyncClient, key: Key, media_type: str
+) -> None:
+    answer = await client.post(EDITS, content=b"{}", headers={**key.headers, "Content-Type": media_type})
+    check_problem(answer, 415, "unsupported_media_type")
+    message = answer.json()["error"]["message"]
+    assert message == "Send the body as Content-Type: multipart/form-data or application/json"
+
+
 async def test_a_form_that_is_too_large_is_told_the_bound_before_it_is_read(start: Start) -> None:
     client = await start(body_bytes_max_with_images=1024 * 1024)
     typed = ("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")
