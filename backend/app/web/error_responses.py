@@ -72,8 +72,8 @@ async def problem_response(
 
 
 def field_errors(errors: Sequence[Mapping[str, Any]], *, known: Sequence[str] = ()) -> list[FieldError]:
-    """A validator's errors as those of a problem document. The error about an unknown field lists the names in `known`,
-    and does not repeat the name that the client sent.
+    """A validator's errors as those of a problem document. The error about an unknown field of the body lists the
+    names in `known`, and none repeats the name that the client sent.
     """
     found: dict[tuple[str, ...], FieldError] = {}
     for error in errors:
@@ -91,6 +91,8 @@ def _location(path: Sequence[str | int], *, unknown: bool) -> dict[str, str]:
 
 def _sentence(error: Mapping[str, Any], *, known: Sequence[str]) -> str:
     if error["type"] == "extra_forbidden":
+        if known and len(error["loc"]) > 1:
+            return "An unknown field"  # of an object within the body, whose names are others
         return f"An unknown field; known are: {', '.join(known)}" if known else "An unknown parameter"
     if error["type"] in {"model_type", "model_attributes_type", "dict_type"}:
         return "Must be a JSON object"

@@ -53,6 +53,15 @@ async def test_a_validation_error_names_the_field_or_the_parameter(
     assert {error["parameter"] for error in answer.json()["errors"]} == {"limit", "*"}
 
 
+async def test_an_unknown_field_of_an_object_within_the_body_lists_no_names_of_the_bodys(
+    client: httpx2.AsyncClient, account: Account
+) -> None:
+    key = await account.create_key()
+    body = {"prompt": "a", "images": [{"file_id": "gen_1", "size": "64x64"}]}
+    answer = await post(client, "/v1/images/edits", body, headers=key.headers)
+    assert answer.json()["error"]["message"] == "The request is not valid. images[0]: An unknown field"
+
+
 async def test_a_text_of_the_wrong_length_is_told_about_characters(
     client: httpx2.AsyncClient, account: Account
 ) -> None:
