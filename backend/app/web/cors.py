@@ -16,8 +16,8 @@ _PATHS = re.compile(r"/+v1(?:beta)?(?!/+auth(?:/|$))(?:/.*)?", re.DOTALL)
 
 _METHODS = b"GET, HEAD, POST, PUT, DELETE"
 _REQUEST_HEADER = re.compile(
-    r"authorization|api-key|content-type|idempotency-key|last-event-id|prefer|user-agent|x-goog-api-(?:key|client)|http-referer|x-title"
-    r"|openai-[a-z0-9-]+|x-stainless-[a-z0-9-]+"
+    r"authorization|api-key|content-type|idempotency-key|last-event-id|prefer|user-agent|x-goog-api-(?:key|client)"
+    r"|http-referer|x-(?:openrouter-)?title|x-server-timeout|openai-[a-z0-9-]+|x-stainless-[a-z0-9-]+"
 )
 _PREFLIGHT_SECONDS = b"7200"  # browsers keep it no longer
 _EXPOSED = (

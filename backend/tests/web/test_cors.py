@@ -92,7 +92,8 @@ async def test_pages_of_other_origins_reach_neither_passwords_nor_the_console(st
 async def test_a_preflight_is_answered_on_every_path_and_allows_what_clients_send(start: Start) -> None:
     client, _ = await started(start, APP)
     wanted = "Authorization,api-key,content-type,idempotency-key,x-goog-api-key,x-goog-api-client"
-    of_sdks = "openai-organization,openai-project,x-stainless-lang,x-stainless-retry-count,user-agent"
+    of_sdks = "openai-organization,openai-project,x-stainless-lang,x-stainless-retry-count,user-agent,"
+    of_sdks += "http-referer,x-title,x-openrouter-title,x-server-timeout"
     asked = [
         ("Access-Control-Request-Method", "POST"),
         ("Access-Control-Request-Headers", f"{wanted}, {of_sdks},x-evil"),
