@@ -152,7 +152,8 @@ class Admission:
         is_enforced = services.policies.generate_mode == "enforce"
         most = min(slot.slots if slot else math.inf, *(take.limit.count for take in takes))
         if images + 1 > most and is_enforced:
-            raise Invalid([{"pointer": "#/n", "detail": f"The limits let {most} through at once"}])
+            error = Invalid([{"pointer": "#/n", "detail": f"The limits let {most} through at once"}])
+            raise error.moved(self.pointers)
         self._slots += [slot] if slot else []
         taken = await services.limiter.take(takes, group=caller.account_id, slot=slot)
         if taken.allowed and slot is not None:

@@ -110,7 +110,7 @@ async def _prediction(
     model: ModelName,
     sent: Annotated[Predict, json_body(Predict)],
 ) -> AsyncIterator[AdmittedPrediction]:
-    admission.pointers = {"#/size": service.PARAMETERS}
+    admission.pointers = {"#/size": service.PARAMETERS, "#/n": f"{service.PARAMETERS}/sampleCount"}
     spec = service.prediction_spec(sent, model=model, catalogue=generations.catalogue.catalogue)
     await admission.take_further(spec.count - 1)
     with answer_memory(services, admission.plan(spec), holds_images=True) as memory:

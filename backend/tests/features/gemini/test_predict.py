@@ -68,3 +68,13 @@ async def test_images_that_fail_are_left_out_or_stand_in_their_place_with_the_re
             named = [{"raiFilteredReason": ContentRefused.detail}] if names_failed else []
             assert refused.json() == {"predictions": named}
         assert await total(database, there.key) == 4
+
+
+async def test_more_images_than_the_limits_ever_let_through_name_the_parameter_that_asked_for_them(
+    start: Start,
+) -> None:
+    client = await start(generate_limit_per_key="3/day")
+    key = await (await sign_up(client)).create_key()
+    answer = await ask(client, key, with_parameters(sampleCount=4), method="predict", model=IMAGEN)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].endswith("parameters/sampleCount: The limits let 3 through at once")
