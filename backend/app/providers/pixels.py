@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from io import BytesIO
 
 from PIL import Image as Pillow
+from PIL import PngImagePlugin
 
 from app.core.images import ImageFormat
 from app.providers import vips
+from app.providers.containers.profiles import PROFILE_BYTES_MAX
 from app.providers.png import encode_png
+
+PngImagePlugin.MAX_TEXT_CHUNK = PROFILE_BYTES_MAX  # by itself, Pillow opens no PNG with a profile of more than 1 MiB
 
 SAVING: Mapping[ImageFormat, dict[str, int]] = {
     "jpeg": {"quality": 95, "subsampling": 0},

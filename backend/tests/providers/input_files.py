@@ -98,9 +98,21 @@ ANIMATIONS: Mapping[str, bytes] = {
     "AVIF": encoded(FRAMES[0], "AVIF", save_all=True, append_images=FRAMES[1:], quality=90, subsampling="4:4:4"),
     "HEIC": heif(TILE, brands=(b"hevc", b"msf1", b"heic"), behind=[box(b"moov", CANARY)]),
 }
+
+
+def rgb_profile(tags: Mapping[bytes, range], data: bytes) -> bytes:
+    """A profile whose tags have these places in the data."""
+    start = 128 + 4 + 12 * len(tags)
+    table = b"".join(struct.pack(">4sII", name, start + place.start, len(place)) for name, place in tags.items())
+    head = struct.pack(">I4xI4s4s4s12x4s88x", start + len(data), 2 << 24, b"prtr", b"RGB ", b"Lab ", b"acsp")
+    return head + struct.pack(">I", len(tags)) + table + data
+
+
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 TALKING_PROFILE = PROFILE.replace("sRGB built-in".encode("utf-16-be"), "Canary's iMac".encode("utf-16-be"))
 """An sRGB whose description is a person's."""
+LARGE_PROFILE = rgb_profile({b"A2B0": range(1_500_000)}, b"mft2".ljust(1_500_000, b"\0"))
+"""As of a printer: larger than what Pillow takes by itself in a PNG."""
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><photo>" + CANARY + b"</photo></x:xmpmeta>"
 ZIP = b"PK\3\4" + CANARY + b"PK\5\6" + bytes(18)
 

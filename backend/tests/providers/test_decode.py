@@ -14,7 +14,8 @@ from app.providers.decode import InvalidImage, OtherShape, convert, fit, thumbna
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
-from PIL import ImageChops, ImageCms
+from PIL import ImageChops
+from tests.providers.input_files import LARGE_PROFILE, PROFILE
 from tests.standins.gemini import image_bytes, webp_without_pixels, with_damaged_pixels
 
 REQUESTED = Size(96, 64)
@@ -157,8 +158,8 @@ def test_an_image_that_is_changed_loses_its_metadata() -> None:
             assert b"canary" not in thumbnail(content, 192, each).content
 
 
-def test_the_colour_profile_survives_scaling() -> None:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+@pytest.mark.parametrize("profile", [PROFILE, LARGE_PROFILE], ids=["small", "large"])
+def test_the_colour_profile_survives_scaling(profile: bytes) -> None:
     for kind in KINDS:
         content = encoded(Pillow.new("RGB", (192, 128)), kind, icc_profile=profile)
         assert opened(fit(content, REQUESTED).content).info["icc_profile"] == profile

@@ -37,6 +37,7 @@ from tests.providers.input_files import (
     COLOURS,
     HEIC,
     JPEG,
+    LARGE_PROFILE,
     PNG,
     PROFILE,
     TALKING_PROFILE,
@@ -44,6 +45,7 @@ from tests.providers.input_files import (
     chunk,
     encoded,
     picture,
+    rgb_profile,
     see_through,
 )
 from tests.providers.inputs_refused import ANIMATED, BROKEN, REFUSED, WHOLE
@@ -178,6 +180,34 @@ def test_a_colour_profile_keeps_its_colours_and_loses_its_words(name: str) -> No
     )
     assert found == expected
     assert ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(BytesIO(profile))).strip() == "RGB"
+
+
+@pytest.mark.parametrize("kind", IMAGE_FORMATS)
+def test_a_colour_profile_is_kept_where_tags_share_a_place_and_dropped_where_they_overlap(kind: ImageFormat) -> None:
+    curve = b"curv" * 10_000
+    shared = {each: range(len(curve)) for each in (b"rTRC", b"gTRC", b"bTRC")}
+    overlapping = {each: range(4 * number, len(curve)) for number, each in enumerate(shared)}
+    for tags, is_kept in ((shared, True), (overlapping, False)):
+        sent = encoded(picture(), kind.upper(), icc_profile=rgb_profile(tags, curve))
+        found = opened(take_in(sent, first_frame=False).content).info.get("icc_profile", b"")
+        assert (curve in found) is is_kept
+        assert len(found) <= len(curve) + 1000
+
+
+def test_a_colour_profile_is_never_larger_than_a_png_may_have() -> None:
+    largest = PROFILE_BYTES_MAX - len(rgb_profile({b"A2B0": range(0)}, b""))
+    for size, is_kept in ((largest - 1000, True), (largest, False)):  # with the texts that are added it is too large
+        profile = rgb_profile({b"A2B0": range(size)}, b"mft2".ljust(size, b"\0"))
+        found = opened(take_in(encoded(picture(), "PNG", icc_profile=profile), first_frame=False).content)
+        assert ("icc_profile" in found.info) is is_kept
+
+
+@pytest.mark.parametrize("kind", IMAGE_FORMATS)
+def test_an_image_with_a_large_colour_profile_can_be_scaled_and_keeps_it(kind: ImageFormat) -> None:
+    taken = take_in(encoded(picture(), kind.upper(), icc_profile=LARGE_PROFILE), first_frame=False)
+    for image_format in IMAGE_FORMATS:
+        small = bring_below(taken, InputLimits(20, IMAGE_BYTES_MAX, [image_format]))
+        assert bytes(1_000_000) in opened(small.content).info["icc_profile"]
 
 
 @pytest.mark.usefixtures("no_decoder")

@@ -11,6 +11,7 @@ from typing import Literal
 ColourSpace = Literal["RGB ", "GRAY"]
 
 PROFILE_BYTES_MAX = 2**22
+"""Of a profile that is kept."""
 
 _HEAD_BYTES, _TAGS_MAX = 128, 100
 _TAG = struct.Struct(">4sII")
@@ -27,27 +28,35 @@ _VERSION_4 = 4
 
 
 def cleaned_profile(profile: bytes, space: ColourSpace) -> bytes | None:
-    """The profile with nothing but what computes colours; None where it is broken, or for another colour space."""
+    """The profile with nothing but what computes colours; None where it is broken, too large, or for another colour
+    space.
+    """
     try:
-        tags = dict(_kept_tags(profile))
+        places = dict(_kept_tags(profile))
     except struct.error:
         return None
+    distinct = set(places.values())
     is_of_space = profile[16:20] == space.encode() and profile[36:40] == b"acsp"
-    if not is_of_space or not tags or len(profile) > PROFILE_BYTES_MAX:
+    # Tags may share a place. If their places overlapped otherwise, a small profile could become very large.
+    if not is_of_space or not places or sum(map(len, distinct)) > len(profile):
         return None
+    data = {place: profile[place.start : place.stop] for place in distinct}
+    tags = {name: data[place] for name, place in places.items()}
     head = bytearray(_HEAD_BYTES)
     for kept in _KEPT_HEAD:
         head[kept] = profile[kept]
-    return _written(head, {**_required_texts(profile[8] >= _VERSION_4), **tags})
+    cleaned = _written(head, {**_required_texts(profile[8] >= _VERSION_4), **tags})
+    return cleaned if len(cleaned) <= PROFILE_BYTES_MAX else None
 
 
-def _kept_tags(profile: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _kept_tags(profile: bytes) -> Iterator[tuple[bytes, range]]:
+    """Their names, and where their data is in the profile."""
     (count,) = struct.unpack_from(">I", profile, _HEAD_BYTES)
     for number in range(min(count, _TAGS_MAX)):
         name, start, length = _TAG.unpack_from(profile, _HEAD_BYTES + 4 + number * _TAG.size)
-        data = profile[start : start + length]
-        if name in _KEPT_TAGS and data[:4] in _KEPT_TYPES and len(data) == length:
-            yield name, data
+        place = range(start, start + length)
+        if name in _KEPT_TAGS and profile[start : start + min(length, 4)] in _KEPT_TYPES and place.stop <= len(profile):
+            yield name, place
 
 
 def _required_texts(is_version_4: bool) -> Mapping[bytes, bytes]:

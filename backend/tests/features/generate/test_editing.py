@@ -15,6 +15,7 @@ from tests.features.sent_images import data_url, mask_png, png
 from tests.features.usage.recorded import total
 from tests.harness import JSON, Account, Key, generate, without_request_id
 from tests.problems import check_problem
+from tests.providers.input_files import LARGE_PROFILE, encoded, picture
 
 NOT_OWN = "There is no such image: it must be delivered, not deleted, and of this account and environment"
 UNKNOWN = f"gen_{'0' * 30}"
@@ -55,6 +56,14 @@ async def image_of(client: httpx2.AsyncClient, answer: JSON) -> bytes:
 async def row_of(database: asyncpg.Connection, generation_id: str) -> asyncpg.Record:
     [row] = await database.fetch("select * from generations where id = $1", generation_id)
     return row
+
+
+async def test_an_image_with_a_large_colour_profile_can_be_uploaded_and_edited(
+    client: httpx2.AsyncClient, account: Account
+) -> None:
+    key = await account.create_key()
+    uploaded = await upload(client, key, encoded(picture(), "PNG", icc_profile=LARGE_PROFILE))
+    assert (await edit(client, key, uploaded)).status_code == 200
 
 
 @pytest.mark.parametrize("environment", ["live", "test"])
