@@ -203,3 +203,35 @@ def test_a_day_after_which_none_comes_is_refused_by_every_report(
     done = nanobanana_in_here(tmp_path, *command, option, "9999-12-31")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.endswith("9999-12-31 is too late: no day comes after it.\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("usage", "report", "--from"),
+        ("usage", "report", "--to"),
+        ("billing", "grant", "a@b.com", "5", "--expires"),
+        ("billing", "reconcile", "--from"),
+        ("billing", "revenue", "--to"),
+        ("images", "verify", "--from"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_day_is_refused_with_a_sentence_and_an_example(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    for text in ("2026-1-5", "today", "2026-11-30T00:00", "2026-11-3\u0660", ""):
+        refused = nanobanana_in_here(tmp_path, *arguments, text)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr.endswith(f"Invalid value for '{arguments[-1]}': must be a day such as 2026-11-30\n")
+    refused = nanobanana_in_here(tmp_path, *arguments, "2026-11-31")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.endswith(f"Invalid value for '{arguments[-1]}': there is no 2026-11-31\n")
+
+
+def test_what_is_no_month_is_refused_with_a_sentence_and_an_example(tmp_path: Path) -> None:
+    for text, sentence in (
+        ("2026-13", "there is no 2026-13"),
+        ("2026-11-30", "must be a month such as 2026-11"),
+    ):
+        refused = nanobanana_in_here(tmp_path, "usage", "report", "--month", text)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr.endswith(f"Invalid value for '--month': {sentence}\n")

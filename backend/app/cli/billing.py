@@ -20,6 +20,7 @@ from app.cli.billing_plans import plan
 from app.cli.billing_reports import reconcile, revenue
 from app.cli.billing_sync import sync
 from app.cli.database import Result, run_on_database
+from app.cli.days import DAY
 from app.cli.errors import errors_as_sentences
 from app.cli.output import print_facts, print_rows
 from app.core.security import new_id
@@ -50,10 +51,9 @@ _reference = click.option("--reference", help="What it is for: of several with o
 @click.argument("owner", metavar=OWNER)
 @click.argument("amount")
 @_reference
-@click.option("--expires", type=click.DateTime(["%Y-%m-%d"]), help="When this day begins, in UTC, the rest is taken.")
-def grant(owner: str, amount: str, reference: str | None, expires: datetime | None) -> None:
+@click.option("--expires", "expires_at", type=DAY, help="When this day begins, in UTC, the rest is taken.")
+def grant(owner: str, amount: str, reference: str | None, expires_at: datetime | None) -> None:
     """Give an account credit that it has not paid for."""
-    expires_at = expires and expires.replace(tzinfo=UTC)
     if expires_at and expires_at <= datetime.now(UTC):
         raise click.BadParameter("has begun already", param_hint="--expires")
     entry = partial(post, kind="grant", reference=_reference_of("grant", reference), expires_at=expires_at)

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import click
@@ -80,8 +80,8 @@ def verify(*, first: datetime | None, last: datetime | None, whole: bool, delete
                 verification = Verification(
                     sessions,
                     store,
-                    first="" if first is None else time_prefix("gen", first.replace(tzinfo=UTC)),
-                    end="~" if last is None else time_prefix("gen", last.replace(tzinfo=UTC) + timedelta(days=1)),
+                    first="" if first is None else time_prefix("gen", first),
+                    end="~" if last is None else time_prefix("gen", last + timedelta(days=1)),
                     retention_days=settings.image_retention_days,
                     reads_all=whole,
                 )

@@ -12,13 +12,12 @@ import click
 
 from app.catalogue.prices import format_amount
 from app.cli.database import run_on_database
-from app.cli.days import DAY
+from app.cli.days import DAY, MONTH
 from app.cli.errors import errors_as_sentences
 from app.cli.output import Form, Row, as_json, print_rows
 from app.features.usage.report import COLUMNS, Group, ReportBy, Totals, find_currency, find_page
 from app.generations.reconcile import Difference, find_days, find_differences, find_kept_from
 
-_MONTH = click.DateTime(["%Y-%m"])
 _WIDTHS = {"account_id": 24, "email": 30, "key_id": 24, "name": 20, "environment": 11, "model": 20, "day": 10}
 _AMOUNT_WIDTHS = {"images": 9, "test_images": 11, "list_amount": 12, "amount": 12, "cost": 12, "currency": 8}
 
@@ -34,7 +33,7 @@ def usage() -> None:
 )
 @click.option("--from", "first", type=DAY, help="The first day, in UTC; by default the first of this month.")
 @click.option("--to", "last", type=DAY, help="The last day, in UTC; by default today.")
-@click.option("--month", type=_MONTH, help="All days of a month instead, such as 2026-10.")
+@click.option("--month", type=MONTH, help="All days of a month instead, such as 2026-10.")
 @click.option("--csv", "form", flag_value="csv", default="table", help="Comma-separated, with a line of names.")
 @as_json
 def report(by: ReportBy, first: datetime | None, last: datetime | None, month: datetime | None, form: Form) -> None:
