@@ -64,9 +64,10 @@ async def test_limits_that_were_set_are_shown(database_url: str, account: Accoun
     shown = await _run(database_url, "show", account.email.title())
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.splitlines() == [
-        f"{account.email}: generate_limit default, generate_limit_per_key 8/hour, generate_concurrency 7",
-        f"{key.id}: generate_limit default, generate_concurrency 3",
+        f"{account.email}: generate_limit default (3000/minute), generate_limit_per_key 8/hour, generate_concurrency 7",
+        f"{key.id}: generate_limit default (8/hour), generate_concurrency 3",
     ]
+    assert (await _run(database_url, "show", key.id)).stdout.splitlines() == shown.stdout.splitlines()[1:]
 
 
 async def test_wrong_input_is_one_sentence_and_changes_nothing(
@@ -79,11 +80,12 @@ async def test_wrong_input_is_one_sentence_and_changes_nothing(
             await refused(no_limit, "set", owner, "--concurrency", "5", "--generate", text)
         for text in ("0", "-1", "1e3", "1000001", "many"):
             await refused("The concurrency must be a number from 1 to", "set", owner, "--concurrency", text)
-        await refused("Name a limit to set", "set", owner)
-    await refused("Name a limit to set", "set", key.id, "--generate", "9/day", "--generate-per-key", "9/day")
+        await refused("Name a limit to set: --generate, --generate-per-key or --concurrency.", "set", owner)
+    of_accounts = "--generate-per-key is for accounts; the limit of one key is --generate."
+    await refused(of_accounts, "set", key.id, "--generate", "9/day", "--generate-per-key", "9/day")
     for unknown in (UNKNOWN_KEY, new_email(), key.raw, "nobody", "'; drop table users --"):
         await refused("There is no such key or account.", "set", unknown, "--generate", "9/day")
-        await refused("There is no account with that email.", "show", unknown)
+        await refused("There is no such key or account.", "show", unknown)
     assert await everything_stored(database) == before
 
 

@@ -70,8 +70,8 @@ def show(owner: str) -> None:
         found = find_account(owner)
         print_facts(asdict(found))
         print_facts(run_on_database(partial(find_use, account_id=found.account_id)))
-        for own in run_on_database(partial(find_limits, owner=found.account_id)):
-            print_facts({f"limits of {own.owner}": ", ".join(f"{n} {v or 'default'}" for n, v in own.values.items())})
+        for own in run_on_database(partial(find_limits, owner=found.account_id, settings=load_settings())):
+            print_facts({f"limits of {own.owner}": str(own)})
 
 
 @accounts.command()

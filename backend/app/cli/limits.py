@@ -7,6 +7,7 @@ import click
 from app.cli.database import run_on_database
 from app.cli.errors import errors_as_sentences
 from app.core.settings import ConfigurationError
+from app.core.settings_loading import load_settings
 from app.features.keys import limits as own_limits
 
 
@@ -38,13 +39,12 @@ def set_limits(owner: str, generate: str | None, generate_per_key: str | None, c
 
 
 @limits.command("show")
-@click.argument("owner", metavar="EMAIL|ACCOUNT_ID|USER_ID")
+@click.argument("owner", metavar="KEY_ID|EMAIL|ACCOUNT_ID|USER_ID")
 def show_limits(owner: str) -> None:
-    """Show the limits that were set for an account and for its keys."""
+    """Show the limits that were set for a key, or for an account and its keys, and those that hold by default."""
     with errors_as_sentences():
-        found = run_on_database(partial(own_limits.find_limits, owner=owner))
+        found = run_on_database(partial(own_limits.find_limits, owner=owner, settings=load_settings()))
         if not found:
-            raise ConfigurationError("There is no account with that email.")
+            raise ConfigurationError("There is no such key or account.")
         for own in found:
-            values = ", ".join(f"{name} {value or 'default'}" for name, value in own.values.items())
-            click.echo(f"{own.owner}: {values}")
+            click.echo(f"{own.owner}: {own}")

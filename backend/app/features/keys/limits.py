@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.limit_format import CONCURRENCY_MAX, NUMBER_PATTERN
+from app.core.limit_settings import LimitSettings
 from app.core.security import is_id
 from app.core.settings import ConfigurationError
 from app.features.auth.administration import account_id_of
@@ -30,10 +31,14 @@ _ACCOUNT_COLUMNS = {
 
 @dataclass(frozen=True)
 class OwnLimits:
-    """The limits that were set for a key or an account, by name; None where none was set."""
+    """The limits that were set for a key or an account, by name; None where none was set, and what holds there."""
 
     owner: str
     values: Mapping[str, str | int | None]
+    defaults: Mapping[str, str | int]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value or f'default ({self.defaults[name]})'}" for name, value in self.values.items())
 
 
 def read_change(texts: Mapping[str, str]) -> Change:
@@ -49,29 +54,48 @@ async def set_limits(session: AsyncSession, *, owner: str, change: Change) -> bo
     """
     is_key = is_id("key", owner)
     columns = _KEY_COLUMNS if is_key else _ACCOUNT_COLUMNS
-    if not change or not change.keys() <= columns.keys():
-        raise ConfigurationError("Name a limit to set; --generate-per-key is for accounts.")
+    if not change:
+        raise ConfigurationError("Name a limit to set: --generate, --generate-per-key or --concurrency.")
+    if not change.keys() <= columns.keys():
+        raise ConfigurationError("--generate-per-key is for accounts; the limit of one key is --generate.")
     values = {columns[name]: value for name, value in change.items()}
     of_key = update(ApiKey).where(ApiKey.id == owner).returning(ApiKey.id)
     of_account = update(Account).where(Account.id == account_id_of(owner)).returning(Account.id)
     return await session.scalar((of_key if is_key else of_account).values(**values)) is not None
 
 
-async def find_limits(session: AsyncSession, *, owner: str) -> list[OwnLimits]:
-    """The limits set for the account that `account_id_of` means, then for its unrevoked keys; empty without one."""
-    account = await session.scalar(select(Account).where(Account.id == account_id_of(owner)))
+async def find_limits(session: AsyncSession, *, owner: str, settings: LimitSettings) -> list[OwnLimits]:
+    """The limits set for the key with this id, or for the account that `account_id_of` means and then for its unrevoked
+    keys; empty where there is no such one.
+    """
+    is_key = is_id("key", owner)
+    of_key = select(ApiKey.account_id).where(ApiKey.id == owner, UNREVOKED).scalar_subquery()
+    account = await session.scalar(select(Account).where(Account.id == (of_key if is_key else account_id_of(owner))))
     if account is None:
         return []
-    statement = select(ApiKey).where(ApiKey.account_id == account.id, UNREVOKED).order_by(ApiKey.created_at)
-    keys = await session.scalars(statement)
-    return [
-        _own_limits(owner.lower(), account, _ACCOUNT_COLUMNS),
-        *(_own_limits(key.id, key, _KEY_COLUMNS) for key in keys),
-    ]
+    which = ApiKey.id == owner if is_key else ApiKey.account_id == account.id
+    keys = await session.scalars(select(ApiKey).where(which, UNREVOKED).order_by(ApiKey.created_at))
+    of_account = OwnLimits(owner.lower(), _set(account, _ACCOUNT_COLUMNS), _defaults_of_accounts(settings))
+    of_keys = [OwnLimits(key.id, _set(key, _KEY_COLUMNS), _defaults_of_keys(of_account)) for key in keys]
+    return of_keys if is_key else [of_account, *of_keys]
 
 
-def _own_limits(owner: str, row: Account | ApiKey, columns: Mapping[str, str]) -> OwnLimits:
-    return OwnLimits(owner, {name: getattr(row, column) for name, column in columns.items()})
+def _set(row: Account | ApiKey, columns: Mapping[str, str]) -> Mapping[str, str | int | None]:
+    return {name: getattr(row, column) for name, column in columns.items()}
+
+
+def _defaults_of_accounts(settings: LimitSettings) -> Mapping[str, str | int]:
+    return {
+        "generate_limit": settings.generate_limit_per_account,
+        "generate_limit_per_key": settings.generate_limit_per_key,
+        "generate_concurrency": settings.generate_concurrency_per_key,
+    }
+
+
+def _defaults_of_keys(account: OwnLimits) -> Mapping[str, str | int]:
+    """What its account has for each of its keys."""
+    named = {"generate_limit": "generate_limit_per_key", "generate_concurrency": "generate_concurrency"}
+    return {name: account.values[of] or account.defaults[of] for name, of in named.items()}
 
 
 def _read(name: str, text: str) -> str | int:

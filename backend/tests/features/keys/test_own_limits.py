@@ -7,6 +7,7 @@ import asyncpg
 import httpx2
 import pytest
 from app.core.db import SessionMaker, create_engine
+from app.core.limit_settings import LimitSettings
 from app.core.security import new_id
 from app.core.settings import ConfigurationError
 from app.features.keys.limits import Change, OwnLimits, find_limits, read_change, set_limits
@@ -51,7 +52,7 @@ async def _give(sessions: SessionMaker, owner: str, **texts: str) -> bool:
 
 async def _find(sessions: SessionMaker, email: str) -> list[OwnLimits]:
     async with sessions.begin() as session:
-        return await find_limits(session, owner=email)
+        return await find_limits(session, owner=email, settings=LimitSettings())
 
 
 async def _policy(client: httpx2.AsyncClient, key: Key) -> str:
@@ -129,7 +130,7 @@ async def test_a_running_server_applies_a_new_limit_within_ten_seconds(
     assert await _policy(await start(generate_limit_per_key="50/hour"), key) == '"key";q=60;w=3600'
 
 
-async def test_find_limits_shows_what_was_set_for_the_account_and_its_unrevoked_keys(
+async def test_find_limits_shows_what_was_set_for_an_account_and_its_unrevoked_keys_and_what_holds_elsewhere(
     sessions: SessionMaker, account: Account, other_account: Account, key: Key
 ) -> None:
     revoked, second = await account.create_key(), await account.create_key()
@@ -143,12 +144,23 @@ async def test_find_limits_shows_what_was_set_for_the_account_and_its_unrevoked_
         "generate_limit_per_key": "8/day",
         "generate_concurrency": 1_000_000,
     }
+    of_settings: dict[str, str | int] = {
+        "generate_limit": "3000/minute",
+        "generate_limit_per_key": "600/minute",
+        "generate_concurrency": 100,
+    }
+    by_account: dict[str, str | int] = {"generate_limit": "8/day", "generate_concurrency": 1_000_000}
+    of_second = OwnLimits(second.id, {**NOTHING, "generate_concurrency": 1}, by_account)
     assert await _find(sessions, account.email.upper()) == [
-        OwnLimits(account.email, of_account),
-        OwnLimits(key.id, NOTHING),
-        OwnLimits(second.id, {**NOTHING, "generate_concurrency": 1}),
+        OwnLimits(account.email, of_account, of_settings),
+        OwnLimits(key.id, NOTHING, by_account),
+        of_second,
     ]
-    assert await _find(sessions, other_account.email) == [OwnLimits(other_account.email, NOTHING_OF_ACCOUNT)]
+    assert await _find(sessions, second.id) == [of_second]
+    assert await _find(sessions, revoked.id) == []
+    assert await _find(sessions, other_account.email) == [
+        OwnLimits(other_account.email, NOTHING_OF_ACCOUNT, of_settings)
+    ]
 
 
 @pytest.mark.parametrize("name", ["generate_limit", "generate_limit_per_key"])
