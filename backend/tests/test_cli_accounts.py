@@ -18,6 +18,8 @@ from tests.test_cli import nanobanana_in_here
 
 UNKNOWN = "28fm63cjp43w44255s68"
 NEW_PASSWORD = "a banana is a berry, a strawberry is not"
+BY_ID = "Name the key by its id, such as key_28fm63cjp43w44255s68"
+NO_PASSWORD = "No password came on standard input: send it as its first line, or use --generate."
 
 
 async def run(database_url: str, *arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
@@ -35,7 +37,9 @@ async def printed(database_url: str, *arguments: str, stdin: str = "") -> str:
 REFUSED = [
     ("EMAIL must be an email address", ("accounts", "create", "nobody"), PASSWORD),
     ("The password must be at least 8 bytes", ("accounts", "create", "new@example.com"), "short\n"),
-    ("The password must be text of 1 to 1024 bytes", ("accounts", "create", "new@example.com"), ""),
+    ("The password must be text of 1 to 1024 bytes", ("accounts", "create", "new@example.com"), "\n"),
+    (NO_PASSWORD, ("accounts", "create", "new@example.com"), ""),
+    (NO_PASSWORD, ("accounts", "set-password", "grace@example.com"), ""),
     ("The password must be text of 1 to 1024 bytes", ("accounts", "create", "new@example.com"), "x" * 1025),
     ("There is an account with that email already", ("accounts", "create", "GRACE@example.com"), PASSWORD),
     *(
@@ -46,7 +50,8 @@ REFUSED = [
     ("The password must be at least 8 bytes", ("accounts", "set-password", "grace@example.com"), "short"),
     ("There is no such key", ("keys", "find", f"key_{'0' * 20}"), ""),
     ("Name the key by its id, or", ("keys", "find", "%"), ""),
-    ("Name the key by its id", ("keys", "revoke", "nb_live_12345678", "--yes"), ""),
+    (f"{BY_ID}; `nanobanana keys find nb_live_12345678` prints its id.", ("keys", "revoke", "nb_live_12345678"), ""),
+    (f"{BY_ID}.", ("keys", "revoke", "%", "--yes"), ""),
     ("What was sent is no API key", ("keys", "find", "--stdin"), "nb_live_short"),
     ("There is no such key", ("keys", "revoke", "--stdin", "--yes"), f"nb_live_{'f' * 32}"),
     ("The shell keeps what a command line says", ("keys", "find", f"nb_live_{'f' * 32}"), ""),
@@ -65,6 +70,9 @@ MISUSED = [
     ("usage", "report", "--month", "2026-13"),
     ("usage", "report", "--month", "2026-10", "--from", "2026-10-01"),
     ("usage", "report", "--from", "2026-10-02", "--to", "2026-10-01"),
+    ("usage", "report", "--csv", "--json"),
+    ("usage", "report", "--json", "--csv"),
+    ("billing", "revenue", "--csv", "--json"),
 ]
 
 

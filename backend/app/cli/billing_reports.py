@@ -18,7 +18,7 @@ from app.cli.accounts import OWNER, find_account
 from app.cli.database import run_on_database
 from app.cli.days import DAY
 from app.cli.errors import errors_as_sentences
-from app.cli.output import Form, Row, as_json, print_rows
+from app.cli.output import Form, Row, as_csv_or_json, print_rows
 from app.core.settings import ConfigurationError
 from app.core.settings_loading import load_settings
 from app.features.usage.report import find_currency
@@ -126,8 +126,7 @@ async def _compare_with_stripe(hours: Sequence[BilledHour]) -> Sequence[Differen
 @click.option("--by", type=click.Choice(get_args(RevenueBy)), default="day", help="A line for each; day by default.")
 @click.option("--from", "first", type=DAY, help="The first day, in UTC; by default the first of this month.")
 @click.option("--to", "last", type=DAY, help="The last day, in UTC; by default today.")
-@click.option("--csv", "form", flag_value="csv", default="table", help="Comma-separated, with a line of names.")
-@as_json
+@as_csv_or_json
 def revenue(by: RevenueBy, first: datetime | None, last: datetime | None, form: Form) -> None:
     """Print what was charged, what the images may have cost at the providers, and the margin between them.
 

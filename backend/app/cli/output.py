@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
+from functools import wraps
 from itertools import chain, islice
 from typing import Literal
 
@@ -18,6 +19,20 @@ Row = Mapping[str, object]
 def as_json(command: Callable[..., None]) -> Callable[..., None]:
     """The option `--json` of a command that prints rows, passed to it as `form`."""
     return click.option("--json", "form", flag_value="json", default="table", help="One JSON object a line.")(command)
+
+
+def as_csv_or_json(command: Callable[..., None]) -> Callable[..., None]:
+    """The options `--csv` and `--json` likewise, of which a call may have one."""
+
+    @click.option("--csv", "is_csv", is_flag=True, help="Comma-separated, with a line of names.")
+    @click.option("--json", "is_json", is_flag=True, help="One JSON object a line.")
+    @wraps(command)
+    def with_form(*, is_csv: bool, is_json: bool, **others: object) -> None:
+        if is_csv and is_json:
+            raise click.UsageError("Name --csv or --json, not both.")
+        command(form="csv" if is_csv else "json" if is_json else "table", **others)
+
+    return with_form
 
 
 def print_rows(rows: Iterable[Row], widths: Mapping[str, int], *, form: Form) -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import click
 
+from app.core.settings import ConfigurationError
 from app.core.settings_loading import load_settings
 from app.features.auth.administration import hash_new_password
 
@@ -27,7 +28,7 @@ class NewPassword(NamedTuple):
 def new_password(*, is_made: bool) -> NewPassword:
     """A new random password, or the first line of standard input, which a terminal asks for twice.
 
-    Raises ConfigurationError for one that is too short or too long.
+    Raises ConfigurationError where none came, and for one that is too short or too long.
     """
     password = secrets.token_urlsafe(_MADE_BYTES) if is_made else _read()
     password_hash = hash_new_password(password, bytes_min=load_settings().password_bytes_min)
@@ -37,4 +38,7 @@ def new_password(*, is_made: bool) -> NewPassword:
 def _read() -> str:
     if sys.stdin.isatty():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
-    return sys.stdin.readline().rstrip("\r\n")
+    line = sys.stdin.readline()
+    if not line:
+        raise ConfigurationError("No password came on standard input: send it as its first line, or use --generate.")
+    return line.rstrip("\r\n")

@@ -14,7 +14,7 @@ from app.catalogue.prices import format_amount
 from app.cli.database import run_on_database
 from app.cli.days import DAY, MONTH
 from app.cli.errors import errors_as_sentences
-from app.cli.output import Form, Row, as_json, print_rows
+from app.cli.output import Form, Row, as_csv_or_json, print_rows
 from app.features.usage.report import COLUMNS, Group, ReportBy, Totals, find_currency, find_page
 from app.generations.reconcile import Difference, find_days, find_differences, find_kept_from
 
@@ -34,8 +34,7 @@ def usage() -> None:
 @click.option("--from", "first", type=DAY, help="The first day, in UTC; by default the first of this month.")
 @click.option("--to", "last", type=DAY, help="The last day, in UTC; by default today.")
 @click.option("--month", type=MONTH, help="All days of a month instead, such as 2026-10.")
-@click.option("--csv", "form", flag_value="csv", default="table", help="Comma-separated, with a line of names.")
-@as_json
+@as_csv_or_json
 def report(by: ReportBy, first: datetime | None, last: datetime | None, month: datetime | None, form: Form) -> None:
     """Print what was delivered, with list prices, charges (amount) and costs: by account, key, model or day.
 

@@ -71,7 +71,8 @@ def key_named(text: str, *, is_exact: bool = False) -> ColumnElement[bool]:
             "The shell keeps what a command line says: send a whole key on standard input, with --stdin."
         )
     if is_exact:
-        raise ConfigurationError("Name the key by its id, such as key_28fm63cjp43w44255s68.")
+        hint = f"; `nanobanana keys find {text}` prints its id" if _PREFIX.fullmatch(text) else ""
+        raise ConfigurationError(f"Name the key by its id, such as key_28fm63cjp43w44255s68{hint}.")
     if not _PREFIX.fullmatch(text):
         raise ConfigurationError(
             "Name the key by its id, or by its first 9 to 16 characters, such as nb_live_12345678."
