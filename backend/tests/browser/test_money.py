@@ -171,10 +171,13 @@ async def give_plan_and_grant(settings: Settings, *, email: str) -> None:
         account_id = (await session.scalars(select(User).where(User.email == email))).one().account_id
         plan = PlanOffer(name="starter", title="Starter", allowance=25_000_000)
         await apply(session, account_id=account_id, plan=plan, anchor_day=1, status="active")
-        expires_at = datetime.now(UTC) + timedelta(days=28)
-        reference = f"grant:{account_id}"
         await post(
-            session, account_id=account_id, kind="grant", amount=5_000_000, reference=reference, expires_at=expires_at
+            session,
+            account_id=account_id,
+            kind="grant",
+            amount=5_000_000,
+            reference=f"grant:{account_id}",
+            expires_at=datetime.now(UTC) + timedelta(days=28),
         )
     await engine.dispose()
 
