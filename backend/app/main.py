@@ -40,7 +40,6 @@ from app.storage.configured import image_origins
 from app.web.app import App
 from app.web.connections import Connections
 from app.web.cors import CorsPolicy
-from app.web.error_responses import problem_response
 from app.web.openapi import operation_id
 from app.web.overload import OverloadGuard
 from app.web.prepared_refusals import PreparedRefusals
@@ -56,7 +55,10 @@ _ERROR_FORMATS = (
     (re.compile(f"{openai.PATHS}|{re.escape(chat.ROUTE)}|{models.PATHS}"), google_error_or(openai_error)),
     (re.compile(r"/v1(?:/.*)?", re.DOTALL), _api_problem),
     (console_errors.PATHS, base_url_error_or(console_errors.answer_error, api_error=_api_problem, are_pages=True)),
-    (re.compile(r".*", re.DOTALL), base_url_error_or(problem_response, api_error=_api_problem, are_pages=False)),
+    (
+        console_errors.OTHER_PATHS,
+        base_url_error_or(console_errors.answer_browser_error, api_error=_api_problem, are_pages=False),
+    ),
 )
 
 

@@ -7,14 +7,17 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 
+from app.console.dependencies import find_session
 from app.console.forms import FormState, SubmittedForm
 from app.console.pages import PAGES
 from app.console.rendering import Page
 from app.console.session import redirect
 from app.console.state import console_of, state_of
-from app.core.errors import ApiError, headers_of
+from app.core.errors import ApiError, MethodNotAllowed, NotFound, headers_of
 from app.core.logs import logger
 from app.features.auth.service import InvalidToken
+from app.web.error_responses import problem_response
+from app.web.overload import PATHS_WITHOUT_SLOT
 
 _SECTIONS = {
     re.escape(route.path.split("/")[1]) for page in PAGES for route in page.router.routes if isinstance(route, APIRoute)
@@ -22,6 +25,9 @@ _SECTIONS = {
 
 PATHS = re.compile(rf"/|/(?:{'|'.join(sorted(_SECTIONS - {''}))})(?:/.*)?")
 """The paths whose errors are answered as pages: those of the pages, and all below the first segment of each."""
+
+OTHER_PATHS = re.compile(rf"(?!(?:{'|'.join(map(re.escape, sorted(PATHS_WITHOUT_SLOT)))})$).*", re.DOTALL)
+"""The paths whose errors are answered as pages to browsers alone: all but those of probes."""
 
 _RERENDER_SECONDS = 2
 _FIELDS_TO_RETURN = ("name", "prompt")
@@ -40,10 +46,17 @@ async def answer_error(request: Request, error: ApiError) -> Response:
     form = state_of(request).form
     response = await _rerender(form, error) if form else None
     if response is None:
-        response = _error_page(request, error)
+        response = await _error_page(request, error)
     response.status_code = error.status
     response.headers.update(headers_of(error))
     return response
+
+
+async def answer_browser_error(request: Request, error: ApiError) -> Response:
+    """The page for this error where a browser asks for a page, and to every other client a problem document."""
+    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+        return await answer_error(request, error)
+    return await problem_response(request, error)
 
 
 def _redirect_to_log_in(request: Request) -> Response:
@@ -70,7 +83,18 @@ async def _rerender(form: SubmittedForm, error: ApiError) -> HTMLResponse | None
         return None
 
 
-def _error_page(request: Request, error: ApiError) -> HTMLResponse:
+async def _error_page(request: Request, error: ApiError) -> HTMLResponse:
     state = state_of(request)
+    if isinstance(error, NotFound | MethodNotAllowed):
+        await _find_session(request)
     renderer = state.session or console_of(request)
     return renderer.render("error.html", error=error, form=FormState(error=error), request_id=state.request_id)
+
+
+async def _find_session(request: Request) -> None:
+    """Has the page of an address without a route show who is logged in, unless the database does not say so in time."""
+    try:
+        async with asyncio.timeout(_RERENDER_SECONDS):
+            await find_session(request)
+    except Exception:  # the page needs no session
+        logger.exception("error_page_without_session")

@@ -286,3 +286,45 @@ async def test_an_example_is_drawn_once_for_all_who_ask(start: Start, drawing: l
 async def test_a_redirect_ignores_the_host_header(site: httpx2.AsyncClient) -> None:
     response = await send_raw(site, head("GET", "/keys").replace(b"pictures.test", b"evil.example"))
     assert response.headers["location"] == "/log-in?next=keys"
+
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize("path", ["/login", "/dashboard", "/nothing/here", "/V1/keys", "/docs/nothing", "/health/"])
+async def test_a_browser_gets_a_page_at_an_unknown_address_and_a_program_a_problem_document(
+    ada: Browser, anonymous: Browser, path: str
+) -> None:
+    for browser, link in ((anonymous, "/"), (ada, "/playground")):
+        page = await browser.open(path, headers=BROWSER)
+        assert page.status == 404
+        assert page.text("h1")
+        assert link in [each.attributes["href"] for each in page.all("a", class_="button")]
+        assert page.response.headers["x-request-id"] in page.response.text
+    assert await ada.email() in (await ada.open(path, headers=BROWSER)).response.text
+    for response in (
+        await ada.client.get(path),
+        await ada.client.post(path, headers=BROWSER),
+        await ada.client.get(f"/v1{path}", headers=BROWSER),
+        await ada.client.get(f"/v1beta{path}", headers=BROWSER),
+    ):
+        assert response.headers["content-type"].startswith("application/")
+
+
+async def test_the_page_of_an_error_shows_who_is_logged_in(ada: Browser, anonymous: Browser) -> None:
+    email = await ada.email()
+    for path, status in (("/log-out", 405), ("/keys/none", 404), ("/billing", 404)):
+        page = await ada.open(path)
+        assert (page.status, page.text("span", class_="email")) == (status, email)
+    page = await anonymous.open("/log-out")
+    assert (page.status, page.all("span", class_="email")) == (405, [])
+
+
+async def test_the_page_of_an_error_needs_no_database(ada: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr("app.features.auth.sessions.find_session_user", fail)
+    page = await ada.open("/log-out")
+    assert page.status == 405
+    assert page.text("h1")
