@@ -178,6 +178,12 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{_random_characters()}"
 
 
+def id_of(prefix: str, text: str) -> str:
+    """As `new_id`, of 100 bits of the text's hash: the same for the same text."""
+    letters = sha256(text.encode()).digest()[:_RANDOM_CHARACTERS].translate(_LETTER_OF_BYTE)
+    return f"{prefix}_{letters.decode()}"
+
+
 def new_timed_id(prefix: str, *, now: float) -> str:
     """As `new_id`, with the milliseconds of `now` in front, so that ids sort by creation time."""
     return f"{prefix}_{_base32(int(now * 1000), _TIME_CHARACTERS)}{_random_characters()}"

@@ -328,3 +328,19 @@ async def test_the_page_of_an_error_needs_no_database(ada: Browser, monkeypatch:
     page = await ada.open("/log-out")
     assert page.status == 405
     assert page.text("h1")
+
+
+async def test_a_form_that_creates_a_key_creates_one_however_often_it_is_sent(ada: Browser) -> None:
+    first = await ada.open("/playground")
+    raw = (await ada.submit(first, "/playground/first-key")).by_id("raw-key").text
+    again = await ada.submit(first, "/playground/first-key")
+    assert (again.status, again.all("code", id="raw-key")) == (409, [])
+    assert again.text("p", role="alert")
+    assert (await ada.open("/playground/first-key")).path == "/playground"
+    form = await ada.open("/keys")
+    shown = [await ada.submit(form, "/keys", name=name, environment="live") for name in ("App", "App", "Batch")]
+    assert [each.status for each in shown] == [200, 409, 200]
+    assert (await ada.submit(shown[1], "/keys", name="App", environment="live")).status == 200, "a new form"
+    listed = await ada.open("/keys")
+    assert [each.text for each in listed.all("span", class_="name")] == ["App", "Batch", "App", "First key"]
+    assert raw not in again.response.text + listed.response.text

@@ -1,5 +1,6 @@
 """API keys: created and shown once, and listed."""
 
+import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -12,7 +13,7 @@ from app.console.dependencies import LoggedInSession, form
 from app.console.forms import UNSENT, FormState
 from app.console.rendering import Page
 from app.console.session import ConsoleSession
-from app.core.schemas import QueryInt
+from app.core.schemas import QueryInt, Text
 from app.features.dependencies import Session, services_of
 from app.features.keys import service
 from app.features.keys.dependencies import KeysMax, limit_created_keys
@@ -22,6 +23,12 @@ from app.web.pagination import PAGE_SIZE_MAX, split_page
 from app.web.query import query_of
 
 page = Page("/keys", template="keys.html", label="API keys")
+
+
+class KeyForm(KeyCreate):
+    """A key to be made, with the id of the rendered form: sent twice, it makes one key."""
+
+    form_id: Text
 
 
 class KeyPageQuery(KeyListQuery):
@@ -42,7 +49,8 @@ async def _render(session: ConsoleSession, form_state: FormState, query: KeyPage
         )
     keys, older = split_page(found, query=query)
     caps = caps_of(session, keys)
-    return session.render(page.template, form=form_state, keys=keys, caps=caps, older=older, query=query)
+    context = {"keys": keys, "caps": caps, "older": older, "query": query}
+    return session.render(page.template, form=form_state, form_id=secrets.token_urlsafe(16), **context)
 
 
 def caps_of(session: ConsoleSession, keys: Sequence[ApiKey]) -> Mapping[str, KeyCap | None]:
@@ -59,7 +67,7 @@ async def limits_of_new_keys(session: ConsoleSession) -> AsyncIterator[None]:
     yield
 
 
-NewKey = Annotated[KeyCreate, form(KeyCreate, _render, limits=limits_of_new_keys)]
+NewKey = Annotated[KeyForm, form(KeyForm, _render, limits=limits_of_new_keys)]
 """A key that the account may create now."""
 
 
@@ -72,7 +80,5 @@ async def show_keys(session: LoggedInSession, query: Annotated[KeyPageQuery, que
 @page.router.post(page.path)
 async def create_key(new: NewKey, session: LoggedInSession, database: Session, keys_max: KeysMax) -> HTMLResponse:
     """Create a key, and show it in this response only."""
-    key = await service.create(
-        database, user=session.user, name=new.name, environment=new.environment, keys_max=keys_max
-    )
+    key = await service.create(database, user=session.user, keys_max=keys_max, **new.model_dump())
     return session.render("key_created.html", key=key)

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, ConfigDict, ValidationInfo
 from app.billing.subscriptions import find_models
 from app.catalogue.model import Model
 from app.console.dependencies import LoggedInSession, form
-from app.console.forms import UNSENT, EmptyForm, FormState
+from app.console.forms import UNSENT, FormState
 from app.console.image_inputs import IMAGES, read_form_with_images, takes_of
 from app.console.notices import find_notices
 from app.console.pages.keys import limits_of_new_keys
@@ -51,6 +51,12 @@ def _beside_images(mask: Blob, info: ValidationInfo) -> Blob:
     if not info.data.get(IMAGES):
         raise ValueError("a mask needs an image")
     return mask
+
+
+class FirstKeyForm(Body):
+    """A button that creates a key, with the id of the rendered form: pressed twice, it makes one key."""
+
+    form_id: Text
 
 
 class GenerationForm(Body):
@@ -237,13 +243,26 @@ async def start(sent: SentForm, admission: JobAdmission) -> Response:
     return redirect(f"{page.path}?generation={accepted.id}")
 
 
+@page.router.get(f"{page.path}/first-key")
+async def show_playground_again() -> Response:
+    """Go on to the playground: this address stays in the browser once the first key is created."""
+    return redirect(page.path)
+
+
 @page.router.post(f"{page.path}/first-key")
 async def create_first_key(
-    _sent: Annotated[EmptyForm, form(EmptyForm, render_playground, limits=limits_of_new_keys)],
+    sent: Annotated[FirstKeyForm, form(FirstKeyForm, render_playground, limits=limits_of_new_keys)],
     session: LoggedInSession,
     keys_max: KeysMax,
 ) -> HTMLResponse:
     """Create a key, show it in this response only, and select it in the form."""
     async with session.transaction() as database:
-        key = await keys.create(database, user=session.user, name=_FIRST_KEY, environment="live", keys_max=keys_max)
+        key = await keys.create(
+            database,
+            user=session.user,
+            name=_FIRST_KEY,
+            environment="live",
+            keys_max=keys_max,
+            form_id=sent.form_id,
+        )
     return await render_playground(session, FormState({"key_id": key.id}), new_key=key)

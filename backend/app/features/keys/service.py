@@ -1,5 +1,6 @@
 """Creates, lists and revokes API keys, and finds the caller that a key belongs to."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.billing.caps import KeyCapPeriod, set_key_cap
 from app.core.cursor import Cursor
 from app.core.errors import Conflict, NotFound
-from app.core.security import KEY_PREFIX_LENGTH, KeyEnvironment, hash_api_key, is_id, new_api_key, new_id
+from app.core.security import KEY_PREFIX_LENGTH, KeyEnvironment, hash_api_key, id_of, is_id, new_api_key, new_id
 from app.features.auth.service import InvalidToken
 from app.generations.callers import UNREVOKED, find_caller_where
 from app.generations.collaborators import Generations
@@ -32,6 +33,11 @@ class KeyLimitReached(Conflict):
     code, detail = "key_limit_reached", "The account has as many keys as it may have; revoke one first"
 
 
+class KeyAlreadyCreated(Conflict):
+    code = "key_already_created"
+    detail = "This form has created its key already, which was shown then. Send it once more to create another key"
+
+
 @dataclass(frozen=True)
 class CreatedKey:
     """A new key with its raw text, which is not stored."""
@@ -48,23 +54,34 @@ class CreatedKey:
 
 
 async def create(
-    session: AsyncSession, *, user: User, name: str, environment: KeyEnvironment, keys_max: int
+    session: AsyncSession,
+    *,
+    user: User,
+    name: str,
+    environment: KeyEnvironment,
+    keys_max: int,
+    form_id: str | None = None,
 ) -> CreatedKey:
     """A new key of the user's account. The account's row is locked while its keys are counted, so that parallel calls
     cannot exceed `keys_max`.
 
-    Raises KeyLimitReached at `keys_max` unrevoked keys, and InvalidToken if the account was disabled meanwhile.
+    Raises KeyAlreadyCreated where the form with this id has created a key with this name and environment before,
+    KeyLimitReached at `keys_max` unrevoked keys, and InvalidToken if the account was disabled meanwhile.
     """
     owner = select(Account.id).where(Account.id == user.account_id, Account.is_active).with_for_update(key_share=True)
     if await session.scalar(owner) is None:
         raise InvalidToken
+    request = json.dumps([user.account_id, form_id, name, environment])
+    key_id = new_id("key") if form_id is None else id_of("key", request)
+    if await session.get(ApiKey, key_id) is not None:
+        raise KeyAlreadyCreated
     count = select(func.count()).where(ApiKey.account_id == user.account_id, UNREVOKED)
     if (await session.scalar(count) or 0) >= keys_max:
         raise KeyLimitReached
     await _forget_unused(session, account_id=user.account_id, kept_max=keys_max)
     raw = new_api_key(environment)
     key = ApiKey(
-        id=new_id("key"),
+        id=key_id,
         account_id=user.account_id,
         user_id=user.id,
         name=name,
