@@ -29,6 +29,7 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 from tests.harness import Account, fresh_database, running, sign_up
+from tests.pool_use import PoolUse, watched_pools
 from tests.redis_server import RedisServer, redis_server
 
 SECRET = secrets.token_urlsafe(48)
@@ -91,6 +92,20 @@ def cheap_hashes(request: pytest.FixtureRequest) -> Iterator[None]:
         if not _ABOUT_HASHES & set(request.fixturenames):
             patch.setattr(security, "_hasher", _CHEAP)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def use_of_all_pools() -> Iterator[PoolUse]:
+    """The use of the database's pools by all applications of the run."""
+    with watched_pools() as use:
+        yield use
+
+
+@pytest.fixture(autouse=True)
+def pool_use(use_of_all_pools: PoolUse) -> Iterator[PoolUse]:
+    """The same. In no test a task that holds a connection takes a second one."""
+    yield use_of_all_pools
+    assert use_of_all_pools.take_faults() == []
 
 
 @pytest.fixture

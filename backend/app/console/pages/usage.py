@@ -15,7 +15,7 @@ from app.console.notices import find_notices
 from app.console.rendering import Page
 from app.console.session import ConsoleSession
 from app.core.cursor import Cursor
-from app.features.dependencies import CurrentServices, Session
+from app.features.dependencies import CurrentServices
 from app.features.usage import service
 from app.web.query import query_of
 
@@ -43,15 +43,15 @@ async def show_usage(
     session: LoggedInSession,
     period: Annotated[UsagePeriod, query_of(UsagePeriod)],
     services: CurrentServices,
-    database: Session,
 ) -> HTMLResponse:
     """Show how many images each of the account's keys delivered on each day."""
     account_id = session.user.account_id
     first, last = period.ending(services.now.date())
-    shares = await service.find_shares(database, account_id=account_id, first=first, last=last, keys_max=KEYS_SHOWN)
-    models = await service.find_usage(
-        database, account_id=account_id, first=first, last=last, limit=_ROWS_AT_A_TIME, group_by="model"
-    )
+    async with session.transaction() as database:
+        shares = await service.find_shares(database, account_id=account_id, first=first, last=last, keys_max=KEYS_SHOWN)
+        models = await service.find_usage(
+            database, account_id=account_id, first=first, last=last, limit=_ROWS_AT_A_TIME, group_by="model"
+        )
     return session.render(
         page.template,
         notices=await find_notices(session),

@@ -162,7 +162,7 @@ async def cancel_generation(request: Request, caller: WaitingCaller, generation_
     status_code=204,
     responses=problems(InvalidApiKey, RateLimited, GenerationNotFound),
 )
-async def delete_generation(caller: Caller, generation_id: str, generations: CurrentGenerations) -> None:
+async def delete_generation(caller: WaitingCaller, generation_id: str, generations: CurrentGenerations) -> None:
     """Delete an image for good. That it was delivered stays counted."""
     await records.delete_image(generations, caller=caller, generation_id=generation_id)
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request
 
 from app.catalogue.prices import read_amount
 from app.core.errors import Invalid, RateLimited
-from app.features.auth.dependencies import CurrentUser
+from app.features.auth.dependencies import CurrentUser, WaitingUser
 from app.features.auth.service import InvalidToken
 from app.features.dependencies import CurrentGenerations, CurrentServices, Session
 from app.features.keys import service
@@ -79,7 +79,7 @@ async def set_key_cap(
 
 
 @router.delete("/{key_id}", status_code=204, responses=problems(InvalidToken, service.KeyNotFound))
-async def revoke_key(user: CurrentUser, key_id: str, generations: CurrentGenerations) -> None:
+async def revoke_key(user: WaitingUser, key_id: str, generations: CurrentGenerations) -> None:
     """Revoke a key. Every request that starts after the 204 is refused, for good.
 
     Asynchronous generations that wait under it are cancelled with it.

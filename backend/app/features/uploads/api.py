@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 
 from app.core.errors import Invalid, RateLimited
 from app.features.dependencies import CurrentGenerations, Session
-from app.features.keys.dependencies import Caller
+from app.features.keys.dependencies import Caller, WaitingCaller
 from app.features.uploads.dependencies import FILE, Sent, Uploader
 from app.features.uploads.schemas import UploadPublic
 from app.generations import uploads
@@ -61,7 +61,7 @@ async def get_upload(caller: Caller, upload_id: str, session: Session) -> Upload
 
 
 @router.delete("/{upload_id}", status_code=204, responses=problems(InvalidApiKey, RateLimited, uploads.UploadNotFound))
-async def delete_upload(caller: Caller, upload_id: str, generations: CurrentGenerations) -> None:
+async def delete_upload(caller: WaitingCaller, upload_id: str, generations: CurrentGenerations) -> None:
     """Delete an upload for good. What was made from it stays."""
     await uploads.delete_one(generations, caller=caller, upload_id=upload_id)
 
