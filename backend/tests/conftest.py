@@ -103,7 +103,7 @@ def use_of_all_pools() -> Iterator[PoolUse]:
 
 @pytest.fixture(autouse=True)
 def pool_use(use_of_all_pools: PoolUse) -> Iterator[PoolUse]:
-    """The same. In no test a task that holds a connection takes a second one."""
+    """The same. In no test a task that holds a connection takes a second one, or waits for a body."""
     yield use_of_all_pools
     assert use_of_all_pools.take_faults() == []
 

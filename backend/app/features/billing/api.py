@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from app.billing import balance, caps
 from app.catalogue.prices import read_amount
 from app.core.errors import Invalid, RateLimited
-from app.features.auth.dependencies import CurrentUser
+from app.features.auth.dependencies import CurrentUser, WaitingUser
 from app.features.auth.service import InvalidToken
 from app.features.billing import service
 from app.features.billing.dependencies import Currency
@@ -31,7 +31,7 @@ async def get_billing(account_id: AccountId, session: Session, currency: Currenc
 
 @router.put("/cap", responses=problems(InvalidToken, *BODY_PROBLEMS))
 async def set_account_cap(
-    user: CurrentUser, change: Annotated[CapChange, json_body(CapChange)], session: Session, currency: Currency
+    user: WaitingUser, change: Annotated[CapChange, json_body(CapChange)], session: Session, currency: Currency
 ) -> BillingPublic:
     """Set the most that the account may spend in each of its periods, or remove that cap.
 

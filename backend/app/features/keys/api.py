@@ -66,7 +66,7 @@ async def list_keys(
 
 @router.put("/{key_id}/cap", responses=problems(InvalidToken, service.KeyNotFound, *BODY_PROBLEMS))
 async def set_key_cap(
-    user: CurrentUser, key_id: str, change: Annotated[KeyCapChange, json_body(KeyCapChange)], session: Session, now: Now
+    user: WaitingUser, key_id: str, change: Annotated[KeyCapChange, json_body(KeyCapChange)], session: Session, now: Now
 ) -> KeyPublic:
     """Set the most that may be spent with a key in each day, month or its whole life, or remove that cap.
 

@@ -7,7 +7,7 @@ from fastapi.security import HTTPBearer
 
 from app.core.errors import InvalidRequest
 from app.core.security import hash_api_key, looks_like_api_key, looks_like_login_token
-from app.features.auth.dependencies import CurrentAccounts, CurrentUser, SentToken, current_user
+from app.features.auth.dependencies import CurrentAccounts, SentToken, WaitingUser, current_user
 from app.features.dependencies import CurrentServices, Session, services_of
 from app.features.keys import service
 from app.features.rate_limits import raise_if_refused, set_rate_limit_headers
@@ -145,13 +145,13 @@ async def limit_created_keys(request: Request, *, account_id: str) -> None:
     raise_if_refused(request, taken)
 
 
-async def _key_creator(request: Request, user: CurrentUser) -> User:
+async def _key_creator(request: Request, user: WaitingUser) -> User:
     await limit_created_keys(request, account_id=user.account_id)
     return user
 
 
 KeyCreator = Annotated[User, Depends(_key_creator)]
-"""CurrentUser, whose account may create another key now. Raises RateLimited."""
+"""WaitingUser, whose account may create another key now. Raises RateLimited."""
 
 KeysMax = Annotated[int, Depends(_keys_max)]
 """How many unrevoked keys an account may have."""
