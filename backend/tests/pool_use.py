@@ -56,9 +56,9 @@ def watched_pools() -> Iterator[PoolUse]:
     """The use of all pools within the block."""
     use, without_slot = PoolUse(), OverloadGuard.without_slot
 
-    def noted_without_slot(guard: OverloadGuard, *arguments: Any) -> Any:
+    def noted_without_slot(guard: OverloadGuard, *arguments: Any, **named: Any) -> Any:
         use.note_awaited_body()
-        return without_slot(guard, *arguments)
+        return without_slot(guard, *arguments, **named)
 
     listeners = ("checkout", use.note_checkout), ("checkin", use.note_checkin)
     with pytest.MonkeyPatch.context() as patch:
