@@ -36,7 +36,8 @@ async def read_form_with_images(request: Request) -> Mapping[str, Any]:
     """The form's fields as `read_form` reads them, or in multipart/form-data: then `images` are the files and ids that
     were sent under this name, in order, and `mask` is a file. A file input without a file counts as not sent.
 
-    Raises InvalidToken before it reads more than a text from a browser that is not logged in.
+    Raises InvalidToken before it reads more than a text from a browser that is not logged in, and InvalidRequest for a
+    file in any other field.
     """
     media_type = "".join(header_values(request, b"content-type")).lower()
     if not media_type.startswith("multipart/form-data"):
@@ -52,8 +53,12 @@ async def read_form_with_images(request: Request) -> Mapping[str, Any]:
             values[IMAGES].append(value)
         elif name in values:
             raise InvalidRequest("The form has the same field twice")
+        elif name == MASK:
+            values[MASK] = value
+        elif isinstance(value, str):
+            values[name] = value.replace("\r\n", "\n")
         else:
-            values[name] = value.replace("\r\n", "\n") if isinstance(value, str) else value
+            raise InvalidRequest("The form has a file in a field of text")
     return values
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import subprocess
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import asyncpg
@@ -65,6 +65,21 @@ async def test_the_same_files_sent_twice_are_one_generation_and_other_files_anot
     results = [(await edit(ada, *files, page=page)).result for files in sent]
     assert results[0] == results[1]
     assert len(set(results)) == 3
+
+
+@pytest.mark.parametrize("path", ["/playground", "/playground/jobs"])
+async def test_a_file_in_a_field_of_text_is_refused_whichever_field_it_is(
+    ada: Browser, path: str, log: StringIO
+) -> None:
+    await ada.create_key()
+    values = {**(await ada.open("/playground")).form("/playground").values, "prompt": "Make it night", "size": SIZE}
+    assert {"csrf_token", "prompt", "size", "key_id", "form_id"} <= values.keys()
+    for name in [*values, "model", "quality"]:
+        others = {field: value for field, value in values.items() if field != name}
+        page = await ada.post(path, others, files=[(name, b"a file")])
+        assert page.status == 400
+        assert "The form has a file in a field of text" in page.text("p", role="alert")
+    assert "form_rerender_failed" not in log.getvalue()
 
 
 REFUSED: dict[str, tuple[list[File], str]] = {
