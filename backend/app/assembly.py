@@ -33,6 +33,7 @@ from app.core.metrics.billing import BillingMetrics
 from app.core.security import TokenKey
 from app.core.settings import ConfigurationError, Settings
 from app.core.tracing import Tracing, open_tracing
+from app.database_check import DatabaseCheck
 from app.generations.callers import CallerCache, find_callers
 from app.generations.collaborators import Generations, UploadBounds
 from app.generations.jobs.waiting import WaitingCallers
@@ -100,7 +101,8 @@ async def open_services(
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         stack.enter_context(dropped_lines_counted(metrics.process.dropped_log_lines.add_from_any_thread))
-        engine = await enter(_engine(settings, metrics))
+        engine = await enter(_engine(settings, metrics, pool_size=settings.database_pool_size))
+        database_check = DatabaseCheck(await enter(_engine(settings, metrics, pool_size=1)))
         threads = stack.enter_context(open_threads(settings))
         tracing = await enter(open_tracing(settings))
         limiter = await enter(open_limiter(settings, externals.limit_clock, metrics))
@@ -124,6 +126,7 @@ async def open_services(
             metrics=metrics,
             tracing=tracing,
             engine=engine,
+            database_check=database_check,
             sessions=_session_maker(engine),
             hashing=threads.hashing,
             token_key=TokenKey.derive(*settings.accepted_secrets),
@@ -161,10 +164,10 @@ def writing_url(settings: Settings) -> str:
 
 
 @asynccontextmanager
-async def _engine(settings: Settings, metrics: Metrics) -> AsyncIterator[AsyncEngine]:
+async def _engine(settings: Settings, metrics: Metrics, *, pool_size: int) -> AsyncIterator[AsyncEngine]:
     engine = create_engine(
         require_database_url(settings),
-        pool_size=settings.database_pool_size,
+        pool_size=pool_size,
         is_shared=settings.database_direct_url is not None,
         on_error=metrics.database.count_error,
     )

@@ -17,6 +17,7 @@ from app.core.metrics import Metrics
 from app.core.security import TokenKey
 from app.core.settings import Settings
 from app.core.tracing import Tracing
+from app.database_check import DatabaseCheck
 from app.generations.callers import CallerCache
 from app.generations.collaborators import Generations
 from app.generations.jobs.waiting import WaitingCallers
@@ -38,6 +39,7 @@ class Services:
     tracing: Tracing | None
     """None where nothing is traced: then no part of the services is one of `traced.py`."""
     engine: AsyncEngine
+    database_check: DatabaseCheck
     sessions: SessionMaker
     hashing: FairPool
     """Threads that hash passwords."""

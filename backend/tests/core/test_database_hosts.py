@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 from tests.conftest import Start
 from tests.core.database_ways import Way, refusing
 from tests.features.usage.recorded import new_record
-from tests.harness import Account, Key, free_port, generate, on_server
+from tests.harness import Account, Key, free_port, generate, on_server, until_ready
 from tests.problems import check_problem
 from tests.standins.postgres import silent_host, standby
 
@@ -55,7 +55,7 @@ async def test_the_primary_is_used_whatever_the_hosts_before_it_do(
         client = await start(database_url=several(way, [silent, second, refused, free_port()]) + attributes)
         assert (await client.get("/v1/auth/me", headers=account.headers)).status_code == 200
         assert (await generate(client, key)).status_code == 200
-        assert (await client.get("/ready")).status_code == 200
+        await until_ready(client)
 
 
 async def test_without_a_primary_requests_are_refused_until_there_is_one(

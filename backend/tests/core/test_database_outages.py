@@ -27,6 +27,12 @@ async def test_connections_that_died_in_the_pool_are_replaced_without_an_error(
         assert (await generate(client, key)).status_code == 200
 
 
+@pytest.fixture(autouse=True)
+def looks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`/ready` does not repeat what it found before."""
+    monkeypatch.setattr("app.database_check.KNOWN_SECONDS", 0)
+
+
 @pytest.mark.parametrize("sqlstate", ["57P03", "53300", "53400", "53100", "57P01", "08004", "28P01", "3D000"])
 async def test_a_database_that_refuses_every_login_is_a_503(
     start: Start, account: Account, key: Key, lines: list[EventDict], sqlstate: str

@@ -21,7 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from tests.conftest import Start
 from tests.core.database_ways import Way
-from tests.harness import PASSWORD, Account, Key, generate, looks, sign_up, until_waited_for
+from tests.harness import PASSWORD, Account, Key, generate, looks, sign_up, until_ready, until_waited_for
 from tests.problems import check_problem
 from tests.version_before.history import connected
 
@@ -73,7 +73,7 @@ async def test_a_black_hole_delays_no_request_for_long_and_dead_connections_are_
             check_problem(await waiting, 503, "unavailable")
         way.let_through()
         await asking.are_served()
-        assert (await client.get("/ready")).status_code == 200
+        await until_ready(client)
 
 
 async def test_a_frozen_postgresql_delays_no_request_for_long_and_is_used_again_when_it_thaws(
@@ -86,7 +86,7 @@ async def test_a_frozen_postgresql_delays_no_request_for_long_and_is_used_again_
                 await asking.are_refused()
                 check_problem(await waiting, 503, "unavailable")
         await asking.are_served()
-        assert (await client.get("/ready")).status_code == 200
+        await until_ready(client)
 
 
 async def test_a_commit_whose_wait_for_a_standby_is_cancelled_is_not_acknowledged(

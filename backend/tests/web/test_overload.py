@@ -200,7 +200,7 @@ async def test_a_slot_is_taken_again_when_the_body_is_here_and_without_one_the_r
 
 
 async def test_a_request_for_health_takes_no_slot(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.readiness.DATABASE_SECONDS_MAX", 20)
+    monkeypatch.setattr("app.database_check.DATABASE_SECONDS_MAX", 20)
     asked, over = asyncio.Event(), asyncio.Event()
 
     async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -12,15 +12,38 @@ from typing import Any
 import asyncpg
 import httpx2
 import pytest
-from app import __version__, migrations
+from app import __version__, database_check, migrations
 from app.core.database_connection import SettingsNotKeptError
 from app.core.db import connect_for_writing
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.conftest import Start
 from tests.features.generate.painted import painted
-from tests.harness import Account, as_seen, fresh_database, generate, looks, on_server, without_request_id
+from tests.features.usage.recorded import locked
+from tests.harness import (
+    BEYOND_PATIENCE_SECONDS,
+    PATIENCE_SECONDS,
+    Account,
+    as_seen,
+    fresh_database,
+    generate,
+    looks,
+    on_server,
+    until_waited_for,
+    without_request_id,
+)
 from tests.standins import gemini
+
+
+@pytest.fixture(autouse=True)
+def patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database is looked at anew by each who asks. It is waited for on a busy machine too, except in tests about one
+    that hangs.
+    """
+    monkeypatch.setattr(database_check, "KNOWN_SECONDS", 0)
+    if "hanging" not in request.fixturenames:
+        monkeypatch.setattr(database_check, "DATABASE_SECONDS_MAX", PATIENCE_SECONDS)
 
 
 async def _assert_unready(client: httpx2.AsyncClient, detail: str) -> None:
@@ -147,6 +170,71 @@ async def test_a_database_that_hangs_is_reported_before_the_driver_times_out(sta
     await _assert_unready(client, "The database does not answer")
     answers = await asyncio.gather(*(client.get(path) for path in ["/ready", "/health"] * 20))
     assert [answer.status_code for answer in answers] == [503, 200] * 20
+
+
+class Looks:
+    """The looks at the database for `/ready`, which end once they may."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.may_end = 0, asyncio.Event()
+
+        async def unfit_sentence(_connection: AsyncConnection) -> None:
+            self.begun += 1
+            await self.may_end.wait()
+
+        monkeypatch.setattr(database_check, "unfit_sentence", unfit_sentence)
+
+
+async def test_the_database_is_looked_at_once_for_all_who_ask_at_a_time_and_shortly_after(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, seen = await start(), Looks(monkeypatch)
+    monkeypatch.setattr(database_check, "KNOWN_SECONDS", BEYOND_PATIENCE_SECONDS)
+    asking = [asyncio.create_task(client.get("/ready")) for _ in range(50)]
+    for _ in looks():
+        if seen.begun:
+            break
+        await asyncio.sleep(0.01)
+    assert [(await client.get("/health")).status_code for _ in range(10)] == [200] * 10
+    assert not any(each.done() for each in asking)
+    seen.may_end.set()
+    assert {(await each).status_code for each in asking} == {200}
+    assert [(await client.get("/ready")).status_code for _ in range(10)] == [200] * 10
+    assert seen.begun == 1
+
+
+async def test_the_database_is_looked_at_anew_once_what_was_found_is_old(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, seen = await start(), Looks(monkeypatch)
+    seen.may_end.set()
+    assert [(await client.get("/ready")).status_code for _ in range(3)] == [200] * 3
+    assert seen.begun == 3
+
+
+async def test_what_is_found_too_late_is_said_to_who_asks_next(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, seen = await start(), Looks(monkeypatch)
+    monkeypatch.setattr(database_check, "DATABASE_SECONDS_MAX", 0.01)
+    monkeypatch.setattr(database_check, "KNOWN_SECONDS", BEYOND_PATIENCE_SECONDS)
+    for _ in range(3):
+        await _assert_unready(client, "The database does not answer")
+    seen.may_end.set()
+    for _ in looks():
+        if (await client.get("/ready")).status_code == 200:
+            break
+    assert seen.begun == 1
+
+
+async def test_a_process_whose_connections_are_all_in_use_is_ready(
+    start: Start, account: Account, database: asyncpg.Connection
+) -> None:
+    key, client = await account.create_key(), await start(database_pool_size=1)
+    async with locked(database, key):
+        revoking = asyncio.create_task(client.delete(f"/v1/keys/{key.id}", headers=account.headers))
+        await until_waited_for(database)
+        assert (await client.get("/ready")).status_code == 200
+        assert not revoking.done(), "it holds the only connection"
+    assert (await revoking).status_code == 204
 
 
 async def test_a_pooler_in_transaction_mode_is_reported_until_the_ledger_has_a_session_of_its_own(

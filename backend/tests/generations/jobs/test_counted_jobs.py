@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from app import database_check
 from app.assembly import open_services
 from app.core.db import connect_for_writing
 from app.core.errors import Unavailable
@@ -15,7 +16,7 @@ from app.generations.sweep import Sweeper
 from app.readiness import check_ready
 from tests.docs.commands_page import KEY, fill
 from tests.generations.jobs.queued import queue
-from tests.harness import Key
+from tests.harness import PATIENCE_SECONDS, Key
 from tests.test_cli import nanobanana_in_here
 
 SEEN = """
@@ -67,6 +68,7 @@ async def test_a_server_whose_worker_has_ended_is_not_ready(
     async def end(_worker: Worker, _seconds: float) -> None:
         return
 
+    monkeypatch.setattr(database_check, "DATABASE_SECONDS_MAX", PATIENCE_SECONDS)
     async with open_services(changed) as services:
         await check_ready(services)
     monkeypatch.setattr(Worker, "run", end)
