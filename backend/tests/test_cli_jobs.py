@@ -75,7 +75,7 @@ REFUSED = {
     ("cancel", "gen_nothing"): "there is no such job",
     ("requeue", "SENT"): "it has not ended",
     ("requeue", "DELIVERED"): "it was delivered",
-    ("requeue", "ERASED"): "its prompt is erased: it expired more than a day ago, or its account was deleted",
+    ("requeue", "ERASED"): "its prompt is erased: it expired more than a day ago, or it or its account was deleted",
     ("requeue", "gen_nothing"): "there is no such job",
 }
 STOPPED = {

@@ -75,6 +75,11 @@ class NotCancellable(Conflict):
     detail = "It cannot be cancelled any more: it has ended, or a provider is drawing it"
 
 
+class GenerationNotEnded(Conflict):
+    code = "generation_not_ended"
+    detail = "The generation has not ended: cancel it, or wait for its end"
+
+
 class AcceptedBefore(IdempotencyKeyInUse):
     """The first request with the Idempotency-Key is an asynchronous one that has not ended."""
 

@@ -13,7 +13,7 @@ from app.core.errors import ApiError
 from app.core.images import ImageFormat
 from app.core.security import KeyEnvironment, is_id
 from app.generations.collaborators import Generations
-from app.generations.errors import GenerationNotFound
+from app.generations.errors import GenerationNotEnded, GenerationNotFound
 from app.generations.failures import failure_of
 from app.generations.spec import Caller, input_ids
 from app.generations.thumbnails import delete_with_thumbnails
@@ -142,21 +142,34 @@ async def find_some(
     return {row.id: _listed(generations, row, key) for row, key in await session.execute(statement)}
 
 
-async def delete_image(generations: Generations, *, caller: Caller, generation_id: str) -> None:
-    """Forgets the image for good. The generation stays recorded, and counts.
+async def delete_generation(generations: Generations, *, caller: Caller, generation_id: str) -> None:
+    """Forgets the prompt, what went in, and the image for good. The generation stays recorded, and counts as before.
 
-    Raises GenerationNotFound for what is another account's, of the other environment, deleted already, or never was.
+    Raises GenerationNotFound for what is another account's, of the other environment, was delivered and deleted since,
+    or never was, and GenerationNotEnded. What was not delivered may be without its prompt before, and stays so.
     """
-    async with generations.sessions.begin() as session:
-        found = await find_one(generations, session, caller=caller, generation_id=generation_id)
-        attempts = await session.scalar(select(Generation.attempts).where(Generation.id == generation_id)) or 0
+    found = await _find_ended(generations, caller, generation_id)
+    if found.deleted_at is not None:
+        return
     # First the bytes: whatever happens between the two, an image that is said to be deleted is, and asking again helps.
-    await delete_with_thumbnails(generations, found.id, found.format, attempts)
-    not_deleted = Generation.id == generation_id, Generation.deleted_at.is_(None)
+    await delete_with_thumbnails(generations, generation_id, found.format, found.attempts)
+    unchanged = Generation.id == generation_id, Generation.status == found.status, Generation.deleted_at.is_(None)
     async with generations.sessions.begin() as session:
-        statement = update(Generation).where(*not_deleted).values(deleted_at=func.now()).returning(Generation.id)
+        statement = update(Generation).where(*unchanged).values(deleted_at=func.now()).returning(Generation.id)
         if await session.scalar(statement) is None:
             raise GenerationNotFound
+
+
+async def _find_ended(generations: Generations, caller: Caller, generation_id: str) -> Generation:
+    own = Generation.account_id == caller.account_id, Generation.environment == caller.environment
+    async with generations.sessions.begin() as session:
+        statement = select(Generation).where(Generation.id == generation_id, *own)
+        found = await session.scalar(statement) if is_id("gen", generation_id) else None
+    if found is None or (found.status == "delivered" and found.deleted_at is not None):
+        raise GenerationNotFound
+    if found.status in UNFINISHED:
+        raise GenerationNotEnded
+    return found
 
 
 def record_of(generations: Generations, generation: Generation) -> GenerationRecord:

@@ -30,6 +30,7 @@ from app.generations import records, serve
 from app.generations.collaborators import Generations
 from app.generations.errors import (
     AcceptedBefore,
+    GenerationNotEnded,
     GenerationNotFound,
     ImageNotFound,
     InvalidApiKey,
@@ -160,11 +161,13 @@ async def cancel_generation(request: Request, caller: WaitingCaller, generation_
 @router.delete(
     "/generations/{generation_id}",
     status_code=204,
-    responses=problems(InvalidApiKey, RateLimited, GenerationNotFound),
+    responses=problems(InvalidApiKey, RateLimited, GenerationNotFound, GenerationNotEnded),
 )
 async def delete_generation(caller: WaitingCaller, generation_id: str, generations: CurrentGenerations) -> None:
-    """Delete an image for good. That it was delivered stays counted."""
-    await records.delete_image(generations, caller=caller, generation_id=generation_id)
+    """Delete an image and its prompt for good, or the prompt alone of what was not delivered. What counts stays
+    counted.
+    """
+    await records.delete_generation(generations, caller=caller, generation_id=generation_id)
 
 
 @router.head("/images/{generation_id}.{extension}", include_in_schema=False)

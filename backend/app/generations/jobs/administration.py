@@ -90,7 +90,7 @@ async def _refusal_to_requeue(session: AsyncSession, images: Sequence[JobImage])
     if "delivered" in statuses:
         return "it was delivered" if len(statuses) == 1 else "it was delivered in part"
     if any(each.deleted_at for each in images):
-        return "its prompt is erased: it expired more than a day ago, or its account was deleted"
+        return "its prompt is erased: it expired more than a day ago, or it or its account was deleted"
     key = await session.get_one(ApiKey, images[0].key_id)
     if key.revoked_at is not None:
         return f"its key {key.id} is revoked"

@@ -9,8 +9,8 @@ import asyncpg
 import httpx2
 import pytest
 from app.generations.ledger.statements import SWEEP_JOBS
-from tests.features.jobs.application import ASYNC, BODIES, BODY, IMAGE, NATIVE, OPENAI, WAITING_MAX, Jobs
-from tests.harness import JSON, generate
+from tests.features.jobs.application import ASYNC, BODIES, BODY, EDITS, IMAGE, NATIVE, OPENAI, WAITING_MAX, Jobs
+from tests.harness import JSON, generate, sign_up
 from tests.problems import check_problem
 from tests.raw_http import connected, post_of
 from tests.standins.openai import failed, in_place
@@ -113,6 +113,31 @@ async def test_what_waits_is_cancelled_and_what_was_sent_is_not(jobs: Jobs) -> N
         assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
         assert cancelled.json()["error"]["code"] == "cancelled"
     check_problem(await jobs.client.post(f"{sent}/cancel", headers=jobs.key.headers), 409, "not_cancellable")
+
+
+async def test_what_has_ended_without_an_image_is_deleted_with_its_prompt_and_what_has_not_ended_is_a_409(
+    jobs: Jobs, jobs_database: asyncpg.Connection
+) -> None:
+    stored = "select prompt, inputs::text, deleted_at is not null from generations where id = $1"
+    jobs.provider.faults.append(REFUSED)
+    failed = await jobs.accepted(EDITS)
+    await jobs.until(failed, "failed")
+    [sent, *_] = await jobs.fill()
+    waiting = await jobs.accepted()
+    for path in (sent, waiting):
+        refused = await jobs.client.delete(path, headers=jobs.key.headers)
+        check_problem(refused, 409, "generation_not_ended")
+        assert refused.json()["detail"] == "The generation has not ended: cancel it, or wait for its end"
+    await jobs.client.post(f"{waiting}/cancel", headers=jobs.key.headers)
+    other = await (await sign_up(jobs.client)).create_key()
+    for path, status in ((failed, "failed"), (waiting, "cancelled")):
+        check_problem(await jobs.client.delete(path, headers=other.headers), 404, "generation_not_found")
+        for _ in range(2):
+            assert (await jobs.client.delete(path, headers=jobs.key.headers)).status_code == 204
+        shown = (await jobs.show(path)).json()
+        assert (shown["status"], shown["prompt"], shown["images"]) == (status, "", None)
+        row = await jobs_database.fetchrow(stored, shown["id"])
+        assert tuple(row or ()) == ("", None, True)
 
 
 async def test_no_more_wait_than_may(jobs: Jobs) -> None:
