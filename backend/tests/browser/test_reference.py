@@ -16,6 +16,13 @@ async def test_the_reference_shows_every_operation(
     await screenshot(page_in_every_appearance, f"docs-{appearance}")
 
 
+async def test_the_window_for_credentials_begins_at_the_api_key(page: Page) -> None:
+    await page.goto("/docs")
+    await page.get_by_role("button", name="Authorize").first.click()
+    key = page.locator(".auth-container", has_text="API key").get_by_role("textbox")
+    await expect(key).to_be_focused()
+
+
 async def test_an_operation_can_be_called_from_the_page(page: Page) -> None:
     await page.goto("/docs")
     health = page.locator(".opblock", has_text="/health")
