@@ -72,8 +72,8 @@ async def problem_response(
 
 
 def field_errors(errors: Sequence[Mapping[str, Any]], *, known: Sequence[str] = ()) -> list[FieldError]:
-    """A validator's errors as those of a problem document. The error about an unknown field of the body lists the
-    names in `known`, and none repeats the name that the client sent.
+    """A validator's errors as those of a problem document. The error about an unknown parameter, or an unknown field of
+    the body, lists the names in `known`; none repeats the name that the client sent.
     """
     found: dict[tuple[str, ...], FieldError] = {}
     for error in errors:
@@ -91,9 +91,10 @@ def _location(path: Sequence[str | int], *, unknown: bool) -> dict[str, str]:
 
 def _sentence(error: Mapping[str, Any], *, known: Sequence[str]) -> str:
     if error["type"] == "extra_forbidden":
-        if known and len(error["loc"]) > 1:
-            return "An unknown field"  # of an object within the body, whose names are others
-        return f"An unknown field; known are: {', '.join(known)}" if known else "An unknown parameter"
+        of_query = error["loc"][0] == "query"
+        kind = "parameter" if of_query else "field"
+        is_nested = len(error["loc"]) > 1 and not of_query  # the object has other names than the body
+        return f"An unknown {kind}" + (f"; known are: {', '.join(known)}" if known and not is_nested else "")
     if error["type"] in {"model_type", "model_attributes_type", "dict_type"}:
         return "Must be a JSON object"
     if error["type"] in {"too_long", "too_short"}:
@@ -110,10 +111,17 @@ def _length_sentence(bounds: Mapping[str, Any], *, unit: str) -> str:
 
 def _error_of_request(request: Request, exception: Exception) -> ApiError:
     if isinstance(exception, RequestValidationError):
-        return Invalid(field_errors(exception.errors()))
+        return Invalid(field_errors(exception.errors(), known=_query_parameters(request)))
     if isinstance(exception, HTTPException):
         return _of_framework(request, exception)
     return as_api_error(exception)
+
+
+def _query_parameters(request: Request) -> Sequence[str]:
+    """The names of the route's parameters, as the OpenAPI document has them; of a page, which is not in it, none."""
+    path = request.app.openapi()["paths"].get(getattr(request.scope.get("route"), "path_format", None), {})
+    parameters = path.get(request.method.lower(), {}).get("parameters", ())
+    return [each["name"] for each in parameters if each["in"] == "query"]
 
 
 def _of_framework(request: Request, exception: HTTPException) -> ApiError:

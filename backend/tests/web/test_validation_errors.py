@@ -50,7 +50,11 @@ async def test_a_validation_error_names_the_field_or_the_parameter(
         ("#", "An unknown field; known are: email, password, invitation"),
     }
     answer = await client.get("/v1/keys?limit=0&page=1", headers=account.headers)
-    assert {error["parameter"] for error in answer.json()["errors"]} == {"limit", "*"}
+    sentences = {error["parameter"]: error["detail"] for error in answer.json()["errors"]}
+    assert sentences == {
+        "limit": "Input should be greater than or equal to 1",
+        "*": "An unknown parameter; known are: limit, cursor, include_revoked",
+    }
 
 
 async def test_an_unknown_field_of_an_object_within_the_body_lists_no_names_of_the_bodys(

@@ -14,7 +14,7 @@ from app.generations.jobs.cancel import cancel
 from app.generations.jobs.drawing import JobDrawing
 from app.generations.jobs.worker import Worker
 from app.generations.ledger.queue import PendingRecord, PendingSettlement
-from app.generations.records import delete_image
+from app.generations.records import delete_generation
 from app.generations.spec import Caller
 from app.generations.sweep import Sweeper
 from app.storage import StoreUnavailable
@@ -83,7 +83,7 @@ async def test_what_a_killed_worker_has_stored_is_deleted_by_the_next_or_with_th
         found = verify.Verification(there.generations.sessions, listed, first=record.id, end=f"{record.id}~").faults()
         assert [each async for each in found] == [(f"{record.id}.png", "orphaned")]
     caller = Caller(there.key.id, f"acc_{there.key.id[4:]}", "live", 0)
-    await delete_image(there.generations, caller=caller, generation_id=record.id)
+    await delete_generation(there.generations, caller=caller, generation_id=record.id)
     assert there.files(record) == set()
 
 
