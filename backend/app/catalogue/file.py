@@ -52,7 +52,7 @@ def read_catalogue(text: str, *, find_secret: FindSecret, calls_max: int) -> Cat
     except tomllib.TOMLDecodeError as error:
         raise FileMistakes([f"it is no TOML: {error}"]) from None
     except ValidationError as error:
-        problems = error.errors(include_input=False, include_url=False, include_context=False)
+        problems = error.errors(include_url=False, include_context=False)
         raise _mistakes_in(text, [(_path(each["loc"]), _reason(each)) for each in problems]) from None
     catalogue = _Reading(written, find_secret, calls_max)
     mistakes = list(catalogue.mistakes())
@@ -198,6 +198,8 @@ def _path(location: tuple[int | str, ...]) -> Path:
 
 
 def _reason(problem: Any) -> str:
+    if problem["type"] == "extra_forbidden" and isinstance(problem["input"], dict) and len(problem["loc"]) > 1:
+        return "is not a known field; a name with a dot is written in quotes"
     said = _TYPE_IN_WORDS.get(problem["type"])
     return said or str(problem["msg"]).removeprefix("Value error, ").replace("Input should", "must", 1)
 

@@ -88,6 +88,8 @@ def read_prices(written: Amounts) -> Prices:
 def read_amount(text: str) -> int:
     """Millionths. Raises ValueError for anything but a decimal with at most six digits after the point."""
     match = _AMOUNT.fullmatch(text)
+    if match is None and text.startswith("-"):
+        raise ValueError("must be a decimal of 0 or more")
     if match is None:
         raise ValueError('must be a decimal such as "0.05", with at most 6 digits after the point')
     whole, fraction = match.groups()

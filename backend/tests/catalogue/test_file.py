@@ -100,6 +100,15 @@ def test_names_of_unmodified_clients_mean_the_default_model(name: str) -> None:
     assert read(WHOLE).find(name).name == "banana"
 
 
+def test_a_name_with_a_dot_that_lacks_its_quotes_is_told_so_and_with_them_it_is_read() -> None:
+    route = '[[models.{name}.routes]]\nprovider = "stub"\n'
+    with pytest.raises(FileMistakes) as raised:
+        read(route.format(name="gemini-2.5"))
+    sentence = "line 1: models.gemini-2.5 is not a known field; a name with a dot is written in quotes"
+    assert sentence in raised.value.sentences
+    assert read(route.format(name='"gemini-2.5"')).find(None).name == "gemini-2.5"
+
+
 @pytest.mark.parametrize("name", ["", "Banana", "gpt-4o", "gemini-2.5-pro", "banana ", "dall-e-4"])
 def test_any_other_name_is_no_model(name: str) -> None:
     with pytest.raises(ModelNotFound):
@@ -117,7 +126,7 @@ MISTAKES = {
     "a price that is a number": ("price = 0.05", "models.banana.price must be a decimal in quotes"),
     "a price with a comma": ('price = "0,05"', "models.banana.price must be a decimal"),
     "a price below a millionth": ('price = "0.0000001"', "models.banana.price must be a decimal"),
-    "a negative price": ('price = "-1"', "models.banana.price must be a decimal"),
+    "a negative price": ('price = "-1"', "models.banana.price must be a decimal of 0 or more"),
     "a price of an unknown class": ('price = { "3K" = "1" }', "models.banana.price has the key '3K'"),
     "prices of two kinds": ('price = { "1K" = "1", low = "1" }', "models.banana.price must have keys of one kind"),
     "no price for a size": ('price = { "1K" = "1" }', "models.banana.price has no amount for 2K"),
