@@ -59,10 +59,7 @@ async def test_a_generation_outlives_a_reload_and_its_tab_and_one_that_waits_is_
     there: Painted, browser: Browser
 ) -> None:
     drawing = asyncio.Event()
-    there.provider.faults += [
-        replace(drawn(image_bytes(1024, 1024)), gate=drawing),
-        blocked_prompt("PROHIBITED_CONTENT"),
-    ]
+    there.provider.faults.append(replace(drawn(image_bytes(1024, 1024)), gate=drawing))
     context = await browser.new_context(base_url=str(there.client.base_url), reduced_motion="reduce")
     errors = BrowserErrors(origin=str(there.client.base_url))
     await errors.listen(context)
@@ -107,8 +104,29 @@ async def test_a_generation_outlives_a_reload_and_its_tab_and_one_that_waits_is_
     await page.goto(first)
     await page.get_by_role("img", name=FIRST, exact=True).evaluate("image => image.decode()")
     assert len(there.provider.seen) == 1
-    await draw(page, "Refused by the provider")
+    assert errors.take() == []
+    await context.close()
+
+
+async def test_a_generation_that_was_refused_is_in_the_history_and_its_prompt_can_be_tried_again(
+    there: Painted, browser: Browser
+) -> None:
+    there.provider.faults.append(blocked_prompt("PROHIBITED_CONTENT"))
+    context = await browser.new_context(base_url=str(there.client.base_url), reduced_motion="reduce")
+    errors = BrowserErrors(origin=str(there.client.base_url))
+    await errors.listen(context)
+    page = await context.new_page()
+    await sign_up(page)
+    await create_first_key(page)
+    await draw(page, SECOND)
     await expect(page.locator("#result .error")).to_have_text("The provider refuses to draw this prompt.")
     await expect(page.locator("#status")).to_have_text("The provider refuses to draw this prompt")
+    await expect(page.locator("#result .hint code")).to_have_text(page.url.partition("=")[2])
+    await check(page, "playground-failed")
+    await page.goto("/history")
+    await expect(page.locator(".undelivered li")).to_contain_text(["The provider refuses to draw this prompt"])
+    await check(page, "history-undelivered")
+    await page.get_by_role("link", name="Try again").click()
+    await expect(page.get_by_label("Prompt")).to_have_value(SECOND)
     assert errors.take() == []
     await context.close()

@@ -1,8 +1,10 @@
-"""The history page with images of a provider: small copies of them, which together weigh little."""
+"""The history page: small copies of images, what ended without one, and the deletion of an image."""
 
+import asyncpg
 import httpx2
 from tests.conftest import Start
 from tests.console.browser import Browser, Element
+from tests.console.test_jobs import shown_id, start_drawing
 from tests.features.generate.painted import painted
 from tests.standins.gemini import drawn
 from tests.standins.photographs import photograph
@@ -51,3 +53,35 @@ async def test_24_images_of_a_megabyte_each_weigh_less_than_600_kb_on_plain_and_
         assert len({*plain, *sharp}) == 2 * IMAGES
         assert 0 < await _bytes_of(there.client, plain) < BYTES_MAX
         assert 0 < await _bytes_of(there.client, sharp[:DIFFERENT]) < BYTES_MAX * DIFFERENT / IMAGES
+
+
+_END = "update generations set status = $2, error = $3, lease_until = null, delivered_at = null where id = $1"
+_YESTERDAY = "update generations set created_at = now() - interval '25 hours' where id = $1"
+
+
+async def test_what_ended_without_an_image_in_the_last_day_is_listed_and_can_be_tried_again(
+    start: Start, database: asyncpg.Connection
+) -> None:
+    async with painted(start, public_url="http://console.test") as there:
+        browser = Browser(there.client)
+        await browser.sign_up()
+        await browser.create_key()
+        prompts = ["Of long ago", "Was lost", "Was refused", "Was erased"]
+        ids = [shown_id(await start_drawing(browser, prompt)) for prompt in prompts]
+        ends = [("failed", None), ("lost", None), ("failed", "provider_refused"), ("failed", None)]
+        for generation_id, (status, error) in zip(ids, ends, strict=True):
+            await database.execute(_END, generation_id, status, error)
+        await database.execute(_YESTERDAY, ids[0])
+        await database.execute("update generations set prompt = '' where id = $1", ids[3])
+        history = await browser.open("/history")
+        assert [each.text for each in history.all("a", class_="prompt")] == ["Prompt erased", "Was refused", "Was lost"]
+        again = history.all("a", class_="button quiet small")
+        assert [each.text for each in again] == ["Try again: Was refused", "Try again: Was lost"]
+        for link, generation_id in zip(again, [ids[2], ids[1]], strict=True):
+            page = await browser.open(link.attributes["href"])
+            prompt = link.text.removeprefix("Try again: ")
+            assert page.form("/playground").values["prompt"] == prompt
+            [sentence] = [each.text for each in page.all("p", class_="message error")]
+            assert sentence.rstrip(".") in history.text("main")
+            assert generation_id in page.by_id("generation").text, "the operator can be told which one"
+        assert (await browser.open(f"/history?after={ids[3]}")).all("a", class_="prompt") == []

@@ -1,8 +1,9 @@
-"""History: the account's generations, what each was made from, and on top what waits and is drawn."""
+"""History: the account's generations and what each was made from, below what waits, is drawn or has just failed."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Annotated, Self
 
@@ -23,6 +24,8 @@ from app.web.query import query_of
 page = Page("/history", template="history.html", label="History")
 
 _UNFINISHED = 24
+_UNDELIVERED = 24
+_UNDELIVERED_SHOWN_FOR = timedelta(days=1)
 _GENERATIONS = 24  # fills the last row of the grid, whether it has two, three or four columns
 
 
@@ -58,12 +61,18 @@ async def show_history(
     generations: CurrentGenerations,
     database: Session,
 ) -> HTMLResponse:
-    """Show the generations of all the account's keys, newest first; on the first page those too that have not ended."""
+    """Show the generations of all the account's keys, newest first; on the first page those too that have not ended,
+    and those of the last day that ended without an image.
+    """
     account_id = session.user.account_id
     find_all = partial(records.find_all, generations, database, account_id=account_id, environments=["live", "test"])
     unfinished: Sequence[ListedGeneration] = []
+    undelivered: Sequence[ListedGeneration] = []
     if query.after is None:  # before what is delivered: what ends between the two is shown twice, and not left out
         unfinished = await find_all(before_id=None, limit=_UNFINISHED + 1, statuses=records.UNFINISHED)
+        since = generations.clock.now() - _UNDELIVERED_SHOWN_FOR
+        newest_undelivered = await find_all(before_id=None, limit=_UNDELIVERED, statuses=records.UNDELIVERED)
+        undelivered = [each for each in newest_undelivered if each.created_at >= since]
     found = await find_all(before_id=query.after.id if query.after else None, limit=query.limit + 1)
     newest, older = split_page(found, query=query)
     ids = {source for each in newest for source in each.inputs if source is not None}
@@ -72,6 +81,7 @@ async def show_history(
         page.template,
         unfinished=unfinished[:_UNFINISHED],
         has_more_unfinished=len(unfinished) > _UNFINISHED,
+        undelivered=undelivered,
         now=generations.clock(),
         generations=[(each, Sources.of(each, shown)) for each in newest],
         older=older,
