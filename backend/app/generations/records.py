@@ -15,7 +15,7 @@ from app.core.security import KeyEnvironment, is_id
 from app.generations.collaborators import Generations
 from app.generations.errors import GenerationNotEnded, GenerationNotFound
 from app.generations.failures import failure_of
-from app.generations.spec import Caller, input_ids
+from app.generations.spec import input_ids
 from app.generations.thumbnails import delete_with_thumbnails
 from app.models import ENDED_UNDELIVERED, ApiKey, Generation, GenerationStatus
 
@@ -117,17 +117,20 @@ async def find_all(
 
 
 async def find_one(
-    generations: Generations, session: AsyncSession, *, caller: Caller, generation_id: str
+    generations: Generations,
+    session: AsyncSession,
+    *,
+    account_id: str,
+    generation_id: str,
+    environment: KeyEnvironment | None = None,
 ) -> ListedGeneration:
-    """One of them. Raises GenerationNotFound for what is another account's, of the other environment, or never was."""
-    if not is_id("gen", generation_id):
+    """One of them; with an environment, of that one alone. Raises GenerationNotFound for what is another account's, was
+    deleted, or never was.
+    """
+    found = (await find_some(generations, session, account_id=account_id, ids=[generation_id])).get(generation_id)
+    if found is None or found.environment != (environment or found.environment):
         raise GenerationNotFound
-    own = Generation.account_id == caller.account_id, Generation.environment == caller.environment
-    statement = select(Generation, ApiKey).join(ApiKey, ApiKey.id == Generation.key_id).where(*own)
-    found = (await session.execute(statement.where(Generation.id == generation_id, *SHOWN))).one_or_none()
-    if found is None:
-        raise GenerationNotFound
-    return _listed(generations, *found)
+    return found
 
 
 async def find_some(
@@ -142,13 +145,16 @@ async def find_some(
     return {row.id: _listed(generations, row, key) for row, key in await session.execute(statement)}
 
 
-async def delete_generation(generations: Generations, *, caller: Caller, generation_id: str) -> None:
+async def delete_generation(
+    generations: Generations, *, account_id: str, generation_id: str, environment: KeyEnvironment | None = None
+) -> None:
     """Forgets the prompt, what went in, and the image for good. The generation stays recorded, and counts as before.
 
-    Raises GenerationNotFound for what is another account's, of the other environment, was delivered and deleted since,
-    or never was, and GenerationNotEnded. What was not delivered may be without its prompt before, and stays so.
+    Raises GenerationNotFound for what is another account's, of another environment than the given one, was delivered
+    and deleted since, or never was, and GenerationNotEnded. What was not delivered may be without its prompt before,
+    and stays so.
     """
-    found = await _find_ended(generations, caller, generation_id)
+    found = await _find_ended(generations, account_id, generation_id, environment)
     if found.deleted_at is not None:
         return
     # First the bytes: whatever happens between the two, an image that is said to be deleted is, and asking again helps.
@@ -160,8 +166,12 @@ async def delete_generation(generations: Generations, *, caller: Caller, generat
             raise GenerationNotFound
 
 
-async def _find_ended(generations: Generations, caller: Caller, generation_id: str) -> Generation:
-    own = Generation.account_id == caller.account_id, Generation.environment == caller.environment
+async def _find_ended(
+    generations: Generations, account_id: str, generation_id: str, environment: KeyEnvironment | None
+) -> Generation:
+    own = [Generation.account_id == account_id]
+    if environment is not None:
+        own.append(Generation.environment == environment)
     async with generations.sessions.begin() as session:
         statement = select(Generation).where(Generation.id == generation_id, *own)
         found = await session.scalar(statement) if is_id("gen", generation_id) else None

@@ -89,6 +89,10 @@ async def test_every_page_is_accessible_and_fits_its_window(open_page: OpenPage,
     await page.get_by_role("table").get_by_role("link", name="Revoke").first.click()
     await page.get_by_role("button", name="Revoke the key").wait_for()
     await check_page(page, f"revoke-{appearance}")
+    await page.goto("/history")
+    await page.get_by_role("link", name="Delete").first.click()
+    await page.get_by_role("button", name="Delete the image").wait_for()
+    await check_page(page, f"delete-{appearance}")
 
 
 NARROWEST = {"width": 320, "height": 640}

@@ -78,7 +78,7 @@ async def ask(browser: Browser, method: str, path: str, key: Key, header: tuple[
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_what_does_not_exist_is_a_404(settings: Settings, ada: Browser, key: Key, method: str) -> None:
     templates = set(paths_with_names(settings))
-    assert len(templates) == 15, templates
+    assert len(templates) == 16, templates
     with_head = {each for each in templates if each.startswith(("/v1/images/", "/docs/assets/"))}
     cases = [(name, header) for name in NAMES.values() for header in (ANY, ("Range", "bytes=0-"))]
     cases += [(name, header) for name in (NAMES["not ASCII"], NAMES["id"]) for header in HEADERS]

@@ -85,3 +85,21 @@ async def test_what_ended_without_an_image_in_the_last_day_is_listed_and_can_be_
             assert sentence.rstrip(".") in history.text("main")
             assert generation_id in page.by_id("generation").text, "the operator can be told which one"
         assert (await browser.open(f"/history?after={ids[3]}")).all("a", class_="prompt") == []
+
+
+async def test_an_image_is_deleted_after_a_confirmation_and_by_its_account_alone(ada: Browser, eve: Browser) -> None:
+    key_id, _ = await ada.create_key(environment="test")
+    made = await ada.generate("A harbour")
+    [image], path = made.all("img"), f"/history/{made.result}/delete"
+    assert path in [link.attributes["href"] for link in (await ada.open("/history")).all("a")]
+    await ada.submit(await ada.open(f"/keys/{key_id}/revoke"), f"/keys/{key_id}/revoke")
+    token = (await eve.open("/keys")).form("/keys").values["csrf_token"]
+    assert (await eve.open(path)).status == (await eve.post(path, {"csrf_token": token})).status == 404
+    confirmation = await ada.open(path)
+    assert (await ada.post(path, {"csrf_token": token})).status == 403
+    assert (await ada.client.get(image.attributes["src"])).status_code == 200
+    page = await ada.submit(confirmation, path)
+    assert (page.status, page.path) == (200, "/history")
+    assert "A harbour" not in page.response.text
+    assert (await ada.client.get(image.attributes["src"])).status_code == 404
+    assert (await ada.open(path)).status == 404

@@ -6,6 +6,7 @@ from app.console.pages import (
     billing,
     billing_month,
     buying,
+    delete_image,
     history,
     job,
     key_cap,
@@ -23,6 +24,7 @@ from app.console.rendering import Page
 
 _IN_ORDER = (
     *(landing, sign_up, log_in, log_out, playground, job, keys, key_cap, revoke_key, models, usage, history),
+    delete_image,
     *(billing, account_cap, buying, billing_month, account),
 )
 

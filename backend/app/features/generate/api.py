@@ -167,7 +167,9 @@ async def delete_generation(caller: WaitingCaller, generation_id: str, generatio
     """Delete an image and its prompt for good, or the prompt alone of what was not delivered. What counts stays
     counted.
     """
-    await records.delete_generation(generations, caller=caller, generation_id=generation_id)
+    await records.delete_generation(
+        generations, account_id=caller.account_id, generation_id=generation_id, environment=caller.environment
+    )
 
 
 @router.head("/images/{generation_id}.{extension}", include_in_schema=False)

@@ -15,7 +15,6 @@ from app.generations.jobs.drawing import JobDrawing
 from app.generations.jobs.worker import Worker
 from app.generations.ledger.queue import PendingRecord, PendingSettlement
 from app.generations.records import delete_generation
-from app.generations.spec import Caller
 from app.generations.sweep import Sweeper
 from app.storage import StoreUnavailable
 from app.storage.configured import opened_store
@@ -82,8 +81,7 @@ async def test_what_a_killed_worker_has_stored_is_deleted_by_the_next_or_with_th
     async with opened_store(there.services.settings, "disk") as listed:
         found = verify.Verification(there.generations.sessions, listed, first=record.id, end=f"{record.id}~").faults()
         assert [each async for each in found] == [(f"{record.id}.png", "orphaned")]
-    caller = Caller(there.key.id, f"acc_{there.key.id[4:]}", "live", 0)
-    await delete_generation(there.generations, caller=caller, generation_id=record.id)
+    await delete_generation(there.generations, account_id=f"acc_{there.key.id[4:]}", generation_id=record.id)
     assert there.files(record) == set()
 
 
