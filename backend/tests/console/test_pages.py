@@ -8,6 +8,7 @@ import pytest
 from app.providers.stub.art import draw_png
 from tests.conftest import Start
 from tests.console.browser import Browser, Page
+from tests.features.generate.painted import painted
 from tests.harness import new_email
 from tests.raw_http import head, send_raw
 
@@ -47,7 +48,17 @@ async def every_page(ada: Browser, anonymous: Browser) -> list[Page]:
     assert generated.status == 200
     created = await ada.submit(await ada.open("/keys"), "/keys", name=XSS, environment="test")
     refused = await ada.submit(await ada.open("/keys"), "/keys", name=" ", environment="live")
-    paths = ["/", "/keys", f"/keys/{key_id}/revoke", "/usage", "/playground", "/history", "/account", "/keys/none"]
+    paths = [
+        "/",
+        "/keys",
+        f"/keys/{key_id}/revoke",
+        f"/history/{generated.result}/delete",
+        "/usage",
+        "/playground",
+        "/history",
+        "/account",
+        "/keys/none",
+    ]
     public = [await anonymous.open(path) for path in ("/", "/sign-up", "/log-in", "/keys/none", f"/keys/{XSS}")]
     return [generated, created, refused, *[await ada.open(path) for path in paths], *public]
 
@@ -286,6 +297,20 @@ async def test_an_example_is_drawn_once_for_all_who_ask(start: Start, drawing: l
 async def test_a_redirect_ignores_the_host_header(site: httpx2.AsyncClient) -> None:
     response = await send_raw(site, head("GET", "/keys").replace(b"pictures.test", b"evil.example"))
     assert response.headers["location"] == "/log-in?next=keys"
+
+
+async def test_only_where_the_stub_draws_does_the_landing_page_say_how_another_model_is_set(
+    anonymous: Browser, start: Start
+) -> None:
+    assert "By the built-in stub" in (await anonymous.open("/")).text("main")
+    async with painted(start, public_url="http://console.test") as there:
+        page = await Browser(there.client).open("/")
+        assert page.by_id("examples").text == "Examples"
+        assert "stub" not in page.text("main")
+
+
+async def test_the_log_in_page_says_who_helps_with_a_forgotten_password(anonymous: Browser) -> None:
+    assert "The operator of this server can set a new one." in (await anonymous.open("/log-in")).text("main")
 
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}

@@ -32,9 +32,11 @@ _EXAMPLE_SIZE = Size(480, 480)
 
 
 @page.router.get(page.path)
-async def show_landing(session: CurrentSession) -> HTMLResponse:
-    """Show what the product is."""
-    return session.render(page.template, examples=_EXAMPLES, size=_EXAMPLE_SIZE)
+async def show_landing(session: CurrentSession, generations: CurrentGenerations) -> HTMLResponse:
+    """Show what the product is, and where the stub draws, how another model is put behind it."""
+    catalogue = generations.catalogue.catalogue
+    is_stub = catalogue.models[catalogue.default].is_free
+    return session.render(page.template, examples=_EXAMPLES, size=_EXAMPLE_SIZE, is_stub=is_stub)
 
 
 @files.head("/examples/{name}.png")
