@@ -196,7 +196,7 @@ async def test_a_change_that_does_not_fit_its_owner_changes_nothing(
         (account.email, {}),
         (account.email, {"generate_limit": "9/day", "password_hash": "default"}),
     ]:
-        with pytest.raises(ConfigurationError, match="^Name a limit to set|^--generate-per-key is for accounts"):
+        with pytest.raises(ConfigurationError, match=r"^Name a limit to set|^--generate-per-key is for accounts"):
             await _give(sessions, owner, **texts)
     for unknown in (new_id("key"), new_email(), key.id.upper(), f"{key.id} ", key.raw, "", "%", new_id("usr")):
         assert not await _give(sessions, unknown, generate_limit="9/day")
