@@ -44,14 +44,17 @@ class ModelNotFound(NotFound):
     """Its sentence lists the models that there are, never the name that was sent."""
 
     code, parameter = "model_not_found", "model"
+    sentence_of_path: str
+    """The sentence where the name stands in the path, and cannot be left out."""
 
     def __init__(self, models: Sequence[str], *, is_of_plan: bool = False, has_default: bool = True) -> None:
         """The models are those of the account's plan, or else all. `has_default` says whether the one that is meant
         without a name is among them.
         """
         where = "in the account's plan" if is_of_plan else "here"
-        use = f"use {_in_words(models)}{', or leave model out' if has_default else ''}"
-        super().__init__(f"There is no such model {where}; {use if models else 'it has none that is still offered'}")
+        use = f"use {_in_words(models)}" if models else "it has none that is still offered"
+        self.sentence_of_path = f"There is no such model {where}; {use}"
+        super().__init__(f"{self.sentence_of_path}{', or leave model out' if models and has_default else ''}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.catalogue.model import ModelNotFound
 from app.core.errors import ApiError, headers_of
 from app.web.openapi import in_json, problems
 
@@ -70,7 +71,8 @@ def error_body(error: ApiError) -> dict[str, Any]:
 
 
 def _message(error: ApiError) -> str:
-    return ". ".join([error.sentence, *map(_place_and_detail, error.members.get("errors", ()))])
+    sentence = error.sentence_of_path if isinstance(error, ModelNotFound) else error.sentence
+    return ". ".join([sentence, *map(_place_and_detail, error.members.get("errors", ()))])
 
 
 def _place_and_detail(each: Mapping[str, str]) -> str:

@@ -113,6 +113,16 @@ async def test_what_a_caller_does_wrong_is_a_400_that_names_the_place_and_record
     await assert_nothing_recorded(database, key)
 
 
+async def test_an_unknown_model_is_told_those_that_there_are_and_not_to_leave_it_out_of_the_path(
+    client: httpx2.AsyncClient, key: Key
+) -> None:
+    answers = [await ask(client, key, model="no-such-model")]
+    answers.append(await client.get("/v1beta/models/no-such-model", headers={"x-goog-api-key": key.raw}))
+    for answer in answers:
+        check_problem(answer, 404, "model_not_found")
+        assert answer.json()["error"]["message"] == "There is no such model here; use nano-banana"
+
+
 async def test_a_size_that_a_model_has_not_is_refused_with_those_that_it_has(start: Start) -> None:
     async with painted(start, gemini_sizes="1536x1024=3:2/1K, 2048x2048=1:1/2K") as there:
         config = {"imageConfig": {"aspectRatio": "16:9"}}
