@@ -52,6 +52,15 @@ async def test_an_unknown_path_is_a_404_and_never_a_redirect(
         assert "location" not in answer.headers
 
 
+async def test_a_slash_that_is_written_as_2f_is_read_as_one_and_joined_with_no_other(
+    client: httpx2.AsyncClient, account: Account
+) -> None:
+    key = await account.create_key()
+    for path, status in (("/v1%2Fmodels", 200), ("/v1/models%2Fnano-banana", 200), ("/v1%2F/models", 404)):
+        answer = await send_raw(client, head("GET", path, key.headers.items()))
+        assert answer.status_code == status, path
+
+
 async def test_slashes_that_follow_each_other_count_as_one(client: httpx2.AsyncClient, account: Account) -> None:
     key = await account.create_key()
     made = (await generate(client, key)).json()
