@@ -171,6 +171,7 @@ class ImagesCreate(ImageOptions):
     aspect_ratio: AspectRatio | None = None
     resolution: ImageSize | None = None
     input_references: Annotated[list[InputReference], Field(max_length=INPUTS_MAX)] | None = None
+    seed: int | None = Field(default=None, description="Without an effect.")
 
 
 class Image(Answer):

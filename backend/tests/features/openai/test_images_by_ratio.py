@@ -20,13 +20,14 @@ INPUTS = "select inputs from generations where key_id = $1 order by id desc limi
 TAKEN: list[tuple[JSON, tuple[int, int]]] = [
     ({}, (1024, 1024)),
     ({"n": 2, "size": "64x64", "response_format": "url"}, (64, 64)),
-    ({"aspect_ratio": "16:9"}, (1344, 768)),
+    ({"aspect_ratio": "16:9", "seed": 3}, (1344, 768)),
     ({"aspect_ratio": "16:9", "size": "64x64"}, (64, 64)),
     ({"aspect_ratio": "9:16", "resolution": "1K", **REFERENCES}, (768, 1344)),
     (REFERENCES, (1256, 840)),
 ]
 REFUSED: list[tuple[JSON, int, str, str]] = [
-    ({"seed": 1}, 400, "unsupported_parameter", "seed"),
+    ({"strength": 1}, 400, "unsupported_parameter", "strength"),
+    ({"seed": "a"}, 422, "validation_error", "seed"),
     ({"aspect_ratio": "1:7"}, 422, "validation_error", "aspect_ratio"),
     ({"resolution": "4K"}, 422, "validation_error", "size"),
     ({"input_references": [{"type": "text"}]}, 422, "validation_error", "input_references[0].type"),
