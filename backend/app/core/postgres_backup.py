@@ -4,6 +4,7 @@ import os
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from sqlalchemy.engine import make_url
 
@@ -24,9 +25,11 @@ def dump(database_url: str, target: Path) -> None:
         raise EmbeddedPostgresError(f"{target} exists already; name a new file")
     partial = target.with_name(f"{target.name}.partial")
     try:
-        os.close(os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
-        _run("pg_dump", database_url, "--format=custom", *_OF_ANY_OWNER, f"--file={partial}")
-        files.sync(partial)
+        partial.unlink(missing_ok=True)  # of a backup that was killed, or a link that somebody has put there
+        with os.fdopen(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, 0o600), "wb") as file:
+            # Into this very file: pg_dump would open what has its name by then.
+            _run("pg_dump", database_url, "--format=custom", *_OF_ANY_OWNER, output=file)
+            os.fsync(file.fileno())
         partial.rename(target)
         files.sync(target.parent)
     except OSError as error:
@@ -41,12 +44,12 @@ def restore(database_url: str, source: Path) -> None:
     _run("pg_restore", database_url, "--exit-on-error", "--single-transaction", *_OF_ANY_OWNER, str(source))
 
 
-def _run(program: str, database_url: str, *arguments: str) -> None:
+def _run(program: str, database_url: str, *arguments: str, output: BinaryIO | None = None) -> None:
     url = make_url(database_url)
     named = f"--dbname=postgresql:///{url.database}?host={url.query['host']}&user={url.username}"
     environment = {**ENVIRONMENT, "PGPASSWORD": url.password or ""}
     command = [str(binaries_of_the_wheel() / program), named, "--no-password", *arguments]
-    with start(command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with start(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE) as process:
         said = process.communicate()[1].decode(errors="replace").splitlines()
     if process.returncode:
         reason = said[0].removeprefix(f"{program}: error: ") if said else f"exit status {process.returncode}"

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -14,7 +15,8 @@ from pathlib import Path
 import asyncpg
 import httpx2
 import pytest
-from app.core.embedded import running_url
+from app.core.embedded import embedded_postgres, running_url
+from app.core.postgres_backup import dump
 from app.core.postgres_programs import binaries_of_the_wheel
 from app.generations import verify
 from sqlalchemy.engine import make_url
@@ -113,6 +115,20 @@ async def test_a_backup_taken_under_traffic_restores_what_was_acknowledged_and_c
             assert await _counted(client, account) == counted + 1
             await asyncio.to_thread(run, PROVE, tmp_path, there)
             await asyncio.to_thread(_verify_images, there)
+
+
+@pytest.mark.parametrize("there", ["a file", "a link"])
+def test_a_backup_is_a_new_file_whatever_has_the_name_that_it_begins_with(tmp_path: Path, there: str) -> None:
+    target, theirs = tmp_path / "today.dump", tmp_path / "theirs"
+    theirs.touch(0o666)
+    begun = target.with_name("today.dump.partial")
+    begun.symlink_to(theirs) if there == "a link" else begun.hardlink_to(theirs)
+    with embedded_postgres(tmp_path / "data") as url:
+        dump(url, target)
+    assert theirs.read_bytes() == b""
+    found = target.lstat()
+    assert (stat.S_ISREG(found.st_mode), stat.S_IMODE(found.st_mode), found.st_nlink) == (True, 0o600, 1)
+    assert target.read_bytes().startswith(b"PGDMP")
 
 
 @asynccontextmanager
