@@ -11,6 +11,7 @@ from app.core.errors import InternalError, Overloaded
 from app.features.admission import Admission
 from app.features.dependencies import generations_with_urls_of, services_of
 from app.features.generate.schemas import GenerationShown
+from app.features.keys.dependencies import fetch_caller
 from app.features.terms import Terms
 from app.generations import replay
 from app.generations.collaborators import Generations
@@ -112,11 +113,13 @@ async def next_state(
     request: Request, caller: Caller, seen: GenerationState, waiter: WaitingCaller, *, until: float
 ) -> GenerationState:
     """The generation once its status is another than it was `seen` with, at once where that was the last one. The same
-    at the time `until` of the event loop, or when the process stops.
+    at the time `until` of the event loop, or when the process stops. Raises InvalidApiKey once the caller's key is not
+    active any more.
     """
     found, clock = seen, asyncio.get_running_loop().time
     while found.status == seen.status and not (found.has_ended or waiter.is_stopped or clock() >= until):
         await waiter.until_changed(seen.id, seen=seen.status, seconds=until - clock())
+        await fetch_caller(request)  # whose key may have been revoked meanwhile
         found = await find(request, caller, seen.id)
     return found
 

@@ -66,7 +66,7 @@ class _Events(Response):
             except Exception as error:
                 if as_api_error(error).status == InternalError.status:
                     raise
-                return  # it was deleted, or the database is away: the client asks again
+                return  # it was deleted, the key was revoked, or the database is away: the client asks again
             yield KEEP_ALIVE if found.status == before else self._event(found)
 
     def _event(self, found: GenerationState) -> bytes:

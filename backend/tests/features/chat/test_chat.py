@@ -19,7 +19,7 @@ from tests.conftest import Start
 from tests.features.generate.painted import painted
 from tests.features.openai.forms import data_url, picture, upload
 from tests.features.usage.recorded import total
-from tests.harness import JSON, Account, Key, sign_up
+from tests.harness import JSON, Account, Clock, Key, sign_up
 from tests.problems import check_problem
 from tests.standins import gemini
 
@@ -151,6 +151,16 @@ async def test_a_silent_stream_has_comments_and_a_late_error_is_an_event(
         error = json.loads(rest.rpartition("data: ")[2])["error"]
         assert (error["code"], {*error}) == ("content_policy_violation", {"message", "type", "param", "code"})
         assert await total(database, there.key) == 0
+
+
+async def test_a_request_for_text_is_refused_as_soon_as_its_key_is_revoked(
+    start: Start, externals: dict[str, Any], account: Account
+) -> None:
+    externals["cache_clock"] = Clock(0)  # who called is remembered for the whole test
+    client, key = await start(), await account.create_key()
+    assert (await ask(client, key, {"modalities": ["text"]})).status_code == 200
+    await account.revoke_key(key)
+    check_problem(await ask(client, key, {"modalities": ["text"]}), 401, "invalid_api_key")
 
 
 async def test_a_request_for_text_is_answered_with_a_sentence_and_takes_draws_and_counts_nothing(

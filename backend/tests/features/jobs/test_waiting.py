@@ -100,6 +100,24 @@ async def test_who_hangs_up_waits_no_more(jobs: Jobs, query: str) -> None:
     raise AssertionError("those who have hung up still wait")
 
 
+async def test_who_waits_under_a_key_that_is_revoked_meanwhile_learns_nothing_more(jobs: Jobs) -> None:
+    gate = jobs.hold()
+    path, key = await jobs.accepted(), await jobs.account.create_key()
+    await jobs.asked()
+    async with jobs.client.stream("GET", f"{path}/events", headers=key.headers) as stream:
+        events = events_of(stream)
+        assert (await anext(events))["event"] == "status"
+        show = partial(jobs.show, f"{path}?wait=60", key=key)
+        waiting = [asyncio.create_task(served(show)) for _ in range(WAITING_CALLERS_MAX - 1)]
+        await until_full(jobs, path)
+        await jobs.account.revoke_key(key)
+        gate.set()
+        assert [event async for event in events] == []
+    for each in waiting:
+        check_problem(await each, 401, "invalid_api_key")
+    assert (await jobs.show(f"{path}?wait=60")).json()["status"] == "delivered", "other keys of the account go on"
+
+
 async def test_events_tell_each_status_until_the_last(jobs: Jobs) -> None:
     await jobs.fill()
     path = await jobs.accepted()
