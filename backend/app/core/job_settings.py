@@ -48,7 +48,7 @@ class JobSettings(BaseModel):
         ge=1,
         le=1_000_000,
         description=(
-            "Callers that one process lets wait for asynchronous generations, besides `REQUESTS_MAX`; beyond it, "
-            "503 `overloaded`."
+            "Callers that one process lets wait for asynchronous generations, besides `REQUESTS_MAX`; those of "
+            "one account are at most a quarter. Beyond it, 503 `overloaded`."
         ),
     )

@@ -86,18 +86,18 @@ async def find_changed(request: Request, caller: Caller, generation_id: str, *, 
         return found
     until = asyncio.get_running_loop().time() + wait_seconds
     async with cancelled_on_disconnect(request):
-        with waiting(request) as waiter:
+        with waiting(request, caller) as waiter:
             return await next_state(request, caller, found, waiter, until=until)
 
 
 @contextmanager
-def waiting(request: Request) -> Iterator[WaitingCaller]:
+def waiting(request: Request, caller: Caller) -> Iterator[WaitingCaller]:
     """A caller who may wait within the block. From here on the request holds no slot of the OverloadGuard, and within
     the block its response may be late.
 
     Raises Overloaded where too many wait.
     """
-    with services_of(request).waiting_callers.enter() as waiter:
+    with services_of(request).waiting_callers.enter(caller.account_id) as waiter:
         of_request = request_state(request.scope)
         of_request["overload_guard"].hand_over(of_request)()
         of_request["stop_waiting"] = waiter.stop
@@ -132,7 +132,7 @@ async def _until_ended(request: Request, caller: Caller, found: GenerationState,
     until = clock() + seconds
     with suppress(Overloaded):
         async with cancelled_on_disconnect(request):
-            with waiting(request) as waiter:
+            with waiting(request, caller) as waiter:
                 while not (found.has_ended or waiter.is_stopped or clock() >= until):
                     found = await next_state(request, caller, found, waiter, until=until)
     return found

@@ -51,7 +51,7 @@ class _Events(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises Overloaded where too many wait, before anything is sent."""
-        with waiting(self._request) as waiter:
+        with waiting(self._request, self._caller) as waiter:
             stream = StreamingResponse(self._events(waiter), media_type=EVENT_STREAM, headers=STREAM_HEADERS)
             await stream(scope, receive, send)
 

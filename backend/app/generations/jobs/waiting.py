@@ -5,7 +5,7 @@ the database.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,6 +18,8 @@ from app.generations.collaborators import Generations
 from app.models import Generation, GenerationStatus
 
 _POLL_SECONDS = 1.0
+_SHARES = 4
+"""Of the places for callers who wait: an account has at most one share."""
 RETRY_SECONDS = 5
 """After which a caller who may not wait is to try again."""
 
@@ -50,24 +52,32 @@ class WaitingCaller:
 
 
 class WaitingCallers:
-    """All of them: at most `most` at a time."""
+    """All of them: at most `most` at a time, and of one account at most a quarter of that."""
 
     def __init__(self, generations: Generations, *, most: int) -> None:
         self._generations = generations
         self._most = most
+        self._most_of_account = max(1, most // _SHARES)
         self._count = 0
+        self._count_of = Counter[str]()
         self._of_id: defaultdict[str, set[WaitingCaller]] = defaultdict(set)
 
     @contextmanager
-    def enter(self) -> Iterator[WaitingCaller]:
-        """A caller who may wait within the block. Raises Overloaded where there are as many as there may be."""
-        if self._count >= self._most:
+    def enter(self, account_id: str) -> Iterator[WaitingCaller]:
+        """A caller of the account, who may wait within the block. Raises Overloaded where there are as many as there
+        may be.
+        """
+        if self._count >= self._most or self._count_of[account_id] >= self._most_of_account:
             raise Overloaded(retry_after_seconds=RETRY_SECONDS)
         self._count += 1
+        self._count_of[account_id] += 1
         try:
             yield WaitingCaller(self)
         finally:
             self._count -= 1
+            self._count_of[account_id] -= 1
+            if not self._count_of[account_id]:
+                del self._count_of[account_id]
 
     @contextmanager
     def awaiting(self, generation_id: str, caller: WaitingCaller) -> Iterator[None]:

@@ -19,7 +19,7 @@ DATA_URL = f"data:image/png;base64,{base64.b64encode(image_bytes(64, 64)).decode
 NATIVE, OPENAI, EDITS = "/v1/generate", "/v1/images/generations", "/v1/images/edits"
 BODIES: dict[str, JSON] = {NATIVE: BODY, OPENAI: BODY, EDITS: {**BODY, "images": [{"image_url": DATA_URL}]}}
 """What each route that answers asynchronously is asked for."""
-WAITING_CALLERS_MAX, PER_ACCOUNT, WAITING_MAX = 3, 2, 4
+WAITING_CALLERS_PER_ACCOUNT, PER_ACCOUNT, WAITING_MAX = 3, 2, 4
 
 
 class Application(NamedTuple):

@@ -10,7 +10,7 @@ from app.core.settings import Settings
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 from tests.features.generate.painted import PROVIDER_KEY
-from tests.features.jobs.application import PER_ACCOUNT, WAITING_CALLERS_MAX, WAITING_MAX, Application, Jobs
+from tests.features.jobs.application import PER_ACCOUNT, WAITING_CALLERS_PER_ACCOUNT, WAITING_MAX, Application, Jobs
 from tests.harness import fresh_database, running, sign_up
 from tests.standins.openai import OpenAIStandIn
 from tests.standins.wire import serving
@@ -38,8 +38,8 @@ async def application(
             "openai_api_key": SecretStr(PROVIDER_KEY),
             "openai_base_url": f"{url}/v1",
             "openai_capabilities": "edit,mask,references:16",
-            "requests_max": WAITING_CALLERS_MAX - 1,
-            "waiting_callers_max": WAITING_CALLERS_MAX,
+            "requests_max": WAITING_CALLERS_PER_ACCOUNT - 1,
+            "waiting_callers_max": 4 * WAITING_CALLERS_PER_ACCOUNT,
             "jobs_per_account": PER_ACCOUNT,
             "jobs_waiting_per_account": WAITING_MAX,
             "trusted_proxies": "127.0.0.0/8",  # whose connections are read after a refusal too

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 
 import httpx2
@@ -11,7 +12,7 @@ import pytest
 from app.core.settings import Settings
 from app.generations.jobs.waiting import RETRY_SECONDS
 from pydantic import SecretStr
-from tests.features.jobs.application import ASYNC, BODY, NATIVE, WAITING_CALLERS_MAX, Jobs
+from tests.features.jobs.application import ASYNC, BODY, NATIVE, WAITING_CALLERS_PER_ACCOUNT, Jobs
 from tests.harness import JSON, generate, looks, running, sign_up
 from tests.problems import check_problem
 from tests.raw_http import connected, head
@@ -54,7 +55,7 @@ async def test_those_who_wait_are_answered_at_the_next_change_and_hold_no_slot_m
     path = await jobs.accepted()
     await jobs.asked()
     show = partial(jobs.show, f"{path}?wait=60")
-    waiting = [asyncio.create_task(served(show)) for _ in range(WAITING_CALLERS_MAX)]
+    waiting = [asyncio.create_task(served(show)) for _ in range(WAITING_CALLERS_PER_ACCOUNT)]
     await until_full(jobs, path)
     accepted = await served(partial(jobs.ask, headers={"Prefer": "wait=60"}))
     assert accepted.status_code == 202, "it is on disk, though its caller cannot wait"
@@ -65,22 +66,41 @@ async def test_those_who_wait_are_answered_at_the_next_change_and_hold_no_slot_m
     assert ended.json()["status"] == "delivered"
 
 
+async def test_callers_of_one_account_leave_room_for_those_of_others(jobs: Jobs) -> None:
+    jobs.hold()
+    path = await jobs.accepted()
+    await jobs.asked()
+    show = partial(jobs.show, f"{path}?wait=60")
+    waiting = [asyncio.create_task(served(show)) for _ in range(WAITING_CALLERS_PER_ACCOUNT)]
+    await until_full(jobs, path)
+    stranger = await sign_up(jobs.client)
+    other = replace(jobs, account=stranger, key=await stranger.create_key())
+    jobs.hold()
+    theirs = await other.accepted()
+    await jobs.asked()
+    theirs_shown = asyncio.create_task(served(partial(other.show, f"{theirs}?wait=60")))
+    await until_full(jobs, path)
+    jobs.let_draw()
+    for each in (*waiting, theirs_shown):
+        assert ((await each).status_code, (await each).json()["status"]) == (200, "delivered")
+
+
 async def test_who_waits_is_not_late(jobs: Jobs, time_is_up: asyncio.Event) -> None:
     jobs.hold()
     path = await jobs.accepted()
     await jobs.asked()
     show = partial(jobs.show, f"{path}?wait=60")
-    waiting = [asyncio.create_task(served(show)) for _ in range(WAITING_CALLERS_MAX)]
+    waiting = [asyncio.create_task(served(show)) for _ in range(WAITING_CALLERS_PER_ACCOUNT)]
     await until_full(jobs, path)
     jobs.hold()
     synchronous = asyncio.create_task(served(partial(generate, jobs.client, jobs.key)))
     await jobs.asked()
     time_is_up.set()
     check_problem(await synchronous, 504, "response_timeout")
-    assert [each.done() for each in waiting] == [False] * WAITING_CALLERS_MAX
+    assert [each.done() for each in waiting] == [False] * WAITING_CALLERS_PER_ACCOUNT
     time_is_up.clear()
     jobs.let_draw()
-    assert [(await each).json()["status"] for each in waiting] == ["delivered"] * WAITING_CALLERS_MAX
+    assert [(await each).json()["status"] for each in waiting] == ["delivered"] * WAITING_CALLERS_PER_ACCOUNT
 
 
 @pytest.mark.parametrize("query", ["?wait=60", "/events"])
@@ -89,7 +109,7 @@ async def test_who_hangs_up_waits_no_more(jobs: Jobs, query: str) -> None:
     path = await jobs.accepted()
     await jobs.asked()
     async with AsyncExitStack() as stack:
-        for _ in range(WAITING_CALLERS_MAX):
+        for _ in range(WAITING_CALLERS_PER_ACCOUNT):
             _, writer = await stack.enter_async_context(connected(jobs.client))
             writer.write(head("GET", f"{path}{query}", jobs.key.headers.items()))
             await served(partial(jobs.show, path))  # it has its slot, and goes on to wait
@@ -108,7 +128,7 @@ async def test_who_waits_under_a_key_that_is_revoked_meanwhile_learns_nothing_mo
         events = events_of(stream)
         assert (await anext(events))["event"] == "status"
         show = partial(jobs.show, f"{path}?wait=60", key=key)
-        waiting = [asyncio.create_task(served(show)) for _ in range(WAITING_CALLERS_MAX - 1)]
+        waiting = [asyncio.create_task(served(show)) for _ in range(WAITING_CALLERS_PER_ACCOUNT - 1)]
         await until_full(jobs, path)
         await jobs.account.revoke_key(key)
         gate.set()
