@@ -233,7 +233,11 @@ async def _generations(
             fetcher=fetcher,
             metrics=metrics,
             thumbnail_turns=FairQueue(slots=_SCALED_AT_A_TIME, waiting_max=settings.drawing_queue_max),
-            input_turns=FairQueue(slots=TAKEN_IN_AT_A_TIME, waiting_max=REFERENCES_MAX * settings.provider_calls_max),
+            input_turns=FairQueue(
+                slots=TAKEN_IN_AT_A_TIME,
+                slots_per_group=TAKEN_IN_AT_A_TIME // 2,
+                waiting_max=REFERENCES_MAX * settings.provider_calls_max,
+            ),
             public_url=settings.public_url,
             lifetime=lifetime_of(settings),
             clock=clock,

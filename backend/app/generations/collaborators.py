@@ -70,7 +70,7 @@ class Generations:
     thumbnail_turns: FairQueue
     """Bounds how many stored images are in memory as a whole to be scaled."""
     input_turns: FairQueue
-    """Bounds how many images that go in are in memory as a whole to be checked."""
+    """Bounds how many images that go in are in memory as a whole to be checked, and how many of one account."""
     public_url: str
     lifetime: Lifetime
     clock: DatabaseClock

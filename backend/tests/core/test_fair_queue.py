@@ -76,6 +76,30 @@ async def test_groups_share_turns_and_places_equally(waiting_max: int, calls: st
     assert crowd.turns == turns.split()
 
 
+async def test_a_group_has_no_more_slots_than_one_group_may_have_and_leaves_the_others_free() -> None:
+    queue, begun = FairQueue(slots=3, waiting_max=9, slots_per_group=2), Turns()
+    ends = {name: asyncio.Event() for name in ("a1", "a2", "a3", "a4", "b1", "b2")}
+
+    async def run(name: str) -> None:
+        async with queue.turn(name[0]):
+            begun.append(name)
+            await ends[name].wait()
+
+    calls = []
+    for name in ends:
+        calls.append(asyncio.create_task(run(name)))
+        await _settle()
+    assert begun == ["a1", "a2", "b1"]
+    for ended, following in (("b1", ["b2"]), ("b2", []), ("a2", ["a3"]), ("a1", ["a4"])):
+        expected = begun + following
+        ends[ended].set()
+        await _settle()
+        assert begun == expected
+    for end in ends.values():
+        end.set()
+    await asyncio.gather(*calls)
+
+
 async def _while_it_waits(crowd: Crowd, call: "asyncio.Task[None]") -> None:
     call.cancel()
     await _settle()

@@ -107,6 +107,7 @@ TAKEN: Mapping[str, Taken] = {
     "JPEG, CMYK, upside down": Taken(encoded(picture("CMYK").rotate(180), "JPEG", exif=exif_of(3)), "jpeg"),
     "JPEG, RGB as such": Taken(encoded(picture(), "JPEG", keep_rgb=True), "jpeg"),
     "JPEG, progressive": Taken(encoded(picture(), "JPEG", progressive=True), "jpeg"),
+    "JPEG, progressive, CMYK": Taken(encoded(picture("CMYK"), "JPEG", progressive=True), "jpeg"),
     "JPEG, profile": Taken(encoded(picture(), "JPEG", icc_profile=PROFILE), "jpeg"),
     "JPEG, metadata everywhere, a JPEG behind it": Taken(TALKING_JPEG + JPEG + CANARY, "jpeg"),
     "JPEG, HTML in it": Taken(JPEG[:20] + segment(0xFE, b"<html><script>" + CANARY) + JPEG[20:], "jpeg"),

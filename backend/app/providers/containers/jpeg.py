@@ -24,8 +24,8 @@ _PROFILE_PART_MAX = 65_519
 _FRAME = struct.Struct(">BHHB")
 _SPACES: Mapping[int, ColourSpace] = {1: "GRAY", 3: "RGB "}
 """By the number of components; those of CMYK are decoded."""
-_SCANS_MAX = 100
-"""Each costs a decoder as much as an image. Encoders make 10."""
+_SCANS_MAX = 20
+"""Each costs a decoder as much as an image. Encoders make 10, or 18 with four components."""
 
 Metadata = Sequence[tuple[int, bytes]]
 """Marker and data of each segment that is not of the pixels."""

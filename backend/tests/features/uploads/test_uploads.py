@@ -11,9 +11,14 @@ import asyncpg
 import httpx2
 import pytest
 from app.core.settings import Settings
+from app.generations import uploads
+from app.generations.collaborators import Generations
+from app.generations.spec import Caller
+from app.models import Upload
+from app.threads import TAKEN_IN_AT_A_TIME
 from PIL import Image
 from tests.conftest import Start
-from tests.harness import Account, Key, as_seen, generate, sign_up
+from tests.harness import PATIENCE_SECONDS, Account, Key, as_seen, generate, sign_up
 
 NEVER_WAS = f"upl_{'0' * 30}"
 
@@ -207,6 +212,35 @@ async def test_an_account_may_upload_so_often(start: Start) -> None:
     assert int(answers[-1].headers["retry-after"]) > 0
     assert (await client.get("/v1/uploads", headers=keys[0].headers)).status_code == 200
     assert (await upload(client, await other.create_key(), png())).status_code == 201
+
+
+async def test_an_account_whose_uploads_take_long_leaves_turns_to_another(
+    client: httpx2.AsyncClient, key: Key, other_account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, free = asyncio.Semaphore(0), asyncio.Event()
+    save, keep = uploads.save, uploads.keep
+
+    async def counted_save(generations: Generations, **named: Any) -> Upload:
+        begun.release()
+        return await save(generations, **named)
+
+    async def slow_keep(generations: Generations, *, caller: Caller, **named: Any) -> Upload:
+        if caller.key_id == key.id:
+            await free.wait()
+        return await keep(generations, caller=caller, **named)
+
+    monkeypatch.setattr(uploads, "save", counted_save)
+    monkeypatch.setattr(uploads, "keep", slow_keep)
+    slow = [asyncio.ensure_future(upload(client, key, png())) for _ in range(2 * TAKEN_IN_AT_A_TIME)]
+    for _ in slow:
+        await begun.acquire()
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert (await upload(client, await other_account.create_key(), png())).status_code == 201
+        assert not any(each.done() for each in slow)
+    finally:
+        free.set()
+    assert {(await each).status_code for each in slow} == {201}
 
 
 async def test_a_revoked_key_uploads_nothing(client: httpx2.AsyncClient, account: Account, key: Key) -> None:
