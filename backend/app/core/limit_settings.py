@@ -73,6 +73,10 @@ class LimitSettings(BaseModel):
     login_limit_per_account: LimitText = Field(
         default="10/minute", description="Failed logins per account from one address."
     )
+    login_limit_per_account_and_network: LimitText = Field(
+        default="100/hour",
+        description="Failed logins per account from one network: far fewer than from all addresses together.",
+    )
     login_limit_per_account_anywhere: LimitText = Field(
         default="1000/hour",
         description="Failed logins per account from all addresses together: wide, so that strangers lock no owner out.",

@@ -33,6 +33,7 @@ class Policies:
     register_per_account: Limit
     login: OriginPolicy
     login_per_account: Limit
+    login_per_account_and_network: Limit
     login_per_account_anywhere: Limit
 
     @classmethod
@@ -62,5 +63,6 @@ class Policies:
                 parse(settings.login_limit_global),
             ),
             login_per_account=parse(settings.login_limit_per_account),
+            login_per_account_and_network=parse(settings.login_limit_per_account_and_network),
             login_per_account_anywhere=parse(settings.login_limit_per_account_anywhere),
         )

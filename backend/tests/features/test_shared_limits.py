@@ -154,5 +154,6 @@ async def test_redis_holds_no_identifier_of_a_caller(
     names = (account.email, account.email.partition("@")[0], account.id, key.id, ADDRESS, "203.0.113", "everybody")
     hidden = (PASSWORD, "a wrong guess", account.token, key.raw, key.raw[8:], unknown, unknown[8:], "A cute banana")
     assert not [word for word in (*names, *hidden) if word in stored]
-    for limit in ("login-ip", "login-network", "login-account-anywhere", "register-account", "unknown-key-ip", "key"):
+    of_login = ("login-ip", "login-network", "login-account-network", "login-account-anywhere")
+    for limit in (*of_login, "register-account", "unknown-key-ip", "key"):
         assert f":{limit}:" in stored

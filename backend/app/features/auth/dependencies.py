@@ -121,13 +121,14 @@ async def limit_sign_ups_of(attempt: SignInAttempt, *, email: str) -> None:
 @asynccontextmanager
 async def count_failed_login(attempt: SignInAttempt, *, email: str) -> AsyncIterator[None]:
     """Around the check of a password of the account with this canonical email, whether there is one or not. A wrong
-    password counts against the account, from this address and from all addresses together.
+    password counts against the account, from this address, from its network and from all addresses together.
 
     Raises RateLimited when too many were wrong, and Unavailable while so many are checked that they might be.
     """
     policies = attempt.services.policies
     takes = [
         Take("login-account", f"{attempt.origin.host} {email}", policies.login_per_account),
+        Take("login-account-network", f"{attempt.origin.network} {email}", policies.login_per_account_and_network),
         Take("login-account-anywhere", email, policies.login_per_account_anywhere),
     ]
     reserved = attempt.services.logins.reserved(takes, group=_GROUP, subject=f"login-account {email}")
@@ -170,7 +171,7 @@ async def _guarded_credentials(
 
 
 GuardedCredentials = Annotated[Credentials, Depends(_guarded_credentials, scope="function")]
-"""Credentials to be checked. A wrong password counts against the account, from this address and from anywhere."""
+"""Credentials to be checked. A wrong one counts against the account, from this address, its network and anywhere."""
 
 
 async def current_user(request: Request, session: Session, accounts: CurrentAccounts, sent: SentToken) -> User:

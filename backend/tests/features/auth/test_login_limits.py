@@ -79,6 +79,17 @@ async def test_failed_logins_from_another_address_do_not_lock_the_owner_out(star
     assert (await _log_in(client, account.email, PASSWORD, address=OWNER)).status_code == 200
 
 
+async def test_failed_logins_from_another_network_do_not_lock_the_owner_out(start: Start, account: Account) -> None:
+    client = await start(
+        trusted_proxies="127.0.0.0/8",
+        login_limit_per_account_and_network="3/hour",
+        login_limit_per_account_anywhere="5/hour",
+    )
+    answers = [await _log_in(client, account.email, address=f"2001:db8:7:{n}::1") for n in range(9)]
+    assert [answer.status_code for answer in answers] == [401] * 3 + [429] * 6
+    assert (await _log_in(client, account.email, PASSWORD, address=OWNER)).status_code == 200
+
+
 async def test_failed_logins_from_many_addresses_are_limited_alike_if_the_account_exists_or_not(
     start: Start, account: Account, limit_clock: Clock
 ) -> None:
@@ -102,7 +113,10 @@ async def test_a_refused_login_takes_nothing_from_the_other_bucket(start: Start,
     assert (await _log_in(client, account.email, address=OWNER)).status_code == 401
 
 
-@pytest.mark.parametrize("limit", ["login_limit_per_account", "login_limit_per_account_anywhere"])
+@pytest.mark.parametrize(
+    "limit",
+    ["login_limit_per_account", "login_limit_per_account_and_network", "login_limit_per_account_anywhere"],
+)
 async def test_right_passwords_do_not_count_as_failed_logins(start: Start, account: Account, limit: str) -> None:
     client = await start(**{limit: "2/day"})
     rights = [(await _log_in(client, account.email, PASSWORD)).status_code for _ in range(4)]
@@ -111,7 +125,10 @@ async def test_right_passwords_do_not_count_as_failed_logins(start: Start, accou
     assert wrongs == [401, 401, 429]
 
 
-@pytest.mark.parametrize("limit", ["login_limit_per_account", "login_limit_per_account_anywhere"])
+@pytest.mark.parametrize(
+    "limit",
+    ["login_limit_per_account", "login_limit_per_account_and_network", "login_limit_per_account_anywhere"],
+)
 async def test_parallel_failed_logins_are_no_more_than_the_limit(
     start: Start, limit: str, hashed: list[tuple[str, argon2.Parameters]]
 ) -> None:
@@ -135,6 +152,7 @@ TIGHT = {
     "login_limit_per_network": "4/day",
     "login_limit_global": "5/day",
     "login_limit_per_account": "3/day",
+    "login_limit_per_account_and_network": "4/day",
     "login_limit_per_account_anywhere": "4/day",
 }
 

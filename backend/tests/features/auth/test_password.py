@@ -167,7 +167,10 @@ async def test_wrong_current_passwords_and_failed_logins_share_one_limit(
     assert (await _change(account, client=client)).status_code == 200
 
 
-@pytest.mark.parametrize("limit", ["login_limit_per_account", "login_limit_per_account_anywhere"])
+@pytest.mark.parametrize(
+    "limit",
+    ["login_limit_per_account", "login_limit_per_account_and_network", "login_limit_per_account_anywhere"],
+)
 async def test_successful_and_invalid_changes_do_not_count_as_failed_logins(
     start: Start, account: Account, limit: str
 ) -> None:
@@ -178,7 +181,10 @@ async def test_successful_and_invalid_changes_do_not_count_as_failed_logins(
     assert (await _change(account, client=client)).status_code == 200
 
 
-@pytest.mark.parametrize("limit", ["login_limit_per_account", "login_limit_per_account_anywhere"])
+@pytest.mark.parametrize(
+    "limit",
+    ["login_limit_per_account", "login_limit_per_account_and_network", "login_limit_per_account_anywhere"],
+)
 async def test_parallel_guesses_with_a_stolen_token_cannot_exceed_the_limit(
     start: Start, limit: str, hashed: Costs
 ) -> None:
