@@ -34,18 +34,19 @@ async def take_up(generations: Generations) -> str | None:
 
 async def erase(generations: Generations, *, account_id: str) -> int:
     """Erases the prompts and inputs of all generations of the deleted account, the images of those that have ended, and
-    the uploads. Returns how many are left, since they have not ended, are being stored, are held by another
-    transaction or could not be deleted now: they are to be erased later. Where none is, the erasure is done.
+    the uploads. Returns how many are left, since they have not ended, are being stored or are held by another
+    transaction: they are to be erased later. Where none is, the erasure is done.
 
     May be stopped anywhere and called again, by several processes at once. Its statements are short, and wait for no
-    lock of the ledger's. Raises StoreUnavailable.
+    lock of the ledger's. Raises StoreUnavailable for images that could not be deleted, once all others are.
     """
-    left = await uploads.erase(generations, account_id=account_id)
+    left, failures = await uploads.erase(generations, account_id=account_id), DeletionFailures()
     for environment in get_args(KeyEnvironment):
         after: str | None = ""
-        while after is not None:
-            after, left_of_batch = await _erase_batch(generations, account_id, environment, after)
+        while after is not None and not failures.are_many:
+            after, left_of_batch = await _erase_batch(generations, account_id, environment, after, failures)
             left += left_of_batch
+    failures.raise_first()
     if not left:
         async with generations.sessions.begin() as session:
             await session.execute(delete(Erasure).where(Erasure.account_id == account_id))
@@ -53,7 +54,7 @@ async def erase(generations: Generations, *, account_id: str) -> int:
 
 
 async def _erase_batch(
-    generations: Generations, account_id: str, environment: KeyEnvironment, after: str
+    generations: Generations, account_id: str, environment: KeyEnvironment, after: str, failures: DeletionFailures
 ) -> tuple[str | None, int]:
     """The id of the last of the next generations, None at the end, and how many of them are left."""
     of_account = Generation.account_id == account_id, Generation.environment == environment
@@ -66,19 +67,14 @@ async def _erase_batch(
     left = [each for each in found if each.is_left]
     ended = [each for each in left if each.status not in {"queued", "processing"}]
     # First the bytes: whatever happens between the two, an image that is said to be deleted is.
-    failures = DeletionFailures()
+    gone = {each.id for each in ended if not each.has_image}
     for each in ended:
         if each.has_image and not failures.are_many:
-            await failures.deletes(each.id, delete_with_thumbnails(generations, each.id, each.format, each.attempts))
-    if failures.are_many:
-        failures.raise_first()
-    kept = failures.ids
-    erased = await _erase_rows(
-        generations,
-        account_id,
-        {each.id for each in left if each.id not in kept},
-        {each.id for each in ended if each.id not in kept},
-    )
+            deleting = delete_with_thumbnails(generations, each.id, each.format, each.attempts)
+            if await failures.deletes(each.id, deleting):
+                gone.add(each.id)
+    kept = {each.id for each in ended} - gone
+    erased = await _erase_rows(generations, account_id, {each.id for each in left} - kept, gone)
     return found[-1].id, len(left) - erased
 
 

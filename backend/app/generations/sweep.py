@@ -67,8 +67,14 @@ class Sweeper:
 
     async def erase(self) -> None:
         """Erases what deleted accounts have left and no other process is erasing."""
+        failure: StoreUnavailable | None = None
         while (account_id := await erase.take_up(self.generations)) is not None:
-            await erase.erase(self.generations, account_id=account_id)
+            try:
+                await erase.erase(self.generations, account_id=account_id)
+            except StoreUnavailable as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     async def count(self) -> None:
         """Shows how many jobs there are."""

@@ -70,7 +70,7 @@ async def deliver_of(database: asyncpg.Connection, key_id: str, model: str) -> s
     asked = {"model": model, "provider": "gemini", "quality": "high", "list_price": str(PRICE)}
     rest = {
         "prompt": ["A poster"],
-        "edit": None,
+        "extra": None,
         "lease": [lease],
         "lease_seconds": [60.0],
         "scope": [None],

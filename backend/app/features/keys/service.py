@@ -71,10 +71,11 @@ async def create(
     owner = select(Account.id).where(Account.id == user.account_id, Account.is_active).with_for_update(key_share=True)
     if await session.scalar(owner) is None:
         raise InvalidToken
-    request = json.dumps([user.account_id, form_id, name, environment])
-    key_id = new_id("key") if form_id is None else id_of("key", request)
-    if await session.get(ApiKey, key_id) is not None:
-        raise KeyAlreadyCreated
+    key_id = new_id("key")
+    if form_id is not None:
+        key_id = id_of("key", json.dumps([user.account_id, form_id, name, environment]))
+        if await session.get(ApiKey, key_id) is not None:
+            raise KeyAlreadyCreated
     count = select(func.count()).where(ApiKey.account_id == user.account_id, UNREVOKED)
     if (await session.scalar(count) or 0) >= keys_max:
         raise KeyLimitReached

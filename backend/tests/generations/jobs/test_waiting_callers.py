@@ -45,9 +45,9 @@ async def test_an_error_of_the_database_that_nobody_expects_ends_the_waking_of_n
     assert classify_database_error(DEFECT) is None
     monkeypatch.setattr(waiting, "_POLL_SECONDS", 0.01)
     generations: Any = SimpleNamespace(sessions=Sessions(), bell=Bell(never))
-    callers = WaitingCallers(generations, most=1)
+    callers = WaitingCallers(generations, most=4)
     waking = asyncio.create_task(callers.run())
-    with callers.enter() as caller:
+    with callers.enter("acc_1") as caller:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await caller.until_changed("gen_1", seen="processing", seconds=2 * PATIENCE_SECONDS)
     assert not waking.done()
