@@ -27,6 +27,7 @@ OLD_NAMES = {
 """Old names whose words are fine elsewhere: a cache has entries."""
 STAND = {
     "app/models/usage.py": {"pictures"},  # the column, as it has been from the start
+    "app/features/openai/schemas.py": {"seed"},  # the parameter, as OpenRouter's clients send it
     "app/migrations/versions/2026_11_23_let_requests_have_several_pictures_and_a_lease.py": {
         "2026_11_23_let_requests_have_several_pictures_and_a_lease"
     },
