@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from tests.conftest import Start
 from tests.harness import generate, on_server, sign_up
+from tests.pool_use import PoolUse
 from tests.proxies.pgbouncer import PROGRAM, pgbouncer
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="There is no PgBouncer here: make proxies installs it")
@@ -61,13 +62,15 @@ async def test_in_session_mode_all_works_and_the_ledger_has_its_settings(
 
 
 async def test_in_transaction_mode_with_a_direct_url_all_works_and_each_transaction_has_its_settings(
-    start: Start, settings: Settings, lax_url: str
+    start: Start, settings: Settings, lax_url: str, pool_use: PoolUse
 ) -> None:
     async with pgbouncer(lax_url, mode="transaction", pool_size=3, round_robin=True) as url:
         assert await check(settings, database_url=url, database_direct_url=lax_url) == "ok"
         await use(start, database_url=url, database_direct_url=lax_url)
         engine = create_engine(url, pool_size=5, is_shared=True)
+        assert pool_use.take_faults() == []
         async with engine.connect() as first, engine.connect() as second:
+            pool_use.take_faults()  # of this test alone
             for connection in (first, second):
                 assert [*(await connection.execute(text(SETTINGS))).one()] == ["on", "4s"]
         await engine.dispose()
