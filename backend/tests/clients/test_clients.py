@@ -46,7 +46,8 @@ async def test_the_user_of_a_client_gets(
 async def _checked(platform: Platform, call: Call, answer: Answer, key: Key) -> tuple[int, str]:
     """Checks that the answer is what is expected. Returns how many images it is, and the answer in words."""
     if isinstance(call.expected, Refused):
-        sentence = await _sentence(platform, call.expected, {} if call.has_wrong_key else key.headers)
+        sent_key = Key(key.id, WRONG) if call.has_wrong_key else key
+        sentence = await _sentence(platform, call.expected, sent_key.headers)
         assert sentence in answer["error"]
         return 0, f"{call.expected.status}: {sentence}"
     assert "error" not in answer, answer
