@@ -189,14 +189,15 @@ async def test_a_change_that_does_not_fit_its_owner_changes_nothing(
     sessions: SessionMaker, account: Account, key: Key, database: asyncpg.Connection
 ) -> None:
     before = await everything_stored(database)
-    for owner, texts in [
-        (key.id, {"generate_limit_per_key": "9/day"}),
-        (key.id, {"generate_limit": "9/day", "generate_limit_per_key": "default"}),
-        (key.id, {}),
-        (account.email, {}),
-        (account.email, {"generate_limit": "9/day", "password_hash": "default"}),
+    none, unfit = "^Name a limit to set: --generate, ", "^--generate-per-key is for accounts; "
+    for owner, texts, sentence in [
+        (key.id, {"generate_limit_per_key": "9/day"}, unfit),
+        (key.id, {"generate_limit": "9/day", "generate_limit_per_key": "default"}, unfit),
+        (key.id, {}, none),
+        (account.email, {}, none),
+        (account.email, {"generate_limit": "9/day", "password_hash": "default"}, unfit),
     ]:
-        with pytest.raises(ConfigurationError, match=r"^Name a limit to set|^--generate-per-key is for accounts"):
+        with pytest.raises(ConfigurationError, match=sentence):
             await _give(sessions, owner, **texts)
     for unknown in (new_id("key"), new_email(), key.id.upper(), f"{key.id} ", key.raw, "", "%", new_id("usr")):
         assert not await _give(sessions, unknown, generate_limit="9/day")
