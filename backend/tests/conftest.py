@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 import httpx2
 import pytest
-from app import migrations
+from app import database_check, migrations
 from app.assembly import Externals
 from app.core import security
 from app.core.bounds import EdgeBounds
@@ -28,7 +28,7 @@ from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
-from tests.harness import Account, fresh_database, running, sign_up
+from tests.harness import PATIENCE_SECONDS, Account, fresh_database, running, sign_up
 from tests.pool_use import PoolUse, watched_pools
 from tests.redis_server import RedisServer, redis_server
 
@@ -42,6 +42,7 @@ SignUp = Callable[..., Awaitable[Account]]
 
 _CHEAP = PasswordHash((Argon2Hasher(memory_cost=8, time_cost=1, parallelism=1),))
 _ABOUT_HASHES = {"production_hashes", "hashed"}
+_ABOUT_SILENCE = {"silence", "hanging"}
 _SERVERS = {"server_url", "redis", "redis_url"}
 
 
@@ -91,6 +92,15 @@ def cheap_hashes(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if not _ABOUT_HASHES & set(request.fixturenames):
             patch.setattr(security, "_hasher", _CHEAP)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def patient_check(request: pytest.FixtureRequest) -> Iterator[None]:
+    """`/ready` waits for the database on a busy machine too, except in tests about one that says nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not _ABOUT_SILENCE & set(request.fixturenames):
+            patch.setattr(database_check, "DATABASE_SECONDS_MAX", PATIENCE_SECONDS)
         yield
 
 

@@ -28,6 +28,11 @@ from tests.version_before.history import connected
 POOL = 3
 
 
+@pytest.fixture(autouse=True)
+def silence() -> None:
+    """Of the database: `/ready` waits for it no longer here than in production."""
+
+
 class Callers:
     """Somebody who does all that needs the database, the ledger and the pool alike."""
 

@@ -23,7 +23,6 @@ from tests.features.generate.painted import painted
 from tests.features.usage.recorded import locked
 from tests.harness import (
     BEYOND_PATIENCE_SECONDS,
-    PATIENCE_SECONDS,
     Account,
     as_seen,
     fresh_database,
@@ -37,13 +36,9 @@ from tests.standins import gemini
 
 
 @pytest.fixture(autouse=True)
-def patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database is looked at anew by each who asks. It is waited for on a busy machine too, except in tests about one
-    that hangs.
-    """
+def looks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database is looked at anew by each who asks."""
     monkeypatch.setattr(database_check, "KNOWN_SECONDS", 0)
-    if "hanging" not in request.fixturenames:
-        monkeypatch.setattr(database_check, "DATABASE_SECONDS_MAX", PATIENCE_SECONDS)
 
 
 async def _assert_unready(client: httpx2.AsyncClient, detail: str) -> None:
