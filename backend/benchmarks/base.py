@@ -5,7 +5,8 @@ earlier one is asked for none. `python -m benchmarks.base 5df0720 --keys 5000`, 
 come with so many keys in turn: more than a process is asked with in the ten seconds for which it remembers a caller.
 
 Wall-clock figures drift on a shared machine; the processor time that a server takes for a call drifts less, and the
-ratio within a round least.
+ratio within a round least. Of one program, started twice, the second may take a twentieth more than the first for as
+long as it runs, by where its memory happens to lie: so both are started several times, and the rounds are short.
 """
 
 import argparse
@@ -16,8 +17,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -40,9 +41,10 @@ from benchmarks.machine import (
     tool,
 )
 
-ROUNDS = 10
-SECONDS = 4
-WARM_UP_SECONDS = 3
+STARTS = 6
+ROUNDS = 8
+SECONDS = 1
+WARM_UP_SECONDS = 2
 RATIO_MAX = 1.05
 """What all that has come since may cost together, in processor time for a call."""
 
@@ -55,14 +57,19 @@ from api_keys k cross join unnest($1::text[], $2::text[]) a(id, key_hash)
 
 @dataclass(frozen=True)
 class Program:
-    """One of the two, while it serves."""
+    """One of the two, with a database of its own."""
 
-    server: Server
-    keys: Sequence[str]
+    backend: Path
+    settings: Mapping[str, str]
+    keys: list[str]
     bodies: Sequence[str]
 
-    def load(self, seconds: int) -> Load:
-        return load(self.server.url, keys=self.keys, seconds=seconds, bodies=self.bodies)
+    def serving(self) -> AbstractContextManager[Server]:
+        port = free_port()
+        return serving("app.cli", "serve", port=port, backend=self.backend, PORT=str(port), **self.settings)
+
+    def load(self, server: Server, seconds: int) -> Load:
+        return load(server.url, keys=self.keys, seconds=seconds, bodies=self.bodies)
 
 
 @dataclass(frozen=True)
@@ -80,22 +87,20 @@ def main() -> None:
     options.add_argument("revision")
     options.add_argument("--models", type=int, default=0, help="so many in a MODELS_FILE; without it there is none")
     options.add_argument("--keys", type=int, default=1, help="so many that callers have, in turn")
-    options.add_argument("--rounds", type=int, default=ROUNDS)
+    options.add_argument("--starts", type=int, default=STARTS, help="how often both are started")
+    options.add_argument("--rounds", type=int, default=ROUNDS, help="after each start")
     chosen = options.parse_args()
     with ExitStack() as stack:
         earlier = stack.enter_context(checked_out(chosen.revision))
         programs = {
-            "before": _start(stack, earlier, models=0, keys=chosen.keys),
-            "now": _start(stack, BACKEND, models=chosen.models, keys=chosen.keys),
+            "before": _prepared(stack, earlier, models=0, keys=chosen.keys),
+            "now": _prepared(stack, BACKEND, models=chosen.models, keys=chosen.keys),
         }
-        for program in programs.values():
-            program.load(WARM_UP_SECONDS)
         rounds: dict[str, list[Round]] = {name: [] for name in programs}
-        for number in range(chosen.rounds):
-            names = list(programs) if number % 2 else list(reversed(programs))
-            for name in names:
-                rounds[name].append(_measure(programs[name]))
-            print(f"round {number + 1} of {chosen.rounds}", file=sys.stderr)
+        for number in range(chosen.starts):
+            for name, done in _measured(programs, rounds=chosen.rounds):
+                rounds[name].append(done)
+            print(f"start {number + 1} of {chosen.starts}", file=sys.stderr)
     _report(chosen.revision, rounds, chosen)
 
 
@@ -111,18 +116,32 @@ def checked_out(revision: str) -> Iterator[Path]:
             subprocess.run([*git, "worktree", "remove", "--force", f"{folder}/base"], check=True)
 
 
-def _start(stack: ExitStack, backend: Path, *, models: int, keys: int) -> Program:
-    data, port = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")), free_port()
+def _prepared(stack: ExitStack, backend: Path, *, models: int, keys: int) -> Program:
+    """The program of that folder, its database migrated, with so many keys."""
+    data = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
     url = stack.enter_context(embedded_postgres(Path(data)))
     settings = {"DATABASE_URL": url, "SECRET_KEY": secrets.token_urlsafe(48), "DATA_DIR": data, **WIDE_OPEN}
     names = [f"model-{number}" for number in range(models)]
     if names:
         settings["MODELS_FILE"] = str(_models_file(Path(data), names))
     subprocess.run([sys.executable, "-m", "app.cli", "migrate"], cwd=backend, env=settings, check=True)
-    server = stack.enter_context(serving("app.cli", "serve", port=port, backend=backend, PORT=str(port), **settings))
     bodies = [json.dumps({**json.loads(GENERATE), "model": name}) for name in names] or [GENERATE]
-    first = new_key(server.url)
-    return Program(server, [first, *asyncio.run(_add_keys(url, keys - 1))], bodies)
+    program = Program(backend, settings, [], bodies)
+    with program.serving() as server:
+        program.keys.append(new_key(server.url))
+    program.keys.extend(asyncio.run(_add_keys(url, keys - 1)))
+    return program
+
+
+def _measured(programs: Mapping[str, Program], *, rounds: int) -> Iterator[tuple[str, Round]]:
+    """Starts the programs beside each other, and measures each in turn, so many times."""
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(program.serving()) for name, program in programs.items()}
+        for name, program in programs.items():
+            program.load(servers[name], WARM_UP_SECONDS)
+        for number in range(rounds):
+            for name in programs if number % 2 else reversed(list(programs)):
+                yield name, _measure(programs[name], servers[name])
 
 
 async def _add_keys(url: str, number: int) -> Sequence[str]:
@@ -146,16 +165,17 @@ def _models_file(folder: Path, names: Sequence[str]) -> Path:
     return path
 
 
-def _measure(program: Program) -> Round:
-    before = program.server.cpu_seconds
-    done = program.load(SECONDS)
-    return Round(done, 1e6 * (program.server.cpu_seconds - before) / done.requests)
+def _measure(program: Program, server: Server) -> Round:
+    before = server.cpu_seconds
+    done = program.load(server, SECONDS)
+    return Round(done, 1e6 * (server.cpu_seconds - before) / done.requests)
 
 
 def _report(revision: str, rounds: dict[str, list[Round]], chosen: argparse.Namespace) -> None:
     has_models = f", {chosen.models} models" if chosen.models else ""
     has_keys = f", {chosen.keys:,} keys" if chosen.keys > 1 else ""
-    print(f"\n{machine()}\n{len(rounds['now'])} rounds of {SECONDS} s, interleaved, 32 connections, one worker", end="")
+    of_each = f"{chosen.starts} starts of both, {chosen.rounds} rounds of {SECONDS} s after each"
+    print(f"\n{machine()}\n{of_each}, interleaved, 32 connections, one worker", end="")
     print(f"{has_models}{has_keys}; medians\n")
     print("| what | requests/s | p50 ms | p99 ms | server's CPU, us a call | errors |\n|---|---|---|---|---|---|")
     for name, done in rounds.items():

@@ -33,7 +33,7 @@ from app.generations.ledger.queue import Left
 from app.generations.service import Watch
 from app.generations.spec import Caller, Delivered, GenerationSpec, SentImage
 from app.web.headers import add_response_headers
-from app.web.state import request_state
+from app.web.state import RequestState
 
 _TRIES = 3
 
@@ -79,7 +79,7 @@ class Admission:
         services, caller = self._services, self._caller
         try:
             slot = self._slots[0] if self._takes_slots else None
-            taken = await services.limiter.take(takes_of(services, caller), group=caller.account_id, slot=slot)
+            taken = await services.limiter.take(takes_of(services.policies, caller), group=caller.account_id, slot=slot)
             if taken.allowed and slot is not None:
                 self._slots_held += 1
                 services.metrics.limits.slots_used += 1
@@ -147,7 +147,7 @@ class Admission:
         if images == 0:
             return
         services, caller = self._services, self._caller
-        takes = takes_of(services, caller, units=images)
+        takes = takes_of(services.policies, caller, images)
         slot = slot_of(services, caller, number=images) if self._takes_slots else None
         is_enforced = services.policies.generate_mode == "enforce"
         most = min(slot.slots if slot else math.inf, *(take.limit.count for take in takes))
@@ -160,14 +160,14 @@ class Admission:
             self._slots_held += images
             services.metrics.limits.slots_used += images
         if not taken.allowed and is_enforced:
-            await services.limiter.give_back(takes_of(services, caller), group=caller.account_id)
+            await services.limiter.give_back(takes_of(services.policies, caller), group=caller.account_id)
         answer_taken(self._request, taken, mode=services.policies.generate_mode)
 
     async def give_back(self) -> None:
         """Gives back what entering has taken, for a request that makes no image."""
         if self._slots_held:
             await self._services.limiter.give_back(
-                takes_of(self._services, self._caller), group=self._caller.account_id
+                takes_of(self._services.policies, self._caller), group=self._caller.account_id
             )
         self.release()
 
@@ -180,7 +180,8 @@ class Admission:
         waits_for_bytes = spec.as_bytes and watch is None
         generations = (generations_of if waits_for_bytes else generations_with_urls_of)(self._request)
         delivered = await self._recorded(partial(service.generate, generations, spec=spec, route=route, watch=watch))
-        request_state(self._request.scope)["model"] = delivered.model
+        state: RequestState = self._request.scope["state"]
+        state["model"] = delivered.model
         return delivered
 
     async def accept(self, spec: GenerationSpec, *, route: str, terms: JobTerms) -> Accepted:
@@ -197,7 +198,8 @@ class Admission:
         Raises what `make` raises, and Unavailable where the caller changes again and again.
         """
         key = self._idempotency_key
-        request_state(self._request.scope)["goes_on"] = True  # once it is recorded it counts, and may be paid for
+        state: RequestState = self._request.scope["state"]
+        state["goes_on"] = True  # once it is recorded it counts, and may be paid for
         for _ in range(_TRIES):
             try:
                 made = await make(caller=self._caller, idempotency_key=key, on_held=self._note_left)

@@ -7,7 +7,7 @@ from fastapi import Request
 
 from app.core.errors import InvalidRequest
 from app.features.terms import Preference
-from app.web.state import request_state
+from app.web.headers import header_values
 
 WAIT_SECONDS_MAX = 60
 
@@ -30,8 +30,8 @@ def read_preference(request: Request) -> Preference | None:
     """The request's preference; None for one that has none that is known here. Raises InvalidRequest for a `wait` that
     is out of bounds.
     """
-    sent = request_state(request.scope).get("prefer")
-    if sent is None:
+    sent = header_values(request, b"prefer")
+    if not sent:
         return None
     found: dict[str, str] = {}
     for each in ",".join(sent).split(","):

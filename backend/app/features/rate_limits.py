@@ -1,6 +1,7 @@
 """The limits in HTTP: what a caller's images take, the headers of the answer, and the error where it is refused."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from fastapi import Request
 
@@ -10,6 +11,7 @@ from app.features.dependencies import services_of
 from app.generations.spec import Caller
 from app.ratelimit import Decision, Slot, Take, TakeResult, new_slot_id
 from app.ratelimit.headers import rate_limit_headers, retry_after_seconds
+from app.ratelimit.policies import Policies
 from app.services import Services
 from app.web.headers import add_response_headers
 from app.web.state import request_state
@@ -52,9 +54,9 @@ def answer_taken(request: Request, taken: TakeResult, *, mode: LimitMode) -> Non
     raise_if_refused(request, taken, mode=mode)
 
 
-def takes_of(services: Services, caller: Caller, *, units: int = 1) -> Sequence[Take]:
+@lru_cache(maxsize=10_000)  # one that was looked up is asked for again and again
+def takes_of(policies: Policies, caller: Caller, units: int = 1) -> Sequence[Take]:
     """What images of this caller take: so many units of its key's limit and of its account's."""
-    policies = services.policies
     takes = (
         Take("key", caller.key_id, caller.limit or policies.generate_per_key, units),
         Take("account", caller.account_id, caller.account_limit or policies.generate_per_account, units),

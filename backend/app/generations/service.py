@@ -112,7 +112,11 @@ def find_plan(generations: Generations, caller: Caller, spec: GenerationSpec, *,
     `OpenCatalogue.plan` raises.
     """
     return generations.catalogue.plan(
-        *(spec.model, spec.size, spec.quality, spec.background, caller.environment),
+        spec.model,
+        spec.size,
+        spec.quality,
+        spec.background,
+        caller.environment,
         among=caller.models,
         references=len(spec.images),
         has_mask=spec.mask is not None,

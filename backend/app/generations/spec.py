@@ -12,9 +12,11 @@ from app.providers import Background
 from app.ratelimit import Limit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Caller:
-    """The key in whose name a generation is made, as it was when it was looked up: then it was active."""
+    """The key in whose name a generation is made, as it was when it was looked up: then it was active. Two that were
+    looked up at different times are not equal: what is derived from one is remembered for that one.
+    """
 
     key_id: str
     account_id: str

@@ -9,8 +9,7 @@ microseconds, so that memory and the Redis script decide alike.
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple, Protocol, Self
 
@@ -28,6 +27,18 @@ class Limit:
 
     count: int
     window_seconds: int
+    emission_interval: int = field(init=False, compare=False)
+    """Microseconds after which one unit is refilled, rounded up: never more than `count` in the window."""
+    burst_tolerance: int = field(init=False, compare=False)
+    """Microseconds by which a TAT may be ahead of now, which is also how long an empty bucket takes to fill."""
+    policy: str = field(init=False, compare=False)
+    """The limit's parameters in `RateLimit-Policy`."""
+
+    def __post_init__(self) -> None:
+        interval = -(-self.window_seconds * MICROSECONDS // self.count)
+        object.__setattr__(self, "emission_interval", interval)
+        object.__setattr__(self, "burst_tolerance", self.count * interval)
+        object.__setattr__(self, "policy", f"q={self.count};w={self.window_seconds}")
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -36,21 +47,6 @@ class Limit:
             raise ValueError("must look like 600/minute (per second, minute, hour or day)")
         count, window = text.split("/")
         return cls(int(count), WINDOW_SECONDS[window])
-
-    @cached_property
-    def emission_interval(self) -> int:
-        """Microseconds after which one unit is refilled, rounded up: never more than `count` in the window."""
-        return -(-self.window_seconds * MICROSECONDS // self.count)
-
-    @cached_property
-    def burst_tolerance(self) -> int:
-        """Microseconds by which a TAT may be ahead of now, which is also how long an empty bucket takes to fill."""
-        return self.count * self.emission_interval
-
-    @cached_property
-    def policy(self) -> str:
-        """The limit's parameters in `RateLimit-Policy`."""
-        return f"q={self.count};w={self.window_seconds}"
 
 
 class Take(NamedTuple):
@@ -140,38 +136,24 @@ class Limiter(Protocol):
         ...
 
 
-def clamp_tat(tat: int, limit: Limit, *, now: int) -> int:
-    """The TAT as it counts now: not in the past, and no further ahead than the burst tolerance.
-
-    The second bound matters after the limit was changed or the clock was set back: no caller waits longer than an empty
-    bucket takes to fill.
-    """
-    if tat <= now:
-        return now
-    empty = now + limit.burst_tolerance
-    return min(tat, empty)
-
-
-def decide(takes: Sequence[Take], *, tats: Sequence[int], now: int, no_free_slot: bool = False) -> TakeResult:
-    """GCRA over several buckets, whose clamped TATs are given: all units are taken, or none. Microseconds.
+def decide(found: Sequence[tuple[Take, int]], *, now: int, no_free_slot: bool = False) -> TakeResult:
+    """GCRA over several buckets, each take with the TAT of its bucket, clamped: all units are taken, or none.
+    Microseconds.
 
     A take of more units than its limit counts is always refused.
     """
     allowed, moves = not no_free_slot, []
-    for take, tat in zip(takes, tats, strict=True):
-        increment = take.increment
-        moves.append((take, tat - now, increment))
-        if tat + increment - now > take.limit.burst_tolerance:
+    for (name, _, limit, units), tat in found:
+        increment = units * limit.emission_interval
+        excess = tat - now + increment - limit.burst_tolerance  # of how far ahead of now the TAT would be
+        if excess > 0:
             allowed = False
-    decisions = [_decision(take, ahead=ahead, increment=increment, taken=allowed) for take, ahead, increment in moves]
+        moves.append((name, limit, increment, excess))
+    decisions = []
+    for name, limit, increment, excess in moves:
+        left = -excess if allowed else increment - excess
+        reset_seconds = (limit.burst_tolerance - left) / MICROSECONDS
+        wait_seconds = excess / MICROSECONDS if excess > 0 else 0.0
+        remaining = left // limit.emission_interval
+        decisions.append(Decision(name, limit, excess <= 0, remaining, reset_seconds, wait_seconds))
     return TakeResult(allowed, decisions, no_free_slot)
-
-
-def _decision(take: Take, *, ahead: int, increment: int, taken: bool) -> Decision:
-    limit = take.limit
-    wait = ahead + increment - limit.burst_tolerance
-    if taken:
-        ahead += increment
-    remaining = (limit.burst_tolerance - ahead) // limit.emission_interval
-    retry_after_seconds = wait / MICROSECONDS if wait > 0 else 0.0
-    return Decision(take.name, limit, wait <= 0, remaining, ahead / MICROSECONDS, retry_after_seconds)

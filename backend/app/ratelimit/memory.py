@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from app.ratelimit import MICROSECONDS, Limit, Slot, Take, TakeResult, clamp_tat, decide
+from app.ratelimit import MICROSECONDS, Limit, Slot, Take, TakeResult, decide
 
 _BUCKETS_MAX = 100_000
 
@@ -31,15 +31,19 @@ class MemoryLimiter:
         # No await between reading and writing: on one event loop that is what makes a decision atomic.
         now = self._now()
         shares = takes if self._processes == 1 else [self._share_of(take) for take in takes]
-        found: list[tuple[_Bucket, Take, int]] = []
+        found = []
         for share in shares:
-            bucket = group, share.name, share.subject
-            found.append((bucket, share, clamp_tat(self._tats.get(bucket, 0), share.limit, now=now)))
+            name, subject, limit, _ = share
+            tat = self._tats.get((group, name, subject), 0)
+            # As it counts now: not in the past; and no further ahead than the burst tolerance, as it may be after the
+            # limit was changed or the clock was set back: no caller waits longer than an empty bucket takes to fill.
+            found.append((share, now if tat <= now else min(tat, now + limit.burst_tolerance)))
         no_free_slot = slot is not None and self._has_no_free_slot(slot, group=group, now=now)
-        result = decide(shares, tats=[tat for _, _, tat in found], now=now, no_free_slot=no_free_slot)
-        for bucket, share, tat in found:
+        result = decide(found, now=now, no_free_slot=no_free_slot)
+        for (name, subject, limit, units), tat in found:
+            bucket = group, name, subject
             if result.allowed:
-                self._keep(bucket, tat + share.increment)
+                self._keep(bucket, tat + units * limit.emission_interval)
             elif bucket in self._tats:
                 self._keep(bucket, min(tat, self._tats[bucket]))  # the wait in the decision counts from the clamped TAT
         if result.allowed and slot is not None:

@@ -16,9 +16,11 @@ class OriginPolicy:
     everywhere: Limit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Policies:
-    """Every limit of the settings. What was set for a key or an account goes before the limits of generations."""
+    """Every limit of the settings. What was set for a key or an account goes before the limits of generations. No two
+    are equal: what is derived from one is remembered for that one.
+    """
 
     generate_mode: LimitMode
     generate_per_key: Limit

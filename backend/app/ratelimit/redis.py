@@ -103,7 +103,7 @@ class RedisLimiter:
         else:
             arguments += slot.number, self._held_slots(batch, slot), slot.slots, slot.seconds * MICROSECONDS, *slot.ids
         now, tats, no_free_slot = await batch.add_awaited(arguments, buckets=len(takes))
-        return decide(takes, tats=tats, now=now, no_free_slot=no_free_slot)
+        return decide(list(zip(takes, tats, strict=True)), now=now, no_free_slot=no_free_slot)
 
     async def give_back(self, takes: Sequence[Take], *, group: str) -> None:
         batch = self._open_batch(group)

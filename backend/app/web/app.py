@@ -15,7 +15,7 @@ from app.core.errors import ApiError, InternalError
 from app.web.cors import CorsMiddleware, CorsPolicy
 from app.web.error_responses import error_response
 from app.web.fast_route import FastRouteDispatcher
-from app.web.middleware import RequestChecks, RequestMiddleware, TracingMiddleware
+from app.web.middleware import RequestMiddleware, TracingMiddleware, check_request
 from app.web.openapi import openapi_document
 from app.web.overload import OverloadGuard
 
@@ -65,11 +65,12 @@ class App(FastAPI):
             await self.middleware_stack(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """RequestMiddleware, RequestChecks, the routes. Between the first two, only if there is any: CORS; added
-        middleware, with what answers exceptions for it. Outermost, if traces are on: TracingMiddleware. Each layer
-        costs every request four calls.
+        """RequestMiddleware, FastRouteDispatcher with the checks of requests, the routes. Between the first two, only
+        if there is any: CORS; added middleware, with what answers exceptions for it. Outermost, if traces are on:
+        TracingMiddleware. Each layer costs every request four calls.
         """
-        app: ASGIApp = RequestChecks(FastRouteDispatcher(AsyncExitStackMiddleware(self.router), routes=self.routes))
+        routes = AsyncExitStackMiddleware(self.router)
+        app: ASGIApp = FastRouteDispatcher(routes, routes=self.routes, check=check_request)
         if self.user_middleware or self.exception_handlers:
             added = {Exception if key == InternalError.status else key: h for key, h in self.exception_handlers.items()}
             app = ExceptionMiddleware(app, handlers={**_HANDLERS, **added})

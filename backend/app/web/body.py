@@ -24,8 +24,7 @@ from app.core.schemas import Body
 from app.web import strict_json
 from app.web.client_address import origin_of
 from app.web.error_responses import field_errors
-from app.web.headers import header_values
-from app.web.state import BodyBounds, request_state
+from app.web.state import BodyBounds, RequestState, request_state
 
 Schema = TypeVar("Schema", bound=Body)
 
@@ -81,7 +80,8 @@ async def receive_body(request: Request) -> bytes | Blob:
     Raises RequestTimeout unless it arrives in time, TooLarge for more than the path takes, Overloaded if there is no
     slot once it is here, and Unavailable if there is no space for it.
     """
-    whole_body = request_state(request.scope).get("whole_body")
+    state: RequestState = request.scope["state"]
+    whole_body = state.get("whole_body")
     if whole_body is not None and len(whole_body) <= BODY_BYTES_MAX:
         return whole_body
     body = await _receive(request) if whole_body is None else whole_body
@@ -154,7 +154,8 @@ def validated_texts(schema: type[Schema], texts: Mapping[str, str]) -> Schema:
 
 def check_media_type(request: Request, *, expected: str) -> None:
     """Raises UnsupportedMedia unless the body is declared as this type, in UTF-8 if with a charset."""
-    value = "".join(header_values(request, b"content-type"))
+    state: RequestState = request.scope["state"]
+    value = state["headers"].get(b"content-type", b"").decode("latin-1")
     if value == expected:
         return
     media_type, *parameters = (part.strip().lower() for part in value.split(";"))

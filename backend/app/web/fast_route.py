@@ -50,12 +50,13 @@ class FastRoute(APIRoute):
 
 
 class FastRouteDispatcher:
-    """Calls the FastRoutes among the routes by method and path, and passes other requests to the application. The path
-    of a FastRoute must have no parameters.
+    """Calls the FastRoutes among the routes by method and path, and passes other requests to the application, all after
+    `check`, which raises for what no route should see. The path of a FastRoute must have no parameters.
     """
 
-    def __init__(self, app: ASGIApp, *, routes: Iterable[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, *, routes: Iterable[BaseRoute], check: Callable[[Scope], None]) -> None:
         self._app = app
+        self._check = check
         self._routes = {
             (method, route.path): route
             for route in routes
@@ -64,7 +65,11 @@ class FastRouteDispatcher:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self._routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        self._check(scope)
+        route = self._routes.get((scope["method"], scope["path"]))
         if route is None:
             await self._app(scope, receive, send)
             return

@@ -6,7 +6,7 @@ request. llhttp refuses most requests that could be read in two ways; the rules 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from app.core.errors import ApiError, HeadersTooLarge, UriTooLong
 
@@ -28,11 +28,11 @@ class AmbiguousRequestError(Exception):
     """The head can be read in more than one way. The text names the rule that it breaks, and quotes nothing of it."""
 
 
-def check_framing(*, version: str, method: bytes, target: bytes, headers: Sequence[Header]) -> None:
-    """Raises AmbiguousRequestError unless this is a head of HTTP/1.0 or 1.1 with one Host (HTTP/1.0: at most one), no
-    transfer coding except `chunked`, and a target that is a path, or a URL of the host that Host names.
+def check_framing(*, version: str, method: bytes, target: bytes, headers: Sequence[Header]) -> Mapping[bytes, bytes]:
+    """The headers by name; of one that was sent more than once, the last value. Names are in lower case.
 
-    Names of headers are in lower case.
+    Raises AmbiguousRequestError unless this is a head of HTTP/1.0 or 1.1 with one Host (HTTP/1.0: at most one), no
+    transfer coding except `chunked`, and a target that is a path, or a URL of the host that Host names.
     """
     if version not in _VERSIONS:
         raise AmbiguousRequestError("The version must be HTTP/1.0 or HTTP/1.1")
@@ -50,6 +50,7 @@ def check_framing(*, version: str, method: bytes, target: bytes, headers: Sequen
         _check_absolute_form(target, host)
     if method == b"CONNECT" or b"#" in target:
         raise AmbiguousRequestError("The target must be a path")
+    return found
 
 
 def _check_sent_once(headers: Sequence[Header]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from fastapi import Request
 
-from app.web.state import RequestState, request_state
+from app.web.state import RequestState
 
 CREDENTIAL_HEADERS = {
     b"authorization": "Authorization",
@@ -16,12 +16,16 @@ CREDENTIAL_HEADERS = {
 
 def header_values(request: Request, name: bytes) -> list[str]:
     """The values of all headers of the request with this name, which is in lower case."""
+    state: RequestState = request.scope["state"]
+    if name not in state["headers"]:
+        return []
     return [value.decode("latin-1") for header, value in request.scope["headers"] if header == name]
 
 
 def add_response_headers(request: Request, headers: Mapping[bytes, bytes]) -> None:
     """Adds headers, named in lower case, to the response to this request, whether a success or an error."""
-    request_state(request.scope)["response_headers"].update(headers)
+    state: RequestState = request.scope["state"]
+    state["response_headers"].update(headers)
 
 
 def with_common_headers(headers: Iterable[tuple[bytes, bytes]], state: RequestState) -> list[tuple[bytes, bytes]]:

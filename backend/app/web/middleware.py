@@ -46,9 +46,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        state: RequestState = scope.setdefault("state", {})
-        request_id = state["request_id"] = new_id("req")
-        state["response_headers"] = {}
+        state = _begin(scope)
         status = 0
         started = time.perf_counter()
 
@@ -62,7 +60,7 @@ class RequestMiddleware:
                 message["headers"] = with_common_headers(message["headers"], state)
             await send(message)
 
-        current_request_id.set(request_id)
+        current_request_id.set(state["request_id"])
         try:
             await self._app(scope, receive, send_with_headers)
         except (ClientDisconnect, asyncio.CancelledError) as end:
@@ -84,8 +82,19 @@ class RequestMiddleware:
             _log(scope, method, route, status, seconds)
 
 
+def _begin(scope: Scope) -> RequestState:
+    """The request's state, with what is there from the beginning."""
+    state: RequestState = scope.setdefault("state", {})
+    state["request_id"] = new_id("req")
+    state["response_headers"] = {}
+    if "headers" not in state:  # HttpProtocol has set it, which other servers do not
+        state["headers"] = dict(scope["headers"])
+    return state
+
+
 def _log(scope: Scope, method: str, route: str, status: int, seconds: float) -> None:
-    state, level, code, limit = request_state(scope), "info", None, None
+    state: RequestState = scope["state"]
+    level, code, limit = "info", None, None
     if status >= InvalidRequest.status:
         code = ResponseTimeout.code if state.get("has_timed_out") else state.get("code")
         limit = state.get("limit")
@@ -135,32 +144,18 @@ class TracingMiddleware:
                 span.describe(attributes, name=f"{method} {route}")
 
 
-class RequestChecks:
-    """Refuses requests that no route should see: a body that is encoded, or declared as larger than the path takes,
-    before it is read; two `Content-Type` headers, or two of one of CREDENTIAL_HEADERS; paths with control characters.
+def check_request(scope: Scope) -> None:
+    """Raises for a request that no route should see: InvalidRequest for two `Content-Type` headers, or two of one of
+    CREDENTIAL_HEADERS; UnsupportedMedia for a body that is encoded, and TooLarge for one that is declared as larger
+    than the path takes, before it is read; NotFound for a path with control characters.
     """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        if not scope["path"].isprintable():
-            raise NotFound  # the router would take /v1/keys%0A for /v1/keys
-        _check_headers(scope)
-        await self._app(scope, receive, send)
-
-
-def _check_headers(scope: Scope) -> None:
-    """Raises for headers that no route should see, and keeps `Prefer` for those that read it."""
+    if not scope["path"].isprintable():
+        raise NotFound  # the router would take /v1/keys%0A for /v1/keys
+    state: RequestState = scope["state"]
     headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
-    found = dict(headers)
+    found = state["headers"]
     if b"content-encoding" in found:
         _check_encodings(headers)
-    if b"prefer" in found:
-        request_state(scope)["prefer"] = [value.decode("latin-1") for name, value in headers if name == b"prefer"]
     length = int(found.get(b"content-length", 0))  # the HTTP parser has checked that it is one number
     if length > BODY_BYTES_MAX and length > (bytes_max := body_bounds(scope).bytes) and _has_route(scope):
         raise TooLarge(bytes_max=bytes_max)  # without a route, the router's answer is the same for any body

@@ -42,6 +42,7 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.url = b""  # which uvicorn sets with the first request
+        self.app_state = {**self.app_state, "key_hashes": {}}
         self._guard: OverloadGuard = self.app_state["overload_guard"]
         self._prepared_refusals: PreparedRefusals = self.app_state["prepared_refusals"]
         self._quiet_until: asyncio.TimerHandle | None = None
@@ -94,7 +95,8 @@ class HttpProtocol(HttpToolsProtocol):
             if too_large is not None:
                 self._refuses_with = too_large
                 raise too_large
-        check_framing(version=version, method=method, target=self.url, headers=self.headers)
+        state = request_state(self.scope)
+        state["headers"] = check_framing(version=version, method=method, target=self.url, headers=self.headers)
         super().on_headers_complete()
         self._is_in_body, self._body_bytes = True, 0
         # Uvicorn adds trailers here: they must not join headers already checked.

@@ -89,8 +89,14 @@ class RequestState(TypedDict, total=False):
     """
     whole_body: bytes
     """The body, if all of it came with the head. FastResponse sets it, so that `receive_body` need not wait for it."""
-    prefer: list[str]
-    """The values of `Prefer`, where the request has that header. RequestChecks sets it, which has all names at hand."""
+    headers: Mapping[bytes, bytes]
+    """The request's headers by name; of one that was sent more than once, the last value. HttpProtocol sets it, or
+    under another server RequestMiddleware.
+    """
+    key_hashes: dict[tuple[bytes | None, ...], bytes]
+    """The hash of the API key that came last on this connection, by the values of CREDENTIAL_HEADERS: a client sends
+    the same key with each request. HttpProtocol sets it; all requests of a connection share it.
+    """
     stop_waiting: Callable[[], None]
     """Set while the request waits because its client asked for that: ends it. The server's deadline does not count
     then, and HttpProtocol calls this when the process stops.

@@ -1,11 +1,11 @@
 """The wire types of what is bought. An amount is a decimal in the deployment's currency, as text."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
 from app.catalogue.prices import AmountText, format_amount, read_amount
-from app.core.schemas import Answer, Body, Text, Time
+from app.core.schemas import Answer, Body, Storable, Time
 from app.payments import Invoice, StripeSubscription
 
 
@@ -33,7 +33,9 @@ class CheckoutOpened(Answer):
 class PlanChoice(Body):
     """The plan to have."""
 
-    plan: Text = Field(max_length=100, description="Its name; an error lists them.", examples=["starter"])
+    plan: Annotated[str, Field(max_length=100), Storable] = Field(
+        description="Its name; an error lists them.", examples=["starter"]
+    )
 
 
 class PlanChosen(Answer):

@@ -32,7 +32,7 @@ Prompt = Annotated[
     str, Field(min_length=1, max_length=4000, examples=["A cute banana"]), Storable, AfterValidator(not_blank)
 ]
 SizeText = Annotated[Text, Field(examples=["1024x1024"])]
-ModelName = Annotated[Text, Field(min_length=1, max_length=200, examples=["nano-banana"])]
+ModelName = Annotated[str, Field(min_length=1, max_length=200, examples=["nano-banana"]), Storable]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max"]
 
 

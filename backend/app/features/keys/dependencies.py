@@ -1,5 +1,6 @@
 """The caller of an API key, as a dependency of routes."""
 
+from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 from fastapi import Depends, Request
@@ -17,7 +18,7 @@ from app.models import User
 from app.ratelimit import Take
 from app.web.client_address import origin_of
 from app.web.headers import CREDENTIAL_HEADERS
-from app.web.state import request_state
+from app.web.state import RequestState, request_state
 
 _WITHOUT_KEY = "No API key: send it as Authorization: Bearer nb_live_..."
 _WITH_LOGIN = "This is a login token; this call needs an API key"
@@ -62,7 +63,7 @@ async def _caller(request: Request, session: Session, _documented: Annotated[obj
 
 def name_caller(request: Request, caller: spec.Caller) -> None:
     """Puts the caller's account and key on the request's line in the log."""
-    state = request_state(request.scope)
+    state: RequestState = request.scope["state"]
     state["account"], state["key"] = caller.account_id, caller.key_id
 
 
@@ -91,7 +92,7 @@ async def _account_id(
 
 
 def _is_key_sent(request: Request, token: SentToken) -> bool:
-    names = {name for name, _ in request.scope["headers"]} & CREDENTIAL_HEADERS.keys()
+    names = request_state(request.scope)["headers"].keys() & CREDENTIAL_HEADERS.keys()
     return bool(names - {b"authorization"}) or (token is not None and looks_like_api_key(token.credentials))
 
 
@@ -103,10 +104,22 @@ async def _sent_key_hash(request: Request) -> bytes:
     """The hash of the API key in CREDENTIAL_HEADERS. Raises InvalidRequest where two of them differ: of two keys, two
     programs could take different ones.
     """
-    sent = {_key_in(name, value) for name, value in request.scope["headers"] if name in CREDENTIAL_HEADERS}
-    if len(sent) > 1:
+    state: RequestState = request.scope["state"]
+    sent = (*map(state["headers"].get, CREDENTIAL_HEADERS),)
+    known = state.get("key_hashes", {})
+    if (key_hash := known.get(sent)) is None:
+        key_hash = await _hash_of_key(request, sent)
+        known.clear()
+        known[sent] = key_hash
+    return key_hash
+
+
+async def _hash_of_key(request: Request, sent: Sequence[bytes | None]) -> bytes:
+    """The same of the values of CREDENTIAL_HEADERS, in their order."""
+    keys = {_key_in(name, each) for name, each in zip(CREDENTIAL_HEADERS, sent, strict=True) if each is not None}
+    if len(keys) > 1:
         raise InvalidRequest(f"Send the API key in one header: {' or '.join(CREDENTIAL_HEADERS.values())}")
-    raw = "".join(sent)
+    raw = "".join(keys)
     if not raw:
         raise InvalidApiKey(_WITHOUT_KEY, credential_sent=False)
     key_hash = hash_api_key(raw)

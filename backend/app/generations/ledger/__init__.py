@@ -119,7 +119,7 @@ class Ledger:
     @property
     def is_alive(self) -> bool:
         """Whether requests are being written."""
-        return bool(self._tasks) and not any(map(asyncio.Task.done, self._tasks))
+        return bool(self._tasks) and not (self._tasks[0].done() or self._tasks[1].done())
 
     @property
     def needs_session(self) -> bool:

@@ -223,16 +223,31 @@ class PendingRecord(Pending[Recorded]):
 
     @property
     def rows(self) -> Sequence["RecordRow | QueuedRow"]:
-        image = (
-            *(self.prompt, self.size, self.format, self.model, self.provider, self.quality, self.list_price),
+        scope, fingerprint = (self.claim.scope, self.claim.fingerprints[0]) if self.claim else (None, None)
+        if self.queueing is None:
+            row: type[RecordRow | QueuedRow] = RecordRow
+            waiting: tuple[Any, Any] = self.lease or (None, None)
+        else:
+            row, waiting = QueuedRow, (self.queueing.job_class, self.queueing.expires_seconds)
+        first = row(
+            self.ids[0],
+            self.ids[0],
+            self.key_id,
+            self.revision,
+            self.prompt,
+            self.size,
+            self.format,
+            self.model,
+            self.provider,
+            self.quality,
+            self.list_price,
             self.extra,
+            waiting[0],
+            waiting[1],
+            scope,
+            fingerprint,
         )
-        claim = (self.claim.scope, self.claim.fingerprints[0]) if self.claim else (None, None)
-        if self.queueing is not None:
-            rest = *image, self.queueing.job_class, self.queueing.expires_seconds, *claim
-            return [QueuedRow(each, self.ids[0], self.key_id, self.revision, *rest) for each in self.ids]
-        lease = self.lease or (None, None)
-        return [RecordRow(each, self.ids[0], self.key_id, self.revision, *image, *lease, *claim) for each in self.ids]
+        return [first] if len(self.ids) == 1 else [first._replace(id=each) for each in self.ids]
 
 
 @dataclass(slots=True)

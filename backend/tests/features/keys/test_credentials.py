@@ -6,9 +6,9 @@ import pytest
 from openai import AsyncAzureOpenAI
 from tests.conftest import Start
 from tests.features.dialects import DIALECTS, Dialect
-from tests.harness import Account, Key
+from tests.harness import Account, Key, generate
 from tests.problems import REALM, check_problem
-from tests.raw_http import head, send_raw
+from tests.raw_http import Headers, connected, head, read_answer, send_raw
 
 ROUTES = [
     ("POST", "/v1/generate", 415),
@@ -135,3 +135,34 @@ async def test_openais_client_for_azure_gets_an_image(client: httpx2.AsyncClient
     ) as sdk:
         made = await sdk.images.generate(prompt="A cute banana")
     assert [bool(each.url) for each in made.data or []] == [True]
+
+
+async def test_each_request_of_a_connection_is_of_the_key_that_it_sends_itself(
+    client: httpx2.AsyncClient, account: Account, other_account: Account
+) -> None:
+    keys = [await account.create_key(), await other_account.create_key(), await account.create_key()]
+    first, second, revoked = keys
+    made = {each.raw: (await generate(client, each)).json()["id"] for each in keys}
+    await account.revoke_key(revoked)
+    bearer = "Authorization", f"Bearer {first.raw}"
+
+    async def answer_to(headers: Headers) -> tuple[int, set[str]]:
+        writer.write(head("GET", "/v1/generations", headers))
+        answer = await read_answer(reader)
+        return answer.status_code, {each["id"] for each in answer.json()} if answer.is_success else set()
+
+    of_first, of_second = {made[first.raw], made[revoked.raw]}, {made[second.raw]}
+    async with connected(client) as (reader, writer):
+        for headers, status, ids in (
+            ([bearer], 200, of_first),
+            ([bearer], 200, of_first),
+            ([("Authorization", f"Bearer {second.raw}")], 200, of_second),
+            ([("api-key", first.raw)], 200, of_first),
+            ([bearer, ("api-key", second.raw)], 400, set()),
+            ([("api-key", second.raw)], 200, of_second),
+            ([("Authorization", f"Bearer {revoked.raw}")], 401, set()),
+            ([], 401, set()),
+            ([("Authorization", f"Basic {first.raw}")], 401, set()),
+            ([bearer], 200, of_first),
+        ):
+            assert await answer_to(headers) == (status, ids), headers
