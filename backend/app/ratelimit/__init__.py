@@ -145,7 +145,7 @@ def decide(found: Sequence[tuple[Take, int]], *, now: int, no_free_slot: bool = 
     allowed, moves = not no_free_slot, []
     for (name, _, limit, units), tat in found:
         increment = units * limit.emission_interval
-        excess = tat - now + increment - limit.burst_tolerance  # of how far ahead of now the TAT would be
+        excess = tat - now + increment - limit.burst_tolerance  # by which the TAT would be too far ahead of now
         if excess > 0:
             allowed = False
         moves.append((name, limit, increment, excess))
