@@ -21,6 +21,7 @@ from app.core.settings import Settings
 from app.main import create_app
 from app.server import http_config
 from sqlalchemy.engine import make_url
+from tests.standins.listening import stop_accepting
 
 PASSWORD = "correct horse battery staple"
 PATIENCE_SECONDS = 60
@@ -29,8 +30,6 @@ BEYOND_PATIENCE_SECONDS = 10 * PATIENCE_SECONDS
 """For what must not be waited for: whoever waits for it nevertheless fails."""
 
 _TICK_SECONDS = 0.1
-_LAST_TURNS = 5
-"""Of the event loop, in which asyncio makes a connection of what it has accepted."""
 _TRUSTS_NOBODY = SSLContext(PROTOCOL_TLS_CLIENT)  # nothing here speaks TLS, and reading all authorities takes a while
 
 JSON = dict[str, Any]
@@ -67,14 +66,13 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield  # signals belong to the test runner
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await stop_accepting(*self.servers)
+        await super().shutdown(sockets)
+
     async def ended(self, serving: "asyncio.Task[None]") -> None:
-        """Ends it. What it accepted in its last turns is dropped, as where a process ends."""
         self.end()
         await serving
-        for _ in range(_LAST_TURNS):
-            for late in list(self.server_state.connections):
-                late.transport.abort()
-            await asyncio.sleep(0)
 
 
 @asynccontextmanager

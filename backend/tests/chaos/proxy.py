@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tests.standins.listening import listening
+
 Point = Literal["request", "answer"]
 
 _READY = b"Z\0\0\0\5I"  # ReadyForQuery, idle: the end of an answer, and what it answers has been committed
@@ -78,17 +80,12 @@ class Proxy:
         self._flowing = asyncio.Event()
         self._ambush: Ambush | None = None
         self._connections: set[_Connection] = set()
-        self._travellers: set[asyncio.Task[None]] = set()
         self.open()
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        async with await asyncio.start_server(self._receive, "127.0.0.1", 0) as server:
-            self.port = server.sockets[0].getsockname()[1]
+        async with listening(self._lead) as self.port:
             yield
-            for each in self._travellers:
-                each.cancel()
-            await asyncio.gather(*self._travellers, return_exceptions=True)
 
     def open(self) -> None:
         """Lets everything pass, which is how it begins."""
@@ -122,11 +119,6 @@ class Proxy:
             return None
         self._ambush = None
         return ambush
-
-    def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        traveller = asyncio.create_task(self._lead(reader, writer))
-        self._travellers.add(traveller)
-        traveller.add_done_callback(self._travellers.discard)
 
     async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from sqlalchemy.engine import make_url
+from tests.standins.listening import listening
 
 
 class Way:
@@ -18,7 +19,6 @@ class Way:
             self._port: int = listener.getsockname()[1]
         way = self._to.set(host="127.0.0.1", port=self._port, query={"ssl": "disable"})
         self.url = way.render_as_string(hide_password=False)
-        self._travellers: set[asyncio.Task[None]] = set()
         self._is_passable = asyncio.Event()
         self._is_passable.set()
 
@@ -35,25 +35,12 @@ class Way:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Opens the port. At the end its connections are closed, and new ones are refused."""
-        async with await asyncio.start_server(self._lead, "127.0.0.1", self._port) as server:
+        async with listening(self._lead, port=self._port):
             yield
-            server.close()
-            for each in self._travellers:
-                each.cancel()
-            await asyncio.gather(*self._travellers, return_exceptions=True)
 
-    def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        traveller = asyncio.create_task(self._relay(reader, writer))
-        self._travellers.add(traveller)
-        traveller.add_done_callback(self._travellers.discard)
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         passable = self._is_passable
-        try:
-            await passable.wait()
-        except asyncio.CancelledError:
-            writer.transport.abort()
-            raise
+        await passable.wait()
         folder, port = self._to.query.get("host"), self._to.port or 5432
         if folder:
             there = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
@@ -86,10 +73,6 @@ async def refusing(sqlstate: str) -> AsyncIterator[str]:
         await reader.readexactly(length - 4)
         writer.write(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
         await writer.drain()
-        writer.close()
-        await writer.wait_closed()
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
+    async with listening(refuse) as port:
         yield f"postgresql+asyncpg://somebody@127.0.0.1:{port}/somewhere?ssl=disable"

@@ -21,6 +21,7 @@ from app.core.fetching import Fetcher, FetchFailed, FetchRefused, open_fetcher
 from app.core.settings import Settings
 from tests.standins.authority import Authority
 from tests.standins.gemini import image_bytes
+from tests.standins.listening import listening
 from tests.standins.wire import Reply, Seen, serving
 
 IMAGE = image_bytes(64, 64)
@@ -69,12 +70,9 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     made = World("", authority.ca_file)
     connections: list[str] = []
 
-    def count(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def count(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         connections.append("one")
-        writer.close()
 
-    trap = await asyncio.start_server(count, "127.0.0.2")
-    trap_port = trap.sockets[0].getsockname()[1]
     send = httpx2.AsyncHTTPTransport.handle_async_request
 
     async def lead_astray(transport: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> httpx2.Response:
@@ -85,10 +83,12 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         return await send(transport, request)
 
     monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", lead_astray)
-    async with serving(made.answer, tls=authority.server("localhost")) as url:
+    async with (
+        listening(count, host="127.0.0.2") as trap_port,
+        serving(made.answer, tls=authority.server("localhost")) as url,
+    ):
         made.url = url.replace("127.0.0.1", "localhost")
         yield made
-    trap.close()
     assert len(connections) == len(made.trapped) + made.forgotten
 
 

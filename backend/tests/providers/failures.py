@@ -13,6 +13,7 @@ from typing import Literal, get_args
 from app.providers import RouteFailure
 from PIL import Image
 from tests.standins import gemini, openai
+from tests.standins.listening import listening
 from tests.standins.wire import Reply, json_reply
 
 Dialect = Literal["gemini", "openai"]
@@ -251,10 +252,9 @@ async def _refused() -> AsyncIterator[str]:
 async def _no_tls() -> AsyncIterator[str]:
     async def speak_plainly(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        writer.close()
 
-    async with await asyncio.start_server(speak_plainly, "127.0.0.1", 0) as server:
-        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with listening(speak_plainly) as port:
+        yield f"https://127.0.0.1:{port}"
 
 
 @asynccontextmanager

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import httpx2
 import pytest
 from app.providers.connect import Resolver
 from app.providers.transport import BUFFER_BYTES, DirectTransport
+from tests.standins.listening import listening
 from tests.standins.wire import conversing
 
 SECONDS = {"connect": 20, "read": 20}
@@ -23,17 +24,14 @@ async def server(answer: Answer) -> AsyncIterator[tuple[str, list[int]]]:
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number, connection = 0, len(requests)
         requests.append(0)
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            while not writer.is_closing():
-                await reader.readuntil(b"\r\n\r\n")
-                requests[connection] += 1
-                await answer(number, writer)
-                number += 1
-        writer.close()
+        while not writer.is_closing():
+            await reader.readuntil(b"\r\n\r\n")
+            requests[connection] += 1
+            await answer(number, writer)
+            number += 1
 
-    listening = await asyncio.start_server(converse, "127.0.0.1", 0)
-    async with listening:
-        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/", requests
+    async with listening(converse) as port:
+        yield f"http://127.0.0.1:{port}/", requests
 
 
 def transport() -> DirectTransport:

@@ -1,10 +1,11 @@
 """Hosts that speak PostgreSQL's protocol and are no primary: one that says nothing, and a standby."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
-_Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+from tests.standins.listening import listening
+
 _STANDBY = {
     "server_version": "18.4",
     "server_encoding": "UTF8",
@@ -22,7 +23,7 @@ async def silent_host(*, answer: bytes = b"") -> AsyncIterator[int]:
         writer.write(answer)
         await reader.read(-1)
 
-    async with _listening(say_nothing) as port:
+    async with listening(say_nothing) as port:
         yield port
 
 
@@ -37,21 +38,8 @@ async def standby() -> AsyncIterator[int]:
         await writer.drain()
         await reader.read(-1)
 
-    async with _listening(let_in) as port:
+    async with listening(let_in) as port:
         yield port
-
-
-@asynccontextmanager
-async def _listening(answer: _Answer) -> AsyncIterator[int]:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
-                await answer(reader, writer)
-        finally:
-            writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
 
 
 def _parameters(values: Mapping[str, str]) -> bytes:

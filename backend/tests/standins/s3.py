@@ -16,7 +16,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import formatdate
@@ -24,6 +24,7 @@ from typing import Literal
 from urllib.parse import quote, unquote
 from xml.sax.saxutils import escape
 
+from tests.standins.listening import listening
 from tests.standins.sigv4 import Request, S3Error, verify
 
 Fault = Literal["internal_error", "slow_down", "not_s3", "reset", "hang", "slow", "cut"]
@@ -204,23 +205,11 @@ class _Connections:
 
     def __init__(self, server: S3Server) -> None:
         self._server = server
-        self._open: set[asyncio.Task[None] | None] = set()
-
-    def close(self) -> None:
-        while self._open:
-            task = self._open.pop()
-            if task:
-                task.cancel()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(asyncio.current_task())
-        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            while await self._answered_one(reader, writer):
-                pass
-        self._open.discard(asyncio.current_task())
+        while await self._answered_one(reader, writer):
+            pass
         writer.transport.abort()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
 
     async def _answered_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -263,18 +252,10 @@ def s3_server(*buckets: str, region: str = "auto") -> Iterator[S3Server]:
     loop, stopping = asyncio.SelectorEventLoop(), asyncio.Event()
 
     async def run() -> None:
-        connections = _Connections(server)
-        listening = await asyncio.start_server(connections.serve, "127.0.0.1", 0, limit=2**20, backlog=1024)
-        server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-        ready.set()
-        await stopping.wait()
-        # Accept nothing new, close what is being accepted, and only then close the listener: in any other order
-        # the event loop loses a connection.
-        loop.remove_reader(listening.sockets[0].fileno())
-        while len(asyncio.all_tasks()) > 1:
-            connections.close()
-            await asyncio.sleep(0.01)
-        listening.close()
+        async with listening(_Connections(server).serve, line_bytes_max=2**20, backlog=1024) as port:
+            server.url = f"http://127.0.0.1:{port}"
+            ready.set()
+            await stopping.wait()
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),), name="s3", daemon=True)
     thread.start()

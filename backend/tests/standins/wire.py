@@ -4,11 +4,13 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ssl import SSLContext
 from typing import Any
+
+from tests.standins.listening import Converse, listening
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,6 @@ def json_reply(body: object, *, status: int = 200, **more: Any) -> Reply:
     return Reply(json.dumps(body).encode(), status, {"Content-Type": "application/json; charset=UTF-8"}, **more)
 
 
-Converse = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
 @asynccontextmanager
 async def serving(
     answer: Callable[[Seen], Reply], *, port: int = 0, tls: SSLContext | None = None
@@ -79,30 +78,8 @@ async def serving(
 @asynccontextmanager
 async def conversing(converse: Converse, *, port: int = 0, tls: SSLContext | None = None) -> AsyncIterator[str]:
     """The same of a server that treats each connection so, until the end of the context."""
-    conversations: set[asyncio.Task[None]] = set()
-
-    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        conversation = asyncio.current_task()
-        assert conversation is not None
-        conversations.add(conversation)
-        try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
-                await converse(reader, writer)
-        except asyncio.CancelledError:
-            # The server is closing; asyncio would report a stream's cancelled task as an error.
-            writer.transport.abort()
-        finally:
-            conversations.discard(conversation)
-            writer.close()
-
-    server = await asyncio.start_server(run, "127.0.0.1", port, ssl=tls, backlog=4096)
-    try:
-        yield f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        for conversation in list(conversations):
-            conversation.cancel()
-        await asyncio.gather(*conversations, return_exceptions=True)
+    async with listening(converse, port=port, tls=tls, backlog=4096) as bound:
+        yield f"http{'s' if tls else ''}://127.0.0.1:{bound}"
 
 
 async def _answer_one(

@@ -15,6 +15,7 @@ from tests.features.scraped import METRICS_TOKEN, read, scrape
 from tests.harness import Account, Key, generate
 from tests.problems import check_problem
 from tests.raw_http import JSON_TYPE, chunk, connected, head, read_answer, send_raw
+from tests.standins.listening import listening
 from tests.web.held_logins import LOGIN as HELD_LOGIN
 from tests.web.held_logins import HeldLogins
 
@@ -203,13 +204,12 @@ async def test_a_request_for_health_takes_no_slot(start: Start, monkeypatch: pyt
     monkeypatch.setattr("app.database_check.DATABASE_SECONDS_MAX", 20)
     asked, over = asyncio.Event(), asyncio.Event()
 
-    async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def say_nothing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         asked.set()
         await over.wait()
-        writer.close()
 
-    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as database:
-        url = f"postgresql://nobody@127.0.0.1:{database.sockets[0].getsockname()[1]}/nothing"
+    async with listening(say_nothing) as port:
+        url = f"postgresql://nobody@127.0.0.1:{port}/nothing"
         client = await start(requests_max=1, database_url=url)
         ready = asyncio.ensure_future(client.get("/ready"))
         await asked.wait()

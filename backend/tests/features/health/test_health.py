@@ -33,6 +33,7 @@ from tests.harness import (
     without_request_id,
 )
 from tests.standins import gemini
+from tests.standins.listening import listening
 
 
 @pytest.fixture(autouse=True)
@@ -284,13 +285,9 @@ def empty_database(server_url: str) -> Iterator[str]:
 @pytest.fixture
 async def hanging() -> AsyncIterator[str]:
     """The URL of a database server that accepts connections and never sends a byte."""
-    over = asyncio.Event()
 
-    async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await over.wait()
-        writer.close()
+    async def say_nothing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
 
-    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with listening(say_nothing) as port:
         yield f"postgresql://nobody:{secrets.token_hex(8)}@127.0.0.1:{port}/nothing"
-        over.set()

@@ -12,6 +12,7 @@ from app.generations.ledger import Ledger
 from app.generations.ledger.queue import PendingRecord, Recorded
 from sqlalchemy.engine import make_url
 from tests.harness import Key, looks
+from tests.standins.listening import listening
 
 _COUNTED_AND_RECORDED = """
     select 'counted' as origin, day, model, pictures, list_amount, amount, cost from usage where key_id = $1
@@ -107,19 +108,10 @@ class Line:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Forwards to the database. New connections wait while the line is broken."""
-        tasks: set[asyncio.Task[None]] = set()
-
-        def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            tasks.add(asyncio.create_task(self._lead(reader, writer)))
-
-        server = await asyncio.start_server(lead, "127.0.0.1", 0)
-        url = self._target.set(host="127.0.0.1", port=server.sockets[0].getsockname()[1], query={"ssl": "disable"})
-        self.url = url.render_as_string(hide_password=False)
-        async with server:
+        async with listening(self._lead) as port:
+            url = self._target.set(host="127.0.0.1", port=port, query={"ssl": "disable"})
+            self.url = url.render_as_string(hide_password=False)
             yield
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     def lose_the_next_answer(self) -> None:
         """Drops the database's next answer and closes its connection; the line stays broken until `mended` is set."""
