@@ -41,11 +41,16 @@ class Blob:
     def sha256(self) -> bytes:
         """Of all of them. Those of a large Blob are hashed where it is made, in a thread."""
         if self._sha256 is None:  # not a cached_property, which would hash one Blob of the process at a time
-            digest = sha256()
-            for piece in self.pieces():
-                digest.update(piece)
-            self._sha256 = digest.digest()
+            self._sha256 = self._digest()
         return self._sha256
+
+    def _digest(self) -> bytes:
+        return sha256(self._content).digest()
+
+    @property
+    def in_memory(self) -> bytes | None:
+        """All of them, without a copy; None where they lie in a file."""
+        return self._content
 
     async def read(self) -> bytes:
         """All of them."""
@@ -241,6 +246,16 @@ class _FileBlob(Blob):
         super().__init__(b"")
         self._file = file
         self.size = size
+
+    def _digest(self) -> bytes:
+        digest = sha256()
+        for piece in self.pieces():
+            digest.update(piece)
+        return digest.digest()
+
+    @property
+    def in_memory(self) -> None:
+        return None
 
     async def read(self) -> bytes:
         return await self._file.threads.run(partial(self.part, 0, self.size))

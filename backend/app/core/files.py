@@ -144,16 +144,21 @@ def opened_folder(folder: Path | str, *, dir_fd: int | None = None, follow_symli
 def new_file(name: str, content: bytes, *, folder: int) -> Iterator[str]:
     """The temporary name of a new file in the opened folder, mode 0600, which holds all of `content`, on the disk.
 
-    Within the `with` it is to be renamed, or linked, to `name`; at the end the temporary name is gone in any case.
+    Within the `with` it is to get its final name instead. Where that raises, the file is removed.
     """
     temporary = f"{name}{_TEMPORARY}{secrets.token_hex(8)}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
     try:
         _fill(descriptor, content)
         yield temporary
-    finally:
-        with suppress(OSError):
-            os.unlink(temporary, dir_fd=folder)
+    except BaseException:
+        _remove(temporary, folder)
+        raise
+
+
+def _remove(name: str, folder: int) -> None:
+    with suppress(OSError):
+        os.unlink(name, dir_fd=folder)
 
 
 def regular_size(descriptor: int) -> int:
@@ -210,6 +215,7 @@ def _name_unless_taken(temporary: str, name: str, folder: int) -> None:
             os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    _remove(temporary, folder)
 
 
 def _age(entry: os.DirEntry[str]) -> float:

@@ -23,6 +23,11 @@ class LongText:
         """At most so many bytes of its beginning."""
         return self.body.part(self.start, min(self.start + size, self.end))
 
+    def in_memory(self, start: int) -> memoryview | None:
+        """Its bytes from `start` on, without a copy; None where the body lies in a file."""
+        content = self.body.in_memory
+        return None if content is None else memoryview(content)[self.start + start : self.end]
+
     def pieces(self, start: int) -> Iterator[bytes]:
         """Its bytes from `start` on, in pieces. May read a file: for threads."""
         return self.body.pieces(self.start + start, self.end)

@@ -20,6 +20,7 @@ _PALETTE = 3
 _INFLATED_MAX = 1032
 """The most bytes that one byte of a deflate stream becomes."""
 _EXAMINED_BYTES = 512
+_LOCKED_BYTES_MAX = 5 * 1024
 _CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 _ANIMATION = {b"acTL", b"fcTL", b"fdAT"}
 _METADATA = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
@@ -89,10 +90,20 @@ def chunks_of_png(content: bytes, *, are_checked: bool = False) -> Iterator[tupl
     while name != b"IEND":
         length, name = struct.unpack_from(">I4s", content, at)
         end = at + 8 + length
-        _require(are_checked or struct.unpack_from(">I", content, end)[0] == zlib.crc32(view[at + 4 : end]))
+        _require(are_checked or struct.unpack_from(">I", content, end)[0] == _crc32(view[at + 4 : end]))
         yield name, view[at + 8 : end], view[at : end + 4]
         at = end + 4
     _require(length == 0)
+
+
+def _crc32(data: memoryview) -> int:
+    """In pieces for which zlib keeps the interpreter's lock: to get it back from a busy event loop takes longer than
+    the checksum of a whole chunk.
+    """
+    checksum = 0
+    for at in range(0, len(data), _LOCKED_BYTES_MAX):
+        checksum = zlib.crc32(data[at : at + _LOCKED_BYTES_MAX], checksum)
+    return checksum
 
 
 def _check_png_header(header: bytes, *, palettes: int, deflated_bytes: int) -> None:

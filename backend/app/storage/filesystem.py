@@ -168,7 +168,15 @@ class _Disk:
 
     def put(self, name: str, content: bytes) -> None:
         shard = _shard(name)
-        self._make_folder(shard)
+        if shard not in self._durable_shards:
+            self._make_folder(shard)
+        try:
+            self._put(name, content, shard)
+        except FileNotFoundError:  # somebody has removed the folder
+            self._make_folder(shard)
+            self._put(name, content, shard)
+
+    def _put(self, name: str, content: bytes, shard: str) -> None:
         with self._entered(_INCOMING) as incoming, self._entered(shard) as folder:
             with files.new_file(name, content, folder=incoming) as temporary:
                 os.rename(temporary, name, src_dir_fd=incoming, dst_dir_fd=folder)

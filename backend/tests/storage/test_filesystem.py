@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 from app.core.files import LEFTOVER_SECONDS
@@ -80,6 +81,14 @@ async def test_images_are_spread_over_folders_by_the_random_end_of_their_ids(
     ends = ["00", "01", "7z", "zz"]
     await asyncio.gather(*(store.put(f"gen_01kapn5vfe28fm63cjp43w44255s{end}.png", b"") for end in ends))
     assert [str(path.parent) for path in files(folder)] == ends
+
+
+async def test_a_folder_that_somebody_removes_is_made_again(store: FilesystemStore, folder: Path) -> None:
+    await store.put(NAME, b"before")
+    rmtree(folder / PLACE.parent)
+    await store.put(NAME, b"after")
+    assert files(folder) == [PLACE]
+    assert (folder / PLACE).read_bytes() == b"after"
 
 
 async def test_put_returns_after_file_and_folders_are_synced(
