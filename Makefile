@@ -140,8 +140,8 @@ bench-queue: .venv/dev.installed ## what taking jobs costs however many wait; 10
 bench-money: .venv/dev.installed ## what a price adds to recording and settling, and to a call over HTTP, for one account and for a thousand (needs wrk)
 	cd backend && ../$(BIN)/python -m benchmarks.money && ../$(BIN)/python -m benchmarks.partitions && ../$(BIN)/python -m benchmarks.priced_calls
 
-bench-async-beside: .venv/dev.installed ## callers who wait, alone and beside 1,000 asynchronous calls a second (needs wrk)
-	cd backend && ../$(BIN)/python -m benchmarks.async_beside
+bench-async-beside: .venv/dev.installed ## callers who wait, alone and beside 1,000 asynchronous calls a second, with BASE=<commit> against synchronous ones of that (needs wrk)
+	cd backend && ../$(BIN)/python -m benchmarks.async_beside $(if $(BASE),--base $(BASE))
 
 rolling: proxies ## restart and upgrade two servers behind nginx and HAProxy, under traffic, for about seven minutes
 	cd backend && ../$(BIN)/python -m benchmarks.rolling

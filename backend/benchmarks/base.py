@@ -116,20 +116,26 @@ def checked_out(revision: str) -> Iterator[Path]:
             subprocess.run([*git, "worktree", "remove", "--force", f"{folder}/base"], check=True)
 
 
-def _prepared(stack: ExitStack, backend: Path, *, models: int, keys: int) -> Program:
-    """The program of that folder, its database migrated, with so many keys."""
+def prepared_settings(stack: ExitStack, backend: Path) -> dict[str, str]:
+    """Settings for the program of that folder, with a database of its own, which is migrated."""
     data = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
     url = stack.enter_context(embedded_postgres(Path(data)))
     settings = {"DATABASE_URL": url, "SECRET_KEY": secrets.token_urlsafe(48), "DATA_DIR": data, **WIDE_OPEN}
+    subprocess.run([sys.executable, "-m", "app.cli", "migrate"], cwd=backend, env=settings, check=True)
+    return settings
+
+
+def _prepared(stack: ExitStack, backend: Path, *, models: int, keys: int) -> Program:
+    """The program of that folder, its database migrated, with so many keys."""
+    settings = prepared_settings(stack, backend)
     names = [f"model-{number}" for number in range(models)]
     if names:
-        settings["MODELS_FILE"] = str(_models_file(Path(data), names))
-    subprocess.run([sys.executable, "-m", "app.cli", "migrate"], cwd=backend, env=settings, check=True)
+        settings["MODELS_FILE"] = str(_models_file(Path(settings["DATA_DIR"]), names))
     bodies = [json.dumps({**json.loads(GENERATE), "model": name}) for name in names] or [GENERATE]
     program = Program(backend, settings, [], bodies)
     with program.serving() as server:
         program.keys.append(new_key(server.url))
-    program.keys.extend(asyncio.run(_add_keys(url, keys - 1)))
+    program.keys.extend(asyncio.run(_add_keys(settings["DATABASE_URL"], keys - 1)))
     return program
 
 

@@ -9,6 +9,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from secrets import token_urlsafe
@@ -39,14 +40,10 @@ select count(*) as jobs, count(*) filter (where status = 'delivered') as deliver
 from generations
 """
 _COMMITS = "select xact_commit from pg_stat_database where datname = current_database()"
-_SHARES = """
-with others as (select max(delivered_at) as until from generations where account_id <> $1),
-window_of as (
-  select floor(extract(epoch from delivered_at - min(delivered_at) over ()) / $2)::int as n, account_id, delivered_at
-  from generations
-)
-select n, avg((account_id = $1)::int)::float8 as share from window_of, others
-where delivered_at <= until - make_interval(secs => $2) group by n order by n
+_DELIVERED = """
+with others as (select max(delivered_at) as until from generations where account_id <> $1)
+select floor(extract(epoch from delivered_at - min(delivered_at) over ()))::int as second, account_id = $1 as is_own
+from generations, others where delivered_at <= until order by 1
 """
 
 
@@ -101,13 +98,24 @@ async def _drain(url: str, upstream: Server, settings: Mapping[str, str], waitin
 
 
 async def _report_shares(connection: asyncpg.Connection, waiting: Mapping[KeyNumber, int]) -> None:
-    """What the account with half of them had of what was delivered while all others waited, by seconds."""
+    """What the account with half of them had of what was delivered while all others waited, in every minute and in
+    every ten seconds, whichever second they begin with.
+    """
     due = WEIGHT / (WEIGHT + len(waiting) - 1)
+    rows = await connection.fetch(_DELIVERED, _BIG.account_id)
+    of_all, own = Counter(each["second"] for each in rows), Counter(each["second"] for each in rows if each["is_own"])
+    last = rows[-1]["second"]  # which is not whole
     for seconds in (60, 10):
-        shares = [each["share"] / due for each in await connection.fetch(_SHARES, _BIG.account_id, float(seconds))]
+        begins = range(last - seconds + 1)
+        shares = [_in_window(own, each, seconds) / _in_window(of_all, each, seconds) / due for each in begins]
         if shares:
             told = f"median {statistics.median(shares):.2f}, least {min(shares):.2f}, most {max(shares):.2f}"
+            told += f", of {len(shares)} that begin a second apart"
             print(f"share of the account with half, of the {due:.4f} due to it, in {seconds} s: {told}")
+
+
+def _in_window(delivered: Mapping[int, int], begin: int, seconds: int) -> int:
+    return sum(delivered[each] for each in range(begin, begin + seconds))
 
 
 def _report_memory(looks: Sequence[Sequence[int]]) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import NamedTuple
 
 import asyncpg
@@ -21,7 +22,7 @@ from unnest($1::text[], $2::text[]) as k(id, account_id)
 """
 _COLUMNS = (
     *("id", "request_id", "account_id", "environment", "key_id", "prompt", "size", "provider", "status"),
-    *("created_at", "lease_until", "expires_at"),
+    *("created_at", "lease_until", "expires_at", "delivered_at"),
 )
 _ADD_LANES = """
 insert into lanes (account_id, class, waiting, turn)
@@ -31,6 +32,8 @@ _ADD_LANE_KEYS = """
 insert into lane_keys (key_id, class, account_id, waiting)
 select key_id, 'now', account_id, count(*) from generations where status = 'queued' group by 1, 3
 """
+
+_NONE: Mapping["KeyNumber", int] = MappingProxyType({})
 
 
 class KeyNumber(NamedTuple):
@@ -58,14 +61,17 @@ async def connect(url: str) -> asyncpg.Connection:
     return await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False))
 
 
-async def fill(connection: asyncpg.Connection, waiting: Mapping[KeyNumber, int]) -> None:
-    """Adds accounts, keys and so many waiting jobs of one image for each key. Jobs of different accounts came in turn;
-    those of an account's first key before those of its second.
+async def fill(
+    connection: asyncpg.Connection, waiting: Mapping[KeyNumber, int], delivered: Mapping[KeyNumber, int] = _NONE
+) -> None:
+    """Adds accounts, keys and so many waiting jobs of one image for each key, after so many that were delivered. Jobs
+    of different accounts came in turn; those of an account's first key before those of its second.
     """
     accounts = list(dict.fromkeys(key.account_id for key in waiting))
     await connection.execute(_ADD_ACCOUNTS, accounts)
     await connection.execute(_ADD_KEYS, [key.id for key in waiting], [key.account_id for key in waiting])
-    records = list(_records(_in_order(waiting)))
+    ended, waits = _in_order(delivered), _in_order(waiting)
+    records = list(_records([*ended, *waits], delivered=len(ended)))
     await connection.copy_records_to_table("generations", records=records, columns=_COLUMNS)
     await connection.execute(_ADD_LANES)
     await connection.execute(_ADD_LANE_KEYS)
@@ -76,10 +82,14 @@ def _in_order(waiting: Mapping[KeyNumber, int]) -> Sequence[KeyNumber]:
     return [key for _, key in sorted(placed)]
 
 
-def _records(keys: Sequence[KeyNumber]) -> Iterator[tuple[object, ...]]:
+def _records(keys: Sequence[KeyNumber], *, delivered: int) -> Iterator[tuple[object, ...]]:
+    """A row for each, of which the first ones are delivered."""
     begin = time.time() - _HOUR_SECONDS
     for number, key in enumerate(keys):
         at = begin + number * _HOUR_SECONDS / len(keys)
         image_id, created_at = new_timed_id("gen", now=at), datetime.fromtimestamp(at, UTC)
-        of_image = ("live", key.id, "A cute banana", f"{SIDE}x{SIDE}", "gemini", "queued")
-        yield image_id, image_id, key.account_id, *of_image, created_at, created_at + _EXPIRES, created_at + _EXPIRES
+        expires_at, is_delivered = created_at + _EXPIRES, number < delivered
+        status = "delivered" if is_delivered else "queued"
+        of_image = "live", key.id, "A cute banana", f"{SIDE}x{SIDE}", "gemini", status
+        times = created_at, None if is_delivered else expires_at, expires_at, created_at if is_delivered else None
+        yield image_id, image_id, key.account_id, *of_image, *times

@@ -43,13 +43,14 @@ update lanes set running = 16 where account_id = 'acc_00000000000000000000'
 
 @dataclass
 class Case:
-    """What waits; `prepare` is SQL that is run then. Times of takes in milliseconds."""
+    """What waits, and what was delivered before; `prepare` is SQL that is run then. Times of takes in milliseconds."""
 
     name: str
     waiting: Mapping[KeyNumber, int]
     prepare: str = "vacuum analyze"
     is_planned_before: bool = False
     """Whether the statement was planned while the tables were empty, as in a new deployment, and once since then."""
+    delivered: Mapping[KeyNumber, int] = field(default_factory=dict)
     taken_before: int = 0
     """With no vacuum since then; every account's dead entries have been passed once."""
     under_old_snapshot: bool = False
@@ -62,7 +63,7 @@ class Case:
         self._owner, self._worker = await connect(url), await connect_for_writing(url)
         if self.is_planned_before:
             await self._take()
-        await fill(self._owner, self.waiting)
+        await fill(self._owner, self.waiting, self.delivered)
         for statement in self.prepare.split(";"):
             await self._owner.execute(statement)
         if self.is_planned_before:
@@ -113,9 +114,11 @@ def cases() -> Sequence[Case]:
     many = spread(100_000, ACCOUNTS)
     ten = spread(50_000, 10)
     return [
-        Case("1,000 wait", spread(1000, ACCOUNTS)),
-        Case("10,000 wait", spread(10_000, ACCOUNTS)),
+        Case("1,000 wait, 99,000 are delivered", spread(1000, ACCOUNTS), delivered=spread(99_000, ACCOUNTS)),
+        Case("10,000 wait, 90,000 are delivered", spread(10_000, ACCOUNTS), delivered=spread(90_000, ACCOUNTS)),
         Case("100,000 wait", many),
+        Case("1,000 wait, and there are no others", spread(1000, ACCOUNTS)),
+        Case("10,000 wait, and there are no others", spread(10_000, ACCOUNTS)),
         Case("100,000, not analysed", many, "select"),
         Case("100,000, planned on empty tables, and again by a sweep", many, "select", is_planned_before=True),
         Case("100,000, one account has half", {**spread(50_000, ACCOUNTS), KeyNumber(0): 50_000}),
