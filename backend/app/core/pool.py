@@ -49,11 +49,16 @@ class BoundedPool:
         if self._free_slots == 0:
             raise Unavailable(retry_after_seconds=1)
         self._free_slots -= 1
-        # The place is given back once, when the function has ended or was cancelled before it began.
         future = self._executor.submit(function)
-        loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            if future.done():
+                self._leave()
+            else:  # the caller was cancelled, and the function goes on
+                loop = asyncio.get_running_loop()
+                future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
+            del future  # its error has this frame: they would hold each other, and with them what the caller has
 
     @property
     def jobs(self) -> int:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, LargeBinary, any_, func, literal, or_, select
+from sqlalchemy import ARRAY, ColumnElement, LargeBinary, any_, bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import SessionMaker
@@ -39,6 +39,9 @@ _CALLER = (
     .join(Account, Account.id == ApiKey.account_id)
     .where(*_ACTIVE)
 )
+_CALLERS = _CALLER.add_columns(ApiKey.key_hash).where(
+    ApiKey.key_hash == any_(bindparam("key_hashes", type_=ARRAY(LargeBinary)))
+)
 
 
 async def find_caller_where(session: AsyncSession, *which: ColumnElement[bool]) -> Caller | None:
@@ -49,9 +52,8 @@ async def find_caller_where(session: AsyncSession, *which: ColumnElement[bool]) 
 
 async def find_callers(sessions: SessionMaker, key_hashes: Sequence[bytes]) -> Sequence[Caller | None]:
     """The same of the active keys of these hashes, in their order, by one query."""
-    is_asked = ApiKey.key_hash == any_(literal(key_hashes, ARRAY(LargeBinary)))
     async with sessions.begin() as session:
-        rows = await session.execute(_CALLER.add_columns(ApiKey.key_hash).where(is_asked))
+        rows = await session.execute(_CALLERS, {"key_hashes": key_hashes})
         found = {key_hash: _caller(*columns) for *columns, key_hash in rows}
     return [found.get(each) for each in key_hashes]
 

@@ -3,8 +3,22 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import ColumnExpressionArgument, Text, column, func, select, true, union_all, update, values
+from sqlalchemy import (
+    ColumnExpressionArgument,
+    Integer,
+    Select,
+    Text,
+    bindparam,
+    column,
+    func,
+    select,
+    true,
+    union_all,
+    update,
+    values,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -94,18 +108,30 @@ async def find_all(
     Each environment gives its newest rows from the indexes of these statuses, so the work grows with neither the ledger
     nor the keys.
     """
-    asked = values(column("environment", Text), name="asked").data([(each,) for each in environments])
-    own = Generation.account_id == account_id, Generation.environment == asked.c.environment
+    statement = _newest(tuple(sorted(set(statuses))), environments=len(environments), is_after=before_id is not None)
+    asked = {f"environment_{number}": each for number, each in enumerate(environments)}
+    parameters = {"account_id": account_id, "before_id": before_id, "limit": limit, **asked}
+    return [_listed(generations, *row) for row in await session.execute(statement, parameters)]
+
+
+@cache  # parts of it hold each other: one that is made for a call would be left to the collector
+def _newest(statuses: Sequence[GenerationStatus], *, environments: int, is_after: bool) -> Select[Generation, ApiKey]:
+    """The statement of `find_all`, with the parameters `account_id`, `environment_0` and so on, `limit` and, where it
+    lists what is older than one, `before_id`.
+    """
+    names = [(bindparam(f"environment_{number}", type_=Text),) for number in range(environments)]
+    asked, limit = values(column("environment", Text), name="asked").data(names), bindparam("limit", type_=Integer)
+    own = Generation.account_id == bindparam("account_id"), Generation.environment == asked.c.environment
     newest = select(Generation).where(*own).order_by(Generation.id.desc()).limit(limit)
-    if before_id is not None:
-        newest = newest.where(Generation.id < before_id)
+    if is_after:
+        newest = newest.where(Generation.id < bindparam("before_id"))
     of_indexes = [
         newest.where(Generation.status.in_(wanted), condition)
         for of_index, condition in _OF_INDEXES.items()
         if (wanted := set(statuses).intersection(of_index))
     ]
     newest_of_each = aliased(Generation, union_all(*of_indexes).lateral())
-    statement = (
+    return (
         select(newest_of_each, ApiKey)
         .select_from(asked)
         .join(newest_of_each, true())
@@ -113,7 +139,6 @@ async def find_all(
         .order_by(newest_of_each.id.desc())
         .limit(limit)
     )
-    return [_listed(generations, *row) for row in await session.execute(statement)]
 
 
 async def find_one(

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 
-from sqlalchemy import ARRAY, Text, func, literal, or_, select
+from sqlalchemy import ARRAY, Select, Text, bindparam, func, or_, select
 
 from app.core.db import SessionMaker
 from app.core.gathered_calls import GatheredCalls
@@ -24,16 +24,22 @@ def request_rows_in(sessions: SessionMaker) -> RequestRows:
 
 
 async def _find(sessions: SessionMaker, ids: Sequence[str]) -> Sequence[Sequence[Generation]]:
+    found = defaultdict[int, list[Generation]](list)
+    async with sessions.begin() as session:
+        for n, row in await session.execute(_ROWS, {"ids": ids, "moments": [without_random(each) for each in ids]}):
+            found[n].append(row)
+    return [found[n] for n, _ in enumerate(ids, 1)]
+
+
+def _rows_of_requests() -> Select[int, Generation]:
     # The ids of a request begin with the same time: for each this reads one millisecond of the primary key. A condition
     # on the account would have PostgreSQL read all of an account's rows where it takes the account to have few.
-    texts = [literal(each, ARRAY(Text)) for each in (list(ids), [without_random(each) for each in ids])]
+    texts = [bindparam(name, type_=ARRAY(Text)) for name in ("ids", "moments")]
     columns = func.unnest(*texts).table_valued("id", "moment", with_ordinality="n", name="asked")
     asked = columns.render_derived(name="asked")
     is_of_moment = Generation.id >= asked.c.moment, Generation.id < asked.c.moment.concat("~")
     is_asked = or_(Generation.id == asked.c.id, Generation.request_id == asked.c.id)
-    statement = select(asked.c.n, Generation).where(*is_of_moment, is_asked).order_by(asked.c.n, Generation.id)
-    found = defaultdict[int, list[Generation]](list)
-    async with sessions.begin() as session:
-        for n, row in await session.execute(statement):
-            found[n].append(row)
-    return [found[n] for n, _ in enumerate(ids, 1)]
+    return select(asked.c.n, Generation).where(*is_of_moment, is_asked).order_by(asked.c.n, Generation.id)
+
+
+_ROWS = _rows_of_requests()

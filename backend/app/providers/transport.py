@@ -117,10 +117,10 @@ class _Connection(asyncio.BufferedProtocol):
         """Sends a request, or its begin. What arrives from now on is its response."""
         self.status, self.headers, self.has_head, self.is_complete = 0, [], False, False
         self._framing_bytes, self._asks_to_keep, self._may_be_kept, self._is_read = 0, keep, False, False
-        self._parser = httptools.HttpResponseParser(self)
         if self._is_closed:
             self._failure = httpx2.ReadError("the connection ended before the request")
         else:
+            self._parser = httptools.HttpResponseParser(self)
             self._transport.write(message)
 
     async def send_rest(self, body: AsyncIterator[bytes], seconds: float | None) -> None:
@@ -212,6 +212,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_closed = True
+        self._parser = httptools.HttpResponseParser(None)  # the last one and its connection hold each other
         if not self.is_complete and self._failure is None:
             ends_here = (
                 self.has_head

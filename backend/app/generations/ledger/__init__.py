@@ -67,11 +67,12 @@ class Ledger:
         try:
             self._hand_over(record, waiting_max=self._queue_max)
             return await record.outcome
-        except (InsufficientCredit, BudgetExceeded) as error:
-            self._refused.add(error.code)
-            raise
-        except Unavailable as error:
-            self._metrics.count_failure(is_unknown=isinstance(error, OutcomeUnknown))
+        except Exception as error:
+            record.drop_error()
+            if isinstance(error, InsufficientCredit | BudgetExceeded):
+                self._refused.add(error.code)
+            elif isinstance(error, Unavailable):
+                self._metrics.count_failure(is_unknown=isinstance(error, OutcomeUnknown))
             raise
 
     async def settle(self, settlement: PendingSettlement) -> None:
@@ -85,8 +86,10 @@ class Ledger:
         try:
             self._hand_over(settlement)
             await settlement.outcome
-        except Unavailable as error:
-            self._metrics.count_failure(is_unknown=isinstance(error, OutcomeUnknown))
+        except Exception as error:
+            settlement.drop_error()
+            if isinstance(error, Unavailable):
+                self._metrics.count_failure(is_unknown=isinstance(error, OutcomeUnknown))
             raise
 
     async def mark_sent(self, ids: Sequence[str], lease: UUID) -> None:
@@ -98,7 +101,11 @@ class Ledger:
         """
         send = PendingSend(ids, lease)
         self._hand_over(send)
-        await send.outcome
+        try:
+            await send.outcome
+        except Exception:
+            send.drop_error()
+            raise
 
     async def query(self, statement: str, **values: Any) -> Sequence[asyncpg.Record]:
         """The rows of one of `statements.QUERIES`, once it has committed.
@@ -107,7 +114,11 @@ class Ledger:
         """
         query = PendingQuery(statement, values)
         self._hand_over(query)
-        return await query.outcome
+        try:
+            return await query.outcome
+        except Exception:
+            query.drop_error()
+            raise
 
     def _hand_over(self, work: Work, *, waiting_max: float = math.inf) -> None:
         if not self.is_alive or len(self._waiting) >= waiting_max:

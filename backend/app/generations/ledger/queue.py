@@ -28,6 +28,13 @@ class Pending(Generic[Outcome]):
     def is_done(self) -> bool:
         return self.outcome.done()
 
+    def drop_error(self) -> None:
+        """Forgets the error that is its outcome, once the caller has it: the error has the frames of its callers, and
+        these have this work. They would hold each other, and with them all that the request has in memory.
+        """
+        self.outcome = asyncio.get_running_loop().create_future()
+        self.outcome.cancel()
+
     def succeed(self, outcome: Outcome) -> None:
         if not self.outcome.done():
             self.outcome.set_result(outcome)
