@@ -11,13 +11,16 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
 LEFTOVER_SECONDS = 3600
 """The age from which a temporary file belongs to no writer any more: none takes a fraction of it."""
 
-_TEMPORARY = ".new-"  # between the final name and random characters
+_TEMPORARY = ".new-"  # between the final name and what no other file of any process has
+_MACHINE = secrets.token_hex(8)  # processes of several machines, or containers, may have one number
+_numbers = count()
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}  # FAT, and folders that a virtual machine shares
 
 
@@ -146,7 +149,7 @@ def new_file(name: str, content: bytes, *, folder: int) -> Iterator[str]:
 
     Within the `with` it is to get its final name instead. Where that raises, the file is removed.
     """
-    temporary = f"{name}{_TEMPORARY}{secrets.token_hex(8)}"
+    temporary = f"{name}{_TEMPORARY}{_MACHINE}-{os.getpid()}-{next(_numbers)}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
     try:
         _fill(descriptor, content)

@@ -55,6 +55,8 @@ async def connected_socket(host: str, port: int, resolver: Resolver) -> socket.s
     the first that did.
     """
     waiting, failures = await resolver.addresses(host, port), list[OSError]()
+    if len(waiting) == 1:
+        return await _connected(*waiting[0])
     running = set[asyncio.Task[socket.socket]]()
     try:
         while waiting or running:
