@@ -20,6 +20,8 @@ from app.core.logs import logger
 from app.core.metrics import Metrics
 from app.generations.errors import BudgetExceeded, InsufficientCredit, OutcomeUnknown
 from app.generations.ledger.queue import (
+    Outcome,
+    Pending,
     PendingQuery,
     PendingRecord,
     PendingSend,
@@ -66,13 +68,12 @@ class Ledger:
         """
         try:
             self._hand_over(record, waiting_max=self._queue_max)
-            return await record.outcome
-        except Exception as error:
-            record.drop_error()
-            if isinstance(error, InsufficientCredit | BudgetExceeded):
-                self._refused.add(error.code)
-            elif isinstance(error, Unavailable):
-                self._metrics.count_failure(is_unknown=isinstance(error, OutcomeUnknown))
+            return await _outcome_of(record)
+        except (InsufficientCredit, BudgetExceeded) as error:
+            self._refused.add(error.code)
+            raise
+        except Unavailable as error:
+            self._metrics.count_failure(is_unknown=isinstance(error, OutcomeUnknown))
             raise
 
     async def settle(self, settlement: PendingSettlement) -> None:
@@ -85,11 +86,9 @@ class Ledger:
         """
         try:
             self._hand_over(settlement)
-            await settlement.outcome
-        except Exception as error:
-            settlement.drop_error()
-            if isinstance(error, Unavailable):
-                self._metrics.count_failure(is_unknown=isinstance(error, OutcomeUnknown))
+            await _outcome_of(settlement)
+        except Unavailable as error:
+            self._metrics.count_failure(is_unknown=isinstance(error, OutcomeUnknown))
             raise
 
     async def mark_sent(self, ids: Sequence[str], lease: UUID) -> None:
@@ -101,11 +100,7 @@ class Ledger:
         """
         send = PendingSend(ids, lease)
         self._hand_over(send)
-        try:
-            await send.outcome
-        except Exception:
-            send.drop_error()
-            raise
+        await _outcome_of(send)
 
     async def query(self, statement: str, **values: Any) -> Sequence[asyncpg.Record]:
         """The rows of one of `statements.QUERIES`, once it has committed.
@@ -114,11 +109,7 @@ class Ledger:
         """
         query = PendingQuery(statement, values)
         self._hand_over(query)
-        try:
-            return await query.outcome
-        except Exception:
-            query.drop_error()
-            raise
+        return await _outcome_of(query)
 
     def _hand_over(self, work: Work, *, waiting_max: float = math.inf) -> None:
         if not self.is_alive or len(self._waiting) >= waiting_max:
@@ -201,6 +192,17 @@ class Ledger:
             for each in self._being_written:
                 if each.deadline <= now:
                     _expire(each)
+
+
+async def _outcome_of(work: Pending[Outcome]) -> Outcome:
+    """What became of the work. Raises the error that this is, and then forgets it: the error has the frames of its
+    callers, and these have the work. They would hold each other, and with them all that the request has in memory.
+    """
+    try:
+        return await work.outcome
+    except Exception:
+        work.drop_error()
+        raise
 
 
 def _expire(work: Work) -> None:

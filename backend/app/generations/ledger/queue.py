@@ -29,9 +29,7 @@ class Pending(Generic[Outcome]):
         return self.outcome.done()
 
     def drop_error(self) -> None:
-        """Forgets the error that is its outcome, once the caller has it: the error has the frames of its callers, and
-        these have this work. They would hold each other, and with them all that the request has in memory.
-        """
+        """Forgets the error that is its outcome. It stays done, whatever becomes of it."""
         self.outcome = asyncio.get_running_loop().create_future()
         self.outcome.cancel()
 
