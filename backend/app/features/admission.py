@@ -171,7 +171,7 @@ class Admission:
             )
         self.release()
 
-    async def generate(self, spec: GenerationSpec, *, route: str, watch: Watch | None = None) -> Delivered:
+    def generate(self, spec: GenerationSpec, *, route: str, watch: Watch | None = None) -> Awaitable[Delivered]:
         """The delivered images; the response says whether they were delivered to an earlier call, and what is left of
         the account's money. Raises what `generations.service.generate` raises, and Unavailable as `_recorded`.
         """
@@ -179,17 +179,14 @@ class Admission:
         # watches has another listener for its leaving.
         waits_for_bytes = spec.as_bytes and watch is None
         generations = (generations_of if waits_for_bytes else generations_with_urls_of)(self._request)
-        delivered = await self._recorded(partial(service.generate, generations, spec=spec, route=route, watch=watch))
-        state: RequestState = self._request.scope["state"]
-        state["model"] = delivered.model
-        return delivered
+        return self._recorded(partial(service.generate, generations, spec=spec, route=route, watch=watch))
 
-    async def accept(self, spec: GenerationSpec, *, route: str, terms: JobTerms) -> Accepted:
+    def accept(self, spec: GenerationSpec, *, route: str, terms: JobTerms) -> Awaitable[Accepted]:
         """The request, which is on disk, to be drawn later; the response says whether it was before, and what is left
         of the account's money. Raises what `accept_job` raises, and Unavailable as `_recorded`.
         """
         generations = generations_with_urls_of(self._request)
-        return await self._recorded(partial(accept_job, generations, spec=spec, route=route, terms=terms))
+        return self._recorded(partial(accept_job, generations, spec=spec, route=route, terms=terms))
 
     async def _recorded(self, make: Callable[..., Awaitable[Made]]) -> Made:
         """What `make` returns for the caller. Where what the key may do has changed since it was looked up, the caller
@@ -215,6 +212,8 @@ class Admission:
             except OutcomeUnknown as error:
                 error.is_worth_repeating = key is not None  # without a key, a repeat could be a second generation
                 raise
+            if isinstance(made, Delivered):
+                state["model"] = made.model
             if made.is_replay:
                 add_response_headers(self._request, {b"idempotent-replayed": b"true"})
             self.show_left()

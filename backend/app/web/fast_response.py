@@ -1,7 +1,8 @@
 """The server's side of one request: uvicorn's, with one write for a response that comes whole."""
 
 import asyncio
-from typing import cast
+from collections.abc import Coroutine, Iterable
+from typing import Any, cast
 
 from uvicorn._types import ASGI3Application, ASGISendEvent, HTTPResponseStartEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -23,28 +24,26 @@ class FastResponse(RequestResponseCycle):
     the same. Sending a response that is too large for the system's buffers ends when its client has read most of it, or
     is gone: what the application holds for a response it holds until then. The transport holds 320 KiB at most.
 
-    If the whole body of the request came with the head, it is put into the request's state, so that nothing has to wait
-    for it with a deadline.
     """
 
     _start: HTTPResponseStartEvent | None = None
-    _task: asyncio.Task[None] | None = None
+    _run: Coroutine[Any, Any, None] | None = None
 
-    async def run_asgi(self, app: ASGI3Application) -> None:
-        if not self.more_body:
-            request_state(self.scope)["whole_body"] = bytes(self.body)
-        self._task = asyncio.current_task()
-        await super().run_asgi(app)
+    def run_asgi(self, app: ASGI3Application) -> Coroutine[Any, Any, None]:
+        self._run = super().run_asgi(app)
+        return self._run
 
-    def time_out(self) -> None:
+    def time_out(self, tasks: Iterable[asyncio.Task[None]]) -> None:
         """Ends the request, which the protocol answers in place of the application: for that, the client has hung up.
-        Its work is cancelled, unless it goes on for clients that have left.
+        Its work, which is one of the tasks, is cancelled, unless it goes on for clients that have left.
         """
         state = request_state(self.scope)
         state["has_timed_out"] = True
         hang_up(self)
-        if self._task is not None and not state.get("goes_on", False):
-            self._task.cancel()
+        if not state.get("goes_on", False):
+            for task in tasks:
+                if task.get_coro() is self._run:
+                    task.cancel()
 
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] == "http.response.start" and not self.response_started:

@@ -52,6 +52,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser = cast(HttpRequestParser, self._parser)  # it has the methods that uvicorn calls, and no others
         self._current: RequestResponseCycle | None = None
         self._checked_headers: list[Header] | None = None  # those of the head that was read last
+        self._headers_before: list[Header] | None = None  # the same, when the data arrived that is being read
         self._is_in_body = False
         self._body_bytes = 0
         self._unfinished = Unfinished()
@@ -71,11 +72,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_ending:
             self._drop(data)
         elif self._quiet_until is None or self._expects_refused_body:
-            headers, body_bytes = self._checked_headers, self._body_bytes
+            self._headers_before, body_bytes = self._checked_headers, self._body_bytes
             self._new_bytes = self._unfinished.size + len(data)
             super().data_received(data)
             if self._is_in_body or self.headers is not self._checked_headers:
-                has_advanced = headers is not self._checked_headers or body_bytes != self._body_bytes
+                has_advanced = self._headers_before is not self._checked_headers or body_bytes != self._body_bytes
                 self._bound_unfinished(data, has_advanced=has_advanced)
             elif self._unfinished.size:
                 self._unfinished = Unfinished()
@@ -111,6 +112,8 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._is_in_body = False
         super().on_message_complete()
+        if self._headers_before is not self._checked_headers:  # it came with the head, so its task has not begun yet
+            request_state(self.scope)["whole_body"] = bytes(self.cycle.body)
         if self._expects_refused_body:
             self._expects_refused_body = False
             if self._quiet_until is None:
@@ -166,7 +169,7 @@ class HttpProtocol(HttpToolsProtocol):
         logger.error("response_timeout", request_id=request_state(late.scope).get("request_id"))
         self._is_ending = True
         self.pipeline.clear()
-        late.time_out()
+        late.time_out(self.tasks)
         self._end_with(self._prepared_refusals.response_timeout(late.scope, self.server_state.default_headers))
 
     def _end_with(self, response: bytes) -> None:

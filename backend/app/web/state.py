@@ -88,7 +88,7 @@ class RequestState(TypedDict, total=False):
     in between, `OverloadGuard.without_slot` gives it back for as long as the body is awaited.
     """
     whole_body: bytes
-    """The body, if all of it came with the head. FastResponse sets it, so that `receive_body` need not wait for it."""
+    """The body, if all of it came with the head. HttpProtocol sets it, so that `receive_body` need not wait for it."""
     headers: Mapping[bytes, bytes]
     """The request's headers by name; of one that was sent more than once, the last value. HttpProtocol sets it, or
     under another server RequestMiddleware.

@@ -52,6 +52,7 @@ DIGESTS: dict[type, dict[str, str]] = {
         "send_400_response": "ae5a4a3782b6",
         "server_state": "8b57e6121a13",
         "shutdown": "d7351fa33f00",
+        "tasks": "ab753e97a81a",
         "timeout_keep_alive": "1cd2e5daa067",
         "timeout_keep_alive_handler": "8b53bf5f2e20",
         "timeout_keep_alive_task": "dd0acd23db2f",
@@ -88,6 +89,7 @@ DIGESTS: dict[type, dict[str, str]] = {
     ServerState: {
         "__init__": "8daf3a9b4e4e",
         "default_headers": "755007cc5504",
+        "tasks": "5b914f5993b0",
         "total_requests": "407b92169736",
     },
     Server: {

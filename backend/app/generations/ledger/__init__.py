@@ -9,7 +9,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -52,6 +52,7 @@ class Ledger:
         self._being_written: Sequence[Work] = ()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_alive = False
         self._is_closing = False
         self._sweep_at = 0.0
 
@@ -68,12 +69,13 @@ class Ledger:
         """
         try:
             self._hand_over(record, waiting_max=self._queue_max)
-            return await _outcome_of(record)
-        except (InsufficientCredit, BudgetExceeded) as error:
-            self._refused.add(error.code)
-            raise
-        except Unavailable as error:
-            self._metrics.count_failure(is_unknown=isinstance(error, OutcomeUnknown))
+            return await record.outcome
+        except Exception as error:
+            record.drop_error()  # as `_outcome_of`, which would cost each request a call more
+            if isinstance(error, InsufficientCredit | BudgetExceeded):
+                self._refused.add(error.code)
+            elif isinstance(error, Unavailable):
+                self._metrics.count_failure(is_unknown=isinstance(error, OutcomeUnknown))
             raise
 
     async def settle(self, settlement: PendingSettlement) -> None:
@@ -112,7 +114,7 @@ class Ledger:
         return await _outcome_of(query)
 
     def _hand_over(self, work: Work, *, waiting_max: float = math.inf) -> None:
-        if not self.is_alive or len(self._waiting) >= waiting_max:
+        if not self._is_alive or len(self._waiting) >= waiting_max:
             raise Unavailable
         work.deadline = time.monotonic() + self._deadline_seconds
         self._waiting.append(work)
@@ -121,7 +123,7 @@ class Ledger:
     @property
     def is_alive(self) -> bool:
         """Whether requests are being written."""
-        return bool(self._tasks) and not (self._tasks[0].done() or self._tasks[1].done())
+        return self._is_alive
 
     @property
     def needs_session(self) -> bool:
@@ -134,7 +136,8 @@ class Ledger:
 
     def open(self) -> None:
         """Begins to write."""
-        self._tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._expire())]
+        self._is_alive = True
+        self._tasks = [asyncio.create_task(self._while_alive(each)) for each in (self._write(), self._expire())]
 
     async def close(self) -> None:
         """Writes what is waiting, and ends. Nothing may be handed over any more."""
@@ -144,6 +147,12 @@ class Ledger:
         await writing
         expiring.cancel()
         self._writer.close()
+
+    async def _while_alive(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        finally:
+            self._is_alive = False
 
     async def _write(self) -> None:
         while self._waiting or not self._is_closing:

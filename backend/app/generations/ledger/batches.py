@@ -12,7 +12,6 @@ from app.generations.ledger.queue import (
     QueuedRow,
     RecordRow,
     SettleRow,
-    Work,
 )
 from app.generations.ledger.statements import (
     RECORD,
@@ -52,21 +51,21 @@ _SETTLING = {
 """By whether the request waits for a worker, and whether it was admitted with a price."""
 
 
-def records_of(work: Sequence[Work]) -> Iterable[tuple[Statement, Sequence[PendingRecord]]]:
+def record_batches(records: Sequence[PendingRecord]) -> Iterable[tuple[Statement, Sequence[PendingRecord]]]:
     """What is to be recorded, each batch with its statement."""
     batches = defaultdict(list)
-    for each in work:
-        if isinstance(each, PendingRecord):
-            batches[each.queueing is not None, each.price > 0].append(each)
+    for each in records:
+        batches[each.queueing is not None, each.price > 0].append(each)
     return [(_RECORDING[kind], batch) for kind, batch in batches.items()]
 
 
-def settlements_of(work: Sequence[Work]) -> Iterable[tuple[Statement, Sequence[PendingSettlement]]]:
+def settlement_batches(
+    settlements: Sequence[PendingSettlement],
+) -> Iterable[tuple[Statement, Sequence[PendingSettlement]]]:
     """What is to be settled, each batch with its statement."""
     batches = defaultdict(list)
-    for each in work:
-        if isinstance(each, PendingSettlement):
-            batches[each.recorded.queueing is not None, each.recorded.price > 0].append(each)
+    for each in settlements:
+        batches[each.recorded.queueing is not None, each.recorded.price > 0].append(each)
     return [(_SETTLING[kind], batch) for kind, batch in batches.items()]
 
 

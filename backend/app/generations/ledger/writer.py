@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,10 +15,10 @@ from app.core.logs import logger
 from app.generations.errors import LeaseLostError, OutcomeUnknown
 from app.generations.ledger.batches import (
     SKIPPING_LOCKED,
+    record_batches,
     recorded_values,
-    records_of,
     settled_values,
-    settlements_of,
+    settlement_batches,
 )
 from app.generations.ledger.connection import (
     LOCK_NOT_AVAILABLE,
@@ -69,15 +70,18 @@ class Writer(LedgerConnection):
         That is to be handed in again, before anything else: what was written before is then found, and counts once.
         """
         self._again: list[PendingRecord] = []
-        with suppress(*NO_VERDICT):
-            for statement, records in records_of(work):
-                await self._record(records, statement)
-            for statement, settlements in settlements_of(work):
-                await self._settle(settlements, statement)
-            await self._mark_sent([each for each in work if isinstance(each, PendingSend)])
+        by_type: defaultdict[type[Work], list[Any]] = defaultdict(list)
         for each in work:
-            if isinstance(each, PendingQuery) and not each.is_done:
-                await self._query(each)
+            by_type[type(each)].append(each)
+        with suppress(*NO_VERDICT):
+            for statement, records in record_batches(by_type[PendingRecord]):
+                await self._record(records, statement)
+            for statement, settlements in settlement_batches(by_type[PendingSettlement]):
+                await self._settle(settlements, statement)
+            await self._mark_sent(by_type[PendingSend])
+        for query in by_type[PendingQuery]:
+            if not query.is_done:
+                await self._query(query)
         without_outcome = [each for each in work if not each.is_done]
         if len(without_outcome) > sum(not each.is_done for each in self._again):
             await asyncio.sleep(_PAUSE_SECONDS)
