@@ -52,6 +52,9 @@ class Admission:
 
     pointers: Mapping[str, str] = MappingProxyType({})
     """Where the dialect has what errors know as `#/images/0`, `#/mask` or `#/size`."""
+    _is_kept = False
+    _left: Left | None = None
+    _slots_held = 0
 
     def __init__(
         self,
@@ -70,9 +73,6 @@ class Admission:
         self.preference = preference
         self._takes_slots = preference is None
         self._slots = [slot_of(self._services, caller)] if self._takes_slots else []
-        self._is_kept = False
-        self._left: Left | None = None
-        self._slots_held = 0
         name_caller(request, caller)
 
     async def __aenter__(self) -> Self:

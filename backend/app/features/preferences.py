@@ -1,6 +1,7 @@
 """The header `Prefer` (RFC 7240): a caller who does not wait for the image, or only so long."""
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from fastapi import Request
@@ -31,10 +32,13 @@ def read_preference(request: Request) -> Preference | None:
     is out of bounds.
     """
     sent = header_values(request, b"prefer")
-    if not sent:
-        return None
+    return _read(",".join(sent)) if sent else None
+
+
+@lru_cache(maxsize=100)  # callers send few
+def _read(sent: str) -> Preference | None:
     found: dict[str, str] = {}
-    for each in ",".join(sent).split(","):
+    for each in sent.split(","):
         name, _, value = each.partition(";")[0].partition("=")
         found.setdefault(name.strip(" \t").lower(), value.strip(" \t"))  # of two, the first counts
     if "wait" not in found:

@@ -40,12 +40,18 @@ class MemoryLimiter:
             found.append((share, now if tat <= now else min(tat, now + limit.burst_tolerance)))
         no_free_slot = slot is not None and self._has_no_free_slot(slot, group=group, now=now)
         result = decide(found, now=now, no_free_slot=no_free_slot)
+        tats = self._tats
         for (name, subject, limit, units), tat in found:
             bucket = group, name, subject
             if result.allowed:
-                self._keep(bucket, tat + units * limit.emission_interval)
-            elif bucket in self._tats:
-                self._keep(bucket, min(tat, self._tats[bucket]))  # the wait in the decision counts from the clamped TAT
+                tats[bucket] = tat + units * limit.emission_interval
+            elif bucket in tats:
+                tats[bucket] = min(tat, tats[bucket])  # the wait in the decision counts from the clamped TAT
+            else:
+                continue
+            tats.move_to_end(bucket)
+        while len(tats) > self._buckets_max:
+            tats.popitem(last=False)
         if result.allowed and slot is not None:
             until = now + slot.seconds * MICROSECONDS
             held = self._held_until.setdefault((group, slot.subject), {})
@@ -83,12 +89,6 @@ class MemoryLimiter:
         if not held:
             self._held_until.pop((group, slot.subject), None)
         return len(held) + slot.number > slots
-
-    def _keep(self, bucket: _Bucket, tat: int) -> None:
-        self._tats[bucket] = tat
-        self._tats.move_to_end(bucket)
-        if len(self._tats) > self._buckets_max:
-            self._tats.popitem(last=False)
 
     def _now(self) -> int:
         return round(self._clock() * MICROSECONDS)

@@ -17,9 +17,13 @@ CREDENTIAL_HEADERS = {
 def header_values(request: Request, name: bytes) -> list[str]:
     """The values of all headers of the request with this name, which is in lower case."""
     state: RequestState = request.scope["state"]
-    if name not in state["headers"]:
+    found = state["headers"]
+    if name not in found:
         return []
-    return [value.decode("latin-1") for header, value in request.scope["headers"] if header == name]
+    headers = request.scope["headers"]
+    if len(found) == len(headers):  # each was sent once
+        return [found[name].decode("latin-1")]
+    return [value.decode("latin-1") for header, value in headers if header == name]
 
 
 def add_response_headers(request: Request, headers: Mapping[bytes, bytes]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from fastapi import Request
 from fastapi.routing import iter_route_contexts
@@ -50,7 +50,7 @@ class RequestMiddleware:
         status = 0
         started = time.perf_counter()
 
-        async def send_with_headers(message: Message) -> None:
+        def send_with_headers(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -58,7 +58,7 @@ class RequestMiddleware:
                     state["holds_slot"] = False
                     self._guard.free_slots += 1
                 message["headers"] = with_common_headers(message["headers"], state)
-            await send(message)
+            return send(message)
 
         current_request_id.set(state["request_id"])
         try:

@@ -42,12 +42,12 @@ async def generate_asynchronously(
     """
     admission.leave_slots()
     accepted = await admission.accept(spec, route=route, terms=terms.job)
-    with admission.looked_up():
-        found = await _state_of(request, admission.caller, accepted, waits=terms.wait_seconds is not None)
-        if terms.wait_seconds is None:
-            return _accepted(request, found)
-        found = await _until_ended(request, admission.caller, found, seconds=terms.wait_seconds)
-    if not found.has_ended:
+    if accepted.delivered is not None:
+        found = state.of_delivered(services_of(request).generations, admission.caller, accepted.delivered)
+    else:
+        with admission.looked_up():
+            found = await _looked_up(request, admission.caller, accepted, terms.wait_seconds)
+    if terms.wait_seconds is None or not found.has_ended:
         return _accepted(request, found)
     add_response_headers(request, {b"preference-applied": f"wait={terms.wait_seconds}".encode()})
     return accepted.delivered or await _delivered(generations_with_urls_of(request), spec, found)
@@ -58,13 +58,12 @@ async def accepted_response(request: Request, caller: Caller, generation_id: str
     return _accepted(request, await find(request, caller, generation_id))
 
 
-async def _state_of(request: Request, caller: Caller, accepted: Accepted, *, waits: bool) -> GenerationState:
-    """The request as it was recorded; for a caller who waits for a change, as it is now: a worker may have taken it."""
-    if accepted.delivered is not None:
-        return state.of_delivered(services_of(request).generations, caller, accepted.delivered)
-    if accepted.queued is not None and not waits:
+async def _looked_up(request: Request, caller: Caller, accepted: Accepted, wait_seconds: int | None) -> GenerationState:
+    """The request as it was recorded; for a caller who waits, as it is once it has ended, or after so many seconds."""
+    if accepted.queued is not None and wait_seconds is None:
         return await state.of_queued(generations_with_urls_of(request), caller, accepted.queued)
-    return await find(request, caller, accepted.id)
+    found = await find(request, caller, accepted.id)  # a worker may have taken it meanwhile
+    return found if wait_seconds is None else await _until_ended(request, caller, found, seconds=wait_seconds)
 
 
 async def find(request: Request, caller: Caller, generation_id: str) -> GenerationState:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from app.catalogue.prices import format_amount
 from app.core.errors import ApiError
@@ -17,8 +18,7 @@ from app.generations.spec import Caller, Delivered
 from app.models import Generation, GenerationStatus
 
 
-@dataclass(frozen=True)
-class ImageState:
+class ImageState(NamedTuple):
     """One image of a request."""
 
     id: str
@@ -27,7 +27,7 @@ class ImageState:
     error: ApiError | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class GenerationState(GenerationRecord):
     """A request, by the id of its first image, or another of its images, by that image's id.
 

@@ -1,7 +1,7 @@
 """The rows of a batch as the columns that its statement takes."""
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.generations.ledger.queue import (
     RECORD_DEFAULTS,
@@ -13,8 +13,20 @@ from app.generations.ledger.queue import (
 )
 
 
+class _Column(NamedTuple):
+    """A field of a row: the parameter that takes its values, and the value that they have as a rule."""
+
+    parameter: str
+    default: str | int | None
+
+
+_Row = type[RecordRow] | type[QueuedRow] | type[SettleRow]
+_ROWS: Sequence[_Row] = (RecordRow, QueuedRow, SettleRow)
+_COLUMNS = {row: [_Column(name.rstrip("_"), RECORD_DEFAULTS.get(name)) for name in row._fields] for row in _ROWS}
+
+
 def columns(
-    row: type[RecordRow] | type[QueuedRow] | type[SettleRow],
+    row: _Row,
     work: Sequence[PendingRecord] | Sequence[PendingSettlement],
     *,
     words: Collection[str] = (),
@@ -26,12 +38,12 @@ def columns(
     """
     found = zip(*[each for pending in work for each in pending.rows], strict=True)
     return {
-        name.rstrip("_"): None
-        if values.count(RECORD_DEFAULTS.get(name)) == len(values)
+        parameter: None
+        if values[0] == default and values.count(default) == len(values)
         else _text_of(values)
-        if name in words
+        if parameter in words
         else values
-        for name, values in zip(row._fields, found, strict=True)
+        for (parameter, default), values in zip(_COLUMNS[row], found, strict=True)
     }
 
 

@@ -121,7 +121,7 @@ RECORD_WORDS = frozenset(
     {"id", "request_id", "key_id", "revision", "size", "format", "model", "provider", "quality", "list_price"}
 )
 """The columns whose values `record.sql` takes as one text, with a space between: the driver encodes arrays slowly."""
-RECORD_DEFAULTS = {"quality": "auto", "list_price": 0}
+RECORD_DEFAULTS: Mapping[str, str | int] = {"quality": "auto", "list_price": 0}
 """The columns that `record.sql` takes as null where every value is this."""
 
 
