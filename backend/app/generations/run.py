@@ -205,9 +205,13 @@ class _Drawing:
         """Returns once each image is in `contents` or in `errors`. Where none is kept, raises the error that closed the
         request, or else the first.
         """
-        async with asyncio.TaskGroup() as group:
-            for place, each in enumerate(self.tries):
-                group.create_task(self._draw_and_keep(each, place))
+        if len(self.tries) == 1:  # nearly always: it needs no task of its own
+            [only] = self.tries
+            await self._draw_and_keep(only, 0)
+        else:
+            async with asyncio.TaskGroup() as group:
+                for place, each in enumerate(self.tries):
+                    group.create_task(self._draw_and_keep(each, place))
         if not self.contents:
             raise self.routed.closed_by or next(iter(self.errors.values()))
 
