@@ -65,12 +65,12 @@ class Case:
 
     async def measure(self, connection: asyncpg.Connection) -> None:
         records = [self._new_record() for _ in range(BATCH)]
-        [(statement, _)] = batches.records_of(records)
+        [(statement, _)] = batches.record_batches(records)
         values = batches.recorded_values(statement, records, waiting_max=0)
         await self._timed("record", connection, statement, values)
         ends = {each.id: ImageEnd(route="route", provider="gemini", tries=1, cost=30_000) for each in records}
         settlements = [PendingSettlement(each, ends) for each in records]
-        [(statement, _)] = batches.settlements_of(settlements)
+        [(statement, _)] = batches.settlement_batches(settlements)
         await self._timed("settle", connection, statement, batches.settled_values(settlements))
 
     async def _timed(

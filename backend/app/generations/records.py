@@ -54,8 +54,8 @@ by the others PostgreSQL knows that the index has them all. What was never deliv
 
 @dataclass
 class GenerationRecord:
-    """A generation, as its account sees it later. Nobody changes it. It is not frozen, because a frozen one takes 3 us
-    longer to make, and every asynchronous call makes one.
+    """A generation, as its account sees it later. Nobody changes it. It is not frozen, because a frozen dataclass sets
+    each field by a call, and every asynchronous request makes one.
     """
 
     id: str

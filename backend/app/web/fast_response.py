@@ -23,7 +23,6 @@ class FastResponse(RequestResponseCycle):
     Uvicorn's code sends any other, and of a body above 256 KiB one piece after another. The bytes on the connection are
     the same. Sending a response that is too large for the system's buffers ends when its client has read most of it, or
     is gone: what the application holds for a response it holds until then. The transport holds 320 KiB at most.
-
     """
 
     _start: HTTPResponseStartEvent | None = None

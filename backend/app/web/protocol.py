@@ -52,7 +52,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser = cast(HttpRequestParser, self._parser)  # it has the methods that uvicorn calls, and no others
         self._current: RequestResponseCycle | None = None
         self._checked_headers: list[Header] | None = None  # those of the head that was read last
-        self._headers_before: list[Header] | None = None  # the same, when the data arrived that is being read
+        self._headers_before: list[Header] | None = None  # the same, before the data that is being read
         self._is_in_body = False
         self._body_bytes = 0
         self._unfinished = Unfinished()
@@ -72,7 +72,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_ending:
             self._drop(data)
         elif self._quiet_until is None or self._expects_refused_body:
-            self._headers_before, body_bytes = self._checked_headers, self._body_bytes
+            body_bytes = self._body_bytes
             self._new_bytes = self._unfinished.size + len(data)
             super().data_received(data)
             if self._is_in_body or self.headers is not self._checked_headers:
@@ -80,6 +80,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self._bound_unfinished(data, has_advanced=has_advanced)
             elif self._unfinished.size:
                 self._unfinished = Unfinished()
+            self._headers_before = self._checked_headers
         elif len(data) > _EARLY_BYTES_MAX:
             self.transport.close()
         else:  # reading stops only now: a client that hangs up without sending anything is noticed at once

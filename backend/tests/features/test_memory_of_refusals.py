@@ -1,16 +1,13 @@
 """What a refused request had in memory is free at once, and not when the garbage collector comes."""
 
-import asyncio
-import gc
 from collections.abc import Mapping, Sequence
-from weakref import WeakSet
 
 import httpx2
 import pytest
 from app.web.fast_response import FastResponse
-from tests.harness import Account, looks
+from tests.harness import Account
+from tests.in_memory import Seen, without_collector
 from tests.raw_http import JSON_TYPE, head, send_raw
-from uvicorn._types import ASGI3Application
 
 Sent = tuple[Mapping[str, str], bytes]
 """Headers and body of a request."""
@@ -45,27 +42,12 @@ async def test_a_refused_request_leaves_memory_once_it_is_answered(
     """
     key, (status, requests) = await account.create_key(), REFUSED[refusal]
     assert [each.status_code for each in await _send(client, key.headers, requests)][-1] == status  # all is set up
-    responses, started = WeakSet[FastResponse](), list[str]()
-    run = FastResponse.run_asgi
-
-    async def remember(response: FastResponse, app: ASGI3Application) -> None:
-        responses.add(response)
-        started.append(response.scope["path"])
-        await run(response, app)
-
-    monkeypatch.setattr(FastResponse, "run_asgi", remember)
-    gc.disable()
-    try:
+    responses = Seen(monkeypatch, FastResponse, "run_asgi")
+    with without_collector():
         answers = await _send(client, key.headers, requests)
         assert answers[-1].status_code == status
-        assert started == ["/v1/generate"] * len(requests)
-        for _ in looks():
-            if not responses:
-                return
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"{len(responses)} of them are still in memory")
-    finally:
-        gc.enable()
+        assert responses.calls == len(requests)
+        await responses.assert_left()
 
 
 async def _send(

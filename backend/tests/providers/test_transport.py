@@ -1,16 +1,14 @@
 """The transport to providers: whole responses of any legal framing pass, anything else is an error."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from weakref import WeakSet
 
 import httpx2
 import pytest
 from app.providers.connect import Resolver
 from app.providers.transport import BUFFER_BYTES, DirectTransport, _Connection
-from tests.harness import looks
+from tests.in_memory import Seen, without_collector
 from tests.standins.listening import listening
 from tests.standins.wire import conversing
 
@@ -145,29 +143,15 @@ async def test_a_connection_that_has_ended_leaves_nothing_for_the_collector(
     monkeypatch: pytest.MonkeyPatch, is_closed: bool
 ) -> None:
     """Thousands of calls at once have a connection each, of which a hundred are kept."""
-    connections: WeakSet[_Connection] = WeakSet()
-    connection_made = _Connection.connection_made
-
-    def remember(connection: _Connection, made: asyncio.BaseTransport) -> None:
-        connections.add(connection)
-        connection_made(connection, made)
-
-    monkeypatch.setattr(_Connection, "connection_made", remember)
-    gc.disable()
-    try:
-        async with server(sending(HEAD + b"Content-Length: 3\r\n\r\nabc", is_closed=is_closed)) as (url, requests):
+    connections, answer = Seen(monkeypatch, _Connection, "connection_made"), HEAD + b"Content-Length: 3\r\n\r\nabc"
+    with without_collector():
+        async with server(sending(answer, is_closed=is_closed)) as (url, requests):
             client = transport()
             assert await call(client, url) == (200, b"abc")
             await client.aclose()
             del client
-            for _ in looks():
-                if not connections:
-                    break
-                await asyncio.sleep(0.01)
-        assert requests == [1]
-        assert not connections
-    finally:
-        gc.enable()
+            await connections.assert_left()
+    assert requests == [connections.calls] == [1]
 
 
 async def test_a_connection_that_ends_just_before_a_request_is_an_error_at_once() -> None:

@@ -1,11 +1,9 @@
 """Refusals under overload: the bytes of the application's own error, a time to call again, and no reading before it."""
 
 import asyncio
-import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from weakref import WeakSet
 
 import httpx2
 import pytest
@@ -15,7 +13,8 @@ from app.core.settings import Settings
 from app.web.overload import RETRY_SECONDS_MAX, RETURNS_PER_SECOND, OverloadGuard, next_return
 from app.web.protocol import HttpProtocol
 from tests.conftest import Start
-from tests.harness import BEYOND_PATIENCE_SECONDS, PATIENCE_SECONDS, Account, as_seen, looks, running
+from tests.harness import BEYOND_PATIENCE_SECONDS, PATIENCE_SECONDS, Account, as_seen, running
+from tests.in_memory import Seen, without_collector
 from tests.problems import check_problem
 from tests.raw_http import JSON_TYPE, chunk, connected, head, read_answer, send_raw
 from tests.web.held_logins import LOGIN, HeldLogins
@@ -205,30 +204,16 @@ async def test_a_refused_connection_leaves_memory_when_its_client_hangs_up(
     start: Start, monkeypatch: pytest.MonkeyPatch, held: HeldLogins
 ) -> None:
     """By reference counting: under overload, connections would pile up until the next garbage collection."""
-    connections: WeakSet[HttpProtocol] = WeakSet()
-    connection_made = HttpProtocol.connection_made
-
-    def remember(protocol: HttpProtocol, transport: asyncio.Transport) -> None:
-        connections.add(protocol)
-        connection_made(protocol, transport)
-
-    monkeypatch.setattr(HttpProtocol, "connection_made", remember)
+    connections = Seen(monkeypatch, HttpProtocol, "connection_made")
     client = await start(requests_max=1)
     assert (await client.get("/health")).status_code == 200
-    [kept] = connections
-    gc.disable()
-    try:
+    [kept] = connections.in_memory
+    with without_collector():
         async with _full(client, held), AsyncExitStack() as stack:
             for number in range(10):
                 ends = await stack.enter_async_context(connected(client))
                 await _refused(ends, FAR if number else "1")
-        for _ in looks():
-            if set(connections) <= {kept}:
-                return
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"{len(connections) - 1} connections are still in memory")
-    finally:
-        gc.enable()
+        await connections.assert_left(kept=[kept])
 
 
 @pytest.mark.parametrize("proxies", [LOOPBACK, ""])
