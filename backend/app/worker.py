@@ -65,6 +65,8 @@ class _Process:
         draining.when_jobs_end(is_to_stop.set)
         with ExitStack() as stack:
             self._stop_by_signals(draining, stack)
+            if self.stop.number is not None:
+                return  # it came before, in a callback that has lost its exception
             async with open_services(self.settings, Externals(draining=draining), metrics=self.metrics) as services:
                 self._running = asyncio.get_running_loop(), services
                 await is_to_stop.wait()

@@ -37,6 +37,34 @@ def test_the_worker_imports_no_web_framework() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+LOSES_ITS_SIGNAL = """
+import signal, weakref
+from app import worker
+from app.cli import main
+
+class Freed:
+    pass
+
+def run_after_a_lost_signal(settings, stop, run=worker.run):
+    freed = Freed()
+    last = weakref.ref(freed, lambda _: signal.raise_signal(signal.SIGTERM))
+    del freed  # what its callback raises is ignored
+    print("lost", flush=True)
+    run(settings, stop)
+
+worker.run = run_after_a_lost_signal
+main(["work"])
+"""
+
+
+def test_a_signal_that_comes_in_a_callback_while_the_worker_starts_ends_it(data_dir: Path, database_url: str) -> None:
+    """As in the collector's: CPython ignores what a callback raises, and went on without the signal."""
+    command = [sys.executable, "-c", LOSES_ITS_SIGNAL]
+    settings = environment(data_dir, DATABASE_URL=database_url)
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "lost\n")
+
+
 @asynccontextmanager
 async def a_worker(
     data_dir: Path, database_url: str, command: Sequence[str] = (*NANOBANANA, "work"), /, **settings: str
