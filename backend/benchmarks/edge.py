@@ -31,6 +31,7 @@ SECONDS, SECONDS_MAX = 30, 600
 SIDE = 1182  # of noise: 4.2 MB
 CALLERS = 8
 SETTLE_SECONDS = 5
+_QUARTERS = 4
 ALONE, CONTROL, OURS = "alone", "beside the control", "beside ours"
 
 
@@ -41,8 +42,8 @@ class Felt:
     pictures: Sequence[float]
     health: Sequence[float]
     failed: int
-    memory_kib: int = 0
-    """The most that the server took meanwhile; of several rounds, in the first."""
+    memory_kib: Sequence[int] = ()
+    """The most that the server took in each quarter of each round."""
     cpu_share: float = 0
     """The server's, of one core."""
 
@@ -95,7 +96,7 @@ def together(rounds: Sequence[Felt]) -> Felt:
         [each for felt in rounds for each in felt.pictures],
         [each for felt in rounds for each in felt.health],
         sum(each.failed for each in rounds),
-        rounds[0].memory_kib,
+        [kib for felt in rounds for kib in felt.memory_kib],
         sum(each.cpu_share for each in rounds) / len(rounds),
     )
 
@@ -105,10 +106,12 @@ def report(seconds: int, felt: Mapping[str, Felt], memory_kib: Sequence[int]) ->
         f"\n{machine()}\nOne worker, {ROUNDS} rounds of {seconds} s: {SLOW} clients that send a byte a second,", end=""
     )
     print(f" {UNREAD} that do not read an image of 4 MB, {IDLE:,} idle; {CALLERS} ordinary callers\n")
-    print("| | picture ms | health ms | failed | server's CPU | first round's memory MiB |\n|---|---|---|---|---|---|")
+    print("| | picture ms | health ms | failed | server's CPU | memory MiB in each quarter of each round |")
+    print("|---|---|---|---|---|---|")
     for name, each in felt.items():
         waited = f"{percentiles(each.pictures)} | {percentiles(each.health)}"
-        print(f"| {name} | {waited} | {each.failed} | {each.cpu_share:.2f} | {each.memory_kib / 1024:.0f} |")
+        memory = ", ".join(f"{kib / 1024:.0f}" for kib in each.memory_kib)
+        print(f"| {name} | {waited} | {each.failed} | {each.cpu_share:.2f} | {memory} |")
     for name, of in (("picture", "pictures"), ("health", "health")):
         ours, control, alone = (_p99(getattr(felt[each], of)) for each in (OURS, CONTROL, ALONE))
         print(f"\np99 of {name}: {ours / control:.2f} of the control's, {ours / alone:.2f} of alone", end="")
@@ -124,11 +127,12 @@ def _p99(values: Sequence[float]) -> float:
 def feel(server: Server, key: Key, seconds: float) -> Felt:
     """What the callers feel, in a process of their own, for so long."""
     command = [sys.executable, "-m", "benchmarks.edge", "probe", server.url, *key, str(seconds)]
-    most, spent = 0, server.cpu_seconds
+    most, spent, began = [0] * _QUARTERS, server.cpu_seconds, time.monotonic()
     with ThreadPoolExecutor() as threads:
         probed = threads.submit(subprocess.run, command, cwd=BACKEND, capture_output=True, check=True)
         while not probed.done():
-            most = max(most, server.memory_kib)
+            quarter = min(_QUARTERS - 1, int(_QUARTERS * (time.monotonic() - began) / seconds))
+            most[quarter] = max(most[quarter], server.memory_kib)
             time.sleep(0.25)
     share = (server.cpu_seconds - spent) / seconds
     return Felt(**json.loads(probed.result().stdout), memory_kib=most, cpu_share=share)

@@ -149,14 +149,55 @@ def new_file(name: str, content: bytes, *, folder: int) -> Iterator[str]:
 
     Within the `with` it is to get its final name instead. Where that raises, the file is removed.
     """
-    temporary = f"{name}{_TEMPORARY}{_MACHINE}-{os.getpid()}-{next(_numbers)}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+    file = NewFile(name, content, folder=folder)
     try:
-        _fill(descriptor, content)
-        yield temporary
+        file.sync()
+        yield file.temporary
     except BaseException:
-        _remove(temporary, folder)
+        file.remove()
         raise
+
+
+class NewFile:
+    """A file in an opened folder, mode 0600, which holds all of its content under a temporary name: to be put on the
+    disk with `sync`, then renamed, or removed.
+
+    Of several that are filled before the first is synced, the file system writes many in one commit of its journal.
+    """
+
+    def __init__(self, name: str, content: bytes, *, folder: int) -> None:
+        self.temporary = f"{name}{_TEMPORARY}{_MACHINE}-{os.getpid()}-{next(_numbers)}"
+        self._folder = folder
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        self._descriptor = os.open(self.temporary, flags, 0o600, dir_fd=folder)
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except BaseException:
+            self.remove()
+            raise
+
+    def sync(self) -> None:
+        """Put the content on the disk. Nothing can be written to the file after this."""
+        try:
+            os.fsync(self._descriptor)
+        finally:
+            self._close()
+
+    def rename(self, name: str, *, folder: int) -> None:
+        """Give the file its final name, in another opened folder of the same file system."""
+        os.rename(self.temporary, name, src_dir_fd=self._folder, dst_dir_fd=folder)
+
+    def remove(self) -> None:
+        """Remove the file, unless it was renamed. Raises nothing."""
+        self._close()
+        _remove(self.temporary, self._folder)
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _remove(name: str, folder: int) -> None:
@@ -191,16 +232,6 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def _fill(descriptor: int, content: bytes) -> None:
-    try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _name_unless_taken(temporary: str, name: str, folder: int) -> None:

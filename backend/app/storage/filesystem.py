@@ -2,15 +2,12 @@
 
 import asyncio
 import errno
-import os
-import secrets
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from app.core import files
 from app.core.errors import Unavailable
 from app.core.fair_queue import FairPool
 from app.core.logs import logger
@@ -25,14 +22,12 @@ from app.storage import (
     StoredFile,
     StoreUnavailable,
     checked,
-    is_image_name,
     no_chunks,
 )
+from app.storage.disk import Disk, OpenImage
+from app.storage.gathered_puts import GatheredPuts, NewImage, Outcome
 
-_INCOMING = "incoming"
-_SHARD_CHARACTERS = 2
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a pipe in the folder does not block
 
 
 class FilesystemStore:
@@ -42,9 +37,10 @@ class FilesystemStore:
         """Reading and writing have so many threads each: however many read, what was paid is written. At most
         `queue_max` reads wait, and any number of writes: `MonitoredStore.takes_more` bounds what is bought.
         """
-        self._disk = _Disk(folder)
+        self._disk = Disk(folder)
         self._reading = BoundedPool(threads=threads, queue_max=queue_max, niceness=0, name="read-images")
         self._writing = FairPool(threads=threads, queue_max=sys.maxsize, niceness=0, name="write-images")
+        self._puts = GatheredPuts(self._write, at_a_time=threads)
 
     async def open(self) -> None:
         """Makes the folder unless it exists, and removes the leftovers of puts that crashed.
@@ -80,7 +76,7 @@ class FilesystemStore:
     async def put(self, name: str, content: bytes) -> None:
         checked(name)
         with _as_unavailable("put"):
-            await self._writing.run(partial(self._disk.put, name, content))
+            await self._puts.put(NewImage(name, content))
 
     async def get(self, name: str, *, start: int = 0, end: int | None = None) -> Stored | None:
         checked(name)
@@ -119,134 +115,16 @@ class FilesystemStore:
         with _as_unavailable("list"):
             return await self._reading.go_on(partial(self._disk.sizes, names))
 
-    async def _chunks(self, file: "_File", start: int, end: int) -> AsyncIterator[bytes]:
+    async def _write(self, images: Sequence[NewImage]) -> Sequence[Outcome]:
+        return await self._writing.run(partial(self._disk.put, images))
+
+    async def _chunks(self, file: OpenImage, start: int, end: int) -> AsyncIterator[bytes]:
         # Without a slot: an admitted read goes on to its end, and each reader queues one chunk at a time.
         while start < end:
             with _as_unavailable("get"):
                 chunk = await self._reading.go_on(partial(file.read, start, min(CHUNK_BYTES, end - start)))
             start += len(chunk)
             yield chunk
-
-
-class _Disk:
-    """A file for each image, mode 0600, in one of 1,024 folders, 0700, by the last two characters of its id.
-
-    Ids begin with their time: by their first characters, all images of a day would share a folder. Only files in the
-    folder itself are opened: no symbolic link is followed, and no name becomes a path.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._root = -1
-        self._durable_shards: set[str] = set()
-
-    def open(self) -> None:
-        files.make_folder(self.folder)
-        self._root = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        self._make_folder(_INCOMING)
-        with self._entered(_INCOMING) as incoming:
-            files.remove_leftovers(incoming)
-
-    def close(self) -> None:
-        if self._root >= 0:
-            os.close(self._root)
-            self._root = -1
-
-    def try_out(self, size: int) -> None:
-        name, content = f"check_{secrets.token_hex(8)}", secrets.token_bytes(size)  # what cannot be made smaller
-        self.put(name, content)
-        try:
-            file = self.file(name)
-            if file is None or file.read(0, file.size) != content:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-        finally:
-            self.delete(name)
-
-    def free_bytes(self) -> int:
-        status = os.statvfs(self._root)
-        return status.f_bavail * status.f_frsize
-
-    def put(self, name: str, content: bytes) -> None:
-        shard = _shard(name)
-        if shard not in self._durable_shards:
-            self._make_folder(shard)
-        try:
-            self._put(name, content, shard)
-        except FileNotFoundError:  # somebody has removed the folder
-            self._make_folder(shard)
-            self._put(name, content, shard)
-
-    def _put(self, name: str, content: bytes, shard: str) -> None:
-        with self._entered(_INCOMING) as incoming, self._entered(shard) as folder:
-            with files.new_file(name, content, folder=incoming) as temporary:
-                os.rename(temporary, name, src_dir_fd=incoming, dst_dir_fd=folder)
-            files.sync_folder(folder)
-
-    def file(self, name: str) -> "_File | None":
-        try:
-            with self._entered(_shard(name)) as folder:
-                return _File(os.open(name, _TO_READ, dir_fd=folder))
-        except FileNotFoundError:
-            return None
-
-    def delete(self, name: str) -> None:
-        with suppress(FileNotFoundError), self._entered(_shard(name)) as folder:
-            os.unlink(name, dir_fd=folder)
-            files.sync_folder(folder)  # so that a crash does not bring it back
-
-    def shards(self) -> Sequence[str]:
-        with os.scandir(self._root) as entries:
-            folders = [each.name for each in entries if each.is_dir(follow_symlinks=False)]
-        return [each for each in folders if len(each) == _SHARD_CHARACTERS]
-
-    def files(self, shard: str) -> Sequence[StoredFile]:
-        found = []
-        with self._entered(shard) as folder, os.scandir(folder) as entries:
-            for each in entries:
-                with suppress(FileNotFoundError):  # it was deleted meanwhile
-                    if is_image_name(each.name) and each.is_file(follow_symlinks=False):
-                        status = each.stat(follow_symlinks=False)
-                        found.append(StoredFile(each.name, status.st_size, status.st_mtime))
-        return found
-
-    def sizes(self, names: Sequence[str]) -> Mapping[str, int]:
-        found = ((name, self.file(checked(name))) for name in names)
-        return {name: file.size for name, file in found if file is not None}
-
-    def _make_folder(self, name: str) -> None:
-        try:
-            os.mkdir(name, 0o700, dir_fd=self._root)
-        except FileExistsError:
-            if name in self._durable_shards:
-                return
-        # Also where another process has just made it: that process may not have synced it yet.
-        files.sync_folder(self._root)
-        self._durable_shards.add(name)
-
-    def _entered(self, name: str) -> AbstractContextManager[int]:
-        return files.opened_folder(name, dir_fd=self._root, follow_symlinks=False)
-
-
-class _File:
-    """An open file, closed when its last reference is dropped: a reader that never begins is not closed otherwise."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self.size = files.regular_size(descriptor)
-
-    def read(self, start: int, length: int) -> bytes:
-        """At least one byte, at most `length`. Raises OSError where the file has become too short for that."""
-        chunk = os.pread(self._descriptor, length, start)
-        if not chunk:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return chunk
-
-    def __del__(self) -> None:
-        os.close(self._descriptor)
-
-
-def _shard(name: str) -> str:
-    return name.partition(".")[0][-_SHARD_CHARACTERS:]
 
 
 @contextmanager

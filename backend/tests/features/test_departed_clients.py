@@ -79,7 +79,7 @@ async def test_kept_images_of_clients_who_left_the_queue_are_never_opened(
 ) -> None:
     async with painted(start) as there:
         path = httpx2.URL((await generate(there.client, there.key)).json()["url"]).path
-        opening = hold("app.storage.filesystem._Disk.file", lambda _name: None)
+        opening = hold("app.storage.disk.Disk.file", lambda _name: None)
         await _crowd_leaves(
             there.client, [head("GET", path)] * CLIENTS, calls=pool_calls, work=opening, threads=STORE_THREADS
         )

@@ -83,9 +83,12 @@ async def test_images_are_spread_over_folders_by_the_random_end_of_their_ids(
     assert [str(path.parent) for path in files(folder)] == ends
 
 
-async def test_a_folder_that_somebody_removes_is_made_again(store: FilesystemStore, folder: Path) -> None:
+@pytest.mark.parametrize("removed", [PLACE.parent, "incoming"])
+async def test_a_folder_that_somebody_removes_is_made_again(
+    store: FilesystemStore, folder: Path, removed: Path
+) -> None:
     await store.put(NAME, b"before")
-    rmtree(folder / PLACE.parent)
+    rmtree(folder / removed)
     await store.put(NAME, b"after")
     assert files(folder) == [PLACE]
     assert (folder / PLACE).read_bytes() == b"after"
@@ -108,8 +111,8 @@ async def test_put_returns_after_file_and_folders_are_synced(
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "rename", noted_rename)
     await store.put(NAME, b"content")
-    [root, file, renamed, shard] = steps
-    assert (root, file.rpartition("/")[0], renamed, shard) == ("fsync .", "fsync incoming", "rename", "fsync 68")
+    [file, root, renamed, shard] = steps
+    assert (file.rpartition("/")[0], root, renamed, shard) == ("fsync incoming", "fsync .", "rename", "fsync 68")
     await store.put(NAME, b"content")
     assert [step.partition("/")[0] for step in steps[4:]] == ["fsync incoming", "rename", "fsync 68"]
     await store.delete(NAME)

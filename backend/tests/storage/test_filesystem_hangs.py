@@ -36,7 +36,7 @@ async def test_while_the_disk_hangs_readers_go_on_and_every_image_waits_to_be_wr
 
     monkeypatch.setattr(os, "fsync", hanging)
     puts = [asyncio.create_task(store.put(NAME, b"content")) for _ in range(50)]
-    deleting = asyncio.create_task(store.delete(OTHER))
+    deleting = asyncio.create_task(store.delete(NAME))
     reading = asyncio.ensure_future(anext(stored.chunks))
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):

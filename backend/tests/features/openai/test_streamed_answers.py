@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from app.providers.stub.art import draw_png
 from app.storage import CHUNK_BYTES
-from app.storage.filesystem import _File
+from app.storage.disk import OpenImage
 from tests.conftest import Start
 from tests.features.generate.painted import Painted, painted
 from tests.features.usage.recorded import total
@@ -87,13 +87,13 @@ async def unread(there: Painted, clients: int, *, key: Key | None = None) -> Asy
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many bytes each read of the store has read, from now on."""
     lengths: list[int] = []
-    read = _File.read
+    read = OpenImage.read
 
-    def counted(self: _File, start: int, length: int) -> bytes:
+    def counted(self: OpenImage, start: int, length: int) -> bytes:
         lengths.append(length)
         return read(self, start, length)
 
-    monkeypatch.setattr("app.storage.filesystem._File.read", counted)
+    monkeypatch.setattr("app.storage.disk.OpenImage.read", counted)
     return lengths
 
 
@@ -186,16 +186,16 @@ async def test_an_answer_that_cannot_be_read_to_its_end_is_cut_off(
 ) -> None:
     async with painted(start, data_dir=tmp_path) as there:
         await replaced(there, tmp_path, [LARGE] * 2)
-        read, count = _File.read, 0
+        read, count = OpenImage.read, 0
 
-        def fail_once(self: _File, start: int, length: int) -> bytes:
+        def fail_once(self: OpenImage, start: int, length: int) -> bytes:
             nonlocal count
             count += 1
             if count == 20:
                 raise OSError
             return read(self, start, length)
 
-        monkeypatch.setattr("app.storage.filesystem._File.read", fail_once)
+        monkeypatch.setattr("app.storage.disk.OpenImage.read", fail_once)
         with pytest.raises(httpx2.RemoteProtocolError):
             await ask(there, 2, once=ONCE)
         assert len((await ask(there, 2, once=ONCE)).json()["data"]) == 2
