@@ -19,6 +19,8 @@ _LOOKS_BACK = timedelta(days=2)
 
 _Grant = aliased(CreditEntry)
 _Taken = aliased(CreditEntry)
+_REFERENCE = literal("expiry:").concat(_Grant.id)
+"""Of the entry that takes back what is left of a grant."""
 
 
 @dataclass
@@ -57,7 +59,7 @@ async def expire(session: AsyncSession, *, grant_id: str, account_id: str) -> bo
     was done before.
     """
     balance = locked_balance(account_id)
-    left = _left_of(_Grant, charged=balance.c.charged, free=balance.c.free)
+    left = _left(charged=balance.c.charged, free=balance.c.free)
     expired = with_entry(
         balance,
         _Grant.id == grant_id,
@@ -66,7 +68,7 @@ async def expire(session: AsyncSession, *, grant_id: str, account_id: str) -> bo
         left > 0,
         kind="expiry",
         amount=-left,
-        reference=_reference_of(_Grant),
+        reference=_REFERENCE,
     )
     return (await session.execute(expired)).one_or_none() is not None
 
@@ -75,9 +77,9 @@ async def _find_expired(session: AsyncSession, *, until: datetime, after: tuple[
     """Some grants, the first that have expired first: `is_left` where something of one seems to be. It reads no more
     than it returns, however many were used up or taken back.
     """
-    is_done = exists().where(CreditEntry.reference == _reference_of(_Grant))
+    is_done = exists().where(CreditEntry.reference == _REFERENCE)
     free = Balance.credit - Balance.charged - Balance.held
-    is_left = _left_of(_Grant, charged=Balance.charged, free=free) > 0
+    is_left = _left(charged=Balance.charged, free=free) > 0
     found = (
         select(_Grant.id, _Grant.account_id, _Grant.expires_at, (is_left & ~is_done).label("is_left"))
         .join(Balance, Balance.account_id == _Grant.account_id)
@@ -90,18 +92,13 @@ async def _find_expired(session: AsyncSession, *, until: datetime, after: tuple[
     return (await session.execute(found)).all()
 
 
-def _left_of(
-    grant: type[CreditEntry], *, charged: SQLColumnExpression[int], free: ColumnElement[int]
-) -> ColumnElement[int]:
+def _left(*, charged: SQLColumnExpression[int], free: ColumnElement[int]) -> ColumnElement[int]:
+    """Of a grant."""
     taken = (
         select(func.coalesce(func.sum(-_Taken.amount), 0))
-        .where(_Taken.account_id == grant.account_id, _Taken.created_at >= grant.created_at)
+        .where(_Taken.account_id == _Grant.account_id, _Taken.created_at >= _Grant.created_at)
         .where(_Taken.kind == "adjustment", _Taken.amount < 0, ~_Taken.reference.startswith(PROVIDERS))
         .scalar_subquery()
     )
-    used = charged - grant.charged_before + taken
-    return func.least(grant.amount - used, free, type_=BigInteger)
-
-
-def _reference_of(grant: type[CreditEntry]) -> ColumnElement[str]:
-    return literal("expiry:").concat(grant.id)
+    used = charged - _Grant.charged_before + taken
+    return func.least(_Grant.amount - used, free, type_=BigInteger)

@@ -17,7 +17,7 @@ from app.core.clock import midnight
 from app.core.security import time_prefix
 from app.models import Balance, Charge, Usage
 
-_DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
+_DAY = timedelta(days=1)
 
 _BALANCES = """
 select b.account_id, null as key_id, v.* from balances b

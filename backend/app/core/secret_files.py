@@ -9,6 +9,8 @@ from pydantic import BaseModel, SecretStr
 
 from app.core import files, locations
 
+_NO_FILE = "names no file that is there: it takes the path of one, and never the secret itself"
+
 
 class SecretFileError(Exception):
     """The file of a secret cannot be used. The text holds none of its content."""
@@ -43,7 +45,8 @@ def read_secret_files(settings: type[BaseModel], values: dict[str, object]) -> d
 def read_secret(path: str) -> str:
     """The one line of the file, without white space at its ends. A relative path is relative to `.env`.
 
-    Raises SecretFileError, with the end of a sentence that begins with the name of the variable.
+    Raises SecretFileError, with the end of a sentence that begins with the name of the variable. It names the file only
+    where there is one: what names none may be the secret itself.
     """
     try:
         file = locations.base_folder() / Path(path).expanduser()
@@ -52,6 +55,8 @@ def read_secret(path: str) -> str:
     try:
         text = files.read(file).decode().strip()
     except OSError as error:
+        if not os.path.lexists(file):
+            raise SecretFileError(_NO_FILE) from None
         raise SecretFileError(f"({file}) cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SecretFileError(f"({file}) cannot be read: it is not UTF-8") from None

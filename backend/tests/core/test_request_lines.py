@@ -76,6 +76,21 @@ async def test_the_line_names_the_caller_in_every_dialect_and_the_reason_of_a_re
         assert {name: line[name] for name in line if name in ASKED} == expected, line
 
 
+async def test_the_line_names_the_model_however_the_caller_waits(start: Start, log: StringIO) -> None:
+    client = await start()
+    key = await (await sign_up(client)).create_key()
+    preferences = {"respond-async": 202, "wait=5": 200, "respond-async, wait=5": 200}
+    answers = [
+        await client.post(
+            "/v1/generate", json={"prompt": "A cute banana"}, headers={**key.headers, "Prefer": preference}
+        )
+        for preference in preferences
+    ]
+    assert [answer.status_code for answer in answers] == list(preferences.values())
+    await settle(client)
+    assert [line_of(log, answer)["model"] for answer in answers] == ["nano-banana"] * len(answers)
+
+
 async def test_without_addresses_no_line_has_one(start: Start, log: StringIO) -> None:
     client = await start(trusted_proxies="127.0.0.0/8", log_client_address=False)
     answer = await client.get("/v1/keys", headers=FORWARDED)

@@ -70,7 +70,7 @@ def test_all_secrets_together_are_read_from_files_without_the_line_breaks_at_the
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "(FILE) cannot be read: No such file or directory."),
+        (None, "names no file that is there: it takes the path of one, and never the secret itself."),
         (b"", "names an empty file."),
         (b" \n", "names an empty file."),
         (b"caf\xe9", "(FILE) cannot be read: it is not UTF-8."),
@@ -85,6 +85,18 @@ def test_a_file_that_holds_no_secret_ends_the_start_with_a_sentence(
         (folder / "file").write_bytes(content)
     monkeypatch.setenv(f"{name.upper()}_FILE", "file")
     assert refusal().replace(str(folder / "file"), "FILE") == f"{name.upper()}_FILE {sentence}"
+
+
+@pytest.mark.parametrize("secret", ["sk-proj-1a2b3c", "/one/two+three=", "wJalr/K7MDENG", "~one/two", "s" * 5000])
+def test_a_secret_in_place_of_a_path_is_never_printed(set_variable: Callable[..., None], secret: str) -> None:
+    set_variable("GEMINI_API_KEY_FILE", secret)
+    assert refusal().startswith("GEMINI_API_KEY_FILE ")
+    assert secret[1:] not in refusal()
+
+
+def test_a_file_that_is_there_and_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY_FILE", str(folder))
+    assert refusal() == f"GEMINI_API_KEY_FILE ({folder}) cannot be read: It is not a regular file."
 
 
 @pytest.mark.parametrize("name", secret_names(Settings))

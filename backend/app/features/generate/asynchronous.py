@@ -47,15 +47,18 @@ async def generate_asynchronously(
     else:
         with admission.looked_up():
             found = await _looked_up(request, admission.caller, accepted, terms.wait_seconds)
+    request_state(request.scope)["model"] = found.model
     if terms.wait_seconds is None or not found.has_ended:
-        return _accepted(request, found)
+        return _accepted(found)
     add_response_headers(request, {b"preference-applied": f"wait={terms.wait_seconds}".encode()})
     return accepted.delivered or await _delivered(generations_with_urls_of(request), spec, found)
 
 
 async def accepted_response(request: Request, caller: Caller, generation_id: str) -> Response:
     """The 202 of a request that is on disk."""
-    return _accepted(request, await find(request, caller, generation_id))
+    found = await find(request, caller, generation_id)
+    request_state(request.scope)["model"] = found.model
+    return _accepted(found)
 
 
 async def _looked_up(request: Request, caller: Caller, accepted: Accepted, wait_seconds: int | None) -> GenerationState:
@@ -137,8 +140,7 @@ async def _until_ended(request: Request, caller: Caller, found: GenerationState,
     return found
 
 
-def _accepted(request: Request, found: GenerationState) -> Response:
-    request_state(request.scope)["model"] = found.model
+def _accepted(found: GenerationState) -> Response:
     location = (b"location", f"/v1/generations/{found.id}".encode())
     headers = (location, (b"preference-applied", b"respond-async"))
     return PreparedJSON(GenerationShown.write(found), status=202, headers=headers)
