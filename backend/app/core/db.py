@@ -148,8 +148,10 @@ _KIND_BY_CLASS: dict[str, DatabaseErrorKind] = {
     "57": "unavailable",  # cancelled, shutting down, starting up
     "58": "unavailable",  # an error of the operating system
 }
-SCHEMA_GONE = {"42P01", "42501"}
-"""The sqlstates of a missing table and of a missing right: both were there when the server started."""
+SCHEMA_GONE = {"42P01", "42703", "42883", "42501"}
+"""The sqlstates of a missing table, column and function, and of a missing right: all were there when the server
+started. Somebody has brought the schema back to an earlier version, for example.
+"""
 
 
 def classify_database_error(exception: Exception) -> DatabaseErrorKind | None:

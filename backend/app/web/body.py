@@ -24,6 +24,7 @@ from app.core.schemas import Body
 from app.web import strict_json
 from app.web.client_address import origin_of
 from app.web.error_responses import field_errors
+from app.web.headers import header_values
 from app.web.state import BodyBounds, RequestState, request_state
 
 Schema = TypeVar("Schema", bound=Body)
@@ -77,10 +78,11 @@ async def receive_body(request: Request) -> bytes | Blob:
     """The request's body: bytes, or a Blob where it is larger than it could be without images. No slot of the
     OverloadGuard is held while it is awaited.
 
-    Raises RequestTimeout unless it arrives in time, TooLarge for more than the path takes, Overloaded if there is no
-    slot once it is here, and Unavailable if there is no space for it.
+    Raises UnsupportedMedia for a body that is encoded, RequestTimeout unless it arrives in time, TooLarge for more than
+    the path takes, Overloaded if there is no slot once it is here, and Unavailable if there is no space for it.
     """
     state: RequestState = request.scope["state"]
+    _check_encoding(request)
     whole_body = state.get("whole_body")
     if whole_body is not None and len(whole_body) <= BODY_BYTES_MAX:
         return whole_body
@@ -91,6 +93,11 @@ async def receive_body(request: Request) -> bytes | Blob:
     if len(body) > bounds.bytes:
         raise TooLarge(bytes_max=bounds.bytes)
     return body if len(body) <= bounds.text_bytes else Blob(body)
+
+
+def _check_encoding(request: Request) -> None:
+    if any(value.lower() != "identity" for value in header_values(request, b"content-encoding")):
+        raise UnsupportedMedia("Send the body as it is, without Content-Encoding")
 
 
 async def read_blob(request: Request) -> Blob:
@@ -196,6 +203,7 @@ async def receive_pieces(request: Request, take: Callable[[bytes], Awaitable[Non
     `receive_body` raises.
     """
     state = request_state(request.scope)
+    _check_encoding(request)
     guard, bounds = state["overload_guard"], state["web"].bounds
     clock = asyncio.get_running_loop().time
     began, size, waiting = clock(), 0, []

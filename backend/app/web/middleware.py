@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.bounds import BODY_BYTES_MAX
-from app.core.errors import InvalidRequest, NotFound, ResponseTimeout, TooLarge, UnsupportedMedia
+from app.core.errors import InvalidRequest, NotFound, ResponseTimeout, TooLarge
 from app.core.log_requests import log_request
 from app.core.logs import current_request_id
 from app.core.metrics.requests import OTHER_METHOD, WITHOUT_ROUTE
@@ -146,33 +146,26 @@ class TracingMiddleware:
 
 def check_request(scope: Scope) -> None:
     """Raises for a request that no route should see: InvalidRequest for two `Content-Type` headers, or two of one of
-    CREDENTIAL_HEADERS; UnsupportedMedia for a body that is encoded, and TooLarge for one that is declared as larger
-    than the path takes, before it is read; NotFound for a path with control characters.
+    CREDENTIAL_HEADERS; TooLarge for a body that is declared as larger than the path takes, before it is read; NotFound
+    for a path with control characters. Without a route, the router's answer is the same whatever came.
     """
     if not scope["path"].isprintable():
         raise NotFound  # the router would take /v1/keys%0A for /v1/keys
     state: RequestState = scope["state"]
     headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
     found = state["headers"]
-    if b"content-encoding" in found:
-        _check_encodings(headers)
     length = int(found.get(b"content-length", 0))  # the HTTP parser has checked that it is one number
     if length > BODY_BYTES_MAX and length > (bytes_max := body_bounds(scope).bytes) and _has_route(scope):
-        raise TooLarge(bytes_max=bytes_max)  # without a route, the router's answer is the same for any body
-    if len(found) < len(headers):
-        _check_sent_once(headers)
+        raise TooLarge(bytes_max=bytes_max)
+    if len(found) < len(headers) and (title := _sent_twice(headers)) is not None and _has_route(scope):
+        raise InvalidRequest(f"More than one {title} header")
 
 
-def _check_encodings(headers: Sequence[tuple[bytes, bytes]]) -> None:
-    if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in headers):
-        raise UnsupportedMedia("Send the body as it is, without Content-Encoding")
-
-
-def _check_sent_once(headers: Sequence[tuple[bytes, bytes]]) -> None:
+def _sent_twice(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
+    """The name of the first header that is sent more than once, and must not be."""
     names = [name for name, _ in headers]
-    for name, title in {**CREDENTIAL_HEADERS, b"content-type": "Content-Type"}.items():
-        if names.count(name) > 1:
-            raise InvalidRequest(f"More than one {title} header")
+    once = {**CREDENTIAL_HEADERS, b"content-type": "Content-Type"}
+    return next((title for name, title in once.items() if names.count(name) > 1), None)
 
 
 def _has_route(scope: Scope) -> bool:

@@ -15,6 +15,7 @@ from app.core.settings import Settings
 from app.features.billing.situation import CapUse, MoneySituation
 from tests.console.browser import Browser, Page, new_browser
 from tests.harness import running
+from tests.problems import check_error_page
 
 MODELS = """
 currency = "{currency}"
@@ -211,6 +212,11 @@ async def test_caps_are_set_changed_and_removed_in_exact_amounts(
     assert " ".join(cell.text.split()).startswith(
         f"{'0.00 USD of 20.00 USD' if currency == 'USD' else '0 JPY of 20 JPY'} a day"
     )
+
+
+async def test_of_two_times_of_payment_neither_is_taken(payer: Browser) -> None:
+    assert (await payer.open("/billing?paid_since=1")).status == 200
+    check_error_page((await payer.open("/billing?paid_since=1&paid_since=1")).response, 422)
 
 
 async def test_a_key_that_costs_nothing_stands_in_no_table_of_caps(payer: Browser) -> None:

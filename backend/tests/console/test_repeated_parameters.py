@@ -1,7 +1,9 @@
 """A parameter of the query that is sent twice is a 422 with its name, on every route and page that has one."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx2
 from app.core.cursor import Cursor
@@ -27,6 +29,7 @@ VALUES = {
     "model": "nano-banana",
     "status": "delivered",
     "wait": "1",
+    "invitation": "",
 }
 OWN = {("/v1/billing/charges", "group_by"): "day"}
 """The values of a path alone."""
@@ -37,9 +40,12 @@ READ_BY_PAGES = {
     ("/playground", "edit"),
     ("/playground", "generation"),
     ("/account", "changed"),
+    ("/sign-up", "invitation"),
 }
 """What a page reads without a schema."""
 
+READ_ELSEWHERE = {"alt", "paid_since"}
+"""What a route of Gemini's clients, and the page of bills, read without a schema."""
 
 SENT_WITH = {"/v1/generations", "/v1/generations/{generation_id}", "/v1/uploads"}
 """The paths that take an API key."""
@@ -76,6 +82,7 @@ async def test_of_two_values_neither_is_taken(
         *("/v1/keys", "/v1/generations", "/v1/generations/{generation_id}", "/v1/usage", "/v1/uploads"),
         *("/v1/billing/entries", "/v1/billing/charges"),
         *("/keys", "/history", "/usage", "/usage.csv", "/log-in", "/playground", "/account"),
+        "/sign-up",
     }
     for path, name in sorted(found):
         is_api = path.startswith("/v1/")
@@ -88,12 +95,32 @@ async def test_of_two_values_neither_is_taken(
         if is_api:
             check_problem(answer, 422, "validation_error", more={"errors"})
             assert [each["parameter"] for each in answer.json()["errors"]] == [name]
+            assert answer.json()["error"]["param"] == name
+            assert f"{name}: Must not be sent more than once" in answer.json()["error"]["message"]
         else:
             check_error_page(answer, 422)
     assert set(parameters_of_schemas(settings, method="POST")) == {("/v1/uploads", "first_frame")}
     twice, headers = "first_frame=true&first_frame=true", {**key.headers, "Content-Type": "image/png"}
     answer = await client.post(f"/v1/uploads?{twice}", content=b"", headers=headers)
     check_problem(answer, 422, "validation_error", more={"errors"})
+
+
+async def test_no_other_parameter_is_read_without_a_schema(backend: Path) -> None:
+    sources = (path.read_text() for path in (backend / "app").rglob("*.py"))
+    read = {name for source in sources for name in re.findall(r'query_value\([\w.]+, "(\w+)"\)', source)}
+    assert read == {name for _, name in READ_BY_PAGES} | READ_ELSEWHERE
+
+
+async def test_of_two_values_of_geminis_parameter_neither_is_taken(
+    client: httpx2.AsyncClient, account: Account
+) -> None:
+    key = await account.create_key()
+    path = "/v1beta/models/nano-banana:streamGenerateContent"
+    body = {"contents": [{"parts": [{"text": "A cute banana"}]}]}
+    assert (await client.post(f"{path}?alt=sse", json=body, headers=key.headers)).status_code == 200
+    answer = await client.post(f"{path}?alt=sse&alt=sse", json=body, headers=key.headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "The request is not valid. alt: Must not be sent more than once"
 
 
 async def test_credentials_come_first_and_what_no_route_knows_is_as_it_was(

@@ -68,16 +68,27 @@ async def test_a_schema_that_is_taken_away_under_a_server_is_a_503(
         check_problem(answer, 503, "unavailable")
 
 
-async def test_the_ledger_refuses_what_comes_when_its_tables_have_been_taken_away(
-    start: Start, new_database_url: str
+@pytest.mark.parametrize(
+    ("taken", "returned"),
+    [
+        ("alter table usage rename to used", "alter table used rename to usage"),
+        ("alter table usage rename pictures to images", "alter table usage rename images to pictures"),
+    ],
+    ids=["table", "column"],
+)
+async def test_while_a_part_of_the_schema_is_taken_away_all_who_need_it_are_refused(
+    start: Start, new_database_url: str, taken: str, returned: str
 ) -> None:
     client = await start(database_url=SecretStr(new_database_url))
-    key = await (await sign_up(client)).create_key()
-    assert (await generate(client, key)).status_code == 200
-    await asyncio.to_thread(on_server, new_database_url, "alter table usage rename to used")
-    check_problem(await generate(client, key), 503, "unavailable")
-    await asyncio.to_thread(on_server, new_database_url, "alter table used rename to usage")
-    assert (await generate(client, key)).status_code == 200
+    account = await sign_up(client)
+    key = await account.create_key()
+    for change, status in (("select 1", 200), (taken, 503), (returned, 200)):
+        await asyncio.to_thread(on_server, new_database_url, change)
+        answers = [await generate(client, key), await client.get("/v1/usage", headers=account.headers)]
+        assert [answer.status_code for answer in answers] == [status] * 2
+        if status == 503:
+            for answer in answers:
+                check_problem(answer, 503, "unavailable")
 
 
 async def test_an_outage_is_one_line_with_a_stack_and_one_with_the_sum(

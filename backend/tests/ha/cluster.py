@@ -29,6 +29,8 @@ _ANSWER_SECONDS = 1
 _COMMAND_SECONDS = 60
 _STANDBYS = {"sync_standby", "quorum_standby"}
 _DATABASE = "create database nanobanana encoding 'UTF8' template template0 owner nanobanana"
+_DEADLOCKS_ARE_TOLD = "alter database nanobanana set deadlock_timeout = '100ms'"
+"""As long as the ledger waits for a lock at most, by default: then the ledger gives up, and no deadlock is counted."""
 
 
 class PatroniCluster:
@@ -117,6 +119,7 @@ class PatroniCluster:
         )
         await connection.execute(f"create role nanobanana login password '{self._password}'")
         await connection.execute(_DATABASE)
+        await connection.execute(_DEADLOCKS_ARE_TOLD)
         await connection.close()
 
     async def members(self) -> Sequence[Mapping[str, Any]]:

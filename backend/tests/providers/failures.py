@@ -113,6 +113,14 @@ def busy(name: str, *, seconds: str | None) -> Failure:
 
 
 @cache
+def enormous() -> bytes:
+    """More pixels than are ever decoded, in few bytes."""
+    encoded = BytesIO()
+    Image.new("1", (12_000, 8_000)).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+@cache
 def animated(kind: Literal["GIF", "PNG", "WEBP"]) -> bytes:
     """Two frames of the requested size."""
     frames = [Image.new("RGB", (1024, 1024), colour) for colour in ("red", "yellow")]
@@ -192,6 +200,7 @@ UNREAD = unreadable(
     _broken_base64(),
     unread("no image", b"words"),
     unread("half an image", _WHOLE[: len(_WHOLE) // 2]),
+    unread("an image of too many pixels", enormous()),
     unread("GIF", animated("GIF")),
     unread("APNG", animated("PNG")),
     unread("animated WebP", animated("WEBP")),

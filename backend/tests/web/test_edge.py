@@ -541,3 +541,12 @@ async def test_a_body_that_is_too_large_hides_no_404_and_no_405(
 ) -> None:
     answer = await send_raw(client, head(method, path, [JSON_TYPE, ("Content-Length", "1073741824")]))
     check_problem(answer, status, code)
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("POST", "/nothing", 404), ("PUT", "/v1/generate", 405)])
+@pytest.mark.parametrize("headers", [[("Content-Encoding", "gzip")], [JSON_TYPE, JSON_TYPE]], ids=["encoded", "twice"])
+async def test_headers_that_a_route_refuses_hide_no_404_and_no_405(
+    client: httpx2.AsyncClient, method: str, path: str, status: int, headers: list[tuple[str, str]]
+) -> None:
+    answer = await send_raw(client, head(method, path, [*headers, ("Content-Length", "2")]), b"{}")
+    assert answer.status_code == status

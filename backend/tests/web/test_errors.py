@@ -196,6 +196,7 @@ async def test_of_several_errors_the_first_in_the_promised_order_is_answered(sta
     assert await order(good, bad, text, broken) == (400, "invalid_request")
     assert await order(good, text, JSON_TYPE, broken) == (400, "invalid_request")
     assert await order(bad, text, broken) == (401, "invalid_api_key")
+    assert await order(bad, JSON_TYPE, ("Content-Encoding", "gzip"), broken) == (401, "invalid_api_key")
     assert await order(good, text, broken) == (429, "rate_limit_exceeded")
 
     async def create(content: bytes, media_type: str, headers: dict[str, str]) -> int:

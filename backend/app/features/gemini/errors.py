@@ -76,7 +76,7 @@ def _message(error: ApiError) -> str:
 
 
 def _place_and_detail(each: Mapping[str, str]) -> str:
-    place = each.get("pointer", "").removeprefix("#").removeprefix("/")
+    place = each.get("parameter", "").removeprefix("*") or each.get("pointer", "").removeprefix("#").removeprefix("/")
     return f"{place}: {each['detail']}" if place else each["detail"]
 
 

@@ -74,18 +74,22 @@ def _message(error: ApiError) -> str:
 
 
 def _place_and_detail(each: FieldError) -> str:
-    place = _place(each.get("pointer", ""))
+    place = _place(each)
     return f"{place}: {each['detail']}" if place else each["detail"]
 
 
 def _parameter(error: ApiError) -> str | None:
     named: str | None = getattr(error, "parameter", None)
     for each in error.members.get("errors", ()):
-        named = named or _place(str(each.get("pointer", ""))) or None
+        named = named or _place(each) or None
     return named
 
 
-def _place(pointer: str) -> str:
-    """The place that a JSON Pointer names, as OpenAI writes it: `messages[0].content`."""
-    steps = (f"[{step}]" if step.isdigit() else f".{step}" for step in pointer.split("/")[1:])
+def _place(each: FieldError) -> str:
+    """The parameter of the query, or the field, as OpenAI writes it: `messages[0].content`. Empty where it has no name
+    here.
+    """
+    if "parameter" in each:
+        return each["parameter"].removeprefix("*")
+    steps = (f"[{step}]" if step.isdigit() else f".{step}" for step in each.get("pointer", "").split("/")[1:])
     return "".join(steps).removeprefix(".")

@@ -73,6 +73,11 @@ async def test_an_image_of_the_stub_is_not_drawn_to_be_asked_about(
     assert (await client.get(path, headers={"Range": "bytes=-5"})).content == whole.content[-5:]
     assert (await client.head(path)).headers["content-length"] == str(len(whole.content))
     assert drawn == ["256 drawn"]
+    [path] = await image_paths(client, await account.create_key(), 1)
+    for _ in range(3):  # the size, which a 416 names, is known once it is drawn
+        assert (await client.get(path, headers={"Range": "bytes=999999-"})).status_code == 416
+    assert (await client.get(path)).status_code == 200
+    assert drawn == ["256 drawn"] * 2
 
 
 async def test_100_images_that_one_address_asks_for_leave_another_its_share(
