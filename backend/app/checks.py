@@ -222,6 +222,8 @@ def unreachable_sentence(error: Exception, *, setting: str = "DATABASE_URL") -> 
 _SAID_BY_SQLSTATE = {
     "22": "cannot take a value that it was given: a number is too large, or a text is not of Unicode.",
     "28": "refuses its user or password.",
+    "28000": "does not let its user in: there is no such role, or no line for it, from here and with this sslmode, in "
+    "the server's pg_hba.conf.",
     "3D000": "does not exist on its server. Make it with scripts/init-db.sh.",
     "53300": "has no connection left for its user.",
     "54": "cannot take a value that it was given: it is too long.",

@@ -22,7 +22,14 @@ SCHEMES = {"postgres", "postgresql", "postgresql+asyncpg"}
 PORT, _PORT_MAX = 5432, 65535
 CONNECT_SECONDS, CONNECT_SECONDS_MAX = 3, 5
 
-_ENVIRONMENT = ("host", "port", "service", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "sslnegotiation")
+_ENVIRONMENT = {
+    name: f"PG{name.upper().replace('_', '')}"
+    for name in (
+        *("host", "port", "service", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "sslnegotiation"),
+        *("ssl_min_protocol_version", "ssl_max_protocol_version"),
+    )
+}
+"""The variable of each parameter that the environment may give."""
 _FOR_WRITING = ("any", "read-write", "primary")
 _AUTHORITY = re.compile(r"(?:([^@/]*)@)?([^/?]*)(?:/([^?]*))?(?:\?(.*))?", re.DOTALL)
 _COLON, _PASSFILE_COLONS = re.compile(r"(?<!\\):"), 4
@@ -128,7 +135,7 @@ def _decoded(text: str) -> str:
 
 def _with_defaults(given: Mapping[str, str]) -> Mapping[str, str]:
     """Adds what the environment and the file of the service say, where the URL says nothing."""
-    environment = {name: value for name in _ENVIRONMENT if (value := os.environ.get(f"PG{name.upper()}"))}
+    environment = {name: value for name, variable in _ENVIRONMENT.items() if (value := os.environ.get(variable))}
     service = given.get("service") or environment.get("service")
     return {**environment, **(_service_parameters(service, given.get("servicefile")) if service else {}), **given}
 

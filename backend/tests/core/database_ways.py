@@ -38,7 +38,8 @@ class Way:
         async with listening(self._lead, port=self._port):
             yield
 
-    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, begun: bytes = b"") -> None:
+        """`begun` is what was read before."""
         passable = self._is_passable
         await passable.wait()
         folder, port = self._to.query.get("host"), self._to.port or 5432
@@ -46,6 +47,7 @@ class Way:
             there = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
         else:
             there = await asyncio.open_connection(self._to.host, port)
+        there[1].write(begun)
         async with asyncio.TaskGroup() as both:
             both.create_task(_pour(reader, there[1], passable))
             both.create_task(_pour(there[0], writer, passable))
@@ -66,13 +68,18 @@ async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pass
 @asynccontextmanager
 async def refusing(sqlstate: str) -> AsyncIterator[str]:
     """The URL of a server that answers every login with this error, in PostgreSQL's protocol."""
-    fields = b"SFATAL\0VFATAL\0C%b\0Mnot now\0\0" % sqlstate.encode()
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         length = int.from_bytes(await reader.readexactly(4), "big")
         await reader.readexactly(length - 4)
-        writer.write(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+        writer.write(refusal(sqlstate))
         await writer.drain()
 
     async with listening(refuse) as port:
         yield f"postgresql+asyncpg://somebody@127.0.0.1:{port}/somewhere?ssl=disable"
+
+
+def refusal(sqlstate: str) -> bytes:
+    """The message of a server that ends a connection with this error."""
+    fields = b"SFATAL\0VFATAL\0C%b\0Mnot now\0\0" % sqlstate.encode()
+    return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields

@@ -138,6 +138,14 @@ def test_a_host_of_the_environment_is_spoken_to_with_the_tls_that_was_asked_for(
     assert read.tls.context is not None
 
 
+def test_the_versions_of_tls_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PGSSLMINPROTOCOLVERSION": "TLSv1.3", "PGSSLMAXPROTOCOLVERSION": "TLSv1.3"}.items():
+        monkeypatch.setenv(name, value)
+    tls = parse_database_url("postgresql://h/n?sslmode=require").tls
+    assert tls.context is not None
+    assert {tls.context.minimum_version, tls.context.maximum_version} == {ssl.TLSVersion.TLSv1_3}
+
+
 def test_without_tls_there_is_no_context() -> None:
     for url in ("postgresql://h/n?sslmode=disable", "postgresql:///n?host=/run", "postgresql://h/n?ssl=disable"):
         assert parse_database_url(url).tls.context is None
