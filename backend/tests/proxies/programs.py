@@ -51,6 +51,7 @@ http://:{port} {{
   reverse_proxy 127.0.0.1:{server}
 }}
 """
+# As the others do by themselves, it sends a GET again whose connection the server was just closing.
 _HAPROXY = """
 defaults
   mode http
@@ -58,8 +59,10 @@ defaults
   timeout client 60s
   timeout server 60s
   http-reuse always
+  retry-on conn-failure empty-response
 listen proxy
   bind 127.0.0.1:{port}
+  http-request disable-l7-retry unless METH_GET
   server server 127.0.0.1:{server}
 """
 

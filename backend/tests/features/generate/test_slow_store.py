@@ -8,6 +8,7 @@ import asyncpg
 import httpx2
 import pytest
 from app.storage import health
+from app.storage.filesystem import FilesystemStore
 from tests.conftest import Start
 from tests.features.generate.painted import Painted, painted
 from tests.features.usage.recorded import total
@@ -21,8 +22,17 @@ class Frozen:
         self.waiting = 0
         self._thaw, self._fsync = threading.Event(), os.fsync
 
-    def fsync(self, descriptor: int) -> None:
-        self.waiting += 1
+    def freeze(self, patch: pytest.MonkeyPatch) -> None:
+        put = FilesystemStore.put
+
+        async def counted(store: FilesystemStore, name: str, content: bytes) -> None:
+            self.waiting += 1
+            await put(store, name, content)
+
+        patch.setattr(FilesystemStore, "put", counted)
+        patch.setattr(os, "fsync", self._fsync_later)
+
+    def _fsync_later(self, descriptor: int) -> None:
         self._thaw.wait()
         self._fsync(descriptor)
 
@@ -46,7 +56,7 @@ async def _freeze(there: Painted, frozen: Frozen, patch: pytest.MonkeyPatch) -> 
     """From here on: the folders for images are there, and synced."""
     assert (await generate(there.client, there.key)).status_code == 200
     there.provider.seen.clear()
-    patch.setattr(os, "fsync", frozen.fsync)
+    frozen.freeze(patch)
 
 
 async def test_while_very_many_images_wait_for_the_disk_none_is_bought_and_those_are_delivered(

@@ -167,7 +167,16 @@ async def test_a_store_that_fails_is_a_503_that_does_not_count(
 async def on_disk(start: Start, folder: Path) -> AsyncIterator[Breakable]:
     async with painted(start, data_dir=folder) as there:
         incoming, moved = folder / "pictures" / "incoming", folder / "moved"
-        yield there, lambda: incoming.rename(moved), lambda: moved.rename(incoming)
+
+        def break_it() -> None:
+            incoming.rename(moved)
+            incoming.touch()  # a folder that is gone would be made again
+
+        def mend_it() -> None:
+            incoming.unlink()
+            moved.rename(incoming)
+
+        yield there, break_it, mend_it
 
 
 @asynccontextmanager
